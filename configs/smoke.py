@@ -1,0 +1,27 @@
+"""The whole chain of configs/aux_deit.py in miniature: does everything still work?
+
+    python -m sws_jax.main --config=configs/smoke.py
+
+Digits, one Aux-Net of stages 1-2-1, two depths, two epochs each: half a minute on
+two CPU cores. The accuracies mean nothing; the command takes no arguments.
+"""
+
+import os
+
+from sws_jax import configs, presets
+
+
+def get_config(arg=None):
+    presets.parse(arg)
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "aux_deit.py")
+    config = configs.load(f"{beside}:stages=1-2-1,depths=2-4").unlock()
+    config.name = "smoke"
+    config.model.width = 32
+    config.schedule.update(total_epochs=2.0, warmup_epochs=0.5)
+    config.ancestor.model.depth = 2
+    config.ancestor.schedule.total_epochs = 4.0
+    config.tune.schedule.total_epochs = 2.0
+    config.compare.long_epochs = 10.0
+    config.evaluation.every_epochs = 1.0
+    config.teacher.min_accuracy = 0.0
+    return config

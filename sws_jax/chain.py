@@ -1,0 +1,186 @@
+"""A job as a plain list of runs: what depends on what, and nothing done twice.
+
+``single``      one run, as the config says.
+``descendants`` one learngene file, many depths, with the comparisons asked for.
+``sws``         ancestor (if no teacher is given), Aux-Net, then as above.
+
+A larger comparison is more rows in the list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+
+from sws_jax import files, presets, report, setup, train
+from sws_jax.errors import UserError
+from sws_jax.progress import say
+
+ANCESTOR, AUX = "ancestor", "aux"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row of a job.
+
+    Attributes:
+      name: also its directory in the work directory.
+      role: in tables: ancestor, aux, untuned, tune, scratch_short, scratch_long
+        or single.
+      config: as in `sws_jax.presets.run`.
+      after: names of the runs it needs.
+    """
+
+    name: str
+    role: str
+    config: ml_collections.ConfigDict
+    after: tuple[str, ...] = ()
+
+
+def runs(config: ml_collections.ConfigDict) -> list[Run]:
+    """The runs of a job, each after those it needs.
+
+    Raises:
+      UserError: an unknown job, comparison or depth.
+    """
+    builders = {"single": _single, "descendants": _descendants, "sws": _sws}
+    if config.job not in builders:
+        raise UserError(
+            f"there is no job {config.job!r}; the known ones are {', '.join(builders)}"
+        )
+    return builders[config.job](config)
+
+
+def execute(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Does what is not yet done of a job, and writes its report.
+
+    Args:
+      config: of the job.
+      workdir: one directory per run, and ``config.json``, ``results.csv``,
+        ``report.png`` and (after an Aux-Net) ``learngene.safetensors``.
+      should_stop: as in `sws_jax.train.train`.
+
+    Returns:
+      The runs' results, in order, each with its ``role``.
+    """
+    rows = runs(config)
+    _check_order(rows)
+    os.makedirs(workdir, exist_ok=True)
+    files.write_json(os.path.join(workdir, train.CONFIG), files.plain(config.to_dict()))
+    results = []
+    for position, run in enumerate(rows, start=1):
+        done = train.finished(os.path.join(workdir, run.name))
+        if not done and len(rows) > 1:
+            say(f"[{position}/{len(rows)}] {run.name}")
+        result = train.train(run.config, workdir, should_stop=should_stop)
+        results.append({**result, "role": run.role})
+        if run.role == AUX:
+            source = os.path.join(workdir, run.name, setup.LEARNGENE)
+            target = os.path.join(workdir, setup.LEARNGENE)
+            with files.replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
+        if not done:
+            say(f"{run.name}: {report.sentence(result)}")
+    report.write(results, workdir)
+    return results
+
+
+def _single(config) -> list[Run]:
+    return [Run(config.name, "single", _run(config, config.name))]
+
+
+def _sws(config) -> list[Run]:
+    rows = []
+    teacher = config.teacher.path
+    if not teacher:
+        if "ancestor" not in config:
+            raise UserError(
+                "this config trains no ancestor: give its teacher as teacher=PATH, a "
+                "weights file or the directory of a finished run"
+            )
+        rows.append(Run(ANCESTOR, ANCESTOR, _run(config, ANCESTOR, config.ancestor)))
+        teacher = f"run:{ANCESTOR}"
+    aux = _run(config, AUX)
+    aux.teacher.path = teacher
+    needs = (ANCESTOR,) if rows else ()
+    rows.append(Run(AUX, AUX, aux, needs))
+    return rows + _compare(config, config.tune, f"run:{AUX}", (AUX,))
+
+
+def _descendants(config) -> list[Run]:
+    if not config.init.learngene:
+        raise UserError(
+            "this config starts from a learngene: give its file as learngene=PATH"
+        )
+    return _compare(config, ml_collections.ConfigDict(), config.init.learngene, ())
+
+
+def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
+    """Descendants of every depth, and what they are compared with."""
+    compare = config.compare
+    if compare.level not in presets.COMPARE:
+        raise UserError(
+            f"there is no comparison {compare.level!r}: compare is one of "
+            f"{', '.join(presets.COMPARE)}"
+        )
+    if not compare.depths:
+        raise UserError("compare.depths is empty: name at least one depth")
+    rows = []
+    for depth in compare.depths:
+        label = f"L{depth:02d}"
+        if compare.level == "untuned":
+            name, role = f"untuned-{label}", "untuned"
+        else:
+            name, role = f"des-{label}", "tune"
+        descendant = _run(config, name, tune)
+        descendant.model.depth = depth
+        descendant.init.learngene = learngene
+        if role == "untuned":
+            descendant.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
+        rows.append(Run(name, role, descendant, needs))
+        if compare.level != "full":
+            continue
+        budgets = (
+            ("scratch_short", descendant.schedule.total_epochs),
+            ("scratch_long", float(compare.long_epochs)),
+        )
+        for role, epochs in budgets:
+            name = f"scratch-{label}-{epochs:g}ep"
+            scratch = _run(config, name, config.scratch)
+            scratch.model.update(depth=depth, stages=())
+            scratch.schedule.total_epochs = epochs
+            warmup = min(scratch.schedule.warmup_epochs, 0.2 * epochs)
+            scratch.schedule.warmup_epochs = warmup
+            rows.append(Run(name, role, scratch))
+    return rows
+
+
+def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
+    """The fields of one run: the job's own, then the changes."""
+    made = presets.run()
+    made.update({key: config[key] for key in made})
+    if changes:
+        made.update(changes)
+    made.name = name
+    return made
+
+
+def _check_order(rows: Sequence[Run]) -> None:
+    seen: set[str] = set()
+    for run in rows:
+        if run.name in seen:
+            raise UserError(f"the job has two runs named {run.name}")
+        missing = [name for name in run.after if name not in seen]
+        if missing:
+            raise UserError(f"{run.name} needs {', '.join(missing)} before it")
+        seen.add(run.name)

@@ -1,0 +1,264 @@
+"""Checkpoints of a run: orbax, asynchronous, each array with a digest.
+
+Items of one checkpoint: ``params``, ``opt``, ``ema`` (if kept), ``clock`` and
+``meta``. The data needs none: its position is the step. Orbax writes a checkpoint
+whole or not at all, but does not notice a bit that flips afterwards: the digests in
+``meta`` do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from sws_jax import specs, trees
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+
+DIRECTORY = "checkpoints"
+BROKEN = "broken_checkpoints"
+_LAYOUT = "stacked"
+_log = logging.getLogger(__name__)
+
+
+class Saved(NamedTuple):
+    """What a checkpoint gives back; `items` are ``params``, ``opt``, ``ema``."""
+
+    step: int
+    items: dict[str, trees.Tree]
+    clock: dict[str, float]
+
+
+class Checkpoints:
+    """The checkpoints in one run's directory.
+
+    Args:
+      directory: of the run; they go into ``checkpoints/`` in it.
+      keep_last: newest checkpoints to keep; more than one, so that a broken newest
+        has one before it.
+      keep_steps: steps whose checkpoints stay for good.
+
+    The one with the best ``val_top1`` is always kept.
+    """
+
+    def __init__(
+        self, directory: str, *, keep_last: int = 2, keep_steps: Sequence[int] = ()
+    ):
+        self._directory = os.path.abspath(directory)
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(max(keep_last, 1)),
+                checkpoint_managers.CustomSteps(list(keep_steps)),
+                checkpoint_managers.BestN(
+                    get_metric_fn=_best, n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=_best,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            os.path.join(self._directory, DIRECTORY), options=options
+        )
+
+    def steps(self) -> list[int]:
+        """Of all complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        return self._manager.best_step()
+
+    def save(
+        self,
+        step: int,
+        items: dict[str, trees.Tree],
+        *,
+        clock: dict[str, float],
+        description: Description,
+        val_top1: float | None = None,
+    ) -> None:
+        """Starts writing a checkpoint; a failed earlier write surfaces here."""
+        digests = {name: trees.digests(tree) for name, tree in items.items()}
+        meta = {
+            "layout": _LAYOUT,
+            "description": specs.to_dict(description),
+            "digests": digests,
+        }
+        args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
+        args["clock"] = ocp.args.JsonSave(clock)
+        args["meta"] = ocp.args.JsonSave(meta)
+        metrics = None if val_top1 is None else {"val_top1": val_top1}
+        self._manager.save(
+            step, args=ocp.args.Composite(**args), metrics=metrics, force=True
+        )
+
+    def restore_newest(self, like: dict[str, trees.Tree]) -> Saved | None:
+        """The newest checkpoint that is whole; broken ones are set aside, loudly.
+
+        Args:
+          like: for each item, abstract arrays with the shardings to restore onto.
+
+        Returns:
+          None where there is no usable checkpoint.
+
+        Raises:
+          UserError: the newest readable one is of another network.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(step, like)
+            except BrokenCheckpoint as error:
+                self._set_aside(step)
+                older = [s for s in self.steps() if s < step]
+                _log.warning(
+                    "the checkpoint of step %d is broken (%s) and was moved to %s; "
+                    "falling back to %s",
+                    step,
+                    error,
+                    os.path.join(self._directory, BROKEN),
+                    f"step {older[-1]}" if older else "the start",
+                )
+        return None
+
+    def restore(self, step: int, like: dict[str, trees.Tree]) -> Saved:
+        """One checkpoint, checked against its digests.
+
+        Raises:
+          BrokenCheckpoint: it cannot be read or an array has changed.
+          UserError: it is of another network.
+        """
+        with _reading(step):
+            meta = self._meta(step)
+        for name, tree in like.items():
+            digests = meta["digests"].get(name, {})
+            _refuse_other(step, name, set(trees.leaf_names(tree)), set(digests))
+        with _reading(step):
+            args: dict[str, Any] = {
+                name: ocp.args.StandardRestore(tree) for name, tree in like.items()
+            }
+            args["clock"] = ocp.args.JsonRestore()
+            found = self._manager.restore(step, args=ocp.args.Composite(**args))
+        items = {name: found[name] for name in like}
+        for name, tree in items.items():
+            for leaf, digest in trees.digests(tree).items():
+                if digest != meta["digests"][name][leaf]:
+                    raise BrokenCheckpoint(f"{name}/{leaf} is not what was saved")
+        return Saved(step, items, found["clock"])
+
+    def describe(self, step: int) -> Description:
+        """What the weights of that step are."""
+        with _reading(step):
+            data = self._meta(step)["description"]
+        return specs.from_dict(Description, data)
+
+    def wait(self) -> None:
+        """Until every save is on disk; a failed one raises."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = self._manager.restore(step, args=args)["meta"]
+        if meta["layout"] != _LAYOUT:
+            raise UserError(
+                f"the checkpoint of step {step} has the layout {meta['layout']!r} and "
+                f"not {_LAYOUT!r}"
+            )
+        return meta
+
+    def _set_aside(self, step: int) -> None:
+        source = os.path.join(self._directory, DIRECTORY, str(step))
+        target = os.path.join(self._directory, BROKEN, str(step))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(source, target)
+        self._manager.reload()
+
+
+class BrokenCheckpoint(Exception):
+    """A checkpoint cannot be read back as it was written."""
+
+
+def load_params(
+    directory: str, step: int | None, make_abstract
+) -> tuple[int, trees.Tree, Description]:
+    """The params alone of a run's checkpoint, on this machine's first device.
+
+    Args:
+      directory: of the run.
+      step: of the checkpoint; None takes the newest that is whole.
+      make_abstract: from a spec to the abstract tree of its params.
+
+    Returns:
+      step, params and their description.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    manager = Checkpoints(directory)
+    try:
+        steps = manager.steps()
+        if step is not None and step not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise UserError(
+                f"{directory} has no checkpoint of step {step}; it has {known}"
+            )
+        for candidate in reversed(steps) if step is None else [step]:
+            try:
+                description = manager.describe(candidate)
+                like = jax.tree.map(
+                    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+                    make_abstract(description.spec),
+                )
+                saved = manager.restore(candidate, {"params": like})
+                return candidate, saved.items["params"], description
+            except BrokenCheckpoint as error:
+                _log.warning("checkpoint %d is broken (%s)", candidate, error)
+        raise UserError(f"{directory} has no checkpoint that can be read")
+    finally:
+        manager.close()
+
+
+def _best(metrics: dict[str, float]) -> float:
+    return metrics["val_top1"]
+
+
+@contextlib.contextmanager
+def _reading(step: int) -> Iterator[None]:
+    """Whatever the storage layers raise over damaged bytes, by one name."""
+    try:
+        yield
+    except (UserError, BrokenCheckpoint):
+        raise
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise BrokenCheckpoint(f"{type(error).__name__}: {text}") from None
+
+
+def _refuse_other(step: int, item: str, wanted: set[str], found: set[str]) -> None:
+    if wanted == found:
+        return
+    lines = [f"- {n}" for n in sorted(wanted - found)]
+    lines += [f"+ {n}" for n in sorted(found - wanted)]
+    more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
+    raise UserError(
+        f"the checkpoint of step {step} holds the {item} of another network "
+        f"(- missing, + surplus): {'; '.join(lines[:6])}{more}"
+    )

@@ -1,0 +1,132 @@
+"""From a command line to a config, every mistake answered in one sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from sws_jax.errors import UserError
+
+
+def load(text: str) -> ml_collections.ConfigDict:
+    """The config of ``FILE`` or ``FILE:ARG``.
+
+    Raises:
+      UserError: no such file, no config in it, or an argument it does not take.
+    """
+    path, _, arg = text.partition(":")
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        known = sorted(f for f in _listdir(folder) if f.endswith(".py"))
+        raise UserError(
+            f"there is no config file {path!r}; {folder} has "
+            f"{', '.join(known) or 'no config files'}"
+        )
+    module = _import(path)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} is no config: it has no function get_config")
+    return module.get_config(arg or None).lock()
+
+
+def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """Config and work directory of a command line.
+
+    Args:
+      argv: without the program's name.
+
+    Returns:
+      The config with its overrides, and the work directory.
+
+    Raises:
+      UserError: a file, field, value or flag that does not exist.
+    """
+    chosen = _value_of(argv, "config")
+    if chosen is None:
+        raise UserError("--config=FILE is missing; see --help")
+    config = load(chosen)
+    rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
+    if "--config" in argv or "-config" in argv:  # its value is the next argument
+        rest.remove(chosen)
+    for name in re.findall(r"^--?config\.([^=\s]+)", "\n".join(rest), re.MULTILINE):
+        _check_field(config, name)
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", "", "work directory", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["sws_jax", *rest]
+        )
+        surplus = values(["sws_jax", *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(
+            f"there is no flag --{error.flagname}; the flags are --config, "
+            f"--config.FIELD and --workdir"
+        ) from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if surplus:
+        raise UserError(f"{surplus[0]!r} is not a flag; see --help")
+    return config, values.workdir or os.path.join("runs", config.name)
+
+
+def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
+    """Dotted names of all fields."""
+    names = []
+    for key, value in sorted(config.items()):
+        if isinstance(value, ml_collections.ConfigDict):
+            names += fields(value, f"{prefix}{key}.")
+        else:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _check_field(config: ml_collections.ConfigDict, name: str) -> None:
+    """Refuses a field that the config lacks, listing those beside it."""
+    node: Any = config
+    parts = name.split(".")
+    for position, part in enumerate(parts):
+        is_group = isinstance(node, ml_collections.ConfigDict)
+        if not is_group or part not in node:
+            group = ".".join(parts[:position])
+            known = ", ".join(sorted(node)) if is_group else "no fields of its own"
+            where = f"config.{group}" if group else "config"
+            raise UserError(f"there is no field config.{name}: {where} has {known}")
+        node = node[part]
+    if isinstance(node, ml_collections.ConfigDict):
+        raise UserError(
+            f"config.{name} is a group; set one of its fields: "
+            f"{', '.join(fields(node, name + '.'))}"
+        )
+
+
+def _value_of(argv: list[str], flag: str) -> str | None:
+    for position, arg in enumerate(argv):
+        if arg in (f"--{flag}", f"-{flag}") and position + 1 < len(argv):
+            return argv[position + 1]
+        if re.match(rf"--?{flag}=", arg):
+            return arg.partition("=")[2]
+    return None
+
+
+def _import(path: str) -> Any:
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(f"sws_jax_config_{name}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  a config is the user's own code
+        raise UserError(f"{path} cannot be read: {error!r}") from None
+    return module
+
+
+def _listdir(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []

@@ -1,0 +1,112 @@
+"""What every data source looks like to the rest of the project."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from sws_jax.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Split(Protocol):
+    """Labelled images that can be read at any position."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The images at `indices`, in that order.
+
+        Returns:
+          ``image`` uint8 [n, height, width, channels] and ``label`` int32 [n].
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Pixel p of channel c enters a network as ``(p / 255 - mean[c]) / std[c]``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise UserError(
+                f"a normalisation has as many means as deviations, and this has "
+                f"{len(self.mean)} and {len(self.std)}"
+            )
+        if min(self.std) <= 0:
+            raise UserError(
+                f"every standard deviation must be above 0, and these are {self.std}"
+            )
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits of one labelled image set.
+
+    `val` is held out from the training images: whatever is chosen is chosen on
+    it. `test` is scored once, at the end of a run.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    normalization: Normalization
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def split(self, name: str) -> Split:
+        if name not in ("train", "val", "test"):
+            raise UserError(f"there is no split {name!r}: take train, val or test")
+        return getattr(self, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """A split held in memory."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": self.images[indices], "label": self.labels[indices]}
+
+    def take(self, indices: np.ndarray) -> Arrays:
+        return Arrays(self.images[indices], self.labels[indices])
+
+
+def hold_out(train: Arrays, fraction: float, *, seed: int = 0) -> tuple[Arrays, Arrays]:
+    """Splits training images into (train, val).
+
+    The choice is a function of `seed` and the number of images, and not of a run's
+    own seed: runs that differ in their seed are compared on the same images.
+
+    Raises:
+      UserError: the fraction leaves one of the two empty.
+    """
+    held = round(len(train) * fraction)
+    if not 0 < held < len(train):
+        raise UserError(
+            f"data.val_fraction {fraction} holds out {held} of {len(train)} training "
+            f"images; it must leave some on both sides"
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    return train.take(np.sort(order[held:])), train.take(np.sort(order[:held]))

@@ -1,0 +1,116 @@
+"""Plain arrays in one `.npz` file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from sws_jax.data import base
+from sws_jax.errors import UserError
+
+_KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+
+
+def load(
+    path: str, *, val_fraction: float, image_size: tuple[int, int] | None = None
+) -> base.Dataset:
+    """A dataset from arrays: see "Your own data" in the README.
+
+    Args:
+      path: a file with ``train_images`` uint8 [n, height, width(, channels)],
+        ``train_labels`` integers [n], the same two for ``test``, and
+        ``class_names`` strings [classes].
+      val_fraction: of the training images, held out.
+      image_size: height and width to resize to (bicubic); None keeps the size.
+
+    Raises:
+      UserError: the file is missing, is no such file, or its arrays disagree.
+    """
+    arrays = _read(path)
+    names = tuple(str(n) for n in arrays["class_names"])
+    splits = {}
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        _check(path, split, images, labels, len(names))
+        images = images[..., None] if images.ndim == 3 else images
+        if image_size and images.shape[1:3] != tuple(image_size):
+            images = _resize(images, image_size)
+        splits[split] = base.Arrays(images, labels.astype(np.int32))
+    if splits["train"].images.shape[1:] != splits["test"].images.shape[1:]:
+        raise UserError(
+            f"{path}: training images are {splits['train'].images.shape[1:]} and test "
+            f"images {splits['test'].images.shape[1:]}; resize them to one shape"
+        )
+    train, val = base.hold_out(splits["train"], val_fraction)
+    shape = splits["train"].images.shape[1:]
+    return base.Dataset(
+        name=os.path.splitext(os.path.basename(path))[0],
+        train=train,
+        val=val,
+        test=splits["test"],
+        class_names=names,
+        image_shape=shape,
+        normalization=_default_normalization(shape[-1]),
+    )
+
+
+def _default_normalization(channels: int) -> base.Normalization:
+    if channels == 3:
+        return base.Normalization(base.IMAGENET_MEAN, base.IMAGENET_STD)
+    return base.Normalization((0.5,) * channels, (0.5,) * channels)
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    if not os.path.isfile(path):
+        raise UserError(f"there is no dataset file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in _KEYS if key not in file]
+            if missing:
+                raise UserError(
+                    f"{path} lacks {', '.join(missing)}; a dataset holds "
+                    f"{', '.join(_KEYS)}"
+                )
+            return {key: file[key] for key in _KEYS}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{path} is not a readable .npz of plain arrays ({error}); write it with "
+            f"numpy.savez"
+        ) from None
+
+
+def _check(path, split, images, labels, classes):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
+        raise UserError(
+            f"{path}: {split}_images must be uint8 [n, height, width(, channels)] with "
+            f"at least one image, and is {images.dtype} {list(images.shape)}"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
+        raise UserError(
+            f"{path}: {split}_labels must be one integer for each of the {len(images)} "
+            f"images, and is {labels.dtype} {list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"{path}: {split}_labels go from {labels.min()} to {labels.max()}, but "
+            f"there are {classes} class names"
+        )
+
+
+def _resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+
+    def one(plane):
+        image = Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+    planes = [
+        np.stack([one(image[..., c]) for c in range(images.shape[-1])], axis=-1)
+        for image in images
+    ]
+    return np.stack(planes)

@@ -1,0 +1,101 @@
+"""What a set of weights is, and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+
+from sws_jax import specs
+from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
+from sws_jax.specs import AuxViTSpec, ViTSpec
+
+KINDS = ("network", "aux_net", "learngene")
+PROFILES = ("consistent",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """Everything about weights but the weights: hashable, JSON both ways.
+
+    Attributes:
+      kind: "network" (a ViT), "aux_net" or "learngene".
+      net: the network; for a learngene, the Aux-Net it was taken from.
+      normalization: of the input pixels.
+      method: that made a learngene or a descendant, "sws"; empty for others.
+      profile: which reading of the method, see the README.
+      stages: how often the Aux-Net applies each gene; empty for other networks.
+      plan: gene of every block of a descendant; empty for other networks.
+      teacher: name of the Ans-Net, if any.
+      dataset: trained on.
+      class_names: in the order of the head's outputs.
+      step: updates made.
+      accuracy: top-1 on the held-out part of the training set, 0..1; -1 unknown.
+      seed: of the run.
+      versions: (package, version) pairs of the software that wrote it.
+    """
+
+    kind: str
+    net: ViTSpec
+    normalization: Normalization
+    method: str = ""
+    profile: str = "consistent"
+    stages: tuple[int, ...] = ()
+    plan: tuple[int, ...] = ()
+    teacher: str = ""
+    dataset: str = ""
+    class_names: tuple[str, ...] = ()
+    step: int = 0
+    accuracy: float = -1.0
+    seed: int = 0
+    versions: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        for field, known in (("kind", KINDS), ("profile", PROFILES)):
+            if getattr(self, field) not in known:
+                raise UserError(
+                    f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}"
+                )
+        if self.class_names and len(self.class_names) != self.net.num_classes:
+            raise UserError(
+                f"there are {len(self.class_names)} class names for a head of "
+                f"{self.net.num_classes} classes"
+            )
+        if self.normalization.channels != self.net.channels:
+            raise UserError(
+                f"the normalisation is for {self.normalization.channels} channels and "
+                f"the network takes {self.net.channels}"
+            )
+        if self.kind != "network":
+            AuxViTSpec(self.net, self.stages)  # refuses stages that do not add up
+
+    @property
+    def spec(self) -> ViTSpec | AuxViTSpec:
+        """Of the network these weights are, or come from."""
+        if self.kind == "network":
+            return self.net
+        return AuxViTSpec(self.net, self.stages)
+
+    def replace(self, **changes) -> Description:
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        return json.dumps(specs.to_dict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """Raises UserError where the text does not describe weights."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"the description is not JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise UserError("the description is not a JSON object")
+        return specs.from_dict(cls, data)
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of the packages that decide the numbers."""
+    packages = ("jax", "flax", "optax")
+    return tuple((name, importlib.metadata.version(name)) for name in packages)

@@ -1,0 +1,71 @@
+"""Accuracy that counts every image exactly once."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from sws_jax import sharding
+from sws_jax.data import augment, pipeline
+from sws_jax.data.base import Normalization, Split
+from sws_jax.networks import Predictor
+
+
+@functools.partial(jax.jit, static_argnames="normalization")
+def _sums(predictor: Predictor, batch: dict, *, normalization: Normalization) -> dict:
+    """Weighted sums over a batch: images, cross entropy, top-1 and top-5 hits."""
+    images = augment.normalize(batch["image"], normalization)
+    logits = predictor.logits(images, normalization).astype(jnp.float32)
+    label, weight = batch["label"][:, None], batch["weight"]
+    log_p = jax.nn.log_softmax(logits)
+    loss = -jnp.take_along_axis(log_p, label, axis=1)[:, 0]
+    # NaN scores rank nothing: an image counts as hit only where its score is a number.
+    score = jnp.take_along_axis(logits, label, axis=1)
+    above = (logits > score).sum(axis=1)
+    ties_before = (logits == score) & (jnp.arange(logits.shape[1]) < label)
+    rank = above + ties_before.sum(axis=1)
+    known = jnp.isfinite(score[:, 0])
+    return {
+        "count": weight.sum(),
+        "loss": (loss * weight).sum(),
+        "top1": (((rank < 1) & known) * weight).sum(),
+        "top5": (((rank < 5) & known) * weight).sum(),
+    }
+
+
+def evaluate(
+    predictor: Predictor,
+    split: Split,
+    *,
+    normalization: Normalization,
+    global_batch_size: int,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Top-1, top-5 and cross entropy of a frozen network on a split.
+
+    Args:
+      predictor: what is evaluated.
+      split: every image of it counts once, whatever the batch size.
+      normalization: of the data source; the predictor maps it to its own.
+      global_batch_size: divides over the devices of `mesh`.
+      mesh: to evaluate on.
+
+    Returns:
+      ``top1`` and ``top5`` in 0..1, ``loss`` as a mean over images, ``count``.
+    """
+    sharding.check_batch("eval_batch_size", global_batch_size, mesh)
+    process = (jax.process_index(), jax.process_count())
+    totals = None
+    for batch in pipeline.eval_batches(
+        split, global_batch_size=global_batch_size, process=process
+    ):
+        batch = sharding.to_global(mesh, batch)
+        sums = _sums(predictor, batch, normalization=normalization)
+        totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+    assert totals is not None  # a split is never empty
+    totals = {name: float(value) for name, value in totals.items()}
+    count = totals.pop("count")
+    return {**{k: v / count for k, v in totals.items()}, "count": count}

@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Gives a temporary path that becomes `path` if the block ends well."""
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, exist_ok=True)
+    base, end = os.path.splitext(os.path.basename(path))
+    temporary = os.path.join(directory, f".{base}.{os.getpid()}{end}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def write_text(path: str, text: str) -> None:
+    with replacing(path) as temporary, open(temporary, "w") as file:
+        file.write(text)
+
+
+def write_json(path: str, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str) -> Any:
+    with open(path) as file:
+        return json.load(file)
+
+
+def plain(value: Any) -> Any:
+    """A config as JSON gives it back: tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def differing(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two nested dicts differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [prefix]
+    names = []
+    for key in sorted(set(old) | set(new)):
+        name = f"{prefix}.{key}" if prefix else key
+        if key in old and key in new:
+            names += differing(old[key], new[key], name)
+        else:
+            names.append(name)
+    return names

@@ -1,0 +1,179 @@
+"""From an Aux-Net to a learngene, and from a learngene to a network of any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from sws_jax import networks, trees, weights
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.learngenes import base, sws
+from sws_jax.learngenes.base import Descendant, Learngene, Method
+from sws_jax.specs import AuxViTSpec
+
+METHODS: dict[str, Method] = {"sws": sws.METHOD}
+
+
+def extract(network: networks.Network) -> Learngene:
+    """Takes the learngene out of a trained Aux-Net.
+
+    Args:
+      network: an Aux-Net with its description.
+
+    Returns:
+      Its genes, stacked on a leading axis, with embeddings, norm and head.
+
+    Raises:
+      UserError: the network is not an Aux-Net, or has no description.
+
+    Reference:
+      SWS, 2404.16897, section 3.2.
+    """
+    if network.description is None or not isinstance(network.spec, AuxViTSpec):
+        raise UserError(
+            "a learngene is taken from an Aux-Net with a description, and this network "
+            "is not one: load an Aux-Net's checkpoint"
+        )
+    description = network.description
+    method = find_method(description.method)
+    params = method.extract(network.params, network.spec)
+    return Learngene(params, description.replace(kind="learngene"))
+
+
+def expand(
+    learngene: Learngene,
+    *,
+    depth: int | None = None,
+    plan: Sequence[int] | None = None,
+    allotment: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Descendant:
+    """Initialises a descendant: each gene copied as often as its stage needs.
+
+    Pure: reads no file, changes no leaf, works under `jax.jit` and
+    `jax.eval_shape`, on numpy and jax leaves, and keeps dtype and sharding.
+
+    Args:
+      learngene: from `extract` or `load_learngene`.
+      depth: blocks of the descendant; the method's rule divides them.
+      plan: instead, the gene of every block: ``(0, 0, 0, 1, 1, 2, ...)``.
+      allotment: instead, how many copies of each gene: ``(3, 3, 2, 2, 2)``.
+      num_classes: a fresh head of so many classes, from `seed`; 0 leaves it out;
+        None inherits the learngene's head.
+      image_size: height and width in pixels; the position embedding is resized.
+      seed: of a fresh head.
+
+    Returns:
+      `Descendant(spec, params, description)`: ``spec.build()`` is the module, and
+      ``params["blocks"]`` holds the blocks, stacked.
+
+    Raises:
+      UserError: (a ValueError) for a request that cannot be met.
+
+    Reference:
+      SWS, 2404.16897, section 3.3.
+    """
+    origin = learngene.description
+    method = find_method(origin.method)
+    genes = base.resolve_plan(
+        origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
+    )
+    spec = origin.net.replace(depth=len(genes))
+    if image_size is not None:
+        spec = spec.replace(image_size=image_size)
+    params = dict(learngene.params)
+    params["blocks"] = method.expand(params["blocks"], genes)
+    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], origin.net, spec)
+    class_names = origin.class_names
+    if num_classes is not None:
+        spec = spec.replace(num_classes=num_classes)
+        class_names = ()
+        params.pop("head", None)
+        if num_classes:
+            params["head"] = base.fresh_head(spec, seed, like=params["norm"]["scale"])
+    description = origin.replace(
+        kind="network",
+        net=spec,
+        plan=genes,
+        class_names=class_names,
+        accuracy=-1.0,
+    )
+    return Descendant(spec, params, description)
+
+
+def auxiliary(learngene: Learngene) -> networks.Network:
+    """The Aux-Net that a learngene came from: the inverse of `extract`."""
+    description = learngene.description.replace(kind="aux_net")
+    return networks.Network(
+        description.spec, sws.restore(learngene.params), description
+    )
+
+
+def save_learngene(path: str, learngene: Learngene) -> None:
+    """Writes one `.safetensors` file, description in its header."""
+    weights.save(path, learngene.params, learngene.description)
+
+
+def load_learngene(path: str) -> Learngene:
+    """Reads and validates what `save_learngene` wrote; numpy leaves.
+
+    Raises:
+      UserError: the file is missing, broken, foreign, or no learngene.
+    """
+    params, description = weights.load(path)
+    if description.kind != "learngene":
+        raise UserError(
+            f"{path} holds a network ({description.spec.name}), not a learngene"
+        )
+    try:
+        find_method(description.method)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    weights.check(path, abstract_learngene(description).params, params)
+    return Learngene(params, description)
+
+
+def abstract_learngene(description: Description) -> Learngene:
+    """Names, shapes and dtypes of a learngene, without computing."""
+    method = find_method(description.method)
+    assert isinstance(description.spec, AuxViTSpec)
+    spec = description.spec
+    params = jax.eval_shape(
+        lambda tree: method.extract(tree, spec), networks.abstract_params(spec)
+    )
+    return Learngene(params, description)
+
+
+def find_method(name: str) -> Method:
+    """The method of that name; an unknown one lists the known."""
+    if name not in METHODS:
+        raise UserError(
+            f"there is no learngene method {name!r}; the known ones are "
+            f"{', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+def num_stored(learngene: Learngene) -> int:
+    """Scalars in the file: what initialises every descendant."""
+    return trees.count(learngene.params)
+
+
+__all__ = [
+    "METHODS",
+    "Descendant",
+    "Learngene",
+    "Method",
+    "abstract_learngene",
+    "auxiliary",
+    "expand",
+    "extract",
+    "find_method",
+    "load_learngene",
+    "num_stored",
+    "save_learngene",
+]

@@ -1,0 +1,225 @@
+"""Learngenes and descendants, whatever the method that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sws_jax import networks, trees
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.models import vit
+from sws_jax.specs import AuxViTSpec, ViTSpec
+
+MAX_DEPTH = 1024  # refuses a typing error, not a network
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["description"],
+)
+@dataclasses.dataclass(frozen=True)
+class Learngene:
+    """The few trained layers that initialise descendants of any depth.
+
+    A pytree whose only leaves are arrays: it goes through `jax.jit`,
+    `jax.eval_shape` and `jax.tree.map` as it is.
+
+    Attributes:
+      params: ``blocks`` with a leading gene axis on every leaf, ``patch_embed``,
+        ``pos_embed``, ``cls_token`` (if the network has one), ``norm`` and
+        ``head`` (if it has classes).
+      description: static; network, stages, training and input of the Aux-Net.
+    """
+
+    params: trees.Tree
+    description: Description
+
+    @property
+    def num_genes(self) -> int:
+        return len(self.description.stages)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["spec", "description"],
+)
+@dataclasses.dataclass(frozen=True)
+class Descendant(networks.Network):
+    """A Des-Net: a plain ViT initialised from a learngene, with nothing shared.
+
+    ``description.plan`` says which gene each block is a copy of.
+    """
+
+    @property
+    def plan(self) -> tuple[int, ...]:
+        return self.description.plan if self.description else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a learngene method brings; `expand` and `extract` do the rest.
+
+    Attributes:
+      extract: Aux-Net params and spec -> learngene params.
+      expand: stacked genes and plan [depth] -> stacked blocks [depth, ...]; pure
+        and differentiable.
+      allot: depth and trained stage lengths -> plan.
+    """
+
+    extract: Callable[[trees.Tree, AuxViTSpec], trees.Tree]
+    expand: Callable[[trees.Tree, tuple[int, ...]], trees.Tree]
+    allot: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+
+
+def resolve_plan(
+    stages: tuple[int, ...],
+    allot: Callable[[int, tuple[int, ...]], tuple[int, ...]],
+    *,
+    depth: int | None = None,
+    plan: Sequence[int] | None = None,
+    allotment: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """The gene of every block, from the one of three requests that was made.
+
+    Raises:
+      UserError: none or several requests, or one that the genes cannot fill.
+    """
+    given = {"depth": depth, "plan": plan, "allotment": allotment}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        named = ", ".join(f"{k}={v}" for k, v in given.items()) or "none of them"
+        raise UserError(f"give exactly one of depth, plan and allotment, not {named}")
+    genes = len(stages)
+    if depth is not None:
+        if not _whole(depth) or not 1 <= depth <= MAX_DEPTH:
+            raise UserError(
+                f"depth must be a whole number from 1 to {MAX_DEPTH}, and is {depth!r}"
+            )
+        return allot(int(depth), stages)
+    if allotment is not None:
+        counts = _ints("allotment", allotment)
+        if len(counts) != genes:
+            raise UserError(
+                f"allotment {counts} has {len(counts)} counts for {genes} genes"
+            )
+        if min(counts) < 0 or not 1 <= sum(counts) <= MAX_DEPTH:
+            raise UserError(
+                f"allotment {counts} must hold counts of at least 0 that add up to "
+                f"1 to {MAX_DEPTH} blocks"
+            )
+        return tuple(gene for gene, n in enumerate(counts) for _ in range(n))
+    assert plan is not None
+    indices = _ints("plan", plan)
+    if not 1 <= len(indices) <= MAX_DEPTH:
+        raise UserError(
+            f"a plan names a gene for each of 1 to {MAX_DEPTH} blocks, and this one "
+            f"has {len(indices)}"
+        )
+    for position, gene in enumerate(indices):
+        if not 0 <= gene < genes:
+            raise UserError(
+                f"plan[{position}] is gene {gene}, but there are {genes} genes, "
+                f"0 to {genes - 1}"
+            )
+    return indices
+
+
+def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
+    """An untrained head for `spec.num_classes`.
+
+    Args:
+      spec: of the descendant.
+      seed: of the kernel; the bias is 0.
+      like: a leaf of the learngene, whose dtype, placement and kind (numpy or jax)
+        the head gets.
+    """
+    shape = (spec.width, spec.num_classes)
+    kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
+    head = {"kernel": kernel, "bias": jnp.zeros(spec.num_classes)}
+    return jax.tree.map(lambda leaf: _alike(leaf.astype(like.dtype), like), head)
+
+
+def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec):
+    """The position embedding of another image size.
+
+    Bicubic and antialiased over the grid of patches; a class token's keeps its
+    value. (DeiT's and HF's code do not antialias.)
+
+    Args:
+      pos_embed: [1, old.tokens, width].
+
+    Returns:
+      [1, new.tokens, width].
+    """
+    if old.grid == new.grid:
+        return pos_embed
+    extra = old.tokens - old.grid[0] * old.grid[1]
+    token, grid = pos_embed[:, :extra], pos_embed[:, extra:]
+    grid = jnp.asarray(grid, jnp.float32).reshape(1, *old.grid, old.width)
+    grid = jax.image.resize(grid, (1, *new.grid, old.width), "bicubic", antialias=True)
+    grid = grid.reshape(1, -1, old.width).astype(pos_embed.dtype)
+    return _alike(jnp.concatenate([jnp.asarray(token), grid], axis=1), pos_embed)
+
+
+def gather(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
+    """Copies of genes in the order of a plan: each leaf indexed on its first axis.
+
+    The plan is static, the gather runs along the gene axis alone, and every other
+    axis keeps its sharding: nothing is communicated.
+    """
+    index = np.asarray(plan)
+
+    def take(leaf):
+        rows = leaf[index]
+        if _concrete(leaf):
+            rows = jax.device_put(rows, _row_sharding(leaf))
+        return rows
+
+    return jax.tree.map(take, genes)
+
+
+def _row_sharding(leaf):
+    """The leaf's sharding, but for the gene axis, which has another length now."""
+    sharding = leaf.sharding
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        spec = jax.sharding.PartitionSpec(None, *sharding.spec[1:])
+        return jax.sharding.NamedSharding(sharding.mesh, spec)
+    return sharding
+
+
+def _alike(value, like):
+    """`value` as numpy where `like` is, or replicated over the devices of `like`."""
+    if isinstance(like, np.ndarray):
+        return np.asarray(value)
+    if _concrete(like) and isinstance(like.sharding, jax.sharding.NamedSharding):
+        spec = jax.sharding.PartitionSpec()
+        return jax.device_put(
+            value, jax.sharding.NamedSharding(like.sharding.mesh, spec)
+        )
+    return value
+
+
+def _concrete(leaf) -> bool:
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+
+
+def _whole(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _ints(name: str, values) -> tuple[int, ...]:
+    values = tuple(values)
+    for position, value in enumerate(values):
+        if not _whole(value):
+            raise UserError(
+                f"{name}[{position}] must be a whole number, and is {value!r}"
+            )
+    return tuple(int(value) for value in values)

@@ -1,0 +1,79 @@
+"""Stage-wise weight sharing: genes from an Aux-Net, and how many of each.
+
+Reference:
+  Exploring Learngene via Stage-wise Weight Sharing for Initializing Variable-sized
+  Models, 2404.16897 (IJCAI 2024).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sws_jax import trees
+from sws_jax.learngenes import base
+from sws_jax.specs import AuxViTSpec
+
+
+def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
+    """The Aux-Net's stages stacked as genes; everything else as it is."""
+    stages = [params[f"stage_{s}"] for s in range(len(spec.stages))]
+    rest = {name: leaf for name, leaf in params.items() if not _is_stage(name)}
+    return {**rest, "blocks": trees.stack(stages)}
+
+
+def restore(params: trees.Tree) -> trees.Tree:
+    """The inverse of `extract`: a learngene's params as an Aux-Net's."""
+    stages = trees.unstack(params["blocks"])
+    rest = {name: leaf for name, leaf in params.items() if name != "blocks"}
+    return {**rest, **{f"stage_{s}": stage for s, stage in enumerate(stages)}}
+
+
+def allot(depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
+    """The plan of a depth: which gene each block copies.
+
+    - The Aux-Net's own depth keeps its own allotment.
+    - A depth below the number of stages takes stages ``floor((i + 1/2) S / depth)``,
+      so that they lie evenly; depth 1 takes the middle one.
+    - Else the depth is divided evenly, the remainder to the earliest stages (12 over
+      five stages is the published 3, 3, 2, 2, 2).
+    - Where the trained lengths differ by more than one, it is divided in proportion
+      to them by largest remainder, ties to the earliest, and no stage is left empty.
+
+    The rule is not nested around the Aux-Net's depth: 16 over 3-3-4-3-3 is
+    3, 3, 4, 3, 3 between the even 15 (3, 3, 3, 3, 3) and 17 (4, 4, 3, 3, 3).
+
+    Reference:
+      12 and 16: the published code. Other depths are this project's rule.
+    """
+    count = len(stages)
+    if depth == sum(stages):
+        counts = list(stages)
+    elif depth < count:
+        return tuple((2 * i + 1) * count // (2 * depth) for i in range(depth))
+    elif max(stages) - min(stages) <= 1:
+        each, rest = divmod(depth, count)
+        counts = [each + (s < rest) for s in range(count)]
+    else:
+        counts = _largest_remainder(depth, stages)
+    return tuple(s for s, n in enumerate(counts) for _ in range(n))
+
+
+def _largest_remainder(depth: int, stages: tuple[int, ...]) -> list[int]:
+    total = sum(stages)
+    counts = [depth * n // total for n in stages]
+    remainders = [depth * n % total for n in stages]
+    order = sorted(range(len(stages)), key=lambda s: -remainders[s])  # stable
+    for s in order[: depth - sum(counts)]:
+        counts[s] += 1
+    # A stage left out would join layers that never met in the Aux-Net.
+    while 0 in counts:
+        counts[int(np.argmax(counts))] -= 1
+        counts[counts.index(0)] += 1
+    return counts
+
+
+def _is_stage(name: str) -> bool:
+    return name.startswith("stage_")
+
+
+METHOD = base.Method(extract=extract, expand=base.gather, allot=allot)

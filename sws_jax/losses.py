@@ -1,0 +1,146 @@
+"""Losses, each naming its reduction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sws_jax.errors import UserError
+
+KINDS = ("none", "soft", "hard")
+REDUCTIONS = ("batchmean", "per_class")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Which loss a run minimises.
+
+    Attributes:
+      kind: "none" (labels only), "soft" (KL to the teacher) or "hard"
+        (cross entropy with the teacher's decision).
+      alpha: weight of the teacher's part; 1 leaves the labels out.
+      tau: temperature of the soft loss.
+      reduction: of the KL, "batchmean" (sum over classes, mean over the batch)
+        or "per_class" (divided by batch x classes, as the published SWS code).
+    """
+
+    kind: str = "none"
+    alpha: float = 1.0
+    tau: float = 1.0
+    reduction: str = "batchmean"
+
+    def __post_init__(self):
+        for field, known in (("kind", KINDS), ("reduction", REDUCTIONS)):
+            if getattr(self, field) not in known:
+                raise UserError(
+                    f"loss {field} {getattr(self, field)!r} is not one of "
+                    f"{', '.join(known)}"
+                )
+        if not 0.0 <= self.alpha <= 1.0 or self.tau <= 0.0:
+            raise UserError(
+                f"a loss needs alpha in [0, 1] and tau above 0, and has alpha "
+                f"{self.alpha} and tau {self.tau}"
+            )
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.kind != "none"
+
+    def __call__(
+        self,
+        logits: Float[Array, "batch classes"],
+        targets: Float[Array, "batch classes"],
+        teacher_logits: Float[Array, "batch classes"] | None = None,
+    ) -> Float[Array, ""]:
+        """The loss of a batch.
+
+        ``(1 - alpha) CE(logits, targets) + alpha D(teacher, logits)`` where D is
+        `soft_distillation` or `hard_distillation`; cross entropy alone for "none".
+
+        Args:
+          logits: of the student.
+          targets: label distributions, already smoothed and mixed.
+          teacher_logits: of the teacher on the same batch.
+
+        Returns:
+          A scalar, mean over the batch (and classes with "per_class").
+
+        Reference:
+          DeiT, 2012.12877, equations 2 and 3.
+        """
+        if not self.needs_teacher:
+            return cross_entropy(logits, targets)
+        if teacher_logits is None:
+            raise UserError(
+                f"a loss of kind {self.kind!r} needs a teacher and there is none"
+            )
+        teacher_logits = teacher_logits.astype(jnp.float32)
+        if self.kind == "soft":
+            loss = self.alpha * soft_distillation(
+                logits, teacher_logits, tau=self.tau, reduction=self.reduction
+            )
+        else:
+            loss = self.alpha * hard_distillation(logits, teacher_logits)
+        if self.alpha < 1.0:
+            loss += (1.0 - self.alpha) * cross_entropy(logits, targets)
+        return loss
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], targets: Float[Array, "batch classes"]
+) -> Float[Array, ""]:
+    """``-sum_c targets log softmax(logits)``, mean over the batch."""
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1).mean()
+
+
+def soft_distillation(
+    logits: Float[Array, "batch classes"],
+    teacher_logits: Float[Array, "batch classes"],
+    *,
+    tau: float = 1.0,
+    reduction: str = "batchmean",
+) -> Float[Array, ""]:
+    """``tau^2 KL(softmax(teacher / tau) || softmax(logits / tau))``.
+
+    Args:
+      logits: of the student.
+      teacher_logits: of the teacher.
+      tau: temperature.
+      reduction: "batchmean" sums over classes and averages over the batch;
+        "per_class" divides by batch x classes.
+
+    Reference:
+      Distilling the Knowledge in a Neural Network, 1503.02531, section 2.
+    """
+    log_p = jax.nn.log_softmax(teacher_logits / tau)
+    log_q = jax.nn.log_softmax(logits / tau)
+    kl = jnp.exp(log_p) * (log_p - log_q) * tau**2
+    return kl.mean() if reduction == "per_class" else kl.sum(axis=-1).mean()
+
+
+def hard_distillation(
+    logits: Float[Array, "batch classes"],
+    teacher_logits: Float[Array, "batch classes"],
+) -> Float[Array, ""]:
+    """Cross entropy with the teacher's decision, mean over the batch."""
+    decision = jax.nn.one_hot(teacher_logits.argmax(axis=-1), logits.shape[-1])
+    return cross_entropy(logits, decision)
+
+
+def smooth_labels(
+    labels: Int[Array, " batch"],
+    num_classes: int,
+    smoothing: float,
+) -> Float[Array, "batch classes"]:
+    """One-hot targets with off-value ``smoothing / classes``.
+
+    The on-value is ``1 - smoothing + smoothing / classes``: a target sums to 1.
+
+    Reference:
+      Rethinking the Inception Architecture, 1512.00567, section 7.
+    """
+    one_hot = jax.nn.one_hot(labels, num_classes)
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes

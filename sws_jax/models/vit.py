@@ -1,0 +1,295 @@
+"""The Vision Transformer, its blocks stacked under one `nn.scan`.
+
+Parameters, for a network of L blocks, width D, h heads of size k, hidden width M::
+
+    patch_embed/proj/kernel [p, p, C, D]   bias [D]
+    cls_token [1, 1, D]                    only with pool "token"
+    pos_embed [1, tokens, D]
+    blocks/norm1/scale [L, D]              bias [L, D]
+    blocks/attn/qkv/kernel [L, D, 3, h, k] bias [L, 3, h, k]
+    blocks/attn/proj/kernel [L, h, k, D]   bias [L, D]
+    blocks/norm2/...
+    blocks/mlp/fc1/kernel [L, D, M]        bias [L, M]
+    blocks/mlp/fc2/kernel [L, M, D]        bias [L, D]
+    norm/scale [D]                         bias [D]
+    head/kernel [D, classes]               bias [classes]
+
+Every parameter is created with the names of its logical axes; the table in
+`sws_jax.sharding` decides what they mean on a mesh.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from sws_jax.errors import UserError
+from sws_jax.specs import Compute, ViTSpec
+
+
+def weight_init(spec: ViTSpec):
+    """Initialiser of every kernel but the patch embedding's."""
+    if spec.weight_init == "fan_in":
+        return nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+    return nn.initializers.truncated_normal(spec.init_std)
+
+
+def _patch_init(spec: ViTSpec):
+    if spec.weight_init == "fan_in":
+        return weight_init(spec)
+    # PyTorch's default for a convolution: uniform in +-1/sqrt(fan in).
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def drop_path_masks(
+    key: jax.Array, rates, batch: int
+) -> Float[Array, "layers 2 batch"]:
+    """Draws what stochastic depth keeps, for every applied block at once.
+
+    Randomness belongs to the applied block and the sample, not to the module
+    that happens to run it: scanned in, the same masks make a scan equal a loop,
+    and an Aux-Net equal its expansion, in training mode too.
+
+    Args:
+      key: random key of the step.
+      rates: [layers] probability that a block's branch is dropped.
+      batch: global batch size.
+
+    Returns:
+      [layers, 2, batch]: 0 or 1/(1 - rate), for the attention and the MLP branch.
+
+    Reference:
+      Deep Networks with Stochastic Depth, 1603.09382; per sample as in timm.
+    """
+    keep = 1.0 - jnp.asarray(rates, jnp.float32)[:, None, None]
+    return jax.random.bernoulli(key, keep, (keep.shape[0], 2, batch)) / keep
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one qkv product."""
+
+    spec: ViTSpec
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x):  # [b, n, d] -> [b, n, d]
+        spec, dtype = self.spec, jnp.dtype(self.compute.dtype)
+        init = nn.with_logical_partitioning
+        # Kept as [D, 3, heads, head size]: a tensor axis can split the heads and
+        # leave q, k and v of one head on one device.
+        qkv = nn.DenseGeneral(
+            (3, spec.heads, spec.head_size),
+            dtype=dtype,
+            kernel_init=init(weight_init(spec), ("embed", "qkv", "heads", "head")),
+            bias_init=init(nn.initializers.zeros, ("qkv", "heads", "head")),
+            name="qkv",
+        )(x)
+        q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, h, k]
+        x = jax.nn.dot_product_attention(q, k, v, implementation="xla")
+        return nn.DenseGeneral(
+            spec.width,
+            axis=(-2, -1),
+            dtype=dtype,
+            kernel_init=init(weight_init(spec), ("heads", "head", "embed")),
+            bias_init=init(nn.initializers.zeros, ("embed",)),
+            name="proj",
+        )(x)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an exact GELU between."""
+
+    spec: ViTSpec
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x):  # [b, n, d] -> [b, n, d]
+        spec, dtype = self.spec, jnp.dtype(self.compute.dtype)
+        init = nn.with_logical_partitioning
+        x = nn.Dense(
+            spec.hidden,
+            dtype=dtype,
+            kernel_init=init(weight_init(spec), ("embed", "mlp")),
+            bias_init=init(nn.initializers.zeros, ("mlp",)),
+            name="fc1",
+        )(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(
+            spec.width,
+            dtype=dtype,
+            kernel_init=init(weight_init(spec), ("mlp", "embed")),
+            bias_init=init(nn.initializers.zeros, ("embed",)),
+            name="fc2",
+        )(x)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; the body of every scan."""
+
+    spec: ViTSpec
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, x, keep):
+        """Args: x [b, n, d]; keep [2, b] branch scales, or None in evaluation."""
+
+        def branch(y, i):
+            if keep is None:
+                return y
+            return y * keep[i, :, None, None].astype(y.dtype)
+
+        norm = functools.partial(layer_norm, self.spec, self.compute)
+        y = Attention(self.spec, self.compute, name="attn")(norm(name="norm1")(x))
+        x = x + branch(y, 0)
+        y = Mlp(self.spec, self.compute, name="mlp")(norm(name="norm2")(x))
+        x = x + branch(y, 1)
+        return x, None
+
+
+def layer_norm(spec: ViTSpec, compute: Compute, name: str) -> nn.LayerNorm:
+    """LayerNorm whose statistics are float32 whatever the compute dtype."""
+    init = nn.with_logical_partitioning
+    return nn.LayerNorm(
+        epsilon=spec.norm_eps,
+        dtype=jnp.dtype(compute.dtype),
+        # E[x^2] - E[x]^2 cancels where the mean is large; the two-pass form is
+        # what other frameworks compute.
+        use_fast_variance=False,
+        scale_init=init(nn.initializers.ones, ("embed",)),
+        bias_init=init(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+def scanned(compute: Compute, *, length: int, shared: bool) -> type[nn.Module]:
+    """`Block` applied `length` times under one scan.
+
+    Args:
+      compute: remat and unroll.
+      length: number of applications.
+      shared: one set of parameters for all of them (a stage of an Aux-Net), or
+        one each, stacked on a leading "layers" axis.
+    """
+    block = nn.remat(Block, prevent_cse=False) if compute.remat else Block
+    return nn.scan(
+        block,
+        variable_broadcast="params" if shared else False,
+        variable_axes={} if shared else {"params": 0},
+        split_rngs={"params": not shared},
+        in_axes=0,
+        length=length,
+        unroll=min(compute.unroll, length),
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+
+
+class PatchEmbed(nn.Module):
+    """Cuts an image into patches and projects each of them."""
+
+    spec: ViTSpec
+    compute: Compute
+
+    @nn.compact
+    def __call__(self, images):  # [b, h, w, c] -> [b, n, d]
+        spec = self.spec
+        (rows, columns), p = spec.grid, spec.patch_size
+        x = images.reshape(-1, rows, p, columns, p, spec.channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5)  # [b, rows, columns, p, p, c]
+        # A convolution of stride p as one matrix product; the kernel keeps the
+        # convolution's shape [p, p, C, D].
+        init = nn.with_logical_partitioning
+        x = nn.DenseGeneral(
+            spec.width,
+            axis=(-3, -2, -1),
+            dtype=jnp.dtype(self.compute.dtype),
+            kernel_init=init(_patch_init(spec), (None, None, "channels", "embed")),
+            bias_init=init(nn.initializers.zeros, ("embed",)),
+            name="proj",
+        )(x)
+        return x.reshape(-1, rows * columns, spec.width)
+
+
+class ViT(nn.Module):
+    """Vision Transformer: images to logits.
+
+    Call with images [batch, height, width, channels] and, while training,
+    `drop_path`, the masks of `drop_path_masks` [layers, 2, batch]; without them
+    no branch is dropped. Returns float32 logits [batch, classes], or the pooled
+    features [batch, width] where the spec has no classes.
+    """
+
+    spec: ViTSpec
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, images, drop_path=None):
+        x = self.embed(images)
+        x = self.run_blocks(x, drop_path)
+        return self.classify(x)
+
+    @property
+    def net(self) -> ViTSpec:
+        return self.spec.net
+
+    def embed(self, images):  # [b, h, w, c] -> [b, n, d]
+        spec = self.net
+        expected = (*spec.image_size, spec.channels)
+        if images.shape[1:] != expected:
+            raise UserError(
+                f"{self.spec.name} takes images of shape {expected}, and got "
+                f"{tuple(images.shape[1:])}"
+            )
+        x = PatchEmbed(spec, self.compute, name="patch_embed")(images)
+        init = nn.with_logical_partitioning(
+            nn.initializers.truncated_normal(spec.pos_embed_std),
+            (None, "tokens", "embed"),
+        )
+        if spec.pool == "token":
+            token: Any = self.param("cls_token", init, (1, 1, spec.width))
+            token = jnp.broadcast_to(token, (x.shape[0], 1, spec.width))
+            x = jnp.concatenate([token.astype(x.dtype), x], axis=1)
+        pos_embed: Any = self.param("pos_embed", init, (1, spec.tokens, spec.width))
+        return x + pos_embed.astype(x.dtype)
+
+    def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d]
+        blocks = scanned(self.compute, length=self.net.depth, shared=False)
+        return blocks(self.net, self.compute, name="blocks")(x, drop_path)[0]
+
+    def classify(self, x):  # [b, n, d] -> [b, classes]
+        spec = self.net
+        norm = layer_norm(spec, self.compute, name="norm")
+        if spec.pool == "token":
+            x = norm(x)[:, 0]
+        elif spec.pool_order == "norm_mean":
+            x = norm(x).mean(axis=1)
+        else:
+            x = norm(x.mean(axis=1))
+        x = x.astype(jnp.float32)
+        if not spec.num_classes:
+            return x
+        init = nn.with_logical_partitioning
+        return nn.Dense(
+            spec.num_classes,
+            kernel_init=init(weight_init(spec), ("embed", "classes")),
+            bias_init=init(nn.initializers.zeros, ("classes",)),
+            name="head",
+        )(x)
+
+
+def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> dict:
+    """A network's parameters at the start, as a plain tree of arrays.
+
+    Args:
+      module: what `ViTSpec.build` or `AuxViTSpec.build` returned.
+      key: random key.
+      boxed: keep each leaf in the box that holds the names of its logical axes.
+    """
+    net = module.net
+    images = jnp.zeros((1, *net.image_size, net.channels), jnp.float32)
+    params = module.init(key, images)["params"]
+    return params if boxed else nn.meta.unbox(params)

@@ -1,0 +1,110 @@
+"""A network with its weights: what is trained, saved, evaluated and taught by."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+
+from sws_jax import trees, weights
+from sws_jax.data import augment
+from sws_jax.data.base import Normalization
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.models import vit
+from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=["spec", "description"],
+)
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A spec and the parameters that fit it; a pytree whose leaves are arrays.
+
+    ``network.spec.build().apply({"params": network.params}, images)`` are logits.
+
+    Attributes:
+      spec: static; `spec.build()` is the linen module.
+      params: nested dict, ``params["blocks"]`` stacked on a leading layer axis.
+      description: static; where the weights come from, if known.
+    """
+
+    spec: ViTSpec | AuxViTSpec
+    params: trees.Tree
+    description: Description | None = None
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["network"],
+    meta_fields=["normalization", "compute"],
+)
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A frozen network that brings its own view of an image.
+
+    Attributes:
+      network: of any size and normalisation.
+      normalization: static; what the network was trained with.
+      compute: static; its own dtype.
+    """
+
+    network: Network
+    normalization: Normalization
+    compute: Compute = Compute()
+
+    def logits(self, images, normalization: Normalization) -> jax.Array:
+        """Logits of images that were normalised for another network.
+
+        Args:
+          images: [batch, height, width, channels], as that network sees them.
+          normalization: of those images; they are mapped to this network's own,
+            and resized (bicubic, antialiased) if it wants another size.
+
+        Returns:
+          [batch, classes], float32, without gradient.
+        """
+        spec = self.network.spec
+        x = augment.renormalize(images, normalization, self.normalization)
+        if x.shape[1:3] != spec.net.image_size:
+            shape = (x.shape[0], *spec.net.image_size, x.shape[3])
+            x = jax.image.resize(x, shape, "bicubic", antialias=True)
+        module = spec.build(self.compute)
+        return jax.lax.stop_gradient(module.apply({"params": self.network.params}, x))
+
+
+def abstract_params(spec: ViTSpec | AuxViTSpec, *, boxed: bool = False) -> trees.Tree:
+    """Names, shapes and dtypes of a network's parameters, without computing."""
+    module = spec.build()
+    init = functools.partial(vit.init_params, module, boxed=boxed)
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def save_network(path: str, network: Network) -> None:
+    """Writes a network as one `.safetensors` file.
+
+    Raises:
+      UserError: the network has no description (`dataclasses.replace` one in).
+    """
+    if network.description is None:
+        raise UserError(f"{path}: a network without a description cannot be saved")
+    weights.save(path, network.params, network.description)
+
+
+def load_network(path: str) -> Network:
+    """Reads what `save_network` wrote; numpy leaves.
+
+    Raises:
+      UserError: the file is missing, broken, or holds a learngene.
+    """
+    params, description = weights.load(path)
+    if description.kind == "learngene":
+        raise UserError(
+            f"{path} holds a learngene, not a network: expand it to a depth first"
+        )
+    weights.check(path, abstract_params(description.spec), params)
+    return Network(description.spec, params, description)

@@ -1,0 +1,122 @@
+"""AdamW whose decay is decided by name, and learning-rate curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import optax
+
+from sws_jax import trees
+from sws_jax.errors import UserError
+
+SCHEDULES = ("cosine", "cosine_per_epoch", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW (1711.05101), without its learning rate.
+
+    The learning rate multiplies the update in the train step, so that runs that
+    differ in nothing but their schedule share one compiled step.
+
+    Attributes:
+      weight_decay: on every tensor that `decays` names.
+      b1, b2, eps: of Adam.
+      clip_norm: largest global norm of the gradient; 0 never clips.
+    """
+
+    weight_decay: float = 0.05
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 0.0
+
+    def build(self) -> optax.GradientTransformation:
+        """The transformation from gradients to the update before the rate."""
+        parts = [
+            optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps),
+            optax.add_decayed_weights(self.weight_decay, mask=decay_mask),
+        ]
+        if self.clip_norm:
+            parts.insert(0, optax.clip_by_global_norm(self.clip_norm))
+        return optax.chain(*parts)
+
+
+def decays(name: str) -> bool:
+    """Whether the tensor of that name is decayed: kernels, and nothing else.
+
+    By name, not by number of axes: a stacked bias has two, and a mask of
+    ``ndim > 1`` would decay every bias and norm of a scanned network.
+    """
+    return name.rsplit("/", 1)[-1] == "kernel"
+
+
+def decay_mask(params: trees.Tree) -> trees.Tree:
+    """A tree of booleans, true where a leaf is decayed."""
+    return trees.map_with_name(lambda name, _: decays(name), params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Learning rate by step; durations are already steps.
+
+    Attributes:
+      peak: after warm-up.
+      total_steps: length of the run.
+      kind: "cosine" goes from `peak` at the end of warm-up to `minimum` at the
+        end of the run, step by step. "cosine_per_epoch" is the published curve of
+        DeiT and SWS: constant inside an epoch, not shifted by the warm-up, and one
+        epoch late (epochs 0 and 1 both run at the curve's value at 0).
+        "constant" stays at `peak` after warm-up.
+      warmup_steps: linear from `warmup_rate` to `peak`.
+      warmup_rate, minimum: first and last rate; not scaled with the batch.
+      steps_per_epoch: read by "cosine_per_epoch".
+    """
+
+    peak: float
+    total_steps: int
+    kind: str = "cosine"
+    warmup_steps: int = 0
+    warmup_rate: float = 0.0
+    minimum: float = 0.0
+    steps_per_epoch: int = 1
+
+    def __post_init__(self):
+        if self.kind not in SCHEDULES:
+            raise UserError(
+                f"schedule {self.kind!r} is not one of {', '.join(SCHEDULES)}"
+            )
+        if self.total_steps and self.warmup_steps > self.total_steps:
+            raise UserError(
+                f"the warm-up of {self.warmup_steps} steps is longer than the run of "
+                f"{self.total_steps}; shorten schedule.warmup_epochs"
+            )
+
+    def __call__(self, step: int) -> float:
+        """The rate of update number `step`, counted from 0."""
+        if self.kind == "cosine_per_epoch":
+            return self._published(max(step // self.steps_per_epoch - 1, 0))
+        if step < self.warmup_steps:
+            part = step / self.warmup_steps
+            return self.warmup_rate + (self.peak - self.warmup_rate) * part
+        if self.kind == "constant":
+            return self.peak
+        rest = max(self.total_steps - self.warmup_steps, 1)
+        return self._cosine((step - self.warmup_steps) / rest)
+
+    def _published(self, epoch: int) -> float:
+        epochs = self.total_steps / self.steps_per_epoch
+        warmup = self.warmup_steps / self.steps_per_epoch
+        if epoch < warmup:
+            return self.warmup_rate + (self.peak - self.warmup_rate) * epoch / warmup
+        return self._cosine(epoch / epochs)
+
+    def _cosine(self, part: float) -> float:
+        half = (1.0 + math.cos(math.pi * min(part, 1.0))) / 2.0
+        return self.minimum + (self.peak - self.minimum) * half
+
+
+def scaled_rate(rate: float, global_batch_size: int, per: int) -> float:
+    """``rate x batch / per``, the linear rule (1706.02677); `per` 0 leaves it."""
+    return rate * global_batch_size / per if per else rate

@@ -1,0 +1,232 @@
+"""From a run's config to the objects that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import ml_collections
+
+from sws_jax import description as descriptions
+from sws_jax import learngenes, networks, teacher, trees
+from sws_jax.data import Dataset, load_dataset
+from sws_jax.data.augment import Augment
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.learngenes import base
+from sws_jax.losses import Loss
+from sws_jax.models import vit
+from sws_jax.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.step import Recipe
+
+LEARNGENE = "learngene.safetensors"
+_RUN = "run:"
+_ALL = 2**31 - 1
+
+
+def resolve(path: str, workdir: str) -> str:
+    """``run:NAME`` as the directory of that run; any other path as it is."""
+    if path.startswith(_RUN):
+        return os.path.join(workdir, path.removeprefix(_RUN))
+    return path
+
+
+def dataset(config: ml_collections.ConfigDict) -> Dataset:
+    data = config.data
+    return load_dataset(
+        data.source,
+        val_fraction=data.val_fraction,
+        image_size=data.image_size or None,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Durations:
+    """Epochs of a config as steps: the one place that converts them.
+
+    An epoch is as many images as there are, and a step a global batch of them; a
+    duration of some epochs is the nearest whole number of steps.
+    """
+
+    images: int
+    global_batch_size: int
+
+    def steps(self, epochs: float) -> int:
+        return round(epochs * self.images / self.global_batch_size)
+
+    def every(self, epochs: float) -> int:
+        """An interval: never below one step; 0 epochs means never."""
+        return max(self.steps(epochs), 1) if epochs > 0 else _ALL
+
+
+def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
+    fields = config.schedule
+    return Schedule(
+        kind=fields.kind,
+        peak=scaled_rate(fields.rate, config.global_batch_size, fields.rate_batch),
+        total_steps=durations.steps(fields.total_epochs),
+        warmup_steps=durations.steps(fields.warmup_epochs),
+        warmup_rate=fields.warmup_rate,
+        minimum=fields.minimum,
+        steps_per_epoch=max(durations.steps(1), 1),
+    )
+
+
+def recipe(config, spec: ViTSpec | AuxViTSpec, data: Dataset) -> Recipe:
+    """The static part of a step."""
+    made = Recipe(
+        spec=spec,
+        normalization=data.normalization,
+        compute=Compute(**config.compute),
+        augment=Augment(**config.augment),
+        loss=Loss(**config.loss),
+        optimizer=Optimizer(**config.optimizer),
+        accum_steps=config.accum_steps,
+        ema=config.ema,
+    )
+    made.augment.check_batch(config.global_batch_size)
+    if made.loss.needs_teacher and not config.teacher.path:
+        raise UserError(
+            f"loss.kind {made.loss.kind!r} needs a teacher: give its weights file or "
+            f"run directory as teacher.path"
+        )
+    return made
+
+
+def load_teacher(config, data: Dataset, workdir: str):
+    """The frozen teacher of a run, or None."""
+    if not Loss(**config.loss).needs_teacher:
+        return None
+    path = resolve(config.teacher.path, workdir)
+    found = teacher.load_teacher(path, dtype=config.teacher.dtype)
+    teacher.check_classes(found, data)
+    return found
+
+
+def start(config, data: Dataset, workdir: str) -> networks.Network:
+    """The network of a run before its first step, from learngene, file or seed.
+
+    Raises:
+      UserError: the config contradicts itself, the data or the file it names.
+    """
+    if config.init.learngene and config.init.network:
+        raise UserError("init takes a learngene or a network, not both")
+    if config.init.learngene:
+        network = _from_learngene(config, data, workdir)
+    elif config.init.network:
+        network = _from_network(config, data, workdir)
+    else:
+        network = _from_seed(config, data)
+    return network
+
+
+def _from_seed(config, data: Dataset) -> networks.Network:
+    fields = dict(config.model)
+    stages = tuple(fields.pop("stages"))
+    if stages:
+        fields["depth"] = sum(stages)
+    net = ViTSpec(**fields, **_shape_of(data))
+    spec = AuxViTSpec(net, stages) if stages else net
+    params = vit.init_params(spec.build(), jax.random.key(config.seed))
+    return networks.Network(spec, params, _describe(config, data, spec))
+
+
+def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
+    path = resolve(config.init.learngene, workdir)
+    path = os.path.join(path, LEARNGENE) if os.path.isdir(path) else path
+    gene = learngenes.load_learngene(path)
+    origin = gene.description
+    if config.model.stages:
+        raise UserError(
+            "a learngene initialises descendants, which share nothing: leave "
+            "model.stages empty"
+        )
+    request: dict[str, Any] = {"depth": config.model.depth}
+    if config.init.plan or config.init.allotment:
+        request = {
+            name: tuple(config.init[name])
+            for name in ("plan", "allotment")
+            if config.init[name]
+        }
+    same_classes = origin.class_names == data.class_names
+    found = learngenes.expand(
+        gene,
+        **request,
+        num_classes=None if same_classes else data.num_classes,
+        image_size=data.image_shape[:2],
+        seed=config.seed,
+    )
+    _check_channels(path, found.spec.net, data)
+    spec = found.spec.net.replace(drop_path=config.model.drop_path)
+    description = _describe(config, data, spec).replace(
+        method=origin.method,
+        profile=origin.profile,
+        stages=origin.stages,
+        plan=found.plan,
+        teacher=origin.teacher,
+    )
+    return networks.Network(spec, found.params, description)
+
+
+def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
+    path = resolve(config.init.network, workdir)
+    if os.path.isdir(path):
+        path = os.path.join(path, teacher.WEIGHTS)
+    found = networks.load_network(path)
+    assert found.description is not None
+    _check_channels(path, found.spec.net, data)
+    old, params = found.spec.net, dict(found.params)
+    net = old.replace(
+        num_classes=data.num_classes,
+        image_size=data.image_shape[:2],
+        drop_path=config.model.drop_path,
+    )
+    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], old, net)
+    if found.description.class_names != data.class_names:
+        like = params["norm"]["scale"]
+        params["head"] = base.fresh_head(net, config.seed, like=like)
+    spec = net
+    if isinstance(found.spec, AuxViTSpec):
+        spec = AuxViTSpec(net, found.spec.stages)
+    return networks.Network(spec, params, _describe(config, data, spec))
+
+
+def _check_channels(path: str, net: ViTSpec, data: Dataset) -> None:
+    if net.channels != data.image_shape[-1]:
+        raise UserError(
+            f"{path} takes images of {net.channels} channels, and {data.name} has "
+            f"{data.image_shape[-1]}"
+        )
+
+
+def _shape_of(data: Dataset) -> dict[str, Any]:
+    return dict(
+        image_size=data.image_shape[:2],
+        channels=data.image_shape[-1],
+        num_classes=data.num_classes,
+    )
+
+
+def _describe(config, data: Dataset, spec) -> Description:
+    auxiliary = isinstance(spec, AuxViTSpec)
+    return Description(
+        kind="aux_net" if auxiliary else "network",
+        net=spec.net,
+        stages=spec.stages if auxiliary else (),
+        method="sws" if auxiliary else "",
+        normalization=data.normalization,
+        dataset=data.name,
+        class_names=data.class_names,
+        seed=config.seed,
+        versions=descriptions.versions(),
+    )
+
+
+def on_device(tree: trees.Tree, places) -> trees.Tree:
+    """Fresh copies of all leaves where they belong, safe to donate."""
+    return jax.device_put(trees.to_host(tree), places)

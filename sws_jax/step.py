@@ -1,0 +1,209 @@
+"""One training step, as pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from sws_jax import networks, sharding, trees
+from sws_jax.data.augment import Augment
+from sws_jax.data.base import Normalization
+from sws_jax.losses import Loss
+from sws_jax.models import vit
+from sws_jax.networks import Predictor
+from sws_jax.optim import Optimizer
+from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything static about a step; hashable, so equal recipes compile once.
+
+    Attributes:
+      spec: network to train.
+      compute: how it is run.
+      augment, normalization: from pixels to its input.
+      loss, optimizer: what is minimised, and how.
+      accum_steps: parts a batch is computed in; the result is the whole batch's.
+      ema: decay of the moving average of the weights; 0 keeps none.
+    """
+
+    spec: ViTSpec | AuxViTSpec
+    normalization: Normalization
+    compute: Compute = Compute()
+    augment: Augment = Augment()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    accum_steps: int = 1
+    ema: float = 0.0
+
+    @property
+    def net(self) -> ViTSpec:
+        return self.spec.net
+
+
+class TrainState(struct.PyTreeNode):
+    """What a step changes."""
+
+    step: Any  # int32 scalar; a sharding, in a tree of shardings
+    params: trees.Tree
+    opt: Any
+    ema: trees.Tree | None
+
+
+class Batch(NamedTuple):
+    """What a step sees; every leaf has the global batch in front.
+
+    Attributes:
+      images: [batch, height, width, channels], normalised.
+      targets: [batch, classes], distributions.
+      drop_path: [batch, layers, 2] branch scales, or None.
+      teacher_logits: [batch, classes], or None.
+    """
+
+    images: jax.Array
+    targets: jax.Array
+    drop_path: jax.Array | None = None
+    teacher_logits: jax.Array | None = None
+
+
+def new_state(recipe: Recipe, params: trees.Tree) -> TrainState:
+    """The state before the first step; EMA starts from the given weights."""
+    opt = recipe.optimizer.build().init(params)
+    ema = jax.tree.map(jnp.copy, params) if recipe.ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, opt, ema)
+
+
+def train_step(
+    recipe: Recipe,
+    state: TrainState,
+    batch: Batch,
+    rate: jax.Array,
+    teacher: Predictor | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update: gradient of the loss, AdamW, moving average.
+
+    Args:
+      recipe: static.
+      state: before the step.
+      batch: ready to use; see `prepare`.
+      rate: learning rate.
+      teacher: asked for its logits where the batch brings none.
+
+    Returns:
+      The state after the step, and ``loss`` and ``grad_norm``.
+    """
+    module = recipe.spec.build(recipe.compute)
+
+    def loss_of(params, part: Batch):
+        masks = part.drop_path
+        masks = None if masks is None else jnp.moveaxis(masks, 0, -1)
+        logits = module.apply({"params": params}, part.images, masks)
+        teacher_logits = part.teacher_logits
+        if teacher_logits is None and teacher is not None:
+            teacher_logits = teacher.logits(part.images, recipe.normalization)
+        return recipe.loss(logits, part.targets, teacher_logits)
+
+    loss, grads = accumulate(
+        jax.value_and_grad(loss_of), state.params, batch, recipe.accum_steps
+    )
+    update, opt = recipe.optimizer.build().update(grads, state.opt, state.params)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, update)
+    ema = state.ema
+    if ema is not None:
+        ema = optax.incremental_update(params, ema, 1.0 - recipe.ema)
+    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    return TrainState(state.step + 1, params, opt, ema), metrics
+
+
+def accumulate(function, params: trees.Tree, batch: Batch, parts: int):
+    """Mean of ``function(params, part)`` over equal parts of a batch.
+
+    Part i takes rows i, i + parts, ...: each device splits its own rows, and no
+    image moves. Losses are means over the batch, so the mean of the parts' values
+    and gradients is the whole batch's.
+    """
+    if parts == 1:
+        return function(params, batch)
+
+    def split(rows):
+        return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(params, part)), None
+
+    batches = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda rows: rows[0], batches)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(function, params, first),
+    )
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def prepare(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch:
+    """Pixels and labels to a batch: all that is random in a step is drawn here.
+
+    Args:
+      recipe: static.
+      key: of the run's seed.
+      step: folded into the key, so that a step's randomness is its own.
+      raw: ``image`` uint8 [batch, ...] and ``label`` [batch].
+    """
+    augment_key, drop_key = jax.random.split(jax.random.fold_in(key, step))
+    net, size = recipe.net, len(raw["image"])
+    images, targets = recipe.augment(
+        augment_key, raw["image"], raw["label"], net.num_classes, recipe.normalization
+    )
+    drop_path = None
+    if net.drop_path:
+        masks = vit.drop_path_masks(drop_key, net.drop_path_rates, size)
+        drop_path = jnp.moveaxis(masks, -1, 0)
+    return Batch(images, targets, drop_path)
+
+
+def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
+    """Where each leaf of the state lives: optimiser and EMA follow the parameters."""
+    boxed = networks.abstract_params(recipe.spec, boxed=True)
+    params = sharding.tree_shardings(boxed, mesh)
+    everywhere = sharding.replicated(mesh)
+    abstract = networks.abstract_params(recipe.spec)
+    optimizer = recipe.optimizer.build()
+    opt = optax.tree_map_params(
+        optimizer,
+        lambda _, place: place,
+        jax.eval_shape(optimizer.init, abstract),
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    return TrainState(everywhere, params, opt, params if recipe.ema else None)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_step(recipe: Recipe, mesh: Mesh):
+    """The jitted ``(state, key, raw, rate, teacher) -> (state, metrics)``.
+
+    The old state's buffers are donated. Cached: runs with equal recipes (tuning and
+    training from scratch at one depth, say) share one compilation.
+    """
+
+    def run(state, key, raw, rate, teacher):
+        batch = prepare(recipe, key, state.step, raw)
+        return train_step(recipe, state, batch, rate, teacher)
+
+    places, everywhere = state_shardings(recipe, mesh), sharding.replicated(mesh)
+    rows = sharding.batch_sharding(mesh)
+    return jax.jit(
+        run,
+        in_shardings=(places, everywhere, rows, everywhere, everywhere),
+        out_shardings=(places, everywhere),
+        donate_argnums=0,
+    )

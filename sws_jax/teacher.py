@@ -1,0 +1,70 @@
+"""The Ans-Net: a frozen network that an Aux-Net is distilled from."""
+
+from __future__ import annotations
+
+import os
+
+from sws_jax import networks
+from sws_jax.data.base import Dataset
+from sws_jax.errors import UserError
+from sws_jax.networks import Predictor
+from sws_jax.specs import Compute
+
+WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
+
+
+def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
+    """Reads a teacher from a weights file, or from a finished run's directory.
+
+    Args:
+      path: a ``.safetensors`` file of this project, or a directory with
+        ``weights.safetensors`` in it.
+      dtype: the teacher computes in, whatever its student's.
+
+    Raises:
+      UserError: nothing usable is there.
+    """
+    file = os.path.join(path, WEIGHTS) if os.path.isdir(path) else path
+    if os.path.isdir(path) and not os.path.isfile(file):
+        raise UserError(
+            f"the directory {path} holds no {WEIGHTS}: that run has not finished"
+        )
+    network = networks.load_network(file)
+    assert network.description is not None  # load_network always reads one
+    return Predictor(network, network.description.normalization, Compute(dtype=dtype))
+
+
+def check_classes(teacher: Predictor, dataset: Dataset) -> None:
+    """Refuses a teacher whose head or input does not fit the student's data."""
+    spec = teacher.network.spec
+    net = spec.net
+    if net.num_classes != dataset.num_classes:
+        raise UserError(
+            f"the teacher {spec.name} has {net.num_classes} classes and {dataset.name} "
+            f"has {dataset.num_classes}; take a teacher trained on these classes"
+        )
+    if net.channels != dataset.image_shape[-1]:
+        raise UserError(
+            f"the teacher {spec.name} takes {net.channels} channels and {dataset.name} "
+            f"has {dataset.image_shape[-1]}"
+        )
+
+
+def check_accuracy(top1: float, dataset: Dataset, minimum: float) -> None:
+    """Refuses a teacher that knows nothing: distilling it would teach nothing.
+
+    Args:
+      top1: of the teacher on the validation images, 0..1.
+      dataset: for its number of classes.
+      minimum: smallest acceptable top-1; below 0 asks for a tenth of the way from
+        chance to perfect.
+    """
+    chance = 1.0 / dataset.num_classes
+    floor = minimum if minimum >= 0 else chance + 0.1 * (1.0 - chance)
+    if top1 < floor:
+        raise UserError(
+            f"the teacher's validation accuracy is {top1:.1%}, near chance "
+            f"({chance:.1%}) or below what was asked ({floor:.1%}): wrong weights, "
+            f"class order or input normalisation (--config.teacher.min_accuracy=0 "
+            f"goes on)"
+        )

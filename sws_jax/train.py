@@ -1,0 +1,388 @@
+"""One trainer for every run: ancestor, Aux-Net, descendant, scratch.
+
+Runs differ in their config alone: model, teacher, init, data and schedule.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from sws_jax import (
+    evaluation,
+    files,
+    learngenes,
+    metrics,
+    networks,
+    setup,
+    sharding,
+    step,
+    teacher,
+    trees,
+)
+from sws_jax.checkpoints import Checkpoints
+from sws_jax.data import pipeline
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.networks import Network, Predictor
+from sws_jax.progress import Progress, say
+from sws_jax.specs import AuxViTSpec
+
+RESULT = "result.json"
+CONFIG = "config.json"
+# Fields that change how a run is computed or watched, and not what it computes.
+_HARMLESS = ("checkpoint", "log_steps", "compute")
+
+
+class Preempted(Exception):
+    """The run was asked to stop, has saved, and goes on when started again."""
+
+
+class NonFinite(UserError):
+    """The loss or a gradient is no longer a number."""
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    directory: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains one network to the end of its schedule and scores it.
+
+    Args:
+      config: fields as in `sws_jax.presets.run`.
+      workdir: where ``run:NAME`` paths of the config are found.
+      directory: of this run; default ``workdir/name``. It holds config, metrics,
+        checkpoints, weights (a learngene, if the network is an Aux-Net) and
+        ``result.json``. A finished run is not repeated, an unfinished one goes on.
+      should_stop: asked after every step; true saves and raises `Preempted`.
+
+    Returns:
+      The contents of ``result.json``.
+
+    Raises:
+      UserError: the config cannot be run, with the reason.
+      NonFinite: the loss or a gradient became NaN or infinite.
+      Preempted: see `should_stop`.
+    """
+    directory = directory or os.path.join(workdir, config.name)
+    _claim(directory, config)
+    if os.path.exists(os.path.join(directory, RESULT)):
+        return files.read_json(os.path.join(directory, RESULT))
+
+    # Data, and how long the run is in steps.
+    data = setup.dataset(config)
+    size = config.global_batch_size
+    durations = setup.Durations(len(data.train), size)
+    schedule = setup.schedule(config, durations)
+    total = schedule.total_steps
+    milestones = {epochs: durations.steps(epochs) for epochs in _milestones(config)}
+
+    # The network before its first step, the teacher, and what a step does.
+    mesh = sharding.make_mesh()
+    sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
+    network = setup.start(config, data, workdir)
+    recipe = setup.recipe(config, network.spec, data)
+    ans_net = setup.load_teacher(config, data, workdir)
+    assert network.description is not None
+    about = network.description
+
+    def score(predictor: Predictor, split) -> dict[str, float]:
+        return evaluation.evaluate(
+            predictor,
+            split,
+            normalization=data.normalization,
+            global_batch_size=config.evaluation.batch_size,
+            mesh=mesh,
+        )
+
+    def predictor(params) -> Predictor:
+        return Predictor(
+            Network(network.spec, params), data.normalization, recipe.compute
+        )
+
+    if ans_net is not None:
+        top1 = score(ans_net, data.val)["top1"]
+        known = ans_net.network.description
+        assert known is not None
+        about = about.replace(teacher=known.net.name)
+        say(f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}")
+        teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
+        ans_net = Predictor(
+            Network(
+                ans_net.network.spec,
+                setup.on_device(ans_net.network.params, sharding.replicated(mesh)),
+            ),
+            ans_net.normalization,
+            ans_net.compute,
+        )
+
+    # Where the weights come from: this run's newest whole checkpoint, else what
+    # `init` names, else the seed (setup.start did the last two).
+    places = step.state_shardings(recipe, mesh)
+    place = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
+    state = place(setup.on_device(network.params, places.params))
+    saved = None
+    checkpoints = Checkpoints(
+        directory,
+        keep_last=config.checkpoint.keep_last,
+        keep_steps=list(milestones.values()),
+    )
+    if checkpoints.steps():
+        saved = checkpoints.restore_newest(_abstract(_items(state), _items(places)))
+    if saved is not None:
+        state = state.replace(
+            step=jax.device_put(np.int32(saved.step), places.step), **saved.items
+        )
+        say(f"{config.name}: goes on from step {saved.step} of {total}")
+    first = saved.step if saved else 0
+    clock = metrics.Clock(**(saved.clock if saved else {}))
+    _say_batch(config, recipe.spec, mesh, total)
+
+    # The loop. Nothing random lives outside (seed, step).
+    process = (jax.process_index(), jax.process_count())
+    batches = pipeline.train_batches(
+        data.train,
+        seed=config.seed,
+        global_batch_size=size,
+        start_step=first,
+        process=process,
+    )
+    run_step = step.compiled_step(recipe, mesh)
+    key = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh))
+    eval_every = durations.every(config.evaluation.every_epochs)
+    save_every = durations.every(config.checkpoint.every_epochs)
+    writer = metrics.Writer(directory, step=first)
+    progress = Progress(config.name, total=total, done=first)
+    pending: list[tuple[int, dict[str, jax.Array]]] = []
+    val: dict[str, float] = {}
+
+    def flush() -> dict[str, float]:
+        """Waits for the steps under way and refuses numbers that are none."""
+        rows = [(n, {k: float(v) for k, v in m.items()}) for n, m in pending]
+        pending.clear()
+        for number, row in rows:
+            if not all(np.isfinite(list(row.values()))):
+                checkpoints.wait()
+                good = checkpoints.steps()
+                raise NonFinite(
+                    f"{config.name}: at step {number} the loss is {row['loss']} and "
+                    f"the gradient's norm {row['grad_norm']}; stopped, with "
+                    + (f"the checkpoint of step {good[-1]}" if good else "nothing")
+                    + f" kept in {directory}: lower schedule.rate or set "
+                    f"optimizer.clip_norm, and give the run another name"
+                )
+        if not rows:
+            return {}
+        mean = float(np.mean([row["loss"] for _, row in rows]))
+        return {"loss": mean, "grad_norm": rows[-1][1]["grad_norm"]}
+
+    def save(at: int) -> None:
+        checkpoints.save(
+            at,
+            _items(state),
+            clock=clock.state(),
+            description=_finish(about, at, val),
+            val_top1=val.get("top1") if val.get("step") == at else None,
+        )
+
+    try:
+        for number in range(first + 1, total + 1):
+            rate = schedule(number - 1)
+            raw = sharding.to_global(mesh, next(batches))
+            state, numbers = run_step(state, key, raw, np.float32(rate), ans_net)
+            pending.append((number, numbers))
+            progress.advance()
+            if number == first + 1:
+                jax.block_until_ready(numbers)  # compilation is not training
+                clock.start()
+            else:
+                clock.count(1)
+            last = number == total
+            stop = should_stop() and not last
+            look = number % eval_every == 0 or last
+            keep = number % save_every == 0 or number in milestones.values()
+            keep = keep or stop or (last and config.checkpoint.final)
+            shown = number % config.log_steps == 0 or last
+            if not (look or keep or shown):
+                continue
+
+            row = flush()
+            clock.pause()
+            row |= {"rate": rate, "epoch": number * size / len(data.train)}
+            row["images_per_second"] = clock.steps_per_second * size
+            if look:
+                val = {**score(predictor(state.params), data.val), "step": number}
+                row |= {"val_top1": val["top1"], "val_loss": val["loss"]}
+                if recipe.ema:
+                    average = score(predictor(state.ema), data.val)
+                    row["val_top1_ema"] = average["top1"]
+            if shown or look:
+                writer.write(number, row)
+            if shown:
+                progress.log(number, row, clock.steps_per_second)
+            if keep:
+                save(number)
+            if stop:
+                checkpoints.wait()
+                raise Preempted(
+                    f"{config.name}: stopped and saved at step {number} of {total}; "
+                    f"the same command goes on"
+                )
+            clock.start()
+
+        # The end: the weights that are kept, and the test images, once.
+        clock.pause()
+        checkpoints.wait()
+        chosen = total
+        params = state.params
+        best = checkpoints.best_step()
+        if config.evaluation.select == "best" and best is not None and best != total:
+            chosen = best
+            params = _restored(checkpoints, best, places)
+        val = score(predictor(params), data.val)
+        about = _finish(about, chosen, val)
+        scores = []
+        for epochs, at in milestones.items():
+            weights = (
+                setup.on_device(network.params, places.params)
+                if at == 0
+                else _restored(checkpoints, at, places)
+            )
+            scores.append(_row(epochs, at, score(predictor(weights), data.test)))
+        final = _row(
+            config.schedule.total_epochs, chosen, score(predictor(params), data.test)
+        )
+        if total:
+            scores.append(final)
+        _save_weights(directory, Network(network.spec, params, about))
+        result = {
+            "name": config.name,
+            "network": network.spec.name,
+            "depth": network.spec.depth,
+            "plan": list(about.plan),
+            "method": about.method,
+            "profile": about.profile,
+            "dataset": data.name,
+            "seed": config.seed,
+            "params": trees.count(params),
+            "stored_params": _stored(config, workdir, params),
+            "epochs": config.schedule.total_epochs,
+            "steps": total,
+            "layer_epochs": network.spec.depth * config.schedule.total_epochs,
+            "val_top1": val["top1"],
+            "test": scores,
+            "seconds": round(clock.seconds, 2),
+            "hardware": hardware(),
+            "versions": dict(about.versions),
+        }
+        files.write_json(os.path.join(directory, RESULT), result)
+        return result
+    finally:
+        progress.close()
+        writer.close()
+        checkpoints.close()
+
+
+def finished(directory: str) -> bool:
+    """Whether the run in that directory has its result."""
+    return os.path.exists(os.path.join(directory, RESULT))
+
+
+def hardware() -> str:
+    """What computed a result, for tables."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{jax.device_count()} x {device.device_kind}"
+
+
+def _claim(directory: str, config: ml_collections.ConfigDict) -> None:
+    """Writes the run's config, or refuses a directory that has another."""
+    mine = files.plain(config.to_dict())
+    path = os.path.join(directory, CONFIG)
+    if os.path.exists(path):
+        theirs = files.read_json(path)
+        names = [
+            name
+            for name in files.differing(theirs, mine)
+            if name.split(".")[0] not in _HARMLESS
+        ]
+        if names:
+            raise UserError(
+                f"{directory} holds a run with another config (it differs in "
+                f"{', '.join(names)}): take another --workdir, or remove it"
+            )
+    files.write_json(path, mine)
+
+
+def _milestones(config) -> list[float]:
+    """Epochs to score apart from the end, in order; the end itself only for 0."""
+    total = config.schedule.total_epochs
+    wanted = sorted(set(config.evaluation.milestones))
+    if total == 0:
+        return [0.0]
+    return [float(e) for e in wanted if 0 <= e < total]
+
+
+def _items(state: step.TrainState) -> dict[str, trees.Tree]:
+    items = {"params": state.params, "opt": state.opt}
+    return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def _abstract(items: dict, places: dict) -> dict:
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        items,
+        places,
+    )
+
+
+def _restored(checkpoints: Checkpoints, at: int, places) -> trees.Tree:
+    spec = checkpoints.describe(at).spec
+    like = _abstract(
+        {"params": networks.abstract_params(spec)}, {"params": places.params}
+    )
+    return checkpoints.restore(at, like).items["params"]
+
+
+def _finish(about: Description, at: int, val: dict[str, float]) -> Description:
+    return about.replace(step=at, accuracy=round(val.get("top1", -1.0), 6))
+
+
+def _row(epochs: float, at: int, scores: dict[str, float]) -> dict[str, float]:
+    return {"epochs": epochs, "step": at, **scores}
+
+
+def _save_weights(directory: str, network: Network) -> None:
+    if isinstance(network.spec, AuxViTSpec):
+        gene = learngenes.extract(network)
+        learngenes.save_learngene(os.path.join(directory, setup.LEARNGENE), gene)
+    else:
+        networks.save_network(os.path.join(directory, teacher.WEIGHTS), network)
+
+
+def _stored(config, workdir: str, params: trees.Tree) -> int:
+    """Parameters that had to be stored to start this run; its own, from scratch."""
+    if not config.init.learngene:
+        return trees.count(params)
+    path = setup.resolve(config.init.learngene, workdir)
+    path = os.path.join(path, setup.LEARNGENE) if os.path.isdir(path) else path
+    return learngenes.num_stored(learngenes.load_learngene(path))
+
+
+def _say_batch(config, spec, mesh, total: int) -> None:
+    hosts, devices = jax.process_count(), sharding.shard_count(mesh)
+    size = config.global_batch_size
+    say(
+        f"{config.name}: {spec.name}, {total} steps of {size} images "
+        f"({size // hosts} per host, {size // devices} per device)"
+    )

@@ -1,0 +1,69 @@
+"""Weights as one `.safetensors` file with their description in the header."""
+
+from __future__ import annotations
+
+import os
+
+import safetensors
+import safetensors.numpy
+
+from sws_jax import files, trees
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+
+_FORMAT = "sws_jax 1"
+
+
+def save(path: str, params: trees.Tree, description: Description) -> None:
+    """Writes a tree of arrays, whole or not at all.
+
+    Args:
+      path: should end in ``.safetensors``.
+      params: nested dict of numpy or jax arrays.
+      description: goes into the header.
+    """
+    flat = trees.flatten(trees.to_host(params))
+    metadata = {"format": _FORMAT, "description": description.to_json()}
+    with files.replacing(path) as temporary:
+        safetensors.numpy.save_file(flat, temporary, metadata=metadata)
+
+
+def load(path: str) -> tuple[trees.Tree, Description]:
+    """The inverse of `save`, with numpy leaves.
+
+    Raises:
+      UserError: no such file, a truncated or foreign one, or a description that
+        contradicts itself; the sentence names the file.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"there is no weights file {path}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a readable .safetensors file ({error}); it may be cut off: "
+            f"copy it again"
+        ) from None
+    if metadata.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} was not written by this project: its header says format "
+            f"{metadata.get('format')!r} and not {_FORMAT!r}"
+        )
+    try:
+        description = Description.from_json(metadata.get("description", ""))
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    return trees.unflatten(flat), description
+
+
+def check(path: str, expected: trees.Tree, params: trees.Tree) -> None:
+    """Refuses weights whose names or shapes are not those of their description."""
+    lines = trees.difference(expected, params)
+    if lines:
+        more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
+        raise UserError(
+            f"{path} does not hold the network that its description names "
+            f"(- missing, + surplus, ! other shape): {'; '.join(lines[:6])}{more}"
+        )
