@@ -58,9 +58,7 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(max(keep_last, 1)),
                 checkpoint_managers.CustomSteps(list(keep_steps)),
-                checkpoint_managers.BestN(
-                    get_metric_fn=_best, n=1, keep_checkpoints_without_metrics=False
-                ),
+                checkpoint_managers.BestN(get_metric_fn=_best, n=1),
             ]
         )
         options = ocp.CheckpointManagerOptions(
@@ -87,9 +85,17 @@ class Checkpoints:
         *,
         clock: dict[str, float],
         description: Description,
-        val_top1: float | None = None,
+        val_top1: float,
     ) -> None:
-        """Starts writing a checkpoint; a failed earlier write surfaces here."""
+        """Starts writing a checkpoint; a failed earlier write surfaces here.
+
+        Args:
+          step: updates made.
+          items: ``params``, ``opt`` and, if kept, ``ema``.
+          clock: of `sws_jax.metrics.Clock`.
+          description: of the network as it is now.
+          val_top1: by which the best is kept; -1 where it was not measured.
+        """
         digests = {name: trees.digests(tree) for name, tree in items.items()}
         meta = {
             "layout": _LAYOUT,
@@ -99,9 +105,11 @@ class Checkpoints:
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         args["clock"] = ocp.args.JsonSave(clock)
         args["meta"] = ocp.args.JsonSave(meta)
-        metrics = None if val_top1 is None else {"val_top1": val_top1}
         self._manager.save(
-            step, args=ocp.args.Composite(**args), metrics=metrics, force=True
+            step,
+            args=ocp.args.Composite(**args),
+            metrics={"val_top1": val_top1},
+            force=True,
         )
 
     def restore_newest(self, like: dict[str, trees.Tree]) -> Saved | None:

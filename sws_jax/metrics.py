@@ -57,7 +57,7 @@ def read(directory: str) -> list[dict[str, Any]]:
 class Clock:
     """Seconds of training alone: no compilation, no evaluation, across restarts."""
 
-    def __init__(self, seconds: float = 0.0, steps: int = 0):
+    def __init__(self, seconds: float = 0.0, steps: float = 0):
         self.seconds, self.steps = seconds, steps
         self._since: float | None = None
 

@@ -111,11 +111,10 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
             for r in single
         ]
         head = ["run", "network", "epochs", "test top-1", "parameters"]
-        parts.append(_tabulate(body, head, markup))
+        parts.append(_tabulate(head, body, markup))
     depths = by_depth(results)
     if depths:
-        head, body = _comparison(depths)
-        parts.append(_tabulate(body, head, markup))
+        parts.append(_tabulate(*_comparison(depths), markup))
         parts.append(_tabulate(*_cost(results, depths), markup))
     return "\n\n".join(parts)
 
@@ -180,7 +179,7 @@ def cost(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _comparison(depths):
+def _comparison(depths) -> tuple[list, list]:
     lines = series(depths)
     head = ["depth", "parameters", *lines]
     body = []
@@ -191,7 +190,7 @@ def _comparison(depths):
     return head, body
 
 
-def _cost(results, depths):
+def _cost(results, depths) -> tuple[list, list]:
     names = {
         "learngene": "learngene + tuning",
         "scratch_short": "scratch, same budget",
@@ -214,10 +213,10 @@ def _cost(results, depths):
         "together",
         "parameters stored to start from",
     ]
-    return body, head
+    return head, body
 
 
-def _tabulate(body, head, markup: str) -> str:
+def _tabulate(head, body, markup: str) -> str:
     return tabulate.tabulate(
         body, head, tablefmt=markup, stralign="right", disable_numparse=True
     )
@@ -245,7 +244,7 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
     from matplotlib import pyplot as plt
 
     depths = by_depth(results)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
         if depths:
             figure = plt.figure(figsize=(13, 8.6), layout="constrained")
             grid = figure.add_gridspec(2, 3, height_ratios=(1.05, 1))
@@ -406,14 +405,13 @@ def _draw_cost(axes, results) -> None:
         colour = "#b5482a" if role == "learngene" else _GREY
         axes.barh(level, once, color="#e8b48f", height=0.55)
         axes.barh(level, rest, left=once, color=colour, height=0.55)
-        text = (
-            f" {found[role]['layer_epochs']:,.0f}\n {found[role]['stored'] / 1e6:.2g} M"
-        )
+        stored = f"{found[role]['stored'] / 1e6:.2g} M stored"
+        text = f" {found[role]['layer_epochs']:,.0f}\n {stored}"
         axes.text(once + rest, level, text, va="center", fontsize=10)
     axes.set_yticks(range(len(order)), [names[role] for role in order])
-    axes.margins(x=0.2)
+    axes.margins(x=0.35)
     axes.set_xlabel("layer-epochs (light: ancestor and Aux-Net)")
-    axes.set_title("Cost of all depths, parameters stored")
+    axes.set_title("Cost of all depths")
     axes.tick_params(axis="y", length=0)
 
 

@@ -190,9 +190,8 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     if found.description.class_names != data.class_names:
         like = params["norm"]["scale"]
         params["head"] = base.fresh_head(net, config.seed, like=like)
-    spec = net
-    if isinstance(found.spec, AuxViTSpec):
-        spec = AuxViTSpec(net, found.spec.stages)
+    stages = found.description.stages
+    spec = AuxViTSpec(net, stages) if isinstance(found.spec, AuxViTSpec) else net
     return networks.Network(spec, params, _describe(config, data, spec))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -282,7 +282,7 @@ def to_dict(spec) -> dict:
     return dataclasses.asdict(spec)
 
 
-def from_dict(cls, data: typing.Mapping) -> typing.Any:
+def from_dict(cls, data: Mapping) -> typing.Any:
     """The inverse of `to_dict`, refusing fields that `cls` does not have."""
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(data) - set(hints))

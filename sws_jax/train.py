@@ -191,7 +191,7 @@ def train(
             _items(state),
             clock=clock.state(),
             description=_finish(about, at, val),
-            val_top1=val.get("top1") if val.get("step") == at else None,
+            val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
 
     try:
@@ -210,7 +210,9 @@ def train(
             stop = should_stop() and not last
             look = number % eval_every == 0 or last
             keep = number % save_every == 0 or number in milestones.values()
-            keep = keep or stop or (last and config.checkpoint.final)
+            keep = keep or (last and config.checkpoint.final)
+            look = look or keep  # the best checkpoint is chosen among known ones
+            keep = keep or stop
             shown = number % config.log_steps == 0 or last
             if not (look or keep or shown):
                 continue

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import safetensors
 import safetensors.numpy
@@ -35,27 +38,45 @@ def load(path: str) -> tuple[trees.Tree, Description]:
       UserError: no such file, a truncated or foreign one, or a description that
         contradicts itself; the sentence names the file.
     """
+    with _opened(path) as file:
+        description = _description(path, file.metadata())
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return trees.unflatten(flat), description
+
+
+def describe(path: str) -> Description:
+    """The description alone, without reading an array; raises as `load`."""
+    with _opened(path) as file:
+        return _description(path, file.metadata())
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
     if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
+    except UserError:
+        raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path} is not a readable .safetensors file ({error}); it may be cut off: "
             f"copy it again"
         ) from None
+
+
+def _description(path: str, metadata: dict[str, str] | None) -> Description:
+    metadata = metadata or {}
     if metadata.get("format") != _FORMAT:
         raise UserError(
             f"{path} was not written by this project: its header says format "
             f"{metadata.get('format')!r} and not {_FORMAT!r}"
         )
     try:
-        description = Description.from_json(metadata.get("description", ""))
+        return Description.from_json(metadata.get("description", ""))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    return trees.unflatten(flat), description
 
 
 def check(path: str, expected: trees.Tree, params: trees.Tree) -> None:

@@ -1,0 +1,45 @@
+"""``python -m sws_jax COMMAND``: everything that is not a training run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sws_jax.commands import evaluate, predict
+from sws_jax.errors import UserError
+
+COMMANDS = {"evaluate": evaluate, "predict": predict}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 where the request cannot be met."""
+    examples = "\n".join(
+        f"  {name:<10}{module.HELP}\n            {module.EXAMPLE}"
+        for name, module in COMMANDS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m sws_jax",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Tools beside training, which is python -m sws_jax.main --help.",
+        epilog=f"commands, each with an example:\n{examples}",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            description=module.HELP,
+            epilog=f"example: {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"sws_jax: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

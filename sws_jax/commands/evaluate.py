@@ -1,0 +1,69 @@
+"""``evaluate``: accuracy of weights on a dataset."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "score weights, checkpoints or a learngene on a dataset"
+EXAMPLE = "python -m sws_jax evaluate results/digits/learngene.safetensors --depth 12"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights",
+        nargs="+",
+        metavar="CHECKPOINT_OR_WEIGHTS",
+        help="a .safetensors file, a run's directory, or one of its checkpoints",
+    )
+    parser.add_argument("--data", help="digits or an .npz; default: as in training")
+    parser.add_argument("--split", default="test", help="train, val or test (default)")
+    parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
+    parser.add_argument("--step", type=int, help="of a run's checkpoint")
+    parser.add_argument("--batch-size", type=int, default=256, help="default 256")
+
+
+def run(args: argparse.Namespace) -> int:
+    import tabulate
+
+    from sws_jax import evaluation, loading, sharding
+    from sws_jax.data import load_dataset
+    from sws_jax.errors import UserError
+
+    mesh = sharding.make_mesh()
+    body = []
+    for path in args.weights:
+        network, label = loading.load(path, depth=args.depth, step=args.step)
+        about = network.description
+        assert about is not None
+        net = about.net
+        data = load_dataset(
+            args.data or about.dataset,
+            image_size=net.image_size,
+            mean=about.normalization.mean,
+            std=about.normalization.std,
+        )
+        if data.num_classes != net.num_classes:
+            raise UserError(
+                f"{label} has {net.num_classes} classes and {data.name} has "
+                f"{data.num_classes}"
+            )
+        found = evaluation.evaluate(
+            loading.predictor(network),
+            data.split(args.split),
+            normalization=data.normalization,
+            global_batch_size=args.batch_size,
+            mesh=mesh,
+        )
+        body.append(
+            [
+                label,
+                f"{data.name}/{args.split}",
+                int(found["count"]),
+                f"{found['top1']:.2%}",
+                f"{found['top5']:.2%}",
+                f"{found['loss']:.4f}",
+            ]
+        )
+    head = ["weights", "data", "images", "top-1", "top-5", "loss"]
+    print(tabulate.tabulate(body, head, disable_numparse=True))
+    return 0

@@ -1,0 +1,45 @@
+"""``predict``: classes of images, with probabilities."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "name what is in images"
+EXAMPLE = "python -m sws_jax predict runs/des-digits-L12/des-digits-L12 three.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        help="a .safetensors file, a run's directory, or one of its checkpoints",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--top", type=int, default=3, help="classes shown (default 3)")
+    parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
+    parser.add_argument("--step", type=int, help="of a run's checkpoint")
+
+
+def run(args: argparse.Namespace) -> int:
+    import jax
+    import numpy as np
+
+    from sws_jax import loading
+    from sws_jax.data import augment, images
+
+    network, _ = loading.load(args.weights, depth=args.depth, step=args.step)
+    about = network.description
+    assert about is not None
+    net = about.net
+    pixels = np.stack(
+        [images.read(path, size=net.image_size, channels=net.channels)
+         for path in args.images]
+    )  # fmt: skip
+    x = augment.normalize(jax.numpy.asarray(pixels), about.normalization)
+    logits = loading.predictor(network).logits(x, about.normalization)
+    names = about.class_names or tuple(f"class {i}" for i in range(net.num_classes))
+    for path, row in zip(args.images, np.asarray(jax.nn.softmax(logits)), strict=True):
+        best = np.argsort(-row, kind="stable")[: max(args.top, 1)]
+        shown = ", ".join(f"{names[i]} {row[i]:.1%}" for i in best)
+        print(f"{path}: {shown}")
+    return 0

@@ -1,0 +1,76 @@
+"""A network from whatever a user has: a weights file, a learngene, a run."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from sws_jax import checkpoints, learngenes, networks, setup, teacher, weights
+from sws_jax.errors import UserError
+from sws_jax.networks import Network, Predictor
+
+
+def load(
+    path: str, *, depth: int | None = None, step: int | None = None
+) -> tuple[Network, str]:
+    """Reads a network and says what it read.
+
+    Args:
+      path: a ``.safetensors`` file (of a network or a learngene), the directory of
+        a run or of a job, or one checkpoint in a run's ``checkpoints``.
+      depth: expands a learngene to it; default its Aux-Net's own.
+      step: reads that checkpoint of a run, instead of its finished weights.
+
+    Returns:
+      The network, and a label for it.
+
+    Raises:
+      UserError: nothing usable is there, or an option that it does not take.
+    """
+    if not os.path.isdir(path):
+        return _file(path, depth, step)
+    folder = pathlib.Path(path)
+    if folder.parent.name == checkpoints.DIRECTORY and folder.name.isdigit():
+        return _checkpoint(str(folder.parent.parent), int(folder.name), depth)
+    if step is not None:
+        return _checkpoint(path, step, depth)
+    for name in (teacher.WEIGHTS, setup.LEARNGENE):
+        if (folder / name).is_file():
+            return _file(str(folder / name), depth, None)
+    if (folder / checkpoints.DIRECTORY).is_dir():
+        return _checkpoint(path, None, depth)
+    raise UserError(
+        f"the directory {path} holds no {teacher.WEIGHTS}, no {setup.LEARNGENE} and no "
+        f"{checkpoints.DIRECTORY}"
+    )
+
+
+def predictor(network: Network) -> Predictor:
+    """The network with the normalisation it was trained with."""
+    assert network.description is not None  # `load` gives every network one
+    return Predictor(network, network.description.normalization)
+
+
+def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
+    if step is not None:
+        raise UserError(f"{path} is one file: a step is chosen in a run's directory")
+    if weights.describe(path).kind == "learngene":
+        gene = learngenes.load_learngene(path)
+        own = gene.description.spec.depth
+        found = learngenes.expand(gene, depth=depth or own)
+        return found, f"{path} at depth {found.spec.depth}"
+    if depth is not None:
+        raise UserError(f"{path} has its depth: only a learngene is expanded")
+    return networks.load_network(path), path
+
+
+def _checkpoint(
+    directory: str, step: int | None, depth: int | None
+) -> tuple[Network, str]:
+    if depth is not None:
+        raise UserError(f"{directory} has its depth: only a learngene is expanded")
+    found, params, description = checkpoints.load_params(
+        directory, step, networks.abstract_params
+    )
+    network = Network(description.spec, params, description)
+    return network, f"{directory} at step {found}"

@@ -1,0 +1,81 @@
+"""Eight CPU devices, and array shapes checked against their annotations."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("sws_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from sws_jax import specs  # noqa: E402
+from sws_jax.models import vit  # noqa: E402
+
+TINY = dict(
+    width=16,
+    heads=2,
+    patch_size=4,
+    image_size=8,
+    channels=1,
+    num_classes=10,
+    weight_init="fan_in",
+    pos_embed_std=0.5,
+)
+
+
+@pytest.fixture
+def net():
+    """A ViT that is small in everything but its number of parts."""
+    return specs.ViTSpec(depth=4, drop_path=0.3, **TINY)
+
+
+@pytest.fixture
+def aux():
+    """An Aux-Net of three stages, one of them applied once."""
+    return aux_spec((1, 2, 2))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+
+
+def aux_spec(stages, **changes):
+    net = specs.ViTSpec(depth=sum(stages), **{**TINY, "drop_path": 0.3, **changes})
+    return specs.AuxViTSpec(net, stages)
+
+
+def params_of(spec, seed=0):
+    """Parameters with no zeros, so that every leaf matters."""
+    params = vit.init_params(spec.build(), jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [
+        leaf + 0.1 * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def close(a, b, tolerance=1e-5):
+    """Every leaf within `tolerance`, relative to the leaf's largest value."""
+
+    def check(x, y):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        scale = max(np.abs(x).max(initial=0.0), 1e-6)
+        np.testing.assert_allclose(y / scale, x / scale, rtol=0, atol=tolerance)
+
+    jax.tree.map(check, a, b)
+
+
+def equal(a, b):
+    """Every leaf the same, bit for bit."""
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)

@@ -1,0 +1,103 @@
+import jax
+import pytest
+
+from sws_jax import networks, specs, trees
+
+# Parameters with 1000 classes at 224 px and no class token. The Aux-Nets' and the
+# 12-layer descendants' are those of the published networks.
+COUNTS = {
+    "vit_nano_patch16_L12": None,
+    "vit_tiny_patch16_L12": 5_679_784,
+    "vit_small_patch16_L12": 22_049_896,
+    "vit_base_patch16_L12": 86_566_120,
+    "aux_vit_nano_patch16_3-3-4-3-3": None,
+    "aux_vit_tiny_patch16_3-3-4-3-3": 2_604_856 - 36_288 + 36_480,
+    "aux_vit_small_patch16_3-3-4-3-3": 9_628_648,
+    "aux_vit_base_patch16_3-3-4-3-3": 36_951_016,
+}
+
+
+def formula(spec):
+    """Counted by hand from the shapes of a transformer."""
+    net = spec.net
+    d, m = net.width, net.hidden
+    blocks = len(spec.stages) if isinstance(spec, specs.AuxViTSpec) else spec.depth
+    block = 4 * d + (d * 3 * d + 3 * d) + (d * d + d) + (d * m + m) + (m * d + d)
+    patch = net.patch_size**2 * net.channels * d + d
+    return patch + net.tokens * d + blocks * block + 2 * d + (d + 1) * net.num_classes
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name):
+    spec = specs.named(name)
+    assert spec.name == name
+    assert trees.count(networks.abstract_params(spec)) == formula(spec)
+    if COUNTS[name] is not None:
+        assert formula(spec) == COUNTS[name]
+
+
+def test_every_named_size_is_counted():
+    assert {name.removeprefix("aux_").split("_")[1] for name in COUNTS} == set(
+        specs.SIZES
+    )
+
+
+def test_one_layer_of_the_published_sizes():
+    for size, layer in (("small", 1_774_464), ("base", 7_087_872)):
+        nets = [specs.named(f"vit_{size}_patch16_L{d}") for d in (6, 7)]
+        counts = [trees.count(networks.abstract_params(net)) for net in nets]
+        assert counts[1] - counts[0] == layer
+
+
+def test_cost_claims_as_arithmetic():
+    """20.1x (S) and 20.6x (B) fewer stored parameters over depths 6 to 15."""
+    for size, ratio in (("small", 20.1), ("base", 20.6)):
+        gene = formula(specs.named(f"aux_vit_{size}_patch16_3-3-4-3-3"))
+        nets = sum(formula(specs.named(f"vit_{size}_patch16_L{d}")) for d in range(6, 16))
+        assert round(nets / gene, 1) == ratio
+
+
+def test_specs_survive_json():
+    spec = specs.named("aux_vit_small_patch16_1-2-3-2", drop_path=0.1)
+    assert specs.from_dict(specs.AuxViTSpec, specs.to_dict(spec)) == spec
+    assert hash(spec) == hash(specs.from_dict(specs.AuxViTSpec, specs.to_dict(spec)))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(width=50, heads=4), "width 50 does not divide into 4 heads"),
+        (dict(image_size=30), "30 x 30 pixels does not divide into patches of 16"),
+        (dict(depth=0), "depth must be a whole number"),
+        (dict(drop_path=1.0), "drop_path must be in"),
+        (dict(pool="max"), "mean, token"),
+        (dict(pool="token", pool_order="mean_norm"), "needs pool 'mean'"),
+        (dict(num_classes=-1), "num_classes"),
+    ],
+)
+def test_impossible_networks_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        specs.ViTSpec(**changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_huge_patch16_L12", "vit_small_L12", "resnet", "vit_small_patch16_3-3"]
+)
+def test_unknown_names_show_the_forms(name):
+    with pytest.raises(ValueError, match="vit_small_patch16_L12"):
+        specs.named(name)
+
+
+def test_stages_must_add_up():
+    net = specs.ViTSpec(depth=5)
+    with pytest.raises(ValueError, match="2-2 apply 4 blocks.*depth of 5"):
+        specs.AuxViTSpec(net, (2, 2))
+    assert specs.AuxViTSpec(net, (2, 3)).plan == (0, 0, 1, 1, 1)
+
+
+def test_drop_path_rises_linearly_over_applied_blocks():
+    spec = specs.named("aux_vit_small_patch16_3-3-4-3-3", drop_path=0.15)
+    rates = spec.net.drop_path_rates
+    assert len(rates) == 16
+    assert rates[[0, 1, 15]].tolist() == pytest.approx([0.0, 0.01, 0.15])
+    assert jax.tree.leaves(specs.ViTSpec(depth=1).drop_path_rates)[0].tolist() == [0.0]
