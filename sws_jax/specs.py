@@ -19,7 +19,7 @@ from sws_jax.errors import UserError
 # Width and heads of DeiT-Ti, -S and -B (DeiT, 2012.12877, table 1); "nano" is ours:
 # the smallest net that reads 8 x 8 digits well.
 SIZES = {
-    "nano": (48, 4),
+    "nano": (64, 4),
     "tiny": (192, 3),
     "small": (384, 6),
     "base": (768, 12),
@@ -71,7 +71,7 @@ class ViTSpec:
         With a class token both are the same function, and it must be "norm_mean".
       norm_eps: epsilon of every LayerNorm.
       drop_path: rate at the last block; the rates rise linearly from 0.
-      weight_init: "normal" (truncated normal of `init_std`, biases 0, as DeiT;
+      weight_init: "normal" (normal of deviation `init_std`, biases 0, as DeiT;
         the patch embedding uniform in 1/sqrt(fan in), as PyTorch's convolution)
         or "fan_in" (truncated normal of variance 1/fan in; suits small widths).
       init_std: standard deviation for "normal".

@@ -3,21 +3,27 @@
 import os
 
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    # Tests compile much and compute little.
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("sws_jax", "beartype.beartype")
+# The modules whose functions state the shapes of their arrays.
+install_import_hook(
+    ["sws_jax.losses", "sws_jax.data.augment", "sws_jax.models.vit"],
+    "beartype.beartype",
+)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from sws_jax import specs  # noqa: E402
-from sws_jax.models import vit  # noqa: E402
+from sws_jax import networks, specs, trees  # noqa: E402
 
 TINY = dict(
     width=16,
@@ -54,15 +60,16 @@ def aux_spec(stages, **changes):
 
 
 def params_of(spec, seed=0):
-    """Parameters with no zeros, so that every leaf matters."""
-    params = vit.init_params(spec.build(), jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        leaf + 0.1 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, noisy)
+    """Numpy parameters with no zeros, so that every leaf matters."""
+    random = np.random.default_rng(seed)
+
+    def draw(name, leaf):
+        kernel = name.endswith(("kernel", "embed", "token"))
+        spread = 0.25 if kernel else 0.1
+        values = random.normal(scale=spread, size=leaf.shape)
+        return (values + name.endswith("scale")).astype(leaf.dtype)
+
+    return trees.map_with_name(draw, networks.abstract_params(spec))
 
 
 def close(a, b, tolerance=1e-5):

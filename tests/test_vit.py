@@ -17,11 +17,12 @@ def masks(spec, batch, seed=0):
     return vit.drop_path_masks(key, spec.net.drop_path_rates, batch)
 
 
-def outputs(spec, params, images, drop_path, compute=Compute()):
+def outputs(spec, params, images, drop_path, compute=None):
     """Logits, and the gradient of their squares."""
 
     def loss(params):
-        logits = spec.build(compute).apply({"params": params}, images, drop_path)
+        module = spec.build(compute or Compute())
+        logits = module.apply({"params": params}, images, drop_path)
         return (logits**2).sum(), logits
 
     gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
