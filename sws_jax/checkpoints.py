@@ -9,10 +9,12 @@ whole or not at all, but does not notice a bit that flips afterwards: the digest
 from __future__ import annotations
 
 import contextlib
-import json
+import gc
 import logging
 import os
 import shutil
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -253,11 +255,29 @@ def _reading(step: int) -> Iterator[None]:
     """Whatever the storage layers raise over damaged bytes, by one name."""
     try:
         yield
-    except (UserError, BrokenCheckpoint):
+    except (UserError, BrokenCheckpoint, MemoryError):
         raise
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except Exception as error:  # groups of errors among them
         text = " ".join(str(error).split())[:160]
-        raise BrokenCheckpoint(f"{type(error).__name__}: {text}") from None
+        broken = BrokenCheckpoint(f"{type(error).__name__}: {text}")
+        _forget(error)
+        raise broken from None
+
+
+def _forget(error: BaseException) -> None:
+    """Drops an error with the half-done reads that orbax leaves behind.
+
+    Collected later, at exit perhaps, each of them would print a traceback.
+    """
+    traceback.clear_frames(error.__traceback__)
+    for part in getattr(error, "exceptions", ()):
+        traceback.clear_frames(part.__traceback__)
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _refuse_other(step: int, item: str, wanted: set[str], found: set[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import operator
 import os
 import re
 from typing import Any
@@ -11,7 +13,15 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from sws_jax import presets
 from sws_jax.errors import UserError
+
+_WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: 'numbers like "(1,2,3)"',
+}
 
 
 def load(text: str) -> ml_collections.ConfigDict:
@@ -31,7 +41,20 @@ def load(text: str) -> ml_collections.ConfigDict:
     module = _import(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} is no config: it has no function get_config")
-    return module.get_config(arg or None).lock()
+    try:
+        config = module.get_config(arg or None)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  a config is the user's own code
+        raise UserError(f"{path} makes no config: {error!r}") from error
+    given = config if isinstance(config, ml_collections.ConfigDict) else {}
+    missing = [key for key in presets.job("single", name="") if key not in given]
+    if missing:
+        raise UserError(
+            f"{path} is no config: what get_config returns lacks {', '.join(missing)}; "
+            f"start from sws_jax.presets.job"
+        )
+    return config.lock()
 
 
 def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
@@ -49,11 +72,14 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     chosen = _value_of(argv, "config")
     if chosen is None:
         raise UserError("--config=FILE is missing; see --help")
+    if sum(bool(re.match(r"--?config(=|$)", arg)) for arg in argv) > 1:
+        raise UserError("--config is given twice: a command runs one config")
     config = load(chosen)
     rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
     if "--config" in argv or "-config" in argv:  # its value is the next argument
         rest.remove(chosen)
-    for name in re.findall(r"^--?config\.([^=\s]+)", "\n".join(rest), re.MULTILINE):
+    named = re.findall(r"^--?config\.([^=\s]*)", "\n".join(rest), re.MULTILINE)
+    for name in named:
         _check_field(config, name)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "work directory", flag_values=values)
@@ -68,9 +94,11 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
             f"--config.FIELD and --workdir"
         ) from None
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(_wrong_value(config, error)) from None
     if surplus:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
+    for name in named:
+        _check_tuple(config, name)
     return config, values.workdir or os.path.join("runs", config.name)
 
 
@@ -102,6 +130,31 @@ def _check_field(config: ml_collections.ConfigDict, name: str) -> None:
             f"config.{name} is a group; set one of its fields: "
             f"{', '.join(fields(node, name + '.'))}"
         )
+
+
+def _check_tuple(config: ml_collections.ConfigDict, name: str) -> None:
+    """Refuses ``3-3`` for ``(3,3)``, which the flag's parser takes for a text."""
+    value = _value(config, name)
+    fractions = name.rsplit(".", 1)[-1] in presets.FRACTIONS
+    kinds = (int, float) if fractions else (int,)
+    if isinstance(value, tuple) and any(type(v) not in kinds for v in value):
+        raise UserError(
+            f"config.{name} takes {'' if fractions else 'whole '}{_WANTED[tuple]}, and "
+            f"not {', '.join(map(str, value))}"
+        )
+
+
+def _wrong_value(config: ml_collections.ConfigDict, error: Exception) -> str:
+    """What a flag's parser says, in words where it is about a field's type."""
+    found = re.match(r"flag --config\.([^=]+)=(.*?): ", str(error), re.DOTALL)
+    wanted = _WANTED.get(type(_value(config, found[1]))) if found else None
+    if not found or not wanted:
+        return " ".join(str(error).split())
+    return f"config.{found[1]} takes {wanted}, and not {found[2]!r}"
+
+
+def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+    return functools.reduce(operator.getitem, name.split("."), config)
 
 
 def _value_of(argv: list[str], flag: str) -> str | None:

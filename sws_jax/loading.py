@@ -57,7 +57,7 @@ def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
     if weights.describe(path).kind == "learngene":
         gene = learngenes.load_learngene(path)
         own = gene.description.spec.depth
-        found = learngenes.expand(gene, depth=depth or own)
+        found = learngenes.expand(gene, depth=own if depth is None else depth)
         return found, f"{path} at depth {found.spec.depth}"
     if depth is not None:
         raise UserError(f"{path} has its depth: only a learngene is expanded")

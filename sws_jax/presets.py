@@ -8,6 +8,8 @@ the dataclasses they become: `augment` is `sws_jax.data.augment.Augment`, `loss`
 
 from __future__ import annotations
 
+import math
+
 import ml_collections
 
 from sws_jax import specs
@@ -20,6 +22,8 @@ DEPTHS = (3, 6, 9, 12, 16, 20)
 PAPER_DEPTHS = tuple(range(6, 16))
 
 COMPARE = ("untuned", "tune", "full")
+# Fields that are tuples of any numbers; the other tuples hold whole ones.
+FRACTIONS = ("mean", "std", "milestones")
 
 
 def run() -> ml_collections.ConfigDict:
@@ -195,7 +199,7 @@ def variant(config: ml_collections.ConfigDict, text: str) -> None:
     """Width, heads and patch of ``Ti/16``, ``S/16`` or ``B/16``."""
     sizes = {"Ti": "tiny", "S": "small", "B": "base"}
     size, _, patch = text.partition("/")
-    if size not in sizes or not patch.isdigit():
+    if size not in sizes or not patch.isdecimal():
         raise UserError(
             f"there is no variant {text!r}: it is digits, or one of {', '.join(sizes)} "
             f"and a patch size, as in S/16"
@@ -233,7 +237,10 @@ def _typed(key: str, text: str, default):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(default, tuple):
             return tuple(int(n) for n in text.split("-"))
-        return type(default)(text)
+        value = type(default)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except (ValueError, KeyError):
         form = {bool: "true or false", tuple: "like 3-3-4-3-3", int: "a whole number"}
         wanted = form.get(type(default), "a number")

@@ -393,8 +393,8 @@ def _draw_accuracy(axes, depths) -> None:
     axes.set_yscale("log")
     worst = max(1.0 - v for line in lines.values() for v in line.values())
     best = min(max(1.0 - v, smallest) for line in lines.values() for v in line.values())
-    marks = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
-    marks = [m for m in marks if best / 1.6 <= 1 - m / 100 <= worst * 1.6]
+    known = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
+    marks = [m for m in known if best / 1.6 <= 1 - m / 100 <= worst * 1.6]
     axes.set_yticks([1 - m / 100 for m in marks], [f"{m:g}" for m in marks])
     axes.minorticks_off()
     axes.set_ylim(min(worst * 1.5, 1.0), best / 1.5)

@@ -291,21 +291,34 @@ def from_dict(cls, data: Mapping) -> typing.Any:
             f"{cls.__name__} has no field {', '.join(unknown)}; it has "
             f"{', '.join(hints)}"
         )
-    values = {}
-    for key, value in data.items():
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            value = from_dict(hints[key], value)
-        values[key] = _tuples(value)
+    values = {
+        key: _convert(f"{cls.__name__}.{key}", hints[key], value)
+        for key, value in data.items()
+    }
     try:
         return cls(**values)
     except TypeError as error:
         raise UserError(f"{cls.__name__} cannot be read: {error}") from None
 
 
-def _tuples(value):
-    if isinstance(value, (list, tuple)):
-        return tuple(_tuples(v) for v in value)
-    return value
+def _convert(name: str, hint, value):
+    """A value of JSON as the type that a field states; lists become tuples."""
+    kinds = [k for k in typing.get_args(hint) if dataclasses.is_dataclass(k)]
+    if dataclasses.is_dataclass(hint) or kinds:
+        if isinstance(value, dict):
+            return from_dict(
+                hint if dataclasses.is_dataclass(hint) else kinds[0], value
+            )
+    elif typing.get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)):
+            inner = typing.get_args(hint)[0]
+            return tuple(_convert(name, inner, v) for v in value)
+    elif hint is float and isinstance(value, (int, float)):
+        return value
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise UserError(f"{name} must be of type {wanted}, and is {value!r}")
 
 
 def _size_name(spec: ViTSpec) -> str:

@@ -119,7 +119,7 @@ def train_step(
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1.0 - recipe.ema)
-    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, opt, ema), metrics
 
 

@@ -8,6 +8,13 @@ from PIL import Image, UnidentifiedImageError
 from sws_jax.errors import UserError
 
 _MODES = {1: "L", 3: "RGB"}
+_UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+)
 
 
 def read(path: str, *, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -30,10 +37,16 @@ def read(path: str, *, size: tuple[int, int], channels: int) -> np.ndarray:
         )
     try:
         with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                raise UserError(
+                    f"{path} has more than 8 bits per channel; save it with 8"
+                )
             image = file.convert(_MODES[channels])
     except FileNotFoundError:
         raise UserError(f"there is no image {path}") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable image ({error})") from None
     pixels = np.asarray(crop(image, size))
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,14 @@ from sws_jax.data import base
 from sws_jax.errors import UserError
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,  # an encrypted member, or compressed in a way zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load(
@@ -30,7 +39,12 @@ def load(
       UserError: the file is missing, is no such file, or its arrays disagree.
     """
     arrays = _read(path)
-    names = tuple(str(n) for n in arrays["class_names"])
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(
+            f"{path}: class_names must be one string for each class, and is "
+            f"{names.dtype} {list(names.shape)}"
+        )
     splits = {}
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
@@ -51,7 +65,7 @@ def load(
         train=train,
         val=val,
         test=splits["test"],
-        class_names=names,
+        class_names=tuple(names.tolist()),
         image_shape=shape,
         normalization=_default_normalization(shape[-1]),
     )
@@ -66,6 +80,10 @@ def _default_normalization(channels: int) -> base.Normalization:
 def _read(path: str) -> dict[str, np.ndarray]:
     if not os.path.isfile(path):
         raise UserError(f"there is no dataset file {path}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is damaged or no .npz file at all; write it with numpy.savez"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file]
@@ -75,9 +93,9 @@ def _read(path: str) -> dict[str, np.ndarray]:
                     f"{', '.join(_KEYS)}"
                 )
             return {key: file[key] for key in _KEYS}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         raise UserError(
             f"{path} is not a readable .npz of plain arrays ({error}); write it with "
             f"numpy.savez"

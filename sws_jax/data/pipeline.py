@@ -45,7 +45,9 @@ def train_batches(
     order = grain.MapDataset.range(len(split)).shuffle(seed=_seed32(seed)).repeat()
     # Only positions pass through the stages before `read`: batching them is cheap,
     # and one read per batch lets a source fetch its images together.
-    batches = order.batch(global_batch_size)[start_step:]
+    # (The order is endless, so nothing remains to drop; Grain would otherwise round
+    # the number of batches up in floats, and batches of one overflow it.)
+    batches = order.batch(global_batch_size, drop_remainder=True)[start_step:]
     batches = batches.map(lambda rows: split.read(_own(rows, process)))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
     return iter(batches.to_iter_dataset(options))
@@ -74,5 +76,9 @@ def _own(rows: np.ndarray, process: tuple[int, int]) -> np.ndarray:
 
 
 def _seed32(seed: int) -> int:
-    """Grain takes seeds below 2^32."""
-    return seed % 2**32
+    """Any whole number as one that Grain takes, below 2^32.
+
+    Hashed, since Grain orders epoch e of seed s as epoch 0 of seed s + e: runs of
+    neighbouring seeds would read the same permutations, one epoch apart.
+    """
+    return int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0])

@@ -1,0 +1,268 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from sws_jax import sharding
+from sws_jax.data import augment
+from sws_jax.data.augment import Augment
+from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
+
+GREY = Normalization((0.5,), (0.25,))
+COLOUR = Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 2.0))
+KEY = jax.random.key(0)
+
+
+def pixels(*shape):
+    """Random uint8 images."""
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def mixed(key, x, targets, group, *, mixup=0.0, cutmix=0.0, switch=0.5):
+    """`augment.mix`, from numpy to numpy."""
+    out, t = jax.jit(
+        lambda key, x, t: augment.mix(
+            key, x, t, mixup=mixup, cutmix=cutmix, switch=switch, group=group
+        )
+    )(key, jnp.asarray(x, jnp.float32), jnp.asarray(targets, jnp.float32))
+    assert out.dtype == t.dtype == jnp.float32
+    return np.asarray(out), np.asarray(t)
+
+
+def partners(batch, group):
+    """Position of every image's partner: its group, backwards."""
+    return np.arange(batch).reshape(-1, group)[:, ::-1].reshape(-1)
+
+
+def traceable(batch, height, width):
+    """Images of which no two pixels are equal, and one class for each image."""
+    x = np.arange(batch * height * width, dtype=np.float32)
+    return x.reshape(batch, height, width, 1), np.eye(batch, dtype=np.float32)
+
+
+def test_normalize():
+    images = np.asarray([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
+    x = augment.normalize(jnp.asarray(images), COLOUR)
+    expected = [(0.0 - 0.1) / 0.4, (0.2 - 0.2) / 0.5, (1.0 - 0.3) / 2.0]
+    np.testing.assert_allclose(x.reshape(-1), expected, atol=1e-7)
+    assert x.dtype == jnp.float32
+
+
+def test_renormalize():
+    other = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
+    images = jnp.asarray(pixels(2, 3, 4, 3))
+    x = augment.normalize(images, COLOUR)
+    y = augment.renormalize(x, COLOUR, other)
+    np.testing.assert_allclose(y, augment.normalize(images, other), atol=1e-5)
+    np.testing.assert_allclose(augment.renormalize(y, other, COLOUR), x, atol=1e-5)
+
+
+def test_renormalizing_to_the_same_changes_no_bit():
+    x = augment.normalize(jnp.asarray(pixels(2, 3, 4, 3)), COLOUR)
+    same = Normalization(COLOUR.mean, COLOUR.std)
+    np.testing.assert_array_equal(augment.renormalize(x, COLOUR, same), x)
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_a_crop_is_any_window_of_the_padded_image(padding):
+    images = 1 + np.arange(2 * 3 * 4 * 2, dtype=np.uint8).reshape(2, 3, 4, 2)
+    batch = np.tile(images, (400, 1, 1, 1))
+    found = np.asarray(augment.random_crop(KEY, jnp.asarray(batch), padding))
+    assert (found.shape, found.dtype) == (batch.shape, np.uint8)
+    for which, image in enumerate(images):
+        padded = np.zeros((3 + 2 * padding, 4 + 2 * padding, 2), np.uint8)
+        padded[padding : padding + 3, padding : padding + 4] = image
+        corners = np.ndindex(2 * padding + 1, 2 * padding + 1)
+        windows = {padded[r : r + 3, c : c + 4].tobytes() for r, c in corners}
+        assert len(windows) == (2 * padding + 1) ** 2
+        assert {crop.tobytes() for crop in found[which::2]} == windows
+
+
+def test_a_flip_mirrors_half_of_the_images():
+    images = pixels(400, 3, 4, 2)
+    found = np.asarray(augment.random_flip(KEY, jnp.asarray(images)))
+    assert found.dtype == np.uint8
+    same = (found == images).all(axis=(1, 2, 3))
+    mirrored = (found == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 0.4 < mirrored.mean() < 0.6
+
+
+@pytest.mark.parametrize("group", [2, 3, 6, 12])
+def test_mixup(group):
+    """Lambda is read off the targets: each image is a class of its own."""
+    x = np.random.default_rng(0).normal(size=(12, 4, 5, 3)).astype(np.float32)
+    out, targets = mixed(KEY, x, np.eye(12), group, mixup=0.8)
+    partner = partners(12, group)
+    lam = targets[::group].max(axis=1, initial=0.0)  # or its complement, if below 1/2
+    own = targets[np.arange(0, 12, group), np.arange(0, 12, group)]
+    np.testing.assert_allclose(np.maximum(own, 1 - own), lam, atol=1e-6)
+    assert len(np.unique(own)) == len(own)  # groups draw apart
+    lam = np.repeat(own, group)
+    expected = lam[:, None] * np.eye(12) + (1 - lam)[:, None] * np.eye(12)[partner]
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    lam = lam[:, None, None, None]
+    np.testing.assert_allclose(out, lam * x + (1 - lam) * x[partner], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_cutmix(seed, group):
+    x, classes = traceable(8, 7, 5)
+    out, targets = mixed(jax.random.key(seed), x, classes, group, cutmix=1.0)
+    partner = partners(8, group)
+    pasted = out != x
+    np.testing.assert_array_equal(out[pasted], x[partner][pasted])
+    pasted = pasted[..., 0]
+    for start in range(0, 8, group):
+        box = pasted[start]
+        np.testing.assert_array_equal(pasted[start : start + group], [box] * group)
+        rows, columns = box.any(axis=1), box.any(axis=0)
+        np.testing.assert_array_equal(box, np.outer(rows, columns))
+        for line in (rows, columns):  # one run without a gap
+            assert np.abs(np.diff(line.astype(int), prepend=0, append=0)).sum() <= 2
+    kept = 1 - pasted.mean(axis=(1, 2))[:, None]
+    expected = kept * classes + (1 - kept) * classes[partner]
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+
+
+def test_the_box_has_an_area_of_one_minus_lambda():
+    """A large alpha fixes lambda at 1/2: sides of sqrt(1/2) x 32 = 22.6 and
+    sqrt(1/2) x 16 = 11.3, in even whole pixels, less what the border cuts off."""
+    x, classes = traceable(128, 32, 16)
+    out, _ = mixed(KEY, x, classes, 2, cutmix=1e6)
+    boxes = (out != x)[::2, :, :, 0]
+    heights, widths = boxes.any(axis=2).sum(axis=1), boxes.any(axis=1).sum(axis=1)
+    assert (heights.max(), widths.max()) == (22, 10)
+    assert (heights.min(), widths.min()) >= (11, 5)
+    corners = boxes[:, [0, 0, -1, -1], [0, -1, 0, -1]].any(axis=0)
+    assert corners.all()  # the centre may be anywhere
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 4.0])
+def test_lambda_is_beta_distributed(alpha):
+    """Mean 1/2, variance 1 / (4 (2 alpha + 1)), over 10,000 groups of two."""
+    x, classes = np.zeros((20_000, 1, 1, 1)), np.tile(np.eye(2), (10_000, 1))
+    _, targets = mixed(KEY, x, classes, 2, mixup=alpha)
+    lam = targets[::2, 0]
+    assert lam.mean() == pytest.approx(0.5, abs=0.01)
+    assert lam.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.04)
+
+
+@pytest.mark.parametrize("switch", [0.0, 0.25, 1.0])
+def test_the_switch_is_the_share_of_cutmix(switch):
+    """Cutmix leaves every pixel as it was in one of the two images."""
+    x = np.tile(np.asarray([0.0, 1.0])[:, None, None, None], (1000, 3, 3, 1))
+    classes = np.tile(np.eye(2), (1000, 1))
+    both = dict(mixup=0.8, cutmix=1.0)
+    out, targets = mixed(KEY, x, classes, 2, **both, switch=switch)
+    whole = np.isin(out, [0.0, 1.0]).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(whole[::2], whole[1::2])
+    assert whole.mean() == pytest.approx(switch, abs=0.03 if 0 < switch < 1 else 0.0)
+    # Either way the target is the share of the partner in the pixels.
+    np.testing.assert_allclose(targets[:, 1], out.mean(axis=(1, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("off", ["mixup", "cutmix"])
+@pytest.mark.parametrize("switch", [0.0, 1.0])
+def test_the_switch_needs_both(off, switch):
+    x, classes = traceable(32, 4, 4)
+    on = dict(mixup=1.0, cutmix=1.0)
+    on[off] = 0.0
+    out, _ = mixed(KEY, x, classes, 2, **on, switch=switch)
+    assert np.isin(out, x).all() == (off == "mixup")
+
+
+def test_nothing_on_leaves_the_batch_alone():
+    images, labels = pixels(6, 4, 4, 1), np.asarray([3, 1, 4, 1, 0, 2])
+    x, targets = Augment()(KEY, jnp.asarray(images), jnp.asarray(labels), 5, GREY)
+    expected = (images / 255.0 - 0.5) / 0.25
+    np.testing.assert_allclose(x, expected, atol=1e-6)
+    np.testing.assert_array_equal(targets, np.eye(5)[labels])
+
+
+def test_smoothing_comes_before_mixing():
+    images, labels = jnp.asarray(pixels(2, 4, 4, 1)), jnp.asarray([0, 1])
+    settings = Augment(mixup=1.0, label_smoothing=0.2)
+    _, targets = settings(KEY, images, labels, 4, GREY)
+    np.testing.assert_allclose(targets.sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(targets[:, 2:], 0.05, atol=1e-6)  # in neither image
+    np.testing.assert_allclose(targets[:, :2].sum(axis=1), 0.9, atol=1e-6)
+
+
+def test_a_group_of_0_is_the_whole_batch():
+    images, labels = jnp.asarray(pixels(8, 4, 4, 1)), jnp.arange(8)
+    found = [
+        Augment(mixup=1.0, mix_group=group)(KEY, images, labels, 8, GREY)
+        for group in (0, 8)
+    ]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+FULL = dict(crop_padding=1, flip=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1)
+
+
+def augmented(key, mesh=None, *, group=0):
+    """A batch of 16 with everything on, split over the mesh if there is one."""
+    settings = Augment(**FULL, mix_group=group)
+    images, labels = pixels(16, 6, 6, 1), np.arange(16) % 10
+
+    def run(key, images, labels):
+        return settings(key, images, labels, 10, GREY)
+
+    if mesh is None:
+        return jax.jit(run)(key, jnp.asarray(images), jnp.asarray(labels))
+    rows = sharding.batch_sharding(mesh)
+    places = (sharding.replicated(mesh), rows, rows)
+    compiled = jax.jit(run, in_shardings=places, out_shardings=rows)
+    return compiled(key, *sharding.to_global(mesh, (images, labels)))
+
+
+def test_same_key_same_batch():
+    first, again, other = (augmented(jax.random.key(seed)) for seed in (1, 1, 2))
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("group", [0, 2, 4])
+def test_devices_do_not_change_the_batch(group):
+    mesh = sharding.make_mesh()
+    assert sharding.shard_count(mesh) == 8
+    alone, split = augmented(KEY, group=group), augmented(KEY, mesh, group=group)
+    for a, b in zip(alone, split, strict=True):
+        assert {shard.data.shape[0] for shard in b.addressable_shards} == {2}
+        np.testing.assert_allclose(b, a, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 16])
+def test_batches_of_whole_groups(size):
+    Augment(mixup=1.0, mix_group=2).check_batch(size)
+    Augment(mixup=1.0).check_batch(size)
+    with pytest.raises(UserError, match=f"{size} does not divide into mixup groups"):
+        Augment(mixup=1.0, mix_group=3).check_batch(size)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(label_smoothing=1.0), "label_smoothing must be in .0, 1.*is 1.0"),
+        (dict(label_smoothing=-0.1), "label_smoothing must be in .0, 1.*is -0.1"),
+        (dict(mixup=-1.0), "cannot be below 0"),
+        (dict(cutmix=-1.0), "cannot be below 0"),
+        (dict(crop_padding=-1), "cannot be below 0"),
+        (dict(mix_group=-1), "cannot be below 0"),
+    ],
+)
+def test_impossible_settings_are_refused(fields, words):
+    with pytest.raises(UserError, match=words):
+        Augment(**fields)
+
+
+def test_pixels_are_normalised_once():
+    x = augment.normalize(jnp.asarray(pixels(2, 4, 4, 1)), GREY)
+    with pytest.raises(TypeCheckError, match="images"):
+        augment.normalize(x, GREY)

@@ -1,0 +1,138 @@
+import logging
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from conftest import equal, params_of
+from test_learngenes import describe
+
+from sws_jax import checkpoints, networks
+from sws_jax.checkpoints import Checkpoints
+
+CLOCK = {"seconds": 1.5, "steps": 3}
+
+
+def fill(directory, spec, steps, **kwargs):
+    """Checkpoints of other parameters at each step; returns them."""
+    manager = Checkpoints(str(directory), **kwargs)
+    trees = {step: {"params": params_of(spec, seed=step)} for step in steps}
+    for step, items in trees.items():
+        manager.save(
+            step,
+            items,
+            clock=CLOCK,
+            description=describe(spec, step=step),
+            val_top1=steps[step],
+        )
+    manager.close()
+    return trees
+
+
+def abstract(spec):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return {
+        "params": jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            networks.abstract_params(spec),
+        )
+    }
+
+
+def data_file(directory, step):
+    """The largest file of a checkpoint's params: where the numbers are."""
+    folder = pathlib.Path(directory) / checkpoints.DIRECTORY / str(step) / "params"
+    return max(folder.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+
+
+def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
+    saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    manager = Checkpoints(str(tmp_path))
+    found = manager.restore_newest(abstract(aux))
+    assert (found.step, found.clock) == (2, CLOCK)
+    equal(saved[2], found.items)
+    assert manager.describe(2) == describe(aux, step=2)
+    manager.close()
+
+
+def test_last_best_and_milestones_are_kept(aux, tmp_path):
+    steps = {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: 0.3, 6: -1.0}
+    fill(tmp_path, aux, steps, keep_last=2, keep_steps=[3])
+    manager = Checkpoints(str(tmp_path))
+    assert manager.steps() == [2, 3, 5, 6]
+    assert manager.best_step() == 2
+    manager.close()
+
+
+def flip_a_bit(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty_meta(path):
+    folder = path
+    while folder.name != "params":
+        folder = folder.parent
+    (folder.parent / "meta" / "metadata").write_text("{")
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, remove, empty_meta])
+def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
+    saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    damage(data_file(tmp_path, 2))
+    manager = Checkpoints(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        found = manager.restore_newest(abstract(aux))
+    assert found.step == 1
+    equal(saved[1], found.items)
+    assert "step 2 is broken" in caplog.text
+    assert "falling back to step 1" in caplog.text
+    # Set aside, not deleted; and the run can write that step again.
+    assert (tmp_path / checkpoints.BROKEN / "2").is_dir()
+    assert manager.steps() == [1]
+    manager.save(
+        2, saved[2], clock=CLOCK, description=describe(aux, step=2), val_top1=0.2
+    )
+    manager.wait()
+    equal(saved[2], manager.restore_newest(abstract(aux)).items)
+    manager.close()
+
+
+def test_all_broken_starts_anew(aux, tmp_path, caplog):
+    fill(tmp_path, aux, {1: 0.1})
+    flip_a_bit(data_file(tmp_path, 1))
+    manager = Checkpoints(str(tmp_path))
+    assert manager.restore_newest(abstract(aux)) is None
+    assert "falling back to the start" in caplog.text
+    manager.close()
+
+
+def test_another_network_is_refused_by_names(aux, net, tmp_path):
+    fill(tmp_path, aux, {1: 0.1})
+    manager = Checkpoints(str(tmp_path))
+    with pytest.raises(ValueError, match=r"- blocks/attn/.*\+ stage_0|another network"):
+        manager.restore_newest(abstract(net))
+    assert manager.steps() == [1]
+    manager.close()
+
+
+def test_params_alone(aux, tmp_path):
+    saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    load = checkpoints.load_params
+    step, params, about = load(str(tmp_path), None, networks.abstract_params)
+    assert (step, about.step) == (2, 2)
+    equal(saved[2]["params"], params)
+    step, params, _ = load(str(tmp_path), 1, networks.abstract_params)
+    equal(saved[1]["params"], params)
+    with pytest.raises(ValueError, match="no checkpoint of step 7; it has 1, 2"):
+        load(str(tmp_path), 7, networks.abstract_params)
+    np.testing.assert_array_equal(params["pos_embed"].shape, (1, 4, 16))

@@ -1,0 +1,368 @@
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from sws_jax.data import base, load_dataset
+from sws_jax.data.base import Arrays, Normalization
+from sws_jax.errors import UserError
+
+
+def everything(split):
+    return split.read(np.arange(len(split)))
+
+
+def rows(*splits):
+    """Every labelled image as bytes, sorted."""
+    found = []
+    for split in splits:
+        data = everything(split)
+        pairs = zip(data["image"], data["label"], strict=True)
+        found += [image.tobytes() + label.tobytes() for image, label in pairs]
+    return sorted(found)
+
+
+def refusal(source, **settings):
+    """The message, which is one sentence."""
+    with pytest.raises(UserError) as caught:
+        load_dataset(str(source), **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not re.search(r"[.!?]\)* +[A-Z]", message)
+    return message
+
+
+# Digits
+
+
+def test_digits():
+    digits = load_dataset("digits")
+    assert digits.name == "digits"
+    assert digits.class_names == tuple("0123456789")
+    assert digits.num_classes == 10
+    assert digits.image_shape == (8, 8, 1)
+    sizes = [len(split) for split in (digits.train, digits.val, digits.test)]
+    assert sizes == [1257, 140, 400]
+    for name in ("train", "val", "test"):
+        data = everything(digits.split(name))
+        assert (data["image"].dtype, data["label"].dtype) == (np.uint8, np.int32)
+        assert data["image"].shape[1:] == (8, 8, 1)
+        assert set(data["label"].tolist()) == set(range(10))
+
+
+def test_digits_splits_are_a_partition():
+    digits, raw = load_dataset("digits"), load_digits()
+    images = np.round(raw.images * 255 / 16).astype(np.uint8)
+    source = Arrays(images, raw.target.astype(np.int32))
+    assert rows(digits.train, digits.val, digits.test) == rows(source)
+
+
+def test_digits_are_split_the_same_every_time():
+    first, again = load_dataset("digits"), load_dataset("digits")
+    for name in ("train", "val", "test"):
+        a, b = everything(first.split(name)), everything(again.split(name))
+        np.testing.assert_array_equal(a["image"], b["image"])
+        np.testing.assert_array_equal(a["label"], b["label"])
+
+
+def test_digits_normalization():
+    digits = load_dataset("digits")
+    images = [everything(split)["image"] for split in (digits.train, digits.val)]
+    scaled = np.concatenate(images) / 255.0
+    assert len(scaled) == 1397
+    assert digits.normalization.mean == pytest.approx([scaled.mean()], abs=2e-3)
+    assert digits.normalization.std == pytest.approx([scaled.std()], abs=2e-3)
+
+
+def test_digits_have_one_size():
+    assert load_dataset("digits", image_size=8).image_shape == (8, 8, 1)
+    assert "8 x 8 pixels, not 32 x 32" in refusal("digits", image_size=32)
+
+
+def test_there_are_three_splits():
+    with pytest.raises(UserError, match="'all'.*train, val or test"):
+        load_dataset("digits").split("all")
+
+
+# Held-out images
+
+
+@pytest.mark.parametrize("fraction, held", [(0.1, 3), (0.5, 15), (0.9, 27)])
+def test_holding_out(fraction, held):
+    source = Arrays(np.arange(30, dtype=np.uint8), np.arange(30, dtype=np.int32))
+    train, val = base.hold_out(source, fraction)
+    assert (len(train), len(val)) == (30 - held, held)
+    assert sorted([*train.labels, *val.labels]) == list(range(30))
+    np.testing.assert_array_equal(train.images, train.labels)
+    np.testing.assert_array_equal(val.images, val.labels)
+    assert not np.array_equal(np.sort(val.labels), np.arange(30)[:held])
+    assert not np.array_equal(np.sort(val.labels), np.arange(30)[-held:])
+
+
+@pytest.mark.parametrize("source", ["digits", "npz"])
+def test_holding_out_does_not_touch_the_test_set(source, request):
+    path = "digits" if source == "digits" else request.getfixturevalue("good")
+    few, many = (load_dataset(path, val_fraction=f) for f in (0.1, 0.5))
+    assert len(few.val) < len(many.val)
+    assert rows(few.train, few.val) == rows(many.train, many.val)
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(
+            everything(few.test)[key], everything(many.test)[key]
+        )
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.01])
+@pytest.mark.parametrize("source", ["digits", "npz"])
+def test_both_sides_keep_some(fraction, source, request):
+    if source == "digits" and fraction == 0.01:
+        pytest.skip("a hundredth of the digits is 14 images")
+    path = "digits" if source == "digits" else request.getfixturevalue("good")
+    message = refusal(path, val_fraction=fraction)
+    assert f"data.val_fraction {fraction} holds out" in message
+    assert "must leave some on both sides" in message
+
+
+# Arrays in a file
+
+
+def arrays(shape=(6, 4, 3), **changes):
+    """30 training and 8 test images, and three classes."""
+    random = np.random.default_rng(0)
+    made = dict(
+        train_images=random.integers(0, 256, (30, *shape), np.uint8),
+        train_labels=np.arange(30) % 3,
+        test_images=random.integers(0, 256, (8, *shape), np.uint8),
+        test_labels=np.arange(8) % 3,
+        class_names=np.asarray(["ant", "bee", "cat"]),
+    )
+    made.update(changes)
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def write(folder, **changes):
+    path = folder / "mine.npz"
+    np.savez(path, **arrays(**changes))
+    return path
+
+
+@pytest.fixture
+def good(tmp_path):
+    return str(write(tmp_path))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, ">i2"])
+def test_npz(save, dtype, tmp_path):
+    given = arrays()
+    labels = {key: given[key].astype(dtype) for key in ("train_labels", "test_labels")}
+    save(tmp_path / "mine.npz", **given | labels)
+    found = load_dataset(str(tmp_path / "mine.npz"))
+    assert (found.name, found.class_names) == ("mine", ("ant", "bee", "cat"))
+    assert found.image_shape == (6, 4, 3)
+    assert (len(found.train), len(found.val), len(found.test)) == (27, 3, 8)
+    source = Arrays(given["train_images"], given["train_labels"].astype(np.int32))
+    assert rows(found.train, found.val) == rows(source)
+    test = everything(found.test)
+    np.testing.assert_array_equal(test["image"], given["test_images"])
+    np.testing.assert_array_equal(test["label"], given["test_labels"])
+    assert (test["image"].dtype, test["label"].dtype) == (np.uint8, np.int32)
+    assert found.normalization == Normalization(base.IMAGENET_MEAN, base.IMAGENET_STD)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1)])
+def test_npz_of_grey_images(shape, tmp_path):
+    given = arrays(shape)
+    found = load_dataset(str(write(tmp_path, shape=shape)))
+    assert found.image_shape == (6, 4, 1)
+    expected = given["test_images"].reshape(8, 6, 4, 1)
+    np.testing.assert_array_equal(everything(found.test)["image"], expected)
+    assert found.normalization == Normalization((0.5,), (0.5,))
+
+
+def test_a_normalization_of_ones_own(good):
+    found = load_dataset(good, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert found.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("shape", [(16, 8), (16, 8, 1), (16, 8, 3)])
+@pytest.mark.parametrize("size", [(8, 4), (4, 16), 5])
+def test_npz_is_resized(shape, size, tmp_path):
+    """Flat images stay flat, channel by channel."""
+    flat = np.full((30, *shape), 7, np.uint8)
+    if flat.shape[3:] == (3,):
+        flat[...] = (10, 100, 250)
+    path = write(tmp_path, shape=shape, train_images=flat, test_images=flat[:8])
+    found = load_dataset(str(path), image_size=size)
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = 3 if shape[2:] == (3,) else 1
+    assert found.image_shape == (height, width, channels)
+    for name, count in (("train", 27), ("val", 3), ("test", 8)):
+        expected = np.empty((count, height, width, channels), np.uint8)
+        expected[...] = (10, 100, 250) if channels == 3 else 7
+        images = everything(found.split(name))["image"]
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_resizing_averages(tmp_path):
+    """A ramp of 8 per column is one of 16 at half the width, from 4 on; its ends,
+    where the filter has no neighbours, aside."""
+    ramp = np.broadcast_to(8 * np.arange(16, dtype=np.uint8), (30, 16, 16))
+    path = write(tmp_path, train_images=ramp, test_images=ramp[:8])
+    found = everything(load_dataset(str(path), image_size=8).test)["image"]
+    expected = np.broadcast_to(4 + 16 * np.arange(2, 6), (8, 8, 4))
+    np.testing.assert_allclose(found[:, :, 2:6, 0], expected, atol=1)
+
+
+def test_splits_of_two_sizes_need_a_size(tmp_path):
+    path = write(tmp_path, test_images=np.zeros((8, 5, 5, 3), np.uint8))
+    message = refusal(path)
+    assert "(6, 4, 3)" in message and "(5, 5, 3)" in message
+    assert load_dataset(str(path), image_size=6).image_shape == (6, 6, 3)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("source", ["cifar", "images/", "digits.csv", ""])
+def test_an_unknown_source(source):
+    message = refusal(source)
+    assert f"there is no dataset {source!r}" in message
+    assert "digits" in message and ".npz" in message
+
+
+def test_a_missing_file(tmp_path):
+    path = tmp_path / "none.npz"
+    assert refusal(path) == f"there is no dataset file {path}"
+
+
+def test_a_folder(tmp_path):
+    path = tmp_path / "folder.npz"
+    path.mkdir()
+    assert refusal(path) == f"there is no dataset file {path}"
+
+
+@pytest.mark.parametrize("content", [b"", b"image,label\n0,1\n", b"\x80\x04K\x01."])
+def test_another_file_renamed(content, tmp_path):
+    path = tmp_path / "renamed.npz"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert f"{path} is damaged or no .npz file" in message
+    assert "pickle" not in message  # numpy's own words advise to load it unsafely
+
+
+def test_a_single_array_renamed(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    path = (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    assert f"{path} is damaged or no .npz file" in refusal(path)
+
+
+def test_another_archive_renamed(tmp_path):
+    path = tmp_path / "archive.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert f"{path} lacks train_images" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_truncated_file(share, tmp_path):
+    path = write(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert f"{path} is damaged or no .npz file" in refusal(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_file(save, tmp_path):
+    path = tmp_path / "mine.npz"
+    save(path, **arrays())
+    whole = bytearray(path.read_bytes())
+    whole[300:400] = bytes(100)  # inside the first array
+    path.write_bytes(whole)
+    assert f"{path} is not a readable .npz" in refusal(path)
+
+
+@pytest.mark.parametrize("key", ["class_names", "train_images"])
+def test_pickled_objects(key, tmp_path):
+    path = write(tmp_path, **{key: arrays()[key].astype(object)})
+    message = refusal(path)
+    assert f"{path} is not a readable .npz of plain arrays" in message
+
+
+@pytest.mark.parametrize("missing", [("class_names",), ("test_images", "test_labels")])
+def test_missing_arrays(missing, tmp_path):
+    path = write(tmp_path, **dict.fromkeys(missing))
+    assert f"{path} lacks {', '.join(missing)}; a dataset holds" in refusal(path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        (np.zeros((30, 6, 4, 3), np.float32), "float32 [30, 6, 4, 3]"),
+        (np.zeros((30, 6, 4, 3), np.int64), "int64 [30, 6, 4, 3]"),
+        (np.zeros((30, 24), np.uint8), "uint8 [30, 24]"),
+        (np.zeros((0, 6, 4, 3), np.uint8), "uint8 [0, 6, 4, 3]"),
+    ],
+)
+def test_images_are_bytes(split, images, words, tmp_path):
+    path = write(tmp_path, **{f"{split}_images": images})
+    message = refusal(path)
+    assert f"{split}_images must be uint8" in message
+    assert message.endswith(f"and is {words}")
+
+
+@pytest.mark.parametrize("split, count", [("train", 30), ("test", 8)])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_lengths_agree(split, count, change, tmp_path):
+    labels = np.zeros(count + change, np.int32)
+    message = refusal(write(tmp_path, **{f"{split}_labels": labels}))
+    assert f"{split}_labels must be one integer for each of the {count}" in message
+    assert message.endswith(f"int32 [{count + change}]")
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(8), np.zeros((8, 3), int), np.asarray(["ant"] * 8)]
+)
+def test_labels_are_integers(labels, tmp_path):
+    message = refusal(write(tmp_path, test_labels=labels))
+    assert "test_labels must be one integer for each of the 8 images" in message
+
+
+@pytest.mark.parametrize("split, count", [("train", 30), ("test", 8)])
+@pytest.mark.parametrize("label, words", [(3, "from 0 to 3"), (-1, "from -1 to 2")])
+def test_labels_are_classes(split, count, label, words, tmp_path):
+    labels = np.arange(count) % 3
+    labels[4] = label
+    message = refusal(write(tmp_path, **{f"{split}_labels": labels}))
+    assert f"{split}_labels go {words}, but there are 3 class names" in message
+
+
+@pytest.mark.parametrize(
+    "names", [np.asarray("ant"), np.asarray([b"ant", b"bee", b"cat"]), np.arange(3)]
+)
+def test_class_names_are_strings(names, tmp_path):
+    message = refusal(write(tmp_path, class_names=names))
+    assert "class_names must be one string for each class" in message
+
+
+@pytest.mark.parametrize("source, channels", [("digits", 1), ("npz", 3)])
+def test_a_mean_of_another_length(source, channels, request):
+    path = "digits" if source == "digits" else request.getfixturevalue("good")
+    message = refusal(path, mean=(0.5, 0.5), std=(0.5, 0.5))
+    assert f"{path} has {channels} channels" in message
+    assert message.endswith("data.mean and data.std have 2")
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(mean=(0.5,)), "has 1 and 0"),
+        (dict(std=(0.5,)), "has 0 and 1"),
+        (dict(mean=(0.5,), std=(0.5, 0.5)), "has 1 and 2"),
+        (dict(mean=(0.5,), std=(0.0,)), "must be above 0"),
+    ],
+)
+def test_an_impossible_normalization(settings, words):
+    assert words in refusal("digits", **settings)

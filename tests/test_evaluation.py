@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from conftest import params_of
+
+from sws_jax import evaluation, sharding
+from sws_jax.data.base import Arrays, Normalization
+from sws_jax.networks import Network, Predictor
+
+GREY = Normalization((0.3,), (0.4,))
+
+
+@pytest.fixture
+def images_of(net):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
+    return Arrays(images, random.integers(0, 10, 37).astype(np.int32))
+
+
+def by_hand(net, params, split):
+    x = (split.images / 255.0 - 0.3) / 0.4
+    logits = np.asarray(net.build().apply({"params": params}, x.astype(np.float32)))
+    order = np.argsort(-logits, axis=1)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return {
+        "top1": (order[:, 0] == split.labels).mean(),
+        "top5": (order[:, :5] == split.labels[:, None]).any(1).mean(),
+        "loss": -log_p[np.arange(37), split.labels].mean(),
+        "count": 37,
+    }
+
+
+@pytest.mark.parametrize("size", [8, 16, 40, 64])
+def test_every_image_counts_once_whatever_the_batch(size, net, images_of):
+    params = params_of(net)
+    found = evaluation.evaluate(
+        Predictor(Network(net, params), GREY),
+        images_of,
+        normalization=GREY,
+        global_batch_size=size,
+        mesh=sharding.make_mesh(),
+    )
+    expected = by_hand(net, params, images_of)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_fewer_than_five_classes_and_nan(net, images_of):
+    small = net.replace(num_classes=3)
+    params = params_of(small)
+    split = Arrays(images_of.images, images_of.labels % 3)
+    arguments = dict(normalization=GREY, global_batch_size=8, mesh=sharding.make_mesh())
+    found = evaluation.evaluate(
+        Predictor(Network(small, params), GREY), split, **arguments
+    )
+    assert found["top5"] == 1.0
+    params["head"]["bias"] = np.full(3, np.nan, np.float32)
+    found = evaluation.evaluate(
+        Predictor(Network(small, params), GREY), split, **arguments
+    )
+    assert (found["top1"], found["top5"]) == (0.0, 0.0)

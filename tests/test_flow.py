@@ -1,0 +1,162 @@
+"""The whole flow, teacher to report, through the shipped configs."""
+
+import csv
+import pathlib
+
+import numpy as np
+import pytest
+from conftest import close
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import sws_jax
+from sws_jax import files, main, sharding
+from sws_jax.data import load_dataset
+from sws_jax.evaluation import evaluate
+from sws_jax.networks import Predictor
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALLER = [
+    "--config.ancestor.schedule.total_epochs=2",
+    "--config.compare.long_epochs=2",
+    "--config.tune.schedule.total_epochs=1",
+    "--config.tune.evaluation.milestones=(0.0,0.5)",
+]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """configs/smoke.py, once, in its own directory."""
+    workdir = tmp_path_factory.mktemp("smoke")
+    command = [f"--config={ROOT / 'configs' / 'smoke.py'}", f"--workdir={workdir}"]
+    assert main.main([*command, *SMALLER]) == 0
+    return workdir, [*command, *SMALLER]
+
+
+def table(workdir):
+    with open(workdir / "results.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_run_has_its_rows(job):
+    workdir, _ = job
+    found = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
+    expected = [("ancestor", "ancestor", 2.0), ("aux", "aux", 2.0)]
+    for depth in ("L02", "L04"):
+        tuned = [(f"des-{depth}", "tune", e) for e in (0.0, 0.5, 1.0)]
+        short = (f"scratch-{depth}-1ep", "scratch_short", 1.0)
+        long = (f"scratch-{depth}-2ep", "scratch_long", 2.0)
+        expected += [*tuned, short, long]
+    assert found == expected
+    for row in table(workdir):
+        assert row["test_images"] == "400"
+        assert row["profile"] == "consistent"
+
+
+def test_the_aux_net_is_its_own_expansion(job):
+    """The run of the Aux-Net and the untuned descendant at its depth agree."""
+    workdir, _ = job
+    rows = {(r["run"], float(r["epochs"])): r for r in table(workdir)}
+    aux, untuned = rows["aux", 2.0], rows["des-L04", 0.0]
+    assert aux["test_top1"] == untuned["test_top1"]
+    assert float(aux["test_loss"]) == pytest.approx(
+        float(untuned["test_loss"]), abs=1e-4
+    )
+
+
+def test_the_learngene_of_the_job(job):
+    workdir, _ = job
+    gene = sws_jax.load_learngene(str(workdir / "learngene.safetensors"))
+    about = gene.description
+    assert about.stages == (1, 2, 1)
+    assert about.teacher == "vit_w32h4_patch4_L2"
+    assert (about.method, about.dataset) == ("sws", "digits")
+    aux = files.read_json(str(workdir / "aux" / "result.json"))
+    assert about.accuracy == pytest.approx(aux["val_top1"], abs=1e-6)
+    data = load_dataset("digits")
+    found = sws_jax.expand(gene, depth=4)
+    score = evaluate(
+        Predictor(found, about.normalization),
+        data.test,
+        normalization=data.normalization,
+        global_batch_size=400,
+        mesh=sharding.make_mesh(),
+    )
+    assert score["top1"] == pytest.approx(aux["test"][-1]["top1"])
+    stored = {int(r["stored_params"]) for r in table(workdir) if r["role"] == "tune"}
+    assert stored == {aux["params"]}
+
+
+def test_training_moved_what_it_should(job):
+    """A tuned descendant shares nothing any more: copies of one gene have parted."""
+    workdir, _ = job
+    net = sws_jax.load_network(str(workdir / "des-L04" / "weights.safetensors"))
+    assert net.description.plan == (0, 1, 1, 2)
+    kernel = net.params["blocks"]["mlp"]["fc1"]["kernel"]
+    assert not np.array_equal(kernel[1], kernel[2])
+    gene = sws_jax.load_learngene(str(workdir / "learngene.safetensors"))
+    start = sws_jax.expand(gene, depth=4).params["blocks"]["mlp"]["fc1"]["kernel"]
+    close(start, kernel, 0.5)
+
+
+def test_the_picture(job):
+    workdir, _ = job
+    with Image.open(workdir / "report.png") as picture:
+        assert picture.size[0] > 1000
+        colours = picture.convert("RGB").getcolors(maxcolors=2**24)
+    assert len(colours) > 100
+
+
+def test_the_same_command_again_does_nothing_twice(job, capsys):
+    workdir, command = job
+    runs = [p for p in workdir.rglob("*") if p.is_file() and p.parent != workdir]
+    runs = [p for p in runs if p.name != "config.json"]
+    before = {p: p.stat().st_mtime_ns for p in runs}
+    results = (workdir / "results.csv").read_text()
+    assert main.main(command) == 0
+    assert {p: p.stat().st_mtime_ns for p in runs} == before
+    assert (workdir / "results.csv").read_text() == results
+    assert "steps of" not in capsys.readouterr().out
+
+
+def test_a_lost_result_is_made_again_and_only_that(job):
+    workdir, command = job
+    other = workdir / "aux" / "result.json"
+    before = other.stat().st_mtime_ns
+    rows = table(workdir)
+    (workdir / "scratch-L02-1ep" / "result.json").unlink()
+    assert main.main(command) == 0
+    assert other.stat().st_mtime_ns == before
+    timed = ("seconds",)
+    strip = [{k: v for k, v in r.items() if k not in timed} for r in rows]
+    again = [{k: v for k, v in r.items() if k not in timed} for r in table(workdir)]
+    assert again == strip
+
+
+def test_carried_to_another_dataset(job, tmp_path):
+    """configs/transfer.py on arrays of one's own: other classes, other size."""
+    workdir, _ = job
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = images.repeat(2, axis=1).repeat(2, axis=2)[:300]
+    labels = digits.target[:300] % 3
+    np.savez(
+        tmp_path / "data.npz",
+        train_images=images[:200],
+        train_labels=labels[:200],
+        test_images=images[200:],
+        test_labels=labels[200:],
+        class_names=["zero", "one", "two"],
+    )
+    gene = workdir / "learngene.safetensors"
+    config = f"{ROOT / 'configs' / 'transfer.py'}:learngene={gene},"
+    config += f"dataset={tmp_path / 'data.npz'},depths=2,epochs=2,compare=full"
+    target = tmp_path / "work"
+    arguments = ["--config.compare.long_epochs=3", f"--workdir={target}"]
+    assert main.main([f"--config={config}", *arguments]) == 0
+    rows = {r["role"]: r for r in table(target)}
+    assert rows["tune"]["dataset"] == rows["scratch_long"]["dataset"] == "data"
+    net = sws_jax.load_network(str(target / "des-L02" / "weights.safetensors"))
+    assert net.description.class_names == ("zero", "one", "two")
+    assert net.spec.image_size == (16, 16)
+    assert net.description.plan == (0, 2)

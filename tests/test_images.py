@@ -1,0 +1,159 @@
+import re
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sws_jax.data import images
+from sws_jax.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+def save(path, pixels, **settings):
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **settings)
+    return str(path)
+
+
+def refusal(path, **settings):
+    """The message, which is one sentence."""
+    with pytest.raises(UserError) as caught:
+        images.read(str(path), **{"size": (8, 8), "channels": 3, **settings})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not re.search(r"[.!?] +[A-Z]", message)
+    return message
+
+
+def test_grey(tmp_path):
+    pixels = RANDOM.integers(0, 256, (6, 8), np.uint8)
+    path = save(tmp_path / "grey.png", pixels)
+    found = images.read(path, size=(6, 8), channels=1)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels[..., None])
+    found = images.read(path, size=(6, 8), channels=3)
+    np.testing.assert_array_equal(found, np.stack([pixels] * 3, axis=-1))
+
+
+def test_rgb(tmp_path):
+    pixels = RANDOM.integers(0, 256, (6, 8, 3), np.uint8)
+    path = save(tmp_path / "rgb.png", pixels)
+    found = images.read(path, size=(6, 8), channels=3)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+    luma = pixels @ np.asarray([0.299, 0.587, 0.114])  # ITU-R 601
+    found = images.read(path, size=(6, 8), channels=1)
+    np.testing.assert_allclose(found[..., 0], luma, atol=1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palette(suffix, tmp_path):
+    palette = [(255, 0, 0), (0, 128, 0), (10, 20, 30), (250, 250, 0)]
+    indices = RANDOM.integers(0, 4, (6, 8), np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([value for colour in palette for value in colour])
+    path = str(tmp_path / f"palette.{suffix}")
+    image.save(path)
+    with Image.open(path) as file:
+        assert file.mode == "P"
+    found = images.read(path, size=(6, 8), channels=3)
+    np.testing.assert_array_equal(found, np.asarray(palette)[indices])
+
+
+def test_cmyk(tmp_path):
+    inks = np.asarray(
+        [[(0, 0, 0, 0), (0, 255, 255, 0)], [(255, 0, 255, 0), (0, 0, 0, 255)]]
+    )
+    path = str(tmp_path / "cmyk.tif")
+    Image.fromarray(inks.astype(np.uint8), mode="CMYK").save(path)
+    white, red, green, black = (255,) * 3, (255, 0, 0), (0, 255, 0), (0,) * 3
+    found = images.read(path, size=(2, 2), channels=3)
+    np.testing.assert_array_equal(found, [[white, red], [green, black]])
+
+
+def test_jpeg(tmp_path):
+    path = save(tmp_path / "flat.jpg", np.full((16, 16, 3), (200, 100, 50)))
+    found = images.read(path, size=(16, 16), channels=3)
+    np.testing.assert_allclose(found, np.full((16, 16, 3), (200, 100, 50)), atol=3)
+
+
+@pytest.mark.parametrize(
+    "shape, size, rows, columns",
+    [
+        ((6, 12), (6, 6), (0, 6), (3, 9)),
+        ((12, 6), (6, 6), (3, 9), (0, 6)),
+        ((8, 8), (4, 8), (2, 6), (0, 8)),
+        ((8, 8), (8, 2), (0, 8), (3, 5)),
+        ((5, 9), (5, 6), (0, 5), (1, 7)),
+    ],
+)
+def test_the_centre_is_cut_out(shape, size, rows, columns, tmp_path):
+    pixels = RANDOM.integers(0, 256, (*shape, 3), np.uint8)
+    path = save(tmp_path / "image.png", pixels)
+    found = images.read(path, size=size, channels=3)
+    np.testing.assert_array_equal(found, pixels[slice(*rows), slice(*columns)])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_shorter_side_is_resized(turned, tmp_path):
+    """A ramp of 4 per pixel, 16 x 32, is one of 8 per pixel at half the size; the
+    middle 8 of its 16 columns start at 2 + 4 x 8."""
+    ramp = np.broadcast_to(4 * np.arange(32), (16, 32))
+    path = save(tmp_path / "ramp.png", ramp.T if turned else ramp)
+    found = images.read(path, size=(8, 8), channels=1)[..., 0].astype(int)
+    expected = np.broadcast_to(34 + 8 * np.arange(8), (8, 8))
+    np.testing.assert_allclose(found.T if turned else found, expected, atol=1)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (100, 1), (7, 300)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 4)])
+def test_any_shape_fills_the_size(shape, size, tmp_path):
+    path = save(tmp_path / "image.png", np.full(shape, 77))
+    found = images.read(path, size=size, channels=1)
+    np.testing.assert_array_equal(found, np.full((*size, 1), 77))
+
+
+def test_a_missing_image(tmp_path):
+    path = tmp_path / "none.png"
+    assert refusal(path) == f"there is no image {path}"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
+def test_a_truncated_image(suffix, share, tmp_path):
+    path = tmp_path / f"image.{suffix}"
+    save(path, RANDOM.integers(0, 256, (40, 40, 3)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert f"{path} is not a readable image" in refusal(path)
+
+
+def test_no_image_at_all(tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("not pixels")
+    assert f"{path} is not a readable image" in refusal(path)
+    assert f"{tmp_path} is not a readable image" in refusal(tmp_path)
+
+
+def test_an_image_that_claims_to_be_huge(tmp_path):
+    path = tmp_path / "huge.bmp"
+    save(path, np.zeros((4, 4, 3)))
+    header = bytearray(path.read_bytes())
+    header[18:26] = struct.pack("<ii", 100_000, 100_000)
+    path.write_bytes(header)
+    assert f"{path} is not a readable image" in refusal(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_refused(channels, tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(path)
+    assert "more than 8 bits per channel" in refusal(path, channels=channels)
+
+
+def test_networks_of_other_channels_take_no_files(tmp_path):
+    path = save(tmp_path / "grey.png", np.zeros((8, 8)))
+    assert refusal(path, channels=2).endswith(
+        "1 or 3 channels, and this network takes 2"
+    )

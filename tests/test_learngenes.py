@@ -1,0 +1,301 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import aux_spec, close, equal, params_of
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import sws_jax
+from sws_jax import learngenes, trees
+from sws_jax.data.base import Normalization
+from sws_jax.description import Description
+from sws_jax.learngenes import sws
+from sws_jax.models import vit
+
+DIGITS = tuple("0123456789")
+
+
+def describe(spec, **changes):
+    fields = dict(
+        kind="aux_net",
+        net=spec.net,
+        stages=spec.stages,
+        method="sws",
+        normalization=Normalization((0.3,), (0.4,)),
+        class_names=DIGITS,
+        teacher="vit_base_patch16_L12",
+        dataset="digits",
+        accuracy=0.5,
+        step=3,
+    )
+    return Description(**{**fields, **changes})
+
+
+def learngene(stages=(3, 3, 4, 3, 3), about=None, **changes):
+    spec = aux_spec(stages, **changes)
+    description = describe(spec, **(about or {}))
+    network = sws_jax.Network(spec, params_of(spec), description)
+    return sws_jax.extract(network)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("stages", [(1, 2, 2), (4,), (1, 1, 1)])
+def test_own_plan_is_the_aux_net(stages, training, images):
+    """Same logits; each gene's gradient is the sum over its copies."""
+    spec = aux_spec(stages)
+    params = params_of(spec)
+    gene = sws_jax.extract(sws_jax.Network(spec, params, describe(spec)))
+    descendant = sws_jax.expand(gene, depth=spec.depth)
+    assert descendant.plan == spec.plan
+    keep = None
+    if training:
+        rates = spec.net.drop_path_rates
+        keep = vit.drop_path_masks(jax.random.key(5), rates, len(images))
+        assert (np.asarray(keep) == 0).any()
+
+    def loss(params, spec):
+        logits = spec.build().apply({"params": params}, images, keep)
+        return (logits * jnp.arange(10.0)).sum(), logits
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    aux_gradient, aux_logits = gradient(params, spec)
+    des_gradient, des_logits = gradient(descendant.params, descendant.spec)
+    close(aux_logits, des_logits)
+    for stage in range(len(stages)):
+        copies = np.flatnonzero(np.asarray(descendant.plan) == stage)
+        summed = jax.tree.map(
+            lambda leaf, rows=copies: leaf[rows].sum(axis=0), des_gradient["blocks"]
+        )
+        close(aux_gradient[f"stage_{stage}"], summed)
+    rest = [name for name in des_gradient if name != "blocks"]
+    close({n: aux_gradient[n] for n in rest}, {n: des_gradient[n] for n in rest})
+
+
+def test_extract_and_auxiliary_are_inverse(aux):
+    params = params_of(aux)
+    network = sws_jax.Network(aux, params, describe(aux))
+    back = learngenes.auxiliary(sws_jax.extract(network))
+    equal(params, back.params)
+    assert back.spec == aux
+    assert back.description == network.description
+
+
+@pytest.mark.parametrize("depth", range(1, 65))
+def test_every_depth_takes_each_block_from_its_gene(depth):
+    gene = GENE
+    found = sws_jax.expand(gene, depth=depth)
+    assert found.spec.depth == depth == len(found.plan)
+    genes = gene.params["blocks"]
+    for name, leaf in trees.flatten(found.params["blocks"]).items():
+        source = trees.flatten(genes)[name]
+        assert leaf.dtype == source.dtype
+        np.testing.assert_array_equal(leaf, np.stack([source[g] for g in found.plan]))
+    assert list(found.plan) == sorted(found.plan)
+    if depth >= 5:
+        assert set(found.plan) == set(range(5))
+
+
+GENE = learngene()
+
+
+@pytest.mark.parametrize(
+    "depth, stages, counts",
+    [
+        (16, (3, 3, 4, 3, 3), (3, 3, 4, 3, 3)),  # published: the Aux-Net's own
+        (12, (3, 3, 4, 3, 3), (3, 3, 2, 2, 2)),  # published
+        (15, (3, 3, 4, 3, 3), (3, 3, 3, 3, 3)),
+        (17, (3, 3, 4, 3, 3), (4, 4, 3, 3, 3)),
+        (5, (3, 3, 4, 3, 3), (1, 1, 1, 1, 1)),
+        (4, (3, 3, 4, 3, 3), (1, 1, 0, 1, 1)),
+        (3, (3, 3, 4, 3, 3), (1, 0, 1, 0, 1)),
+        (2, (3, 3, 4, 3, 3), (0, 1, 0, 1, 0)),
+        (1, (3, 3, 4, 3, 3), (0, 0, 1, 0, 0)),
+        (12, (1, 2, 3, 2), (2, 3, 4, 3)),  # largest remainder, tie to the earliest
+        (16, (1, 2, 3, 2), (2, 4, 6, 4)),
+        (8, (1, 2, 3, 2), (1, 2, 3, 2)),
+        (3, (1, 1, 10), (1, 1, 1)),  # no stage is left empty
+        (7, (1,), (7,)),
+    ],
+)
+def test_rule_of_depths(depth, stages, counts):
+    plan = sws.allot(depth, stages)
+    assert tuple(plan.count(s) for s in range(len(stages))) == counts
+
+
+def test_three_ways_to_ask(images):
+    plan = (0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4)
+    by_depth = sws_jax.expand(GENE, depth=12)
+    by_plan = sws_jax.expand(GENE, plan=plan)
+    by_allotment = sws_jax.expand(GENE, allotment=(3, 3, 2, 2, 2))
+    assert by_depth.plan == by_plan.plan == by_allotment.plan == plan
+    equal(by_depth.params, by_plan.params)
+    odd = sws_jax.expand(GENE, plan=np.asarray([4, 0, 4]))
+    assert odd.plan == (4, 0, 4)
+    logits = odd.spec.build().apply({"params": odd.params}, images)
+    assert logits.shape == (6, 10)
+
+
+@pytest.mark.parametrize(
+    "request_, words",
+    [
+        (dict(), "exactly one of depth, plan and allotment, not none"),
+        (dict(depth=3, plan=(0, 1, 2)), r"not depth=3, plan=\(0, 1, 2\)"),
+        (dict(depth=0), "from 1 to 1024, and is 0"),
+        (dict(depth=-2), "and is -2"),
+        (dict(depth=2.0), "and is 2.0"),
+        (dict(depth=True), "and is True"),
+        (dict(depth=4096), "and is 4096"),
+        (dict(plan=()), "this one has 0"),
+        (dict(plan=(0, 5)), r"plan\[1\] is gene 5, but there are 5 genes, 0 to 4"),
+        (dict(plan=(-1,)), r"plan\[0\] is gene -1"),
+        (dict(plan=(0.5,)), r"plan\[0\] must be a whole number"),
+        (dict(allotment=(3, 3)), r"\(3, 3\) has 2 counts for 5 genes"),
+        (dict(allotment=(0, 0, 0, 0, 0)), "add up to 1"),
+        (dict(allotment=(1, 1, 1, 1, -1)), "at least 0"),
+        (dict(depth=4, image_size=9), "9 x 9 pixels does not divide"),
+        (dict(depth=4, num_classes=-1), "num_classes"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(request_, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        sws_jax.expand(GENE, **request_)
+    assert "\n" not in str(caught.value)
+
+
+def test_expand_changes_nothing_it_was_given():
+    before = jax.tree.map(np.copy, GENE.params)
+    sws_jax.expand(GENE, depth=7, num_classes=3, image_size=16)
+    equal(before, jax.tree.map(np.asarray, GENE.params))
+    assert set(GENE.params) == set(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_numpy_stays_numpy_and_dtype_is_kept(dtype):
+    dtype = jnp.dtype(dtype)
+    gene = jax.tree.map(lambda x: x.astype(dtype), GENE)
+    kinds = dict(num_classes=3, image_size=16)
+    for leaf in jax.tree.leaves(sws_jax.expand(gene, depth=7, **kinds)):
+        assert type(leaf) is np.ndarray
+        assert leaf.dtype == dtype
+    on_device = jax.tree.map(jnp.asarray, gene)
+    for leaf in jax.tree.leaves(sws_jax.expand(on_device, depth=7, **kinds)):
+        assert isinstance(leaf, jax.Array)
+        assert leaf.dtype == dtype
+
+
+def test_pytrees_under_jit_and_eval_shape():
+    expand = jax.jit(lambda g: sws_jax.expand(g, depth=6, num_classes=4, image_size=12))
+    eager = sws_jax.expand(GENE, depth=6, num_classes=4, image_size=12)
+    found = expand(GENE)
+    assert isinstance(found, sws_jax.Descendant)
+    assert (found.spec, found.description) == (eager.spec, eager.description)
+    close(eager.params, found.params, 1e-6)
+    shapes = jax.eval_shape(expand, learngenes.abstract_learngene(GENE.description))
+    assert trees.difference(eager.params, shapes.params) == []
+    for tree in (GENE, eager):
+        leaves, structure = jax.tree.flatten(tree)
+        assert all(isinstance(leaf, (np.ndarray, jax.Array)) for leaf in leaves)
+        assert jax.tree.structure(jax.tree.unflatten(structure, leaves)) == structure
+        hash(tree.description)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            tree.params = {}
+
+
+def test_expand_is_differentiable():
+    def total(gene):
+        return sum(
+            leaf.sum() for leaf in jax.tree.leaves(sws_jax.expand(gene, depth=8).params)
+        )
+
+    gradient = jax.grad(total)(jax.tree.map(jnp.asarray, GENE))
+    counts = np.asarray([2, 2, 2, 1, 1], np.float32)
+    for leaf in jax.tree.leaves(gradient.params["blocks"]):
+        np.testing.assert_array_equal(
+            leaf, np.broadcast_to(counts.reshape(5, *[1] * (leaf.ndim - 1)), leaf.shape)
+        )
+
+
+def test_sharding_is_kept():
+    mesh = Mesh(np.asarray(jax.devices()).reshape(2, 4), ("data", "tensor"))
+
+    def place(name, leaf):
+        # The last axis that four devices divide; the gene axis stays whole.
+        spec = [None] * leaf.ndim
+        axes = [a for a in range(1, leaf.ndim) if leaf.shape[a] % 4 == 0]
+        if axes:
+            spec[axes[-1]] = "tensor"
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    params = trees.map_with_name(place, GENE.params)
+    gene = sws_jax.Learngene(params, GENE.description)
+    found = sws_jax.expand(gene, depth=7, num_classes=3)
+    before = trees.flatten(params)
+    for name, leaf in trees.flatten(found.params).items():
+        assert isinstance(leaf.sharding, NamedSharding), name
+        assert leaf.sharding.mesh == mesh
+        if not name.startswith("head"):
+            assert leaf.sharding.is_equivalent_to(before[name].sharding, leaf.ndim)
+    equal(sws_jax.expand(GENE, depth=7).params["blocks"], found.params["blocks"])
+
+
+def test_head():
+    kept = sws_jax.expand(GENE, depth=3)
+    equal(GENE.params["head"], kept.params["head"])
+    assert kept.description.class_names == DIGITS
+    fresh = sws_jax.expand(GENE, depth=3, num_classes=10, seed=1)
+    assert not np.array_equal(
+        fresh.params["head"]["kernel"], kept.params["head"]["kernel"]
+    )
+    assert fresh.params["head"]["kernel"].std() == pytest.approx(16**-0.5, rel=0.2)
+    assert not fresh.params["head"]["bias"].any()
+    assert fresh.description.class_names == ()
+    equal(fresh.params, sws_jax.expand(GENE, depth=3, num_classes=10, seed=1).params)
+    other = sws_jax.expand(GENE, depth=3, num_classes=10, seed=2)
+    assert not np.array_equal(
+        fresh.params["head"]["kernel"], other.params["head"]["kernel"]
+    )
+    none = sws_jax.expand(GENE, depth=3, num_classes=0)
+    assert "head" not in none.params
+    assert none.spec.num_classes == 0
+
+
+@pytest.mark.parametrize("pool", ["mean", "token"])
+def test_image_size(pool):
+    gene = learngene((1, 2), pool=pool)
+    same = sws_jax.expand(gene, depth=3, image_size=8)
+    assert same.params["pos_embed"] is gene.params["pos_embed"]
+    found = sws_jax.expand(gene, depth=3, image_size=(8, 16))
+    assert found.spec.grid == (2, 4)
+    assert found.params["pos_embed"].shape == (1, 8 + (pool == "token"), 16)
+    images = np.zeros((2, 8, 16, 1), np.float32)
+    logits = found.spec.build().apply({"params": found.params}, images)
+    assert np.isfinite(logits).all()
+    if pool == "token":
+        equal(found.params["pos_embed"][:, 0], gene.params["pos_embed"][:, 0])
+
+
+def test_a_smooth_position_embedding_is_interpolated():
+    """Bicubic interpolation is exact on a ramp, away from the border."""
+    gene = learngene((1, 2), image_size=32)
+    ramp = np.arange(8, dtype=np.float32)[:, None, None] * np.ones((1, 8, 16))
+    params = {**gene.params, "pos_embed": ramp.reshape(1, 64, 16).astype(np.float32)}
+    found = sws_jax.expand(
+        sws_jax.Learngene(params, gene.description), depth=2, image_size=(64, 32)
+    )
+    rows = found.params["pos_embed"].reshape(16, 8, 16)
+    expected = (np.arange(16) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(rows[4:12, 3, 0], expected[4:12], atol=1e-5)
+
+
+def test_extract_needs_a_described_aux_net(net):
+    plain = sws_jax.Network(net, params_of(net))
+    with pytest.raises(ValueError, match="taken from an Aux-Net"):
+        sws_jax.extract(plain)
+
+
+def test_unknown_method_lists_the_known():
+    gene = sws_jax.Learngene(GENE.params, GENE.description.replace(method="magic"))
+    with pytest.raises(ValueError, match="'magic'; the known ones are sws"):
+        sws_jax.expand(gene, depth=2)

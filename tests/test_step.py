@@ -1,0 +1,254 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY, aux_spec, close, equal, params_of
+
+from sws_jax import sharding, specs, step, trees
+from sws_jax.data.augment import Augment
+from sws_jax.data.base import Normalization
+from sws_jax.losses import Loss
+from sws_jax.networks import Network, Predictor
+from sws_jax.optim import Optimizer
+from sws_jax.specs import Compute
+
+GREY = Normalization((0.3,), (0.4,))
+BATCH = 16
+
+
+def recipe_of(spec, **changes):
+    fields = dict(
+        spec=spec,
+        normalization=GREY,
+        augment=Augment(
+            crop_padding=1, flip=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1
+        ),
+        optimizer=Optimizer(weight_decay=0.05, clip_norm=1.0),
+        ema=0.9,
+    )
+    return step.Recipe(**{**fields, **changes})
+
+
+def raw_batch(seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (BATCH, 8, 8, 1), dtype=np.uint8)
+    labels = random.integers(0, 10, BATCH).astype(np.int32)
+    return {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
+
+
+def teacher_of(**changes):
+    spec = specs.ViTSpec(depth=2, **{**TINY, **changes})
+    return Predictor(
+        Network(spec, params_of(spec, seed=7)), Normalization((0.5,), (0.2,))
+    )
+
+
+def run(recipe, devices, steps=3, teacher=None, rate=0.01):
+    """The compiled step on so many devices; losses and the last state."""
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    places = step.state_shardings(recipe, mesh)
+    params = jax.device_put(params_of(recipe.spec), places.params)
+    state = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=places)(params)
+    key = jax.random.key(3)
+    losses = []
+    for number in range(steps):
+        raw = sharding.to_global(mesh, trees.to_host(raw_batch(number)))
+        state, metrics = step.compiled_step(recipe, mesh)(
+            state, key, raw, np.float32(rate), teacher
+        )
+        losses.append(float(metrics["loss"]))
+    return losses, jax.tree.map(np.asarray, state)
+
+
+@pytest.mark.parametrize("kind", ["none", "soft"])
+def test_sharded_equals_unsharded(kind, aux):
+    """Drop-path, mixup, cutmix, flips and crops on; Aux-Net, with and without
+    teacher; accumulation in two parts on the sharded side."""
+    teacher = teacher_of() if kind == "soft" else None
+    recipe = recipe_of(aux, loss=Loss(kind=kind, alpha=0.5, tau=2.0))
+    losses, state = run(recipe, 1, teacher=teacher)
+    sharded, sharded_state = run(
+        dataclasses.replace(recipe, accum_steps=2), 8, teacher=teacher
+    )
+    np.testing.assert_allclose(sharded, losses, rtol=2e-5)
+    close(no_key_bias(state.params), no_key_bias(sharded_state.params), 1e-4)
+    close(no_key_bias(state.ema), no_key_bias(sharded_state.ema), 1e-4)
+    assert int(sharded_state.step) == 3
+
+
+def no_key_bias(params):
+    """Softmax does not see the keys' bias: its gradient is rounding noise, which
+    Adam turns into steps of full size. Everything else is compared."""
+
+    def mask(name, leaf):
+        leaf = np.array(leaf)
+        if name.endswith("qkv/bias"):
+            leaf[..., 1, :, :] = 0
+        return leaf
+
+    return trees.map_with_name(mask, params)
+
+
+def gradients(recipe, params, batch, teacher=None):
+    def loss(params, part):
+        masks = None if part.drop_path is None else jnp.moveaxis(part.drop_path, 0, -1)
+        logits = recipe.spec.build().apply({"params": params}, part.images, masks)
+        return recipe.loss(logits, part.targets, part.teacher_logits)
+
+    return step.accumulate(jax.value_and_grad(loss), params, batch, recipe.accum_steps)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "per_class"])
+def test_accumulated_gradients_equal_the_large_batch(reduction, aux):
+    recipe = recipe_of(aux, loss=Loss("soft", 0.7, 2.0, reduction))
+    prepare = jax.jit(step.prepare, static_argnums=0)
+    batch = prepare(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
+    assert (np.asarray(batch.drop_path) == 0).any()
+    random = np.random.default_rng(2)
+    logits = random.normal(size=(BATCH, 10)).astype(np.float32)
+    batch = batch._replace(teacher_logits=logits)
+    params = params_of(aux)
+    whole = jax.jit(gradients, static_argnums=0)(recipe, params, batch)
+    parts = dataclasses.replace(recipe, accum_steps=4)
+    close(whole, jax.jit(gradients, static_argnums=0)(parts, params, batch))
+
+
+def test_a_step_against_adamw_by_hand(net):
+    """Given batch and teacher logits; loss, AdamW, decay by name and EMA in numpy."""
+    recipe = recipe_of(
+        net, loss=Loss("soft", alpha=0.5), optimizer=Optimizer(weight_decay=0.1)
+    )
+    random = np.random.default_rng(0)
+    batch = step.Batch(
+        images=random.normal(size=(4, 8, 8, 1)).astype(np.float32),
+        targets=np.full((4, 10), 0.1, np.float32),
+        teacher_logits=random.normal(size=(4, 10)).astype(np.float32),
+    )
+    state = step.new_state(recipe, jax.tree.map(jnp.asarray, params_of(net)))
+    loss, grads = jax.jit(gradients, static_argnums=0)(recipe, state.params, batch)
+    after, metrics = jax.jit(step.train_step, static_argnums=0)(
+        recipe, state, batch, jnp.float32(0.01)
+    )
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    squares = sum(
+        (np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(grads)
+    )
+    np.testing.assert_allclose(metrics["grad_norm"], squares**0.5, rtol=1e-5)
+
+    def by_hand(path, p, g):
+        p, g = np.asarray(p, np.float64), np.asarray(g, np.float64)
+        m, v = 0.1 * g / (1 - 0.9), 0.001 * g**2 / (1 - 0.999)
+        decay = 0.1 if path[-1].key == "kernel" else 0.0
+        return p - 0.01 * (m / (np.sqrt(v) + 1e-8) + decay * p)
+
+    expected = jax.tree_util.tree_map_with_path(by_hand, state.params, grads)
+    close(no_key_bias(expected), no_key_bias(after.params), 1e-5)
+    average = jax.tree.map(lambda p, q: 0.9 * p + 0.1 * q, state.params, expected)
+    close(no_key_bias(average), no_key_bias(after.ema), 1e-5)
+    assert int(after.step) == 1
+
+
+def test_the_step_is_a_function_of_seed_and_step(aux):
+    recipe = recipe_of(aux)
+    prepare = jax.jit(step.prepare, static_argnums=0)
+    batches = {
+        (seed, number): prepare(
+            recipe, jax.random.key(seed), jnp.int32(number), raw_batch()
+        )
+        for seed, number in ((0, 0), (0, 1), (1, 0))
+    }
+    again = prepare(recipe, jax.random.key(0), jnp.int32(1), raw_batch())
+    equal(batches[0, 1], again)
+    for other in ((0, 0), (1, 0)):
+        assert not np.array_equal(batches[other].images, again.images)
+        assert not np.array_equal(batches[other].drop_path, again.drop_path)
+
+
+def test_the_teacher_sees_the_students_batch(aux):
+    """Mapped to its own normalisation and size, in its own dtype, no gradient."""
+    teacher = teacher_of(image_size=16)
+    pixels = np.asarray(raw_batch()["image"][:3])
+    student_view = (pixels / 255.0 - 0.3) / 0.4
+    own_view = (pixels / 255.0 - 0.5) / 0.2
+    own_view = jax.image.resize(own_view, (3, 16, 16, 1), "bicubic", antialias=True)
+    net = teacher.network
+    expected = net.spec.build().apply({"params": net.params}, own_view)
+    found = teacher.logits(jnp.asarray(student_view, jnp.float32), GREY)
+    close(expected, found, 1e-5)
+    low = dataclasses.replace(teacher, compute=Compute(dtype="bfloat16"))
+    error = np.abs(low.logits(jnp.asarray(student_view, jnp.float32), GREY) - expected)
+    assert 1e-5 < error.max() / np.abs(expected).max() < 5e-2
+    gradient = jax.grad(lambda x: teacher.logits(x, GREY).sum())(
+        jnp.asarray(student_view)
+    )
+    assert not np.asarray(gradient).any()
+
+
+def test_teacher_logits_of_the_batch_go_before_the_teacher(aux):
+    recipe = recipe_of(aux, loss=Loss("soft"))
+    random = np.random.default_rng(0)
+    images = random.normal(size=(4, 8, 8, 1)).astype(np.float32)
+    batch = step.Batch(jnp.asarray(images), jnp.full((4, 10), 0.1))
+    teacher = teacher_of()
+    state = step.new_state(recipe, jax.tree.map(jnp.asarray, params_of(aux)))
+    train = jax.jit(step.train_step, static_argnums=0)
+    rate = jnp.float32(0.1)
+    asked, _ = train(recipe, state, batch, rate, teacher)
+    given = batch._replace(teacher_logits=teacher.logits(batch.images, GREY))
+    told, _ = train(recipe, state, given, rate)
+    close(no_key_bias(asked.params), no_key_bias(told.params), 1e-5)
+
+
+def test_no_image_crosses_devices_and_no_tree_is_gathered(aux):
+    """The collectives of data parallelism are sums of gradients and scalars."""
+    recipe = recipe_of(
+        aux, augment=Augment(mixup=0.8, cutmix=1.0, mix_group=2), accum_steps=2
+    )
+    mesh = sharding.make_mesh()
+    places = step.state_shardings(recipe, mesh)
+    abstract = jax.eval_shape(lambda: step.new_state(recipe, params_of(aux)))
+    lowered = step.compiled_step(recipe, mesh).lower(
+        jax.tree.map(
+            lambda x, p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=p),
+            abstract,
+            places,
+        ),
+        jax.random.key(0),
+        sharding.to_global(mesh, trees.to_host(raw_batch())),
+        np.float32(0.1),
+        None,
+    )
+    text = lowered.compile().as_text()
+    assert "all-reduce" in text
+    for operation in ("all-gather(", "all-to-all(", "collective-permute("):
+        assert operation not in text
+
+
+def test_compiled_steps_are_shared_between_equal_recipes(net):
+    mesh = sharding.make_mesh()
+    first = step.compiled_step(recipe_of(net), mesh)
+    assert step.compiled_step(recipe_of(net.replace()), mesh) is first
+    assert step.compiled_step(recipe_of(net, ema=0.0), mesh) is not first
+
+
+def test_ema_starts_from_the_given_weights(net):
+    params = params_of(net)
+    state = step.new_state(recipe_of(net), params)
+    equal(params, state.ema)
+    assert step.new_state(recipe_of(net, ema=0.0), params).ema is None
+
+
+@pytest.mark.parametrize("size, parts", [(12, 1), (8, 2), (0, 1)])
+def test_a_batch_that_does_not_divide_is_refused(size, parts):
+    with pytest.raises(
+        ValueError, match=f"batch {size} does not divide over 8 devices"
+    ):
+        sharding.check_batch("batch", size, sharding.make_mesh(), parts)
+
+
+def test_networks_of_any_stages_train(net):
+    for spec in (net, aux_spec((2,))):
+        losses, _ = run(recipe_of(spec, ema=0.0, augment=Augment()), 1, steps=2)
+        assert np.isfinite(losses).all()

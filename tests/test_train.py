@@ -1,0 +1,321 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import equal, params_of
+from test_checkpoints import data_file, flip_a_bit
+from test_learngenes import describe, learngene
+
+import sws_jax
+from sws_jax import files, metrics, presets, setup, teacher, train, trees
+from sws_jax.data.base import Normalization
+
+ROOT = pathlib.Path(__file__).parent.parent
+IMAGES = 1257  # digits to train on
+
+
+def epochs(steps, batch=64):
+    """So many steps, as the epochs that a config takes."""
+    return steps * batch / IMAGES
+
+
+def tiny(steps=10, save_every=5, name="run", **groups):
+    """A run on digits that takes seconds, through the fields of every config."""
+    config = presets.run()
+    presets.digits(config)
+    config.name = name
+    config.model.update(depth=2, width=16, heads=2)
+    config.schedule.update(total_epochs=epochs(steps), warmup_epochs=0.0, rate=1e-3)
+    config.checkpoint.every_epochs = epochs(save_every)
+    config.evaluation.update(batch_size=128, every_epochs=epochs(save_every))
+    config.ema = 0.9
+    for group, fields in groups.items():
+        config[group].update(fields)
+    return config
+
+
+def weights(directory):
+    return sws_jax.load_network(os.path.join(directory, teacher.WEIGHTS)).params
+
+
+def child(script, *arguments, **kwargs):
+    """Python in another process, on the same eight devices."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+KILL_AT_STEP = """
+    import os, signal, sys, time
+    import test_train
+    from sws_jax import train
+
+    workdir, at, wait_for = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    asked = []
+
+    def kill():
+        asked.append(None)
+        if len(asked) == at:
+            while wait_for and not os.path.exists(os.path.join(workdir, wait_for)):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    train.train(test_train.tiny(save_every=3), workdir, should_stop=kill)
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    result = train.train(tiny(save_every=3), str(workdir))
+    return workdir / "run", result
+
+
+@pytest.mark.parametrize("how", ["after a save", "during a save", "a bit flipped"])
+def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_path):
+    """kill -9 for real; the same command goes on and ends at the same bits."""
+    wait_for = "" if how == "during a save" else "run/checkpoints/6/commit_success.txt"
+    at = 6 if how == "during a save" else 8
+    process = child(KILL_AT_STEP, tmp_path, at, wait_for)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, output
+    directory = tmp_path / "run"
+    assert not train.finished(str(directory))
+    if how == "a bit flipped":
+        flip_a_bit(data_file(directory, 6))
+    result = train.train(tiny(save_every=3), str(tmp_path))
+    expected_directory, expected = uninterrupted
+    equal(weights(expected_directory), weights(directory))
+    assert result["test"] == expected["test"]
+    assert result["val_top1"] == expected["val_top1"]
+    rows, same = metrics.read(str(directory)), metrics.read(str(expected_directory))
+    assert [r["step"] for r in rows] == [r["step"] for r in same] == [3, 6, 9, 10]
+    assert [r["val_loss"] for r in rows] == [r["val_loss"] for r in same]
+    if how == "a bit flipped":
+        assert (directory / "broken_checkpoints" / "6").is_dir()
+
+
+CONFIG = """
+from sws_jax import presets
+
+
+def get_config(arg=None):
+    config = presets.job("single", name="run")
+    presets.digits(config)
+    config.model.update(depth=2, width=16, heads=2)
+    config.schedule.update(total_epochs=40.0, rate=1e-3)
+    return config
+"""
+
+
+def test_sigterm_saves_and_has_its_own_exit_code(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    command = [
+        *(sys.executable, "-m", "sws_jax.main"),
+        f"--config={tmp_path / 'config.py'}",
+        f"--workdir={tmp_path / 'work'}",
+        "--config.log_steps=1",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "work" / "run" / metrics.METRICS
+    deadline = time.time() + 120
+    while not (log.exists() and log.read_text()) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert "stopped and saved at step" in errors
+    assert "Traceback" not in errors
+    stopped = int(errors.split("saved at step ")[1].split()[0])
+    assert 0 < stopped < 786
+    saved = tmp_path / "work" / "run" / "checkpoints" / str(stopped)
+    assert (saved / "params").is_dir()
+
+
+def test_a_finished_run_is_not_repeated(uninterrupted):
+    directory, result = uninterrupted
+    before = {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
+    again = train.train(tiny(save_every=3), str(directory.parent))
+    assert again == result
+    after = {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
+    before.pop(directory / train.CONFIG), after.pop(directory / train.CONFIG)
+    assert before == after
+
+
+def test_another_config_in_the_same_directory_is_refused(uninterrupted):
+    directory, _ = uninterrupted
+    other = tiny(save_every=3, schedule=dict(rate=2e-3), model=dict(depth=3))
+    before = (directory / train.CONFIG).read_text()
+    with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
+        train.train(other, str(directory.parent))
+    assert (directory / train.CONFIG).read_text() == before
+
+
+def test_seeds(uninterrupted, tmp_path):
+    directory, result = uninterrupted
+    same = train.train(tiny(save_every=3), str(tmp_path / "same"))
+    equal(weights(directory), weights(tmp_path / "same" / "run"))
+    assert same["test"] == result["test"]
+    other = tiny(save_every=3)
+    other.seed = 1
+    train.train(other, str(tmp_path / "other"))
+    kernel = weights(tmp_path / "other" / "run")["head"]["kernel"]
+    assert not np.array_equal(weights(directory)["head"]["kernel"], kernel)
+
+
+def test_a_non_finite_loss_stops_the_run(tmp_path):
+    config = tiny(save_every=1, schedule=dict(rate=1e25, minimum=1e25))
+    with pytest.raises(train.NonFinite, match=r"at step (\d+) the loss is") as caught:
+        train.train(config, str(tmp_path))
+    message = str(caught.value)
+    step = int(message.split("at step ")[1].split()[0])
+    assert f"the checkpoint of step {step - 1} kept" in message
+    assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
+    assert not (tmp_path / "run" / "checkpoints" / str(step)).exists()
+    assert not train.finished(str(tmp_path / "run"))
+
+
+def save_net(path, net, params=None, **about):
+    fields = dict(kind="network", stages=(), method="", **about)
+    description = describe(sws_jax.AuxViTSpec(net, (net.depth,)), **fields)
+    params = params_of(net) if params is None else params
+    sws_jax.save_network(str(path), sws_jax.Network(net, params, description))
+    return str(path)
+
+
+def distilled(path, **changes):
+    soft = dict(kind="soft")
+    return tiny(teacher=dict(path=str(path), **changes), loss=soft, steps=2)
+
+
+def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
+    path = save_net(tmp_path / "teacher.safetensors", net)
+    with pytest.raises(ValueError, match="near chance"):
+        train.train(distilled(path), str(tmp_path))
+    assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
+    train.train(distilled(path, min_accuracy=0.0), str(tmp_path / "other"))
+
+
+def test_a_teacher_of_other_classes_is_refused(net, tmp_path):
+    small = net.replace(num_classes=3)
+    path = save_net(tmp_path / "t.safetensors", small, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="has 3 classes and digits has 10"):
+        train.train(distilled(path), str(tmp_path))
+
+
+def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
+    directory, _ = uninterrupted
+    for path in (directory, directory / teacher.WEIGHTS):
+        found = teacher.load_teacher(str(path))
+        equal(weights(directory), found.network.params)
+    with pytest.raises(ValueError, match="that run has not finished"):
+        teacher.load_teacher(str(tmp_path))
+
+
+def test_a_loss_without_its_teacher_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'hard' needs a teacher"):
+        train.train(tiny(loss=dict(kind="hard")), str(tmp_path))
+
+
+def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
+    gene = learngene((1, 2))
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, gene)
+    config = tiny(
+        init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
+    )
+    data = setup.dataset(config)
+    found = setup.start(config, data, "")
+    equal(gene.params["head"], found.params["head"])
+    assert found.spec.drop_path == 0.2
+    assert found.description.plan == (0, 0, 1)
+    assert found.description.class_names == data.class_names
+    renamed = sws_jax.Learngene(
+        gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
+    )
+    sws_jax.save_learngene(path, renamed)
+    other = setup.start(config, data, "")
+    assert not np.array_equal(
+        gene.params["head"]["kernel"], other.params["head"]["kernel"]
+    )
+    equal(found.params["blocks"], other.params["blocks"])
+
+
+def test_weights_of_another_channel_count_are_refused(tmp_path):
+    gray = Normalization((0.3,) * 3, (0.4,) * 3)
+    gene = learngene((1, 2), about=dict(normalization=gray), channels=3)
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, gene)
+    config = tiny(init=dict(learngene=path), model=dict(depth=3))
+    with pytest.raises(ValueError, match="3 channels, and digits has 1"):
+        train.train(config, str(tmp_path))
+
+
+def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
+    directory, _ = uninterrupted
+    config = tiny(steps=0, init=dict(network=str(directory)))
+    result = train.train(config, str(tmp_path))
+    equal(weights(directory), weights(tmp_path / "run"))
+    assert result["steps"] == 0
+    assert result["test"][0]["epochs"] == 0.0
+
+
+def test_milestones_are_scored_on_their_own_weights(tmp_path):
+    marks = (0.0, epochs(4))
+    config = tiny(evaluation=dict(milestones=marks))
+    result = train.train(config, str(tmp_path))
+    assert [row["step"] for row in result["test"]] == [0, 4, 10]
+    assert len({row["loss"] for row in result["test"]}) == 3
+    # The run of four steps with the same curve is not the same run; the first row is
+    # the untrained network, whatever follows.
+    untrained = train.train(tiny(steps=0, name="untrained"), str(tmp_path))
+    assert untrained["test"][0]["loss"] == result["test"][0]["loss"]
+
+
+def test_the_best_on_validation_is_kept_when_asked(tmp_path):
+    """A rate that ruins the network late: the best checkpoint is an early one."""
+    schedule = dict(kind="constant", rate=0.3)
+    config = tiny(
+        steps=8, save_every=1, schedule=schedule, evaluation=dict(select="best")
+    )
+    result = train.train(config, str(tmp_path))
+    rows = metrics.read(str(tmp_path / "run"))
+    best = max(rows, key=lambda row: (row["val_top1"], row["step"]))
+    assert result["val_top1"] == pytest.approx(best["val_top1"])
+    assert result["val_top1"] >= rows[-1]["val_top1"]
+
+
+def test_the_directory_holds_what_it_says(uninterrupted):
+    directory, result = uninterrupted
+    names = {path.name.split(".")[0] for path in directory.iterdir()}
+    assert names == {"config", "metrics", "events", "checkpoints", "weights", "result"}
+    assert files.read_json(str(directory / train.RESULT)) == result
+    about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
+    assert about.normalization == Normalization((0.305,), (0.376,))
+    assert about.class_names == tuple("0123456789")
+    assert about.accuracy == pytest.approx(result["val_top1"], abs=1e-6)
+    assert (about.step, about.dataset) == (10, "digits")
+    assert result["params"] == trees.count(weights(directory))
+    assert jax.__version__ == result["versions"]["jax"]
