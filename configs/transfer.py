@@ -6,8 +6,9 @@ ones here are this project's.
     python -m sws_jax.main \\
         --config=configs/transfer.py:learngene=LEARNGENE,dataset=DATA.npz,depths=6-12
 
-tunes a descendant of each depth on the arrays in DATA.npz, images resized to what the
-learngene was trained at; compare=full adds nets from scratch. Arguments:
+tunes a descendant of each depth on the arrays in DATA.npz; compare=full adds nets
+from scratch. The images keep their size, unless image_size= says another; the
+position embedding is resized to it. Arguments:
 
     learngene   the file to start from; required
     dataset     the path of an .npz file; required

@@ -14,6 +14,7 @@ from sws_jax import files, metrics
 from sws_jax.progress import say
 
 RESULTS = "results.csv"
+TABLE = "table.md"
 PICTURE = "report.png"
 
 Result = dict[str, Any]
@@ -31,9 +32,11 @@ _GREY, _INK = "#9aa3ad", "#22303c"
 
 
 def write(results: Sequence[Result], workdir: str) -> None:
-    """Writes ``results.csv`` and ``report.png``, and prints the table."""
+    """Writes ``results.csv``, ``table.md`` and ``report.png``; prints the table."""
     path = os.path.join(workdir, RESULTS)
     files.write_text(path, to_csv(rows(results)))
+    markdown = table(results, markup="github")
+    files.write_text(os.path.join(workdir, TABLE), markdown + "\n")
     picture = os.path.join(workdir, PICTURE)
     draw(results, workdir, picture)
     say("\n" + table(results))

@@ -1,0 +1,35 @@
+"""Executes the notebooks in place: ``python notebooks/run.py``.
+
+Outputs are kept, execution counts and times are not, so that a notebook that did not
+change makes no difference in version control.
+"""
+
+import pathlib
+
+import nbclient
+import nbformat
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def execute(path: pathlib.Path) -> nbformat.NotebookNode:
+    """The notebook with fresh outputs; an error in a cell raises."""
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(FOLDER)}}
+    )
+    client.execute()
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({})
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = None
+    return notebook
+
+
+if __name__ == "__main__":
+    for found in sorted(FOLDER.glob("*.ipynb")):
+        nbformat.write(execute(found), found)
+        print(found)

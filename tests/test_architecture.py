@@ -1,0 +1,193 @@
+"""Imports point down, and nothing heavy or machine-bound slips in."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "sws_jax"
+
+# Lowest first; a module may import its own layer and those before it. A name stands
+# for the module and, for a package, for everything in it.
+LAYERS = {
+    "ground": (
+        "errors version files specs trees losses optim sharding metrics progress "
+        "presets configs description weights checkpoints data"
+    ),
+    "networks": "models networks teacher evaluation",
+    "method": "learngenes",
+    "runs": "step setup train chain report loading commands main __main__",
+}
+# A spec builds the module of the network it names: only inside `build`, on use.
+EXCEPTIONS = {
+    ("specs", "models.vit", "build"),
+    ("specs", "models.aux_vit", "build"),
+}
+PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
+
+# Who may read a command line.
+FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
+READ_FLAGS = ("main", "configs", "__main__", "commands")
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(source, package=""):
+    """(dotted target, enclosing function) of every import, wherever it stands.
+
+    Args:
+      source: of a module.
+      package: the module's own package, dotted, for relative imports.
+    """
+    found = []
+
+    def visit(node, function):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            function = node.name
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, function) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                kept = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*kept, *filter(None, [base])])
+            found.extend((f"{base}.{alias.name}", function) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child, function)
+
+    visit(ast.parse(source), "")
+    return found
+
+
+def module_of(target):
+    """The module of this project that an import reaches, or None for another's."""
+    if target.split(".")[0] != "sws_jax":
+        return None
+    name = target.removeprefix("sws_jax").removeprefix(".")
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def edges(name):
+    path = MODULES[name]
+    inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    package = "sws_jax" + (f".{inside}" if inside else "")
+    found = imports(path.read_text(), package)
+    reached = ((module_of(target), function) for target, function in found)
+    return [(name, to, function) for to, function in reached if to is not None]
+
+
+def belongs(name, names):
+    return any(name == n or name.startswith(n + ".") for n in names)
+
+
+def layers_of(name):
+    """Positions of the layers that claim a module; one, if all is well."""
+    if name == PUBLIC:
+        return [len(LAYERS)]
+    names = (text.split() for text in LAYERS.values())
+    return [i for i, layer in enumerate(names) if belongs(name, layer)]
+
+
+def upward(found):
+    return [edge for edge in found if layers_of(edge[1]) > layers_of(edge[0])]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
+def test_every_module_is_in_one_layer(name):
+    assert len(layers_of(name)) == 1, f"put {name} into a layer of this test's table"
+
+
+def test_every_layer_names_modules_that_exist():
+    for text in LAYERS.values():
+        assert set(text.split()) <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
+def test_imports_point_down(name):
+    assert [edge for edge in upward(edges(name)) if edge not in EXCEPTIONS] == []
+
+
+def test_no_exception_is_left_over():
+    found = [edge for name in MODULES for edge in upward(edges(name))]
+    assert EXCEPTIONS <= set(found)
+
+
+def test_the_walk_sees_every_form_of_import():
+    source = """
+import sws_jax.train
+from sws_jax import chain, files
+def late():
+    from sws_jax.learngenes import sws
+    from .. import setup
+    from ..models.vit import Block
+"""
+    reached = [(module_of(t), f) for t, f in imports(source, "sws_jax.data")]
+    assert reached == [
+        ("train", ""),
+        ("chain", ""),
+        ("files", ""),
+        ("learngenes.sws", "late"),
+        ("setup", "late"),
+        ("models.vit", "late"),
+    ]
+    from_ground = [("data.npz", to, function) for to, function in reached]
+    assert [to for _, to, _ in upward(from_ground)] == [
+        to for to, _ in reached if to != "files"
+    ]
+    assert upward([("specs", PUBLIC, "")]) == [("specs", PUBLIC, "")]
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_only_commands_read_flags(name):
+    used = [
+        target
+        for target, _ in imports(MODULES[name].read_text())
+        if belongs(target, FLAG_LIBRARIES)
+    ]
+    assert not used or belongs(name, READ_FLAGS)
+
+
+def test_importing_is_light():
+    """Neither another framework nor flags: not even an attempt, installed or not."""
+    program = """
+import sys
+tried = set()
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("tensorflow", "torch"):
+            tried.add(name)
+sys.meta_path.insert(0, Watch())
+import sws_jax
+import sws_jax.chain
+from absl import flags
+own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
+print(sorted(tried), flags.FLAGS.is_parsed(), own)
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[] False []\n", done.stderr
+
+
+def test_no_file_names_this_machine():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    assert listed.returncode == 0, listed.stderr
+    places = [b"/" + name + b"/" for name in (b"work", b"farm")]
+    files = [ROOT / name for name in filter(None, listed.stdout.decode().split("\0"))]
+    assert ROOT / "pyproject.toml" in files
+    present = [path for path in files if path.is_file()]
+    assert [
+        p for p in present if any(place in p.read_bytes() for place in places)
+    ] == []
