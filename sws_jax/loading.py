@@ -69,6 +69,11 @@ def _checkpoint(
 ) -> tuple[Network, str]:
     if depth is not None:
         raise UserError(f"{directory} has its depth: only a learngene is expanded")
+    if not os.path.isdir(os.path.join(directory, checkpoints.DIRECTORY)):
+        raise UserError(
+            f"{directory} has no checkpoint of step {step}: it holds no "
+            f"{checkpoints.DIRECTORY}"
+        )
     found, params, description = checkpoints.load_params(
         directory, step, networks.abstract_params
     )

@@ -32,6 +32,14 @@ class Optimizer:
     eps: float = 1e-8
     clip_norm: float = 0.0
 
+    def __post_init__(self):
+        for field in ("weight_decay", "eps", "clip_norm"):
+            if getattr(self, field) < 0:
+                raise UserError(
+                    f"optimizer.{field} cannot be below 0, and is "
+                    f"{getattr(self, field)}"
+                )
+
     def build(self) -> optax.GradientTransformation:
         """The transformation from gradients to the update before the rate."""
         parts = [

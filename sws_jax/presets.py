@@ -158,7 +158,8 @@ def tuning(name: str) -> dict:
     for B) per 512 images.
     """
     if name == "digits":
-        return dict(total_epochs=5.0, rate=1e-3, warmup_epochs=0.0, minimum=1e-5)
+        # Of 3e-4, 1e-3 and 3e-3, the least validation loss over depths 6, 12, 20.
+        return dict(total_epochs=5.0, rate=3e-4, warmup_epochs=0.0, minimum=1e-5)
     rate = 1e-5 if name.startswith("B") else 5e-5
     return dict(total_epochs=10.0, rate=rate, warmup_epochs=0.0, minimum=1e-6)
 

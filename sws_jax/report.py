@@ -394,9 +394,9 @@ def _draw_accuracy(axes, depths) -> None:
     axes.set_xlabel("blocks")
     axes.set_ylabel("test top-1, %")
     axes.set_yscale("log")
-    worst = max(1.0 - v for line in lines.values() for v in line.values())
-    best = min(max(1.0 - v, smallest) for line in lines.values() for v in line.values())
-    known = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
+    errors = [max(1.0 - v, smallest) for line in lines.values() for v in line.values()]
+    worst, best = max(errors), min(errors)
+    known = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
     marks = [m for m in known if best / 1.6 <= 1 - m / 100 <= worst * 1.6]
     axes.set_yticks([1 - m / 100 for m in marks], [f"{m:g}" for m in marks])
     axes.minorticks_off()

@@ -311,8 +311,8 @@ def _claim(directory: str, config: ml_collections.ConfigDict) -> None:
     """Writes the run's config, or refuses a directory that has another."""
     mine = files.plain(config.to_dict())
     path = os.path.join(directory, CONFIG)
-    if os.path.exists(path):
-        theirs = files.read_json(path)
+    theirs = files.read_json(path) if os.path.exists(path) else None
+    if theirs is not None:
         names = [
             name
             for name in files.differing(theirs, mine)
@@ -323,7 +323,8 @@ def _claim(directory: str, config: ml_collections.ConfigDict) -> None:
                 f"{directory} holds a run with another config (it differs in "
                 f"{', '.join(names)}): take another --workdir, or remove it"
             )
-    files.write_json(path, mine)
+    if mine != theirs:
+        files.write_json(path, mine)
 
 
 def _milestones(config) -> list[float]:

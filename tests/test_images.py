@@ -26,6 +26,17 @@ def refusal(path, **settings):
     return message
 
 
+def test_a_photo_is_turned_as_its_camera_was_held(tmp_path):
+    pixels = np.zeros((4, 4), np.uint8)
+    pixels[0] = 255  # a white row on top ...
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # ... of a camera turned a quarter clockwise
+    image.save(tmp_path / "held.png", exif=exif)
+    found = images.read(str(tmp_path / "held.png"), size=(4, 4), channels=1)
+    assert (found[:, -1, 0] == 255).all() and not found[:, :-1].any()
+
+
 def test_grey(tmp_path):
     pixels = RANDOM.integers(0, 256, (6, 8), np.uint8)
     path = save(tmp_path / "grey.png", pixels)

@@ -18,6 +18,12 @@ GREY = Normalization((0.3,), (0.4,))
 BATCH = 16
 
 
+@pytest.fixture
+def aux():
+    """Two stages, one of them repeated: enough, and quick to compile."""
+    return aux_spec((1, 2))
+
+
 def recipe_of(spec, **changes):
     fields = dict(
         spec=spec,
@@ -25,7 +31,8 @@ def recipe_of(spec, **changes):
         augment=Augment(
             crop_padding=1, flip=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1
         ),
-        optimizer=Optimizer(weight_decay=0.05, clip_norm=1.0),
+        # With the usual eps, Adam turns a gradient of rounding noise into a step.
+        optimizer=Optimizer(weight_decay=0.05, clip_norm=1.0, eps=1e-3),
         ema=0.9,
     )
     return step.Recipe(**{**fields, **changes})

@@ -36,12 +36,20 @@ def run(args: argparse.Namespace) -> int:
         about = network.description
         assert about is not None
         net = about.net
-        data = load_dataset(
-            args.data or about.dataset,
-            image_size=net.image_size,
-            mean=about.normalization.mean,
-            std=about.normalization.std,
-        )
+        try:
+            data = load_dataset(
+                args.data or about.dataset,
+                image_size=net.image_size,
+                mean=about.normalization.mean,
+                std=about.normalization.std,
+            )
+        except UserError as error:
+            if args.data:
+                raise
+            raise UserError(
+                f"{label} was trained on {about.dataset!r}; say where that is with "
+                f"--data ({error})"
+            ) from None
         if data.num_classes != net.num_classes:
             raise UserError(
                 f"{label} has {net.num_classes} classes and {data.name} has "

@@ -26,17 +26,23 @@ def run(args: argparse.Namespace) -> int:
 
     from sws_jax import loading
     from sws_jax.data import augment, images
+    from sws_jax.errors import UserError
+    from sws_jax.networks import Predictor
 
-    network, _ = loading.load(args.weights, depth=args.depth, step=args.step)
+    network, label = loading.load(args.weights, depth=args.depth, step=args.step)
     about = network.description
     assert about is not None
     net = about.net
+    if not net.num_classes:
+        raise UserError(f"{label} has no classes to name: it gives features")
     pixels = np.stack(
         [images.read(path, size=net.image_size, channels=net.channels)
          for path in args.images]
     )  # fmt: skip
     x = augment.normalize(jax.numpy.asarray(pixels), about.normalization)
-    logits = loading.predictor(network).logits(x, about.normalization)
+    logits = jax.jit(Predictor.logits, static_argnums=2)(
+        loading.predictor(network), x, about.normalization
+    )
     names = about.class_names or tuple(f"class {i}" for i in range(net.num_classes))
     for path, row in zip(args.images, np.asarray(jax.nn.softmax(logits)), strict=True):
         best = np.argsort(-row, kind="stable")[: max(args.top, 1)]

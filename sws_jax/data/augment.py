@@ -45,6 +45,8 @@ class Augment:
             raise UserError(
                 f"label_smoothing must be in [0, 1), and is {self.label_smoothing}"
             )
+        if not 0.0 <= self.mix_switch <= 1.0:
+            raise UserError(f"mix_switch must be in [0, 1], and is {self.mix_switch}")
         if min(self.mixup, self.cutmix, self.crop_padding, self.mix_group) < 0:
             raise UserError(
                 "mixup, cutmix, crop_padding and mix_group cannot be below 0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sws_jax.errors import UserError
 
@@ -41,7 +41,8 @@ def read(path: str, *, size: tuple[int, int], channels: int) -> np.ndarray:
                 raise UserError(
                     f"{path} has more than 8 bits per channel; save it with 8"
                 )
-            image = file.convert(_MODES[channels])
+            # Cameras store how they were held instead of turning the pixels.
+            image = ImageOps.exif_transpose(file).convert(_MODES[channels])
     except FileNotFoundError:
         raise UserError(f"there is no image {path}") from None
     except UserError:

@@ -1,0 +1,255 @@
+"""``evaluate`` and ``predict``, on files as users have them."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY, aux_spec, params_of
+from PIL import Image
+
+import sws_jax
+from sws_jax import __main__ as tools
+from sws_jax import specs
+from sws_jax.data import load_dataset
+from sws_jax.networks import Network
+
+DIGITS = load_dataset("digits")
+NAMES = tuple("zero one two three four five six seven eight nine".split())
+
+
+def describe(**fields):
+    about = dict(
+        normalization=DIGITS.normalization,
+        dataset="digits",
+        class_names=DIGITS.class_names,
+    )
+    return sws_jax.Description(**{**about, **fields})
+
+
+def network_of(spec, seed=0, **fields):
+    about = describe(kind="network", net=spec, **fields)
+    return Network(spec, params_of(spec, seed), about)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Networks and a learngene, as they leave a run, and pictures; good and broken."""
+    folder = tmp_path_factory.mktemp("files")
+    for seed in (1, 2):
+        found = network_of(specs.ViTSpec(depth=2, **TINY), seed)
+        sws_jax.save_network(str(folder / f"net{seed}.safetensors"), found)
+    for name, changes, fields in (
+        ("named", {}, dict(class_names=NAMES)),
+        ("elsewhere", {}, dict(dataset="somewhere")),
+        ("five", dict(num_classes=5), dict(class_names=NAMES[:5])),
+        ("features", dict(num_classes=0), dict(class_names=())),
+    ):
+        found = network_of(specs.ViTSpec(depth=2, **{**TINY, **changes}), 1, **fields)
+        sws_jax.save_network(str(folder / f"{name}.safetensors"), found)
+    aux = aux_spec((1, 2))
+    about = describe(kind="aux_net", net=aux.net, stages=aux.stages, method="sws")
+    gene = sws_jax.extract(Network(aux, params_of(aux, 3), about))
+    sws_jax.save_learngene(str(folder / "gene.safetensors"), gene)
+    whole = (folder / "net1.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    (folder / "text.safetensors").write_text("these are no weights\n" * 20)
+    (folder / "text.png").write_text("this is no picture\n")
+    (folder / "empty").mkdir()
+    digit(0, folder / "digit.png")
+    picture = (folder / "digit.png").read_bytes()
+    (folder / "cut.png").write_bytes(picture[: len(picture) // 2])
+    return folder
+
+
+def digit(position, path):
+    pixels = DIGITS.test.read(np.asarray([position]))["image"][0, ..., 0]
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(spec, params, x):
+    return spec.build().apply({"params": params}, x)
+
+
+def logits_of(network, images):
+    """Of uint8 images [n, 8, 8, 1], normalised here and not by the package."""
+    mean, std = DIGITS.normalization.mean[0], DIGITS.normalization.std[0]
+    x = ((images / 255.0 - mean) / std).astype(np.float32)
+    return np.asarray(apply(network.spec, network.params, x))
+
+
+def top1(network, split="test"):
+    part = DIGITS.split(split)
+    rows = part.read(np.arange(len(part)))
+    hits = logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]
+    return int(hits.sum()), len(part)
+
+
+def evaluated(capsys, *argv):
+    """label -> (data, images, top-1) of what a command printed."""
+    assert tools.main(["evaluate", *map(str, argv)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["weights", "data", "images", "top-1", "top-5", "loss"]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines[2:]]
+    return {row[0]: (row[1], int(row[2]), row[3]) for row in rows}
+
+
+@pytest.mark.parametrize("size", [40, 512])
+def test_evaluate_counts_every_image_once(size, files, capsys):
+    path = files / "net1.safetensors"
+    hits, count = top1(sws_jax.load_network(str(path)))
+    assert count == 400 and 0 < hits < 400
+    found = evaluated(capsys, path, "--batch-size", size)
+    assert found == {str(path): ("digits/test", 400, f"{hits / 400:.2%}")}
+
+
+def test_evaluate_another_split(files, capsys):
+    path = files / "net1.safetensors"
+    hits, count = top1(sws_jax.load_network(str(path)), "val")
+    assert count == 140
+    found = evaluated(capsys, path, "--split", "val")
+    assert found == {str(path): ("digits/val", count, f"{hits / count:.2%}")}
+
+
+def test_evaluate_a_learngene_at_a_depth(files, capsys):
+    path = files / "gene.safetensors"
+    hits, _ = top1(sws_jax.expand(sws_jax.load_learngene(str(path)), depth=4))
+    found = evaluated(capsys, path, "--depth", 4)
+    assert found == {f"{path} at depth 4": ("digits/test", 400, f"{hits / 400:.2%}")}
+
+
+def test_evaluate_several_files(files, capsys):
+    paths = [files / "net1.safetensors", files / "net2.safetensors"]
+    hits = [top1(sws_jax.load_network(str(path)))[0] for path in paths]
+    assert hits[0] != hits[1]
+    assert evaluated(capsys, *paths) == {
+        str(path): ("digits/test", 400, f"{n / 400:.2%}")
+        for path, n in zip(paths, hits, strict=True)
+    }
+
+
+def test_evaluate_on_other_data(files, tmp_path, capsys):
+    """Normalised as in training, whatever the data's own normalisation."""
+    path, data = files / "net1.safetensors", tmp_path / "mine.npz"
+    rows = DIGITS.test.read(np.arange(30))
+    arrays = {
+        f"{split}_{kind}s": rows[kind]
+        for split in ("train", "test")
+        for kind in ("image", "label")
+    }
+    np.savez(data, class_names=np.asarray(DIGITS.class_names), **arrays)
+    network = sws_jax.load_network(str(path))
+    hits = (logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]).sum()
+    found = evaluated(capsys, path, "--data", data)
+    assert found == {str(path): ("mine/test", 30, f"{hits / 30:.2%}")}
+
+
+def predicted(capsys, *argv):
+    """path -> [(class, probability)] of what a command printed."""
+    assert tools.main(["predict", *map(str, argv)]) == 0
+    found = {}
+    for line in capsys.readouterr().out.splitlines():
+        path, _, rest = line.partition(": ")
+        shown = [part.rsplit(" ", 1) for part in rest.split(", ")]
+        found[path] = [(name, percent) for name, percent in shown]
+    return found
+
+
+@pytest.mark.parametrize("weights", ["named", "gene"])
+def test_predict_names_classes_with_their_softmax(weights, files, tmp_path, capsys):
+    path = str(files / f"{weights}.safetensors")
+    if weights == "gene":
+        network = sws_jax.expand(sws_jax.load_learngene(path), depth=3)  # its own
+    else:
+        network = sws_jax.load_network(path)
+    names = NAMES if weights == "named" else DIGITS.class_names
+    images = [tmp_path / f"{n}.png" for n in range(3)]
+    pixels = np.stack([digit(n, image) for n, image in enumerate(images)])[..., None]
+    found = predicted(capsys, path, *images, "--top", 10)
+    scores = np.exp(logits_of(network, pixels))
+    scores /= scores.sum(axis=1, keepdims=True)
+    assert list(found) == [str(image) for image in images]
+    for row, image in zip(scores, images, strict=True):
+        shown = found[str(image)]
+        assert [name for name, _ in shown] == [names[i] for i in np.argsort(-row)]
+        values = [float(percent.removesuffix("%")) / 100 for _, percent in shown]
+        np.testing.assert_allclose(values, np.sort(row)[::-1], atol=0.5e-3 + 1e-5)
+
+
+def test_predict_shows_the_first_three(files, capsys):
+    path, image = files / "net1.safetensors", files / "digit.png"
+    shown = predicted(capsys, path, image)[str(image)]
+    assert len(shown) == 3
+    assert predicted(capsys, path, image, "--top", 1) == {str(image): shown[:1]}
+
+
+def test_predict_fits_any_picture_to_the_network(files, tmp_path, capsys):
+    """Colour as grey, another size cropped and scaled; here nothing is lost."""
+    path, plain = files / "net1.safetensors", files / "digit.png"
+    with Image.open(plain) as image:
+        colour = image.convert("RGB")
+    wide = Image.new("RGB", (12, 8), (255, 0, 0))
+    wide.paste(colour, (2, 0))
+    colour.save(tmp_path / "colour.png")
+    wide.save(tmp_path / "wide.png")
+    found = predicted(
+        capsys, path, plain, tmp_path / "colour.png", tmp_path / "wide.png"
+    )
+    assert len(found) == 3
+    assert len({tuple(shown) for shown in found.values()}) == 1
+
+
+def test_predict_without_class_names(files, tmp_path, capsys):
+    path, image = tmp_path / "anonymous.safetensors", files / "digit.png"
+    spec = specs.ViTSpec(depth=2, **TINY)
+    sws_jax.save_network(str(path), network_of(spec, 1, class_names=()))
+    (shown,) = predicted(capsys, path, image, "--top", 10).values()
+    assert sorted(name for name, _ in shown) == [f"class {n}" for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ("evaluate none.safetensors", "there is no weights file none.safetensors"),
+        ("evaluate net1.safetensors none.safetensors", "no weights file none.safeten"),
+        ("evaluate text.safetensors", "text.safetensors is not a readable .safetens"),
+        ("evaluate cut.safetensors", "it may be cut off: copy it again"),
+        ("evaluate empty", "the directory empty holds no weights.safetensors, no"),
+        ("evaluate net1.safetensors --split all", "take train, val or test"),
+        ("evaluate net1.safetensors --depth 4", "only a learngene is expanded"),
+        ("evaluate net1.safetensors --step 4", "a step is chosen in a run's direct"),
+        ("evaluate gene.safetensors --step 4", "a step is chosen in a run's direct"),
+        ("evaluate gene.safetensors --depth 0", "whole number from 1 to 1024, and"),
+        ("evaluate gene.safetensors --depth -2", "whole number from 1 to 1024, and"),
+        ("evaluate empty --step 4", "empty has no checkpoint of step 4"),
+        ("evaluate net1.safetensors --batch-size 12", "take a multiple of 8"),
+        ("evaluate net1.safetensors --batch-size 0", "take a multiple of 8"),
+        ("evaluate net1.safetensors --data nope", "there is no dataset 'nope'"),
+        ("evaluate net1.safetensors --data nope.npz", "no dataset file nope.npz"),
+        ("evaluate elsewhere.safetensors", "trained on 'somewhere'; say where tha"),
+        ("evaluate five.safetensors", "has 5 classes and digits has 10"),
+        ("predict none.safetensors digit.png", "no weights file none.safetensors"),
+        ("predict text.safetensors digit.png", "not a readable .safetensors file"),
+        ("predict cut.safetensors digit.png", "it may be cut off: copy it again"),
+        ("predict net1.safetensors none.png", "there is no image none.png"),
+        ("predict net1.safetensors text.png", "text.png is not a readable image"),
+        ("predict net1.safetensors cut.png", "cut.png is not a readable image"),
+        ("predict net1.safetensors empty", "empty is not a readable image"),
+        ("predict net1.safetensors digit.png --depth 4", "only a learngene is expan"),
+        ("predict net1.safetensors digit.png --step 4", "a step is chosen in a run"),
+        ("predict features.safetensors digit.png", "has no classes to name"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(command, words, files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    before = sorted(files.rglob("*"))
+    code = tools.main(command.split())
+    out, error = capsys.readouterr()
+    assert code == 2
+    assert error.startswith("sws_jax: ") and error.count("\n") == 1
+    assert words in error
+    assert "Traceback" not in error and out == ""
+    assert sorted(files.rglob("*")) == before  # looking leaves nothing behind

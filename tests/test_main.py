@@ -1,0 +1,97 @@
+"""The command that runs jobs, and what it answers to mistakes."""
+
+import pathlib
+import signal
+
+import pytest
+
+from sws_jax import __main__ as tools
+from sws_jax import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = f"--config={ROOT}/configs"
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A job listens to SIGTERM; the tests go on without."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        (["--workdir=x"], "--config=FILE is missing"),
+        ([f"{CONFIGS}/nope.py"], "nope.py'; "),
+        ([f"{CONFIGS}/scratch_deit.py", "--config.model.widht=3"], "config.model has"),
+        ([f"{CONFIGS}/scratch_deit.py", "--config.seed=x"], "takes a whole number"),
+        ([f"{CONFIGS}/scratch_deit.py", "--config.model.stages=3-3"], "(1,2,3)"),
+        ([f"{CONFIGS}/scratch_deit.py:depth=0"], "depth must be a whole number of at"),
+        ([f"{CONFIGS}/scratch_deit.py:variant=S/16"], "digits are 8 x 8 pixels"),
+        ([f"{CONFIGS}/des_deit.py"], "needs learngene=..."),
+        ([f"{CONFIGS}/des_deit.py:learngene=no.safetensors"], "no weights file no.saf"),
+        ([f"{CONFIGS}/aux_deit.py:variant=S/16"], "give its teacher as teacher=PATH"),
+        ([f"{CONFIGS}/aux_deit.py:stages=1,teacher=no.pt"], "no weights file no.pt"),
+        ([f"{CONFIGS}/aux_deit.py:compare=all"], "untuned, tune, full"),
+        ([f"{CONFIGS}/scratch_deit.py", "--config.data.source=nope"], "dataset 'nope'"),
+        (
+            [f"{CONFIGS}/scratch_deit.py", "--config.global_batch_size=12"],
+            "global_batch_size 12 does not divide over 8 devices; take a multiple of 8",
+        ),
+        ([f"{CONFIGS}/scratch_deit.py", "--config.loss.kind=soft"], "needs a teacher"),
+    ],
+    ids=lambda v: "" if isinstance(v, str) else " ".join(v).replace(str(ROOT), ""),
+)
+def test_mistakes_are_answered_in_one_line(command, words, tmp_path, capsys):
+    code = main.main([f"--workdir={tmp_path}", *command])
+    error = capsys.readouterr().err
+    assert code == main.EXIT_REFUSED == 2
+    assert error.startswith("sws_jax: ") and error.count("\n") == 1
+    assert words in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(flag, capsys):
+    assert main.main([f"{CONFIGS}/nope.py", flag]) == 0
+    out, error = capsys.readouterr()
+    assert error == ""
+    for words in ("--config=FILE", "--workdir=DIR", "exit codes: 0 done; 1 ", "75 "):
+        assert words in out
+
+
+def test_no_arguments_show_the_help_and_fail(capsys):
+    assert main.main([]) == 2
+    assert capsys.readouterr().out == main.USAGE
+
+
+def test_the_tools_are_listed_with_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        tools.main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert set(tools.COMMANDS) == {"evaluate", "predict"}
+    for name, module in tools.COMMANDS.items():
+        assert f"  {name:<10}{module.HELP}\n" in out
+        assert module.EXAMPLE in out
+        assert module.EXAMPLE.startswith(f"python -m sws_jax {name} ")
+
+
+@pytest.mark.parametrize("name", list(tools.COMMANDS))
+def test_every_tool_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tools.main([name, "--help"])
+    assert stop.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert tools.COMMANDS[name].EXAMPLE in out
+    assert "--depth" in out and "--step" in out
+
+
+@pytest.mark.parametrize("argv", [[], ["nope"], ["evaluate"], ["predict", "x"]])
+def test_incomplete_tools_are_refused(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tools.main(argv)
+    assert stop.value.code == 2
+    assert "usage: python -m sws_jax" in capsys.readouterr().err
