@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -57,6 +58,10 @@ class Durations:
     global_batch_size: int
 
     def steps(self, epochs: float) -> int:
+        if not 0 <= epochs < math.inf:
+            raise UserError(
+                f"durations are epochs of at least 0, and one of them is {epochs}"
+            )
         return round(epochs * self.images / self.global_batch_size)
 
     def every(self, epochs: float) -> int:

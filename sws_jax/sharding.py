@@ -58,6 +58,8 @@ def shard_count(mesh: Mesh) -> int:
 def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1) -> None:
     """Refuses a batch that does not divide over the devices."""
     devices = shard_count(mesh)
+    if parts < 1:
+        raise UserError(f"accum_steps must be at least 1, and is {parts}")
     if size < 1 or size % (devices * parts):
         micro = f" in {parts} accumulated parts" if parts > 1 else ""
         raise UserError(

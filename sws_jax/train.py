@@ -74,21 +74,22 @@ def train(
       Preempted: see `should_stop`.
     """
     directory = directory or os.path.join(workdir, config.name)
-    _claim(directory, config)
+    _refuse_other_config(directory, config)
     if os.path.exists(os.path.join(directory, RESULT)):
         return files.read_json(os.path.join(directory, RESULT))
 
     # Data, and how long the run is in steps.
-    data = setup.dataset(config)
+    mesh = sharding.make_mesh()
     size = config.global_batch_size
+    sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
+    sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
+    data = setup.dataset(config)
     durations = setup.Durations(len(data.train), size)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
     milestones = {epochs: durations.steps(epochs) for epochs in _milestones(config)}
 
     # The network before its first step, the teacher, and what a step does.
-    mesh = sharding.make_mesh()
-    sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
     network = setup.start(config, data, workdir)
     recipe = setup.recipe(config, network.spec, data)
     ans_net = setup.load_teacher(config, data, workdir)
@@ -124,6 +125,9 @@ def train(
             ans_net.normalization,
             ans_net.compute,
         )
+
+    # The config can be run: from here on the directory is this run's.
+    files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -162,6 +166,9 @@ def train(
     save_every = durations.every(config.checkpoint.every_epochs)
     writer = metrics.Writer(directory, step=first)
     progress = Progress(config.name, total=total, done=first)
+    # Devices that share a host's threads can starve each other's collectives when
+    # steps pile up; an accelerator is kept busy by a few.
+    in_flight = 0 if jax.default_backend() == "cpu" else 8
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     val: dict[str, float] = {}
 
@@ -200,6 +207,8 @@ def train(
             raw = sharding.to_global(mesh, next(batches))
             state, numbers = run_step(state, key, raw, np.float32(rate), ans_net)
             pending.append((number, numbers))
+            if len(pending) > in_flight:
+                jax.block_until_ready(pending[-1 - in_flight][1])
             progress.advance()
             if number == first + 1:
                 jax.block_until_ready(numbers)  # compilation is not training
@@ -307,24 +316,18 @@ def hardware() -> str:
     return f"{jax.device_count()} x {device.device_kind}"
 
 
-def _claim(directory: str, config: ml_collections.ConfigDict) -> None:
-    """Writes the run's config, or refuses a directory that has another."""
-    mine = files.plain(config.to_dict())
+def _refuse_other_config(directory: str, config: ml_collections.ConfigDict) -> None:
+    """Refuses a directory that holds a run with another config."""
     path = os.path.join(directory, CONFIG)
-    theirs = files.read_json(path) if os.path.exists(path) else None
-    if theirs is not None:
-        names = [
-            name
-            for name in files.differing(theirs, mine)
-            if name.split(".")[0] not in _HARMLESS
-        ]
-        if names:
-            raise UserError(
-                f"{directory} holds a run with another config (it differs in "
-                f"{', '.join(names)}): take another --workdir, or remove it"
-            )
-    if mine != theirs:
-        files.write_json(path, mine)
+    if not os.path.exists(path):
+        return
+    found = files.differing(files.read_json(path), files.plain(config.to_dict()))
+    names = [name for name in found if name.split(".")[0] not in _HARMLESS]
+    if names:
+        raise UserError(
+            f"{directory} holds a run with another config (it differs in "
+            f"{', '.join(names)}): take another --workdir, or remove it"
+        )
 
 
 def _milestones(config) -> list[float]:

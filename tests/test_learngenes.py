@@ -40,8 +40,10 @@ def learngene(stages=(3, 3, 4, 3, 3), about=None, **changes):
     return sws_jax.extract(network)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("stages", [(1, 2, 2), (4,), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "stages, training",
+    [((1, 2, 2), False), ((1, 2, 2), True), ((4,), True), ((1, 1, 1), True)],
+)
 def test_own_plan_is_the_aux_net(stages, training, images):
     """Same logits; each gene's gradient is the sum over its copies."""
     spec = aux_spec(stages)

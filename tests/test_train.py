@@ -85,7 +85,14 @@ def uninterrupted(tmp_path_factory):
     return workdir / "run", result
 
 
-@pytest.mark.parametrize("how", ["after a save", "during a save", "a bit flipped"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "after a save",
+        pytest.param("during a save", marks=pytest.mark.slow),
+        pytest.param("a bit flipped", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_path):
     """kill -9 for real; the same command goes on and ends at the same bits."""
     wait_for = "" if how == "during a save" else "run/checkpoints/6/commit_success.txt"
@@ -173,15 +180,41 @@ def test_another_config_in_the_same_directory_is_refused(uninterrupted):
 
 
 def test_seeds(uninterrupted, tmp_path):
-    directory, result = uninterrupted
-    same = train.train(tiny(save_every=3), str(tmp_path / "same"))
-    equal(weights(directory), weights(tmp_path / "same" / "run"))
-    assert same["test"] == result["test"]
+    """Another seed is another run; that the same is the same, resuming shows."""
+    directory, _ = uninterrupted
     other = tiny(save_every=3)
     other.seed = 1
-    train.train(other, str(tmp_path / "other"))
-    kernel = weights(tmp_path / "other" / "run")["head"]["kernel"]
+    train.train(other, str(tmp_path))
+    kernel = weights(tmp_path / "run")["head"]["kernel"]
     assert not np.array_equal(weights(directory)["head"]["kernel"], kernel)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(global_batch_size=0), "global_batch_size 0 does not divide"),
+        (dict(global_batch_size=12), "12 does not divide over 8 devices"),
+        (dict(accum_steps=0), "accum_steps must be at least 1"),
+        (dict(evaluation=dict(batch_size=12)), "evaluation.batch_size 12"),
+        (dict(schedule=dict(total_epochs=float("nan"))), "one of them is nan"),
+        (dict(schedule=dict(total_epochs=-1.0)), "one of them is -1"),
+        (dict(schedule=dict(warmup_epochs=9.0)), "warm-up of .* longer than the run"),
+        (dict(model=dict(heads=3)), "16 does not divide into 3 heads"),
+        (dict(data=dict(source="nowhere.npz")), "no dataset file nowhere.npz"),
+        (dict(init=dict(learngene="a", network="b")), "not both"),
+    ],
+)
+def test_a_config_that_cannot_be_run_leaves_nothing_behind(changes, words, tmp_path):
+    config = tiny()
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            config[name].update(value)
+        else:
+            config[name] = value
+    with pytest.raises(ValueError, match=words) as caught:
+        train.train(config, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_non_finite_loss_stops_the_run(tmp_path):
@@ -214,7 +247,11 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     with pytest.raises(ValueError, match="near chance"):
         train.train(distilled(path), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
-    train.train(distilled(path, min_accuracy=0.0), str(tmp_path / "other"))
+    data = setup.dataset(tiny())
+    teacher.check_accuracy(0.1, data, minimum=0.0)
+    teacher.check_accuracy(0.2, data, minimum=-1.0)
+    with pytest.raises(ValueError, match="18.0%.*near chance .10.0%.*19.0%"):
+        teacher.check_accuracy(0.18, data, minimum=-1.0)
 
 
 def test_a_teacher_of_other_classes_is_refused(net, tmp_path):
