@@ -4,6 +4,7 @@ Outputs are kept, execution counts and times are not, so that a notebook that di
 change makes no difference in version control.
 """
 
+import os
 import pathlib
 
 import nbclient
@@ -18,7 +19,8 @@ def execute(path: pathlib.Path) -> nbformat.NotebookNode:
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(FOLDER)}}
     )
-    client.execute()
+    # The checkout itself, whether or not it is installed.
+    client.execute(env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":

@@ -20,7 +20,6 @@ def printed(notebook):
 # The kernel's own libraries, not ours.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_notebook_runs_and_its_outputs_are_those_it_shows(path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     monkeypatch.delenv("MPLBACKEND", raising=False)
     spec = importlib.util.spec_from_file_location("run", FOLDER / "run.py")
     run = importlib.util.module_from_spec(spec)

@@ -1,0 +1,66 @@
+import csv
+import pathlib
+import re
+
+import pytest
+
+import sws_jax
+from sws_jax import configs, evaluation, sharding, trees
+from sws_jax.__main__ import COMMANDS
+from sws_jax.data import load_dataset
+from sws_jax.networks import Predictor
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DIGITS = ROOT / "results" / "digits"
+
+
+def test_the_table_is_the_one_that_was_printed():
+    shown = README.split("<!-- results/digits/table.md -->")[1].split("<!-- end -->")[0]
+    assert shown.strip() == (DIGITS / "table.md").read_text().strip()
+
+
+def test_the_stored_learngene_has_the_accuracies_of_the_table():
+    gene = sws_jax.load_learngene(str(DIGITS / "learngene.safetensors"))
+    data = load_dataset("digits")
+    with open(DIGITS / "results.csv") as file:
+        rows = [r for r in csv.DictReader(file) if r["run"] == "des-L12"]
+    untuned = next(r for r in rows if float(r["epochs"]) == 0)
+    assert int(untuned["stored_params"]) == trees.count(gene.params)
+    found = evaluation.evaluate(
+        Predictor(sws_jax.expand(gene, depth=12), gene.description.normalization),
+        data.test,
+        normalization=data.normalization,
+        global_batch_size=400,
+        mesh=sharding.make_mesh(),
+    )
+    # One image may change sides where another processor rounds differently.
+    assert found["top1"] == pytest.approx(float(untuned["test_top1"]), abs=0.0026)
+
+
+def test_the_notebook_lines_run(tmp_path, monkeypatch, capsys):
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(lines, scope)
+    assert scope["logits"].shape == (4, 10)
+    assert scope["other"].spec.num_classes == 100
+    assert sorted(d.spec.depth for d in scope["many"].values()) == [3, 24]
+    assert sws_jax.load_network("net.safetensors").spec.depth == 12
+    assert "vit_nano_patch4_L12" in capsys.readouterr().out
+
+
+def test_every_command_exists(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = re.findall(r"-m sws_jax\.main (--config=\S+)", README)
+    assert len(commands) >= 6
+    for command in commands:
+        config, workdir = configs.parse([command])
+        assert workdir == f"runs/{config.name}"
+    named = set(re.findall(r"-m sws_jax (\w+)", README))
+    assert named == set(COMMANDS)
+    for path in re.findall(
+        r"`((?:sws_jax|configs|tests|results|notebooks)/[^`*:]*)`", README
+    ):
+        assert (ROOT / path.split(",")[0]).exists(), path
