@@ -26,6 +26,7 @@ class Progress:
 
     def __init__(self, label: str, *, total: int, done: int = 0):
         self._label, self._total = label, total
+        self._last: dict[str, str] = {}
         self._bar = None
         if sys.stderr.isatty() and jax.process_index() == 0:
             self._bar = tqdm(
@@ -45,7 +46,9 @@ class Progress:
         """Shows the numbers of a log step."""
         shown = {k: _short(v) for k, v in values.items()}
         if self._bar is not None:
-            self._bar.set_postfix(shown, refresh=False)
+            # A line is short: the loss, and how good the network last was.
+            self._last |= {k: shown[k] for k in ("loss", "val_top1") if k in shown}
+            self._bar.set_postfix(self._last, refresh=False)
             return
         left = (self._total - step) / steps_per_second if steps_per_second else 0.0
         eta = datetime.timedelta(seconds=round(left))

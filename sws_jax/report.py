@@ -436,7 +436,8 @@ def _draw_curve(axes, results, workdir: str) -> None:
     found = metrics.read(os.path.join(workdir, result["name"]))
     loss = [(r["step"], r["loss"]) for r in found if "loss" in r]
     val = [(r["step"], 100 * r["val_top1"]) for r in found if "val_top1" in r]
-    axes.set_title(f"{result['network']} on {result['dataset']}")
+    score = f"test top-1 {_percent(_last(result))}"
+    axes.set_title(f"{result['network']} on {result['dataset']}: {score}")
     axes.set_xlabel("step")
     if val:
         axes.plot(*zip(*val, strict=True), color="#b5482a", lw=2.2, marker="o", ms=4)
@@ -446,5 +447,3 @@ def _draw_curve(axes, results, workdir: str) -> None:
         twin.plot(*zip(*loss, strict=True), color=_GREY, lw=1.6)
         twin.set_ylabel("training loss", color=_GREY)
         twin.spines["right"].set_visible(True)
-    final = f"test top-1 {_percent(_last(result))}"
-    axes.text(0.98, 0.06, final, transform=axes.transAxes, ha="right", weight="bold")

@@ -170,9 +170,10 @@ def train(
     # steps pile up; an accelerator is kept busy by a few.
     in_flight = 0 if jax.default_backend() == "cpu" else 8
     pending: list[tuple[int, dict[str, jax.Array]]] = []
+    window: list[dict[str, float]] = []
     val: dict[str, float] = {}
 
-    def flush() -> dict[str, float]:
+    def flush() -> None:
         """Waits for the steps under way and refuses numbers that are none."""
         rows = [(n, {k: float(v) for k, v in m.items()}) for n, m in pending]
         pending.clear()
@@ -187,10 +188,7 @@ def train(
                     + f" kept in {directory}: lower schedule.rate or set "
                     f"optimizer.clip_norm, and give the run another name"
                 )
-        if not rows:
-            return {}
-        mean = float(np.mean([row["loss"] for _, row in rows]))
-        return {"loss": mean, "grad_norm": rows[-1][1]["grad_norm"]}
+        window.extend(row for _, row in rows)
 
     def save(at: int) -> None:
         checkpoints.save(
@@ -226,10 +224,14 @@ def train(
             if not (look or keep or shown):
                 continue
 
-            row = flush()
+            flush()
             clock.pause()
-            row |= {"rate": rate, "epoch": number * size / len(data.train)}
+            row = {"rate": rate, "epoch": number * size / len(data.train)}
             row["images_per_second"] = clock.steps_per_second * size
+            if shown:  # means over the steps since the last line
+                for name in numbers:
+                    row[name] = float(np.mean([past[name] for past in window]))
+                window.clear()
             if look:
                 val = {**score(predictor(state.params), data.val), "step": number}
                 row |= {"val_top1": val["top1"], "val_loss": val["loss"]}
