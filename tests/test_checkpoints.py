@@ -39,10 +39,12 @@ def abstract(spec):
     }
 
 
-def data_file(directory, step):
-    """The largest file of a checkpoint's params: where the numbers are."""
+def data_files(directory, step):
+    """The files of a checkpoint's params that hold numbers; copies among them."""
     folder = pathlib.Path(directory) / checkpoints.DIRECTORY / str(step) / "params"
-    return max(folder.rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    found = [p for p in folder.rglob("d/*") if p.stat().st_size > 1000]
+    assert found
+    return found
 
 
 def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
@@ -88,7 +90,8 @@ def remove(path):
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, remove, empty_meta])
 def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
     saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
-    damage(data_file(tmp_path, 2))
+    for path in data_files(tmp_path, 2):
+        damage(path)
     manager = Checkpoints(str(tmp_path))
     with caplog.at_level(logging.WARNING):
         found = manager.restore_newest(abstract(aux))
@@ -109,7 +112,8 @@ def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
 
 def test_all_broken_starts_anew(aux, tmp_path, caplog):
     fill(tmp_path, aux, {1: 0.1})
-    flip_a_bit(data_file(tmp_path, 1))
+    for path in data_files(tmp_path, 1):
+        flip_a_bit(path)
     manager = Checkpoints(str(tmp_path))
     assert manager.restore_newest(abstract(aux)) is None
     assert "falling back to the start" in caplog.text

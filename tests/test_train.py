@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import equal, params_of
-from test_checkpoints import data_file, flip_a_bit
+from test_checkpoints import data_files, flip_a_bit
 from test_learngenes import describe, learngene
 
 import sws_jax
@@ -103,7 +103,8 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_pat
     directory = tmp_path / "run"
     assert not train.finished(str(directory))
     if how == "a bit flipped":
-        flip_a_bit(data_file(directory, 6))
+        for path in data_files(directory, 6):
+            flip_a_bit(path)
     result = train.train(tiny(save_every=3), str(tmp_path))
     expected_directory, expected = uninterrupted
     equal(weights(expected_directory), weights(directory))
