@@ -19,6 +19,7 @@ import ml_collections
 
 from sws_jax import files, presets, report, setup, train
 from sws_jax.errors import UserError
+from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
@@ -74,7 +75,7 @@ def execute(
       The runs' results, in order, each with its ``role``.
     """
     rows = runs(config)
-    _check_order(rows)
+    _check(config, rows, workdir)
     os.makedirs(workdir, exist_ok=True)
     files.write_json(os.path.join(workdir, train.CONFIG), files.plain(config.to_dict()))
     results = []
@@ -173,6 +174,23 @@ def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
         made.update(changes)
     made.name = name
     return made
+
+
+def _check(config, rows: Sequence[Run], workdir: str) -> None:
+    """Refuses now what would else be refused after hours of earlier runs."""
+    fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
+    if config.job != "single" and fixed:
+        raise UserError(
+            f"init.{fixed[0]} belongs to one run, and this job has {len(rows)}: use "
+            f"configs/des_deit.py, or compare.depths here"
+        )
+    _check_order(rows)
+    stages = tuple(config.model.stages)
+    for run in rows:
+        setup.check(run.config)
+        train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
+        if run.role in ("untuned", "tune") and stages:
+            base.resolve_plan(stages, sws.allot, depth=run.config.model.depth)
 
 
 def _check_order(rows: Sequence[Run]) -> None:

@@ -48,12 +48,18 @@ class Checkpoints:
       keep_last: newest checkpoints to keep; more than one, so that a broken newest
         has one before it.
       keep_steps: steps whose checkpoints stay for good.
+      read_only: touch nothing, for looking at a run that may be under way.
 
     The one with the best ``val_top1`` is always kept.
     """
 
     def __init__(
-        self, directory: str, *, keep_last: int = 2, keep_steps: Sequence[int] = ()
+        self,
+        directory: str,
+        *,
+        keep_last: int = 2,
+        keep_steps: Sequence[int] = (),
+        read_only: bool = False,
     ):
         self._directory = os.path.abspath(directory)
         policy = checkpoint_managers.AnyPreservationPolicy(
@@ -66,7 +72,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=_best,
-            cleanup_tmp_directories=True,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(
@@ -167,6 +174,26 @@ class Checkpoints:
                     raise BrokenCheckpoint(f"{name}/{leaf} is not what was saved")
         return Saved(step, items, found["clock"])
 
+    def restore_or_redo(self, step: int, like: dict[str, trees.Tree]) -> Saved:
+        """As `restore`, for a step that a finished run still needs.
+
+        Raises:
+          UserError: the checkpoint is broken; it and all later ones were set aside,
+            so that the same command trains from before it.
+        """
+        try:
+            return self.restore(step, like)
+        except BrokenCheckpoint as error:
+            for later in [s for s in self.steps() if s >= step]:
+                self._set_aside(later)
+            older = self.steps()
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory} is broken "
+                f"({error}) and was moved to {BROKEN} with those after it: the same "
+                f"command goes on from "
+                + (f"step {older[-1]}" if older else "the start")
+            ) from None
+
     def describe(self, step: int) -> Description:
         """What the weights of that step are."""
         with _reading(step):
@@ -222,7 +249,7 @@ def load_params(
       UserError: there is no such checkpoint.
     """
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    manager = Checkpoints(directory)
+    manager = Checkpoints(directory, read_only=True)
     try:
         steps = manager.steps()
         if step is not None and step not in steps:

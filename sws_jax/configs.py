@@ -80,6 +80,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         rest.remove(chosen)
     named = re.findall(r"^--?config\.([^=\s]*)", "\n".join(rest), re.MULTILINE)
     for name in named:
+        _adopt(config, name)
         _check_field(config, name)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "work directory", flag_values=values)
@@ -111,6 +112,25 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
         else:
             names.append(f"{prefix}{key}")
     return names
+
+
+def _adopt(config: ml_collections.ConfigDict, name: str) -> None:
+    """Gives ``tune.a.b`` the job's own value, so that it can be overridden."""
+    group, _, field = name.partition(".")
+    if group not in presets.CHANGES or group not in config:
+        return
+    path = field.split(".")
+    if field not in fields(presets.run()):
+        return
+    with config.unlocked():
+        node, source = config[group], config
+        for part in path[:-1]:
+            source = source[part]
+            if part not in node:
+                node[part] = ml_collections.ConfigDict()
+            node = node[part]
+        if path[-1] not in node:
+            node[path[-1]] = source[path[-1]]
 
 
 def _check_field(config: ml_collections.ConfigDict, name: str) -> None:

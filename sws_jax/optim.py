@@ -33,6 +33,12 @@ class Optimizer:
     clip_norm: float = 0.0
 
     def __post_init__(self):
+        for field in ("b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(
+                    f"optimizer.{field} must be in [0, 1), and is "
+                    f"{getattr(self, field)}"
+                )
         for field in ("weight_decay", "eps", "clip_norm"):
             if getattr(self, field) < 0:
                 raise UserError(
@@ -72,11 +78,11 @@ class Schedule:
     Attributes:
       peak: after warm-up.
       total_steps: length of the run.
-      kind: "cosine" goes from `peak` at the end of warm-up to `minimum` at the
-        end of the run, step by step. "cosine_per_epoch" is the published curve of
-        DeiT and SWS: constant inside an epoch, not shifted by the warm-up, and one
-        epoch late (epochs 0 and 1 both run at the curve's value at 0).
-        "constant" stays at `peak` after warm-up.
+      kind: "cosine" is half a cosine from `peak` at step 0 to `minimum` at the end
+        of the run, its beginning replaced by the warm-up and not shifted by it, as
+        published. "cosine_per_epoch" is that curve as DeiT's and SWS's code runs it:
+        constant inside an epoch and one epoch late (epochs 0 and 1 both run at the
+        curve's value at 0). "constant" stays at `peak` after warm-up.
       warmup_steps: linear from `warmup_rate` to `peak`.
       warmup_rate, minimum: first and last rate; not scaled with the batch.
       steps_per_epoch: read by "cosine_per_epoch".
@@ -110,8 +116,7 @@ class Schedule:
             return self.warmup_rate + (self.peak - self.warmup_rate) * part
         if self.kind == "constant":
             return self.peak
-        rest = max(self.total_steps - self.warmup_steps, 1)
-        return self._cosine((step - self.warmup_steps) / rest)
+        return self._cosine(step / max(self.total_steps, 1))
 
     def _published(self, epoch: int) -> float:
         epochs = self.total_steps / self.steps_per_epoch

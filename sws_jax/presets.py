@@ -21,6 +21,10 @@ DEPTHS = (3, 6, 9, 12, 16, 20)
 # The paper's tables (inferred: they fit its storage and training claims).
 PAPER_DEPTHS = tuple(range(6, 16))
 
+# Groups of a job that hold what one kind of run does otherwise. Any field of a run
+# can be set in them, whether or not the config file does.
+CHANGES = ("ancestor", "tune", "scratch")
+
 COMPARE = ("untuned", "tune", "full")
 # Fields that are tuples of any numbers; the other tuples hold whole ones.
 FRACTIONS = ("mean", "std", "milestones")
@@ -148,6 +152,7 @@ def deit(config: ml_collections.ConfigDict) -> None:
     is kept and not used: `run` has these as its defaults, but for the average.
     """
     config.ema = 0.99996
+    config.data.val_fraction = 0.01  # some 12,800 images of ImageNet are plenty
     config.checkpoint.update(every_epochs=1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 from typing import Any
@@ -33,6 +34,81 @@ def resolve(path: str, workdir: str) -> str:
     if path.startswith(_RUN):
         return os.path.join(workdir, path.removeprefix(_RUN))
     return path
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses what needs neither data nor files to be seen as wrong.
+
+    Raises:
+      UserError: naming the field.
+    """
+    if not config.name or os.path.basename(config.name) != config.name:
+        raise UserError(
+            f"name is the run's directory in the work directory, and cannot be "
+            f"{config.name!r}"
+        )
+    base.check_seed(config.seed)
+    if not 0 <= config.ema < 1:
+        raise UserError(f"ema must be in [0, 1), and is {config.ema}")
+    if config.log_steps < 1:
+        raise UserError(f"log_steps must be at least 1, and is {config.log_steps}")
+    if config.evaluation.select not in ("last", "best"):
+        raise UserError(
+            f"evaluation.select {config.evaluation.select!r} is not one of last, best"
+        )
+    if any(not epochs >= 0 for epochs in config.evaluation.milestones):
+        raise UserError(
+            f"evaluation.milestones are epochs of at least 0, and not "
+            f"{config.evaluation.milestones}"
+        )
+    for made, group in (
+        (Compute, config.compute),
+        (Augment, config.augment),
+        (Loss, config.loss),
+        (Optimizer, config.optimizer),
+    ):
+        made(**group)
+    patch = config.model.patch_size
+    _spec(config, dict(image_size=(patch, patch), channels=1, num_classes=1))
+
+
+def _spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
+    """The network of `config.model`, for images and classes of that shape."""
+    fields = dict(config.model)
+    stages = tuple(fields.pop("stages"))
+    if stages:
+        fields["depth"] = sum(stages) if min(stages) > 0 else len(stages)
+    net = ViTSpec(**fields, **shape)
+    return AuxViTSpec(net, stages) if stages else net
+
+
+def inputs(config, workdir: str) -> dict[str, str]:
+    """A digest of every weights file that a run starts from, by field."""
+    paths = {
+        "init.learngene": learngene_file(config, workdir),
+        "init.network": _network_file(config, workdir),
+        "teacher.path": "",
+    }
+    if config.teacher.path and Loss(**config.loss).needs_teacher:
+        paths["teacher.path"] = teacher.weights_file(
+            resolve(config.teacher.path, workdir)
+        )
+    found = {}
+    for field, path in paths.items():
+        if path and os.path.isfile(path):
+            with open(path, "rb") as file:
+                found[field] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return found
+
+
+def learngene_file(config, workdir: str) -> str:
+    path = resolve(config.init.learngene, workdir)
+    return os.path.join(path, LEARNGENE) if os.path.isdir(path) else path
+
+
+def _network_file(config, workdir: str) -> str:
+    path = resolve(config.init.network, workdir)
+    return teacher.weights_file(path) if path else path
 
 
 def dataset(config: ml_collections.ConfigDict) -> Dataset:
@@ -131,19 +207,13 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
-    fields = dict(config.model)
-    stages = tuple(fields.pop("stages"))
-    if stages:
-        fields["depth"] = sum(stages)
-    net = ViTSpec(**fields, **_shape_of(data))
-    spec = AuxViTSpec(net, stages) if stages else net
+    spec = _spec(config, _shape_of(data))
     params = vit.init_params(spec.build(), jax.random.key(config.seed))
     return networks.Network(spec, params, _describe(config, data, spec))
 
 
 def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
-    path = resolve(config.init.learngene, workdir)
-    path = os.path.join(path, LEARNGENE) if os.path.isdir(path) else path
+    path = learngene_file(config, workdir)
     gene = learngenes.load_learngene(path)
     origin = gene.description
     if config.model.stages:
@@ -179,9 +249,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
 
 
 def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
-    path = resolve(config.init.network, workdir)
-    if os.path.isdir(path):
-        path = os.path.join(path, teacher.WEIGHTS)
+    path = _network_file(config, workdir)
     found = networks.load_network(path)
     assert found.description is not None
     _check_channels(path, found.spec.net, data)

@@ -96,11 +96,17 @@ class ViTSpec:
 
     def __post_init__(self):
         given: int | Sequence[int] = self.image_size
-        size = (given, given) if isinstance(given, int) else tuple(map(int, given))
-        if len(size) != 2:
+        size = (given,) * 2 if isinstance(given, int) else given
+        if not (
+            isinstance(size, (tuple, list))
+            and len(size) == 2
+            and all(isinstance(side, (int, np.integer)) for side in size)
+        ):
             raise UserError(
-                f"image_size is one side or (height, width), and {size} is neither"
+                f"image_size is one side or (height, width) in pixels, and {given!r} "
+                f"is neither"
             )
+        size = (int(size[0]), int(size[1]))
         object.__setattr__(self, "image_size", size)
         for field in ("depth", "width", "heads", "patch_size", "channels"):
             value = getattr(self, field)
@@ -120,6 +126,11 @@ class ViTSpec:
             raise UserError(
                 f"an image of {size[0]} x {size[1]} pixels does not divide into "
                 f"patches of {self.patch_size}"
+            )
+        if not self.hidden >= 1:
+            raise UserError(
+                f"mlp_ratio {self.mlp_ratio} of width {self.width} leaves no hidden "
+                f"units"
             )
         if not 0.0 <= self.drop_path < 1.0:
             raise UserError(f"drop_path must be in [0, 1), and is {self.drop_path}")

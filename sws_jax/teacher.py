@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
 
 from sws_jax import networks
@@ -24,14 +26,29 @@ def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
     Raises:
       UserError: nothing usable is there.
     """
-    file = os.path.join(path, WEIGHTS) if os.path.isdir(path) else path
-    if os.path.isdir(path) and not os.path.isfile(file):
-        raise UserError(
-            f"the directory {path} holds no {WEIGHTS}: that run has not finished"
-        )
-    network = networks.load_network(file)
+    network = networks.load_network(weights_file(path))
     assert network.description is not None  # load_network always reads one
     return Predictor(network, network.description.normalization, Compute(dtype=dtype))
+
+
+def weights_file(path: str) -> str:
+    """The weights that a path stands for: a file, a run, or a job of one run.
+
+    Raises:
+      UserError: a directory without them, or with those of several runs.
+    """
+    if not os.path.isdir(path):
+        return path
+    own = os.path.join(path, WEIGHTS)
+    inside = sorted(glob.glob(os.path.join(glob.escape(path), "*", WEIGHTS)))
+    found = [own] if os.path.isfile(own) else inside
+    if len(found) != 1:
+        raise UserError(
+            f"the directory {path} holds no {WEIGHTS}"
+            + (f" of its own and {len(found)} runs that do: name one" if found else "")
+            + ("" if found else ": the run has not finished, or is an Aux-Net's")
+        )
+    return found[0]
 
 
 def check_classes(teacher: Predictor, dataset: Dataset) -> None:
@@ -42,6 +59,15 @@ def check_classes(teacher: Predictor, dataset: Dataset) -> None:
         raise UserError(
             f"the teacher {spec.name} has {net.num_classes} classes and {dataset.name} "
             f"has {dataset.num_classes}; take a teacher trained on these classes"
+        )
+    known = teacher.network.description
+    if known and known.class_names and known.class_names != dataset.class_names:
+        logging.getLogger(__name__).warning(
+            "the teacher's classes (%s, ...) have other names than those of %s (%s, "
+            "...): are they in the same order?",
+            known.class_names[0],
+            dataset.name,
+            dataset.class_names[0],
         )
     if net.channels != dataset.image_shape[-1]:
         raise UserError(

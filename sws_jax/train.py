@@ -36,8 +36,15 @@ from sws_jax.specs import AuxViTSpec
 
 RESULT = "result.json"
 CONFIG = "config.json"
+INPUTS = "inputs.json"
 # Fields that change how a run is computed or watched, and not what it computes.
-_HARMLESS = ("checkpoint", "log_steps", "compute")
+_HARMLESS = (
+    "checkpoint.every_epochs",
+    "checkpoint.keep_last",
+    "compute.remat",
+    "compute.unroll",
+    "log_steps",
+)
 
 
 class Preempted(Exception):
@@ -74,7 +81,8 @@ def train(
       Preempted: see `should_stop`.
     """
     directory = directory or os.path.join(workdir, config.name)
-    _refuse_other_config(directory, config)
+    setup.check(config)
+    refuse_other(directory, config, workdir)
     if os.path.exists(os.path.join(directory, RESULT)):
         return files.read_json(os.path.join(directory, RESULT))
 
@@ -87,6 +95,11 @@ def train(
     durations = setup.Durations(len(data.train), size)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
+    if config.schedule.total_epochs and not total:
+        raise UserError(
+            f"schedule.total_epochs {config.schedule.total_epochs} is less than one "
+            f"step of {size} images"
+        )
     milestones = {epochs: durations.steps(epochs) for epochs in _milestones(config)}
 
     # The network before its first step, the teacher, and what a step does.
@@ -128,6 +141,7 @@ def train(
 
     # The config can be run: from here on the directory is this run's.
     files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
+    files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -217,7 +231,8 @@ def train(
             stop = should_stop() and not last
             look = number % eval_every == 0 or last
             keep = number % save_every == 0 or number in milestones.values()
-            keep = keep or (last and config.checkpoint.final)
+            best_of_all = config.evaluation.select == "best"
+            keep = keep or (last and (config.checkpoint.final or best_of_all))
             look = look or keep  # the best checkpoint is chosen among known ones
             keep = keep or stop
             shown = number % config.log_steps == 0 or last
@@ -261,7 +276,8 @@ def train(
         if config.evaluation.select == "best" and best is not None and best != total:
             chosen = best
             params = _restored(checkpoints, best, places)
-        val = score(predictor(params), data.val)
+        if val.get("step") != chosen:
+            val = score(predictor(params), data.val)
         about = _finish(about, chosen, val)
         scores = []
         for epochs, at in milestones.items():
@@ -318,17 +334,29 @@ def hardware() -> str:
     return f"{jax.device_count()} x {device.device_kind}"
 
 
-def _refuse_other_config(directory: str, config: ml_collections.ConfigDict) -> None:
-    """Refuses a directory that holds a run with another config."""
+def refuse_other(
+    directory: str, config: ml_collections.ConfigDict, workdir: str
+) -> None:
+    """Refuses a directory that holds a run of another config or other files."""
+    advice = "take another --workdir, or remove it"
     path = os.path.join(directory, CONFIG)
     if not os.path.exists(path):
         return
     found = files.differing(files.read_json(path), files.plain(config.to_dict()))
-    names = [name for name in found if name.split(".")[0] not in _HARMLESS]
+    names = [name for name in found if name not in _HARMLESS]
     if names:
         raise UserError(
             f"{directory} holds a run with another config (it differs in "
-            f"{', '.join(names)}): take another --workdir, or remove it"
+            f"{', '.join(names)}): {advice}"
+        )
+    path = os.path.join(directory, INPUTS)
+    theirs = files.read_json(path) if os.path.exists(path) else {}
+    mine = setup.inputs(config, workdir)
+    names = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
+    if names:
+        raise UserError(
+            f"{directory} holds a run that started from another file than "
+            f"{', '.join(names)} is now: {advice}"
         )
 
 
@@ -359,7 +387,7 @@ def _restored(checkpoints: Checkpoints, at: int, places) -> trees.Tree:
     like = _abstract(
         {"params": networks.abstract_params(spec)}, {"params": places.params}
     )
-    return checkpoints.restore(at, like).items["params"]
+    return checkpoints.restore_or_redo(at, like).items["params"]
 
 
 def _finish(about: Description, at: int, val: dict[str, float]) -> Description:
@@ -382,8 +410,7 @@ def _stored(config, workdir: str, params: trees.Tree) -> int:
     """Parameters that had to be stored to start this run; its own, from scratch."""
     if not config.init.learngene:
         return trees.count(params)
-    path = setup.resolve(config.init.learngene, workdir)
-    path = os.path.join(path, setup.LEARNGENE) if os.path.isdir(path) else path
+    path = setup.learngene_file(config, workdir)
     return learngenes.num_stored(learngenes.load_learngene(path))
 
 

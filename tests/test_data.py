@@ -118,7 +118,8 @@ def test_holding_out_does_not_touch_the_test_set(source, request):
 def test_both_sides_keep_some(fraction, source, request):
     path = "digits" if source == "digits" else request.getfixturevalue("good")
     message = refusal(path, val_fraction=fraction)
-    assert f"data.val_fraction {fraction} holds out" in message
+    assert "data.val_fraction must be between 0 and 1" in message
+    assert message.endswith(f"and is {fraction}")
     assert "must leave some on both sides" in message
 
 

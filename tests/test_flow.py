@@ -131,6 +131,26 @@ def test_a_lost_result_is_made_again_and_only_that(job):
     assert again == strip
 
 
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("--config.compare.depths=(4,0)", "depth must be a whole number from 1"),
+        ("--config.model.stages=(0,1)", "stages are whole numbers of at least 1"),
+        ("--config.init.plan=(0,1)", "init.plan belongs to one run"),
+        ("--config.seed=7", "holds a run with another config (it differs in seed)"),
+        ("--config.scratch.evaluation.select=bset", "is not one of last, best"),
+    ],
+)
+def test_a_job_is_refused_before_its_first_run(override, words, job, capsys):
+    workdir, command = job
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    field = override.split("=")[0]
+    command = [argument for argument in command if not argument.startswith(field)]
+    assert main.main([*command, override]) == 2
+    assert words in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
 @pytest.mark.slow
 def test_carried_to_another_dataset(job, tmp_path):
     """configs/transfer.py on arrays of one's own: other classes, other size."""

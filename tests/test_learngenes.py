@@ -156,6 +156,11 @@ def test_three_ways_to_ask(images):
         (dict(allotment=(3, 3)), r"\(3, 3\) has 2 counts for 5 genes"),
         (dict(allotment=(0, 0, 0, 0, 0)), "add up to 1"),
         (dict(allotment=(1, 1, 1, 1, -1)), "at least 0"),
+        (dict(plan=5), "plan is a sequence of numbers, and not 5"),
+        (dict(allotment=3), "allotment is a sequence"),
+        (dict(depth=4, image_size=8.5), "and 8.5 is neither"),
+        (dict(depth=4, image_size="ab"), "'ab' is neither"),
+        (dict(depth=4, num_classes=3, seed=2**63), "a seed is a whole number"),
         (dict(depth=4, image_size=9), "9 x 9 pixels does not divide"),
         (dict(depth=4, num_classes=-1), "num_classes"),
     ],
@@ -171,6 +176,16 @@ def test_expand_changes_nothing_it_was_given():
     sws_jax.expand(GENE, depth=7, num_classes=3, image_size=16)
     equal(before, jax.tree.map(np.asarray, GENE.params))
     assert set(GENE.params) == set(before)
+
+
+def test_a_descendant_owns_its_arrays():
+    """Donating its parameters, as a train step does, leaves the learngene alone."""
+    gene = jax.tree.map(jnp.asarray, GENE)
+    found = sws_jax.expand(gene, depth=5)
+    double = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree), donate_argnums=0)
+    double(found.params)
+    equal(GENE.params, gene.params)
+    assert sws_jax.expand(GENE, depth=5).params["norm"] is not GENE.params["norm"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -267,7 +282,7 @@ def test_head():
 def test_image_size(pool):
     gene = learngene((1, 2), pool=pool)
     same = sws_jax.expand(gene, depth=3, image_size=8)
-    assert same.params["pos_embed"] is gene.params["pos_embed"]
+    equal(same.params["pos_embed"], gene.params["pos_embed"])
     found = sws_jax.expand(gene, depth=3, image_size=(8, 16))
     assert found.spec.grid == (2, 4)
     assert found.params["pos_embed"].shape == (1, 8 + (pool == "token"), 16)

@@ -203,6 +203,17 @@ def test_seeds(uninterrupted, tmp_path):
         (dict(model=dict(heads=3)), "16 does not divide into 3 heads"),
         (dict(data=dict(source="nowhere.npz")), "no dataset file nowhere.npz"),
         (dict(init=dict(learngene="a", network="b")), "not both"),
+        (dict(log_steps=0), "log_steps must be at least 1"),
+        (dict(seed=2**63), "a seed is a whole number"),
+        (dict(ema=2.0), "ema must be in"),
+        (dict(name="a/b"), "name is the run's directory"),
+        (dict(optimizer=dict(b1=2.0)), "optimizer.b1"),
+        (dict(model=dict(mlp_ratio=0.0)), "mlp_ratio 0.0"),
+        (dict(model=dict(stages=(0, 1))), "stages are whole numbers"),
+        (dict(data=dict(val_fraction=float("nan"))), "data.val_fraction"),
+        (dict(schedule=dict(total_epochs=0.01)), "less than one step"),
+        (dict(evaluation=dict(select="bset")), "'bset' is not one of last, best"),
+        (dict(evaluation=dict(milestones=(-1.0,))), "epochs of at least 0"),
     ],
 )
 def test_a_config_that_cannot_be_run_leaves_nothing_behind(changes, words, tmp_path):
@@ -267,7 +278,9 @@ def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     for path in (directory, directory / teacher.WEIGHTS):
         found = teacher.load_teacher(str(path))
         equal(weights(directory), found.network.params)
-    with pytest.raises(ValueError, match="that run has not finished"):
+    job = teacher.load_teacher(str(directory.parent))
+    equal(weights(directory), job.network.params)
+    with pytest.raises(ValueError, match="holds no weights.safetensors: the run has"):
         teacher.load_teacher(str(tmp_path))
 
 
@@ -344,10 +357,38 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path):
     assert result["val_top1"] >= rows[-1]["val_top1"]
 
 
+def test_another_file_behind_the_same_path_is_refused(tmp_path):
+    """A run is not taken for finished when its learngene is no longer the same."""
+    path = str(tmp_path / "gene.safetensors")
+    gene = learngene((1, 2))
+    sws_jax.save_learngene(path, gene)
+    config = tiny(steps=0, init=dict(learngene=path), model=dict(depth=2))
+    result = train.train(config, str(tmp_path))
+    assert train.train(config, str(tmp_path)) == result
+    sws_jax.save_learngene(path, learngene((1, 2), about=dict(step=4)))
+    with pytest.raises(ValueError, match="another file than init.learngene is now"):
+        train.train(config, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_broken_milestone_is_trained_again(tmp_path):
+    config = tiny(evaluation=dict(milestones=(epochs(4),)))
+    result = train.train(config, str(tmp_path))
+    directory = tmp_path / "run"
+    (directory / train.RESULT).unlink()
+    for path in data_files(directory, 4):
+        flip_a_bit(path)
+    with pytest.raises(ValueError, match="step 4 .* goes on from the start"):
+        train.train(config, str(tmp_path))
+    again = train.train(config, str(tmp_path))
+    assert again["test"] == result["test"]
+
+
 def test_the_directory_holds_what_it_says(uninterrupted):
     directory, result = uninterrupted
     names = {path.name.split(".")[0] for path in directory.iterdir()}
-    assert names == {"config", "metrics", "events", "checkpoints", "weights", "result"}
+    kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
+    assert names == kept | {"result"}
     assert files.read_json(str(directory / train.RESULT)) == result
     about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))

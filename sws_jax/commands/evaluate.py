@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 HELP = "score weights, checkpoints or a learngene on a dataset"
 EXAMPLE = "python -m sws_jax evaluate results/digits/learngene.safetensors --depth 12"
@@ -54,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{label} has {net.num_classes} classes and {data.name} has "
                 f"{data.num_classes}"
+            )
+        if about.class_names and about.class_names != data.class_names:
+            print(
+                f"warning: {label} knows other class names than {data.name} has; "
+                f"its accuracy there may mean nothing",
+                file=sys.stderr,
             )
         found = evaluation.evaluate(
             loading.predictor(network),

@@ -102,6 +102,11 @@ def hold_out(train: Arrays, fraction: float, *, seed: int = 0) -> tuple[Arrays, 
     Raises:
       UserError: the fraction leaves one of the two empty.
     """
+    if not 0 < fraction < 1:
+        raise UserError(
+            f"data.val_fraction must be between 0 and 1, to hold out some of the "
+            f"{len(train)} training images, and is {fraction}"
+        )
     held = round(len(train) * fraction)
     if not 0 < held < len(train):
         raise UserError(

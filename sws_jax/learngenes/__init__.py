@@ -85,8 +85,9 @@ def expand(
     spec = origin.net.replace(depth=len(genes))
     if image_size is not None:
         spec = spec.replace(image_size=image_size)
-    params = dict(learngene.params)
-    params["blocks"] = method.expand(params["blocks"], genes)
+    rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
+    params = base.own(rest)
+    params["blocks"] = method.expand(learngene.params["blocks"], genes)
     params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], origin.net, spec)
     class_names = origin.class_names
     if num_classes is not None:

@@ -141,10 +141,34 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
       like: a leaf of the learngene, whose dtype, placement and kind (numpy or jax)
         the head gets.
     """
+    check_seed(seed)
     shape = (spec.width, spec.num_classes)
     kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
     head = {"kernel": kernel, "bias": jnp.zeros(spec.num_classes)}
     return jax.tree.map(lambda leaf: _alike(leaf.astype(like.dtype), like), head)
+
+
+def check_seed(seed: int) -> None:
+    """Refuses what is no seed of a random key."""
+    if not _whole(seed) or not 0 <= seed < 2**32:
+        raise UserError(f"a seed is a whole number from 0 to 2^32 - 1, not {seed!r}")
+
+
+def own(tree: trees.Tree) -> trees.Tree:
+    """Copies of all concrete leaves, where they are.
+
+    A descendant owns its arrays: a train step that donates them leaves the
+    learngene alone.
+    """
+
+    def copy(leaf):
+        if isinstance(leaf, np.ndarray):
+            return leaf.copy()
+        return (
+            jax.device_put(jnp.copy(leaf), leaf.sharding) if _concrete(leaf) else leaf
+        )
+
+    return jax.tree.map(copy, tree)
 
 
 def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec):
@@ -216,7 +240,12 @@ def _whole(value) -> bool:
 
 
 def _ints(name: str, values) -> tuple[int, ...]:
-    values = tuple(values)
+    try:
+        values = tuple(values)
+    except TypeError:
+        raise UserError(
+            f"{name} is a sequence of numbers, and not {values!r}"
+        ) from None
     for position, value in enumerate(values):
         if not _whole(value):
             raise UserError(
