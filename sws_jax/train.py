@@ -241,12 +241,13 @@ def train(
 
             flush()
             clock.pause()
-            row = {"rate": rate, "epoch": number * size / len(data.train)}
-            row["images_per_second"] = clock.steps_per_second * size
+            row: dict[str, float] = {}
             if shown:  # means over the steps since the last line
-                for name in numbers:
+                for name in ("loss", "grad_norm"):
                     row[name] = float(np.mean([past[name] for past in window]))
                 window.clear()
+            row |= {"rate": rate, "epoch": number * size / len(data.train)}
+            row["images_per_second"] = clock.steps_per_second * size
             if look:
                 val = {**score(predictor(state.params), data.val), "step": number}
                 row |= {"val_top1": val["top1"], "val_loss": val["loss"]}

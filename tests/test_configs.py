@@ -528,3 +528,18 @@ def test_a_config_of_ones_own(tmp_path):
     assert (run.name, run.config.model.depth) == ("mine", 5)
     with pytest.raises(AttributeError):  # locked: a misspelt field is no new field
         config.modle = ml_collections.ConfigDict()
+
+
+def test_any_field_of_a_run_can_be_set_for_one_kind_of_run():
+    argv = [
+        f"--config={ROOT / 'configs' / 'aux_deit.py'}",
+        "--config.tune.schedule.warmup_epochs=1.0",
+        "--config.ancestor.optimizer.weight_decay=0.2",
+    ]
+    config, _ = configs.parse(argv)
+    found = {run.name: run.config for run in chain.runs(config)}
+    assert found["des-L12"].schedule.warmup_epochs == 1.0
+    assert found["ancestor"].optimizer.weight_decay == 0.2
+    assert found["aux"].optimizer.weight_decay == 0.05
+    with pytest.raises(UserError, match="no field config.tune.schedule.nothing"):
+        configs.parse([argv[0], "--config.tune.schedule.nothing=1"])
