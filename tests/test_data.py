@@ -1,3 +1,4 @@
+import math
 import re
 import zipfile
 
@@ -113,14 +114,12 @@ def test_holding_out_does_not_touch_the_test_set(source, request):
         )
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.0003])
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.0003, math.nan])
 @pytest.mark.parametrize("source", ["digits", "npz"])
 def test_both_sides_keep_some(fraction, source, request):
     path = "digits" if source == "digits" else request.getfixturevalue("good")
     message = refusal(path, val_fraction=fraction)
-    assert "data.val_fraction must be between 0 and 1" in message
-    assert message.endswith(f"and is {fraction}")
-    assert "must leave some on both sides" in message
+    assert f"data.val_fraction {fraction} must leave some of the" in message
 
 
 # Arrays in a file

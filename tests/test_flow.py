@@ -134,7 +134,7 @@ def test_a_lost_result_is_made_again_and_only_that(job):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("--config.compare.depths=(4,0)", "depth must be a whole number from 1"),
+        ("--config.compare.depths=(4,0)", "depth must be a whole number"),
         ("--config.model.stages=(0,1)", "stages are whole numbers of at least 1"),
         ("--config.init.plan=(0,1)", "init.plan belongs to one run"),
         ("--config.seed=7", "holds a run with another config (it differs in seed)"),

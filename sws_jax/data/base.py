@@ -102,16 +102,11 @@ def hold_out(train: Arrays, fraction: float, *, seed: int = 0) -> tuple[Arrays, 
     Raises:
       UserError: the fraction leaves one of the two empty.
     """
-    if not 0 < fraction < 1:
-        raise UserError(
-            f"data.val_fraction must be between 0 and 1, to hold out some of the "
-            f"{len(train)} training images, and is {fraction}"
-        )
-    held = round(len(train) * fraction)
+    held = round(len(train) * fraction) if 0 < fraction < 1 else 0
     if not 0 < held < len(train):
         raise UserError(
-            f"data.val_fraction {fraction} holds out {held} of {len(train)} training "
-            f"images; it must leave some on both sides"
+            f"data.val_fraction {fraction} must leave some of the {len(train)} "
+            f"training images on both sides"
         )
     order = np.random.default_rng(seed).permutation(len(train))
     return train.take(np.sort(order[held:])), train.take(np.sort(order[:held]))
