@@ -178,6 +178,8 @@ def train(
     key = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh))
     eval_every = durations.every(config.evaluation.every_epochs)
     save_every = durations.every(config.checkpoint.every_epochs)
+    # The best is chosen among checkpoints, and the last step may be it.
+    keep_last = config.checkpoint.final or config.evaluation.select == "best"
     writer = metrics.Writer(directory, step=first)
     progress = Progress(config.name, total=total, done=first)
     # Devices that share a host's threads can starve each other's collectives when
@@ -231,8 +233,7 @@ def train(
             stop = should_stop() and not last
             look = number % eval_every == 0 or last
             keep = number % save_every == 0 or number in milestones.values()
-            best_of_all = config.evaluation.select == "best"
-            keep = keep or (last and (config.checkpoint.final or best_of_all))
+            keep = keep or (last and keep_last)
             look = look or keep  # the best checkpoint is chosen among known ones
             keep = keep or stop
             shown = number % config.log_steps == 0 or last
@@ -288,11 +289,9 @@ def train(
                 else _restored(checkpoints, at, places)
             )
             scores.append(_row(epochs, at, score(predictor(weights), data.test)))
-        final = _row(
-            config.schedule.total_epochs, chosen, score(predictor(params), data.test)
-        )
-        if total:
-            scores.append(final)
+        if total:  # without a step, the milestone at 0 was the end
+            final = score(predictor(params), data.test)
+            scores.append(_row(config.schedule.total_epochs, chosen, final))
         _save_weights(directory, Network(network.spec, params, about))
         result = {
             "name": config.name,
