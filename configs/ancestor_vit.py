@@ -9,27 +9,23 @@ above. Its directory is a `teacher=` for configs/aux_deit.py. With variant=B/16 
 dataset= it trains a ViT-B at 224 px; meant for accelerators and not run by its
 authors. Arguments:
 
-    depth       number of blocks; 0 takes 6 for digits, 12 for the others
-    epochs      0 keeps the recipe's: 30 for digits, 300 for the others
-    variant     digits (default), Ti/16, S/16 or B/16
-    dataset     digits, or the path of an .npz file
-    image_size  pixels; 0 takes 224, or for digits the source's own
+    variant     digits (default), 32px, Ti/16, S/16 or B/16
+    dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
+    image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
+    published   true: what the released code does otherwise (presets.published)
+    depth       number of blocks; 0 takes 6 (digits, 32px) or 12
+    epochs      0 keeps the recipe's: 30 (digits, 32px) or 300
 """
 
 from sws_jax import presets
 
 
 def get_config(arg=None):
-    arg = presets.parse(
-        arg, depth=0, epochs=0.0, variant="digits", dataset="", image_size=0
-    )
-    small = arg.variant == "digits"
+    arg = presets.parse_recipe(arg, depth=0, epochs=0.0)
     config = presets.job("single", name=f"ancestor-{presets.slug(arg.variant)}")
-    presets.recipe(config, arg.variant, arg.image_size)
-    config.data.source = arg.dataset or config.data.source
-    config.model.depth = arg.depth or (6 if small else 12)
-    config.schedule.total_epochs = arg.epochs or (30.0 if small else 300.0)
-    if small:
-        config.model.drop_path = 0.0
-        config.schedule.rate = 2e-3
+    budget = presets.recipe(config, arg)
+    config.model.update(dict(budget.ancestor))
+    config.model.depth = arg.depth or config.model.depth
+    config.schedule.total_epochs = arg.epochs or budget.ancestor_epochs
+    config.schedule.rate = budget.ancestor_rate
     return config

@@ -11,74 +11,74 @@ descendants of six depths with nets from scratch. A few minutes; the README has 
 table it printed.
 
     python -m sws_jax.main \\
+        --config=configs/aux_deit.py:variant=32px,dataset=DATA.npz,seeds=3
+
+is the comparison on natural images of 32 px: hours, on two CPU cores; the README has
+its table too. (The same command started twice shares out the runs.)
+
+    python -m sws_jax.main \\
         --config=configs/aux_deit.py:variant=S/16,dataset=DATA,teacher=PATH
 
 is the paper's Aux-S at 224 px (Ti/16 and B/16 likewise): it trains no ancestor and
 ends at the learngene and the untuned depths. It is meant for accelerators and was
 not run by its authors: no hours and no accuracy are promised. Arguments:
 
-    variant     digits (default), Ti/16, S/16 or B/16
-    dataset     digits, or the path of an .npz file
-    teacher     weights file or run directory; needed for all variants but digits
-    stages      3-3-4-3-3
+    variant     digits (default), 32px, Ti/16, S/16 or B/16
+    dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
+    image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
+    published   true: what the released code does otherwise (presets.published)
+    teacher     weights file or run directory; needed for Ti/16, S/16 and B/16
+    stages      of the Aux-Net, 3-3-4-3-3 (32px: 2-2-2)
     depths      of the descendants, like 6-9-12
     compare     untuned (accuracy before tuning), tune, or full (and scratch)
-    image_size  pixels; 0 takes 224, or for digits the source's own
+    seeds       of tuning and scratch at each depth, 1; a table gives their spread
 """
 
 from sws_jax import presets
 
 
 def get_config(arg=None):
-    arg = presets.parse(
-        arg,
-        variant="digits",
-        dataset="",
-        teacher="",
-        stages=(3, 3, 4, 3, 3),
-        depths=(),
-        compare="",
-        image_size=0,
+    arg = presets.parse_recipe(
+        arg, teacher="", stages=(), depths=(), compare="", seeds=1
     )
-    small = arg.variant == "digits"
+    small = arg.variant in presets.SMALL
+    stages = arg.stages or presets.budget(arg.variant).stages
     config = presets.job(
         "sws",
-        name=f"sws-{presets.slug(arg.variant)}-{'-'.join(map(str, arg.stages))}",
-        compare=dict(
-            level=arg.compare or ("full" if small else "untuned"),
-            depths=arg.depths or (presets.DEPTHS if small else presets.PAPER_DEPTHS),
-            long_epochs=40.0 if small else 300.0,
-        ),
+        name=f"sws-{presets.slug(arg.variant)}-{'-'.join(map(str, stages))}",
     )
 
     # The Aux-Net's own run; every other run changes what it needs to.
-    presets.recipe(config, arg.variant, arg.image_size)
-    config.data.source = arg.dataset or config.data.source
-    config.model.stages = arg.stages
+    budget = presets.recipe(config, arg)
+    config.compare = dict(
+        level=arg.compare or ("full" if small else "untuned"),
+        depths=arg.depths or budget.depths,
+        long_epochs=budget.long_epochs,
+        seeds=arg.seeds,
+    )
+    config.model.stages = stages
     config.teacher.path = arg.teacher
     config.loss.kind = "soft"
-    if small:
-        config.schedule.update(total_epochs=40.0, rate=4e-3)
-    else:
-        # Aux-S 150 epochs, Aux-B 100 (published code); Ti as S.
-        config.schedule.total_epochs = 100.0 if arg.variant[0] == "B" else 150.0
+    config.schedule.update(total_epochs=budget.aux_epochs, rate=budget.aux_rate)
 
     labels_only = dict(loss=dict(kind="none"), teacher=dict(path=""))
     if small:
         config.ancestor = dict(
-            model=dict(depth=6, stages=(), drop_path=0.0),
-            schedule=dict(total_epochs=30.0, rate=2e-3),
+            model=dict(**dict(budget.ancestor), stages=()),
+            schedule=dict(
+                total_epochs=budget.ancestor_epochs, rate=budget.ancestor_rate
+            ),
             **labels_only,
         )
     config.tune = dict(
         model=dict(stages=()),
-        schedule=presets.tuning(arg.variant),
+        schedule=presets.tuning(budget),
         evaluation=dict(milestones=(0.0, 1.0)),
         checkpoint=dict(final=not small),
         **labels_only,
     )
     config.scratch = dict(
-        schedule=dict(rate=2e-3 if small else 5e-4),
+        schedule=dict(rate=budget.scratch_rate),
         checkpoint=dict(final=not small),
         **labels_only,
     )

@@ -9,37 +9,28 @@ tunes 12 blocks on digits: some 15 seconds on two CPU cores, 98 % or above. With
 variant=S/16 (Ti/16, B/16) and dataset= it is the paper's tuning, meant for
 accelerators and not run by its authors. Arguments:
 
+    variant     digits (default), 32px, Ti/16, S/16 or B/16
+    dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
+    image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
+    published   true: what the released code does otherwise (presets.published)
     learngene   the file to start from; required
     depth       of the descendant, 12
     allotment   instead of the rule: copies of each gene, like 3-3-2-2-2
-    variant     digits (default), Ti/16, S/16 or B/16: which recipe
-    dataset     digits, or the path of an .npz file
-    epochs      0 keeps the recipe's: 5 for digits, 10 for the others
-    image_size  pixels; 0 takes 224, or for digits the source's own
+    epochs      0 keeps the recipe's: 5 for digits, 3 for 32px, or 10
 """
 
 from sws_jax import presets
 
 
 def get_config(arg=None):
-    arg = presets.parse(
-        arg,
-        learngene="",
-        depth=12,
-        allotment=(),
-        variant="digits",
-        dataset="",
-        epochs=0.0,
-        image_size=0,
-    )
+    arg = presets.parse_recipe(arg, learngene="", depth=12, allotment=(), epochs=0.0)
     presets.require(arg, "learngene")
     depth = sum(arg.allotment) or arg.depth
     config = presets.job("single", name=f"des-{presets.slug(arg.variant)}-L{depth}")
-    presets.recipe(config, arg.variant, arg.image_size)
-    config.data.source = arg.dataset or config.data.source
+    budget = presets.recipe(config, arg)
     config.model.depth = depth
     config.init.update(learngene=arg.learngene, allotment=arg.allotment)
-    config.schedule.update(presets.tuning(arg.variant))
+    config.schedule.update(presets.tuning(budget))
     config.schedule.total_epochs = arg.epochs or config.schedule.total_epochs
     config.evaluation.milestones = (0.0, 1.0)
     return config

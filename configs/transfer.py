@@ -4,52 +4,45 @@ Paper: SWS, 2404.16897, section 4.3. Its downstream schedules are not published;
 ones here are this project's.
 
     python -m sws_jax.main \\
-        --config=configs/transfer.py:learngene=LEARNGENE,dataset=DATA.npz,depths=6-12
+        --config=configs/transfer.py:learngene=LEARNGENE,dataset=DATA,depths=6-12
 
-tunes a descendant of each depth on the arrays in DATA.npz; compare=full adds nets
-from scratch. The images keep their size, unless image_size= says another; the
-position embedding is resized to it. Arguments:
+tunes a descendant of each depth on a folder of images, a prepared TFDS set or arrays;
+compare=full adds nets from scratch. The position embedding is resized to
+the images. Arguments:
 
+    variant     digits (default), 32px, Ti/16, S/16 or B/16
+    dataset     digits, a folder, tfds:NAME or an .npz file; required
+    image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
+    published   true: what the released code does otherwise (presets.published)
     learngene   the file to start from; required
-    dataset     the path of an .npz file; required
     depths      of the descendants, like 6-9-12; 12
-    epochs      of tuning; 0 takes 10 for the small recipe, 50 for the others
+    epochs      of tuning; 0 takes 10 (digits, 32px) or 50
     compare     untuned, tune (default) or full
-    variant     digits (default: the small recipe), Ti/16, S/16 or B/16
-    image_size  pixels; 0 takes 224, or for digits the source's own
+    seeds       of tuning and scratch at each depth, 1
 """
 
 from sws_jax import presets
 
 
 def get_config(arg=None):
-    arg = presets.parse(
-        arg,
-        learngene="",
-        dataset="",
-        depths=(12,),
-        epochs=0.0,
-        compare="tune",
-        variant="digits",
-        image_size=0,
+    arg = presets.parse_recipe(
+        arg, learngene="", depths=(12,), epochs=0.0, compare="tune", seeds=1
     )
     presets.require(arg, "learngene", "dataset")
-    small = arg.variant == "digits"
     config = presets.job(
         "descendants",
         name=f"transfer-{presets.slug(arg.variant)}",
-        compare=dict(
-            level=arg.compare,
-            depths=arg.depths,
-            long_epochs=80.0 if small else 300.0,
-        ),
     )
-    presets.recipe(config, arg.variant, arg.image_size)
-    config.data.source = arg.dataset
+    budget = presets.recipe(config, arg)
+    epochs = arg.epochs or budget.transfer_epochs
+    config.compare = dict(
+        level=arg.compare,
+        depths=arg.depths,
+        long_epochs=budget.transfer_long_epochs,
+        seeds=arg.seeds,
+    )
     config.init.learngene = arg.learngene
-    config.schedule.total_epochs = arg.epochs or (10.0 if small else 50.0)
+    config.schedule.update(total_epochs=epochs, rate=budget.transfer_rate)
     config.evaluation.milestones = (1.0,)
-    if small:
-        config.schedule.rate = 2e-3
     config.scratch = dict(init=dict(learngene=""), schedule=dict(warmup_epochs=2.0))
     return config

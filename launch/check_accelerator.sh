@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The main job and the tests on a machine with an accelerator, timed, in one command:
+# The main job, the benchmarks and the tests on a machine with an accelerator, timed, in
+# one command:
 #
 #   launch/check_accelerator.sh OUT [CONFIG]
 #
 # OUT gets the job's results.csv, table.md and report.png, a log of each step, and
 # summary.json with devices, versions, seconds and exit codes. CONFIG is
 # configs/aux_deit.py; configs/smoke.py rehearses the script in a minute. PYTHON names
-# the interpreter (python3). The tests themselves run on eight virtual CPU devices.
+# the interpreter (python3), BENCHMARKS arguments such as --quick. The tests themselves
+# run on eight virtual CPU devices.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?"usage: launch/check_accelerator.sh OUT [CONFIG]"}
@@ -32,10 +34,13 @@ for file in results.csv table.md report.png; do
 done
 timed bfloat16 "$python" -m sws_jax.main --config=configs/smoke.py \
   --config.compute.dtype=bfloat16 --workdir="$work/bfloat16"
+timed benchmarks "$python" -m benchmarks --out="$out/benchmarks.json" \
+  ${BENCHMARKS:-}
 timed tests "$python" -m pytest -n 8 --deselect tests/test_notebooks.py
 
 "$python" - "$out/summary.json" "job ${code[job]} ${seconds[job]}" \
   "bfloat16 ${code[bfloat16]} ${seconds[bfloat16]}" \
+  "benchmarks ${code[benchmarks]} ${seconds[benchmarks]}" \
   "tests ${code[tests]} ${seconds[tests]}" <<'PY'
 import json
 import sys
@@ -55,4 +60,4 @@ with open(sys.argv[1], "w") as file:
     json.dump(summary, file, indent=2)
 print(json.dumps(summary))
 PY
-(( code[job] == 0 && code[bfloat16] == 0 && code[tests] == 0 ))
+(( code[job] == 0 && code[bfloat16] == 0 && code[benchmarks] == 0 && code[tests] == 0 ))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sws_jax.commands import evaluate, predict
+from sws_jax.commands import evaluate, predict, show_batch
 from sws_jax.errors import UserError
 
-COMMANDS = {"evaluate": evaluate, "predict": predict}
+COMMANDS = {"evaluate": evaluate, "predict": predict, "show_batch": show_batch}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 where the request cannot be met."""
     examples = "\n".join(
-        f"  {name:<10}{module.HELP}\n            {module.EXAMPLE}"
+        f"  {name:<12}{module.HELP}\n              {module.EXAMPLE}"
         for name, module in COMMANDS.items()
     )
     parser = argparse.ArgumentParser(
@@ -33,7 +33,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, flags = parser.parse_known_args(argv)
+    if hasattr(args, "flags"):  # a command that takes the flags of a run
+        args.flags += flags
+    elif flags:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     try:
         return args.run(args)
     except UserError as error:

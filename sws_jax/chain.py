@@ -4,14 +4,17 @@
 ``descendants`` one learngene file, many depths, with the comparisons asked for.
 ``sws``         ancestor (if no teacher is given), Aux-Net, then as above.
 
-A larger comparison is more rows in the list.
+A larger comparison is more rows in the list. The same command started several times,
+on machines or cores that share the work directory, shares out the rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,22 +81,43 @@ def execute(
     _check(config, rows, workdir)
     os.makedirs(workdir, exist_ok=True)
     files.write_json(os.path.join(workdir, train.CONFIG), files.plain(config.to_dict()))
-    results = []
-    for position, run in enumerate(rows, start=1):
-        done = train.finished(os.path.join(workdir, run.name))
-        if not done and len(rows) > 1:
-            say(f"[{position}/{len(rows)}] {run.name}")
-        result = train.train(run.config, workdir, should_stop=should_stop)
-        results.append({**result, "role": run.role})
-        if run.role == AUX:
-            source = os.path.join(workdir, run.name, setup.LEARNGENE)
-            target = os.path.join(workdir, setup.LEARNGENE)
-            with files.replacing(target) as temporary:
-                shutil.copyfile(source, temporary)
-        if not done:
-            say(f"{run.name}: {report.sentence(result)}")
-    report.write(results, workdir)
-    return results
+    results: dict[str, dict[str, Any]] = {}
+    while len(results) < len(rows):
+        progressed = False
+        for position, run in enumerate(rows, start=1):
+            if run.name in results or not results.keys() >= set(run.after):
+                continue
+            try:
+                results[run.name] = _one(
+                    run, f"{position}/{len(rows)}", workdir, should_stop
+                )
+                progressed = True
+            except train.Busy:
+                continue
+        if not progressed:
+            # The rest is in the hands of other processes of this command.
+            if should_stop():
+                raise train.Preempted("stopped while waiting for other processes")
+            time.sleep(1.0)
+    report.write([results[run.name] for run in rows], workdir)
+    return [results[run.name] for run in rows]
+
+
+def _one(run: Run, position: str, workdir: str, should_stop) -> dict[str, Any]:
+    """Does one row, unless it is done, or another process is at it."""
+    done = train.finished(os.path.join(workdir, run.name))
+    if not done:
+        say(f"[{position}] {run.name}")
+    result = train.train(run.config, workdir, should_stop=should_stop)
+    if run.role == AUX:
+        source = os.path.join(workdir, run.name, setup.LEARNGENE)
+        target = os.path.join(workdir, setup.LEARNGENE)
+        with files.replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    result = {**result, "role": run.role}
+    if not done:
+        say(f"{run.name}: {report.sentence(result)}")
+    return result
 
 
 def _single(config) -> list[Run]:
@@ -137,13 +161,18 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
     if not compare.depths:
         raise UserError("compare.depths is empty: name at least one depth")
     rows = []
-    for depth in compare.depths:
-        label = f"L{depth:02d}"
+    if compare.seeds < 1:
+        raise UserError(f"compare.seeds must be at least 1, and is {compare.seeds}")
+    for number, depth in itertools.product(range(compare.seeds), compare.depths):
+        if number and compare.level == "untuned":
+            continue  # nothing in an expansion is random
+        label = f"L{depth:02d}" + (f"-seed{number}" if number else "")
         if compare.level == "untuned":
             name, role = f"untuned-{label}", "untuned"
         else:
             name, role = f"des-{label}", "tune"
         descendant = _run(config, name, tune)
+        descendant.seed = config.seed + number
         descendant.model.depth = depth
         descendant.init.learngene = learngene
         if role == "untuned":
@@ -158,6 +187,7 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
         for role, epochs in budgets:
             name = f"scratch-{label}-{epochs:g}ep"
             scratch = _run(config, name, config.scratch)
+            scratch.seed = config.seed + number
             scratch.model.update(depth=depth, stages=())
             scratch.schedule.total_epochs = epochs
             warmup = min(scratch.schedule.warmup_epochs, 0.2 * epochs)

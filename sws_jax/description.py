@@ -34,6 +34,7 @@ class Description:
       accuracy: top-1 on the held-out part of the training set, 0..1; -1 unknown.
       seed: of the run.
       versions: (package, version) pairs of the software that wrote it.
+      eval_crop: share of the shorter side of an image that it was scored on.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Description:
     accuracy: float = -1.0
     seed: int = 0
     versions: tuple[tuple[str, str], ...] = ()
+    eval_crop: float = 1.0
 
     def __post_init__(self):
         for field, known in (("kind", KINDS), ("profile", PROFILES)):
@@ -67,6 +69,8 @@ class Description:
                 f"the normalisation is for {self.normalization.channels} channels and "
                 f"the network takes {self.net.channels}"
             )
+        if not 0 < self.eval_crop <= 1:
+            raise UserError(f"eval_crop must be in (0, 1], and is {self.eval_crop}")
         if self.kind != "network":
             AuxViTSpec(self.net, self.stages)  # refuses stages that do not add up
 

@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 from sws_jax import sharding
 from sws_jax.data import augment, pipeline
 from sws_jax.data.base import Normalization, Split
+from sws_jax.data.pipeline import IN_THREAD, Reading
+from sws_jax.data.transforms import Fit
 from sws_jax.networks import Predictor
 
 
@@ -39,28 +41,39 @@ def _sums(predictor: Predictor, batch: dict, *, normalization: Normalization) ->
 def evaluate(
     predictor: Predictor,
     split: Split,
+    fit: Fit,
     *,
     normalization: Normalization,
     global_batch_size: int,
     mesh: Mesh,
+    reading: Reading = IN_THREAD,
 ) -> dict[str, float]:
     """Top-1, top-5 and cross entropy of a frozen network on a split.
 
     Args:
       predictor: what is evaluated.
       split: every image of it counts once, whatever the batch size.
+      fit: from its images to those that the network takes.
       normalization: of the data source; the predictor maps it to its own.
       global_batch_size: divides over the devices of `mesh`.
       mesh: to evaluate on.
+      reading: how; images that it skips are not counted.
 
     Returns:
       ``top1`` and ``top5`` in 0..1, ``loss`` as a mean over images, ``count``.
+
+    Raises:
+      Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     sharding.check_batch("eval_batch_size", global_batch_size, mesh)
     process = (jax.process_index(), jax.process_count())
     totals = None
     for batch in pipeline.eval_batches(
-        split, global_batch_size=global_batch_size, process=process
+        split,
+        fit,
+        global_batch_size=global_batch_size,
+        process=process,
+        reading=reading,
     ):
         batch = sharding.to_global(mesh, batch)
         sums = _sums(predictor, batch, normalization=normalization)

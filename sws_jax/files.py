@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -24,6 +25,42 @@ def replacing(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+@contextlib.contextmanager
+def claimed(path: str) -> Iterator[bool]:
+    """Whether this process alone holds the lock file `path`, while the block lasts.
+
+    The operating system frees the lock of a process that has died. Afterwards the file
+    is gone, and so is its directory if nothing was put there.
+    """
+    file = _locked(path)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+                os.rmdir(os.path.dirname(os.path.abspath(path)))
+            file.close()
+
+
+def _locked(path: str) -> IO[str] | None:
+    """The lock file, open and locked, or None where another holds it."""
+    while True:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        file = open(path, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it before may have removed the file that was opened here.
+            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        file.close()
 
 
 def write_text(path: str, text: str) -> None:

@@ -8,7 +8,9 @@ the dataclasses they become: `augment` is `sws_jax.data.augment.Augment`, `loss`
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import ml_collections
 
@@ -27,7 +29,9 @@ CHANGES = ("ancestor", "tune", "scratch")
 
 COMPARE = ("untuned", "tune", "full")
 # Fields that are tuples of any numbers; the other tuples hold whole ones.
-FRACTIONS = ("mean", "std", "milestones")
+FRACTIONS = (
+    "mean", "std", "milestones", "scale", "ratio", "erase_area", "erase_aspect",
+)  # fmt: skip
 
 
 def run() -> ml_collections.ConfigDict:
@@ -42,11 +46,22 @@ def run() -> ml_collections.ConfigDict:
             # Moving average of the weights; 0 keeps none.
             ema=0.0,
             data=dict(
-                source="digits",  # or the path of an .npz file
-                val_fraction=0.1,  # of the training images, for every choice
+                source="digits",  # or a path, or tfds:NAME: sws_jax.data.load_dataset
+                directory="",  # of prepared TFDS sets; empty: where TFDS keeps them
+                # Of the training images, for every choice, where the source has no
+                # validation images of its own.
+                val_fraction=0.1,
                 image_size=0,  # 0: as the source has it
                 mean=(),  # empty: as the source says
                 std=(),
+                eval_crop=1.0,  # share of the shorter side kept in evaluation
+                repeats=1,  # augmented copies of each drawn image
+                # Sets that take no more than this are held in memory, decoded.
+                memory_gib=2.0,
+                decoder="pillow",  # or "opencv", where it is installed
+                threads=1,  # that read ahead, or
+                workers=0,  # processes
+                unreadable="stop",  # or "skip": images that turn unreadable
             ),
             # `stages` make an Aux-Net; without them `depth` blocks make a ViT.
             model=dict(
@@ -71,9 +86,22 @@ def run() -> ml_collections.ConfigDict:
             init=dict(network="", learngene="", plan=(), allotment=()),
             teacher=dict(path="", dtype="float32", min_accuracy=-1.0),
             loss=dict(kind="none", alpha=1.0, tau=1.0, reduction="batchmean"),
-            augment=dict(
-                crop_padding=0,
+            # What an image goes through on the host, ...
+            transform=dict(
+                crop="none",
+                padding=4,
+                scale=(0.08, 1.0),
+                ratio=(3 / 4, 4 / 3),
                 flip=True,
+                randaugment=0,
+                magnitude=9.0,
+                magnitude_std=0.5,
+            ),
+            # ... and a batch on the device.
+            augment=dict(
+                erase=0.0,
+                erase_area=(0.02, 1 / 3),
+                erase_aspect=(0.3, 3.3),
                 mixup=0.8,
                 cutmix=1.0,
                 mix_switch=0.5,
@@ -121,14 +149,107 @@ def job(kind: str, **fields) -> ml_collections.ConfigDict:
     return config
 
 
-def digits(config: ml_collections.ConfigDict) -> None:
-    """Handwritten digits on two CPU cores.
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How large a variant's comparison is: depths, epochs and rates of its runs.
+
+    Attributes:
+      stages: of the Aux-Net.
+      depths: of its descendants.
+      ancestor: changes to a run's `model` that make it the ancestor's.
+      *_epochs, *_rate: of training; `long_epochs` is the long budget from scratch,
+        `transfer_*` belong to another dataset.
+    """
+
+    stages: tuple[int, ...] = (3, 3, 4, 3, 3)
+    depths: tuple[int, ...] = DEPTHS
+    ancestor: tuple[tuple[str, Any], ...] = (("depth", 12),)
+    ancestor_epochs: float = 300.0
+    ancestor_rate: float = 5e-4
+    aux_epochs: float = 150.0
+    aux_rate: float = 5e-4
+    tune_epochs: float = 10.0
+    tune_rate: float = 5e-5
+    tune_minimum: float = 1e-6
+    scratch_rate: float = 5e-4
+    long_epochs: float = 300.0
+    transfer_epochs: float = 50.0
+    transfer_rate: float = 5e-4
+    transfer_long_epochs: float = 300.0
+
+
+# Variants that two CPU cores can train; all others are widths of DeiT.
+SMALL = {
+    # Rates: the least validation loss, of {1, 2, 4}e-3 from scratch and of
+    # {.3, 1, 3}e-3 in tuning, over depths 6, 12, 20.
+    "digits": Budget(
+        ancestor=(("depth", 6), ("drop_path", 0.0)),
+        ancestor_epochs=30.0,
+        ancestor_rate=2e-3,
+        aux_epochs=40.0,
+        aux_rate=4e-3,
+        tune_epochs=5.0,
+        tune_rate=3e-4,
+        tune_minimum=1e-5,
+        scratch_rate=2e-3,
+        long_epochs=40.0,
+        transfer_epochs=10.0,
+        transfer_rate=2e-3,
+        transfer_long_epochs=80.0,
+    ),
+    "32px": Budget(
+        stages=(2, 2, 2),
+        depths=(3, 4, 6, 9),
+        ancestor=(("depth", 6), ("width", 96), ("heads", 6)),
+        ancestor_epochs=30.0,
+        ancestor_rate=2e-3,
+        aux_epochs=40.0,
+        aux_rate=3e-3,
+        tune_epochs=3.0,
+        tune_rate=5e-4,
+        tune_minimum=1e-5,
+        scratch_rate=3e-3,
+        long_epochs=15.0,
+        transfer_epochs=10.0,
+        transfer_rate=1e-3,
+        transfer_long_epochs=50.0,
+    ),
+}
+
+
+def budget(name: str) -> Budget:
+    """Of a variant: one of `SMALL`, or the paper's.
+
+    Reference:
+      SWS, 2404.16897, as published: Aux-S 150 epochs, Aux-B 100 (Ti as S); tuning 10
+      epochs at 5e-5, B at 1e-5. Scratch and ancestor are DeiT's 300 epochs; the
+      schedules of transfer are not published, and ours.
+    """
+    if name in SMALL:
+        return SMALL[name]
+    paper = Budget(depths=PAPER_DEPTHS)
+    if name.startswith("B"):
+        return dataclasses.replace(paper, aux_epochs=100.0, tune_rate=1e-5)
+    return paper
+
+
+def tuning(budget: Budget) -> dict:
+    """The schedule of a descendant's short fine-tuning: no warm-up."""
+    return dict(
+        total_epochs=budget.tune_epochs,
+        rate=budget.tune_rate,
+        warmup_epochs=0.0,
+        minimum=budget.tune_minimum,
+    )
+
+
+def small(config: ml_collections.ConfigDict) -> None:
+    """Small images on two CPU cores.
 
     Two things decide whether so small a net learns at all: weights that start at
     fan-in scale, and a position embedding that is not negligible beside the patches
     (a mean-pooled net is almost blind to position otherwise).
     """
-    config.data.source = "digits"
     config.global_batch_size = 64
     config.model.update(
         width=64,
@@ -137,53 +258,82 @@ def digits(config: ml_collections.ConfigDict) -> None:
         weight_init="fan_in",
         pos_embed_std=0.5,
     )
-    config.augment.update(crop_padding=1, flip=False, mixup=0.0, cutmix=0.0)
+    config.transform.update(crop="padded", padding=1, flip=False)
+    config.augment.update(mixup=0.0, cutmix=0.0)
+    # On a CPU computing a block again is quicker than keeping what it computed.
+    config.compute.remat = True
     config.schedule.update(rate_batch=0, warmup_rate=0.0, warmup_epochs=2.0)
     config.evaluation.update(batch_size=256, every_epochs=5.0)
     config.checkpoint.update(every_epochs=20.0)
     config.log_steps = 100
 
 
+def pixels32(config: ml_collections.ConfigDict) -> None:
+    """Natural images of 32 px: 16 patches, mirrored and shifted."""
+    small(config)
+    config.data.source = ""
+    config.global_batch_size = 128
+    config.model.patch_size = 8
+    config.transform.update(padding=4, flip=True)
+    config.checkpoint.update(every_epochs=5.0)
+
+
 def deit(config: ml_collections.ConfigDict) -> None:
     """DeiT's recipe for ImageNet at 224 px, as SWS uses it (2404.16897, section 4.1).
 
     AdamW, rate 5e-4 per 512 images, cosine after 5 epochs of warm-up, mixup and
-    cutmix, label smoothing, stochastic depth, a moving average of the weights that
-    is kept and not used: `run` has these as its defaults, but for the average.
+    cutmix, label smoothing and stochastic depth are the defaults of `run`. Here: random
+    resized crops, RandAugment (2 of 15 operations, magnitude 9 +- 0.5), random erasing,
+    mixup in groups of 128 as on one published GPU, evaluation on the centre of images
+    resized to size / 0.875, and a moving average of the weights that is kept and not
+    used.
     """
     config.ema = 0.99996
-    config.data.val_fraction = 0.01  # some 12,800 images of ImageNet are plenty
+    # Some 12,800 images of ImageNet are plenty.
+    config.data.update(val_fraction=0.01, eval_crop=0.875)
+    config.transform.update(crop="resized", randaugment=2)
+    config.augment.update(erase=0.25, mix_group=128)
     config.checkpoint.update(every_epochs=1.0)
 
 
-def tuning(name: str) -> dict:
-    """The schedule of a descendant's short fine-tuning, by variant.
+def published(config: ml_collections.ConfigDict) -> None:
+    """What the released PyTorch training does otherwise than `deit`.
 
-    Ti, S and B as published: 10 epochs, no warm-up, minimum 1e-6, rate 5e-5 (1e-5
-    for B) per 512 images.
+    Three augmented copies of each drawn image, the cosine set once per epoch and one
+    epoch late, and a distillation loss divided by batch x classes.
     """
-    if name == "digits":
-        # Of 3e-4, 1e-3 and 3e-3, the least validation loss over depths 6, 12, 20.
-        return dict(total_epochs=5.0, rate=3e-4, warmup_epochs=0.0, minimum=1e-5)
-    rate = 1e-5 if name.startswith("B") else 5e-5
-    return dict(total_epochs=10.0, rate=rate, warmup_epochs=0.0, minimum=1e-6)
+    config.data.repeats = 3
+    config.schedule.kind = "cosine_per_epoch"
+    config.loss.reduction = "per_class"
 
 
-def recipe(config: ml_collections.ConfigDict, name: str, image_size: int) -> None:
-    """What a variant sets: network size, data, augmentation, schedule.
+def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) -> Budget:
+    """What a variant sets: network size, data, augmentation.
 
     Args:
       config: changed in place.
-      name: "digits" (the small recipe), or Ti/16, S/16, B/16.
-      image_size: in pixels; 0 takes 224 for a DeiT, and the source's own otherwise.
+      arg: a config's arguments, as `parse_recipe` gives them.
+
+    Returns:
+      The variant's durations and rates.
     """
+    name, default_size = arg.variant, 0
     if name == "digits":
-        digits(config)
-        config.data.image_size = image_size
-        return
-    variant(config, name)
-    deit(config)
-    config.data.image_size = image_size or 224
+        small(config)
+    elif name == "32px":
+        pixels32(config)
+        default_size = 32
+    else:
+        variant(config, name)
+        deit(config)
+        if arg.published:
+            published(config)
+        default_size = 224
+    config.data.source = arg.dataset or config.data.source
+    if not config.data.source:
+        require(arg, "dataset")
+    config.data.image_size = arg.image_size or default_size
+    return budget(name)
 
 
 def slug(name: str) -> str:
@@ -207,11 +357,23 @@ def variant(config: ml_collections.ConfigDict, text: str) -> None:
     size, _, patch = text.partition("/")
     if size not in sizes or not patch.isdecimal():
         raise UserError(
-            f"there is no variant {text!r}: it is digits, or one of {', '.join(sizes)} "
-            f"and a patch size, as in S/16"
+            f"there is no variant {text!r}: it is {', '.join(SMALL)}, or one of "
+            f"{', '.join(sizes)} and a patch size, as in S/16"
         )
     width, heads = specs.SIZES[sizes[size]]
     config.model.update(width=width, heads=heads, patch_size=int(patch))
+
+
+def parse_recipe(arg: str | None, **defaults) -> ml_collections.ConfigDict:
+    """`parse`, with the arguments that say which recipe and which data.
+
+    ``variant`` digits, 32px, Ti/16, S/16 or B/16; ``dataset`` (empty: the variant's
+    own); ``image_size`` (0: 224 for a DeiT, 32 for 32px, else the source's own);
+    ``published`` (see the function of that name).
+    """
+    return parse(
+        arg, variant="digits", dataset="", image_size=0, published=False, **defaults
+    )
 
 
 def parse(arg: str | None, **defaults) -> ml_collections.ConfigDict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ TABLE = "table.md"
 PICTURE = "report.png"
 
 Result = dict[str, Any]
+Series = dict[str, dict[int, list[float]]]
 
 _COLUMNS = (
     "run", "role", "network", "depth", "method", "profile", "dataset", "seed",
@@ -118,33 +120,42 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
     depths = by_depth(results)
     if depths:
         parts.append(_tabulate(*_comparison(depths), markup))
+        seeds = max(len(runs) for roles in depths.values() for runs in roles.values())
+        if seeds > 1:
+            parts[-1] += f"\n\nMean and standard deviation over {seeds} seeds."
         parts.append(_tabulate(*_cost(results, depths), markup))
     return "\n\n".join(parts)
 
 
-def by_depth(results: Sequence[Result]) -> dict[int, dict[str, Result]]:
-    """depth -> role -> result, for descendants and what they are compared with."""
-    found: dict[int, dict[str, Result]] = {}
+def by_depth(results: Sequence[Result]) -> dict[int, dict[str, list[Result]]]:
+    """depth -> role -> its runs, one for each seed: descendants and what they are
+    compared with."""
+    found: dict[int, dict[str, list[Result]]] = {}
     for result in results:
         if result["role"] in ("untuned", "tune", "scratch_short", "scratch_long"):
-            found.setdefault(result["depth"], {})[result["role"]] = result
+            roles = found.setdefault(result["depth"], {})
+            roles.setdefault(result["role"], []).append(result)
     return dict(sorted(found.items()))
 
 
-def series(depths: dict[int, dict[str, Result]]) -> dict[str, dict[int, float]]:
-    """Label -> depth -> test top-1, in the order of a table's columns."""
-    lines: dict[str, dict[int, float]] = {}
+def series(depths: dict[int, dict[str, list[Result]]]) -> Series:
+    """Label -> depth -> test top-1 of each seed, in the order of a table's columns."""
+    lines: Series = {}
     for depth, roles in depths.items():
-        learned = roles.get("tune") or roles.get("untuned")
-        for score in learned["test"] if learned else []:
-            label = _epochs(score["epochs"])
-            lines.setdefault(f"learngene, {label}", {})[depth] = score["top1"]
+        for result in descendants(roles):
+            for score in result["test"]:
+                line = lines.setdefault(f"learngene, {_epochs(score['epochs'])}", {})
+                line.setdefault(depth, []).append(score["top1"])
         for role in ("scratch_short", "scratch_long"):
-            if role in roles:
-                label = _epochs(roles[role]["epochs"])
-                line = lines.setdefault(f"scratch, {label}", {})
-                line[depth] = _last(roles[role])
+            for result in roles.get(role, []):
+                line = lines.setdefault(f"scratch, {_epochs(result['epochs'])}", {})
+                line.setdefault(depth, []).append(_last(result))
     return lines
+
+
+def descendants(roles: dict[str, list[Result]]) -> list[Result]:
+    """Of one depth: tuned, or else as they were expanded."""
+    return roles.get("tune") or roles.get("untuned") or []
 
 
 def cost(results: Sequence[Result]) -> dict[str, dict[str, float]]:
@@ -158,10 +169,13 @@ def cost(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     depths = by_depth(results)
 
     def spent(role: str) -> float:
-        return sum(r["layer_epochs"] for r in results if r["role"] == role)
+        """By one seed of every depth: the others are for the spread alone."""
+        if role in ("ancestor", "aux"):
+            return sum(r["layer_epochs"] for r in results if r["role"] == role)
+        return summed(role, "layer_epochs")
 
-    def summed(role: str) -> float:
-        return sum(roles[role]["params"] for roles in depths.values() if role in roles)
+    def summed(role: str, field: str) -> float:
+        return sum(roles[role][0][field] for roles in depths.values() if role in roles)
 
     found = {}
     tuned = "tune" if any("tune" in roles for roles in depths.values()) else "untuned"
@@ -179,7 +193,7 @@ def cost(results: Sequence[Result]) -> dict[str, dict[str, float]]:
                 "once": 0.0,
                 "per_depth": spent(role),
                 "layer_epochs": spent(role),
-                "stored": summed(role),
+                "stored": summed(role, "params"),
             }
     return found
 
@@ -189,8 +203,8 @@ def _comparison(depths) -> tuple[list, list]:
     head = ["depth", "parameters", *lines]
     body = []
     for depth, roles in depths.items():
-        params = next(iter(roles.values()))["params"]
-        marks = [_percent(line.get(depth)) for line in lines.values()]
+        params = next(iter(roles.values()))[0]["params"]
+        marks = [_spread(line.get(depth, [])) for line in lines.values()]
         body.append([depth, f"{params:,}", *marks])
     return head, body
 
@@ -240,8 +254,22 @@ def _last(result: Result) -> float:
     return result["test"][-1]["top1"]
 
 
+def _scores(result: Result) -> list[float]:
+    return [score["top1"] for score in result["test"]]
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and, where seeds differ, sample standard deviation, in per cent."""
+    if not values:
+        return ""
+    if len(set(values)) == 1:
+        return _percent(values[0])
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f}%"
 
 
 def _epochs(epochs: float) -> str:
@@ -317,14 +345,9 @@ def _draw_flow(axes, results, depths) -> None:
         axes.text(start + 1.1, middle + 0.5, text, ha="center", va="bottom")
 
     roles = {r["role"]: r for r in results}
-    tune = next(iter(depths.values()))
-    first = tune.get("tune") or tune.get("untuned")
-    assert first is not None
-    plans = {
-        d: (r.get("tune") or r.get("untuned") or {}).get("plan", [])
-        for d, r in depths.items()
-    }
-    genes = max(max(plan) for plan in plans.values() if plan) + 1
+    grown = {d: descendants(roles) for d, roles in depths.items()}
+    first = next(runs[0] for runs in grown.values() if runs)
+    genes = 1 + max(max(runs[0]["plan"]) for runs in grown.values() if runs)
     if "ancestor" in roles:
         ancestor = roles["ancestor"]
         label = f"Ans-Net\n{ancestor['depth']} blocks\n{_percent(_last(ancestor))}"
@@ -346,19 +369,19 @@ def _draw_flow(axes, results, depths) -> None:
     )
     arrow(x + 1.2, "expand")
     x += 3.7
-    for depth, roles_here in depths.items():
-        result = roles_here.get("tune") or roles_here.get("untuned")
-        if not result or not result["plan"]:
+    for depth, runs in grown.items():
+        if not runs:
             continue
-        scores = result["test"]
-        label = f"{depth} blocks\n{_percent(scores[0]['top1'])}"
+        scores = [
+            statistics.mean(column) for column in zip(*map(_scores, runs), strict=True)
+        ]
+        label = f"{depth} blocks\n{_percent(scores[0])}"
         if len(scores) > 1:
-            label += f"\n{_percent(scores[-1]['top1'])}"
-        column(x, [_colour(s, genes) for s in result["plan"]], label)
+            label += f"\n{_percent(scores[-1])}"
+        column(x, [_colour(s, genes) for s in runs[0]["plan"]], label)
         x += 1.75
-    tuned = next(iter(depths.values())).get("tune")
-    if tuned:
-        note = f"Des-Nets:\nuntuned,\n{_epochs(tuned['epochs'])}"
+    if first["role"] == "tune":
+        note = f"Des-Nets:\nuntuned,\n{_epochs(first['epochs'])}"
         axes.text(x + 0.1, -0.6, note, va="top", color=_GREY, linespacing=1.35)
     axes.set_xlim(-0.4, x + 2.2)
     axes.set_ylim(-0.26 * tallest, tallest + 0.4)
@@ -384,14 +407,20 @@ def _rounded(corner, width: float, height: float, colour: str):
 
 def _draw_accuracy(axes, depths) -> None:
     lines = series(depths)
-    # Errors on a logarithmic axis, labelled as accuracies: 98 % and 99 % are as far
-    # apart as they should be. No error at all is drawn at half an image.
-    images = next(iter(next(iter(depths.values())).values()))["test"][0]["count"]
-    smallest = 0.5 / images
+    scored = [v for line in lines.values() for values in line.values() for v in values]
+    some = next(runs[0] for runs in next(iter(depths.values())).values())
+    # Near 100 % errors are drawn, on a logarithmic axis labelled as accuracies: 98 %
+    # and 99 % are as far apart as they should be. No error at all is half an image.
+    smallest = 0.5 / some["test"][0]["count"]
+    logarithmic = max(scored) > 0.9
+
+    def height(accuracy: float) -> float:
+        return max(1.0 - accuracy, smallest) if logarithmic else accuracy
+
     learned = [label for label in lines if label.startswith("learngene")]
     shades = ("#e8b48f", "#dd8452", "#b5482a")
     for label, line in lines.items():
-        x, y = list(line), [max(1.0 - v, smallest) for v in line.values()]
+        means = [statistics.mean(values) for values in line.values()]
         if label in learned:
             index = learned.index(label) - len(learned)
             style: dict[str, Any] = dict(
@@ -400,24 +429,39 @@ def _draw_accuracy(axes, depths) -> None:
         else:
             long = label == list(lines)[-1]
             style = dict(color=_GREY, lw=1.8, marker="s", ls="-" if long else "--")
-        axes.plot(x, y, label=label, markersize=5, **style)
+        axes.plot(
+            list(line), list(map(height, means)), label=label, markersize=5, **style
+        )
+        for depth, values in line.items():
+            ends = [height(min(values)), height(max(values))]
+            axes.plot([depth, depth], ends, color=style["color"], lw=1.2)
     axes.set_xticks(list(depths))
     axes.set_xlabel("blocks")
-    perfect = any(v == 1.0 for line in lines.values() for v in line.values())
-    note = " (100 drawn at half an image)" if perfect else ""
+    seeds = max(len(values) for line in lines.values() for values in line.values())
+    note = ", mean and range of the seeds" if seeds > 1 else ""
+    if logarithmic and max(scored) == 1.0:
+        note += " (100 drawn at half an image)"
     axes.set_ylabel(f"test top-1, %{note}")
+    if logarithmic:
+        _accuracy_marks(axes, worst=height(min(scored)), best=height(max(scored)))
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        top = max(scored) or 1.0
+        axes.set_ylim(max(min(scored) - 0.15 * top, 0.0), 1.05 * top)
+    axes.set_title("Accuracy by depth")
+    axes.grid(axis="y", color="#e5e8eb")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=2, loc="lower right")
+
+
+def _accuracy_marks(axes, *, worst: float, best: float) -> None:
+    """A logarithmic axis of errors, labelled as accuracies."""
     axes.set_yscale("log")
-    errors = [max(1.0 - v, smallest) for line in lines.values() for v in line.values()]
-    worst, best = max(errors), min(errors)
     known = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
     marks = [m for m in known if best / 1.6 <= 1 - m / 100 <= worst * 1.6]
     axes.set_yticks([1 - m / 100 for m in marks], [f"{m:g}" for m in marks])
     axes.minorticks_off()
     axes.set_ylim(min(worst * 1.5, 1.0), best / 1.5)
-    axes.set_title("Accuracy by depth")
-    axes.grid(axis="y", color="#e5e8eb")
-    axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=2, loc="lower right")
 
 
 def _draw_cost(axes, results) -> None:

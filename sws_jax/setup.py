@@ -15,6 +15,8 @@ from sws_jax import description as descriptions
 from sws_jax import learngenes, networks, teacher, trees
 from sws_jax.data import Dataset, load_dataset
 from sws_jax.data.augment import Augment
+from sws_jax.data.pipeline import Reading, epoch_images
+from sws_jax.data.transforms import Fit, Transform
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
@@ -63,11 +65,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     for made, group in (
         (Compute, config.compute),
+        (Transform, config.transform),
         (Augment, config.augment),
         (Loss, config.loss),
         (Optimizer, config.optimizer),
     ):
         made(**group)
+    reading(config)
+    Fit((1, 1), config.data.eval_crop)
+    epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
     _spec(config, dict(image_size=(patch, patch), channels=1, num_classes=1))
 
@@ -113,13 +119,28 @@ def _network_file(config, workdir: str) -> str:
 
 def dataset(config: ml_collections.ConfigDict) -> Dataset:
     data = config.data
-    return load_dataset(
+    found = load_dataset(
         data.source,
         val_fraction=data.val_fraction,
         image_size=data.image_size or None,
         mean=tuple(data.mean),
         std=tuple(data.std),
+        directory=data.directory,
+        memory_gib=data.memory_gib,
+        decoder=data.decoder,
+        unreadable=data.unreadable,
     )
+    transform(config).check_channels(found.image_shape[-1])
+    return found
+
+
+def reading(config: ml_collections.ConfigDict) -> Reading:
+    data = config.data
+    return Reading(data.threads, data.workers, data.unreadable)
+
+
+def transform(config: ml_collections.ConfigDict) -> Transform:
+    return Transform(**config.transform)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +164,11 @@ class Durations:
     def every(self, epochs: float) -> int:
         """An interval: never below one step; 0 epochs means never."""
         return max(self.steps(epochs), 1) if epochs > 0 else _ALL
+
+
+def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
+    images = epoch_images(len(data.train), config.data.repeats)
+    return Durations(images, config.global_batch_size)
 
 
 def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
@@ -296,6 +322,7 @@ def _describe(config, data: Dataset, spec) -> Description:
         class_names=data.class_names,
         seed=config.seed,
         versions=descriptions.versions(),
+        eval_crop=config.data.eval_crop,
     )
 
 

@@ -158,7 +158,7 @@ def prepare(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch
       step: folded into the key, so that a step's randomness is its own.
       raw: ``image`` uint8 [batch, ...] and ``label`` [batch].
     """
-    augment_key, drop_key = jax.random.split(jax.random.fold_in(key, step))
+    augment_key, drop_key = keys(key, step)
     net, size = recipe.net, len(raw["image"])
     images, targets = recipe.augment(
         augment_key, raw["image"], raw["label"], net.num_classes, recipe.normalization
@@ -168,6 +168,12 @@ def prepare(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch
         masks = vit.drop_path_masks(drop_key, net.drop_path_rates, size)
         drop_path = jnp.moveaxis(masks, -1, 0)
     return Batch(images, targets, drop_path)
+
+
+def keys(key: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """The keys of a step: of its augmentation and of its stochastic depth."""
+    augment_key, drop_key = jax.random.split(jax.random.fold_in(key, step))
+    return augment_key, drop_key
 
 
 def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:

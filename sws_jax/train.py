@@ -5,6 +5,7 @@ Runs differ in their config alone: model, teacher, init, data and schedule.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sws_jax import (
     learngenes,
     metrics,
     networks,
+    presets,
     setup,
     sharding,
     step,
@@ -28,6 +30,8 @@ from sws_jax import (
 )
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import pipeline
+from sws_jax.data.base import Unreadable
+from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.networks import Network, Predictor
@@ -37,18 +41,26 @@ from sws_jax.specs import AuxViTSpec
 RESULT = "result.json"
 CONFIG = "config.json"
 INPUTS = "inputs.json"
+LOCK = "lock"
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
     "checkpoint.every_epochs",
     "checkpoint.keep_last",
     "compute.remat",
     "compute.unroll",
+    "data.memory_gib",
+    "data.threads",
+    "data.workers",
     "log_steps",
 )
 
 
 class Preempted(Exception):
     """The run was asked to stop, has saved, and goes on when started again."""
+
+
+class Busy(UserError):
+    """Another process is at this run."""
 
 
 class NonFinite(UserError):
@@ -79,20 +91,32 @@ def train(
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
       Preempted: see `should_stop`.
+      Busy: another process is at this run.
     """
     directory = directory or os.path.join(workdir, config.name)
     setup.check(config)
     refuse_other(directory, config, workdir)
-    if os.path.exists(os.path.join(directory, RESULT)):
+    if finished(directory):
         return files.read_json(os.path.join(directory, RESULT))
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            mine = held.enter_context(files.claimed(os.path.join(directory, LOCK)))
+            if not mine:
+                raise Busy(f"another process is at the run in {directory}")
+        # It may have been finished while this process asked.
+        if not finished(directory):
+            _train(config, workdir, directory, should_stop)
+    return files.read_json(os.path.join(directory, RESULT))
 
+
+def _train(config, workdir: str, directory: str, should_stop) -> None:
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh()
     size = config.global_batch_size
     sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
     sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
     data = setup.dataset(config)
-    durations = setup.Durations(len(data.train), size)
+    durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
     if config.schedule.total_epochs and not total:
@@ -109,13 +133,19 @@ def train(
     assert network.description is not None
     about = network.description
 
+    image_size = data.image_shape[:2]
+    fit = Fit(image_size, config.data.eval_crop)
+    reading = setup.reading(config)
+
     def score(predictor: Predictor, split) -> dict[str, float]:
         return evaluation.evaluate(
             predictor,
             split,
+            fit,
             normalization=data.normalization,
             global_batch_size=config.evaluation.batch_size,
             mesh=mesh,
+            reading=reading,
         )
 
     def predictor(params) -> Predictor:
@@ -169,10 +199,14 @@ def train(
     process = (jax.process_index(), jax.process_count())
     batches = pipeline.train_batches(
         data.train,
+        setup.transform(config),
         seed=config.seed,
         global_batch_size=size,
+        size=image_size,
+        repeats=config.data.repeats,
         start_step=first,
         process=process,
+        reading=reading,
     )
     run_step = step.compiled_step(recipe, mesh)
     key = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh))
@@ -188,6 +222,7 @@ def train(
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     window: list[dict[str, float]] = []
     val: dict[str, float] = {}
+    skipped = 0  # of this process's rows, since the last line
 
     def flush() -> None:
         """Waits for the steps under way and refuses numbers that are none."""
@@ -218,7 +253,16 @@ def train(
     try:
         for number in range(first + 1, total + 1):
             rate = schedule(number - 1)
-            raw = sharding.to_global(mesh, next(batches))
+            try:
+                rows = next(batches)
+            except Unreadable:
+                if number > first + 1:  # what was done is kept for another try
+                    flush()
+                    save(number - 1)
+                    checkpoints.wait()
+                raise
+            skipped += int(rows.pop("skipped"))
+            raw = sharding.to_global(mesh, rows)
             state, numbers = run_step(state, key, raw, np.float32(rate), ans_net)
             pending.append((number, numbers))
             if len(pending) > in_flight:
@@ -247,7 +291,9 @@ def train(
                 for name in ("loss", "grad_norm"):
                     row[name] = float(np.mean([past[name] for past in window]))
                 window.clear()
-            row |= {"rate": rate, "epoch": number * size / len(data.train)}
+                if reading.unreadable == "skip":
+                    row["unreadable"], skipped = skipped, 0
+            row |= {"rate": rate, "epoch": number * size / durations.images}
             row["images_per_second"] = clock.steps_per_second * size
             if look:
                 val = {**score(predictor(state.params), data.val), "step": number}
@@ -314,7 +360,6 @@ def train(
             "versions": dict(about.versions),
         }
         files.write_json(os.path.join(directory, RESULT), result)
-        return result
     finally:
         progress.close()
         writer.close()
@@ -342,7 +387,12 @@ def refuse_other(
     path = os.path.join(directory, CONFIG)
     if not os.path.exists(path):
         return
-    found = files.differing(files.read_json(path), files.plain(config.to_dict()))
+    # A field that the software did not know then had today's default.
+    theirs = presets.run()
+    theirs.update(files.read_json(path))
+    found = files.differing(
+        files.plain(theirs.to_dict()), files.plain(config.to_dict())
+    )
     names = [name for name in found if name not in _HARMLESS]
     if names:
         raise UserError(

@@ -86,3 +86,9 @@ def close(a, b, tolerance=1e-5):
 def equal(a, b):
     """Every leaf the same, bit for bit."""
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)
+
+
+def everything(split):
+    """``image`` and ``label`` of all images, stacked, as arrays in a file."""
+    images, labels = zip(*(split.read(i) for i in range(len(split))), strict=True)
+    return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}

@@ -30,7 +30,8 @@ PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import ever
 
 # Who may read a command line.
 FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
-READ_FLAGS = ("main", "configs", "__main__", "commands")
+# (The pipeline reads none: Grain's worker processes want to see flags parsed.)
+READ_FLAGS = ("main", "configs", "__main__", "commands", "data.pipeline")
 
 
 def name_of(path):

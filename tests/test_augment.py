@@ -75,29 +75,63 @@ def test_renormalizing_to_the_same_changes_no_bit():
     np.testing.assert_array_equal(augment.renormalize(x, COLOUR, same), x)
 
 
-@pytest.mark.parametrize("padding", [1, 2])
-def test_a_crop_is_any_window_of_the_padded_image(padding):
-    images = 1 + np.arange(2 * 3 * 4 * 2, dtype=np.uint8).reshape(2, 3, 4, 2)
-    batch = np.tile(images, (400, 1, 1, 1))
-    found = np.asarray(augment.random_crop(KEY, jnp.asarray(batch), padding))
-    assert (found.shape, found.dtype) == (batch.shape, np.uint8)
-    for which, image in enumerate(images):
-        padded = np.zeros((3 + 2 * padding, 4 + 2 * padding, 2), np.uint8)
-        padded[padding : padding + 3, padding : padding + 4] = image
-        corners = np.ndindex(2 * padding + 1, 2 * padding + 1)
-        windows = {padded[r : r + 3, c : c + 4].tobytes() for r, c in corners}
-        assert len(windows) == (2 * padding + 1) ** 2
-        assert {crop.tobytes() for crop in found[which::2]} == windows
+compiled_erase = jax.jit(
+    augment.erase, static_argnames=("probability", "area", "aspect")
+)
 
 
-def test_a_flip_mirrors_half_of_the_images():
-    images = pixels(400, 3, 4, 2)
-    found = np.asarray(augment.random_flip(KEY, jnp.asarray(images)))
-    assert found.dtype == np.uint8
-    same = (found == images).all(axis=(1, 2, 3))
-    mirrored = (found == images[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 0.4 < mirrored.mean() < 0.6
+def erased(probability, *, area=(0.02, 1 / 3), aspect=(0.3, 3.3), batch=600, side=40):
+    """Images of nines, erased in part, and where they were."""
+    nines = jnp.full((batch, side, side, 2), 9.0)
+    found = compiled_erase(
+        KEY, nines, probability=probability, area=area, aspect=aspect
+    )
+    found = np.asarray(found)
+    return found, (found != 9.0).all(axis=-1)
+
+
+def extent(where):
+    """Heights and widths of the rectangles; refuses any other shape."""
+    rows, columns = where.any(axis=2), where.any(axis=1)
+    np.testing.assert_array_equal(where, rows[:, :, None] & columns[:, None, :])
+    for line in (rows, columns):  # without gaps
+        assert (np.abs(np.diff(line.astype(int), axis=1)).sum(axis=1) <= 2).all()
+    return rows.sum(axis=1), columns.sum(axis=1)
+
+
+def test_erasing_takes_rectangles_of_some_images():
+    """Shares and aspects as asked for, and all over the image."""
+    found, where = erased(0.25)
+    hit = where.any(axis=(1, 2))
+    assert 0.2 < hit.mean() < 0.3  # 3 deviations of 600 images
+    np.testing.assert_array_equal(found[~hit], 9.0)
+    _, where = erased(1.0)
+    assert where.any(axis=(1, 2)).all()
+    tall, wide = extent(where)
+    share, ratio = tall * wide / 40**2, tall / wide
+    assert share.min() >= 0.01 and share.max() <= 0.35  # rounded to whole pixels
+    assert 0.15 < share.mean() < 0.2  # uniform: (.02 + .33) / 2
+    assert ratio.min() >= 0.25 and ratio.max() <= 4.0
+    assert 0.4 < (tall > wide).mean() < 0.6  # as many upright as lying
+    covered = where.mean(axis=0)
+    assert covered.min() > 0.0 and covered[20, 20] > covered[0, 0]
+
+
+def test_erased_pixels_are_noise():
+    found, where = erased(1.0)
+    noise = found[where]
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1.0) < 0.02
+    assert len(np.unique(noise)) > 0.9 * noise.size  # for each pixel and channel
+
+
+def test_an_image_that_no_rectangle_fits_stays_whole():
+    found, _ = erased(1.0, area=(1.0, 1.0), batch=8)
+    np.testing.assert_array_equal(found, 9.0)
+
+
+def test_no_erasing():
+    found, _ = erased(0.0, batch=50)
+    np.testing.assert_array_equal(found, 9.0)
 
 
 def test_mixup():
@@ -200,7 +234,7 @@ def test_mixing_smoothed_labels():
     np.testing.assert_allclose(x, lam * plain + (1 - lam) * plain[::-1], atol=1e-5)
 
 
-FULL = dict(crop_padding=1, flip=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1)
+FULL = dict(erase=0.5, mixup=0.8, cutmix=1.0, label_smoothing=0.1)
 
 
 @functools.cache
@@ -265,7 +299,10 @@ def test_batches_of_whole_groups(size):
         (dict(label_smoothing=-0.1), "label_smoothing must be in .0, 1.*is -0.1"),
         (dict(mixup=-1.0), "cannot be below 0"),
         (dict(cutmix=-1.0), "cannot be below 0"),
-        (dict(crop_padding=-1), "cannot be below 0"),
+        (dict(erase=1.5), "erase must be in .0, 1.*is 1.5"),
+        (dict(erase_area=(0.5, 0.1)), "erase_area must be two numbers"),
+        (dict(erase_area=(0.5, 1.1)), "up to 1, and is .0.5, 1.1"),
+        (dict(erase_aspect=(0.0, 1.0)), "erase_aspect must be two numbers"),
         (dict(mix_group=-1), "cannot be below 0"),
     ],
 )

@@ -1,20 +1,23 @@
-"""``evaluate`` and ``predict``, on files as users have them."""
+"""``evaluate``, ``predict`` and ``show_batch``, on files as users have them."""
 
 import functools
+import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, aux_spec, params_of
+from conftest import TINY, aux_spec, everything, params_of
 from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import specs
+from sws_jax.commands import show_batch
 from sws_jax.data import load_dataset
 from sws_jax.networks import Network
 
+ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = load_dataset("digits")
 NAMES = tuple("zero one two three four five six seven eight nine".split())
 
@@ -64,7 +67,7 @@ def files(tmp_path_factory):
 
 
 def digit(position, path):
-    pixels = DIGITS.test.read(np.asarray([position]))["image"][0, ..., 0]
+    pixels = DIGITS.test.read(position)[0][..., 0]
     Image.fromarray(pixels).save(path)
     return pixels
 
@@ -82,10 +85,9 @@ def logits_of(network, images):
 
 
 def top1(network, split="test"):
-    part = DIGITS.split(split)
-    rows = part.read(np.arange(len(part)))
+    rows = everything(DIGITS.split(split))
     hits = logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]
-    return int(hits.sum()), len(part)
+    return int(hits.sum()), len(hits)
 
 
 def evaluated(capsys, *argv):
@@ -114,6 +116,26 @@ def test_evaluate_another_split(files, capsys):
     assert found == {str(path): ("digits/val", count, f"{hits / count:.2%}")}
 
 
+def test_a_network_is_shown_what_it_was_scored_on(tmp_path, capsys):
+    """Half of each side: the 8 x 8 pixels in the middle of 16 x 16."""
+    path = tmp_path / "net.safetensors"
+    network = network_of(specs.ViTSpec(depth=2, **TINY), 1, eval_crop=0.5)
+    sws_jax.save_network(str(path), network)
+    rows = everything(DIGITS.test)
+    doubled = [
+        np.asarray(Image.fromarray(image[..., 0]).resize((16, 16), Image.BICUBIC))
+        for image in rows["image"]
+    ]
+    middle = np.stack(doubled)[:, 4:12, 4:12, None]
+    found = logits_of(network, middle).argmax(axis=1)
+    hits = int((found == rows["label"]).sum())
+    assert hits != top1(network)[0]
+    assert evaluated(capsys, path)[str(path)][2] == f"{hits / 400:.2%}"
+    digit(0, tmp_path / "digit.png")
+    (shown,) = predicted(capsys, path, tmp_path / "digit.png").values()
+    assert shown[0][0] == DIGITS.class_names[found[0]]
+
+
 def test_evaluate_a_learngene_at_a_depth(files, capsys):
     path = files / "gene.safetensors"
     hits, _ = top1(sws_jax.expand(sws_jax.load_learngene(str(path)), depth=4))
@@ -134,7 +156,7 @@ def test_evaluate_several_files(files, capsys):
 def test_evaluate_on_other_data(files, tmp_path, capsys):
     """Normalised as in training, whatever the data's own normalisation."""
     path, data = files / "net1.safetensors", tmp_path / "mine.npz"
-    rows = DIGITS.test.read(np.arange(30))
+    rows = {kind: some[:30] for kind, some in everything(DIGITS.test).items()}
     arrays = {
         f"{split}_{kind}s": rows[kind]
         for split in ("train", "test")
@@ -253,3 +275,66 @@ def test_mistakes_are_answered_in_one_line(command, words, files, monkeypatch, c
     assert words in error
     assert "Traceback" not in error and out == ""
     assert sorted(files.rglob("*")) == before  # looking leaves nothing behind
+
+
+# show_batch
+
+
+def test_show_batch(tmp_path, capsys):
+    """The very pixels and labels of a step of the run."""
+    config = ROOT / "configs" / "scratch_deit.py"
+    path = tmp_path / "batch.png"
+    argv = ["--step=3", "--images=10", f"--out={path}", f"--config={config}:depth=1"]
+    changed = ["--config.transform.flip=True", "--config.augment.erase=1.0"]
+    assert tools.main(["show_batch", *argv, *changed]) == 0
+    out = capsys.readouterr().out
+    assert "10 of the 64 images of step 3 of scratch-digits-L1, digits, 8 x 8" in out
+    with Image.open(path) as sheet:
+        assert min(sheet.size) > 300
+    shown = path.read_bytes()
+    assert tools.main(["show_batch", *argv]) == 0
+    assert path.read_bytes() != shown
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["batch.png"]
+
+
+def test_show_batch_of_a_run_of_the_job(tmp_path, capsys):
+    config = f"--config={ROOT / 'configs' / 'smoke.py'}"
+    out = f"--out={tmp_path / 'batch.png'}"
+    assert tools.main(["show_batch", config, out, "--run=des-L02"]) == 0
+    assert "of des-L02, digits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "shares, words",
+    [
+        ((0.0, 1.0, 0.0), "bee"),
+        ((0.0, 0.3, 0.7), "a cat that sits\u2026 70%\nbee 30%"),
+        ((0.004, 0.996, 0.0), "bee"),
+    ],
+)
+def test_labels_of_a_sheet(shares, words):
+    names = ("ant", "bee", "a cat that sits on a mat")
+    assert show_batch.label(np.asarray(shares), names) == words
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ([], "--config=FILE is missing"),
+        (["--config=configs/none.py"], "configs/none.py"),
+        (["--config=SMOKE", "--run=nope"], "no run 'nope'; it has ancestor, aux"),
+        (["--config=SMOKE", "--step=-1"], "--step starts at 0"),
+        (["--config=SMOKE", "--images=0"], "--images at 1"),
+        (["--config=SMOKE", "--stpe=1"], "no flag --stpe"),
+        (["--config=SMOKE", "--config.data.source=nope"], "there is no dataset 'nope'"),
+        (["--config=SMOKE", "--out=FOLDER/none/none.txt"], "cannot be written"),
+    ],
+)
+def test_sheets_that_cannot_be_drawn(argv, words, tmp_path, capsys):
+    places = {"SMOKE": str(ROOT / "configs" / "smoke.py"), "FOLDER": str(tmp_path)}
+    for name, path in places.items():
+        argv = [argument.replace(name, path) for argument in argv]
+    assert tools.main(["show_batch", *argv]) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -14,6 +14,7 @@ import pytest
 from sws_jax import chain, configs, presets, setup
 from sws_jax.data import base
 from sws_jax.data.augment import Augment
+from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
 from sws_jax.optim import Optimizer
@@ -168,7 +169,19 @@ def test_published_recipe(variant):
     assert recipe.ema == 0.99996
     augment = recipe.augment
     assert (augment.mixup, augment.cutmix, augment.mix_switch) == (0.8, 1.0, 0.5)
-    assert (augment.label_smoothing, augment.flip) == (0.1, True)
+    assert (augment.mix_group, augment.label_smoothing) == (128, 0.1)
+    assert (augment.erase, augment.erase_area) == (0.25, (0.02, 1 / 3))
+    assert augment.erase_aspect == (0.3, 3.3)
+    assert setup.transform(config) == Transform(
+        crop="resized",
+        scale=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=True,
+        randaugment=2,
+        magnitude=9.0,
+        magnitude_std=0.5,
+    )
+    assert (config.data.eval_crop, config.data.repeats) == (0.875, 1)
     schedule = setup.schedule(config, setup.Durations(len(data.train), 512))
     per_epoch = 1_281_167 / 512
     assert schedule.total_steps == round(epochs * per_epoch)
@@ -176,6 +189,23 @@ def test_published_recipe(variant):
     assert schedule(0) == 1e-6
     assert schedule.peak == pytest.approx(5e-4)
     assert schedule(schedule.total_steps) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("variant", PAPER)
+def test_what_the_published_code_does_otherwise(variant):
+    """methods: three copies of each image, the rate set per epoch, another KL."""
+    data = imagenet()
+    config = runs(*paper(variant, "published=true"))["aux"].config
+    assert config.data.repeats == 3
+    assert (config.schedule.kind, config.loss.reduction) == (
+        "cosine_per_epoch",
+        "per_class",
+    )
+    durations = setup.durations(config, data)
+    assert durations.images == 1_281_024  # 427,008 of them distinct
+    assert durations.steps(1) == 2502
+    epochs = PAPER[variant][2]
+    assert setup.schedule(config, durations).total_steps == 2502 * epochs
 
 
 def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
@@ -347,7 +377,7 @@ def test_a_config_without_arguments_says_so():
 
 @pytest.mark.parametrize("variant", ["L/16", "S", "S/", "S/x", "S/²", "s/16", "16/S"])
 def test_unknown_variants_show_the_known(variant):
-    with pytest.raises(UserError, match="is digits, or one of Ti, S, B and a patch"):
+    with pytest.raises(UserError, match="is digits, 32px, or one of Ti, S, B and"):
         load("scratch_deit.py", f"variant={variant}")
 
 
@@ -518,7 +548,7 @@ def test_a_config_of_ones_own(tmp_path):
         def get_config(arg=None):
             arg = presets.parse(arg, depth=2)
             config = presets.job("single", name="mine")
-            presets.digits(config)
+            presets.small(config)
             config.model.depth = arg.depth
             return config
     """)

@@ -4,15 +4,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import everything
 from sklearn.datasets import load_digits
 
-from sws_jax.data import base, load_dataset
+from sws_jax.data import base, load_dataset, pipeline
 from sws_jax.data.base import Arrays, Normalization
+from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-
-
-def everything(split):
-    return split.read(np.arange(len(split)))
 
 
 def rows(*splits):
@@ -95,11 +93,12 @@ def test_holding_out(fraction, held):
     source = Arrays(np.arange(30, dtype=np.uint8), np.arange(30, dtype=np.int32))
     train, val = base.hold_out(source, fraction)
     assert (len(train), len(val)) == (30 - held, held)
-    assert sorted([*train.labels, *val.labels]) == list(range(30))
-    np.testing.assert_array_equal(train.images, train.labels)
-    np.testing.assert_array_equal(val.images, val.labels)
-    assert not np.array_equal(np.sort(val.labels), np.arange(30)[:held])
-    assert not np.array_equal(np.sort(val.labels), np.arange(30)[-held:])
+    found, kept = everything(val), everything(train)
+    assert sorted([*kept["label"], *found["label"]]) == list(range(30))
+    for part in (kept, found):
+        np.testing.assert_array_equal(part["image"], part["label"])
+    assert not np.array_equal(np.sort(found["label"]), np.arange(30)[:held])
+    assert not np.array_equal(np.sort(found["label"]), np.arange(30)[-held:])
 
 
 @pytest.mark.parametrize("source", ["digits", "npz"])
@@ -184,40 +183,24 @@ def test_a_normalization_of_ones_own(good):
     assert found.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
-@pytest.mark.parametrize("shape", [(16, 8), (16, 8, 1), (16, 8, 3)])
 @pytest.mark.parametrize("size", [(8, 4), (4, 16), 5])
-def test_npz_is_resized(shape, size, tmp_path):
-    """Flat images stay flat, channel by channel."""
-    flat = np.full((30, *shape), 7, np.uint8)
-    if flat.shape[3:] == (3,):
-        flat[...] = (10, 100, 250)
-    path = write(tmp_path, shape=shape, train_images=flat, test_images=flat[:8])
-    found = load_dataset(str(path), image_size=size)
+def test_a_size_of_ones_own(size, good):
+    """The images stay as they are: what scales them is the pipeline."""
+    found = load_dataset(good, image_size=size)
     height, width = (size, size) if isinstance(size, int) else size
-    channels = 3 if shape[2:] == (3,) else 1
-    assert found.image_shape == (height, width, channels)
-    for name, count in (("train", 27), ("val", 3), ("test", 8)):
-        expected = np.empty((count, height, width, channels), np.uint8)
-        expected[...] = (10, 100, 250) if channels == 3 else 7
-        images = everything(found.split(name))["image"]
-        np.testing.assert_array_equal(images, expected)
+    assert found.image_shape == (height, width, 3)
+    (batch,) = pipeline.eval_batches(
+        found.test, Fit((height, width)), global_batch_size=8
+    )
+    assert batch["image"].shape == (8, height, width, 3)
+    by_hand = [Fit((height, width))(image) for image in arrays()["test_images"]]
+    np.testing.assert_array_equal(batch["image"], np.stack(by_hand))
 
 
-def test_resizing_averages(tmp_path):
-    """A ramp of 8 per column is one of 16 at half the width, from 4 on; its ends,
-    where the filter has no neighbours, aside."""
-    ramp = np.broadcast_to(8 * np.arange(16, dtype=np.uint8), (30, 16, 16))
-    path = write(tmp_path, train_images=ramp, test_images=ramp[:8])
-    found = everything(load_dataset(str(path), image_size=8).test)["image"]
-    expected = np.broadcast_to(4 + 16 * np.arange(2, 6), (8, 8, 4))
-    np.testing.assert_allclose(found[:, :, 2:6, 0], expected, atol=1)
-
-
-def test_splits_of_two_sizes_need_a_size(tmp_path):
+def test_splits_of_two_sizes(tmp_path):
     path = write(tmp_path, test_images=np.zeros((8, 5, 5, 3), np.uint8))
     message = refusal(path)
     assert "(6, 4, 3)" in message and "(5, 5, 3)" in message
-    assert load_dataset(str(path), image_size=6).image_shape == (6, 6, 3)
 
 
 # What is refused

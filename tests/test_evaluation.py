@@ -4,6 +4,7 @@ from conftest import params_of
 
 from sws_jax import evaluation, sharding
 from sws_jax.data.base import Arrays, Normalization
+from sws_jax.data.transforms import Fit
 from sws_jax.networks import Network, Predictor
 
 GREY = Normalization((0.3,), (0.4,))
@@ -35,6 +36,7 @@ def test_every_image_counts_once_whatever_the_batch(size, net, images_of):
     found = evaluation.evaluate(
         Predictor(Network(net, params), GREY),
         images_of,
+        Fit((8, 8)),
         normalization=GREY,
         global_batch_size=size,
         mesh=sharding.make_mesh(),
@@ -51,11 +53,11 @@ def test_fewer_than_five_classes_and_nan(net, images_of):
     split = Arrays(images_of.images, images_of.labels % 3)
     arguments = dict(normalization=GREY, global_batch_size=8, mesh=sharding.make_mesh())
     found = evaluation.evaluate(
-        Predictor(Network(small, params), GREY), split, **arguments
+        Predictor(Network(small, params), GREY), split, Fit((8, 8)), **arguments
     )
     assert found["top5"] == 1.0
     params["head"]["bias"] = np.full(3, np.nan, np.float32)
     found = evaluation.evaluate(
-        Predictor(Network(small, params), GREY), split, **arguments
+        Predictor(Network(small, params), GREY), split, Fit((8, 8)), **arguments
     )
     assert (found["top1"], found["top5"]) == (0.0, 0.0)

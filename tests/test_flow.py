@@ -2,6 +2,9 @@
 
 import csv
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from sklearn.datasets import load_digits
 import sws_jax
 from sws_jax import files, main, sharding
 from sws_jax.data import load_dataset
+from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
 from sws_jax.networks import Predictor
 
@@ -77,6 +81,7 @@ def test_the_learngene_of_the_job(job):
     score = evaluate(
         Predictor(found, about.normalization),
         data.test,
+        Fit((8, 8)),
         normalization=data.normalization,
         global_batch_size=400,
         mesh=sharding.make_mesh(),
@@ -149,6 +154,36 @@ def test_a_job_is_refused_before_its_first_run(override, words, job, capsys):
     assert main.main([*command, override]) == 2
     assert words in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_two_processes_share_out_the_runs(job, tmp_path):
+    """The same command twice, at once: every run is done once, and both report."""
+    workdir, command = job
+    for name in ("ancestor", "aux"):
+        shutil.copytree(workdir / name, tmp_path / name)
+    command = [c for c in command if not c.startswith("--workdir")]
+    command += [f"--workdir={tmp_path}"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sws_jax.main", *command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for name in ("des-L04", "scratch-L04-1ep", "scratch-L04-2ep"):
+        assert sum(text.count(f"{name}: test top-1") for text in printed) in (1, 2)
+        assert sum(text.count(f"{name}: vit_") for text in printed) == 1, name
+    timed = ("seconds",)
+    rows = [
+        [{k: v for k, v in r.items() if k not in timed} for r in table(folder)]
+        for folder in (workdir, tmp_path)
+    ]
+    assert [r["run"] for r in rows[0]] == [r["run"] for r in rows[1]]
+    assert not list(tmp_path.rglob("lock"))
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from sws_jax.data import images
+from sws_jax.data.base import Unreadable
+from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -19,7 +21,7 @@ def save(path, pixels, **settings):
 def refusal(path, **settings):
     """The message, which is one sentence."""
     with pytest.raises(UserError) as caught:
-        images.read(str(path), **{"size": (8, 8), "channels": 3, **settings})
+        images.read(str(path), **{"channels": 3, **settings})
     message = str(caught.value)
     assert "\n" not in message
     assert not re.search(r"[.!?] +[A-Z]", message)
@@ -33,28 +35,28 @@ def test_a_photo_is_turned_as_its_camera_was_held(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6  # ... of a camera turned a quarter clockwise
     image.save(tmp_path / "held.png", exif=exif)
-    found = images.read(str(tmp_path / "held.png"), size=(4, 4), channels=1)
+    found = images.read(str(tmp_path / "held.png"), channels=1)
     assert (found[:, -1, 0] == 255).all() and not found[:, :-1].any()
 
 
 def test_grey(tmp_path):
     pixels = RANDOM.integers(0, 256, (6, 8), np.uint8)
     path = save(tmp_path / "grey.png", pixels)
-    found = images.read(path, size=(6, 8), channels=1)
+    found = images.read(path, channels=1)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels[..., None])
-    found = images.read(path, size=(6, 8), channels=3)
+    found = images.read(path, channels=3)
     np.testing.assert_array_equal(found, np.stack([pixels] * 3, axis=-1))
 
 
 def test_rgb(tmp_path):
     pixels = RANDOM.integers(0, 256, (6, 8, 3), np.uint8)
     path = save(tmp_path / "rgb.png", pixels)
-    found = images.read(path, size=(6, 8), channels=3)
+    found = images.read(path, channels=3)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels)
     luma = pixels @ np.asarray([0.299, 0.587, 0.114])  # ITU-R 601
-    found = images.read(path, size=(6, 8), channels=1)
+    found = images.read(path, channels=1)
     np.testing.assert_allclose(found[..., 0], luma, atol=1)
 
 
@@ -68,7 +70,7 @@ def test_palette(suffix, tmp_path):
     image.save(path)
     with Image.open(path) as file:
         assert file.mode == "P"
-    found = images.read(path, size=(6, 8), channels=3)
+    found = images.read(path, channels=3)
     np.testing.assert_array_equal(found, np.asarray(palette)[indices])
 
 
@@ -79,13 +81,13 @@ def test_cmyk(tmp_path):
     path = str(tmp_path / "cmyk.tif")
     Image.fromarray(inks.astype(np.uint8), mode="CMYK").save(path)
     white, red, green, black = (255,) * 3, (255, 0, 0), (0, 255, 0), (0,) * 3
-    found = images.read(path, size=(2, 2), channels=3)
+    found = images.read(path, channels=3)
     np.testing.assert_array_equal(found, [[white, red], [green, black]])
 
 
 def test_jpeg(tmp_path):
     path = save(tmp_path / "flat.jpg", np.full((16, 16, 3), (200, 100, 50)))
-    found = images.read(path, size=(16, 16), channels=3)
+    found = images.read(path, channels=3)
     np.testing.assert_allclose(found, np.full((16, 16, 3), (200, 100, 50)), atol=3)
 
 
@@ -102,7 +104,7 @@ def test_jpeg(tmp_path):
 def test_the_centre_is_cut_out(shape, size, rows, columns, tmp_path):
     pixels = RANDOM.integers(0, 256, (*shape, 3), np.uint8)
     path = save(tmp_path / "image.png", pixels)
-    found = images.read(path, size=size, channels=3)
+    found = Fit(size)(images.read(path, channels=3))
     np.testing.assert_array_equal(found, pixels[slice(*rows), slice(*columns)])
 
 
@@ -112,7 +114,7 @@ def test_the_shorter_side_is_resized(turned, tmp_path):
     middle 8 of its 16 columns start at 2 + 4 x 8."""
     ramp = np.broadcast_to(4 * np.arange(32), (16, 32))
     path = save(tmp_path / "ramp.png", ramp.T if turned else ramp)
-    found = images.read(path, size=(8, 8), channels=1)[..., 0].astype(int)
+    found = Fit((8, 8))(images.read(path, channels=1))[..., 0].astype(int)
     expected = np.broadcast_to(34 + 8 * np.arange(8), (8, 8))
     np.testing.assert_allclose(found.T if turned else found, expected, atol=1)
 
@@ -121,7 +123,7 @@ def test_the_shorter_side_is_resized(turned, tmp_path):
 @pytest.mark.parametrize("size", [(8, 8), (9, 4)])
 def test_any_shape_fills_the_size(shape, size, tmp_path):
     path = save(tmp_path / "image.png", np.full(shape, 77))
-    found = images.read(path, size=size, channels=1)
+    found = Fit(size)(images.read(path, channels=1))
     np.testing.assert_array_equal(found, np.full((*size, 1), 77))
 
 
@@ -168,3 +170,26 @@ def test_networks_of_other_channels_take_no_files(tmp_path):
     assert refusal(path, channels=2).endswith(
         "1 or 3 channels, and this network takes 2"
     )
+
+
+def test_an_unknown_decoder():
+    with pytest.raises(UserError, match="no data.decoder 'jax': .* pillow, opencv"):
+        images.check_decoder("jax")
+
+
+def test_opencv(tmp_path):
+    """The same pixels, RGB, where the format loses nothing."""
+    pytest.importorskip("cv2", reason="opencv is not installed")
+    images.check_decoder("opencv")
+    for shape, channels in (((6, 8, 3), 3), ((6, 8), 1), ((6, 8, 4), 3)):
+        pixels = RANDOM.integers(0, 256, shape, np.uint8)
+        if shape[2:] == (4,):
+            pixels[..., 3] = 255  # opaque
+        path = save(tmp_path / "image.png", pixels)
+        found = images.decode(
+            images.read_bytes(path), path, channels=channels, decoder="opencv"
+        )
+        np.testing.assert_array_equal(found, images.read(path, channels=channels))
+    for broken in (b"", b"not pixels"):
+        with pytest.raises(Unreadable, match="cat.jpg is not a readable image"):
+            images.decode(broken, "cat.jpg", decoder="opencv")

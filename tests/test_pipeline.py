@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from sws_jax.data import pipeline
-from sws_jax.data.base import Arrays
+from sws_jax.data.base import Arrays, Subset, Unreadable
+from sws_jax.data.pipeline import Order, Reading
+from sws_jax.data.transforms import Fit, Transform
+from sws_jax.errors import UserError
+
+PLAIN, FIT = Transform(), Fit((2, 2))
+AUGMENTED = Transform(crop="padded", padding=2, flip=True)
 
 
 def numbered(count):
@@ -16,9 +22,13 @@ def numbered(count):
     )
 
 
+def train(split, transform=PLAIN, size=(2, 2), **settings):
+    return pipeline.train_batches(split, transform, size=size, **settings)
+
+
 def labels(count, steps, **settings):
     """[steps, rows]"""
-    batches = pipeline.train_batches(numbered(count), **settings)
+    batches = train(numbered(count), **settings)
     return np.stack([b["label"] for b in itertools.islice(batches, steps)])
 
 
@@ -28,15 +38,14 @@ def epochs(count, number, seed):
 
 
 def test_images_come_with_their_labels():
-    (batch,) = itertools.islice(
-        pipeline.train_batches(numbered(300), seed=0, global_batch_size=16), 1
-    )
+    batch = next(train(numbered(300), seed=0, global_batch_size=16))
     assert batch["image"].shape == (16, 2, 2, 1)
     assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
     expected = np.broadcast_to(
         (batch["label"] % 256)[:, None, None, None], (16, 2, 2, 1)
     )
     np.testing.assert_array_equal(batch["image"], expected)
+    assert batch["skipped"] == 0
 
 
 @pytest.mark.parametrize("start", [1, 7, 11])
@@ -44,7 +53,8 @@ def test_images_come_with_their_labels():
 def test_a_batch_depends_on_seed_and_step_alone(start, threads):
     settings = dict(seed=3, global_batch_size=4)
     whole = labels(10, start + 3, **settings)
-    rest = labels(10, 3, **settings, start_step=start, threads=threads)
+    reading = Reading(threads=threads)
+    rest = labels(10, 3, **settings, start_step=start, reading=reading)
     np.testing.assert_array_equal(rest, whole[start:])
 
 
@@ -87,7 +97,7 @@ def test_processes_share_the_same_batches(count):
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 1000])
 def test_evaluation_counts_each_image_once(batch):
-    batches = list(pipeline.eval_batches(numbered(150), global_batch_size=batch))
+    batches = list(pipeline.eval_batches(numbered(150), FIT, global_batch_size=batch))
     assert len(batches) == {1: 150, 7: 22, 64: 3, 1000: 1}[batch]
     assert {b["image"].shape for b in batches} == {(batch, 2, 2, 1)}
     weights = np.concatenate([b["weight"] for b in batches])
@@ -105,7 +115,7 @@ def test_processes_evaluate_everything_once(batch, count):
     for i in range(count):
         batches = list(
             pipeline.eval_batches(
-                numbered(150), global_batch_size=batch, process=(i, count)
+                numbered(150), FIT, global_batch_size=batch, process=(i, count)
             )
         )
         lengths.add(len(batches))  # every process must take part in every step
@@ -114,3 +124,141 @@ def test_processes_evaluate_everything_once(batch, count):
             seen += b["label"][b["weight"] == 1].tolist()
     assert sorted(seen) == list(range(150))
     assert len(lengths) == 1
+
+
+# Augmentation
+
+
+def noise(count):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 6, 6, 3), np.uint8)
+    return Arrays(images, np.arange(count, dtype=np.int32))
+
+
+def augmented(steps, **settings):
+    """[steps, rows, 6, 6, 3], of twelve images."""
+    settings = dict(seed=2, global_batch_size=8) | settings
+    batches = train(noise(12), AUGMENTED, (6, 6), **settings)
+    return np.stack([b["image"] for b in itertools.islice(batches, steps)])
+
+
+def test_augmentation_depends_on_seed_and_step_alone():
+    whole = augmented(6)
+    np.testing.assert_array_equal(augmented(2, start_step=4), whole[4:])
+    threads = Reading(threads=3)
+    np.testing.assert_array_equal(augmented(6, reading=threads), whole)
+    parts = [augmented(6, process=(i, 2)) for i in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    assert not np.array_equal(augmented(6, seed=3), whole)
+
+
+def test_an_image_is_augmented_anew_in_every_epoch():
+    found = augmented(30).reshape(20, 12, 6, 6, 3)
+    order = labels(12, 30, seed=2, global_batch_size=8).reshape(20, 12)
+    for image in range(12):
+        views = found[order == image]
+        assert len(np.unique(views.reshape(20, -1), axis=0)) > 12  # of 50 views
+
+
+def test_workers_change_nothing():
+    """Two processes that read ahead give what this one reads."""
+    reading = Reading(workers=2)
+    settings = dict(start_step=3)
+    np.testing.assert_array_equal(
+        augmented(5, reading=reading, **settings), augmented(5, **settings)
+    )
+
+
+# Repeated augmentation
+
+
+@pytest.mark.parametrize("images, repeats", [(300, 3), (600, 2), (1000, 3)])
+def test_repeats(images, repeats):
+    """Each drawn image so many times in a row, until the epoch of whole 256 ends."""
+    length = pipeline.epoch_images(images, repeats)
+    assert length == images - images % 256
+    order = Order(images, seed=4, repeats=repeats)
+    plain = Order(images, seed=4)
+    for epoch in range(3):
+        found = order(np.arange(epoch * length, (epoch + 1) * length))
+        drawn = plain(np.arange(epoch * images, (epoch + 1) * images))
+        expected = np.repeat(drawn, repeats)[:length]
+        assert found == expected.tolist()
+    assert len(set(found)) == -(-length // repeats)
+
+
+def test_the_published_epoch():
+    assert pipeline.epoch_images(1_281_167, 3) == 1_281_024 == 2502 * 512
+    assert pipeline.epoch_images(1_281_167) == 1_281_167
+    assert pipeline.epoch_images(100, 3) == 100  # too few to cut
+
+
+def test_repeats_are_augmented_apart():
+    found = augmented(3, repeats=4).reshape(6, 4, -1)
+    order = np.asarray(Order(12, 2, 4)(np.arange(24))).reshape(6, 4)
+    assert (order == order[:, :1]).all()
+    assert all(len(np.unique(views, axis=0)) > 1 for views in found)
+
+
+# Images that cannot be read
+
+
+class Broken(Arrays):
+    """Numbered images, of which some are unreadable."""
+
+    def read(self, index):
+        image, label = super().read(index)
+        if label in (3, 4, 8):
+            raise Unreadable(f"image {label} is gone")
+        return image, label
+
+
+BROKEN = Broken(*(getattr(numbered(10), name) for name in ("images", "labels")))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_stops_the_run(workers):
+    batches = train(BROKEN, seed=0, global_batch_size=10, reading=Reading(1, workers))
+    with pytest.raises(Unreadable, match="^image [348] is gone$"):
+        next(batches)
+    with pytest.raises(Unreadable, match="^image 3 is gone$"):
+        next(pipeline.eval_batches(BROKEN, FIT, global_batch_size=10))
+
+
+def test_or_is_skipped_and_counted():
+    skip = Reading(unreadable="skip")
+    whole = labels(10, 2, seed=0, global_batch_size=10)
+    batches = train(BROKEN, seed=0, global_batch_size=10, reading=skip)
+    for row, batch in zip(whole, batches, strict=False):
+        instead = {3: 5, 4: 5, 8: 9}
+        assert batch["label"].tolist() == [instead.get(n, n) for n in row.tolist()]
+        assert batch["skipped"] == 4  # two places past image 3, one past 4 and past 8
+    (batch,) = pipeline.eval_batches(BROKEN, FIT, global_batch_size=10, reading=skip)
+    assert np.flatnonzero(batch["weight"] == 0).tolist() == [3, 4, 8]
+
+
+def test_nothing_to_take_instead():
+    split = Subset(BROKEN, np.asarray([3, 8]))
+    batches = train(
+        split, seed=0, global_batch_size=2, reading=Reading(unreadable="skip")
+    )
+    with pytest.raises(Unreadable, match="not one image of this split can be read"):
+        next(batches)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(threads=0), "data.threads must be at least 1"),
+        (dict(workers=-1), "data.workers at least 0"),
+        (dict(unreadable="wait"), "'wait' is not one of stop, skip"),
+    ],
+)
+def test_impossible_reading(fields, words):
+    with pytest.raises(UserError, match=words):
+        Reading(**fields)
+
+
+def test_impossible_repeats():
+    with pytest.raises(UserError, match="data.repeats must be at least 1, and is 0"):
+        pipeline.epoch_images(10, 0)

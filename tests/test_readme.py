@@ -8,6 +8,7 @@ import sws_jax
 from sws_jax import configs, evaluation, sharding, trees
 from sws_jax.__main__ import COMMANDS
 from sws_jax.data import load_dataset
+from sws_jax.data.transforms import Fit
 from sws_jax.networks import Predictor
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,6 +31,7 @@ def test_the_stored_learngene_has_the_accuracies_of_the_table():
     found = evaluation.evaluate(
         Predictor(sws_jax.expand(gene, depth=12), gene.description.normalization),
         data.test,
+        Fit((8, 8)),
         normalization=data.normalization,
         global_batch_size=400,
         mesh=sharding.make_mesh(),

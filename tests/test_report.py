@@ -133,20 +133,20 @@ def test_by_depth_sorts_and_leaves_the_others_out():
     assert list(found) == [4, 9]
     for depth, roles in found.items():
         assert set(roles) == {"tune", "scratch_short", "scratch_long"}
-        assert {r["depth"] for r in roles.values()} == {depth}
+        assert [r["depth"] for runs in roles.values() for r in runs] == [depth] * 3
     assert report.by_depth([ancestor(), aux()]) == {}
 
 
 def test_series_are_the_columns_of_the_table():
     assert report.series(report.by_depth(full())) == {
-        "learngene, untuned": {4: 0.5, 9: 0.75},
-        "learngene, 1 epoch": {4: 0.9, 9: 0.95},
-        "learngene, 5 epochs": {4: 0.96, 9: 0.9875},
-        "scratch, 5 epochs": {4: 0.8, 9: 0.8},
-        "scratch, 40 epochs": {4: 0.97, 9: 0.97},
+        "learngene, untuned": {4: [0.5], 9: [0.75]},
+        "learngene, 1 epoch": {4: [0.9], 9: [0.95]},
+        "learngene, 5 epochs": {4: [0.96], 9: [0.9875]},
+        "scratch, 5 epochs": {4: [0.8], 9: [0.8]},
+        "scratch, 40 epochs": {4: [0.97], 9: [0.97]},
     }
     assert report.series(report.by_depth(untuned())) == {
-        "learngene, untuned": {4: 0.5, 9: 0.75}
+        "learngene, untuned": {4: [0.5], 9: [0.75]}
     }
 
 
@@ -248,6 +248,28 @@ def test_table_leaves_open_what_was_not_run():
     assert [row[-1] for row in cells(depths)] == ["scratch, 40 epochs", "", "97.0%"]
 
 
+def seeds():
+    """Two seeds of tuning and scratch; an expansion is the same for both."""
+    found = [aux()]
+    for tuned, short in ((0.96, 0.8), (0.94, 0.7)):
+        found += [
+            descendant(4, 5.0, 0.5, 0.9, tuned),
+            result("scratch_short", 4, 5.0, short, name="scratch"),
+        ]
+    return found
+
+
+def test_table_of_several_seeds():
+    """Mean and sample deviation, by hand: (.96 - .94) / sqrt 2 = .0141."""
+    _, depths, cost = report.table(seeds(), markup="github").split("\n\n", 2)
+    assert cells(depths)[1][2:] == ["50.0%", "90.0%", "95.0 ± 1.4%", "75.0 ± 7.1%"]
+    assert cost.startswith("Mean and standard deviation over 2 seeds.")
+    found = report.cost(seeds())  # one of them is what a depth costs
+    assert found["learngene"]["per_depth"] == 4 * 5
+    assert found["scratch_short"]["layer_epochs"] == 4 * 5
+    assert found["scratch_short"]["stored"] == 47
+
+
 def test_table_of_one_run():
     text = report.table([result("single", 6, 30.0, 0.9, name="mine")], markup="github")
     assert cells(text)[1:] == [["mine", "vit_nano_patch4_L6", "30", "90.0%", "67"]]
@@ -283,6 +305,8 @@ JOBS = {
     "full": full(),
     "untuned": [descendant(1, 0.0, 0.0)],  # one depth, no Aux-Net, all wrong
     "perfect": [aux(1.0), descendant(4, 5.0, 1.0, 1.0), descendant(9, 5.0, 1.0, 1.0)],
+    "seeds": seeds(),
+    "low": [aux(0.2), descendant(4, 5.0, 0.0, 0.1, 0.2)],  # linear axis
     "single": [result("single", 6, 30.0, 0.9, name="mine")],
 }
 

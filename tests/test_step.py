@@ -29,9 +29,7 @@ def recipe_of(spec, **changes):
     fields = dict(
         spec=spec,
         normalization=GREY,
-        augment=Augment(
-            crop_padding=1, flip=True, mixup=0.8, cutmix=1.0, label_smoothing=0.1
-        ),
+        augment=Augment(erase=0.5, mixup=0.8, cutmix=1.0, label_smoothing=0.1),
         # With the usual eps, Adam turns a gradient of rounding noise into a step.
         optimizer=Optimizer(weight_decay=0.05, clip_norm=1.0, eps=1e-3),
         ema=0.9,

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_learngenes import describe, learngene
 import sws_jax
 from sws_jax import files, metrics, presets, setup, teacher, train, trees
 from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = 1257  # digits to train on
@@ -29,7 +31,7 @@ def epochs(steps, batch=64):
 def tiny(steps=10, save_every=5, name="run", **groups):
     """A run on digits that takes seconds, through the fields of every config."""
     config = presets.run()
-    presets.digits(config)
+    presets.small(config)
     config.name = name
     config.model.update(depth=2, width=16, heads=2)
     config.schedule.update(total_epochs=epochs(steps), warmup_epochs=0.0, rate=1e-3)
@@ -123,7 +125,7 @@ from sws_jax import presets
 
 def get_config(arg=None):
     config = presets.job("single", name="run")
-    presets.digits(config)
+    presets.small(config)
     config.model.update(depth=2, width=16, heads=2)
     config.schedule.update(total_epochs=40.0, rate=1e-3)
     return config
@@ -178,6 +180,29 @@ def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
     assert (directory / train.CONFIG).read_text() == before
+
+
+def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
+    """A field that it did not know had today's default; any other is another config."""
+    finished, result = uninterrupted
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    path = str(directory / train.CONFIG)
+    old = files.read_json(path)
+    del old["data"]["repeats"]
+    files.write_json(path, old)
+    assert train.train(tiny(save_every=3), str(tmp_path)) == result
+    other = tiny(save_every=3, data=dict(repeats=3))
+    with pytest.raises(UserError, match="it differs in data.repeats"):
+        train.train(other, str(tmp_path))
+
+
+def test_one_process_at_a_run(tmp_path):
+    lock = tmp_path / "run" / train.LOCK
+    with files.claimed(str(lock)):
+        with pytest.raises(train.Busy, match="another process is at the run in"):
+            train.train(tiny(), str(tmp_path))
+    assert not lock.parent.exists()
 
 
 def test_seeds(uninterrupted, tmp_path):

@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sws_jax import evaluation, loading, sharding
     from sws_jax.data import load_dataset
+    from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
 
     mesh = sharding.make_mesh()
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         found = evaluation.evaluate(
             loading.predictor(network),
             data.split(args.split),
+            Fit(data.image_shape[:2], about.eval_crop),
             normalization=data.normalization,
             global_batch_size=args.batch_size,
             mesh=mesh,

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sws_jax import loading
     from sws_jax.data import augment, images
+    from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
     from sws_jax.networks import Predictor
 
@@ -35,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
     net = about.net
     if not net.num_classes:
         raise UserError(f"{label} has no classes to name: it gives features")
+    fit = Fit(net.image_size, about.eval_crop)
     pixels = np.stack(
-        [images.read(path, size=net.image_size, channels=net.channels)
-         for path in args.images]
-    )  # fmt: skip
+        [fit(images.read(path, channels=net.channels)) for path in args.images]
+    )
     x = augment.normalize(jax.numpy.asarray(pixels), about.normalization)
     logits = jax.jit(Predictor.logits, static_argnums=2)(
         loading.predictor(network), x, about.normalization

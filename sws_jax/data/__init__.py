@@ -1,4 +1,4 @@
-"""Data: sources by name, and the order in which a run reads them.
+"""Data: sources by name, what images go through, and the order of a run.
 
 A new source is one file with a `load` that returns `base.Dataset`, and one line
 in `load_dataset`.
@@ -7,8 +7,10 @@ in `load_dataset`.
 from __future__ import annotations
 
 import dataclasses
+import os
+from typing import Any
 
-from sws_jax.data import base, digits, npz
+from sws_jax.data import base, digits, folder, images, npz, prepared, tfds
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
 
@@ -22,30 +24,55 @@ def load_dataset(
     image_size: tuple[int, int] | int | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    directory: str = "",
+    memory_gib: float = 2.0,
+    decoder: str = "pillow",
+    unreadable: str = "stop",
 ) -> base.Dataset:
     """The dataset a name or path stands for.
 
     Args:
-      source: "digits", or the path of an ``.npz`` file of arrays.
-      val_fraction: of the training images, held out for every choice.
-      image_size: height and width to resize to; None keeps the source's own.
+      source: "digits"; the path of an ``.npz`` file of arrays (`npz.load`) or of a
+        folder of images (`folder.load`); or "tfds:NAME" (`tfds.load`).
+      val_fraction: of the training images, held out for every choice, where the
+        source has no validation images of its own.
+      image_size: height and width for the network; None keeps the source's own.
       mean, std: per channel, for pixels in 0..1; empty takes the source's own.
+      directory: of prepared TFDS sets; empty takes TFDS's default.
+      memory_gib: a set of encoded images that takes no more than this, decoded, is
+        held in memory; a larger one is decoded as it is read.
+      decoder: of encoded images; see `sws_jax.data.images.decode`.
+      unreadable: "stop" refuses a set whose images cannot all be read, as far as they
+        are read here; "skip" leaves these to the pipeline.
 
     Raises:
       UserError: the source is unknown or unreadable; the sentence says which.
     """
+    images.check_decoder(decoder)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    encoded: dict[str, Any] = dict(
+        val_fraction=val_fraction,
+        image_size=size,
+        decoder=decoder,
+        memory_gib=memory_gib,
+        unreadable=unreadable,
+    )
     if source == "digits":
         dataset = digits.load(val_fraction=val_fraction)
         if size and tuple(size) != dataset.image_shape[:2]:
             raise UserError(f"digits are 8 x 8 pixels, not {size[0]} x {size[1]}")
     elif source.endswith(".npz"):
-        dataset = npz.load(source, val_fraction=val_fraction, image_size=size)
+        dataset = npz.load(source, val_fraction=val_fraction)
+    elif source.startswith(prepared.PREFIX):
+        name = source.removeprefix(prepared.PREFIX)
+        dataset = tfds.load(name, directory=directory, **encoded)
+    elif os.path.isdir(source):
+        dataset = folder.load(source, **encoded)
     else:
-        raise UserError(
-            f"there is no dataset {source!r}: data.source is digits or the path of an "
-            f".npz file of arrays (README, 'Your own data')"
-        )
+        raise _unknown(source)
+    if size:
+        shape = (*size, dataset.image_shape[-1])
+        dataset = dataclasses.replace(dataset, image_shape=shape)
     if mean or std:
         dataset = dataclasses.replace(
             dataset, normalization=base.Normalization(tuple(mean), tuple(std))
@@ -56,3 +83,16 @@ def load_dataset(
             f"data.std have {dataset.normalization.channels}"
         )
     return dataset
+
+
+def _unknown(source: str) -> UserError:
+    hint = ""
+    if os.sep in source:
+        hint = " (no such folder)"
+    elif meant := prepared.suggestion(source):
+        hint = f" (perhaps {meant} is meant)"
+    return UserError(
+        f"there is no dataset {source!r}{hint}: data.source is digits, the path of an "
+        f".npz file of arrays or of a folder of images, or tfds:NAME (README, 'Your "
+        f"own data')"
+    )

@@ -1,12 +1,14 @@
 """Augmentation on the device: pure functions of a key and a batch.
 
 Each draws for the whole global batch, so the result does not depend on the number
-of devices or on gradient accumulation.
+of devices or on gradient accumulation. Geometry and colour come before, on the host:
+`sws_jax.data.transforms`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,9 @@ class Augment:
     """What happens to a training batch on the device.
 
     Attributes:
-      crop_padding: pixels of black border before a random crop of the old size.
-      flip: mirror half of the images.
+      erase: share of the images of which a rectangle becomes noise.
+      erase_area, erase_aspect: of the rectangle: share of the image, and height over
+        width, drawn uniformly on a logarithmic axis.
       mixup, cutmix: alpha of the Beta distribution of each; 0 is off.
       mix_switch: with both on, the share of groups that get cutmix.
       mix_group: consecutive images that share a lambda and are mixed with each
@@ -32,8 +35,9 @@ class Augment:
       label_smoothing: off-value times classes.
     """
 
-    crop_padding: int = 0
-    flip: bool = False
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 1 / 3)
+    erase_aspect: tuple[float, float] = (0.3, 3.3)
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_switch: float = 0.5
@@ -41,16 +45,26 @@ class Augment:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
+        # A config gives lists or tuples, and a recipe must be hashable.
+        object.__setattr__(self, "erase_area", tuple(self.erase_area))
+        object.__setattr__(self, "erase_aspect", tuple(self.erase_aspect))
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UserError(
                 f"label_smoothing must be in [0, 1), and is {self.label_smoothing}"
             )
-        if not 0.0 <= self.mix_switch <= 1.0:
-            raise UserError(f"mix_switch must be in [0, 1], and is {self.mix_switch}")
-        if min(self.mixup, self.cutmix, self.crop_padding, self.mix_group) < 0:
-            raise UserError(
-                "mixup, cutmix, crop_padding and mix_group cannot be below 0"
-            )
+        for name in ("mix_switch", "erase"):
+            share = getattr(self, name)
+            if not 0.0 <= share <= 1.0:
+                raise UserError(f"{name} must be in [0, 1], and is {share}")
+        if min(self.mixup, self.cutmix, self.mix_group) < 0:
+            raise UserError("mixup, cutmix and mix_group cannot be below 0")
+        for name, most in (("erase_area", 1.0), ("erase_aspect", math.inf)):
+            span = getattr(self, name)
+            if len(span) != 2 or not 0 < span[0] <= span[1] <= most:
+                raise UserError(
+                    f"{name} must be two numbers, the smaller one first, above 0"
+                    f"{' and up to 1' if most == 1 else ''}, and is {span}"
+                )
 
     def check_batch(self, global_batch_size: int) -> None:
         """Refuses a batch that does not divide into groups."""
@@ -71,12 +85,10 @@ class Augment:
         Float[Array, "batch height width channels"], Float[Array, "batch classes"]
     ]:
         """Normalised, augmented images and their label distributions."""
-        crop_key, flip_key, mix_key = jax.random.split(key, 3)
-        if self.crop_padding:
-            images = random_crop(crop_key, images, self.crop_padding)
-        if self.flip:
-            images = random_flip(flip_key, images)
+        erase_key, mix_key = jax.random.split(key)
         x = normalize(images, normalization)
+        if self.erase:
+            x = erase(erase_key, x, self.erase, self.erase_area, self.erase_aspect)
         targets = smooth_labels(labels, num_classes, self.label_smoothing)
         if self.mixup or self.cutmix:
             x, targets = mix(
@@ -109,28 +121,52 @@ def renormalize(x, source: Normalization, target: Normalization):
     return (x * std + mean - to_mean) / to_std
 
 
-def random_crop(
-    key: jax.Array, images: UInt8[Array, "batch height width channels"], padding: int
-) -> UInt8[Array, "batch height width channels"]:
-    """A crop of the old size, anywhere in the image with a black border."""
-    batch, height, width, channels = images.shape
-    border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = jnp.pad(images, border)
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+def erase(
+    key: jax.Array,
+    images: Float[Array, "batch height width channels"],
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> Float[Array, "batch height width channels"]:
+    """Replaces a rectangle of some images by standard normal noise.
 
-    def crop(image, corner):
-        start = (corner[0], corner[1], 0)
-        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+    Ten rectangles are drawn for every image, and the first is taken that is smaller
+    than the image on both sides; where none is, the image stays whole.
 
-    return jax.vmap(crop)(padded, corners)
+    Args:
+      key: random key.
+      images: normalised, so that the noise has the spread of the pixels.
+      probability: of erasing, for each image.
+      area: least and largest share of the image.
+      aspect: least and largest height over width.
 
+    Reference:
+      Zhong et al., 1708.04896, algorithm 1, with noise for each pixel as in DeiT.
+    """
+    batch, height, width, _ = images.shape
+    keys = jax.random.split(key, 6)
+    draws = (batch, 10)
+    share = jax.random.uniform(keys[0], draws, minval=area[0], maxval=area[1])
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    ratio = jnp.exp(jax.random.uniform(keys[1], draws, minval=low, maxval=high))
+    pixels = share * (height * width)
+    tall = jnp.round(jnp.sqrt(pixels * ratio)).astype(jnp.int32)
+    wide = jnp.round(jnp.sqrt(pixels / ratio)).astype(jnp.int32)
+    fits = (tall < height) & (wide < width)
+    first = jnp.argmax(fits, axis=1)[:, None]
+    tall = jnp.take_along_axis(tall, first, axis=1)[:, 0]
+    wide = jnp.take_along_axis(wide, first, axis=1)[:, 0]
+    chosen = jax.random.bernoulli(keys[2], probability, (batch,)) & fits.any(axis=1)
 
-def random_flip(
-    key: jax.Array, images: UInt8[Array, "batch height width channels"]
-) -> UInt8[Array, "batch height width channels"]:
-    """Mirrors each image, left to right, with probability one half."""
-    flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
-    return jnp.where(flip, images[:, :, ::-1], images)
+    def span(key, length, size):
+        start = jax.random.randint(key, (batch,), 0, jnp.maximum(size - length, 0) + 1)
+        at = jnp.arange(size)
+        return (at >= start[:, None]) & (at < (start + length)[:, None])
+
+    rows, columns = span(keys[3], tall, height), span(keys[4], wide, width)
+    inside = rows[:, :, None] & columns[:, None, :] & chosen[:, None, None]
+    noise = jax.random.normal(keys[5], images.shape, images.dtype)
+    return jnp.where(inside[..., None], noise, images)
 
 
 def mix(

@@ -14,17 +14,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Split(Protocol):
-    """Labelled images that can be read at any position."""
+    """Labelled images, each read by its position, in any order and any process."""
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The images at `indices`, in that order.
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """One image, uint8 [height, width, channels] of any size, and its label.
 
-        Returns:
-          ``image`` uint8 [n, height, width, channels] and ``label`` int32 [n].
+        Raises:
+          Unreadable: naming the file or record.
         """
         ...
+
+
+class Unreadable(UserError):
+    """One image of a source cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +58,12 @@ class Normalization:
 class Dataset:
     """Three disjoint splits of one labelled image set.
 
-    `val` is held out from the training images: whatever is chosen is chosen on
-    it. `test` is scored once, at the end of a run.
+    `val` is held out from the training images, unless the source has its own:
+    whatever is chosen is chosen on it. `test` is scored once, at the end of a run.
+
+    Attributes:
+      image_shape: height, width and channels that a network gets; the splits may
+        hold images of any height and width.
     """
 
     name: str
@@ -78,22 +86,38 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A split held in memory."""
+    """A split held in memory.
 
-    images: np.ndarray
+    Attributes:
+      images: uint8 [n, height, width, channels], or a list of such images.
+      labels: int32 [n].
+    """
+
+    images: np.ndarray | list[np.ndarray]
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": self.images[indices], "label": self.labels[indices]}
-
-    def take(self, indices: np.ndarray) -> Arrays:
-        return Arrays(self.images[indices], self.labels[indices])
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        return self.images[index], int(self.labels[index])
 
 
-def hold_out(train: Arrays, fraction: float, *, seed: int = 0) -> tuple[Arrays, Arrays]:
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Some images of a split, in a given order."""
+
+    split: Split
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        return self.split.read(int(self.indices[index]))
+
+
+def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, Subset]:
     """Splits training images into (train, val).
 
     The choice is a function of `seed` and the number of images, and not of a run's
@@ -109,4 +133,11 @@ def hold_out(train: Arrays, fraction: float, *, seed: int = 0) -> tuple[Arrays, 
             f"training images on both sides"
         )
     order = np.random.default_rng(seed).permutation(len(train))
-    return train.take(np.sort(order[held:])), train.take(np.sort(order[:held]))
+    return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
+
+
+def default_normalization(channels: int) -> Normalization:
+    """ImageNet's for three channels; to -1..1 for any other number."""
+    if channels == 3:
+        return Normalization(IMAGENET_MEAN, IMAGENET_STD)
+    return Normalization((0.5,) * channels, (0.5,) * channels)

@@ -27,8 +27,10 @@ def load(*, val_fraction: float) -> base.Dataset:
     labels = raw.target.astype(np.int32)
     order = np.random.RandomState(0).permutation(len(images))
     everything = base.Arrays(images, labels)
-    test = everything.take(order[:_TEST_IMAGES])
-    train, val = base.hold_out(everything.take(order[_TEST_IMAGES:]), val_fraction)
+    test = base.Subset(everything, order[:_TEST_IMAGES])
+    train, val = base.hold_out(
+        base.Subset(everything, order[_TEST_IMAGES:]), val_fraction
+    )
     return base.Dataset(
         name="digits",
         train=train,

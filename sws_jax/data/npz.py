@@ -1,4 +1,4 @@
-"""Plain arrays in one `.npz` file."""
+"""Plain arrays in one `.npz` file, all of one size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import zipfile
 import zlib
 
 import numpy as np
-from PIL import Image
 
 from sws_jax.data import base
 from sws_jax.errors import UserError
@@ -23,9 +22,7 @@ _UNREADABLE = (
 )
 
 
-def load(
-    path: str, *, val_fraction: float, image_size: tuple[int, int] | None = None
-) -> base.Dataset:
+def load(path: str, *, val_fraction: float) -> base.Dataset:
     """A dataset from arrays: see "Your own data" in the README.
 
     Args:
@@ -33,7 +30,6 @@ def load(
         ``train_labels`` integers [n], the same two for ``test``, and
         ``class_names`` strings [classes].
       val_fraction: of the training images, held out.
-      image_size: height and width to resize to (bicubic); None keeps the size.
 
     Raises:
       UserError: the file is missing, is no such file, or its arrays disagree.
@@ -45,21 +41,20 @@ def load(
             f"{path}: class_names must be one string for each class, and is "
             f"{names.dtype} {list(names.shape)}"
         )
-    splits = {}
+    splits, shapes = {}, {}
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         _check(path, split, images, labels, len(names))
         images = images[..., None] if images.ndim == 3 else images
-        if image_size and images.shape[1:3] != tuple(image_size):
-            images = _resize(images, image_size)
         splits[split] = base.Arrays(images, labels.astype(np.int32))
-    if splits["train"].images.shape[1:] != splits["test"].images.shape[1:]:
+        shapes[split] = images.shape[1:]
+    shape = shapes["train"]
+    if shape != shapes["test"]:
         raise UserError(
-            f"{path}: training images are {splits['train'].images.shape[1:]} and test "
-            f"images {splits['test'].images.shape[1:]}; resize them to one shape"
+            f"{path}: training images are {shape} and test images {shapes['test']}; "
+            f"resize them to one shape"
         )
     train, val = base.hold_out(splits["train"], val_fraction)
-    shape = splits["train"].images.shape[1:]
     return base.Dataset(
         name=os.path.splitext(os.path.basename(path))[0],
         train=train,
@@ -67,14 +62,8 @@ def load(
         test=splits["test"],
         class_names=tuple(names.tolist()),
         image_shape=shape,
-        normalization=_default_normalization(shape[-1]),
+        normalization=base.default_normalization(shape[-1]),
     )
-
-
-def _default_normalization(channels: int) -> base.Normalization:
-    if channels == 3:
-        return base.Normalization(base.IMAGENET_MEAN, base.IMAGENET_STD)
-    return base.Normalization((0.5,) * channels, (0.5,) * channels)
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
@@ -118,17 +107,3 @@ def _check(path, split, images, labels, classes):
             f"{path}: {split}_labels go from {labels.min()} to {labels.max()}, but "
             f"there are {classes} class names"
         )
-
-
-def _resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-
-    def one(plane):
-        image = Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image)
-
-    planes = [
-        np.stack([one(image[..., c]) for c in range(images.shape[-1])], axis=-1)
-        for image in images
-    ]
-    return np.stack(planes)

@@ -1,0 +1,7 @@
+"""How fast the project is, measured: programs beside the package, not part of it.
+
+    python -m benchmarks --help
+
+Each program has one function `run` that returns the rows of its table, and says at its
+top what it measures and how to read it.
+"""

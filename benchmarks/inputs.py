@@ -1,0 +1,235 @@
+"""Images per second that reach a training step's door, for each core of the host.
+
+Every source (digits, arrays of 32 px, a folder of JPEGs, a prepared TFDS set), recipe
+and decoder, through the batches that training and evaluation read. The JPEGs are drawn
+for the purpose, some 500 x 400 px at quality 90 and about as many bytes as ImageNet's,
+and come from the system's file cache: a disk is not measured.
+
+How to read it: `images_per_cpu_second` counts the processor time of this one process,
+which reads in one thread, so it is what one core delivers however busy the machine is.
+`images_per_second` is the same reading by the clock, and `with_workers` the clock with
+one worker process for each core. A step that trains n images a second on an accelerator
+needs n / `images_per_cpu_second` cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks import measure
+from benchmarks.measure import Row, Settings
+from sws_jax.data import Dataset, load_dataset, pipeline
+from sws_jax.data.images import DECODERS
+from sws_jax.data.pipeline import Reading
+from sws_jax.data.transforms import Fit, Transform
+from sws_jax.errors import UserError
+
+RECIPES = {
+    "padded crop + flip": Transform(crop="padded", flip=True),
+    "resized crop + flip": Transform(crop="resized", flip=True),
+    "resized crop + flip + RandAugment": Transform(
+        crop="resized", flip=True, randaugment=2, magnitude=9.0
+    ),
+    "evaluation": None,  # no randomness: resized to 1 / 0.875, the centre cut out
+}
+EVAL_CROP = 0.875
+BATCH = 32
+PIXELS = 224  # of encoded images, as a network gets them
+# Workers take seconds to start, so that they are timed with one recipe: DeiT's.
+WITH_WORKERS = "resized crop + flip + RandAugment"
+
+
+def run(settings: Settings) -> list[Row]:
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for source, decoder, load in _sources(directory, settings):
+            about: Row = {"source": source, "decoder": decoder}
+            try:
+                data = load()
+            except (UserError, ImportError) as error:
+                row = about | {"note": f"skipped: {error}"}
+                measure.say("input", row)
+                rows.append(row)
+                continue
+            for recipe, transform in RECIPES.items():
+                row = about | {"recipe": recipe} | _measure(data, transform, settings)
+                wanted = decoder != "opencv" and not settings.quick
+                wanted = wanted or source == "digits"
+                if recipe == WITH_WORKERS and wanted:
+                    row |= _with_workers(data, transform, settings)
+                measure.say("input", row)
+                rows.append(row)
+    return rows
+
+
+def _sources(
+    directory: str, settings: Settings
+) -> Iterator[tuple[str, str, Callable[[], Dataset]]]:
+    """Name, decoder and how it is loaded."""
+    yield "digits", "-", functools.partial(load_dataset, "digits")
+    yield "npz, 32 px", "-", functools.partial(load_dataset, _npz(directory))
+    images = _jpegs(160 if settings.quick else 320)
+    # Nothing is held in memory: decoding is what is measured.
+    encoded = functools.partial(load_dataset, image_size=PIXELS, memory_gib=0.0)
+    root = _folder(directory, images)
+    for decoder in DECODERS:
+        yield "folder", decoder, functools.partial(encoded, root, decoder=decoder)
+    for decoder in DECODERS:
+
+        def prepared(decoder=decoder) -> Dataset:
+            _prepare(directory)
+            return encoded("tfds:drawn", directory=directory, decoder=decoder)
+
+        yield "tfds", decoder, prepared
+
+
+def _measure(data: Dataset, transform: Transform | None, settings: Settings) -> Row:
+    with contextlib.closing(_images(data, transform, Reading())) as counts:
+        next(counts)
+        per_cpu, per_second = [], []
+        for _ in range(2 if settings.quick else 3):
+            images, wall, cpu = _window(counts, 0.05 if settings.quick else 0.5)
+            per_cpu.append(images / cpu)
+            per_second.append(images / wall)
+    return {
+        "images_per_cpu_second": measure.figure(per_cpu),
+        "images_per_second": measure.figure(per_second),
+    }
+
+
+def _with_workers(
+    data: Dataset, transform: Transform | None, settings: Settings
+) -> Row:
+    workers = measure.cores()
+    reading = Reading(workers=workers)
+    with contextlib.closing(_images(data, transform, reading)) as counts:
+        # What the workers have read ahead while they were started is not a rate.
+        for _ in range(4 * workers):
+            next(counts)
+        # Long windows, since whole batches arrive from several at once.
+        length, repeats = (0.05, 2) if settings.quick else (1.5, 3)
+        windows = [_window(counts, length) for _ in range(repeats)]
+    found = [images / wall for images, wall, _ in windows]
+    return {"workers": workers, "images_per_second_with_workers": measure.figure(found)}
+
+
+def _window(counts: Iterator[int], length: float) -> tuple[int, float, float]:
+    """Images, seconds by the clock and of this process's processor time."""
+    wall, cpu, images = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < length:
+        images += next(counts)
+    return images, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _images(
+    data: Dataset, transform: Transform | None, reading: Reading
+) -> Generator[int, None, None]:
+    """How many images each batch brings, without end."""
+    size = data.image_shape[:2]
+    if transform is not None:
+        batches = pipeline.train_batches(
+            data.train,
+            transform,
+            seed=0,
+            global_batch_size=BATCH,
+            size=size,
+            reading=reading,
+        )
+        for batch in batches:
+            yield len(batch["image"])
+    fit = Fit(size, EVAL_CROP)
+    for _ in itertools.count():
+        for batch in pipeline.eval_batches(
+            data.test, fit, global_batch_size=BATCH, reading=reading
+        ):
+            yield int(batch["weight"].sum())
+
+
+def _npz(directory: str) -> str:
+    random = np.random.default_rng(0)
+    path = os.path.join(directory, "arrays.npz")
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 2048), ("test", 256)):
+        arrays[f"{split}_images"] = random.integers(
+            0, 256, (count, 32, 32, 3), np.uint8
+        )
+        arrays[f"{split}_labels"] = np.arange(count) % 2
+    np.savez(path, **arrays, class_names=np.asarray(["even", "odd"]))
+    return path
+
+
+def _jpegs(count: int) -> list[Image.Image]:
+    """Smooth shapes with some grain: JPEG finds as much in them as in a photo."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        width, height = (int(n) for n in random.integers((400, 340), (600, 460)))
+        coarse = random.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
+        smooth = Image.fromarray(coarse).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        grain = random.normal(scale=6.0, size=(height, width, 3))
+        pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
+        found.append(Image.fromarray(pixels))
+    return found
+
+
+def _folder(directory: str, images: list[Image.Image]) -> str:
+    root = os.path.join(directory, "folder")
+    for i, image in enumerate(images):
+        split = "test" if i % 5 == 0 else "train"
+        place = os.path.join(root, split, "odd" if i % 2 else "even")
+        os.makedirs(place, exist_ok=True)
+        image.save(os.path.join(place, f"{i}.jpg"), quality=90)
+    return root
+
+
+def _prepare(directory: str) -> None:
+    """Prepares the set ``drawn`` from the folder's files, without TensorFlow."""
+    if os.path.exists(os.path.join(directory, "drawn")):
+        return
+    import tensorflow_datasets as tfds
+
+    root = os.path.join(directory, "folder")
+
+    class Drawn(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        name = "drawn"
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(None, None, 3), encoding_format="jpeg"
+                    ),
+                    "label": tfds.features.ClassLabel(names=["even", "odd"]),
+                }
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {
+                split: self._generate_examples(split) for split in ("train", "test")
+            }
+
+        def _generate_examples(self, split):
+            for label in ("even", "odd"):
+                folder = os.path.join(root, split, label)
+                for name in sorted(os.listdir(folder)):
+                    path = os.path.join(folder, name)
+                    yield f"{label}/{name}", {"image": path, "label": label}
+
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of a download
+        Drawn(data_dir=directory, file_format="array_record").download_and_prepare()

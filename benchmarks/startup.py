@@ -1,0 +1,121 @@
+"""How long one waits before anything trains: imports, the first step, compilation.
+
+Each start is a fresh process; a cache of compiled programs on disk is not used.
+
+How to read it: `import sws_jax` beside `import jax` shows what the package adds. "first
+step" is from the start of the process to the end of the first update of the Aux-Net in
+configs/smoke.py, data included. For compilation, `lower_s` is tracing and `compile_s`
+is XLA's own time: a scanned network's stays level over its depth, an unrolled one's
+grows with every block. The network alone is compiled, from nothing but shapes; the row
+"+ DeiT" shows what the recipe's work on the device adds to it, once for any network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import jax
+
+from benchmarks import measure, step
+from benchmarks.measure import Row, Settings
+from sws_jax import sharding
+from sws_jax import step as steps
+from sws_jax.errors import UserError
+from sws_jax.specs import Compute
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_IMPORT = (
+    "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+)
+
+
+def run(settings: Settings) -> list[Row]:
+    repeats = 1 if settings.quick else 3 if settings.accelerator else 2
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        measure.say("startup", row)
+        rows.append(row)
+
+    for module in ("jax", "sws_jax"):
+        found = [float(_process("-c", _IMPORT.format(module))) for _ in range(repeats)]
+        add({"what": f"import {module}", "seconds": measure.figure(found)})
+    add({"what": "first step, configs/smoke.py", **_first_steps(repeats)})
+
+    for mode, recipe in _recipes(settings):
+        add({"what": recipe.spec.name, "mode": mode, **_compile(recipe, settings)})
+    return rows
+
+
+def _recipes(settings: Settings) -> list[tuple[str, steps.Recipe]]:
+    """What is compiled, and the name of its mode."""
+    size = "nano" if settings.quick else "small"
+    depths = (2,) if settings.quick else (6, 12, 24)
+    stages = "1-2" if settings.quick else "3-3-4-3-3"
+    aux = step.network(f"aux_vit_{size}_patch16_{stages}", settings)
+    plain = [step.network(f"vit_{size}_patch16_L{depth}", settings) for depth in depths]
+    middle = plain[len(plain) // 2]
+    found = [
+        (mode, steps.Recipe(spec, step.IMAGENET, compute))
+        for mode, spec, compute in (
+            ("scan", aux, Compute()),
+            ("unrolled", aux, step.unrolled(aux)),
+            *(("scan", spec, Compute()) for spec in plain),
+            # One depth unrolled is enough to compare.
+            ("unrolled", middle, step.unrolled(middle)),
+        )
+    ]
+    if settings.quick:
+        return found[:2]
+    spec = middle.net.replace(drop_path=step.DROP_PATH)
+    deit = steps.Recipe(spec, step.IMAGENET, augment=step.DEIT, ema=step.EMA)
+    return [*found, ("scan + DeiT", deit)]
+
+
+def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    arguments = step.abstract_arguments(recipe, settings.batch_size)
+    lower, compile_ = [], []
+    # Once on a CPU, where an unrolled network takes half a minute.
+    for _ in range(3 if settings.accelerator else 1):
+        # Without the memory of an earlier tracing.
+        jax.clear_caches()
+        steps.compiled_step.cache_clear()
+        run_step = steps.compiled_step(recipe, mesh)
+        before = time.perf_counter()
+        lowered = run_step.lower(*arguments)
+        lower.append(time.perf_counter() - before)
+        compile_.append(measure.seconds(lowered.compile))
+    return {
+        "blocks": recipe.net.depth,
+        "lower_s": measure.figure(lower),
+        "compile_s": measure.figure(compile_),
+    }
+
+
+def _first_steps(repeats: int) -> Row:
+    found: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        before = time.time()
+        said = json.loads(_process("-m", "benchmarks.first_step").splitlines()[-1])
+        for name, at in said.items():
+            found.setdefault(name, []).append(at - before)
+    done = found.pop("stepped")
+    return {
+        "seconds": measure.figure(done),
+        **{f"{name}_after_s": measure.figure(values) for name, values in found.items()},
+    }
+
+
+def _process(*arguments: str) -> str:
+    made = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    if made.returncode:
+        last = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"python {' '.join(arguments)[:60]} ended badly: {last}")
+    return made.stdout

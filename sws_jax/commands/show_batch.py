@@ -1,0 +1,131 @@
+"""``show_batch``: the images of a training step, as the network gets them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+HELP = "draw the augmented images of a training step, with their labels"
+EXAMPLE = "python -m sws_jax show_batch --config=configs/aux_deit.py --out batch.png"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run", dest="name", help="of the job; default: the config's own fields"
+    )
+    parser.add_argument("--step", type=int, default=0, help="default 0, the first")
+    parser.add_argument("--images", type=int, default=32, help="how many (default 32)")
+    parser.add_argument("--out", default="batch.png", help="default batch.png")
+    parser.set_defaults(flags=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    import jax
+    import numpy as np
+
+    from sws_jax import chain, configs, setup, step
+    from sws_jax.data import pipeline
+    from sws_jax.data.augment import Augment
+    from sws_jax.errors import UserError
+
+    if args.step < 0 or args.images < 1:
+        raise UserError(
+            f"--step starts at 0 and --images at 1, and they are {args.step} and "
+            f"{args.images}"
+        )
+    config, _ = configs.parse(args.flags)
+    if args.name:
+        rows = {row.name: row.config for row in chain.runs(config)}
+        if args.name not in rows:
+            raise UserError(
+                f"the job has no run {args.name!r}; it has {', '.join(rows)}"
+            )
+        config = rows[args.name]
+    setup.check(config)
+    data = setup.dataset(config)
+    augment = Augment(**config.augment)
+    augment.check_batch(config.global_batch_size)
+    raw = next(
+        pipeline.train_batches(
+            data.train,
+            setup.transform(config),
+            seed=config.seed,
+            global_batch_size=config.global_batch_size,
+            size=data.image_shape[:2],
+            repeats=config.data.repeats,
+            start_step=args.step,
+            reading=setup.reading(config),
+        )
+    )
+    key, _ = step.keys(jax.random.key(config.seed), args.step)
+    x, targets = augment(
+        key,
+        jax.numpy.asarray(raw["image"]),
+        jax.numpy.asarray(raw["label"]),
+        data.num_classes,
+        data.normalization,
+    )
+    mean, std = data.normalization.mean, data.normalization.std
+    pixels = np.clip(np.asarray(x) * std + mean, 0.0, 1.0)
+    # Smoothing is the same for all images: without it the shares are those of mixing.
+    smoothing = augment.label_smoothing
+    shares = (np.asarray(targets) - smoothing / data.num_classes) / (1.0 - smoothing)
+    count = min(args.images, len(pixels))
+    titles = [label(row, data.class_names) for row in shares[:count]]
+    draw(pixels[:count], titles, args.out)
+    print(
+        f"{args.out}: {count} of the {config.global_batch_size} images of step "
+        f"{args.step} of {args.name or config.name}, {data.name}, "
+        f"{data.image_shape[0]} x {data.image_shape[1]} pixels"
+    )
+    return 0
+
+
+def label(shares, names) -> str:
+    """An image's classes, with their shares where it is mixed from two."""
+    first, second = (-shares).argsort(kind="stable")[:2]
+    if shares[second] < 0.005:
+        return _short(names[first])
+    return (
+        f"{_short(names[first])} {shares[first]:.0%}\n"
+        f"{_short(names[second])} {shares[second]:.0%}"
+    )
+
+
+def draw(pixels, titles, path: str) -> None:
+    """A sheet of images [n, height, width, channels], 0..1, one title each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from sws_jax import files
+    from sws_jax.errors import UserError
+
+    columns = min(len(pixels), 8)
+    rows = math.ceil(len(pixels) / columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.5 * columns, 1.75 * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, title in zip(grid.flat, pixels, titles, strict=False):
+        # Grey, or the first three of other channels.
+        shown = image[..., 0] if image.shape[-1] < 3 else image[..., :3]
+        axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0)
+        axes.set_title(title, fontsize=7, color="#22303c")
+    try:
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written ({error})") from None
+    finally:
+        plt.close(figure)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "\N{HORIZONTAL ELLIPSIS}"

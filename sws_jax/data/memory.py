@@ -1,0 +1,250 @@
+"""Encoded images: looked at before a run starts, and held decoded where they fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from sws_jax.data import base
+from sws_jax.data.base import Split, Unreadable
+from sws_jax.errors import UserError
+
+# Images of a split that stand for all of it: they estimate its size, and show at once
+# what would otherwise end a run in its middle.
+_SAMPLE = 64
+_BLOCK = 4096  # images handed to the threads at a time, which bounds the waiting list
+_QUIET_SECONDS = 2.0  # that need no explanation
+
+_Read = tuple[np.ndarray, int] | Unreadable
+
+
+class Encoded(Split, Protocol):
+    """A split whose images are decoded as they are read."""
+
+    def where(self, index: int) -> str:
+        """The file or record of an image, for messages."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Partial:
+    """A split held in memory, but for images that could not be read.
+
+    Attributes:
+      images: uint8 [height, width, channels], or None for an unreadable one.
+      labels: int32 [n].
+      source: what is asked for the images that are None.
+    """
+
+    images: list[np.ndarray | None]
+    labels: np.ndarray
+    source: Split
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        image = self.images[index]
+        if image is None:
+            return self.source.read(index)
+        return image, int(self.labels[index])
+
+
+def dataset(
+    name: str,
+    splits: Mapping[str, Encoded],
+    class_names: Sequence[str],
+    *,
+    val_fraction: float,
+    image_size: tuple[int, int] | None,
+    memory_gib: float,
+    unreadable: str,
+) -> base.Dataset:
+    """A dataset of encoded images, held in memory where all of it fits.
+
+    Args:
+      name: of the dataset.
+      splits: train, test and perhaps val, none of them empty.
+      class_names: in the order of the labels.
+      val_fraction: of the training images, held out where there is no val.
+      image_size: height and width for the network; None takes that of the images.
+      memory_gib, unreadable: see `hold`.
+
+    Raises:
+      UserError: images cannot be read, or differ in size where no size is given.
+    """
+    samples = {key: Sample.of(split) for key, split in splits.items()}
+    shape = _shape(splits, samples, image_size)
+    # Refused here, if at all, and not after everything was decoded.
+    parts = () if "val" in splits else base.hold_out(splits["train"], val_fraction)
+    held = hold(
+        splits, samples, memory_gib=memory_gib, name=name, unreadable=unreadable
+    )
+    if parts:
+        train, val = (dataclasses.replace(part, split=held["train"]) for part in parts)
+        held |= {"train": train, "val": val}
+    return base.Dataset(
+        name=name,
+        train=held["train"],
+        val=held["val"],
+        test=held["test"],
+        class_names=tuple(class_names),
+        image_shape=shape,
+        normalization=base.default_normalization(shape[2]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Images spread over a split.
+
+    Attributes:
+      shapes: of those that can be read, by their position.
+      bad: those that cannot.
+      seconds: that each took.
+    """
+
+    shapes: dict[int, tuple[int, int, int]]
+    bad: list[Unreadable]
+    seconds: float
+
+    @classmethod
+    def of(cls, split: Split) -> Sample:
+        """Reads a few images, the first and the last among them.
+
+        Raises:
+          Unreadable: not one of them can be read.
+        """
+        count = min(len(split), _SAMPLE)
+        indices = np.linspace(0, len(split) - 1, count).astype(int).tolist()
+        before = time.monotonic()
+        found = _read(split, indices)
+        seconds = (time.monotonic() - before) / count
+        bad = [made for made in found if isinstance(made, Unreadable)]
+        if len(bad) == count:
+            raise Unreadable(
+                f"not one of {count} images can be read, the first: {bad[0]}"
+            )
+        shapes = {
+            index: made[0].shape
+            for index, made in zip(indices, found, strict=True)
+            if not isinstance(made, Unreadable)
+        }
+        return cls(shapes, bad, seconds)
+
+    @property
+    def image_bytes(self) -> float:
+        return float(np.mean([np.prod(shape) for shape in self.shapes.values()]))
+
+
+def hold(
+    splits: Mapping[str, Split],
+    samples: Mapping[str, Sample],
+    *,
+    memory_gib: float,
+    name: str,
+    unreadable: str,
+) -> dict[str, Split]:
+    """The splits, decoded, if all of them together fit into memory; or as they are.
+
+    Args:
+      splits: of one dataset.
+      samples: of each of them.
+      memory_gib: that the decoded images may take; estimated from the samples.
+      name: for messages.
+      unreadable: "stop", or "skip" to leave images that cannot be read to whoever
+        reads them (see `sws_jax.data.pipeline.Reading`).
+
+    Raises:
+      Unreadable: images cannot be read, and `unreadable` says stop.
+    """
+    counts = {key: len(split) for key, split in splits.items()}
+    total = sum(counts.values())
+    size = sum(counts[key] * samples[key].image_bytes for key in splits) / 2**30
+    if not size <= memory_gib:
+        bad = [error for sample in samples.values() for error in sample.bad]
+        if bad and unreadable == "stop":
+            raise bad[0]
+        return dict(splits)
+    if sum(counts[key] * samples[key].seconds for key in splits) > _QUIET_SECONDS:
+        from sws_jax.progress import say  # loads JAX, which reading does not need
+
+        say(f"{name}: decoding {total:,} images into memory, {size:.2f} GiB")
+    held: dict[str, Split] = {}
+    bad = []
+    for key, split in splits.items():
+        found = _read(split, range(counts[key]))
+        bad += [made for made in found if isinstance(made, Unreadable)]
+        held[key] = _arrays(found, split)
+    if bad and unreadable == "stop":
+        raise Unreadable(
+            f"{len(bad):,} of {total:,} images cannot be read (data.unreadable=skip "
+            f"passes over them), the first: {bad[0]}"
+        )
+    return held
+
+
+def _shape(
+    splits: Mapping[str, Encoded],
+    samples: Mapping[str, Sample],
+    image_size: tuple[int, int] | None,
+) -> tuple[int, int, int]:
+    """The given size, or the one that all samples have; and their channels."""
+    seen = [
+        (key, index, shape)
+        for key, sample in samples.items()
+        for index, shape in sample.shapes.items()
+    ]
+    first = seen[0]
+    if image_size:
+        return (*image_size, first[2][2])
+    for other in seen:
+        if other[2] != first[2]:
+            a, b = (
+                f"{splits[key].where(index)} is {shape[0]} x {shape[1]}"
+                for key, index, shape in (first, other)
+            )
+            raise UserError(
+                f"images differ in size, as {a} pixels and {b}: set data.image_size "
+                f"(image_size= in a config's arguments) to what the network shall see"
+            )
+    return first[2]
+
+
+def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
+    """Images and labels, decoded in threads (Pillow leaves Python's lock)."""
+
+    def one(index: int) -> _Read:
+        try:
+            return split.read(index)
+        except Unreadable as error:
+            return error
+
+    found: list[_Read] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(indices), _BLOCK):
+            found += pool.map(one, indices[start : start + _BLOCK])
+    return found
+
+
+def _arrays(found: list[_Read], split: Split) -> Split:
+    """Empties `found`, so that no image is held twice."""
+    images = [None if isinstance(made, Unreadable) else made[0] for made in found]
+    labels = [-1 if isinstance(made, Unreadable) else made[1] for made in found]
+    found.clear()
+    whole = [image for image in images if image is not None]
+    if len(whole) < len(images):
+        return Partial(images, np.asarray(labels, np.int32), split)
+    images.clear()
+    if len({image.shape for image in whole}) > 1:
+        return base.Arrays(whole, np.asarray(labels, np.int32))
+    stack = np.empty((len(whole), *whole[0].shape), np.uint8)
+    for i in reversed(range(len(whole))):
+        stack[i] = whole.pop()
+    return base.Arrays(stack, np.asarray(labels, np.int32))

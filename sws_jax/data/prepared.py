@@ -1,0 +1,154 @@
+"""What TensorFlow Datasets has prepared, found and checked without the network."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sws_jax.errors import UserError
+
+PREFIX = "tfds:"
+_REQUEST = re.compile(r"(\w+)(?:/([^/:]+))?(?::(\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def suggestion(name: str) -> str:
+    """The source that a bare name, written somewhat like a set of TFDS, may mean."""
+    try:
+        known = _known()
+    except UserError:
+        return ""
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+    return PREFIX + close[0] if close else ""
+
+
+def library() -> Any:
+    """TFDS, which most runs need not load."""
+    try:
+        import tensorflow_datasets
+    except ImportError:
+        raise UserError(
+            f"a source {PREFIX}NAME needs packages that are not installed: pip install "
+            f"tensorflow-datasets array_record importlib_resources"
+        ) from None
+    return tensorflow_datasets
+
+
+def reason(error: Exception) -> str:
+    """Another library's message, down to its first sentence."""
+    return re.split(r"\n|\. ", str(error))[0] or type(error).__name__
+
+
+def _known() -> list[str]:
+    """Sets whose code TFDS brings along; others would be asked for on the network."""
+    return library().list_builders(with_community_datasets=False)
+
+
+def find(name: str, root: str) -> str:
+    """The directory of a prepared version: ROOT/NAME[/CONFIG]/VERSION."""
+    request = _REQUEST.fullmatch(name)
+    if not request:
+        raise UserError(
+            f"{PREFIX}{name} is not of the form {PREFIX}NAME, {PREFIX}NAME/CONFIG or, "
+            f"with a version as in :1.0.0, either of them"
+        )
+    bare, config, version = request.groups()
+    folder = os.path.join(root, bare)
+    if not config and not _versions(folder):
+        configs = [name for name in _folders(folder) if _versions(f"{folder}/{name}")]
+        if len(configs) > 1:
+            raise UserError(
+                f"{folder} holds several configurations: take one of "
+                + ", ".join(f"{PREFIX}{bare}/{config}" for config in configs)
+            )
+        config = configs[0] if configs else None
+    folder = os.path.join(folder, config) if config else folder
+    versions = _versions(folder)
+    if bare not in _folders(root) and bare not in _known():
+        hint = suggestion(bare)
+        raise UserError(
+            f"there is no {PREFIX}{name}: TFDS knows no {bare}, and none is prepared "
+            f"in {root} (data.directory)"
+            + (f"; perhaps {hint} is meant" if hint else "")
+        )
+    if not versions or version and version not in versions:
+        held = f", which holds {', '.join(versions)}" if versions else ""
+        raise UserError(
+            f"{PREFIX}{name} is not prepared in {root} (data.directory){held}: "
+            f"{_remedy(name, root)}"
+        )
+    return os.path.join(folder, version or versions[-1])
+
+
+def _remedy(name: str, root: str) -> str:
+    arguments = f"'{name}', data_dir='{root}', file_format='array_record'"
+    return (
+        f'where TensorFlow is installed, run python -c "import tensorflow_datasets as '
+        f'tfds; tfds.builder({arguments}).download_and_prepare()"'
+    )
+
+
+def _folders(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return []
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _versions(path: str) -> list[str]:
+    """Oldest first; a version whose preparation was broken off has another name."""
+    found = filter(_VERSION.fullmatch, _folders(path))
+    return sorted(found, key=lambda version: [int(n) for n in version.split(".")])
+
+
+def builder(path: str) -> Any:
+    """Reads what a directory says about itself, without the set's code."""
+    tfds = library()
+    try:
+        builder = tfds.builder_from_directory(path)
+        formats = {form.value for form in builder.info.available_file_formats()}
+        if "array_record" in formats:
+            both = dict(override=True, override_if_initialized=True)
+            builder.info.set_file_format("array_record", **both)
+            return builder
+    except Exception as error:  # of any kind, down to the parser of the description
+        raise UserError(
+            f"{path} is not a complete TFDS set, prepare it again ({reason(error)})"
+        ) from None
+    raise UserError(
+        f"{path} is prepared as {', '.join(sorted(formats))}, and reading in any order "
+        f"needs array_record: where TensorFlow is installed, run tfds convert_format "
+        f"--dataset_version_dir={path} --out_file_format=array_record"
+    )
+
+
+def check_shards(split: Any, path: str) -> None:
+    """Every file of a split is there and holds as many records as it should."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    def problem(shard) -> str:
+        try:
+            reader = ArrayRecordReader(os.fspath(shard.filename))
+            count = reader.num_records()
+            reader.close()
+        except Exception as error:  # RuntimeError, and whatever other versions raise
+            return reason(error)
+        whole = count == shard.examples_in_shard
+        return "" if whole else f"{count} records of {shard.examples_in_shard}"
+
+    shards = list(split.file_instructions)
+    with ThreadPoolExecutor() as pool:
+        bad = [
+            (shard.filename, found)
+            for shard, found in zip(shards, pool.map(problem, shards), strict=True)
+            if found
+        ]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(shards)} files of split {split.name} in {path} are "
+            f"missing or damaged, prepare the set again (the first: "
+            f"{os.path.basename(bad[0][0])}, {bad[0][1]})"
+        )

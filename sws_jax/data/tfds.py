@@ -1,0 +1,169 @@
+"""Sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from typing import Any
+
+import numpy as np
+
+from sws_jax.data import base, images, memory, prepared
+from sws_jax.data.prepared import PREFIX
+from sws_jax.errors import UserError
+
+_SPLITS = ("train", "validation", "test")
+
+
+def load(
+    name: str,
+    *,
+    directory: str,
+    val_fraction: float,
+    image_size: tuple[int, int] | None,
+    decoder: str,
+    memory_gib: float,
+    unreadable: str = "stop",
+) -> base.Dataset:
+    """A labelled set that was prepared as array_record files.
+
+    The files say all there is to know, so that a set of one's own needs no code here.
+    Where both splits ``validation`` and ``test`` are labelled, they are the validation
+    and the test images. Where one is, it is the test set (ImageNet's labels of test
+    are withheld), and validation images are held out of the training images.
+
+    Args:
+      name: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; without a version
+        the newest that is prepared.
+      directory: that holds NAME; empty is TFDS_DATA_DIR or ~/tensorflow_datasets.
+      val_fraction: of the training images, held out where it applies.
+      image_size: height and width for the network; None takes that of the images,
+        which must then have one.
+      decoder: see `sws_jax.data.images.decode`.
+      memory_gib, unreadable: see `sws_jax.data.memory.hold`.
+
+    Raises:
+      UserError: the set is unknown, not prepared, damaged or has no labelled images.
+    """
+    root = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    path = prepared.find(name, os.path.expanduser(root))
+    info = prepared.builder(path).info
+    channels, class_names = _features(info.features, name)
+    found = {}
+    for split in _SPLITS:
+        if split in info.splits and info.splits[split].num_examples:
+            prepared.check_shards(info.splits[split], path)
+            count = info.splits[split].num_examples
+            records = Records(
+                path, name, split, count, len(class_names), channels, decoder
+            )
+            if split == "train" or records.encoded(0)[1] >= 0:
+                found[split] = records
+    if "train" not in found or len(found) == 1:
+        raise UserError(
+            f"{PREFIX}{name} needs images and labels in train, and in test or "
+            f"validation: its splits are {', '.join(info.splits) or 'none'}, with both "
+            f"in {', '.join(found) or 'none'}"
+        )
+    if len(found) == 3:
+        found["val"] = found.pop("validation")
+    elif "validation" in found:
+        found["test"] = found.pop("validation")
+    return memory.dataset(
+        re.split("[/:]", name)[0],
+        found,
+        class_names,
+        val_fraction=val_fraction,
+        image_size=image_size,
+        memory_gib=memory_gib,
+        unreadable=unreadable,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A split in array_record files.
+
+    Attributes:
+      path: of the prepared version's directory.
+      name, split: of the set and its split.
+      count: of records.
+      classes: number of classes.
+      channels: 1 or 3, of the decoded images.
+      decoder: see `sws_jax.data.images.decode`.
+    """
+
+    path: str
+    name: str
+    split: str
+    count: int
+    classes: int
+    channels: int
+    decoder: str
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        encoded, label = self.encoded(index)
+        where = self.where(index)
+        if not 0 <= label < self.classes:
+            raise base.Unreadable(
+                f"{where} has the label {label}, and there are {self.classes} classes"
+            )
+        pixels = images.decode(
+            encoded, where, channels=self.channels, decoder=self.decoder
+        )
+        return pixels, label
+
+    def encoded(self, index: int) -> tuple[bytes, int]:
+        """The image as it is stored, and its label."""
+        source, features, decoders = self._opened
+        try:
+            record = features.deserialize_example_np(source[index], decoders=decoders)
+            return record["image"], int(record["label"])
+        except Exception as error:  # of three libraries, none of which says which
+            raise base.Unreadable(
+                f"{self.where(index)} is not a readable record "
+                f"({prepared.reason(error)})"
+            ) from None
+
+    def where(self, index: int) -> str:
+        return f"record {index} of {PREFIX}{self.name}, split {self.split},"
+
+    @functools.cached_property
+    def _opened(self) -> tuple[Any, Any, dict[str, Any]]:
+        """The encoded records; and how to read these two features of theirs alone,
+        as others may need TensorFlow."""
+        tfds = prepared.library()
+        builder = prepared.builder(self.path)
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        source = builder.as_data_source(self.split, deserialize_method=raw)
+        kept = {key: builder.info.features[key] for key in ("image", "label")}
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        return source, tfds.features.FeaturesDict(kept), decoders
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the files itself."""
+        return {key: kept for key, kept in vars(self).items() if key != "_opened"}
+
+
+def _features(features: Any, name: str) -> tuple[int, tuple[str, ...]]:
+    """Channels of the images, and names of the classes."""
+    kinds = prepared.library().features
+    named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
+    image, label = named.get("image"), named.get("label")
+    if not (
+        isinstance(image, kinds.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(label, kinds.ClassLabel)
+        and label.num_classes
+    ):
+        has = ", ".join(f"{k} ({type(v).__name__})" for k, v in sorted(named.items()))
+        raise UserError(
+            f"{PREFIX}{name} needs a feature image of 8 bits and a feature label of "
+            f"classes, and has {has or 'none'}"
+        )
+    return 1 if image.shape[-1] == 1 else 3, tuple(label.names)

@@ -1,0 +1,229 @@
+"""From a decoded image to the pixels a batch takes, on the host.
+
+Everything here is a pure function of an image and, in training, of a random
+generator that belongs to the image's place in the run. Images are uint8
+[height, width, channels] throughout; what has floats (normalisation, erasing, mixing)
+happens on the device, in `sws_jax.data.augment`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from PIL import Image
+
+from sws_jax.data import randaugment
+from sws_jax.errors import UserError
+
+CROPS = ("none", "padded", "resized")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The deterministic view of an image: scaled to cover, centre cut out.
+
+    Attributes:
+      size: height and width in pixels.
+      crop: share of the shorter side that is kept; DeiT's 0.875 resizes 224 px
+        images to 256 first. 1 keeps all of it.
+
+    Reference:
+      DeiT, 2012.12877, as published: resize to size / 0.875, bicubic, centre crop.
+    """
+
+    size: tuple[int, int]
+    crop: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.crop <= 1:
+            raise UserError(f"data.eval_crop must be in (0, 1], and is {self.crop}")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        height, width = self.size
+        image = _shortened(image, most=8 * max(self.size) / min(self.size))
+        cover = (math.floor(height / self.crop), math.floor(width / self.crop))
+        scale = max(cover[0] / image.shape[0], cover[1] / image.shape[1])
+        scaled = (
+            max(round(image.shape[0] * scale), height),
+            max(round(image.shape[1] * scale), width),
+        )
+        image = resize(image, scaled)
+        top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+        return image[top : top + height, left : left + width]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """Random geometry and colour of a training image.
+
+    Attributes:
+      crop: "none" (as `Fit`), "padded" (a black border, then a crop of the old size:
+        for small images) or "resized" (a random part, scaled to the size).
+      padding: of a padded crop, in pixels.
+      scale, ratio: of a resized crop: share of the image's area, and width over
+        height, drawn uniformly on a logarithmic axis.
+      flip: mirror half of the images.
+      randaugment: operations applied to each image; 0 is off.
+      magnitude, magnitude_std: of these operations, on a scale of 0 to 10.
+    """
+
+    crop: str = "none"
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
+    randaugment: int = 0
+    magnitude: float = 9.0
+    magnitude_std: float = 0.5
+
+    def __post_init__(self):
+        # A config gives lists or tuples.
+        object.__setattr__(self, "scale", tuple(self.scale))
+        object.__setattr__(self, "ratio", tuple(self.ratio))
+        if self.crop not in CROPS:
+            raise UserError(
+                f"there is no transform.crop {self.crop!r}: it is one of "
+                f"{', '.join(CROPS)}"
+            )
+        if min(self.padding, self.randaugment) < 0:
+            raise UserError(
+                "transform.padding and transform.randaugment cannot be below 0"
+            )
+        for name, most in (("scale", 1.0), ("ratio", math.inf)):
+            span = getattr(self, name)
+            if (
+                len(span) != 2
+                or not 0 < span[0] <= span[1] <= most
+                or math.isinf(span[1])
+            ):
+                raise UserError(
+                    f"transform.{name} must be two numbers, the smaller one first, "
+                    f"above 0{' and up to 1' if most == 1 else ''}, and is {span}"
+                )
+        if not (0 <= self.magnitude <= 10 and 0 <= self.magnitude_std < math.inf):
+            raise UserError(
+                f"transform.magnitude goes from 0 to 10 and its deviation from 0 on, "
+                f"and they are {self.magnitude} and {self.magnitude_std}"
+            )
+
+    def check_channels(self, channels: int) -> None:
+        """Refuses operations that need colour on images without it."""
+        if self.randaugment and channels not in (1, 3):
+            raise UserError(
+                f"RandAugment needs grey or RGB images, and these have {channels} "
+                f"channels: set transform.randaugment to 0"
+            )
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        random: np.random.Generator,
+        size: tuple[int, int],
+    ) -> np.ndarray:
+        """An augmented image, uint8 [*size, channels]."""
+        if self.crop == "resized":
+            image = resized_crop(image, random, size, self.scale, self.ratio)
+        else:
+            image = Fit(size)(image)
+            if self.crop == "padded":
+                image = padded_crop(image, random, self.padding)
+        if self.flip and random.random() < 0.5:
+            image = image[:, ::-1]
+        if self.randaugment:
+            image = randaugment.apply(
+                image,
+                random,
+                number=self.randaugment,
+                magnitude=self.magnitude,
+                std=self.magnitude_std,
+            )
+        return image
+
+
+def _shortened(image: np.ndarray, *, most: float) -> np.ndarray:
+    """The middle of an image whose sides differ by more than a factor.
+
+    Scaled as a whole, a strip of 1 x 10,000 pixels would fill gigabytes, of which all
+    but the middle is thrown away.
+    """
+    longest = math.ceil(most * min(image.shape[:2]))
+    top, left = (max(side - longest, 0) // 2 for side in image.shape[:2])
+    return image[top : top + longest, left : left + longest]
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic, antialiased.
+
+    Args:
+      image: uint8 [height, width, channels], of any number of channels.
+      size: height and width of the result.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+
+    def one(pixels):
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+    if image.shape[-1] == 3:
+        return one(np.ascontiguousarray(image))
+    planes = np.moveaxis(image, -1, 0)
+    return np.stack([one(np.ascontiguousarray(plane)) for plane in planes], axis=-1)
+
+
+def padded_crop(
+    image: np.ndarray, random: np.random.Generator, padding: int
+) -> np.ndarray:
+    """A crop of the old size, anywhere in the image with a black border."""
+    height, width, channels = image.shape
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
+    padded[padding : padding + height, padding : padding + width] = image
+    top, left = random.integers(0, 2 * padding + 1, 2)
+    return padded[top : top + height, left : left + width]
+
+
+def resized_crop(
+    image: np.ndarray,
+    random: np.random.Generator,
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> np.ndarray:
+    """A random part of an image, scaled to `size` without regard to its shape.
+
+    Ten draws of area and aspect; the first part that fits into the image is taken, at
+    a random place. Where none fits, the largest central part of an allowed aspect.
+
+    Reference:
+      Szegedy et al., 1409.4842, section 6, in the form that DeiT trains with.
+    """
+    top, left, height, width = crop_box(image.shape[:2], random, scale, ratio)
+    # Cut first: the filter sees nothing outside the part, as in published training.
+    return resize(image[top : top + height, left : left + width], size)
+
+
+def crop_box(
+    shape: tuple[int, int],
+    random: np.random.Generator,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """top, left, height, width of a random part, in whole pixels."""
+    height, width = shape
+    for _ in range(10):
+        area = height * width * random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(random.integers(0, height - h + 1))
+            left = int(random.integers(0, width - w + 1))
+            return top, left, h, w
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = min(round(width / ratio[0]), height)
+    elif width / height > ratio[1]:
+        w = min(round(height * ratio[1]), width)
+    return (height - h) // 2, (width - w) // 2, max(h, 1), max(w, 1)

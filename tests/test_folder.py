@@ -1,0 +1,423 @@
+"""Folders of image files, from the walk through them to a run on them."""
+
+import io
+import itertools
+import os
+import pickle
+import re
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sws_jax import main
+from sws_jax.data import base, folder, load_dataset, pipeline
+from sws_jax.data.transforms import Transform
+from sws_jax.errors import UserError
+
+SIZE = (12, 10)  # height, width
+
+
+def pixels(seed, size=SIZE, channels=3):
+    """Smooth, so that a JPEG of it is not noise."""
+    random = np.random.default_rng(seed)
+    small = random.integers(0, 256, (3, 3, channels), np.uint8)
+    image = Image.fromarray(small.squeeze()).resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
+    return np.asarray(image)
+
+
+def encoded(image, form, **settings):
+    file = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(file, form, **settings)
+    return file.getvalue()
+
+
+def opened(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def fill(root, counts, classes=("ant", "bee", "cat"), size=SIZE):
+    """PNG files of random colours; `counts` of images by split, for each class."""
+    seed = itertools.count()
+    for split, count in counts.items():
+        for name in classes:
+            for n in range(count):
+                content = encoded(pixels(next(seed), size), "PNG")
+                write(root / split / name / f"{n:03}.png", content)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return fill(tmp_path / "insects", {"train": 8, "test": 2})
+
+
+def everything(split):
+    return [split.read(i) for i in range(len(split))]
+
+
+def rows(*splits):
+    return sorted((x.tobytes(), y) for split in splits for x, y in everything(split))
+
+
+def written(root, split):
+    """What Pillow reads, in the order that is promised."""
+    found = []
+    for label, name in enumerate(sorted(os.listdir(root / split))):
+        for path in sorted((root / split / name).iterdir()):
+            found.append((opened(path.read_bytes()), label))
+    return found
+
+
+def same(found, expected):
+    assert len(found) == len(expected)
+    for (image, label), (pixels, number) in zip(found, expected, strict=True):
+        assert (image.dtype, type(label)) == (np.uint8, int)
+        np.testing.assert_array_equal(image, pixels)
+        assert label == number
+
+
+def refusal(source, **settings):
+    """The message, which is one sentence."""
+    with pytest.raises(UserError) as caught:
+        load_dataset(str(source), **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not re.search(r"[.!?]\)* +[A-Z]", message)
+    return message
+
+
+# What is read
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_a_folder(tree, gib):
+    found = load_dataset(str(tree), memory_gib=gib, val_fraction=0.25)
+    assert (found.name, found.class_names) == ("insects", ("ant", "bee", "cat"))
+    assert found.image_shape == (*SIZE, 3)
+    assert found.normalization == base.default_normalization(3)
+    assert [len(found.split(name)) for name in ("train", "val", "test")] == [18, 6, 6]
+    same(everything(found.test), written(tree, "test"))
+    expected = [(x.tobytes(), y) for x, y in written(tree, "train")]
+    assert rows(found.train, found.val) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "image, form",
+    [
+        (Image.fromarray(pixels(0)), "JPEG"),
+        (Image.fromarray(pixels(1)).convert("CMYK"), "JPEG"),
+        (Image.fromarray(pixels(2)).convert("L"), "JPEG"),
+        (Image.fromarray(pixels(3, channels=4), "RGBA"), "PNG"),
+        (Image.fromarray(pixels(4)).convert("P"), "PNG"),
+        (Image.fromarray(pixels(5)).convert("P"), "GIF"),
+        (Image.fromarray(pixels(6)).convert("1"), "PNG"),
+        (Image.fromarray(pixels(7)), "WEBP"),
+        (Image.fromarray(pixels(8)), "BMP"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.mode,
+)
+def test_all_is_rgb(tree, image, form):
+    content = encoded(image, form)
+    write(tree / "test/ant" / f"000_.{form.lower()}", content)
+    found = load_dataset(str(tree)).test.read(1)
+    assert found[0].shape == (*SIZE, 3)
+    same([found], [(opened(content), 0)])
+
+
+def test_other_files_are_passed_over(tree):
+    expected = everything(load_dataset(str(tree)).test)
+    (tree / ".cache").mkdir()
+    for name in (".DS_Store", "._000.png", "Thumbs.db", "notes.txt", "000.png.part"):
+        write(tree / "test/bee" / name, b"no image")
+    for name in ("test/.hidden/0.png", "test/list.csv", "test/bee/more.png/x.png"):
+        write(tree / name, b"no image")
+    same(everything(load_dataset(str(tree)).test), expected)
+
+
+def test_extensions_in_capitals_and_odd_names(tree):
+    for name in ("Ünder ß.PNG", "a" * 200 + ".JPEG", "-.jpg", "9.Png"):
+        write(tree / "test/cat" / name, encoded(pixels(len(name)), "PNG"))
+    found = load_dataset(str(tree), memory_gib=0)
+    assert len(found.test) == 10
+    same(everything(found.test), written(tree, "test"))
+
+
+def test_classes_are_sorted_by_name(tmp_path):
+    for name in ("n10", "n2", "B", "a"):
+        write(tmp_path / "train" / name / "0.png", encoded(pixels(0), "PNG"))
+        write(tmp_path / "test" / name / "0.png", encoded(pixels(0), "PNG"))
+    found = load_dataset(str(tmp_path), val_fraction=0.5)
+    assert found.class_names == ("B", "a", "n10", "n2")
+    assert [label for _, label in everything(found.test)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_lone_split_is_the_test_set(name, tmp_path):
+    fill(tmp_path, {"train": 8, name: 2})
+    found = load_dataset(str(tmp_path), val_fraction=0.5)
+    same(everything(found.test), written(tmp_path, name))
+    assert (len(found.train), len(found.val)) == (12, 12)
+    assert not set(found.train.indices) & set(found.val.indices)
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_both_splits_are_what_they_are_called(gib, tmp_path):
+    fill(tmp_path, {"train": 4, "val": 2, "test": 3})
+    found = load_dataset(str(tmp_path), val_fraction=0.5, memory_gib=gib)
+    for name in ("train", "val", "test"):
+        same(everything(found.split(name)), written(tmp_path, name))
+
+
+def test_images_of_several_sizes_need_a_size(tree):
+    write(tree / "train/bee/003.png", encoded(pixels(0, (9, 30)), "PNG"))
+    message = refusal(tree)
+    assert str(tree / "train/ant/000.png") + " is 12 x 10 pixels" in message
+    assert str(tree / "train/bee/003.png") + " is 9 x 30" in message
+    assert "set data.image_size" in message
+    found = load_dataset(str(tree), image_size=(8, 6))
+    assert found.image_shape == (8, 6, 3)
+    shapes = {image.shape for image, _ in everything(found.train)}
+    shapes |= {image.shape for image, _ in everything(found.val)}
+    assert shapes == {(12, 10, 3), (9, 30, 3)}
+
+
+def test_a_size_of_ones_own(tree):
+    assert load_dataset(str(tree), image_size=6).image_shape == (6, 6, 3)
+
+
+def test_another_process_reads_the_same(tree):
+    split = load_dataset(str(tree), memory_gib=0).train
+    assert isinstance(split.split, folder.Files)
+    same(everything(pickle.loads(pickle.dumps(split))), everything(split))
+
+
+def test_a_million_files_take_little(tmp_path):
+    names = np.asarray([f"n01440764_{n}.JPEG".encode() for n in range(100_000)])
+    labels = np.zeros(len(names), np.int32)
+    split = folder.Files(str(tmp_path), ("n01440764",), names, labels, "pillow")
+    assert len(pickle.dumps(split)) < 40 * len(names)
+
+
+# What is made of it
+
+
+def batches(data, count, **reading):
+    """The first of a run that augments in every way."""
+    transform = Transform(crop="resized", flip=True, randaugment=2)
+    made = pipeline.train_batches(
+        data.train,
+        transform,
+        seed=5,
+        global_batch_size=4,
+        size=(8, 8),
+        reading=pipeline.Reading(**reading),
+    )
+    return list(itertools.islice(made, count))
+
+
+def test_workers_threads_and_memory_change_nothing(tree):
+    expected = batches(load_dataset(str(tree)), 7)
+    streamed = load_dataset(str(tree), memory_gib=0)
+    for reading in (dict(), dict(threads=3), dict(workers=2)):
+        for found, wanted in zip(
+            batches(streamed, 7, **reading), expected, strict=True
+        ):
+            np.testing.assert_array_equal(found["image"], wanted["image"])
+            np.testing.assert_array_equal(found["label"], wanted["label"])
+            assert found["skipped"] == 0
+
+
+def test_evaluation_is_in_order(tree):
+    found = load_dataset(str(tree), memory_gib=0)
+    fit = pipeline.Fit(SIZE)
+    made = list(pipeline.eval_batches(found.test, fit, global_batch_size=4))
+    images = np.concatenate([batch["image"] for batch in made])[:6]
+    np.testing.assert_array_equal(images, [x for x, _ in written(tree, "test")])
+
+
+# Images that cannot be read
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """24 training images, one of them a JPEG that ends too soon."""
+    root = fill(tmp_path / "insects", {"train": 8, "val": 2, "test": 2})
+    whole = encoded(pixels(0, (40, 40)), "JPEG", quality=95)
+    (root / "train/bee/002.png").write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_a_truncated_image_stops(damaged, gib):
+    message = refusal(damaged, memory_gib=gib)
+    assert f"{damaged}/train/bee/002.png is not a readable image" in message
+    if gib:
+        assert message.startswith("1 of 36 images cannot be read (data.unreadable=skip")
+
+
+@pytest.mark.parametrize("gib, workers", [(0.0, 0), (2.0, 0), (0.0, 1)])
+def test_a_truncated_image_is_skipped_and_counted(damaged, gib, workers):
+    found = load_dataset(str(damaged), memory_gib=gib, unreadable="skip")
+    made = batches(found, 12, unreadable="skip", workers=workers)  # two epochs
+    assert sum(batch["skipped"] for batch in made) == 2
+    labels = np.concatenate([batch["label"] for batch in made])
+    assert np.bincount(labels).tolist() == [16, 16, 16]  # the next one is a bee too
+
+
+def test_an_image_that_turns_unreadable(tree):
+    found = load_dataset(str(tree), memory_gib=0)
+    (tree / "train/ant/001.png").unlink()
+    with pytest.raises(base.Unreadable, match="there is no image .*001.png"):
+        batches(found, 6)
+
+
+def test_a_link_that_leads_nowhere_is_unreadable(tree):
+    (tree / "test/ant/lost.png").symlink_to(tree / "gone.png")
+    assert "lost.png" in refusal(tree)
+
+
+def test_no_image_can_be_read(tree):
+    for path in (tree / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    for unreadable in ("stop", "skip"):
+        message = refusal(tree, unreadable=unreadable)
+        assert message.startswith(f"not one of 6 images can be read, the first: {tree}")
+
+
+# What is refused
+
+
+def test_a_missing_folder(tmp_path):
+    path = tmp_path / "none"
+    message = refusal(path)
+    assert f"there is no dataset '{path}' (no such folder): data.source is" in message
+
+
+def test_a_missing_folder_asked_for_directly(tmp_path):
+    with pytest.raises(UserError, match="there is no folder of images .*none"):
+        folder.load(
+            str(tmp_path / "none"),
+            val_fraction=0.1,
+            image_size=None,
+            decoder="pillow",
+            memory_gib=1,
+        )
+
+
+@pytest.mark.parametrize(
+    "present, words",
+    [
+        ((), "has no folder train: images stand in PATH/train/CLASS/"),
+        (("test/ant",), "has no folder train"),
+        (("train/ant",), "has neither a folder test nor val"),
+        (("train", "test/ant"), "train holds no folders of classes"),
+        (
+            ("train/ant", "train/bee", "test/ant", "test/bee"),
+            "train/ant holds no images",
+        ),
+    ],
+    ids=["nothing", "no train", "no test", "no classes", "no images"],
+)
+def test_folders_that_miss_something(present, words, tmp_path):
+    for name in present:
+        (tmp_path / name).mkdir(parents=True)
+    message = refusal(tmp_path)
+    assert str(tmp_path) in message and words in message
+
+
+def test_images_without_classes(tmp_path):
+    for name in ("train/0.png", "train/1.png", "test/0.png"):
+        write(tmp_path / name, encoded(pixels(0), "PNG"))
+    message = refusal(tmp_path)
+    assert f"{tmp_path}/train holds images, but no folders of classes" in message
+
+
+def test_a_class_without_images(tree):
+    for path in (tree / "train/bee").iterdir():
+        path.rename(path.with_suffix(".tif"))
+    assert f"{tree}/train/bee holds no images (.bmp .gif" in refusal(tree)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_other_classes(split, tmp_path):
+    classes = ["ant", "bee", "cat", "dog", "eel", "fox"]
+    fill(tmp_path, {"train": 1, "val": 1, "test": 1}, classes)
+    for name in classes[1:]:
+        os.rename(tmp_path / split / name, tmp_path / split / name.upper())
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path}/{split} must have the classes of {tmp_path}")
+    assert "lacks bee, cat, dog and 2 more" in message
+    assert message.endswith("and has besides BEE, CAT, DOG and 2 more")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    path = tmp_path / "images.tar"
+    path.write_bytes(b"")
+    assert f"there is no dataset '{path}'" in refusal(path)
+
+
+def test_a_val_fraction_that_leaves_nothing(tree):
+    assert "data.val_fraction 0.0 must leave" in refusal(tree, val_fraction=0.0)
+
+
+# From the command line
+
+
+@pytest.fixture
+def handlers():
+    """A job listens to SIGTERM; the tests go on without."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run(tree, tmp_path, capsys, handlers):
+    config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
+    code = main.main(
+        [
+            f"--config={config}:depth=1,epochs=2,dataset={tree},image_size=8",
+            f"--workdir={tmp_path / 'runs'}",
+            "--config.global_batch_size=8",
+            "--config.evaluation.batch_size=8",
+            "--config.log_steps=1",
+        ]
+    )
+    out, error = capsys.readouterr()
+    assert code == 0, error
+    assert "step 5/6" in out or "step 6/6" in out
+
+
+def test_a_run_that_stops_at_an_image_goes_on_from_there(tmp_path, capsys, handlers):
+    """Image 9 of 80 is none of those that are looked at beforehand."""
+    root = fill(tmp_path / "images", {"train": 27, "test": 2})
+    path = root / "train/ant/009.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
+    command = [
+        f"--config={config}:depth=1,epochs=1,dataset={root},image_size=8",
+        f"--workdir={tmp_path / 'runs'}",
+        "--config.global_batch_size=8",
+        "--config.evaluation.batch_size=8",
+        "--config.checkpoint.every_epochs=0",
+        "--config.data.memory_gib=0",
+    ]
+    directory = tmp_path / "runs" / "scratch-digits-L1"
+    assert main.main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{path} is not a readable image" in error and error.count("\n") == 1
+    (kept,) = (p for p in (directory / "checkpoints").iterdir() if p.name.isdigit())
+    path.write_bytes(whole)
+    assert main.main(command) == 0
+    assert f"goes on from step {kept.name} of 9" in capsys.readouterr().out

@@ -1,0 +1,531 @@
+"""Sets that were prepared as array_record files, here without TensorFlow."""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sws_jax import main
+from sws_jax.data import base, load_dataset, pipeline, prepared, tfds
+from sws_jax.data.transforms import Transform
+from sws_jax.errors import UserError
+
+SIZE = (12, 10)  # height, width
+CLASSES = ["wasp", "ant", "bee"]  # in the set's own order
+
+
+def encoded(seed, form="PNG", mode="RGB", size=SIZE):
+    """A file of smooth colours."""
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (3, 3, 3), np.uint8))
+    file = io.BytesIO()
+    image = small.resize(size[::-1], Image.Resampling.BICUBIC).convert(mode)
+    image.save(file, form)
+    return file.getvalue()
+
+
+def opened(content, mode="RGB"):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert(mode))
+
+
+def prepare(
+    root, splits, *, name="insects", config=None, version="1.0.0", channels=3, **others
+):
+    """Writes a set as its builder would.
+
+    Args:
+      splits: for each, a list of (encoded image, label).
+      others: features that replace these two, each with the value of every record.
+    """
+    import tensorflow_datasets as library
+
+    library.disable_progress_bar()
+    kinds = library.features
+    given = dict(
+        image=kinds.Image(shape=(None, None, channels)),
+        label=kinds.ClassLabel(names=CLASSES),
+    )
+    given |= {key: kind for key, (kind, _) in others.items()}
+    given = {key: kind for key, kind in given.items() if kind is not None}
+
+    class Insects(library.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = library.core.Version(version)
+        BUILDER_CONFIGS = [library.core.BuilderConfig(name=config)] if config else []
+
+        def _info(self):
+            return library.core.DatasetInfo(
+                builder=self,
+                features=kinds.FeaturesDict(given),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, manager):
+            return {key: self._generate_examples(rows) for key, rows in splits.items()}
+
+        def _generate_examples(self, rows):
+            for number, (content, label) in enumerate(rows):
+                made = dict(image=io.BytesIO(content), label=label)
+                made |= {key: value for key, (_, value) in others.items()}
+                yield number, {key: made[key] for key in given}
+
+    Insects.name = name
+    builder = Insects(data_dir=str(root), file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+
+
+def records(first, count):
+    return [(encoded(n), n % 3) for n in range(first, first + count)]
+
+
+SPLITS = {"train": records(0, 24), "test": records(24, 6)}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A directory that holds one set; not to be written to."""
+    root = tmp_path_factory.mktemp("tfds")
+    prepare(root, SPLITS)
+    return root
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    shutil.copytree(made, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Every attempt to reach another machine is an error, and at once."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def silent(capfd):
+    """Nothing is said that a person cannot use; and TensorFlow is not loaded."""
+    yield
+    out, error = capfd.readouterr()
+    assert (out, error) == ("", "")
+    assert "tensorflow" not in sys.modules
+
+
+def load(root, name="insects", **settings):
+    return load_dataset(f"tfds:{name}", directory=str(root), **settings)
+
+
+def everything(split):
+    return [split.read(i) for i in range(len(split))]
+
+
+def same(found, expected, mode="RGB"):
+    """Images and labels are what Pillow reads."""
+    assert len(found) == len(expected)
+    for (image, label), (content, number) in zip(found, expected, strict=True):
+        wanted = opened(content, mode)
+        assert (image.dtype, type(label), label) == (np.uint8, int, number)
+        np.testing.assert_array_equal(image, wanted.reshape(*wanted.shape[:2], -1))
+
+
+def refusal(root, name="insects", **settings):
+    """The message, which is one sentence."""
+    with pytest.raises(UserError) as caught:
+        load(root, name, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not re.search(r"[.!?]\)* +[A-Z]", message)
+    return message
+
+
+# What is read
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_a_prepared_set(made, gib):
+    found = load(made, memory_gib=gib, val_fraction=0.25)
+    assert (found.name, found.class_names) == ("insects", tuple(CLASSES))
+    assert found.image_shape == (*SIZE, 3)
+    assert found.normalization == base.default_normalization(3)
+    same(everything(found.test), SPLITS["test"])
+    for name, count in (("train", 18), ("val", 6)):
+        split = found.split(name)
+        assert len(split) == count
+        same(everything(split), [SPLITS["train"][i] for i in split.indices])
+    assert not set(found.train.indices) & set(found.val.indices)
+
+
+@pytest.mark.parametrize(
+    "form, mode",
+    [
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("JPEG", "L"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("PNG", "L"),
+    ],
+)
+@pytest.mark.parametrize("channels", [3, None])
+def test_all_is_rgb(form, mode, channels, tmp_path):
+    splits = SPLITS | {"test": [(encoded(7, form, mode), 2)]}
+    prepare(tmp_path, splits, channels=channels)
+    found = load(tmp_path)
+    assert found.image_shape == (*SIZE, 3)
+    same(everything(found.test), splits["test"])
+
+
+def test_grey_stays_grey(tmp_path):
+    splits = {key: [(encoded(n, mode="L"), 0) for n in range(4)] for key in SPLITS}
+    prepare(tmp_path, splits, channels=1)
+    found = load(tmp_path, val_fraction=0.5)
+    assert found.image_shape == (*SIZE, 1)
+    assert found.normalization == base.default_normalization(1)
+    same(everything(found.test), splits["test"], "L")
+
+
+def test_other_features_are_left_alone(tmp_path):
+    """Even those that need TensorFlow, or a network."""
+    import tensorflow_datasets as library
+
+    kinds = library.features
+    prepare(
+        tmp_path,
+        SPLITS,
+        file_name=(kinds.Text(), "a.jpg"),
+        boxes=(kinds.Sequence({"box": kinds.BBoxFeature()}), []),
+        image_again=(kinds.Image(), io.BytesIO(b"not an image at all")),
+    )
+    same(everything(load(tmp_path).test), SPLITS["test"])
+
+
+def test_image_sizes(made, tmp_path):
+    assert load(made, image_size=6).image_shape == (6, 6, 3)
+    odd = [*SPLITS["train"], (encoded(0, size=(7, 9)), 0)]
+    prepare(tmp_path, SPLITS | {"train": odd})
+    message = refusal(tmp_path)
+    assert "record 0 of tfds:insects, split train, is 12 x 10 pixels" in message
+    assert "record 24 of tfds:insects, split train, is 7 x 9" in message
+    assert load(tmp_path, image_size=6).train.split.read(24)[0].shape == (7, 9, 3)
+
+
+# Splits
+
+
+def test_validation_alone_is_the_test_set(tmp_path):
+    prepare(tmp_path, {"train": SPLITS["train"], "validation": SPLITS["test"]})
+    found = load(tmp_path, val_fraction=0.5)
+    same(everything(found.test), SPLITS["test"])
+    assert (len(found.train), len(found.val)) == (12, 12)
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_validation_and_test(gib, tmp_path):
+    splits = SPLITS | {"validation": records(50, 4), "extra": records(60, 2)}
+    prepare(tmp_path, splits)
+    found = load(tmp_path, memory_gib=gib)
+    for name, key in (("train", "train"), ("val", "validation"), ("test", "test")):
+        same(everything(found.split(name)), splits[key])
+
+
+def test_a_test_split_without_labels_is_left_alone(tmp_path):
+    """As ImageNet's."""
+    unlabelled = [(content, -1) for content, _ in records(50, 4)]
+    splits = {"train": SPLITS["train"], "validation": SPLITS["test"]}
+    prepare(tmp_path, splits | {"test": unlabelled})
+    found = load(tmp_path, val_fraction=0.5)
+    same(everything(found.test), SPLITS["test"])
+    assert len(found.train) == 12
+
+
+@pytest.mark.parametrize(
+    "splits, words",
+    [
+        ({"test": SPLITS["test"]}, "its splits are test, with both in test"),
+        ({"train": SPLITS["train"]}, "its splits are train, with both in train"),
+        (
+            {"train": SPLITS["train"], "test": [(encoded(0), -1)]},
+            "its splits are train, test, with both in train",
+        ),
+    ],
+    ids=["no train", "no test", "no labels"],
+)
+def test_a_split_that_is_needed(splits, words, tmp_path):
+    prepare(tmp_path, splits)
+    message = refusal(tmp_path)
+    assert "tfds:insects needs images and labels in train, and in test" in message
+    assert message.endswith(words)
+
+
+def test_an_empty_split_is_none(copy):
+    edit(copy, lambda info: info["splits"][1].update(shardLengths=["0"]))
+    assert "with both in train" in refusal(copy)
+
+
+# Where it is found
+
+
+def test_the_newest_version_or_the_one_asked_for(tmp_path):
+    for version, count in (("1.9.0", 2), ("1.10.0", 3), ("0.11.0", 4)):
+        prepare(tmp_path, SPLITS | {"test": records(0, count)}, version=version)
+    (tmp_path / "insects" / "incomplete.X_2.0.0").mkdir()
+    assert len(load(tmp_path).test) == 3
+    found = load(tmp_path, "insects:0.11.0")
+    assert (found.name, len(found.test)) == ("insects", 4)
+    message = refusal(tmp_path, "insects:3.0.0")
+    assert "is not prepared" in message
+    assert "which holds 0.11.0, 1.9.0, 1.10.0: where TensorFlow" in message
+
+
+def test_configurations(tmp_path):
+    prepare(tmp_path, SPLITS, config="small")
+    assert load(tmp_path).name == load(tmp_path, "insects/small").name == "insects"
+    assert len(load(tmp_path, "insects/small:1.0.0").test) == 6
+    prepare(tmp_path, SPLITS | {"test": records(0, 3)}, config="large")
+    assert len(load(tmp_path, "insects/large").test) == 3
+    message = refusal(tmp_path)
+    assert message.endswith("take one of tfds:insects/large, tfds:insects/small")
+    assert "tfds:insects/tiny is not prepared" in refusal(tmp_path, "insects/tiny")
+
+
+def test_default_directories(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(tmp_path / "tensorflow_datasets") in refusal("", "cifar10")
+    (tmp_path / "tensorflow_datasets").symlink_to(made)
+    assert len(load("").test) == len(load("~/tensorflow_datasets").test) == 6
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    assert str(tmp_path / "none") in refusal("")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet2012:5.1.0", "imagenet_v2/x"])
+def test_a_known_set_that_is_not_prepared(name, tmp_path):
+    message = refusal(tmp_path, name)
+    assert f"tfds:{name} is not prepared in {tmp_path} (data.directory): " in message
+    command = re.search(r'python -c "(.*)"$', message)[1]
+    compile(command, "command", "exec")
+    assert f"builder('{name}', data_dir='{tmp_path}', file_format='array" in command
+
+
+@pytest.mark.parametrize(
+    "name, hint", [("cifar_10", "tfds:cifar10"), ("CIFAR10", "tfds:cifar10"), ("q", "")]
+)
+def test_an_unknown_set(name, hint, tmp_path):
+    message = refusal(tmp_path, name)
+    assert f"there is no tfds:{name}: TFDS knows no {name}, and none" in message
+    assert message.endswith(f"perhaps {hint} is meant" if hint else "directory)")
+
+
+def test_a_bare_name_that_TFDS_knows():
+    with pytest.raises(UserError, match=r"'cifar10' \(perhaps tfds:cifar10 is meant\)"):
+        load_dataset("cifar10")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:1", "a/b/c", "../x", "a:1.0.0:2"])
+def test_a_name_of_another_form(name, tmp_path):
+    assert "is not of the form tfds:NAME, tfds:NAME/CONFIG" in refusal(tmp_path, name)
+
+
+def test_without_the_library(monkeypatch, made):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert "pip install tensorflow-datasets" in refusal(made)
+    with pytest.raises(UserError, match="there is no dataset 'cifar': data.source is"):
+        load_dataset("cifar")
+
+
+# Damage
+
+
+def place(root, name):
+    return root / "insects" / "1.0.0" / name
+
+
+def edit(root, change, name="dataset_info.json"):
+    path = place(root, name)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def shard(root, split="train"):
+    return place(root, f"insects-{split}.array_record-00000-of-00001")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("share", [None, 0.0, 0.3, 0.5, 0.999])
+def test_missing_and_truncated_files(share, split, copy):
+    path = shard(copy, split)
+    whole = path.read_bytes()
+    path.unlink() if share is None else path.write_bytes(
+        whole[: int(share * len(whole))]
+    )
+    message = refusal(copy)
+    assert f"1 of 1 files of split {split} in {path.parent} are missing or" in message
+    assert path.name in message
+
+
+def test_fewer_records_than_there_should_be(copy):
+    edit(copy, lambda info: info["splits"][0].update(shardLengths=["7"]))
+    assert re.search(r"first: .*, (24|6) records of 7\)$", refusal(copy))
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", [None, "", "{", '{"splits": 3}', "[]"])
+def test_incomplete_descriptions(name, content, copy):
+    path = place(copy, name)
+    path.unlink() if content is None else path.write_text(content)
+    assert f"{path.parent} is not a complete TFDS set, prepare it" in refusal(copy)
+
+
+def test_another_file_format(copy):
+    edit(copy, lambda info: info.update(fileFormat="tfrecord"))
+    message = refusal(copy)
+    path = place(copy, "")
+    assert f"{path} is prepared as tfrecord, and reading in any order needs" in message
+    assert message.endswith(
+        f"tfds convert_format --dataset_version_dir={path} "
+        f"--out_file_format=array_record"
+    )
+
+
+def test_array_records_beside_another_format(copy):
+    """As the conversion that is advised leaves them."""
+    changes = dict(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
+    edit(copy, lambda info: info.update(changes))
+    same(everything(load(copy).test), SPLITS["test"])
+
+
+def test_features_that_are_needed(tmp_path):
+    import tensorflow_datasets as library
+
+    kinds = library.features
+    for n, (others, words) in enumerate(
+        [
+            (dict(image=(None, 0)), "has label (ClassLabel)"),
+            (dict(label=(None, 0)), "has image (Image)"),
+            (dict(label=(kinds.Scalar(np.int64), 3)), "(Image), label (Scalar)"),
+            (dict(image=(kinds.Text(), "x")), "image (Text)"),
+        ]
+    ):
+        prepare(tmp_path / str(n), SPLITS, **others)
+        message = refusal(tmp_path / str(n))
+        assert "tfds:insects needs a feature image of 8 bits and a feature" in message
+        assert words in message
+
+
+def test_classes_without_names(copy):
+    place(copy, "label.labels.txt").unlink()
+    assert load(copy).class_names == ("0", "1", "2")
+
+
+def test_labels_are_classes(copy):
+    place(copy, "label.labels.txt").unlink()
+    label = {"numClasses": "2"}
+    edit(
+        copy,
+        lambda info: info["featuresDict"]["features"]["label"].update(classLabel=label),
+        "features.json",
+    )
+    message = refusal(copy)
+    assert "10 of 30 images cannot be read" in message
+    assert message.endswith("split train, has the label 2, and there are 2 classes")
+
+
+TRUNCATED = encoded(0, "JPEG", size=(40, 40))[:-300]
+DAMAGED = SPLITS | {"train": [*SPLITS["train"][:9], (TRUNCATED, 0), *records(0, 5)]}
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_a_truncated_image(gib, tmp_path):
+    prepare(tmp_path, DAMAGED)
+    message = refusal(tmp_path, memory_gib=gib)
+    assert "record 9 of tfds:insects, split train, is not a readable image" in message
+    assert message.startswith("1 of 21 images" if gib else "record 9")
+    found = load(tmp_path, memory_gib=gib, unreadable="skip", val_fraction=0.2)
+    part = found.train if 9 in found.train.indices else found.val
+    whole = pipeline.Fit(SIZE)
+    reading = pipeline.Reading(unreadable="skip")
+    made = pipeline.eval_batches(part, whole, global_batch_size=4, reading=reading)
+    assert sum(batch["weight"].sum() for batch in made) == len(part) - 1
+
+
+def test_a_record_that_cannot_be_read(copy):
+    """Bits that turned inside a file whose ends are whole."""
+    path = shard(copy)
+    content = bytearray(path.read_bytes())
+    content[3000:3100] = b"\xff" * 100
+    path.write_bytes(content)
+    for gib in (0.0, 2.0):
+        message = refusal(copy, memory_gib=gib)
+        assert "tfds:insects, split train, is not a readable record" in message
+
+
+# What is made of it
+
+
+def batches(data, count, **reading):
+    """The first of a run that augments in every way."""
+    made = pipeline.train_batches(
+        data.train,
+        Transform(crop="resized", flip=True, randaugment=2),
+        seed=5,
+        global_batch_size=4,
+        size=(8, 8),
+        reading=pipeline.Reading(**reading),
+    )
+    return list(itertools.islice(made, count))
+
+
+def test_workers_threads_and_memory_change_nothing(made):
+    expected = batches(load(made), 7)
+    streamed = load(made, memory_gib=0)
+    for reading in (dict(), dict(threads=3), dict(workers=2)):
+        for found, wanted in zip(
+            batches(streamed, 7, **reading), expected, strict=True
+        ):
+            np.testing.assert_array_equal(found["image"], wanted["image"])
+            np.testing.assert_array_equal(found["label"], wanted["label"])
+            assert found["skipped"] == 0
+
+
+def test_another_process_opens_the_files_itself(made):
+    path = prepared.find("insects", str(made))
+    split = tfds.Records(path, "insects", "train", 24, 3, 3, "pillow")
+    same(everything(split), SPLITS["train"])
+    again = pickle.loads(pickle.dumps(split))
+    assert "_opened" in vars(split) and "_opened" not in vars(again)
+    same(everything(again), SPLITS["train"])
+
+
+def test_a_run(made, tmp_path, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
+    code = main.main(
+        [
+            f"--config={config}:depth=1,epochs=2,dataset=tfds:insects,image_size=8",
+            f"--workdir={tmp_path / 'runs'}",
+            f"--config.data.directory={made}",
+            "--config.global_batch_size=8",
+            "--config.evaluation.batch_size=8",
+            "--config.log_steps=1",
+        ]
+    )
+    signal.signal(signal.SIGTERM, before)
+    out, error = capfd.readouterr()
+    assert code == 0, error
+    assert "step 6/6" in out
