@@ -26,6 +26,6 @@ def get_config(arg=None):
     budget = presets.recipe(config, arg)
     config.model.update(dict(budget.ancestor))
     config.model.depth = arg.depth or config.model.depth
-    config.schedule.total_epochs = arg.epochs or budget.ancestor_epochs
+    presets.last(config, arg.epochs or budget.ancestor_epochs)
     config.schedule.rate = budget.ancestor_rate
     return config

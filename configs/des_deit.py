@@ -31,6 +31,6 @@ def get_config(arg=None):
     config.model.depth = depth
     config.init.update(learngene=arg.learngene, allotment=arg.allotment)
     config.schedule.update(presets.tuning(budget))
-    config.schedule.total_epochs = arg.epochs or config.schedule.total_epochs
+    presets.last(config, arg.epochs or budget.tune_epochs)
     config.evaluation.milestones = (0.0, 1.0)
     return config

@@ -25,6 +25,6 @@ def get_config(arg=None):
     config = presets.job("single", name=name)
     budget = presets.recipe(config, arg)
     config.model.depth = arg.depth
-    config.schedule.total_epochs = arg.epochs or budget.long_epochs
+    presets.last(config, arg.epochs or budget.long_epochs)
     config.schedule.rate = budget.scratch_rate
     return config

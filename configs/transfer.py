@@ -42,7 +42,11 @@ def get_config(arg=None):
         seeds=arg.seeds,
     )
     config.init.learngene = arg.learngene
-    config.schedule.update(total_epochs=epochs, rate=budget.transfer_rate)
+    presets.last(config, epochs)
+    config.schedule.rate = budget.transfer_rate
     config.evaluation.milestones = (1.0,)
-    config.scratch = dict(init=dict(learngene=""), schedule=dict(warmup_epochs=2.0))
+    config.scratch = dict(
+        init=dict(learngene=""),
+        schedule=dict(rate=budget.scratch_rate, warmup_epochs=2.0),
+    )
     return config

@@ -12,7 +12,7 @@ COMMANDS = {"evaluate": evaluate, "predict": predict, "show_batch": show_batch}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 where the request cannot be met."""
+    """Returns the exit code: 0, 2 for a request that cannot be met, or 1."""
     examples = "\n".join(
         f"  {name:<12}{module.HELP}\n              {module.EXAMPLE}"
         for name, module in COMMANDS.items()
@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"sws_jax: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"sws_jax: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

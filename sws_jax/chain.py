@@ -26,6 +26,7 @@ from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
+_POLL_SECONDS = 5.0  # between looks at runs that other processes are at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,10 @@ def execute(
     os.makedirs(workdir, exist_ok=True)
     files.write_json(os.path.join(workdir, train.CONFIG), files.plain(config.to_dict()))
     results: dict[str, dict[str, Any]] = {}
+    told: list[str] = []
     while len(results) < len(rows):
         progressed = False
+        busy = []
         for position, run in enumerate(rows, start=1):
             if run.name in results or not results.keys() >= set(run.after):
                 continue
@@ -93,12 +96,14 @@ def execute(
                 )
                 progressed = True
             except train.Busy:
-                continue
+                busy.append(run.name)
         if not progressed:
-            # The rest is in the hands of other processes of this command.
             if should_stop():
                 raise train.Preempted("stopped while waiting for other processes")
-            time.sleep(1.0)
+            if busy != told:
+                say(f"waiting for other processes, which are at {', '.join(busy)}")
+                told = busy
+            time.sleep(_POLL_SECONDS)
     report.write([results[run.name] for run in rows], workdir)
     return [results[run.name] for run in rows]
 
@@ -106,9 +111,12 @@ def execute(
 def _one(run: Run, position: str, workdir: str, should_stop) -> dict[str, Any]:
     """Does one row, unless it is done, or another process is at it."""
     done = train.finished(os.path.join(workdir, run.name))
-    if not done:
-        say(f"[{position}] {run.name}")
-    result = train.train(run.config, workdir, should_stop=should_stop)
+    result = train.train(
+        run.config,
+        workdir,
+        should_stop=should_stop,
+        starting=lambda: say(f"[{position}] {run.name}"),
+    )
     if run.role == AUX:
         source = os.path.join(workdir, run.name, setup.LEARNGENE)
         target = os.path.join(workdir, setup.LEARNGENE)
@@ -189,9 +197,7 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             scratch = _run(config, name, config.scratch)
             scratch.seed = config.seed + number
             scratch.model.update(depth=depth, stages=())
-            scratch.schedule.total_epochs = epochs
-            warmup = min(scratch.schedule.warmup_epochs, 0.2 * epochs)
-            scratch.schedule.warmup_epochs = warmup
+            presets.last(scratch, epochs)
             rows.append(Run(name, role, scratch))
     return rows
 

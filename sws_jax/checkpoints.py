@@ -101,7 +101,7 @@ class Checkpoints:
         Args:
           step: updates made.
           items: ``params``, ``opt`` and, if kept, ``ema``.
-          clock: of `sws_jax.metrics.Clock`.
+          clock: of `sws_jax.metrics.Clock`, and other counts of the run.
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
         """

@@ -35,6 +35,7 @@ class Description:
       seed: of the run.
       versions: (package, version) pairs of the software that wrote it.
       eval_crop: share of the shorter side of an image that it was scored on.
+      val_fraction: of the training images, held out where the set has no others.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Description:
     seed: int = 0
     versions: tuple[tuple[str, str], ...] = ()
     eval_crop: float = 1.0
+    val_fraction: float = 0.1
 
     def __post_init__(self):
         for field, known in (("kind", KINDS), ("profile", PROFILES)):

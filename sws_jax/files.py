@@ -6,8 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from typing import IO, Any
+
+from sws_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -16,7 +19,8 @@ def replacing(path: str) -> Iterator[str]:
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
     base, end = os.path.splitext(os.path.basename(path))
-    temporary = os.path.join(directory, f".{base}.{os.getpid()}{end}")
+    # Random, since hosts that share a directory have processes of the same number.
+    temporary = os.path.join(directory, f".{base}.{secrets.token_hex(4)}{end}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -49,7 +53,10 @@ def _locked(path: str) -> IO[str] | None:
     """The lock file, open and locked, or None where another holds it."""
     while True:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        file = open(path, "a")
+        try:
+            file = open(path, "a")
+        except FileNotFoundError:  # its last holder has just removed the directory
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it before may have removed the file that was opened here.
@@ -72,14 +79,36 @@ def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: str) -> Any:
-    with open(path) as file:
-        return json.load(file)
+def read_json(path: str) -> dict[str, Any]:
+    """The object in a JSON file of this project.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore it, or remove its directory"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object: restore it")
+    return found
 
 
 def plain(value: Any) -> Any:
     """A config as JSON gives it back: tuples as lists."""
     return json.loads(json.dumps(value))
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts: all of `new`, and of `old` what `new` does not say."""
+    both = {**old, **new}
+    for key in old.keys() & new.keys():
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            both[key] = merged(old[key], new[key])
+    return both
 
 
 def differing(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -243,6 +243,12 @@ def tuning(budget: Budget) -> dict:
     )
 
 
+def last(config: ml_collections.ConfigDict, epochs: float) -> None:
+    """Sets how long a run is; no more than a fifth of it is warm-up."""
+    warmup = min(config.schedule.warmup_epochs, 0.2 * epochs)
+    config.schedule.update(total_epochs=epochs, warmup_epochs=warmup)
+
+
 def small(config: ml_collections.ConfigDict) -> None:
     """Small images on two CPU cores.
 
@@ -318,6 +324,11 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
       The variant's durations and rates.
     """
     name, default_size = arg.variant, 0
+    if arg.published and name in SMALL:
+        raise UserError(
+            f"published=true belongs to Ti/16, S/16 and B/16: nothing is published "
+            f"about {name}"
+        )
     if name == "digits":
         small(config)
     elif name == "32px":
@@ -333,6 +344,10 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
     if not config.data.source:
         require(arg, "dataset")
     config.data.image_size = arg.image_size or default_size
+    if name not in SMALL and config.data.image_size <= 32:
+        # As DeiT does with small images: shifted and whole, in place of cut and scaled.
+        config.data.eval_crop = 1.0
+        config.transform.update(crop="padded", padding=4)
     return budget(name)
 
 

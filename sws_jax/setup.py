@@ -63,6 +63,18 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"evaluation.milestones are epochs of at least 0, and not "
             f"{config.evaluation.milestones}"
         )
+    for name, least in (("global_batch_size", 1), ("accum_steps", 1)):
+        if config[name] < least:
+            raise UserError(f"{name} must be at least {least}, and is {config[name]}")
+    if config.evaluation.batch_size < 1:
+        raise UserError(
+            f"evaluation.batch_size must be at least 1, and is "
+            f"{config.evaluation.batch_size}"
+        )
+    if not config.data.memory_gib >= 0:
+        raise UserError(
+            f"data.memory_gib must be at least 0, and is {config.data.memory_gib}"
+        )
     for made, group in (
         (Compute, config.compute),
         (Transform, config.transform),
@@ -71,6 +83,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         (Optimizer, config.optimizer),
     ):
         made(**group)
+    Augment(**config.augment).check_batch(config.global_batch_size)
+    # Whatever the number of images: a million stand for it.
+    schedule(config, Durations(2**20, config.global_batch_size))
     reading(config)
     Fit((1, 1), config.data.eval_crop)
     epoch_images(1, config.data.repeats)
@@ -173,6 +188,11 @@ def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
 
 def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
     fields = config.schedule
+    if 0 < fields.total_epochs < fields.warmup_epochs:
+        raise UserError(
+            f"schedule.warmup_epochs {fields.warmup_epochs:g} is longer than the run, "
+            f"whose schedule.total_epochs is {fields.total_epochs:g}"
+        )
     return Schedule(
         kind=fields.kind,
         peak=scaled_rate(fields.rate, config.global_batch_size, fields.rate_batch),
@@ -323,6 +343,7 @@ def _describe(config, data: Dataset, spec) -> Description:
         seed=config.seed,
         versions=descriptions.versions(),
         eval_crop=config.data.eval_crop,
+        val_fraction=config.data.val_fraction,
     )
 
 

@@ -73,6 +73,7 @@ def train(
     *,
     directory: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    starting: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Trains one network to the end of its schedule and scores it.
 
@@ -83,6 +84,7 @@ def train(
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
         ``result.json``. A finished run is not repeated, an unfinished one goes on.
       should_stop: asked after every step; true saves and raises `Preempted`.
+      starting: called once the run is this process's to do.
 
     Returns:
       The contents of ``result.json``.
@@ -95,16 +97,18 @@ def train(
     """
     directory = directory or os.path.join(workdir, config.name)
     setup.check(config)
-    refuse_other(directory, config, workdir)
     if finished(directory):
+        refuse_other(directory, config, workdir)
         return files.read_json(os.path.join(directory, RESULT))
     with contextlib.ExitStack() as held:
         if jax.process_index() == 0:
             mine = held.enter_context(files.claimed(os.path.join(directory, LOCK)))
             if not mine:
                 raise Busy(f"another process is at the run in {directory}")
+        refuse_other(directory, config, workdir)
         # It may have been finished while this process asked.
         if not finished(directory):
+            starting()
             _train(config, workdir, directory, should_stop)
     return files.read_json(os.path.join(directory, RESULT))
 
@@ -192,7 +196,9 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
         )
         say(f"{config.name}: goes on from step {saved.step} of {total}")
     first = saved.step if saved else 0
-    clock = metrics.Clock(**(saved.clock if saved else {}))
+    spent = dict(saved.clock) if saved else {}
+    unreadable = int(spent.pop("unreadable", 0))  # of this process's rows, passed over
+    clock = metrics.Clock(**spent)
     _say_batch(config, recipe.spec, mesh, total)
 
     # The loop. Nothing random lives outside (seed, step).
@@ -222,7 +228,7 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     window: list[dict[str, float]] = []
     val: dict[str, float] = {}
-    skipped = 0  # of this process's rows, since the last line
+    done = first  # steps that `state` has seen
 
     def flush() -> None:
         """Waits for the steps under way and refuses numbers that are none."""
@@ -245,7 +251,7 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
         checkpoints.save(
             at,
             _items(state),
-            clock=clock.state(),
+            clock={**clock.state(), "unreadable": unreadable},
             description=_finish(about, at, val),
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
@@ -253,17 +259,11 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
     try:
         for number in range(first + 1, total + 1):
             rate = schedule(number - 1)
-            try:
-                rows = next(batches)
-            except Unreadable:
-                if number > first + 1:  # what was done is kept for another try
-                    flush()
-                    save(number - 1)
-                    checkpoints.wait()
-                raise
-            skipped += int(rows.pop("skipped"))
+            rows = next(batches)
+            unreadable += int(rows.pop("skipped"))
             raw = sharding.to_global(mesh, rows)
             state, numbers = run_step(state, key, raw, np.float32(rate), ans_net)
+            done = number
             pending.append((number, numbers))
             if len(pending) > in_flight:
                 jax.block_until_ready(pending[-1 - in_flight][1])
@@ -292,7 +292,7 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
                     row[name] = float(np.mean([past[name] for past in window]))
                 window.clear()
                 if reading.unreadable == "skip":
-                    row["unreadable"], skipped = skipped, 0
+                    row["unreadable"] = unreadable
             row |= {"rate": rate, "epoch": number * size / durations.images}
             row["images_per_second"] = clock.steps_per_second * size
             if look:
@@ -355,11 +355,19 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
             "layer_epochs": network.spec.depth * config.schedule.total_epochs,
             "val_top1": val["top1"],
             "test": scores,
+            "unreadable": unreadable,
             "seconds": round(clock.seconds, 2),
             "hardware": hardware(),
             "versions": dict(about.versions),
         }
         files.write_json(os.path.join(directory, RESULT), result)
+    except Unreadable:
+        flush()
+        checkpoints.wait()
+        if done > first and done not in checkpoints.steps():
+            save(done)  # for another try
+            checkpoints.wait()
+        raise
     finally:
         progress.close()
         writer.close()
@@ -388,10 +396,9 @@ def refuse_other(
     if not os.path.exists(path):
         return
     # A field that the software did not know then had today's default.
-    theirs = presets.run()
-    theirs.update(files.read_json(path))
+    known = files.plain(presets.run().to_dict())
     found = files.differing(
-        files.plain(theirs.to_dict()), files.plain(config.to_dict())
+        files.merged(known, files.read_json(path)), files.plain(config.to_dict())
     )
     names = [name for name in found if name not in _HARMLESS]
     if names:

@@ -297,13 +297,13 @@ def test_batches_of_whole_groups(size):
     [
         (dict(label_smoothing=1.0), "label_smoothing must be in .0, 1.*is 1.0"),
         (dict(label_smoothing=-0.1), "label_smoothing must be in .0, 1.*is -0.1"),
-        (dict(mixup=-1.0), "cannot be below 0"),
-        (dict(cutmix=-1.0), "cannot be below 0"),
+        (dict(mixup=-1.0), "must be at least 0"),
+        (dict(cutmix=-1.0), "must be at least 0"),
         (dict(erase=1.5), "erase must be in .0, 1.*is 1.5"),
         (dict(erase_area=(0.5, 0.1)), "erase_area must be two numbers"),
         (dict(erase_area=(0.5, 1.1)), "up to 1, and is .0.5, 1.1"),
         (dict(erase_aspect=(0.0, 1.0)), "erase_aspect must be two numbers"),
-        (dict(mix_group=-1), "cannot be below 0"),
+        (dict(mix_group=-1), "must be at least 0"),
     ],
 )
 def test_impossible_settings_are_refused(fields, words):

@@ -116,6 +116,17 @@ def test_evaluate_another_split(files, capsys):
     assert found == {str(path): ("digits/val", count, f"{hits / count:.2%}")}
 
 
+def test_evaluate_the_images_that_were_held_out(tmp_path, capsys):
+    """As many as the run held out, and not a share of its training images."""
+    spec = specs.ViTSpec(depth=2, **TINY)
+    path = tmp_path / "net.safetensors"
+    sws_jax.save_network(str(path), network_of(spec, 1, val_fraction=0.3))
+    assert tools.main(["evaluate", str(path), "--split", "val"]) == 0
+    expected = len(load_dataset("digits", val_fraction=0.3).val)
+    assert re.search(rf"digits/val +{expected} ", capsys.readouterr().out)
+    assert expected != len(DIGITS.val)
+
+
 def test_a_network_is_shown_what_it_was_scored_on(tmp_path, capsys):
     """Half of each side: the 8 x 8 pixels in the middle of 16 x 16."""
     path = tmp_path / "net.safetensors"
@@ -323,8 +334,12 @@ def test_labels_of_a_sheet(shares, words):
         ([], "--config=FILE is missing"),
         (["--config=configs/none.py"], "configs/none.py"),
         (["--config=SMOKE", "--run=nope"], "no run 'nope'; it has ancestor, aux"),
-        (["--config=SMOKE", "--step=-1"], "--step starts at 0"),
-        (["--config=SMOKE", "--images=0"], "--images at 1"),
+        (["--config=SMOKE", "--step=-1"], "--step is 0 to 2^31 - 1"),
+        (["--config=SMOKE", "--step=2147483648"], "--step is 0 to 2^31 - 1"),
+        (["--config=SMOKE", "--images=0"], "--images at least 1"),
+        (["--config=SMOKE", "--out=FOLDER/sheet"], "sheet.png"),
+        (["--config=SMOKE", "--config.global_batch_size=0"], "must be at least 1"),
+        (["--config=SMOKE", "--config.data.image_size=-1"], "at least 1, and is -1"),
         (["--config=SMOKE", "--stpe=1"], "no flag --stpe"),
         (["--config=SMOKE", "--config.data.source=nope"], "there is no dataset 'nope'"),
         (["--config=SMOKE", "--out=FOLDER/none/none.txt"], "cannot be written"),

@@ -208,6 +208,31 @@ def test_what_the_published_code_does_otherwise(variant):
     assert setup.schedule(config, durations).total_steps == 2502 * epochs
 
 
+@pytest.mark.parametrize("size, small", [(24, True), (32, True), (33, False)])
+def test_small_images_are_not_cut_and_scaled(size, small):
+    """DeiT's code at 32 pixels or less: shifted by up to 4, and scored whole."""
+    config = presets.job("single")
+    arg = presets.parse_recipe(f"variant=S/16,dataset=digits,image_size={size}")
+    presets.recipe(config, arg)
+    assert config.transform.crop == ("padded" if small else "resized")
+    assert config.transform.padding == 4
+    assert config.data.eval_crop == (1.0 if small else 0.875)
+
+
+@pytest.mark.parametrize("variant", list(presets.SMALL))
+def test_nothing_is_published_about_small_variants(variant):
+    arg = presets.parse_recipe(f"variant={variant},dataset=digits,published=true")
+    with pytest.raises(UserError, match="published=true belongs to Ti/16"):
+        presets.recipe(presets.job("single"), arg)
+
+
+@pytest.mark.parametrize("epochs, warmup", [(1, 0.2), (10, 2.0), (40, 2.0)])
+def test_no_run_is_mostly_warm_up(epochs, warmup):
+    config = load("scratch_deit.py", f"epochs={epochs}")
+    assert config.schedule.total_epochs == epochs
+    assert config.schedule.warmup_epochs == pytest.approx(warmup)
+
+
 def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
     config = runs(*paper("S/16"))["aux"].config.copy_and_resolve_references()
     config.global_batch_size = 1024

@@ -1,4 +1,5 @@
 import math
+import os
 import re
 import zipfile
 
@@ -211,6 +212,30 @@ def test_an_unknown_source(source):
     message = refusal(source)
     assert f"there is no dataset {source!r}" in message
     assert "digits" in message and ".npz" in message
+
+
+def test_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "data.zip"
+    path.write_text("")
+    assert "(a file, and its name does not end in .npz)" in refusal(path)
+
+
+def test_the_home_directory(good, monkeypatch):
+    monkeypatch.setenv("HOME", os.path.dirname(good))
+    assert load_dataset(f"~/{os.path.basename(good)}").name == "mine"
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path):
+    zeros = {
+        f"{split}_labels": np.zeros(n, int) for split, n in (("train", 30), ("test", 8))
+    }
+    path = write(tmp_path, class_names=np.asarray(["all"]), **zeros)
+    assert "has the one class all, and a classifier needs two" in refusal(path)
+
+
+@pytest.mark.parametrize("size", [-1, (8, 0)])
+def test_sizes_are_pixels(size):
+    assert "image_size must be at least 1" in refusal("digits", image_size=size)
 
 
 def test_a_missing_file(tmp_path):

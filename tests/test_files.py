@@ -1,11 +1,13 @@
 """Locks, and files that appear whole or not at all."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from sws_jax import files
+from sws_jax.errors import UserError
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -62,3 +64,39 @@ def test_replacing_leaves_the_old_file_or_the_new(tmp_path):
         raise ValueError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):
+    """Its last holder takes it away between another's mkdir and open."""
+    path = tmp_path / "run" / "lock"
+    make, made = os.makedirs, []
+
+    def vanishing(*args, **kwargs):
+        make(*args, **kwargs)
+        if not made:
+            path.parent.rmdir()
+        made.append(args)
+
+    monkeypatch.setattr(os, "makedirs", vanishing)
+    with files.claimed(str(path)) as mine:
+        assert mine
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [('{"step": ', "is damaged"), ("[1]", "no JSON object"), ("\xff", "is damaged")],
+)
+def test_damaged_json(text, words, tmp_path):
+    path = tmp_path / "result.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=f"result.json .*{words}|{words}.*: rest"):
+        files.read_json(str(path))
+
+
+def test_merged():
+    old = {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}
+    new = {"b": {"c": 5}, "e": 6, "g": 7}
+    both = files.merged(old, new)
+    assert both == {"a": 1, "b": {"c": 5, "d": 3}, "e": 6, "g": 7}
+    assert old == {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import sws_jax
-from sws_jax import files, main, sharding
+from sws_jax import chain, configs, files, main, sharding, train
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
@@ -184,6 +184,29 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
     ]
     assert [r["run"] for r in rows[0]] == [r["run"] for r in rows[1]]
     assert not list(tmp_path.rglob("lock"))
+
+
+def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
+    """Of a run that another process is at: asked for quietly until it is done."""
+    config = configs.parse([f"--config={ROOT / 'configs' / 'smoke.py'}:"])[0]
+    config.compare.update(level="untuned", depths=(4,))
+    asked: list[str] = []
+
+    def busy_at_first(run, *args, **kwargs):
+        asked.append(run.name)
+        if run.name == "aux" and asked.count("aux") < 4:
+            raise train.Busy("another process")
+        return {"name": run.name}
+
+    monkeypatch.setattr(chain.train, "train", busy_at_first)
+    monkeypatch.setattr(chain, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(chain.shutil, "copyfile", lambda a, b: open(b, "w").close())
+    monkeypatch.setattr(chain.report, "write", lambda results, workdir: None)
+    monkeypatch.setattr(chain.report, "sentence", lambda result: "done")
+    chain.execute(config, str(tmp_path))
+    out = capsys.readouterr().out
+    assert out.count("waiting for other processes, which are at aux") == 1
+    assert asked == ["ancestor", "aux", "aux", "aux", "aux", "untuned-L04"]
 
 
 @pytest.mark.slow

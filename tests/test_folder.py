@@ -5,13 +5,14 @@ import itertools
 import os
 import pickle
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import main
+from sws_jax import files, main
 from sws_jax.data import base, folder, load_dataset, pipeline
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
@@ -398,10 +399,40 @@ def test_a_run(tree, tmp_path, capsys, handlers):
     assert "step 5/6" in out or "step 6/6" in out
 
 
-def test_a_run_that_stops_at_an_image_goes_on_from_there(tmp_path, capsys, handlers):
-    """Image 9 of 80 is none of those that are looked at beforehand."""
+def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
+    """In the result: all of them, also of what was done before a restart."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
-    path = root / "train/ant/009.png"
+    path = root / "train/ant/004.png"
+    path.write_bytes(path.read_bytes()[:40])
+    config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
+    directory = tmp_path / "runs" / "scratch-digits-L1"
+    command = [
+        f"--config={config}:depth=1,epochs=2,dataset={root},image_size=8",
+        f"--workdir={tmp_path / 'runs'}",
+        "--config.global_batch_size=8",
+        "--config.evaluation.batch_size=8",
+        "--config.checkpoint.every_epochs=1.0",
+        "--config.data.unreadable=skip",
+    ]
+    assert main.main(command) == 0
+    whole = files.read_json(str(directory / "result.json"))
+    assert whole["unreadable"] == 2
+    (directory / "result.json").unlink()
+    for newest in ("18", "19"):
+        shutil.rmtree(directory / "checkpoints" / newest, ignore_errors=True)
+    assert main.main(command) == 0
+    assert "goes on from step 9 of 18" in capsys.readouterr().out
+    again = files.read_json(str(directory / "result.json"))
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+
+
+@pytest.mark.parametrize("name, step", [("004", 3), ("009", 9)])
+def test_a_run_that_stops_at_an_image_goes_on_from_there(
+    name, step, tmp_path, capsys, handlers
+):
+    """Nobody looks beforehand at image 4 of 81, nor at image 9, which is held out."""
+    root = fill(tmp_path / "images", {"train": 27, "test": 2})
+    path = root / f"train/ant/{name}.png"
     whole = path.read_bytes()
     path.write_bytes(whole[:40])
     config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
@@ -418,6 +449,7 @@ def test_a_run_that_stops_at_an_image_goes_on_from_there(tmp_path, capsys, handl
     error = capsys.readouterr().err
     assert f"{path} is not a readable image" in error and error.count("\n") == 1
     (kept,) = (p for p in (directory / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept.name == str(step)
     path.write_bytes(whole)
     assert main.main(command) == 0
     assert f"goes on from step {kept.name} of 9" in capsys.readouterr().out

@@ -213,6 +213,26 @@ class Broken(Arrays):
         return image, label
 
 
+class Counted(Arrays):
+    """Numbered images that note who was read."""
+
+    reads: list[int] = []
+
+    def read(self, index):
+        self.reads.append(index)
+        return super().read(index)
+
+
+class Streamed:
+    """Images that are decoded as they are read."""
+
+    def __len__(self):
+        return 5
+
+    def read(self, index):
+        return numbered(5).read(index)
+
+
 BROKEN = Broken(*(getattr(numbered(10), name) for name in ("images", "labels")))
 
 
@@ -235,6 +255,35 @@ def test_or_is_skipped_and_counted():
         assert batch["skipped"] == 4  # two places past image 3, one past 4 and past 8
     (batch,) = pipeline.eval_batches(BROKEN, FIT, global_batch_size=10, reading=skip)
     assert np.flatnonzero(batch["weight"] == 0).tolist() == [3, 4, 8]
+
+
+def test_filling_is_not_decoded():
+    """The last batch is filled up with copies, also where it is filling alone."""
+    split = Counted(*(getattr(numbered(5), name) for name in ("images", "labels")))
+    split.reads.clear()
+    for process in ((0, 2), (1, 2)):
+        whole = list(
+            pipeline.eval_batches(split, FIT, global_batch_size=8, process=process)
+        )
+        assert [len(batch["image"]) for batch in whole] == [4]
+    assert sorted(split.reads) == [0, 1, 2, 3, 4]
+    split.reads.clear()
+    list(pipeline.eval_batches(split, FIT, global_batch_size=16, process=(1, 2)))
+    assert split.reads == [4]
+
+
+@pytest.mark.parametrize("held, workers", [(True, 0), (False, 3)])
+def test_held_images_are_scored_without_workers(held, workers, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline, "_ahead", lambda b, reading: seen.append(reading))
+    split = Subset(numbered(5) if held else Streamed(), np.arange(5))
+    with pytest.raises(TypeError):
+        next(
+            pipeline.eval_batches(
+                split, FIT, global_batch_size=8, reading=Reading(workers=3)
+            )
+        )
+    assert [reading.workers for reading in seen] == [workers]
 
 
 def test_nothing_to_take_instead():

@@ -16,7 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT_OR_WEIGHTS",
         help="a .safetensors file, a run's directory, or one of its checkpoints",
     )
-    parser.add_argument("--data", help="digits or an .npz; default: as in training")
+    parser.add_argument(
+        "--data", help="as in a config's dataset=; default: the name of the training's"
+    )
+    parser.add_argument("--directory", default="", help="of prepared TFDS sets")
     parser.add_argument("--split", default="test", help="train, val or test (default)")
     parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
     parser.add_argument("--step", type=int, help="of a run's checkpoint")
@@ -41,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             data = load_dataset(
                 args.data or about.dataset,
+                directory=args.directory,
+                val_fraction=about.val_fraction,
                 image_size=net.image_size,
                 mean=about.normalization.mean,
                 std=about.normalization.std,

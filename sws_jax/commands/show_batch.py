@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 
 HELP = "draw the augmented images of a training step, with their labels"
 EXAMPLE = "python -m sws_jax show_batch --config=configs/aux_deit.py --out batch.png"
@@ -28,11 +29,13 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
 
-    if args.step < 0 or args.images < 1:
+    if not 0 <= args.step < 2**31 or args.images < 1:
         raise UserError(
-            f"--step starts at 0 and --images at 1, and they are {args.step} and "
-            f"{args.images}"
+            f"--step is 0 to 2^31 - 1 and --images at least 1, and they are "
+            f"{args.step} and {args.images}"
         )
+    if not os.path.splitext(args.out)[1]:
+        raise UserError(f"--out {args.out} needs an ending, as in {args.out}.png")
     config, _ = configs.parse(args.flags)
     if args.name:
         rows = {row.name: row.config for row in chain.runs(config)}

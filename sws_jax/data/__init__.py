@@ -49,7 +49,10 @@ def load_dataset(
       UserError: the source is unknown or unreadable; the sentence says which.
     """
     images.check_decoder(decoder)
+    source = os.path.expanduser(source)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size and min(size) < 1:
+        raise UserError(f"image_size must be at least 1, and is {min(size)}")
     encoded: dict[str, Any] = dict(
         val_fraction=val_fraction,
         image_size=size,
@@ -70,6 +73,11 @@ def load_dataset(
         dataset = folder.load(source, **encoded)
     else:
         raise _unknown(source)
+    if dataset.num_classes < 2:
+        raise UserError(
+            f"{source} has the one class {dataset.class_names[0]}, and a classifier "
+            f"needs two"
+        )
     if size:
         shape = (*size, dataset.image_shape[-1])
         dataset = dataclasses.replace(dataset, image_shape=shape)
@@ -87,7 +95,9 @@ def load_dataset(
 
 def _unknown(source: str) -> UserError:
     hint = ""
-    if os.sep in source:
+    if os.path.isfile(source):
+        hint = " (a file, and its name does not end in .npz)"
+    elif os.sep in source:
         hint = " (no such folder)"
     elif meant := prepared.suggestion(source):
         hint = f" (perhaps {meant} is meant)"

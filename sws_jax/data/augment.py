@@ -56,8 +56,10 @@ class Augment:
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:
                 raise UserError(f"{name} must be in [0, 1], and is {share}")
-        if min(self.mixup, self.cutmix, self.mix_group) < 0:
-            raise UserError("mixup, cutmix and mix_group cannot be below 0")
+        for name in ("mixup", "cutmix", "mix_group"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must be at least 0, and is {value}")
         for name, most in (("erase_area", 1.0), ("erase_aspect", math.inf)):
             span = getattr(self, name)
             if len(span) != 2 or not 0 < span[0] <= span[1] <= most:

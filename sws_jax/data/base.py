@@ -117,6 +117,11 @@ class Subset:
         return self.split.read(int(self.indices[index]))
 
 
+def is_decoded(split: Split) -> bool:
+    """Whether the images of a split are held in memory."""
+    return isinstance(split.split if isinstance(split, Subset) else split, Arrays)
+
+
 def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, Subset]:
     """Splits training images into (train, val).
 

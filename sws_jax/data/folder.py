@@ -12,7 +12,7 @@ from sws_jax.data import base, images, memory
 from sws_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-_LAYOUT = "images stand in PATH/train/CLASS/ and PATH/test/CLASS/"
+_LAYOUT = "images stand in PATH/train/CLASS/ and PATH/test/CLASS/ (or val)"
 
 
 def load(
@@ -102,10 +102,9 @@ def _is_dir(*parts: str) -> bool:
 
 
 def _files(root: str, decoder: str) -> Files:
-    with os.scandir(root) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-        classes = sorted(entry.name for entry in visible if entry.is_dir())
-        loose = _images(entry.name for entry in visible)
+    visible = [entry for entry in _entries(root) if not entry.name.startswith(".")]
+    classes = sorted(entry.name for entry in visible if entry.is_dir())
+    loose = _images(entry.name for entry in visible)
     if not classes:
         holds = (
             "images, but no folders of classes" if loose else "no folders of classes"
@@ -115,8 +114,8 @@ def _files(root: str, decoder: str) -> Files:
     counts = []
     for name in classes:
         # A link that leads nowhere counts: it is an image that cannot be read.
-        with os.scandir(os.path.join(root, name)) as entries:
-            files = _images(entry.name for entry in entries if not entry.is_dir())
+        entries = _entries(os.path.join(root, name))
+        files = _images(entry.name for entry in entries if not entry.is_dir())
         if not files:
             raise UserError(
                 f"{os.path.join(root, name)} holds no images ({' '.join(EXTENSIONS)}): "
@@ -126,6 +125,14 @@ def _files(root: str, decoder: str) -> Files:
         counts.append(len(files))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     return Files(root, tuple(classes), np.asarray(names), labels, decoder)
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(f"{path} cannot be listed ({error.strerror})") from None
 
 
 def _images(names: Iterable[str]) -> list[str]:

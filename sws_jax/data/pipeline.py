@@ -15,6 +15,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
@@ -177,21 +178,25 @@ def eval_batches(
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     count = len(split)
+    if base.is_decoded(split):  # to cut an image takes less than to start a process
+        reading = dataclasses.replace(reading, workers=0)
 
     def batch(number: int) -> dict[str, Any]:
         rows = _own(np.arange(global_batch_size), process) + number * global_batch_size
+        # The filling is one image, many times.
+        wanted = rows[rows < count].tolist() or [count - 1]
         try:
-            found = [
-                _read(split, min(row, count - 1), reading.unreadable)
-                for row in rows.tolist()
-            ]
+            found = [_read(split, row, reading.unreadable) for row in wanted]
         except Unreadable as error:
             return {"error": str(error)}
         images, labels, skipped = zip(*found, strict=True)
+        fill = len(rows) - len(wanted)
+        counted = (np.asarray(skipped) == 0) & (rows[: len(wanted)] < count)
+        image = np.stack([fit(image) for image in images])
         return {
-            "image": np.stack([fit(image) for image in images]),
-            "label": np.asarray(labels, np.int32),
-            "weight": ((rows < count) & (np.asarray(skipped) == 0)).astype(np.float32),
+            "image": np.pad(image, ((0, fill), (0, 0), (0, 0), (0, 0)), mode="edge"),
+            "label": np.pad(np.asarray(labels, np.int32), (0, fill), mode="edge"),
+            "weight": np.pad(counted.astype(np.float32), (0, fill)),
         }
 
     numbers = grain.MapDataset.range(-(-count // global_batch_size)).map(batch)

@@ -94,8 +94,11 @@ def _remedy(name: str, root: str) -> str:
 def _folders(path: str) -> list[str]:
     if not os.path.isdir(path):
         return []
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise UserError(f"{path} cannot be listed ({error.strerror})") from None
 
 
 def _versions(path: str) -> list[str]:

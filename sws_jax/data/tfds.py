@@ -59,7 +59,7 @@ def load(
             records = Records(
                 path, name, split, count, len(class_names), channels, decoder
             )
-            if split == "train" or records.encoded(0)[1] >= 0:
+            if split == "train" or records.labelled:
                 found[split] = records
     if "train" not in found or len(found) == 1:
         raise UserError(
@@ -129,6 +129,14 @@ class Records:
                 f"{self.where(index)} is not a readable record "
                 f"({prepared.reason(error)})"
             ) from None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its labels are given; those of a withheld split are below 0."""
+        try:
+            return self.encoded(0)[1] >= 0
+        except base.Unreadable:
+            return True  # it is refused, or passed over, with the images
 
     def where(self, index: int) -> str:
         return f"record {index} of {PREFIX}{self.name}, split {self.split},"
