@@ -80,8 +80,23 @@ def execute(
     """
     rows = runs(config)
     _check(config, rows, workdir)
-    os.makedirs(workdir, exist_ok=True)
-    files.write_json(os.path.join(workdir, train.CONFIG), files.plain(config.to_dict()))
+    path, is_new = os.path.join(workdir, train.CONFIG), not os.path.isdir(workdir)
+    files.write_json(path, files.plain(config.to_dict()))
+    try:
+        results = _results(rows, workdir, should_stop)
+    except UserError:
+        # Refused before a run had anything to keep: as if it had not been asked.
+        if os.listdir(workdir) == [train.CONFIG]:
+            os.remove(path)
+            if is_new:
+                os.rmdir(workdir)
+        raise
+    report.write(results, workdir)
+    return results
+
+
+def _results(rows: Sequence[Run], workdir: str, should_stop) -> list[dict[str, Any]]:
+    """Does what is not yet done, and waits for what other processes are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
     while len(results) < len(rows):
@@ -104,7 +119,6 @@ def execute(
                 say(f"waiting for other processes, which are at {', '.join(busy)}")
                 told = busy
             time.sleep(_POLL_SECONDS)
-    report.write([results[run.name] for run in rows], workdir)
     return [results[run.name] for run in rows]
 
 

@@ -45,12 +45,13 @@ def handlers():
     ids=lambda v: "" if isinstance(v, str) else " ".join(v).replace(str(ROOT), ""),
 )
 def test_mistakes_are_answered_in_one_line(command, words, tmp_path, capsys):
-    code = main.main([f"--workdir={tmp_path}", *command])
+    code = main.main([f"--workdir={tmp_path / 'work'}", *command])
     error = capsys.readouterr().err
     assert code == main.EXIT_REFUSED == 2
     assert error.startswith("sws_jax: ") and error.count("\n") == 1
     assert words in error
     assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
