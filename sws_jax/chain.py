@@ -80,22 +80,27 @@ def execute(
     """
     rows = runs(config)
     _check(config, rows, workdir)
-    path, is_new = os.path.join(workdir, train.CONFIG), not os.path.isdir(workdir)
-    files.write_json(path, files.plain(config.to_dict()))
-    try:
-        results = _results(rows, workdir, should_stop)
-    except UserError:
-        # Refused before a run had anything to keep: as if it had not been asked.
-        if os.listdir(workdir) == [train.CONFIG]:
-            os.remove(path)
-            if is_new:
-                os.rmdir(workdir)
-        raise
+    _refuse_other(config, workdir)
+    results = _results(config, rows, workdir, should_stop)
     report.write(results, workdir)
     return results
 
 
-def _results(rows: Sequence[Run], workdir: str, should_stop) -> list[dict[str, Any]]:
+def _refuse_other(config, workdir: str) -> None:
+    """Refuses a directory of another job; the comparison of a job may grow."""
+    names = train.differing(config, os.path.join(workdir, train.CONFIG))
+    names = [name for name in names if not name.startswith("compare.")]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise UserError(
+            f"{workdir} holds a job with another config (it differs in "
+            f"{', '.join(names[:3])}{more}): take another --workdir"
+        )
+
+
+def _results(
+    config, rows: Sequence[Run], workdir: str, should_stop
+) -> list[dict[str, Any]]:
     """Does what is not yet done, and waits for what other processes are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
@@ -106,9 +111,8 @@ def _results(rows: Sequence[Run], workdir: str, should_stop) -> list[dict[str, A
             if run.name in results or not results.keys() >= set(run.after):
                 continue
             try:
-                results[run.name] = _one(
-                    run, f"{position}/{len(rows)}", workdir, should_stop
-                )
+                label = f"[{position}/{len(rows)}] {run.name}"
+                results[run.name] = _one(config, run, label, workdir, should_stop)
                 progressed = True
             except train.Busy:
                 busy.append(run.name)
@@ -122,14 +126,21 @@ def _results(rows: Sequence[Run], workdir: str, should_stop) -> list[dict[str, A
     return [results[run.name] for run in rows]
 
 
-def _one(run: Run, position: str, workdir: str, should_stop) -> dict[str, Any]:
+def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, Any]:
     """Does one row, unless it is done, or another process is at it."""
     done = train.finished(os.path.join(workdir, run.name))
+
+    def starting() -> None:
+        # A job that is refused before its first run has started leaves nothing.
+        path = os.path.join(workdir, train.CONFIG)
+        files.write_json(path, files.plain(config.to_dict()))
+        say(label)
+
     result = train.train(
         run.config,
         workdir,
         should_stop=should_stop,
-        starting=lambda: say(f"[{position}] {run.name}"),
+        starting=starting,
     )
     if run.role == AUX:
         source = os.path.join(workdir, run.name, setup.LEARNGENE)

@@ -65,7 +65,7 @@ def evaluate(
     Raises:
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
-    sharding.check_batch("eval_batch_size", global_batch_size, mesh)
+    sharding.check_batch("a batch of", global_batch_size, mesh)
     process = (jax.process_index(), jax.process_count())
     totals = None
     for batch in pipeline.eval_batches(

@@ -36,8 +36,9 @@ def claimed(path: str) -> Iterator[bool]:
     """Whether this process alone holds the lock file `path`, while the block lasts.
 
     The operating system frees the lock of a process that has died. Afterwards the file
-    is gone, and so is its directory if nothing was put there.
+    is gone, and so are directories made for it if nothing was put there.
     """
+    made = _missing(os.path.dirname(os.path.abspath(path)))
     file = _locked(path)
     try:
         yield file is not None
@@ -45,8 +46,16 @@ def claimed(path: str) -> Iterator[bool]:
         if file is not None:
             with contextlib.suppress(OSError):
                 os.remove(path)
-                os.rmdir(os.path.dirname(os.path.abspath(path)))
+                for directory in made:
+                    os.rmdir(directory)
             file.close()
+
+
+def _missing(directory: str) -> list[str]:
+    """Those of a directory and its parents that do not exist, the innermost first."""
+    if os.path.isdir(directory):
+        return []
+    return [directory, *_missing(os.path.dirname(directory))]
 
 
 def _locked(path: str) -> IO[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import optax
 
@@ -85,7 +86,8 @@ class Schedule:
         curve's value at 0). "constant" stays at `peak` after warm-up.
       warmup_steps: linear from `warmup_rate` to `peak`.
       warmup_rate, minimum: first and last rate; not scaled with the batch.
-      steps_per_epoch: read by "cosine_per_epoch".
+      steps_per_epoch: read by "cosine_per_epoch"; exact, as an epoch need not be a
+        whole number of steps.
     """
 
     peak: float
@@ -94,7 +96,7 @@ class Schedule:
     warmup_steps: int = 0
     warmup_rate: float = 0.0
     minimum: float = 0.0
-    steps_per_epoch: int = 1
+    steps_per_epoch: Fraction | int = 1
 
     def __post_init__(self):
         if self.kind not in SCHEDULES:
@@ -110,7 +112,7 @@ class Schedule:
     def __call__(self, step: int) -> float:
         """The rate of update number `step`, counted from 0."""
         if self.kind == "cosine_per_epoch":
-            return self._published(max(step // self.steps_per_epoch - 1, 0))
+            return self._published(max(int(step // self.steps_per_epoch) - 1, 0))
         if step < self.warmup_steps:
             part = step / self.warmup_steps
             return self.warmup_rate + (self.peak - self.warmup_rate) * part
@@ -119,11 +121,17 @@ class Schedule:
         return self._cosine(step / max(self.total_steps, 1))
 
     def _published(self, epoch: int) -> float:
-        epochs = self.total_steps / self.steps_per_epoch
-        warmup = self.warmup_steps / self.steps_per_epoch
+        epochs, warmup = map(self._epochs, (self.total_steps, self.warmup_steps))
         if epoch < warmup:
             return self.warmup_rate + (self.peak - self.warmup_rate) * epoch / warmup
         return self._cosine(epoch / epochs)
+
+    def _epochs(self, steps: int) -> float:
+        """The whole number of epochs that these steps were rounded from, if any was."""
+        near = round(steps / self.steps_per_epoch)
+        if round(near * self.steps_per_epoch) == steps:
+            return near
+        return float(steps / self.steps_per_epoch)
 
     def _cosine(self, part: float) -> float:
         half = (1.0 + math.cos(math.pi * min(part, 1.0))) / 2.0

@@ -197,9 +197,9 @@ SMALL = {
         transfer_rate=2e-3,
         transfer_long_epochs=80.0,
     ),
-    # Rates: the least validation loss, of {1, 3, 6, 12}e-3 from scratch (15 epochs, depth
-    # 4), of {.3, 1, 3, 6}e-3 in transfer. In tuning {.2, .5, 1,
-    # 2}e-3 hardly differ.
+    # Rates: the least validation loss, of {1, 3, 6, 12}e-3 from scratch (15 epochs at
+    # depth 4) and of {.3, 1, 3, 6}e-3 in transfer. In tuning {.2, .5, 1, 2}e-3 hardly
+    # differ.
     "32px": Budget(
         stages=(2, 2, 2),
         depths=(3, 4, 6, 9),

@@ -89,7 +89,8 @@ def to_csv(found: Sequence[dict[str, Any]]) -> str:
 def sentence(result: Result) -> str:
     """A finished run in one line."""
     scores = ", ".join(
-        f"{score['top1']:.1%} after {score['epochs']:g} epochs"
+        f"{score['top1']:.1%} "
+        + (f"after {_epochs(score['epochs'])}" if score["epochs"] else "untuned")
         for score in result["test"]
     )
     return f"test top-1 {scores} ({result['seconds']:.0f} s of training)"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import ml_collections
 
 from sws_jax import description as descriptions
 from sws_jax import learngenes, networks, teacher, trees
-from sws_jax.data import Dataset, load_dataset
+from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
@@ -83,6 +84,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         (Optimizer, config.optimizer),
     ):
         made(**group)
+    images.check_decoder(config.data.decoder)
+    if config.data.image_size < 0:
+        raise UserError(
+            f"data.image_size must be at least 1, or 0 for the images' own, and is "
+            f"{config.data.image_size}"
+        )
     Augment(**config.augment).check_batch(config.global_batch_size)
     # Whatever the number of images: a million stand for it.
     schedule(config, Durations(2**20, config.global_batch_size))
@@ -200,7 +207,7 @@ def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedul
         warmup_steps=durations.steps(fields.warmup_epochs),
         warmup_rate=fields.warmup_rate,
         minimum=fields.minimum,
-        steps_per_epoch=max(durations.steps(1), 1),
+        steps_per_epoch=Fraction(durations.images, durations.global_batch_size),
     )
 
 

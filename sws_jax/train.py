@@ -50,6 +50,7 @@ _HARMLESS = (
     "compute.unroll",
     "data.memory_gib",
     "data.threads",
+    "data.unreadable",
     "data.workers",
     "log_steps",
 )
@@ -84,7 +85,7 @@ def train(
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
         ``result.json``. A finished run is not repeated, an unfinished one goes on.
       should_stop: asked after every step; true saves and raises `Preempted`.
-      starting: called once the run is this process's to do.
+      starting: called once the run is this process's to do, and can be done.
 
     Returns:
       The contents of ``result.json``.
@@ -108,12 +109,11 @@ def train(
         refuse_other(directory, config, workdir)
         # It may have been finished while this process asked.
         if not finished(directory):
-            starting()
-            _train(config, workdir, directory, should_stop)
+            _train(config, workdir, directory, should_stop, starting)
     return files.read_json(os.path.join(directory, RESULT))
 
 
-def _train(config, workdir: str, directory: str, should_stop) -> None:
+def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh()
     size = config.global_batch_size
@@ -157,12 +157,13 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
             Network(network.spec, params), data.normalization, recipe.compute
         )
 
+    told = ""
     if ans_net is not None:
         top1 = score(ans_net, data.val)["top1"]
         known = ans_net.network.description
         assert known is not None
         about = about.replace(teacher=known.net.name)
-        say(f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}")
+        told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
         teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
         ans_net = Predictor(
             Network(
@@ -174,6 +175,9 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
         )
 
     # The config can be run: from here on the directory is this run's.
+    starting()
+    if told:
+        say(told)
     files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
     files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
 
@@ -361,13 +365,18 @@ def _train(config, workdir: str, directory: str, should_stop) -> None:
             "versions": dict(about.versions),
         }
         files.write_json(os.path.join(directory, RESULT), result)
-    except Unreadable:
+    except (Unreadable, pipeline.WorkerDied) as error:
         flush()
         checkpoints.wait()
         if done > first and done not in checkpoints.steps():
             save(done)  # for another try
             checkpoints.wait()
-        raise
+        remedy = ""
+        if isinstance(error, Unreadable):
+            remedy = ": mend it, or pass over such images with data.unreadable=skip"
+        raise type(error)(
+            f"{error}{remedy}; the same command goes on at step {done} of {total}"
+        ) from None
     finally:
         progress.close()
         writer.close()
@@ -395,12 +404,7 @@ def refuse_other(
     path = os.path.join(directory, CONFIG)
     if not os.path.exists(path):
         return
-    # A field that the software did not know then had today's default.
-    known = files.plain(presets.run().to_dict())
-    found = files.differing(
-        files.merged(known, files.read_json(path)), files.plain(config.to_dict())
-    )
-    names = [name for name in found if name not in _HARMLESS]
+    names = differing(config, path)
     if names:
         raise UserError(
             f"{directory} holds a run with another config (it differs in "
@@ -415,6 +419,22 @@ def refuse_other(
             f"{directory} holds a run that started from another file than "
             f"{', '.join(names)} is now: {advice}"
         )
+
+
+def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
+    """Fields in which a written config differs and that change what is computed.
+
+    A field that the software did not know then had today's default.
+
+    Args:
+      config: of a run or of a job.
+      path: of a ``config.json``; nothing differs from one that is not there.
+    """
+    if not os.path.exists(path):
+        return []
+    theirs = files.merged(files.plain(presets.run().to_dict()), files.read_json(path))
+    found = files.differing(theirs, files.plain(config.to_dict()))
+    return [name for name in found if name not in _HARMLESS]
 
 
 def _milestones(config) -> list[float]:

@@ -156,6 +156,33 @@ def test_a_job_is_refused_before_its_first_run(override, words, job, capsys):
     assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
 
 
+def test_a_directory_of_something_else_is_left_as_it_is(tmp_path, capsys):
+    """Another program's config.json, refused; without one, nothing is left there."""
+    config = f"--config={ROOT / 'configs' / 'smoke.py'}"
+    path = tmp_path / "mine" / "config.json"
+    path.parent.mkdir()
+    path.write_text('{"my": "model"}')
+    assert main.main([config, f"--workdir={path.parent}"]) == 2
+    assert "holds a job with another config (it differs in" in capsys.readouterr().err
+    assert path.read_text() == '{"my": "model"}'
+    path.rename(path.with_name("notes.json"))
+    wrong = "--config.data.source=nope"
+    assert main.main([config, wrong, f"--workdir={path.parent}"]) == 2
+    assert [p.name for p in path.parent.iterdir()] == ["notes.json"]
+    assert main.main([config, wrong, f"--workdir={tmp_path / 'a' / 'b'}"]) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_job_may_grow(job, tmp_path):
+    """More depths to compare are more runs; another job is refused."""
+    workdir, command = job
+    shutil.copytree(workdir, tmp_path / "work")
+    command = [c for c in command if not c.startswith(("--workdir", "--config.comp"))]
+    more = ["--config.compare.depths=(4,2)", "--config.compare.level=untuned"]
+    assert main.main([*command, *more, f"--workdir={tmp_path / 'work'}"]) == 0
+    assert (tmp_path / "work" / "untuned-L02" / "result.json").exists()
+
+
 def test_two_processes_share_out_the_runs(job, tmp_path):
     """The same command twice, at once: every run is done once, and both report."""
     workdir, command = job
@@ -182,7 +209,8 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
         [{k: v for k, v in r.items() if k not in timed} for r in table(folder)]
         for folder in (workdir, tmp_path)
     ]
-    assert [r["run"] for r in rows[0]] == [r["run"] for r in rows[1]]
+    assert rows[0] == rows[1]
+    assert all("test top-1" in text for text in printed)  # each did some of it
     assert not list(tmp_path.rglob("lock"))
 
 

@@ -450,6 +450,7 @@ def test_a_run_that_stops_at_an_image_goes_on_from_there(
     assert f"{path} is not a readable image" in error and error.count("\n") == 1
     (kept,) = (p for p in (directory / "checkpoints").iterdir() if p.name.isdigit())
     assert kept.name == str(step)
+    assert f"the same command goes on at step {step} of 9" in error
     path.write_bytes(whole)
     assert main.main(command) == 0
     assert f"goes on from step {kept.name} of 9" in capsys.readouterr().out

@@ -1,5 +1,8 @@
+import contextlib
+import io
 import re
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -98,7 +101,7 @@ def test_jpeg(tmp_path):
         ((12, 6), (6, 6), (3, 9), (0, 6)),
         ((8, 8), (4, 8), (2, 6), (0, 8)),
         ((8, 8), (8, 2), (0, 8), (3, 5)),
-        ((5, 9), (5, 6), (0, 5), (1, 7)),
+        ((5, 9), (5, 6), (0, 5), (2, 8)),
     ],
 )
 def test_the_centre_is_cut_out(shape, size, rows, columns, tmp_path):
@@ -158,11 +161,73 @@ def test_an_image_that_claims_to_be_huge(tmp_path):
     assert f"{path} is not a readable image" in refusal(path)
 
 
+@pytest.mark.parametrize("decoder", images.DECODERS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_are_refused(channels, tmp_path):
+def test_of_sixteen_bits_the_upper_eight_are_kept(channels, decoder, tmp_path):
+    if decoder == "opencv":
+        pytest.importorskip("cv2", reason="opencv is not installed")
     path = tmp_path / "deep.png"
-    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(path)
-    assert "more than 8 bits per channel" in refusal(path, channels=channels)
+    deep = RANDOM.integers(0, 2**16, (8, 6), np.uint16)
+    Image.fromarray(deep).save(path)
+    found = images.decode(path.read_bytes(), "", channels=channels, decoder=decoder)
+    expected = np.repeat(deep[..., None] // 256, channels, axis=2)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_more_bits_are_refused(tmp_path):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(path)
+    assert "more than 16 bits per channel" in refusal(path)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_way_to_hold_a_camera(turn, tmp_path):
+    """EXIF's eight orientations, each undone by what its definition says."""
+    pixels = RANDOM.integers(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = save(tmp_path / "turned.png", pixels, exif=exif)
+    # (rows from the bottom, columns from the right, rows and columns swapped)
+    down, right, swapped = {
+        1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
+        4: (True, False, False), 5: (False, False, True), 6: (True, False, True),
+        7: (True, True, True), 8: (False, True, True),
+    }[turn]  # fmt: skip
+    expected = pixels[:: -1 if down else 1, :: -1 if right else 1]
+    expected = expected.swapaxes(0, 1) if swapped else expected
+    np.testing.assert_array_equal(images.read(path, channels=3), expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_damage_is_an_unreadable_image_and_nothing_else(form, tmp_path):
+    """Any byte of a file with much EXIF set to anything."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a camera", 72.0
+    exif.get_ifd(0x8769)[0x9003] = "2001:01:01 00:00:00"
+    path = tmp_path / "image"
+    image = Image.fromarray(RANDOM.integers(0, 256, (8, 6, 3), np.uint8))
+    image.save(path, form, exif=exif)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for value in (0, 0xFF, whole[place] ^ 1):
+            damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
+            with contextlib.suppress(Unreadable):
+                images.decode(damaged, "image")
+
+
+@pytest.mark.parametrize("decoder", images.DECODERS)
+def test_a_picture_larger_than_memory(decoder, capfd):
+    """A header alone: 60,000 pixels square."""
+    if decoder == "opencv":
+        pytest.importorskip("cv2", reason="opencv is not installed")
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(file, "PNG")
+    content = bytearray(file.getvalue())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(Unreadable, match="huge.png is not a readable image"):
+        images.decode(bytes(content), "huge.png", decoder=decoder)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_networks_of_other_channels_take_no_files(tmp_path):

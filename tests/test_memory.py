@@ -157,6 +157,15 @@ def test_two_shapes_are_refused(key, index):
     assert dataset(splits, image_size=(8, 6)).image_shape == (8, 6, 3)
 
 
+def test_an_odd_image_is_found_among_all_that_are_held():
+    """One that no sample shows; of a set that is not held, nobody looks for it."""
+    splits = {"train": alike("train", 200), "test": alike("test", 4)}
+    splits["train"].shapes[1] = (9, 7, 3)
+    with pytest.raises(UserError, match="and train/1 is 9 x 7: set data.image_size"):
+        dataset(splits)
+    assert dataset(splits, memory_gib=0.0).image_shape == (4, 5, 3)
+
+
 def dataset(splits, **settings):
     given = dict(val_fraction=0.25, image_size=None, memory_gib=1.0, unreadable="stop")
     return memory.dataset("mine", splits, list("abcdefg"), **given | settings)
@@ -212,7 +221,7 @@ def test_bad_images_are_left_to_who_reads_them():
 @pytest.mark.parametrize("index", [0, 199])
 def test_bad_images_of_a_set_that_is_not_held(index):
     splits = {"train": alike("train", 200), "test": alike("test", 200, bad=(index,))}
-    with pytest.raises(Unreadable, match=f"^test/{index} is no image$"):
+    with pytest.raises(Unreadable, match=f"^test/{index} is no image: mend it"):
         hold(splits, memory_gib=0)
     assert hold(splits, memory_gib=0, unreadable="skip") == splits
     assert len(splits["test"].reads) == 64

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +149,7 @@ def test_cosine_without_warm_up_starts_at_the_peak():
     assert rates == pytest.approx([2.0, 1 + fall, 1.0, 1 - fall, 0.0])
 
 
-@pytest.mark.parametrize("steps_per_epoch", [1, 3])
+@pytest.mark.parametrize("images", [64, 192, 666, 700])
 @pytest.mark.parametrize(
     "warmup, rates",
     [
@@ -158,17 +159,20 @@ def test_cosine_without_warm_up_starts_at_the_peak():
         (2, [0.1, 0.1, 0.55, 0.75, 0.5, 0.25]),
     ],
 )
-def test_the_published_curve(steps_per_epoch, warmup, rates):
+def test_the_published_curve(images, warmup, rates):
+    """Epochs begin where their images do, in the middle of a step or not."""
+    steps = round(6 * images / 64)
     schedule = Schedule(
         kind="cosine_per_epoch",
         peak=1.0,
-        total_steps=6 * steps_per_epoch,
-        warmup_steps=warmup * steps_per_epoch,
+        total_steps=steps,
+        warmup_steps=round(warmup * images / 64),
         warmup_rate=0.1,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=Fraction(images, 64),
     )
-    found = [schedule(step) for step in range(6 * steps_per_epoch)]
-    assert found == pytest.approx(np.repeat(rates, steps_per_epoch).tolist())
+    found = [schedule(step) for step in range(steps)]
+    expected = [rates[step * 64 // images] for step in range(steps)]
+    assert found == pytest.approx(expected)
 
 
 def test_the_published_run():

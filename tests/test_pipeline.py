@@ -1,4 +1,7 @@
 import itertools
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -167,6 +170,20 @@ def test_workers_change_nothing():
     np.testing.assert_array_equal(
         augmented(5, reading=reading, **settings), augmented(5, **settings)
     )
+
+
+def test_a_worker_that_dies_is_said_so():
+    """Killed, as a system that runs out of memory does."""
+    before = set(multiprocessing.active_children())
+    batches = train(
+        numbered(300), seed=0, global_batch_size=4, reading=Reading(workers=1)
+    )
+    next(batches)
+    for process in set(multiprocessing.active_children()) - before:
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(pipeline.WorkerDied, match="reads images ended with code -9"):
+        for _ in range(1000):
+            next(batches)
 
 
 # Repeated augmentation

@@ -286,6 +286,8 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     path = save_net(tmp_path / "teacher.safetensors", net)
     with pytest.raises(ValueError, match="near chance"):
         train.train(distilled(path), str(tmp_path))
+    assert not (tmp_path / "run").exists()
+    train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
     data = setup.dataset(tiny())
     teacher.check_accuracy(0.1, data, minimum=0.0)

@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", help="as in a config's dataset=; default: the name of the training's"
     )
     parser.add_argument("--directory", default="", help="of prepared TFDS sets")
+    parser.add_argument("--decoder", default="pillow", help="pillow or opencv")
+    parser.add_argument(
+        "--unreadable", default="stop", help="images: stop (default) or skip them"
+    )
     parser.add_argument("--split", default="test", help="train, val or test (default)")
     parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
     parser.add_argument("--step", type=int, help="of a run's checkpoint")
@@ -31,9 +35,12 @@ def run(args: argparse.Namespace) -> int:
 
     from sws_jax import evaluation, loading, sharding
     from sws_jax.data import load_dataset
+    from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
 
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, and is {args.batch_size}")
     mesh = sharding.make_mesh()
     body = []
     for path in args.weights:
@@ -47,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
                 directory=args.directory,
                 val_fraction=about.val_fraction,
                 image_size=net.image_size,
-                mean=about.normalization.mean,
-                std=about.normalization.std,
+                decoder=args.decoder,
+                unreadable=args.unreadable,
             )
         except UserError as error:
             if args.data:
@@ -57,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
                 f"{label} was trained on {about.dataset!r}; say where that is with "
                 f"--data ({error})"
             ) from None
+        if data.image_shape[-1] != net.channels:
+            raise UserError(
+                f"{label} takes images of {net.channels} channels, and {data.name} has "
+                f"{data.image_shape[-1]}"
+            )
         if data.num_classes != net.num_classes:
             raise UserError(
                 f"{label} has {net.num_classes} classes and {data.name} has "
@@ -72,9 +84,10 @@ def run(args: argparse.Namespace) -> int:
             loading.predictor(network),
             data.split(args.split),
             Fit(data.image_shape[:2], about.eval_crop),
-            normalization=data.normalization,
+            normalization=about.normalization,
             global_batch_size=args.batch_size,
             mesh=mesh,
+            reading=Reading(unreadable=args.unreadable),
         )
         body.append(
             [

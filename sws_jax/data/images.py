@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 
 DECODERS = ("pillow", "opencv")
 _MODES = {1: "L", 3: "RGB"}
-_UNREADABLE = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-)
+# What turns an image as its camera was held, by the value of EXIF's orientation.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read(path: str, *, channels: int) -> np.ndarray:
@@ -62,7 +65,8 @@ def decode(
       name: for messages.
       channels: 1 (grey) or 3 (RGB); the image is converted.
       decoder: "pillow", or "opencv" (see `check_decoder`). The two differ by a few
-        grey levels in a JPEG.
+        grey levels in a JPEG, and in the formats that they know. Sixteen bits are cut
+        down to the upper eight by both.
 
     Returns:
       uint8 [height, width, channels].
@@ -73,21 +77,33 @@ def decode(
     if decoder == "opencv":
         return _opencv(encoded, name, channels)
     try:
-        with Image.open(io.BytesIO(encoded)) as file:
-            if file.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
-                raise Unreadable(
-                    f"{name} has more than 8 bits per channel; save it with 8"
-                )
-            image = ImageOps.exif_transpose(file).convert(_MODES[channels])
-    except Unreadable:
-        raise
-    except _UNREADABLE as error:
+        image = _pillow(encoded, _MODES[channels])
+    except Exception as error:  # of any kind: damaged files find all of them
         reason = str(error).replace(f"{io.BytesIO.__module__}.BytesIO object", "data")
         if isinstance(error, UnidentifiedImageError):
             reason = "cannot identify image file"
         raise Unreadable(f"{name} is not a readable image ({reason})") from None
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _pillow(encoded: bytes, mode: str) -> Image.Image:
+    with Image.open(io.BytesIO(encoded)) as file:
+        image: Image.Image = file
+        if file.mode.startswith("I;16"):  # Pillow would cut it off at 255
+            image = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8))
+        elif file.mode.startswith(("I", "F")):
+            raise ValueError("more than 16 bits per channel")
+        turn = _TURNS.get(_orientation(file))
+        return (image.transpose(turn) if turn is not None else image).convert(mode)
+
+
+def _orientation(file: Image.Image) -> int:
+    """EXIF's, or that of an image without it; odd EXIF spoils no pixel."""
+    try:
+        return int(file.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def check_decoder(decoder: str) -> None:
@@ -113,8 +129,14 @@ def check_decoder(decoder: str) -> None:
 def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
     import cv2
 
+    # It would say on stderr what is said here in one sentence.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag) if encoded else None
+    try:
+        data = np.frombuffer(encoded, np.uint8)
+        pixels = cv2.imdecode(data, flag) if encoded else None
+    except cv2.error:  # larger than it takes
+        pixels = None
     if pixels is None:
         raise Unreadable(f"{name} is not a readable image (OpenCV cannot decode it)")
     return pixels[..., None] if channels == 1 else pixels[..., ::-1]

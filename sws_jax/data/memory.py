@@ -86,6 +86,8 @@ def dataset(
     held = hold(
         splits, samples, memory_gib=memory_gib, name=name, unreadable=unreadable
     )
+    if not image_size:
+        _check_shapes(splits, held, shape)
     if parts:
         train, val = (dataclasses.replace(part, split=held["train"]) for part in parts)
         held |= {"train": train, "val": val}
@@ -170,7 +172,9 @@ def hold(
     if not size <= memory_gib:
         bad = [error for sample in samples.values() for error in sample.bad]
         if bad and unreadable == "stop":
-            raise bad[0]
+            raise Unreadable(
+                f"{bad[0]}: mend it, or pass over such images with data.unreadable=skip"
+            )
         return dict(splits)
     if sum(counts[key] * samples[key].seconds for key in splits) > _QUIET_SECONDS:
         from sws_jax.progress import say  # loads JAX, which reading does not need
@@ -205,16 +209,35 @@ def _shape(
     if image_size:
         return (*image_size, first[2][2])
     for other in seen:
-        if other[2] != first[2]:
-            a, b = (
-                f"{splits[key].where(index)} is {shape[0]} x {shape[1]}"
-                for key, index, shape in (first, other)
-            )
-            raise UserError(
-                f"images differ in size, as {a} pixels and {b}: set data.image_size "
-                f"(image_size= in a config's arguments) to what the network shall see"
-            )
+        _check_shape(splits, first, other)
     return first[2]
+
+
+_Place = tuple[str, int, tuple[int, ...]]  # split, position and shape of an image
+
+
+def _check_shape(splits: Mapping[str, Encoded], first: _Place, other: _Place) -> None:
+    if other[2] != first[2]:
+        a, b = (
+            f"{splits[key].where(index)} is {shape[0]} x {shape[1]}"
+            for key, index, shape in (first, other)
+        )
+        raise UserError(
+            f"images differ in size, as {a} pixels and {b}: set data.image_size "
+            f"(image_size= in a config's arguments) to what the network shall see"
+        )
+
+
+def _check_shapes(
+    splits: Mapping[str, Encoded], held: Mapping[str, Split], shape: tuple[int, ...]
+) -> None:
+    """Refuses images of other shapes than the samples', where all are at hand."""
+    for key, split in held.items():
+        if not isinstance(split, base.Arrays | Partial):
+            continue
+        for index, image in enumerate(split.images):
+            if image is not None:
+                _check_shape(splits, ("train", 0, shape), (key, index, image.shape))
 
 
 def _read(split: Split, indices: Sequence[int]) -> list[_Read]:

@@ -9,6 +9,7 @@ consecutive rows of every global batch.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,11 @@ from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
+
+
+class WorkerDied(UserError):
+    """A process that reads images is no more."""
+
 
 # Steps that a run may have; grain wants its ranges to end.
 _ENDLESS = 2**62
@@ -221,7 +227,20 @@ def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, An
     workers = grain.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=2
     )
-    return iter(batches.to_iter_dataset(options).mp_prefetch(workers))
+    return _watched(iter(batches.to_iter_dataset(options).mp_prefetch(workers)))
+
+
+def _watched(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        found = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+        if not found:
+            raise
+        raise WorkerDied(
+            f"a process that reads images ended with code {found[1]} (-9: perhaps for "
+            f"want of memory, and fewer data.workers need less)"
+        ) from None
 
 
 def _read(split: Split, index: int, unreadable: str) -> tuple[np.ndarray, int, int]:

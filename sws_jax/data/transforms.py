@@ -44,13 +44,14 @@ class Fit:
         height, width = self.size
         image = _shortened(image, most=8 * max(self.size) / min(self.size))
         cover = (math.floor(height / self.crop), math.floor(width / self.crop))
-        scale = max(cover[0] / image.shape[0], cover[1] / image.shape[1])
-        scaled = (
-            max(round(image.shape[0] * scale), height),
-            max(round(image.shape[1] * scale), width),
-        )
+        high, wide = image.shape[:2]
+        # One side decides; the other follows, its fraction of a pixel cut off.
+        if cover[0] * wide >= cover[1] * high:
+            scaled = (cover[0], max(cover[0] * wide // high, width))
+        else:
+            scaled = (max(cover[1] * high // wide, height), cover[1])
         image = resize(image, scaled)
-        top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+        top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
         return image[top : top + height, left : left + width]
 
 
