@@ -227,7 +227,7 @@ def _cost(results, depths) -> tuple[list, list]:
         for role, found in cost(results).items()
     ]
     head = [
-        f"all {len(depths)} depths",
+        f"all {len(depths)} depths" if len(depths) > 1 else "the depth",
         "layer-epochs once",
         "of the depths",
         "together",
@@ -382,7 +382,9 @@ def _draw_flow(axes, results, depths) -> None:
         column(x, [_colour(s, genes) for s in runs[0]["plan"]], label)
         x += 1.75
     if first["role"] == "tune":
-        note = f"Des-Nets:\nuntuned,\n{_epochs(first['epochs'])}"
+        shown = [score["epochs"] for score in first["test"]]
+        lines = dict.fromkeys((_epochs(shown[0]), _epochs(shown[-1])))
+        note = "Des-Nets:\n" + ",\n".join(lines)
         axes.text(x + 0.1, -0.6, note, va="top", color=_GREY, linespacing=1.35)
     axes.set_xlim(-0.4, x + 2.2)
     axes.set_ylim(-0.26 * tallest, tallest + 0.4)
@@ -430,6 +432,7 @@ def _draw_accuracy(axes, depths) -> None:
         else:
             long = label == list(lines)[-1]
             style = dict(color=_GREY, lw=1.8, marker="s", ls="-" if long else "--")
+            style["markerfacecolor"] = _GREY if long else "white"
         axes.plot(
             list(line), list(map(height, means)), label=label, markersize=5, **style
         )
