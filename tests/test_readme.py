@@ -16,9 +16,11 @@ README = (ROOT / "README.md").read_text()
 DIGITS = ROOT / "results" / "digits"
 
 
-def test_the_table_is_the_one_that_was_printed():
-    shown = README.split("<!-- results/digits/table.md -->")[1].split("<!-- end -->")[0]
-    assert shown.strip() == (DIGITS / "table.md").read_text().strip()
+@pytest.mark.parametrize("name", ["digits", "natural", "transfer"])
+def test_the_table_is_the_one_that_was_printed(name):
+    path = f"results/{name}/table.md"
+    shown = README.split(f"<!-- {path} -->")[1].split("<!-- end -->")[0]
+    assert shown.strip() == (ROOT / path).read_text().strip()
 
 
 def test_the_stored_learngene_has_the_accuracies_of_the_table():
