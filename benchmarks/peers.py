@@ -146,7 +146,7 @@ def _family() -> tuple[str, Callable | None]:
 
 
 def _timm(spec: ViTSpec) -> Any:
-    with _without_torchvision():
+    with without_torchvision():
         from timm.models.vision_transformer import VisionTransformer
     return VisionTransformer(
         img_size=spec.image_size,
@@ -179,7 +179,7 @@ def _transformers(spec: ViTSpec) -> Any:
 
 
 @contextlib.contextmanager
-def _without_torchvision() -> Iterator[None]:
+def without_torchvision() -> Iterator[None]:
     """Lets timm be imported where torchvision is missing.
 
     timm imports it at its start for data transforms, which a training step does not

@@ -9,7 +9,7 @@ import json
 from sws_jax import specs
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
 
 KINDS = ("network", "aux_net", "learngene")
 PROFILES = ("consistent",)
@@ -21,7 +21,8 @@ class Description:
 
     Attributes:
       kind: "network" (a ViT), "aux_net" or "learngene".
-      net: the network; for a learngene, the Aux-Net it was taken from.
+      net: the network; for a learngene, the Aux-Net it was taken from. Families other
+        than ViT are teachers.
       normalization: of the input pixels.
       method: that made a learngene or a descendant, "sws"; empty for others.
       profile: which reading of the method, see the README.
@@ -39,7 +40,7 @@ class Description:
     """
 
     kind: str
-    net: ViTSpec
+    net: ViTSpec | LeViTSpec | RegNetSpec
     normalization: Normalization
     method: str = ""
     profile: str = "consistent"
@@ -74,14 +75,21 @@ class Description:
         if not 0 < self.eval_crop <= 1:
             raise UserError(f"eval_crop must be in (0, 1], and is {self.eval_crop}")
         if self.kind != "network":
-            AuxViTSpec(self.net, self.stages)  # refuses stages that do not add up
+            AuxViTSpec(self.vit, self.stages)  # refuses stages that do not add up
 
     @property
-    def spec(self) -> ViTSpec | AuxViTSpec:
+    def vit(self) -> ViTSpec:
+        """The network, which must be a ViT."""
+        if not isinstance(self.net, ViTSpec):
+            raise UserError(f"{self.net.name} is no Vision Transformer")
+        return self.net
+
+    @property
+    def spec(self) -> Spec:
         """Of the network these weights are, or come from."""
         if self.kind == "network":
             return self.net
-        return AuxViTSpec(self.net, self.stages)
+        return AuxViTSpec(self.vit, self.stages)
 
     def replace(self, **changes) -> Description:
         return dataclasses.replace(self, **changes)

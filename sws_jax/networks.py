@@ -13,7 +13,7 @@ from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.specs import Compute, Spec
 
 
 @functools.partial(
@@ -33,7 +33,7 @@ class Network:
       description: static; where the weights come from, if known.
     """
 
-    spec: ViTSpec | AuxViTSpec
+    spec: Spec
     params: trees.Tree
     description: Description | None = None
 
@@ -77,7 +77,7 @@ class Predictor:
         return jax.lax.stop_gradient(module.apply({"params": self.network.params}, x))
 
 
-def abstract_params(spec: ViTSpec | AuxViTSpec, *, boxed: bool = False) -> trees.Tree:
+def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
     """Names, shapes and dtypes of a network's parameters, without computing."""
     module = spec.build()
     init = functools.partial(vit.init_params, module, boxed=boxed)

@@ -24,7 +24,7 @@ from sws_jax.learngenes import base
 from sws_jax.losses import Loss
 from sws_jax.models import vit
 from sws_jax.optim import Optimizer, Schedule, scaled_rate
-from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
 
 LEARNGENE = "learngene.safetensors"
@@ -211,8 +211,9 @@ def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedul
     )
 
 
-def recipe(config, spec: ViTSpec | AuxViTSpec, data: Dataset) -> Recipe:
+def recipe(config, spec: Spec, data: Dataset) -> Recipe:
     """The static part of a step."""
+    assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
     made = Recipe(
         spec=spec,
         normalization=data.normalization,
@@ -289,7 +290,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
         image_size=data.image_shape[:2],
         seed=config.seed,
     )
-    _check_channels(path, found.spec.net, data)
+    _check_channels(path, found.spec.net.channels, data)
     spec = found.spec.net.replace(drop_path=config.model.drop_path)
     description = _describe(config, data, spec).replace(
         method=origin.method,
@@ -305,8 +306,8 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     path = _network_file(config, workdir)
     found = networks.load_network(path)
     assert found.description is not None
-    _check_channels(path, found.spec.net, data)
-    old, params = found.spec.net, dict(found.params)
+    old, params = found.description.vit, dict(found.params)
+    _check_channels(path, old.channels, data)
     net = old.replace(
         num_classes=data.num_classes,
         image_size=data.image_shape[:2],
@@ -321,10 +322,10 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     return networks.Network(spec, params, _describe(config, data, spec))
 
 
-def _check_channels(path: str, net: ViTSpec, data: Dataset) -> None:
-    if net.channels != data.image_shape[-1]:
+def _check_channels(path: str, channels: int, data: Dataset) -> None:
+    if channels != data.image_shape[-1]:
         raise UserError(
-            f"{path} takes images of {net.channels} channels, and {data.name} has "
+            f"{path} takes images of {channels} channels, and {data.name} has "
             f"{data.image_shape[-1]}"
         )
 

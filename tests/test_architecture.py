@@ -17,21 +17,26 @@ LAYERS = {
         "errors version files specs trees losses optim sharding metrics progress "
         "presets configs description weights checkpoints data"
     ),
-    "networks": "models networks teacher evaluation",
+    "networks": "models networks teacher evaluation convert",
     "method": "learngenes",
     "runs": "step setup train chain report loading commands main __main__",
 }
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
-    ("specs", "models.vit", "build"),
-    ("specs", "models.aux_vit", "build"),
+    ("specs.vit", "models.vit", "build"),
+    ("specs.vit", "models.aux_vit", "build"),
+    ("specs.levit", "models.levit", "build"),
+    ("specs.regnet", "models.regnet", "build"),
 }
 PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
 
 # Who may read a command line.
 FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
-# (The pipeline reads none: Grain's worker processes want to see flags parsed.)
-READ_FLAGS = ("main", "configs", "__main__", "commands", "data.pipeline")
+# (The pipeline reads none: Grain's worker processes want to see flags parsed. Nor do
+# the files of PyTorch: a Namespace is what published ones hold beside weights.)
+READ_FLAGS = (
+    "main", "configs", "__main__", "commands", "data.pipeline", "convert.tensors",
+)  # fmt: skip
 
 
 def name_of(path):

@@ -121,7 +121,7 @@ def field(**changes):
         (field(class_names=["a"]), "1 class names for a head of 10"),
         (field(normalization={"mean": [0.1], "std": [0.0]}), "deviation"),
         (field(net={"depth": 16}), "10 class names for a head of 1000"),
-        (field(net=3), "Description.net must be of type ViTSpec, and is 3"),
+        (field(net=3), "Description.net must be of type ViTSpec or .*, and is 3"),
         (field(step="x"), "Description.step must be of type int"),
     ],
 )

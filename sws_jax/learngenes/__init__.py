@@ -82,13 +82,13 @@ def expand(
     genes = base.resolve_plan(
         origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
     )
-    spec = origin.net.replace(depth=len(genes))
+    spec = origin.vit.replace(depth=len(genes))
     if image_size is not None:
         spec = spec.replace(image_size=image_size)
     rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
     params = base.own(rest)
     params["blocks"] = method.expand(learngene.params["blocks"], genes)
-    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], origin.net, spec)
+    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], origin.vit, spec)
     class_names = origin.class_names
     if num_classes is not None:
         spec = spec.replace(num_classes=num_classes)

@@ -4,6 +4,7 @@ Parameters, for a network of L blocks, width D, h heads of size k, hidden width 
 
     patch_embed/proj/kernel [p, p, C, D]   bias [D]
     cls_token [1, 1, D]                    only with pool "token"
+    dist_token [1, 1, D]                   only where distilled, with head_dist/...
     pos_embed [1, tokens, D]
     blocks/norm1/scale [L, D]              bias [L, D]
     blocks/attn/qkv/kernel [L, D, 3, h, k] bias [L, 3, h, k]
@@ -250,10 +251,12 @@ class ViT(nn.Module):
             nn.initializers.normal(spec.pos_embed_std),
             (None, "tokens", "embed"),
         )
-        if spec.pool == "token":
-            token: Any = self.param("cls_token", init, (1, 1, spec.width))
-            token = jnp.broadcast_to(token, (x.shape[0], 1, spec.width))
-            x = jnp.concatenate([token.astype(x.dtype), x], axis=1)
+        names = ["cls_token"] * (spec.pool == "token") + ["dist_token"] * spec.distilled
+        tokens = []
+        for name in names:
+            token: Any = self.param(name, init, (1, 1, spec.width))
+            tokens.append(jnp.broadcast_to(token, (x.shape[0], 1, spec.width)))
+        x = jnp.concatenate([*(t.astype(x.dtype) for t in tokens), x], axis=1)
         pos_embed: Any = self.param("pos_embed", init, (1, spec.tokens, spec.width))
         return x + pos_embed.astype(x.dtype)
 
@@ -265,21 +268,25 @@ class ViT(nn.Module):
         spec = self.net
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
-            x = norm(x)[:, 0]
+            x = norm(x)[:, : 1 + spec.distilled]
         elif spec.pool_order == "norm_mean":
-            x = norm(x).mean(axis=1)
+            x = norm(x).mean(axis=1, keepdims=True)
         else:
-            x = norm(x.mean(axis=1))
-        x = x.astype(jnp.float32)
+            x = norm(x.mean(axis=1, keepdims=True))
+        x = x.astype(jnp.float32)  # [b, heads of the network, d]
         if not spec.num_classes:
-            return x
+            return x.mean(axis=1)
         init = nn.with_logical_partitioning
-        return nn.Dense(
-            spec.num_classes,
-            kernel_init=init(weight_init(spec), ("embed", "classes")),
-            bias_init=init(nn.initializers.zeros, ("classes",)),
-            name="head",
-        )(x)
+        logits = [
+            nn.Dense(
+                spec.num_classes,
+                kernel_init=init(weight_init(spec), ("embed", "classes")),
+                bias_init=init(nn.initializers.zeros, ("classes",)),
+                name=name,
+            )(x[:, i])
+            for i, name in enumerate(("head", "head_dist")[: 1 + spec.distilled])
+        ]
+        return sum(logits) / len(logits)
 
 
 def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> dict:

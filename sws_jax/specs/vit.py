@@ -1,20 +1,15 @@
-"""What a network is: frozen, hashable descriptions without a single array.
-
-A spec says which function a network computes and how it is initialised. How the
-function is run (dtype, rematerialisation, unrolling) is `Compute`: it never
-changes a parameter's name, shape or layout.
-"""
+"""Vision Transformers, and the Aux-Nets that share their blocks."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.specs.base import Compute
 
 # Width and heads of DeiT-Ti, -S and -B (DeiT, 2012.12877, table 1); "nano" is ours:
 # the smallest net that reads 8 x 8 digits well.
@@ -27,30 +22,6 @@ SIZES = {
 POOLS = ("mean", "token")
 POOL_ORDERS = ("norm_mean", "mean_norm")
 WEIGHT_INITS = ("normal", "fan_in")
-
-
-@dataclasses.dataclass(frozen=True)
-class Compute:
-    """How a network is run; the same weights fit every setting.
-
-    Attributes:
-      dtype: of activations and matrix products. Parameters, softmax and the
-        statistics of norms are float32 whatever it is.
-      remat: recompute each block in the backward pass instead of storing it.
-      unroll: blocks per iteration of the scan.
-    """
-
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: int = 1
-
-    def __post_init__(self):
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise UserError(
-                f"compute dtype {self.dtype!r} is not one of float32, bfloat16, float16"
-            )
-        if self.unroll < 1:
-            raise UserError(f"unroll must be at least 1, and is {self.unroll}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +38,8 @@ class ViTSpec:
       channels: colour channels of the input.
       num_classes: outputs of the head; 0 leaves the head out.
       pool: "mean" over tokens (no class token), or "token" (the class token).
+      distilled: a second, distillation token and head (DeiT, 2012.12877, section 4);
+        in evaluation the logits of both heads are averaged. Needs pool "token".
       pool_order: "norm_mean" (norm every token, then average) or "mean_norm".
         With a class token both are the same function, and it must be "norm_mean".
       norm_eps: epsilon of every LayerNorm.
@@ -87,6 +60,7 @@ class ViTSpec:
     channels: int = 3
     num_classes: int = 1000
     pool: str = "mean"
+    distilled: bool = False
     pool_order: str = "norm_mean"
     norm_eps: float = 1e-6
     drop_path: float = 0.0
@@ -143,6 +117,8 @@ class ViTSpec:
                 raise UserError(
                     f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}"
                 )
+        if self.distilled and self.pool != "token":
+            raise UserError("a distilled network has a class token: pool is 'token'")
         if self.pool == "token" and self.pool_order != "norm_mean":
             raise UserError(
                 "pool_order 'mean_norm' needs pool 'mean': a class token is not "
@@ -161,8 +137,8 @@ class ViTSpec:
 
     @property
     def tokens(self) -> int:
-        """Length of the sequence, class token included."""
-        return math.prod(self.grid) + (self.pool == "token")
+        """Length of the sequence, class and distillation token included."""
+        return math.prod(self.grid) + (self.pool == "token") + self.distilled
 
     @property
     def hidden(self) -> int:
@@ -286,50 +262,6 @@ def parse_stages(text: str) -> tuple[int, ...]:
         raise UserError(
             f"stages are written like 3-3-4-3-3, and {text!r} is not"
         ) from None
-
-
-def to_dict(spec) -> dict:
-    """A dataclass of plain values as JSON-ready data."""
-    return dataclasses.asdict(spec)
-
-
-def from_dict(cls, data: Mapping) -> typing.Any:
-    """The inverse of `to_dict`, refusing fields that `cls` does not have."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise UserError(
-            f"{cls.__name__} has no field {', '.join(unknown)}; it has "
-            f"{', '.join(hints)}"
-        )
-    values = {
-        key: _convert(f"{cls.__name__}.{key}", hints[key], value)
-        for key, value in data.items()
-    }
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise UserError(f"{cls.__name__} cannot be read: {error}") from None
-
-
-def _convert(name: str, hint, value):
-    """A value of JSON as the type that a field states; lists become tuples."""
-    kinds = [k for k in typing.get_args(hint) if dataclasses.is_dataclass(k)]
-    if dataclasses.is_dataclass(hint) or kinds:
-        if isinstance(value, dict):
-            return from_dict(
-                hint if dataclasses.is_dataclass(hint) else kinds[0], value
-            )
-    elif typing.get_origin(hint) is tuple:
-        if isinstance(value, (list, tuple)):
-            inner = typing.get_args(hint)[0]
-            return tuple(_convert(name, inner, v) for v in value)
-    elif hint is float and isinstance(value, (int, float)):
-        return value
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise UserError(f"{name} must be of type {wanted}, and is {value!r}")
 
 
 def _size_name(spec: ViTSpec) -> str:

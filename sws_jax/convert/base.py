@@ -1,0 +1,261 @@
+"""One tensor there is one part of a tensor here: tables that work in both directions.
+
+A *layout* is a way to name and shape the tensors of a network: timm's, Hugging Face's,
+Facebook's, Vision Transformer's. For a spec it lists one `Entry` for every tensor of a
+file. The same list reads a file, writes one, and says what is missing from one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sws_jax import trees
+
+Flat = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """How one tensor is laid out there and here, bitwise in both directions.
+
+    Attributes:
+      read: (theirs, our shape) to ours.
+      write: ours to theirs; uses nothing but methods that numpy and jax arrays share,
+        so that shapes can be asked for without arrays.
+    """
+
+    read: Callable[[Any, tuple[int, ...]], Any]
+    write: Callable[[Any], Any]
+
+
+# The same axes in the same order.
+SAME = Codec(lambda a, shape: a, lambda a: a)
+# One axis there, several here: a bias of heads.
+VECTOR = Codec(lambda a, shape: a.reshape(shape), lambda a: a.reshape(-1))
+# A convolution's [out, in, height, width] as [height, width, in, out].
+CONV = Codec(
+    lambda a, shape: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
+)
+
+
+@functools.cache
+def linear(inputs: int = 1) -> Codec:
+    """PyTorch's [out, in] as [*in, *out], the first `inputs` of our axes being in."""
+
+    def write(a):
+        rows = int(np.prod(a.shape[:inputs], dtype=int))
+        return a.reshape(rows, -1).T
+
+    return Codec(lambda a, shape: a.T.reshape(shape), write)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of a file, and where it stands in our tree.
+
+    Attributes:
+      theirs: its name in the file.
+      ours: name of our leaf, ``a/b/c``.
+      codec: from one to the other.
+      index: of the part of our leaf that it is: a layer of a stack, say; empty for
+        all of it.
+    """
+
+    theirs: str
+    ours: str
+    codec: Codec = SAME
+    index: tuple[int | slice, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A way to name the tensors of one family of networks.
+
+    Attributes:
+      name: for people: "timm ViT".
+      recognise: the spec of a file from the names and shapes of its tensors, or None
+        where they are not of this layout. What shapes cannot tell has the default that
+        is usual there.
+      entries: of every tensor of a network.
+      ignored: a regular expression of names in such files that hold nothing to keep.
+    """
+
+    name: str
+    recognise: Callable[[Mapping[str, tuple[int, ...]]], Any]
+    entries: Callable[[Any], list[Entry]]
+    ignored: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mismatch(Exception):
+    """A file does not hold the network it was taken for.
+
+    Attributes:
+      missing: names that it should have, with their shapes.
+      surplus: names that it should not have.
+      reshaped: names with the shape it should be, and the one it is.
+    """
+
+    missing: dict[str, tuple[int, ...]]
+    surplus: dict[str, tuple[int, ...]]
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{words} {'; '.join(grouped(found))}"
+            for words, found in (
+                ("missing", {k: _text(v) for k, v in self.missing.items()}),
+                ("surplus", {k: _text(v) for k, v in self.surplus.items()}),
+                (
+                    "of another shape",
+                    {
+                        k: f"{_text(is_)}, not {_text(wanted)}"
+                        for k, (wanted, is_) in self.reshaped.items()
+                    },
+                ),
+            )
+            if found
+        ]
+        return ", ".join(parts)
+
+
+def shapes(entries: Sequence[Entry], abstract: trees.Tree) -> dict[str, tuple]:
+    """Name and shape of every tensor that a file of these entries holds.
+
+    Args:
+      entries: of one network.
+      abstract: our tree, with leaves that have shapes and dtypes.
+    """
+    ours = trees.flatten(abstract)
+    return {
+        entry.theirs: jax.eval_shape(
+            entry.codec.write, _part(ours[entry.ours], entry)
+        ).shape
+        for entry in entries
+    }
+
+
+def check(
+    flat: Flat,
+    entries: Sequence[Entry],
+    abstract: trees.Tree,
+    *,
+    ignored: str | None = None,
+) -> None:
+    """Refuses tensors that are not those of the entries.
+
+    Args:
+      flat: tensors of a file by name; nothing but their shapes is looked at.
+      entries, abstract: as in `shapes`.
+      ignored: a regular expression of names that hold nothing to keep.
+
+    Raises:
+      Mismatch: with all that differs.
+    """
+    wanted = shapes(entries, abstract)
+    missing = {k: s for k, s in wanted.items() if k not in flat}
+    surplus = {
+        k: tuple(a.shape)
+        for k, a in flat.items()
+        if k not in wanted and not (ignored and re.fullmatch(ignored, k))
+    }
+    reshaped = {
+        k: (s, tuple(flat[k].shape))
+        for k, s in wanted.items()
+        if k in flat and tuple(flat[k].shape) != s
+    }
+    if missing or surplus or reshaped:
+        raise Mismatch(missing, surplus, reshaped)
+
+
+def read(
+    flat: Flat,
+    entries: Sequence[Entry],
+    abstract: trees.Tree,
+    *,
+    ignored: str | None = None,
+) -> trees.Tree:
+    """Our tree, of numpy leaves, from the tensors of a file.
+
+    Args:
+      flat, entries, abstract, ignored: as in `check`.
+
+    Raises:
+      Mismatch: the file holds other tensors.
+    """
+    check(flat, entries, abstract, ignored=ignored)
+    ours = trees.flatten(abstract)
+    made: dict[str, np.ndarray] = {}
+    filled: dict[str, int] = dict.fromkeys(ours, 0)
+    for entry in entries:
+        theirs = np.asarray(flat[entry.theirs])
+        leaf = ours[entry.ours]
+        if entry.ours not in made:
+            made[entry.ours] = np.empty(leaf.shape, theirs.dtype)
+        shape = _part(leaf, entry).shape
+        made[entry.ours][entry.index] = entry.codec.read(theirs, shape)
+        filled[entry.ours] += int(np.prod(shape, dtype=int))
+    # A table that leaves a hole is a mistake of ours and no user's.
+    holes = [k for k, n in filled.items() if n != np.prod(ours[k].shape, dtype=int)]
+    assert not holes, holes
+    return trees.unflatten(made)
+
+
+def write(params: trees.Tree, entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+    """The tensors of a file, C-contiguous, from our tree; the inverse of `read`."""
+    ours = trees.flatten(trees.to_host(params))
+    return {
+        entry.theirs: np.ascontiguousarray(
+            entry.codec.write(ours[entry.ours][entry.index])
+        )
+        for entry in entries
+    }
+
+
+def grouped(texts: Mapping[str, str]) -> list[str]:
+    """``name text`` for each, names that differ in one number alone as one.
+
+    >>> grouped({"blocks.0.w": "[2]", "blocks.1.w": "[2]", "norm.w": "[2]"})
+    ['blocks.{0..1}.w [2]', 'norm.w [2]']
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for name, text in texts.items():
+        number = re.search(r"(?<=[._/])\d+(?=[._/])", name)
+        key = (
+            name if not number else f"{name[: number.start()]}\0{name[number.end() :]}"
+        )
+        groups.setdefault((key, text), []).append(int(number[0]) if number else -1)
+    return [
+        f"{_ranged(key, numbers)} {text}" for (key, text), numbers in groups.items()
+    ]
+
+
+def _ranged(key: str, numbers: list[int]) -> str:
+    if numbers == [-1]:
+        return key
+    ordered = sorted(numbers)
+    if len(ordered) == 1:
+        span = str(ordered[0])
+    elif ordered == list(range(ordered[0], ordered[-1] + 1)):
+        span = f"{{{ordered[0]}..{ordered[-1]}}}"
+    else:
+        span = "{" + ",".join(map(str, ordered)) + "}"
+    return key.replace("\0", span)
+
+
+def _part(leaf, entry: Entry) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the part of our leaf that an entry stands for."""
+    # Strides of 0: as large as one number, whatever the shape.
+    whole = np.broadcast_to(np.zeros((), np.int8), leaf.shape)
+    return jax.ShapeDtypeStruct(whole[entry.index].shape, leaf.dtype)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

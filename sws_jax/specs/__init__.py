@@ -1,0 +1,36 @@
+"""What a network is: frozen, hashable descriptions without a single array.
+
+A spec says which function a network computes and how it is initialised. How the
+function is run (dtype, rematerialisation, unrolling) is `Compute`: it never
+changes a parameter's name, shape or layout.
+"""
+
+from sws_jax.specs.base import Compute, from_dict, to_dict
+from sws_jax.specs.levit import LEVITS, LeViTSpec
+from sws_jax.specs.regnet import REGNETS, RegNetSpec
+from sws_jax.specs.vit import (
+    SIZES,
+    AuxViTSpec,
+    ViTSpec,
+    named,
+    parse_stages,
+)
+
+# Of any network that can be saved, evaluated and taught by.
+Spec = ViTSpec | AuxViTSpec | LeViTSpec | RegNetSpec
+
+__all__ = [
+    "LEVITS",
+    "REGNETS",
+    "SIZES",
+    "AuxViTSpec",
+    "Compute",
+    "LeViTSpec",
+    "RegNetSpec",
+    "Spec",
+    "ViTSpec",
+    "from_dict",
+    "named",
+    "parse_stages",
+    "to_dict",
+]

@@ -1,0 +1,87 @@
+"""How networks are run, and specs as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+
+from sws_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How a network is run; the same weights fit every setting.
+
+    Attributes:
+      dtype: of activations and matrix products. Parameters, softmax and the
+        statistics of norms are float32 whatever it is.
+      remat: recompute each block in the backward pass instead of storing it.
+      unroll: blocks per iteration of the scan.
+    """
+
+    dtype: str = "float32"
+    remat: bool = False
+    unroll: int = 1
+
+    def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise UserError(
+                f"compute dtype {self.dtype!r} is not one of float32, bfloat16, float16"
+            )
+        if self.unroll < 1:
+            raise UserError(f"unroll must be at least 1, and is {self.unroll}")
+
+
+def to_dict(spec) -> dict:
+    """A dataclass of plain values as JSON-ready data."""
+    return dataclasses.asdict(spec)
+
+
+def from_dict(cls, data: Mapping) -> typing.Any:
+    """The inverse of `to_dict`, refusing fields that `cls` does not have."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise UserError(
+            f"{cls.__name__} has no field {', '.join(unknown)}; it has "
+            f"{', '.join(hints)}"
+        )
+    values = {
+        key: _convert(f"{cls.__name__}.{key}", hints[key], value)
+        for key, value in data.items()
+    }
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(f"{cls.__name__} cannot be read: {error}") from None
+
+
+def _convert(name: str, hint, value):
+    """A value of JSON as the type that a field states; lists become tuples."""
+    kinds: list[typing.Any] = [
+        kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)
+    ]
+    if dataclasses.is_dataclass(hint) or kinds:
+        if isinstance(value, dict):
+            return from_dict(_kind(name, kinds or [hint], value), value)
+    elif typing.get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)):
+            inner = typing.get_args(hint)[0]
+            return tuple(_convert(name, inner, v) for v in value)
+    elif hint is float and isinstance(value, (int, float)):
+        return value
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    wanted = " or ".join(k.__name__ for k in kinds) or getattr(hint, "__name__", hint)
+    raise UserError(f"{name} must be of type {wanted}, and is {value!r}")
+
+
+def _kind(name: str, kinds: list, value: Mapping):
+    """Which of several dataclasses: the one of that family; the first has none."""
+    family = value.get("family")
+    for kind in kinds if family else kinds[:1]:
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        if not family or ("family" in fields and fields["family"].default == family):
+            return kind
+    raise UserError(f"{name} is of the family {family!r}, which is not known")

@@ -1,0 +1,127 @@
+"""Writes regnet.npz: logits of timm's RegNetY, and the names in Hugging Face's files.
+
+    python -m tests.golden.make_regnet
+
+Needs PyTorch, timm and transformers; `tests/test_regnet.py` reads the file without
+them. The network is small and its weights are random. The live tests of that module
+build their networks with these functions.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from benchmarks.peers import without_torchvision
+
+PATH = pathlib.Path(__file__).with_name("regnet.npz")
+# Sides that no stage divides show on which side a stride of 2 is padded.
+IMAGE_SIZE = (40, 33)
+SMALL = dict(
+    widths=(8, 16, 24, 48),
+    depths=(1, 1, 2, 2),
+    group_width=8,
+    stem_width=16,
+    num_classes=5,
+)
+# The same in the numbers that timm computes widths and depths from.
+SMALL_TIMM = dict(w0=8, wa=8.0, wm=1.8, depth=6, group_size=8, stem_width=16)
+
+
+def main() -> None:
+    with without_torchvision():
+        import timm
+    import torch
+    import transformers
+
+    model = small_timm()
+    images = np.random.default_rng(0).normal(size=(2, *IMAGE_SIZE, 3))
+    images = images.astype(np.float32)
+    randomise(model, images)
+    state = hugging_face(**SMALL).state_dict()
+    np.savez_compressed(
+        PATH,
+        images=images,
+        logits=logits(model, images),
+        hugging_face=[f"{k} {tuple(v.shape)}" for k, v in state.items()],
+        versions=[f"{m.__name__} {m.__version__}" for m in (torch, timm, transformers)],
+        **{f"weights/{k}": v.numpy() for k, v in model.state_dict().items()},
+    )
+    print(f"{PATH.name}: {PATH.stat().st_size / 1000:.0f} kB")
+    print(logits(model, images))
+
+
+def named_timm(name: str):
+    with without_torchvision():
+        import timm
+    return timm.create_model(name).eval()
+
+
+def small_timm():
+    with without_torchvision():
+        from timm.models import regnet
+    config = regnet.RegNetCfg(se_ratio=0.25, **SMALL_TIMM)
+    return regnet.RegNet(config, num_classes=SMALL["num_classes"]).eval()
+
+
+def hugging_face(*, widths, depths, group_width, stem_width, num_classes):
+    import transformers
+
+    config = transformers.RegNetConfig(
+        embedding_size=stem_width,
+        hidden_sizes=list(widths),
+        depths=list(depths),
+        groups_width=group_width,
+        layer_type="y",
+        num_labels=num_classes,
+    )
+    return transformers.RegNetForImageClassification(config).eval()
+
+
+def randomise(model, images) -> None:
+    """Random weights in place; statistics of norms that are not those of any images.
+
+    The statistics are first those of `images`, which keeps activations of order one,
+    and then moved by as much as half.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for values in model.parameters():
+            if values.ndim > 1:
+                fan_in = values[0].numel()
+                values.normal_(std=(2 / fan_in) ** 0.5, generator=draw)
+            else:
+                values.uniform_(-0.3, 0.3, generator=draw)
+        for norm in norms:
+            norm.weight.uniform_(0.3, 1.2, generator=draw)
+            norm.momentum = 1.0
+        model.train()
+        model(_channels_first(images))
+        model.eval()
+        for norm in norms:
+            mean, var = norm.running_mean, norm.running_var
+            mean += 0.3 * var.sqrt() * torch.randn(mean.shape, generator=draw)
+            var *= torch.empty_like(var).uniform_(0.5, 2.0, generator=draw)
+
+
+def logits(model, images) -> np.ndarray:
+    """Of images [batch, height, width, channels]: [batch, classes]."""
+    import torch
+
+    with torch.no_grad():
+        out = model(_channels_first(images))
+    return getattr(out, "logits", out).numpy()
+
+
+def _channels_first(images):
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+if __name__ == "__main__":
+    main()
