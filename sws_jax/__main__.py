@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sws_jax.commands import evaluate, predict, show_batch
+from sws_jax.commands import convert, describe, evaluate, predict, show_batch
 from sws_jax.errors import UserError
 
-COMMANDS = {"evaluate": evaluate, "predict": predict, "show_batch": show_batch}
+COMMANDS = {
+    "convert": convert,
+    "describe": describe,
+    "evaluate": evaluate,
+    "predict": predict,
+    "show_batch": show_batch,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

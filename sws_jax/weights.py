@@ -50,6 +50,12 @@ def describe(path: str) -> Description:
         return _description(path, file.metadata())
 
 
+def is_ours(path: str) -> bool:
+    """Whether this project wrote a readable ``.safetensors`` file."""
+    with _opened(path) as file:
+        return (file.metadata() or {}).get("format") == _FORMAT
+
+
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     if not os.path.isfile(path):

@@ -1,0 +1,85 @@
+"""``describe``: what a file of weights is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+HELP = "say what a file of weights is, this project's or another's"
+EXAMPLE = "python -m sws_jax describe results/digits/learngene.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="as for convert")
+
+
+def run(args: argparse.Namespace) -> int:
+    import tabulate
+
+    from sws_jax import convert, weights
+    from sws_jax.convert import tensors
+
+    flat = tensors.read(args.file)
+    if args.file.endswith(".safetensors") and weights.is_ours(args.file):
+        lines = _ours(weights.describe(args.file))
+    else:
+        layout, spec = convert.recognise(args.file, flat)
+        use = "a teacher, or a network to start from, after python -m sws_jax convert"
+        lines = {"layout": layout.name, "network": spec.name, "initialises": use}
+    lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
+    lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
+    print(tabulate.tabulate(lines.items(), tablefmt="plain"))
+    rows = [[name, f"{count:,}"] for name, count in modules(flat).items()]
+    head = ["module", "numbers"]
+    print(
+        "\n"
+        + tabulate.tabulate(
+            rows, head, disable_numparse=True, colalign=["left", "right"]
+        )
+    )
+    return 0
+
+
+def modules(flat: Mapping) -> dict[str, int]:
+    """Numbers in each module: the parts of a name but its last, blocks together."""
+    counts: dict[str, int] = {}
+    for name, array in flat.items():
+        parts = [p for p in name.replace("/", ".").split(".") if not p.isdigit()]
+        key = ".".join(parts[:-1][:3]) or parts[0]
+        counts[key] = counts.get(key, 0) + array.size
+    return counts
+
+
+def _ours(about) -> dict[str, str]:
+    kinds = {
+        "network": "a network",
+        "aux_net": "an Aux-Net",
+        "learngene": "a learngene",
+    }
+    uses = {
+        "network": "a run of its own depth (init.network), or a teacher",
+        "aux_net": "a run that goes on with it (init.network)",
+        "learngene": "descendants of any depth (init.learngene, sws_jax.expand)",
+    }
+    net, look = about.net, about.normalization
+    lines = {
+        "layout": f"sws_jax, {kinds[about.kind]}",
+        "network": about.spec.name,
+        "images": f"{net.image_size[0]} x {net.image_size[1]} pixels, "
+        f"{net.channels} channels, mean {look.mean}, deviation {look.std}",
+        "classes": str(net.num_classes),
+    }
+    if about.method:
+        lines["method"] = f"{about.method}, profile {about.profile}"
+    if about.stages:
+        lines["stages"] = "-".join(map(str, about.stages))
+    if about.plan:
+        lines["plan"] = " ".join(map(str, about.plan))
+    if about.teacher:
+        lines["teacher"] = about.teacher
+    if about.dataset:
+        seen = f", validation top-1 {about.accuracy:.1%}" if about.accuracy >= 0 else ""
+        lines["trained on"] = f"{about.dataset}, step {about.step:,}{seen}"
+    lines["written by"] = ", ".join(f"{k} {v}" for k, v in about.versions)
+    lines["initialises"] = uses[about.kind]
+    return lines

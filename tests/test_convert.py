@@ -1,0 +1,343 @@
+"""Files of other programs: names, shapes, damage, and the command."""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from conftest import params_of
+
+import sws_jax
+from benchmarks import peers
+from sws_jax import __main__ as tools
+from sws_jax import convert, networks, specs
+from sws_jax.convert import base, tensors, timm, vit
+from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
+
+NETS = {
+    "mean": dict(),
+    "mean, then norm": dict(pool_order="mean_norm"),
+    "token": dict(pool="token"),
+    "distilled": dict(pool="token", distilled=True),
+    "features": dict(num_classes=0),
+}
+
+
+def spec_of(kind, **fields):
+    given = dict(depth=3, width=128, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
+    given |= dict(image_size=(32, 32), num_classes=5)
+    return specs.ViTSpec(**{**given, **NETS[kind], **fields})
+
+
+def layouts(kind):
+    """Those that can hold such a network, by what is usual in them."""
+    for layout in vit.LAYOUTS:
+        timm = layout.name.startswith("timm")
+        deit = "DeiT" in layout.name
+        if timm or (
+            NETS[kind].get("pool") == "token" and deit == (kind == "distilled")
+        ):
+            yield layout, spec_of(kind, norm_eps=1e-6 if timm else 1e-12)
+
+
+CASES = [(kind, *case) for kind in NETS for case in layouts(kind)]
+
+
+@pytest.mark.parametrize(
+    "layout, spec", [c[1:] for c in CASES], ids=[f"{c[0]}-{c[1].name}" for c in CASES]
+)
+def test_there_and_back_is_bitwise(layout, spec):
+    params = params_of(spec, 3)
+    flat = base.write(params, layout.entries(spec))
+    assert layout.recognise({k: a.shape for k, a in flat.items()}) == spec
+    found = base.read(flat, layout.entries(spec), networks.abstract_params(spec))
+    assert sws_jax.trees.flatten(found).keys() == sws_jax.trees.flatten(params).keys()
+    for name, leaf in sws_jax.trees.flatten(params).items():
+        got = sws_jax.trees.flatten(found)[name]
+        np.testing.assert_array_equal(got, np.asarray(leaf))
+        assert got.dtype == leaf.dtype
+
+
+def test_a_kernel_is_pytorchs_transposed():
+    """By hand, for single numbers: qkv is [3 x heads x head, width], and so on."""
+    spec = spec_of("token")
+    params = sws_jax.trees.to_host(params_of(spec, 1))
+    flat = base.write(params, vit.TIMM.entries(spec))
+    block = params["blocks"]["attn"]
+    for part, head, unit, feature in ((0, 0, 0, 0), (1, 1, 5, 7), (2, 0, 63, 127)):
+        row = part * 128 + head * 64 + unit
+        kernel = block["qkv"]["kernel"][2]
+        assert (
+            flat["blocks.2.attn.qkv.weight"][row, feature]
+            == (kernel[feature, part, head, unit])
+        )
+        assert (
+            flat["blocks.2.attn.proj.weight"][feature, head * 64 + unit]
+            == (block["proj"]["kernel"][2][head, unit, feature])
+        )
+    assert (
+        flat["patch_embed.proj.weight"][9, 2, 4, 6]
+        == (params["patch_embed"]["proj"]["kernel"][4, 6, 2, 9])
+    )
+
+
+@pytest.fixture
+def timm_file(tmp_path):
+    spec = spec_of("token")
+    flat = base.write(params_of(spec, 0), vit.TIMM.entries(spec))
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file(flat, path)
+    return path, flat
+
+
+def refused(path, **changes):
+    with pytest.raises(UserError) as caught:
+        convert.load(str(path), **changes)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+def test_a_mismatch_lists_everything_grouped(timm_file, tmp_path):
+    path, flat = timm_file
+    for layer in range(3):
+        flat.pop(f"blocks.{layer}.norm1.weight")
+        flat[f"blocks.{layer}.ls1.gamma"] = np.zeros(128, np.float32)
+    flat["head.bias"] = np.zeros(6, np.float32)
+    safetensors.numpy.save_file(flat, path)
+    message = refused(path)
+    assert "looks like a timm ViT" in message
+    assert "missing blocks.{0..2}.norm1.weight [128]" in message
+    assert "surplus blocks.{0..2}.ls1.gamma [128]" in message
+    assert "of another shape head.bias [6], not [5]" in message
+
+
+def test_unknown_tensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, path)
+    assert "holds no network that is known here (its first names are a)" in refused(
+        path
+    )
+
+
+def test_fields_that_shapes_do_not_show(timm_file):
+    path, _ = timm_file
+    network, _ = convert.load(str(path), heads=4, norm_eps=1e-5)
+    assert (network.spec.heads, network.spec.norm_eps) == (4, 1e-5)
+    assert "does not divide into 3 heads" in str(
+        pytest.raises(UserError, convert.load, str(path), heads=3).value
+    )
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+@pytest.mark.parametrize("kept", [0, 10, 0.5, -1])
+def test_cut_off_files(ending, kept, timm_file, tmp_path):
+    _, flat = timm_file
+    path = tmp_path / f"cut{ending}"
+    if ending == ".npz":
+        np.savez(path, **flat)
+    else:
+        safetensors.numpy.save_file(flat, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept) if kept == 0.5 else kept])
+    assert f"{path} is not a readable" in refused(path)
+
+
+def test_python_objects_are_not_read(tmp_path):
+    path = tmp_path / "objects.npz"
+    np.savez(path, a=np.asarray([print], object))
+    assert "it holds Python objects" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "none.npz", "none.pth"])
+def test_missing_files(name, tmp_path):
+    assert "cannot be read (No such file" in refused(tmp_path / name)
+
+
+def test_another_ending(tmp_path):
+    assert "is none of the files" in refused(tmp_path / "net.ckpt")
+
+
+def test_npz_and_safetensors_are_the_same(timm_file, tmp_path):
+    path, flat = timm_file
+    np.savez(tmp_path / "net.npz", **flat)
+    one, other = (tensors.read(str(p)) for p in (path, tmp_path / "net.npz"))
+    assert one.keys() == other.keys()
+    assert all((one[k] == other[k]).all() for k in one)
+
+
+def test_the_command(timm_file, tmp_path, capsys):
+    path, _ = timm_file
+    target = tmp_path / "ours.safetensors"
+    assert tools.main(["convert", str(path), str(target)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"timm ViT, vit_w128h2_patch8_L3, [\d,]+ numbers, written", out)
+    found = sws_jax.load_network(str(target))
+    assert found.spec == spec_of("token")
+    assert tools.main(["convert", str(path), str(tmp_path / "ours.npz")]) == 2
+    assert "must end in .safetensors" in capsys.readouterr().err
+
+
+def test_describe(timm_file, tmp_path, capsys):
+    path, flat = timm_file
+    assert tools.main(["describe", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"layout +timm ViT\n", out)
+    assert re.search(rf"blocks.attn.qkv +{3 * (3 * 128 * 128 + 3 * 128):,}\n", out)
+    total = sum(array.size for array in flat.values())
+    assert f"{len(flat)}, {total:,} numbers" in out
+    gene = pathlib.Path(__file__).parent.parent / "results/digits/learngene.safetensors"
+    assert tools.main(["describe", str(gene)]) == 0
+    out = capsys.readouterr().out
+    for words in ("a learngene", "stages +3-3-4-3-3", "descendants of any depth"):
+        assert re.search(words, out)
+
+
+def described(spec, **fields):
+    about = sws_jax.Description(
+        kind="network",
+        net=spec,
+        normalization=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        **fields,
+    )
+    return networks.Network(spec, params_of(spec, 4), about)
+
+
+def test_written_for_timm(tmp_path, capsys):
+    spec = spec_of("mean, then norm")
+    path, folder = tmp_path / "ours.safetensors", tmp_path / "a" / "folder"
+    sws_jax.save_network(str(path), described(spec))
+    assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == [timm.CONFIG, timm.WEIGHTS]
+    config = json.loads((folder / timm.CONFIG).read_text())
+    assert config["model_args"]["fc_norm"] and not config["model_args"]["class_token"]
+    assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3]
+    found, layout = convert.load(str(folder / timm.WEIGHTS))
+    assert (found.spec, layout.name) == (spec, "timm ViT")
+    capsys.readouterr()
+    assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 2
+    assert "is there already: name another folder" in capsys.readouterr().err
+
+
+def test_what_timm_does_not_have(tmp_path):
+    for spec, words in (
+        (spec_of("mean", norm_eps=1e-5), "LayerNorms of epsilon 1e-6, and this one"),
+        (specs.AuxViTSpec(spec_of("mean"), (1, 2)), "timm has no aux_vit_w128h2"),
+    ):
+        network = networks.Network(spec, {}, described(spec_of("mean")).description)
+        with pytest.raises(UserError, match=words):
+            timm.save(str(tmp_path / "folder"), network)
+    assert not list(tmp_path.iterdir())
+
+
+# Against PyTorch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in NETS if kind != "features"])
+def test_timm_loads_what_is_written_for_it(kind, tmp_path):
+    need_timm()
+    import torch
+
+    network = described(spec_of(kind))
+    timm.save(str(tmp_path / "net"), network)
+    with peers.without_torchvision():
+        import timm as library
+
+        model = library.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True)
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+    ours = network.spec.build().apply({"params": network.params}, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def need_timm():
+    pytest.importorskip("torch", reason="torch is not installed")
+    if importlib.util.find_spec("timm") is None:  # it imports with a stand-in alone
+        pytest.skip("timm is not installed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("vit_small_patch16_224", dict(class_token=False, global_pool="avg")),
+        ("vit_base_patch32_384", {}),
+        ("deit_tiny_distilled_patch16_224", {}),
+    ],
+)
+def test_timm(name, fields, tmp_path):
+    need_timm()
+    import torch
+
+    with peers.without_torchvision():
+        import timm
+
+        torch.manual_seed(0)
+        model = timm.create_model(name, **fields).eval()
+    logits_agree(model, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("kind", ["ViT", "DeiT"])
+def test_hugging_face(kind, in_memory, tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    import transformers
+
+    sizes = dict(hidden_size=192, num_hidden_layers=3, num_attention_heads=3)
+    names = {
+        "ViT": (transformers.ViTConfig, transformers.ViTForImageClassification),
+        "DeiT": (
+            transformers.DeiTConfig,
+            transformers.DeiTForImageClassificationWithTeacher,
+        ),
+    }
+    config, model = names[kind]
+    model = model(config(**sizes, intermediate_size=768, num_labels=7)).eval()
+    logits_agree(model, tmp_path, save=None if in_memory else model.save_pretrained)
+
+
+def logits_agree(model, folder, save=None):
+    import torch
+
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    if save is None:
+        path = folder / "net.pth"
+        namespace = argparse.Namespace(lr=1.0)
+        torch.save({"model": model.state_dict(), "args": namespace}, path)
+    else:
+        save(folder)
+        path = folder / "model.safetensors"
+    network, _ = convert.load(str(path))
+    shape = (2, *network.spec.net.image_size, 3)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    with torch.no_grad():
+        theirs = model(torch.tensor(x.transpose(0, 3, 1, 2)))
+    theirs = getattr(theirs, "logits", theirs).numpy()
+    ours = network.spec.build().apply({"params": network.params}, x)
+    assert theirs.std() > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_pickle_with_code_is_not_run(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    marker = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self):
+            return pathlib.Path.touch, (marker,)
+
+    path = tmp_path / "code.pth"
+    torch.save({"model": Code()}, path)
+    assert "is not a readable file of PyTorch weights" in refused(path)
+    assert not marker.exists()
