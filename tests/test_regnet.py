@@ -137,7 +137,7 @@ def test_a_spec_survives_json():
         (dict(channels="3"), "channels .* '3'"),
         (dict(num_classes=-1), "num_classes .* at least 0, and is -1"),
         (dict(num_classes=False), "num_classes .* at least 0, and is False"),
-        (dict(image_size=0), "image_size .* 0 is neither"),
+        (dict(image_size=0), "image_size must be at least 1, and is .0, 0."),
         (dict(image_size=(8, 8, 3)), r"image_size .* \(8, 8, 3\) is neither"),
     ],
 )

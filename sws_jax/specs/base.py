@@ -6,6 +6,8 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 
+import numpy as np
+
 from sws_jax.errors import UserError
 
 
@@ -31,6 +33,26 @@ class Compute:
             )
         if self.unroll < 1:
             raise UserError(f"unroll must be at least 1, and is {self.unroll}")
+
+
+def image_size(given: typing.Any) -> tuple[int, int]:
+    """Height and width in pixels from one side or both.
+
+    Raises:
+      UserError: `given` is neither.
+    """
+    size = (given,) * 2 if isinstance(given, (int, np.integer)) else given
+    if not (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(side, (int, np.integer)) for side in size)
+        and not any(isinstance(side, bool) for side in size)
+    ):
+        raise UserError(
+            f"image_size is one side or (height, width) in pixels, and {given!r} is "
+            f"neither"
+        )
+    return int(size[0]), int(size[1])
 
 
 def to_dict(spec) -> dict:

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from sws_jax.errors import UserError
+from sws_jax.specs import base
 from sws_jax.specs.base import Compute
 
 # The stem halves the image four times, and its widths double from an eighth.
@@ -200,17 +199,7 @@ def _levit(
 
 
 def _image_size(given: Any) -> tuple[int, int]:
-    size = (given,) * 2 if isinstance(given, (int, np.integer)) else given
-    if not (
-        isinstance(size, (tuple, list))
-        and len(size) == 2
-        and all(isinstance(side, (int, np.integer)) for side in size)
-    ):
-        raise UserError(
-            f"image_size is one side or (height, width) in pixels, and {given!r} is "
-            f"neither"
-        )
-    height, width = (int(side) for side in size)
+    height, width = base.image_size(given)
     if any(side < 1 or side % STEM_STRIDE for side in (height, width)):
         raise UserError(
             f"the sides of an image are multiples of {STEM_STRIDE} pixels, and those "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.specs import base
 from sws_jax.specs.base import Compute
 
 FAMILY = "regnet"
@@ -64,7 +64,10 @@ class RegNetSpec:
     def __post_init__(self):
         if self.family != FAMILY:
             raise UserError(f"the family of a RegNet is {FAMILY}, not {self.family!r}")
-        object.__setattr__(self, "image_size", _image_size(self.image_size))
+        size = base.image_size(self.image_size)
+        if min(size) < 1:
+            raise UserError(f"image_size must be at least 1, and is {size}")
+        object.__setattr__(self, "image_size", size)
         for field in ("widths", "depths"):
             values = getattr(self, field)
             if not (
@@ -227,18 +230,6 @@ def _squeeze(inputs: int, ratio: float) -> int:
 def _whole(value, least: int = 1) -> bool:
     """Whether a value is a whole number and not too small; a bool is not one."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _image_size(given: int | Sequence[int]) -> tuple[int, int]:
-    size = given if isinstance(given, (tuple, list)) else (given,) * 2
-    # Sizes often come out of numpy's arithmetic.
-    size = tuple(int(s) if isinstance(s, np.integer) else s for s in size)
-    if len(size) != 2 or not all(map(_whole, size)):
-        raise UserError(
-            f"image_size is one side or (height, width) in pixels, and {given!r} is "
-            f"neither"
-        )
-    return size
 
 
 REGNETS = {f"regnety_{name}": _named(*found) for name, found in _PARAMETERS.items()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.specs import base
 from sws_jax.specs.base import Compute
 
 # Width and heads of DeiT-Ti, -S and -B (DeiT, 2012.12877, table 1); "nano" is ours:
@@ -69,18 +69,7 @@ class ViTSpec:
     pos_embed_std: float = 0.02
 
     def __post_init__(self):
-        given: int | Sequence[int] = self.image_size
-        size = (given,) * 2 if isinstance(given, int) else given
-        if not (
-            isinstance(size, (tuple, list))
-            and len(size) == 2
-            and all(isinstance(side, (int, np.integer)) for side in size)
-        ):
-            raise UserError(
-                f"image_size is one side or (height, width) in pixels, and {given!r} "
-                f"is neither"
-            )
-        size = (int(size[0]), int(size[1]))
+        size = base.image_size(self.image_size)
         object.__setattr__(self, "image_size", size)
         for field in ("depth", "width", "heads", "patch_size", "channels"):
             value = getattr(self, field)
