@@ -10,7 +10,7 @@ import numpy as np
 from sws_jax import networks
 from sws_jax.convert import base, levit, regnet, tensors, vit
 from sws_jax.convert.base import Layout
-from sws_jax.data.base import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from sws_jax.data.base import default_normalization
 from sws_jax.description import Description, versions
 from sws_jax.errors import UserError
 from sws_jax.networks import Network
@@ -68,14 +68,10 @@ def load(path: str, **changes) -> tuple[Network, Layout]:
         raise UserError(
             f"{path} looks like a {layout.name} ({spec.name}), but is not: {found}"
         ) from None
-    channels = spec.net.channels
-    normalization = Normalization((0.5,) * channels, (0.5,) * channels)
-    if channels == 3:
-        normalization = Normalization(IMAGENET_MEAN, IMAGENET_STD)
     about = Description(
         kind="network",
         net=spec.net,
-        normalization=normalization,
+        normalization=default_normalization(spec.net.channels),
         dataset="imagenet2012" if spec.net.num_classes == 1000 else "",
         versions=versions(),
     )

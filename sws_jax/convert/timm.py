@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import tempfile
 from typing import Any
 
 import safetensors.numpy
 
+from sws_jax import files
 from sws_jax.convert import base, vit
 from sws_jax.description import Description
 from sws_jax.errors import UserError
@@ -40,14 +39,12 @@ def save(folder: str, network: Network) -> None:
     parent = os.path.dirname(os.path.abspath(folder))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".timm.") as made:
-        flat = base.write(network.params, vit.TIMM.entries(spec))
-        safetensors.numpy.save_file(flat, os.path.join(made, WEIGHTS), {"format": "pt"})
-        with open(os.path.join(made, CONFIG), "w") as file:
-            json.dump(config, file, indent=2)
         whole = os.path.join(made, "whole")
         os.mkdir(whole, mode=0o755)
-        for name in (WEIGHTS, CONFIG):
-            shutil.move(os.path.join(made, name), whole)
+        flat = base.write(network.params, vit.TIMM.entries(spec))
+        path = os.path.join(whole, WEIGHTS)
+        safetensors.numpy.save_file(flat, path, {"format": "pt"})
+        files.write_json(os.path.join(whole, CONFIG), config)
         os.rename(whole, folder)
 
 

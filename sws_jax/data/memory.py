@@ -235,7 +235,8 @@ def _check_shapes(
     for key, split in held.items():
         if not isinstance(split, base.Arrays | Partial):
             continue
-        for index, image in enumerate(split.images):
+        stacked = isinstance(split.images, np.ndarray)  # all of one shape
+        for index, image in enumerate(split.images[:1] if stacked else split.images):
             if image is not None:
                 _check_shape(splits, ("train", 0, shape), (key, index, image.shape))
 
