@@ -15,7 +15,7 @@ import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, networks, specs
-from sws_jax.convert import base, tensors, timm, vit
+from sws_jax.convert import base, levit, tensors, timm, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 
@@ -132,6 +132,16 @@ def test_fields_that_shapes_do_not_show(timm_file):
     assert "does not divide into 3 heads" in str(
         pytest.raises(UserError, convert.load, str(path), heads=3).value
     )
+
+
+def test_of_other_families_tensors_show_everything(tmp_path):
+    spec = specs.LEVITS["levit_128s"]
+    abstract = networks.abstract_params(spec)
+    shapes = base.shapes(levit.LAYOUTS[0].entries(spec), abstract)
+    path = tmp_path / "levit.safetensors"
+    flat = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
+    safetensors.numpy.save_file(flat, path)
+    assert "show all there is to know: leave heads out" in refused(path, heads=3)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz"])

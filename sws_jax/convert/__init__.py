@@ -14,7 +14,7 @@ from sws_jax.data.base import default_normalization
 from sws_jax.description import Description, versions
 from sws_jax.errors import UserError
 from sws_jax.networks import Network
-from sws_jax.specs import Spec
+from sws_jax.specs import Spec, ViTSpec
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 
@@ -46,7 +46,7 @@ def load(path: str, **changes) -> tuple[Network, Layout]:
 
     Args:
       path: see `sws_jax.convert.tensors.read`.
-      **changes: fields of the spec that its tensors do not show: heads, norm_eps.
+      **changes: fields of a ViT that its tensors do not show: heads, norm_eps.
 
     Returns:
       The network, described with ImageNet's normalisation where it takes colours, and
@@ -57,9 +57,11 @@ def load(path: str, **changes) -> tuple[Network, Layout]:
     """
     flat = tensors.read(path)
     layout, spec = recognise(path, flat)
-    known = {field.name for field in dataclasses.fields(spec)}
-    for name in changes.keys() - known:
-        raise UserError(f"{path} is a {layout.name}, which has no {name}")
+    if changes and not isinstance(spec, ViTSpec):
+        raise UserError(
+            f"{path} is a {layout.name}, whose tensors show all there is to know: "
+            f"leave {', '.join(changes)} out"
+        )
     spec = dataclasses.replace(spec, **changes)
     abstract = networks.abstract_params(spec)
     try:
