@@ -12,7 +12,7 @@ authors. Arguments:
     variant     digits (default), 32px, Ti/16, S/16 or B/16
     dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
-    published   true: what the released code does otherwise (presets.published)
+    profile     consistent (default), or official: as the released code
     depth       number of blocks; 0 takes 6 (digits, 32px) or 12
     epochs      0 keeps the recipe's: 30 (digits, 32px) or 300
 """

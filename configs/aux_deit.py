@@ -26,7 +26,7 @@ not run by its authors: no hours and no accuracy are promised. Arguments:
     variant     digits (default), 32px, Ti/16, S/16 or B/16
     dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
-    published   true: what the released code does otherwise (presets.published)
+    profile     consistent (default), or official: as the released code
     teacher     weights file or run directory; needed for Ti/16, S/16 and B/16
     stages      of the Aux-Net, 3-3-4-3-3 (32px: 2-2-2)
     depths      of the descendants, like 6-9-12
@@ -56,7 +56,7 @@ def get_config(arg=None):
         long_epochs=budget.long_epochs,
         seeds=arg.seeds,
     )
-    config.model.stages = stages
+    plain = presets.auxiliary(config, stages)
     config.teacher.path = arg.teacher
     config.loss.kind = "soft"
     config.schedule.update(total_epochs=budget.aux_epochs, rate=budget.aux_rate)
@@ -64,20 +64,21 @@ def get_config(arg=None):
     labels_only = dict(loss=dict(kind="none"), teacher=dict(path=""))
     if small:
         config.ancestor = dict(
-            model=dict(**dict(budget.ancestor), stages=()),
+            model={**plain, **dict(budget.ancestor)},
             schedule=dict(
                 total_epochs=budget.ancestor_epochs, rate=budget.ancestor_rate
             ),
             **labels_only,
         )
     config.tune = dict(
-        model=dict(stages=()),
+        model=plain,
         schedule=presets.tuning(budget),
         evaluation=dict(milestones=(0.0, 1.0)),
         checkpoint=dict(final=not small),
         **labels_only,
     )
     config.scratch = dict(
+        model=plain,
         schedule=dict(rate=budget.scratch_rate),
         checkpoint=dict(final=not small),
         **labels_only,

@@ -12,7 +12,7 @@ accelerators and not run by its authors. Arguments:
     variant     digits (default), 32px, Ti/16, S/16 or B/16
     dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
-    published   true: what the released code does otherwise (presets.published)
+    profile     consistent (default), or official: as the released code
     learngene   the file to start from; required
     depth       of the descendant, 12
     allotment   instead of the rule: copies of each gene, like 3-3-2-2-2

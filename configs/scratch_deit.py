@@ -11,7 +11,7 @@ or above. With variant=S/16 (Ti/16, B/16) and dataset= it is DeiT's 300 epochs a
     variant     digits (default), 32px, Ti/16, S/16 or B/16
     dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
-    published   true: what the released code does otherwise (presets.published)
+    profile     consistent (default), or official: as the released code
     depth       number of blocks, 12
     epochs      0 keeps the recipe's: 40 for digits, 15 for 32px, or 300
 """

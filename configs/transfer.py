@@ -13,7 +13,7 @@ the images. Arguments:
     variant     digits (default), 32px, Ti/16, S/16 or B/16
     dataset     digits, a folder, tfds:NAME or an .npz file; required
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
-    published   true: what the released code does otherwise (presets.published)
+    profile     consistent (default), or official: as the released code
     learngene   the file to start from; required
     depths      of the descendants, like 6-9-12; 12
     epochs      of tuning; 0 takes 10 (digits, 32px) or 50

@@ -6,13 +6,14 @@ import dataclasses
 import importlib.metadata
 import json
 
-from sws_jax import specs
+from sws_jax import profiles, specs
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
 
 KINDS = ("network", "aux_net", "learngene")
-PROFILES = ("consistent",)
+# Methods whose Aux-Net is a plain network whose layers are functions of the genes.
+_UNSHARED = ("tleg",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,9 @@ class Description:
       net: the network; for a learngene, the Aux-Net it was taken from. Families other
         than ViT are teachers.
       normalization: of the input pixels.
-      method: that made a learngene or a descendant, "sws"; empty for others.
-      profile: which reading of the method, see the README.
+      method: that made a learngene or a descendant, "sws" or "tleg"; empty for
+        others.
+      profile: which reading of the method, see `sws_jax.profiles`.
       stages: how often the Aux-Net applies each gene; empty for other networks.
       plan: gene of every block of a descendant; empty for other networks.
       teacher: name of the Ans-Net, if any.
@@ -57,11 +59,9 @@ class Description:
     val_fraction: float = 0.1
 
     def __post_init__(self):
-        for field, known in (("kind", KINDS), ("profile", PROFILES)):
-            if getattr(self, field) not in known:
-                raise UserError(
-                    f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}"
-                )
+        if self.kind not in KINDS:
+            raise UserError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        profiles.find(self.profile)
         if self.class_names and len(self.class_names) != self.net.num_classes:
             raise UserError(
                 f"there are {len(self.class_names)} class names for a head of "
@@ -87,7 +87,7 @@ class Description:
     @property
     def spec(self) -> Spec:
         """Of the network these weights are, or come from."""
-        if self.kind == "network":
+        if self.kind == "network" or self.method in _UNSHARED:
             return self.net
         return AuxViTSpec(self.vit, self.stages)
 

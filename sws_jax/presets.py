@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import specs
+from sws_jax import profiles, specs
 from sws_jax.errors import UserError
 
 # Default depths around an Aux-Net of 16 blocks: below the number of stages, below,
@@ -40,11 +40,16 @@ def run() -> ml_collections.ConfigDict:
         dict(
             name="run",
             seed=0,
+            # Which reading of the method: sws_jax.profiles. It decides what expands to
+            # what; the fields that it sets besides are set by `official`.
+            profile="consistent",
             # Images per step over all devices and hosts, and parts it is computed in.
             global_batch_size=512,
             accum_steps=1,
-            # Moving average of the weights; 0 keeps none.
+            # Moving average of the weights; 0 keeps none. It starts from the weights
+            # before the first step, or ("seed") from those before any were loaded.
             ema=0.0,
+            ema_start="weights",
             data=dict(
                 source="digits",  # or a path, or tfds:NAME: sws_jax.data.load_dataset
                 directory="",  # of prepared TFDS sets; empty: where TFDS keeps them
@@ -305,15 +310,42 @@ def deit(config: ml_collections.ConfigDict) -> None:
     config.checkpoint.update(every_epochs=1.0)
 
 
-def published(config: ml_collections.ConfigDict) -> None:
-    """What the released PyTorch training does otherwise than `deit`.
+def official(config: ml_collections.ConfigDict) -> None:
+    """What the released PyTorch code does otherwise, in networks and in training.
 
-    Three augmented copies of each drawn image, the cosine set once per epoch and one
-    epoch late, and a distillation loss divided by batch x classes.
+    Networks average their tokens before the last norm (an Aux-Net after it, with 12
+    heads where it is 384 wide and a LayerNorm epsilon of 1e-5: `auxiliary`). Three
+    augmented copies of each drawn image, the cosine set once per epoch and one epoch
+    late, a distillation loss divided by batch x classes, and a moving average that
+    starts from the weights before the learngene was loaded.
     """
+    config.profile = "official"
+    config.model.pool_order = "mean_norm"
     config.data.repeats = 3
     config.schedule.kind = "cosine_per_epoch"
     config.loss.reduction = "per_class"
+    config.ema_start = "seed"
+
+
+def auxiliary(config: ml_collections.ConfigDict, stages: tuple[int, ...]) -> dict:
+    """Makes a job's network the Aux-Net that its profile trains.
+
+    Args:
+      config: changed in place; its network is that of the descendants.
+      stages: of the Aux-Net.
+
+    Returns:
+      Changes that lead back, for the runs of other networks in the same job.
+    """
+    model = config.model
+    fields = ("width", "heads", "norm_eps", "pool_order")
+    own = {name: model[name] for name in fields}
+    # Of no image size: an epsilon, an order and heads do not depend on it.
+    net = specs.ViTSpec(image_size=model.patch_size, patch_size=model.patch_size, **own)
+    made = profiles.find(config.profile).auxiliary(net)
+    changed = {n: getattr(made, n) for n in fields if getattr(made, n) != own[n]}
+    model.update(stages=stages, **changed)
+    return dict(stages=(), **{name: own[name] for name in changed})
 
 
 def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) -> Budget:
@@ -327,11 +359,6 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
       The variant's durations and rates.
     """
     name, default_size = arg.variant, 0
-    if arg.published and name in SMALL:
-        raise UserError(
-            f"published=true belongs to Ti/16, S/16 and B/16: nothing is published "
-            f"about {name}"
-        )
     if name == "digits":
         small(config)
     elif name == "32px":
@@ -340,9 +367,10 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
     else:
         variant(config, name)
         deit(config)
-        if arg.published:
-            published(config)
         default_size = 224
+    profiles.find(arg.profile)
+    if arg.profile == "official":
+        official(config)
     config.data.source = arg.dataset or config.data.source
     if not config.data.source:
         require(arg, "dataset")
@@ -387,10 +415,15 @@ def parse_recipe(arg: str | None, **defaults) -> ml_collections.ConfigDict:
 
     ``variant`` digits, 32px, Ti/16, S/16 or B/16; ``dataset`` (empty: the variant's
     own); ``image_size`` (0: 224 for a DeiT, 32 for 32px, else the source's own);
-    ``published`` (see the function of that name).
+    ``profile`` consistent or official (see the function of that name).
     """
     return parse(
-        arg, variant="digits", dataset="", image_size=0, published=False, **defaults
+        arg,
+        variant="digits",
+        dataset="",
+        image_size=0,
+        profile="consistent",
+        **defaults,
     )
 
 

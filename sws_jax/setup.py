@@ -13,7 +13,7 @@ import jax
 import ml_collections
 
 from sws_jax import description as descriptions
-from sws_jax import learngenes, networks, teacher, trees
+from sws_jax import learngenes, networks, profiles, teacher, trees
 from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
@@ -53,6 +53,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     base.check_seed(config.seed)
     if not 0 <= config.ema < 1:
         raise UserError(f"ema must be in [0, 1), and is {config.ema}")
+    profiles.find(config.profile)
+    if config.ema_start not in ("weights", "seed"):
+        raise UserError(f"ema_start {config.ema_start!r} is not one of weights, seed")
     if config.log_steps < 1:
         raise UserError(f"log_steps must be at least 1, and is {config.log_steps}")
     if config.evaluation.select not in ("last", "best"):
@@ -282,11 +285,15 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
             for name in ("plan", "allotment")
             if config.init[name]
         }
-    same_classes = origin.class_names == data.class_names
+    if origin.profile != config.profile:
+        raise UserError(
+            f"{path} is of the {origin.profile} profile and the run of the "
+            f"{config.profile} one: give the config profile={origin.profile}"
+        )
     found = learngenes.expand(
         gene,
         **request,
-        num_classes=None if same_classes else data.num_classes,
+        num_classes=None if _inherits_head(config, origin, data) else data.num_classes,
         image_size=data.image_shape[:2],
         seed=config.seed,
     )
@@ -294,12 +301,25 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
     spec = found.spec.net.replace(drop_path=config.model.drop_path)
     description = _describe(config, data, spec).replace(
         method=origin.method,
-        profile=origin.profile,
         stages=origin.stages,
         plan=found.plan,
         teacher=origin.teacher,
     )
     return networks.Network(spec, found.params, description)
+
+
+def _inherits_head(config, origin: Description, data: Dataset) -> bool:
+    """Whether a head is for the classes of a dataset, as the profile decides it."""
+    if profiles.find(config.profile).head_by == "classes":
+        return origin.class_names == data.class_names
+    # The released code inherits the head on ImageNet alone, where it was trained.
+    same = {_set_name(origin.dataset), _set_name(data.name)}
+    return len(same) == 1 and origin.net.num_classes == data.num_classes
+
+
+def _set_name(name: str) -> str:
+    """Of a dataset; ImageNet has many (imagenet, imagenet2012, ImageNet-1k)."""
+    return "imagenet" if name.lower().startswith("imagenet") else name
 
 
 def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
@@ -313,13 +333,23 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
         image_size=data.image_shape[:2],
         drop_path=config.model.drop_path,
     )
-    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], old, net)
-    if found.description.class_names != data.class_names:
+    profile = profiles.find(config.profile)
+    params["pos_embed"] = base.resize_pos_embed(
+        params["pos_embed"], old, net, antialias=profile.antialias
+    )
+    if not _inherits_head(config, found.description, data):
         like = params["norm"]["scale"]
         params["head"] = base.fresh_head(net, config.seed, like=like)
     stages = found.description.stages
     spec = AuxViTSpec(net, stages) if isinstance(found.spec, AuxViTSpec) else net
     return networks.Network(spec, params, _describe(config, data, spec))
+
+
+def ema_start(config, spec: Spec) -> trees.Tree | None:
+    """Where the moving average of the weights starts, if not from the weights."""
+    if not config.ema or config.ema_start == "weights":
+        return None
+    return vit.init_params(spec.build(), jax.random.key(config.seed))
 
 
 def _check_channels(path: str, channels: int, data: Dataset) -> None:
@@ -348,6 +378,7 @@ def _describe(config, data: Dataset, spec) -> Description:
         normalization=data.normalization,
         dataset=data.name,
         class_names=data.class_names,
+        profile=config.profile,
         seed=config.seed,
         versions=descriptions.versions(),
         eval_crop=config.data.eval_crop,

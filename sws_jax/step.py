@@ -74,10 +74,19 @@ class Batch(NamedTuple):
     teacher_logits: jax.Array | None = None
 
 
-def new_state(recipe: Recipe, params: trees.Tree) -> TrainState:
-    """The state before the first step; EMA starts from the given weights."""
+def new_state(
+    recipe: Recipe, params: trees.Tree, ema: trees.Tree | None = None
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      recipe: static.
+      params: of the network.
+      ema: where the moving average starts, if not from these.
+    """
     opt = recipe.optimizer.build().init(params)
-    ema = jax.tree.map(jnp.copy, params) if recipe.ema else None
+    start = params if ema is None else ema
+    ema = jax.tree.map(jnp.copy, start) if recipe.ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, opt, ema)
 
 

@@ -184,8 +184,14 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
     places = step.state_shardings(recipe, mesh)
-    place = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
-    state = place(setup.on_device(network.params, places.params))
+    place = jax.jit(
+        lambda params, ema: step.new_state(recipe, params, ema), out_shardings=places
+    )
+    ema = setup.ema_start(config, network.spec)
+    state = place(
+        setup.on_device(network.params, places.params),
+        None if ema is None else setup.on_device(ema, places.params),
+    )
     saved = None
     checkpoints = Checkpoints(
         directory,

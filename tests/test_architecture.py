@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sws_jax"
 LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
-        "presets configs description weights checkpoints data"
+        "profiles presets configs description weights checkpoints data"
     ),
     "networks": "models networks teacher evaluation convert",
     "method": "learngenes",

@@ -194,14 +194,15 @@ def test_published_recipe(variant):
 
 
 @pytest.mark.parametrize("variant", PAPER)
-def test_what_the_published_code_does_otherwise(variant):
+def test_what_the_released_code_does_otherwise_in_training(variant):
     """methods: three copies of each image, the rate set per epoch, another KL."""
     data = imagenet()
-    config = runs(*paper(variant, "published=true"))["aux"].config
+    config = runs(*paper(variant, "profile=official"))["aux"].config
     assert config.data.repeats == 3
-    assert (config.schedule.kind, config.loss.reduction) == (
+    assert (config.schedule.kind, config.loss.reduction, config.ema_start) == (
         "cosine_per_epoch",
         "per_class",
+        "seed",
     )
     durations = setup.durations(config, data)
     assert durations.images == 1_281_024  # 427,008 of them distinct
@@ -221,11 +222,30 @@ def test_small_images_are_not_cut_and_scaled(size, small):
     assert config.data.eval_crop == (1.0 if small else 0.875)
 
 
-@pytest.mark.parametrize("variant", list(presets.SMALL))
-def test_nothing_is_published_about_small_variants(variant):
-    arg = presets.parse_recipe(f"variant={variant},dataset=digits,published=true")
-    with pytest.raises(UserError, match="published=true belongs to Ti/16"):
-        presets.recipe(presets.job("single"), arg)
+@pytest.mark.parametrize(
+    "variant, aux_heads, heads", [("Ti/16", 3, 3), ("S/16", 12, 6), ("B/16", 12, 12)]
+)
+def test_what_the_released_code_does_otherwise_in_networks(variant, aux_heads, heads):
+    """methods: Aux-S of 12 heads, another epsilon, and the norm after the mean."""
+    found = runs(*paper(variant, "profile=official", "compare=full", "depths=12"))
+    data = imagenet()
+    net = spec_of(found["aux"].config, data).net
+    assert (net.heads, net.norm_eps, net.pool_order) == (aux_heads, 1e-5, "norm_mean")
+    scratch = spec_of(found["scratch-L12-10ep"].config, data)
+    assert isinstance(scratch, ViTSpec)
+    assert (scratch.heads, scratch.norm_eps) == (heads, 1e-6)
+    assert scratch.pool_order == "mean_norm"
+    for name in ("aux", "scratch-L12-10ep", "des-L12"):
+        assert found[name].config.profile == "official"
+    alone = load(
+        "scratch_deit.py", f"variant={variant}", "dataset=D", "profile=official"
+    )
+    assert spec_of(alone, data).replace(drop_path=0) == scratch.replace(drop_path=0)
+
+
+def test_an_unknown_profile_lists_the_known():
+    with pytest.raises(UserError, match="'mine' is not one of consistent, official"):
+        load("aux_deit.py", "profile=mine")
 
 
 @pytest.mark.parametrize("epochs, warmup", [(1, 0.2), (10, 2.0), (40, 2.0)])

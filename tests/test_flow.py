@@ -43,6 +43,19 @@ def table(workdir):
         return list(csv.DictReader(file))
 
 
+def score(network):
+    """Of a network on the test images of digits."""
+    data = load_dataset("digits")
+    return evaluate(
+        Predictor(network, network.description.normalization),
+        data.test,
+        Fit((8, 8)),
+        normalization=data.normalization,
+        global_batch_size=400,
+        mesh=sharding.make_mesh(),
+    )
+
+
 def test_every_run_has_its_rows(job):
     workdir, _ = job
     found = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
@@ -54,6 +67,30 @@ def test_every_run_has_its_rows(job):
     for row in table(workdir):
         assert row["test_images"] == "400"
         assert row["profile"] == "consistent"
+
+
+@pytest.mark.slow
+def test_the_whole_flow_as_the_released_code_does_it(tmp_path):
+    """The official profile: named in every row, and another net in the descendants."""
+    command = f"--config={ROOT / 'configs' / 'smoke.py'}:profile=official"
+    level = "--config.compare.level=tune"
+    assert main.main([command, f"--workdir={tmp_path}", *SMALLER, level]) == 0
+    rows = {(r["run"], float(r["epochs"])): r for r in table(tmp_path)}
+    assert {row["profile"] for row in rows.values()} == {"official"}
+    gene = sws_jax.load_learngene(str(tmp_path / "learngene.safetensors"))
+    assert gene.description.profile == "official"
+    assert (gene.description.net.norm_eps, gene.description.net.pool_order) == (
+        1e-5,
+        "norm_mean",
+    )
+    tuned = sws_jax.load_network(str(tmp_path / "des-L04" / "weights.safetensors"))
+    assert (tuned.spec.norm_eps, tuned.spec.pool_order) == (1e-6, "mean_norm")
+    # Its own plan is another function, though the head is inherited.
+    aux, untuned = rows["aux", 2.0], rows["des-L04", 0.0]
+    own = score(sws_jax.expand(gene, depth=4))
+    assert float(untuned["test_loss"]) == pytest.approx(own["loss"], abs=1e-5)
+    assert abs(float(aux["test_loss"]) - own["loss"]) > 1e-3
+    assert (tmp_path / "table.md").read_text()
 
 
 def test_the_aux_net_is_its_own_expansion(job):
@@ -76,17 +113,8 @@ def test_the_learngene_of_the_job(job):
     assert (about.method, about.dataset) == ("sws", "digits")
     aux = files.read_json(str(workdir / "aux" / "result.json"))
     assert about.accuracy == pytest.approx(aux["val_top1"], abs=1e-6)
-    data = load_dataset("digits")
-    found = sws_jax.expand(gene, depth=4)
-    score = evaluate(
-        Predictor(found, about.normalization),
-        data.test,
-        Fit((8, 8)),
-        normalization=data.normalization,
-        global_batch_size=400,
-        mesh=sharding.make_mesh(),
-    )
-    assert score["top1"] == pytest.approx(aux["test"][-1]["top1"])
+    own = score(sws_jax.expand(gene, depth=4))
+    assert own["top1"] == pytest.approx(aux["test"][-1]["top1"])
     stored = {int(r["stored_params"]) for r in table(workdir) if r["role"] == "tune"}
     assert stored == {aux["params"]}
 

@@ -8,10 +8,10 @@ from conftest import aux_spec, close, equal, params_of
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
-from sws_jax import learngenes, trees
+from sws_jax import learngenes, networks, specs, trees
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
-from sws_jax.learngenes import sws
+from sws_jax.learngenes import base, sws
 from sws_jax.models import vit
 
 DIGITS = tuple("0123456789")
@@ -304,6 +304,116 @@ def test_a_smooth_position_embedding_is_interpolated():
     rows = found.params["pos_embed"].reshape(16, 8, 16)
     expected = (np.arange(16) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(rows[4:12, 3, 0], expected[4:12], atol=1e-5)
+
+
+# PyTorch 2.13's bicubic interpolation, not antialiased, of OLD to 2 x 6.
+OLD = [[0, 1, 4, 9], [2, 0, -3, 5], [1, 1, 7, 2]]
+NEW = [
+    [0.46657997, 0.48913574, 0.84349197, 1.34408915, 5.25500488, 8.73192024],
+    [1.34536433, 0.66601562, 1.26182735, 4.10959244, 3.86523438, 2.36986017],
+]
+
+
+def test_position_embeddings_as_the_released_code_resizes_them():
+    old = aux_spec((3,), image_size=(12, 16)).net
+    new = old.replace(image_size=(8, 24))
+    embedding = np.zeros((1, 12, 16), np.float32)
+    embedding[0, :, 5] = np.ravel(OLD)
+    for given in (embedding, jnp.asarray(embedding)):
+        found = base.resize_pos_embed(given, old, new, antialias=False)
+        assert isinstance(found, type(given))
+        np.testing.assert_allclose(found[0, :, 5], np.ravel(NEW), atol=1e-6)
+        assert not np.any(np.delete(found, 5, axis=2))
+    other = base.resize_pos_embed(embedding, old, new)
+    assert np.abs(other[0, :, 5] - np.ravel(NEW)).max() > 0.1
+
+
+def test_an_official_learngene_expands_to_another_function():
+    """12 heads of 32 become 6 of 64; epsilon and the order of pooling change."""
+    size = dict(width=384, heads=12, norm_eps=1e-5)
+    gene = learngene((1, 1), about=dict(profile="official"), **size)
+    found = sws_jax.expand(gene, depth=2)
+    assert (found.spec.heads, found.spec.norm_eps) == (6, 1e-6)
+    assert (found.spec.pool_order, found.description.profile) == (
+        "mean_norm",
+        "official",
+    )
+    shapes = {k: leaf.shape for k, leaf in trees.flatten(found.params).items()}
+    expected = networks.abstract_params(found.spec)
+    assert shapes == {k: leaf.shape for k, leaf in trees.flatten(expected).items()}
+    for name in ("qkv", "proj"):
+        for leaf in ("kernel", "bias"):
+            ours, theirs = (
+                params["blocks"]["attn"][name][leaf].reshape(2, -1)
+                for params in (found.params, gene.params)
+            )
+            np.testing.assert_array_equal(ours, theirs)
+    # Whoever wants the Aux-Net itself asks for the other profile.
+    about = gene.description.replace(profile="consistent")
+    same = sws_jax.expand(sws_jax.Learngene(gene.params, about), depth=2)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    auxiliary, kept, changed = (
+        net.spec.build().apply({"params": net.params}, images)
+        for net in (learngenes.auxiliary(gene), same, found)
+    )
+    close(auxiliary, kept)
+    assert np.abs(auxiliary - changed).max() > 1e-2 * np.abs(auxiliary).max()
+
+
+def linear_gene(depth=4):
+    """A TLEG learngene: of one gene, base and slope, with no zeros."""
+    spec = aux_spec((depth,)).net
+    about = describe(aux_spec((depth,)), kind="learngene", method="tleg")
+    params = params_of(spec.replace(depth=1))
+    slope = params_of(spec.replace(depth=1), seed=1)["blocks"]
+    blocks = {"base": params["blocks"], "slope": slope}
+    return sws_jax.Learngene({**params, "blocks": blocks}, about)
+
+
+@pytest.mark.parametrize("depth", range(1, 17))
+def test_tleg_is_linear_in_depth(depth):
+    """2312.05614, equation 1, in float64; in numpy, in jax and under jit."""
+    gene = linear_gene()
+    found = sws_jax.expand(gene, depth=depth)
+    base, slope = (gene.params["blocks"][name] for name in ("base", "slope"))
+    for layer in range(depth):
+        exact = jax.tree.map(
+            lambda b, s: b[0].astype(np.float64) + layer / depth * s[0],  # noqa: B023
+            base,
+            slope,
+        )
+        close(exact, jax.tree.map(lambda x: x[layer], found.params["blocks"]), 1e-6)  # noqa: B023
+    compiled = jax.jit(lambda g: sws_jax.expand(g, depth=depth))(gene)
+    close(found.params, compiled.params, 1e-6)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.params))
+
+
+def test_a_tleg_learngene_as_a_file_and_as_its_aux_net(tmp_path, images):
+    gene = linear_gene()
+    path = str(tmp_path / "tleg.safetensors")
+    sws_jax.save_learngene(path, gene)
+    back = sws_jax.load_learngene(path)
+    equal(gene.params, back.params)
+    auxiliary = learngenes.auxiliary(back)
+    own = sws_jax.expand(back, depth=4)
+    assert auxiliary.description.kind == "network"
+    equal(auxiliary.params, own.params)
+    block = params_of(own.spec.replace(depth=1))["blocks"]
+    rest = {k: v for k, v in gene.params.items() if k != "blocks"}
+    assert learngenes.num_stored(gene) == trees.count(rest) + 2 * trees.count(block)
+
+
+@pytest.mark.parametrize("size, stored", [("small", 4_305_256), ("base", 15_687_400)])
+def test_what_published_tleg_learngenes_store(size, stored):
+    net = specs.named(f"vit_{size}_patch16_L12")
+    about = Description(
+        kind="learngene",
+        net=net,
+        stages=(12,),
+        method="tleg",
+        normalization=Normalization((0.5,) * 3, (0.5,) * 3),
+    )
+    assert learngenes.num_stored(learngenes.abstract_learngene(about)) == stored
 
 
 def test_extract_needs_a_described_aux_net(net):

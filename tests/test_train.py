@@ -10,14 +10,16 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import equal, params_of
+from conftest import close, equal, params_of
 from test_checkpoints import data_files, flip_a_bit
 from test_learngenes import describe, learngene
 
 import sws_jax
-from sws_jax import files, metrics, presets, setup, teacher, train, trees
+from sws_jax import files, metrics, networks, presets, setup, teacher, train, trees
+from sws_jax.checkpoints import Checkpoints
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.models import vit
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = 1257  # digits to train on
@@ -427,3 +429,55 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     assert (about.step, about.dataset) == (10, "digits")
     assert result["params"] == trees.count(weights(directory))
     assert jax.__version__ == result["versions"]["jax"]
+
+
+def official_start(tmp_path, dataset="digits"):
+    """Config and data of a run that starts from an official learngene of 8 x 8 px."""
+    gene = learngene(
+        (1, 1), about=dict(profile="official", dataset=dataset), norm_eps=1e-5
+    )
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, gene)
+    config = tiny(steps=1)
+    config.update(profile="official", ema_start="seed", ema=0.5)
+    config.init.learngene = path
+    return gene, config, setup.dataset(config)
+
+
+@pytest.mark.parametrize("dataset, kept", [("digits", True), ("others", False)])
+def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
+    """The released code looks at the dataset alone, and not at its classes."""
+    gene, config, data = official_start(tmp_path, dataset)
+    found = setup.start(config, data, str(tmp_path))
+    same = np.array_equal(found.params["head"]["kernel"], gene.params["head"]["kernel"])
+    assert same is kept
+    assert (found.spec.norm_eps, found.spec.pool_order) == (1e-6, "mean_norm")
+    assert found.description.profile == "official"
+    assert found.description.class_names == data.class_names
+
+
+@pytest.mark.parametrize("start", ["seed", "weights"])
+def test_where_the_moving_average_starts(start, tmp_path):
+    """One step on, at decay 1/2: half of the start, half of the new weights."""
+    _, config, data = official_start(tmp_path)
+    config.ema_start = start
+    first = setup.start(config, data, str(tmp_path))
+    train.train(config, str(tmp_path))
+    checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
+    like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
+    saved = checkpoints.restore(1, like).items
+    checkpoints.close()
+    seeded = vit.init_params(first.spec.build(), jax.random.key(config.seed))
+    before = seeded if start == "seed" else first.params
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, before, saved["params"])
+    close(middle, saved["ema"], 1e-6)
+    other = first.params if start == "seed" else seeded
+    kernel = np.asarray(saved["ema"]["head"]["kernel"])
+    assert np.abs(kernel - (other["head"]["kernel"] + kernel) / 2).max() > 1e-2
+
+
+def test_a_learngene_of_another_profile_is_refused(tmp_path):
+    _, config, data = official_start(tmp_path)
+    config.profile = "consistent"
+    with pytest.raises(UserError, match="official profile .*profile=official"):
+        setup.start(config, data, str(tmp_path))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
-
-from sws_jax import networks, trees, weights
+from sws_jax import networks, profiles, trees, weights
 from sws_jax.description import Description
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base, sws
+from sws_jax.learngenes import base, sws, tleg
 from sws_jax.learngenes.base import Descendant, Learngene, Method
 from sws_jax.specs import AuxViTSpec
 
-METHODS: dict[str, Method] = {"sws": sws.METHOD}
+METHODS: dict[str, Method] = {"sws": sws.METHOD, "tleg": tleg.METHOD}
 
 
 def extract(network: networks.Network) -> Learngene:
@@ -36,10 +34,8 @@ def extract(network: networks.Network) -> Learngene:
             "a learngene is taken from an Aux-Net with a description, and this network "
             "is not one: load an Aux-Net's checkpoint"
         )
-    description = network.description
-    method = find_method(description.method)
-    params = method.extract(network.params, network.spec)
-    return Learngene(params, description.replace(kind="learngene"))
+    params = sws.extract(network.params, network.spec)
+    return Learngene(params, network.description.replace(kind="learngene"))
 
 
 def expand(
@@ -54,8 +50,9 @@ def expand(
 ) -> Descendant:
     """Initialises a descendant: each gene copied as often as its stage needs.
 
-    Pure: reads no file, changes no leaf, works under `jax.jit` and
-    `jax.eval_shape`, on numpy and jax leaves, and keeps dtype and sharding.
+    (TLEG has one gene, from which the layers of a depth are computed.) Pure: reads no
+    file, changes no leaf, works under `jax.jit` and `jax.eval_shape`, on numpy and jax
+    leaves, and keeps dtype and sharding.
 
     Args:
       learngene: from `extract` or `load_learngene`.
@@ -75,20 +72,25 @@ def expand(
       UserError: (a ValueError) for a request that cannot be met.
 
     Reference:
-      SWS, 2404.16897, section 3.3.
+      SWS, 2404.16897, section 3.3; TLEG, 2312.05614, section 3.
     """
     origin = learngene.description
     method = find_method(origin.method)
     genes = base.resolve_plan(
         origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
     )
-    spec = origin.vit.replace(depth=len(genes))
+    profile = profiles.find(origin.profile)
+    spec = profile.descendant(origin.vit).replace(depth=len(genes))
     if image_size is not None:
         spec = spec.replace(image_size=image_size)
     rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
     params = base.own(rest)
-    params["blocks"] = method.expand(learngene.params["blocks"], genes)
-    params["pos_embed"] = base.resize_pos_embed(params["pos_embed"], origin.vit, spec)
+    blocks = method.expand(learngene.params["blocks"], genes)
+    same = spec.heads == origin.vit.heads
+    params["blocks"] = blocks if same else base.split_heads(blocks, spec)
+    params["pos_embed"] = base.resize_pos_embed(
+        params["pos_embed"], origin.vit, spec, antialias=profile.antialias
+    )
     class_names = origin.class_names
     if num_classes is not None:
         spec = spec.replace(num_classes=num_classes)
@@ -107,11 +109,16 @@ def expand(
 
 
 def auxiliary(learngene: Learngene) -> networks.Network:
-    """The Aux-Net that a learngene came from: the inverse of `extract`."""
-    description = learngene.description.replace(kind="aux_net")
-    return networks.Network(
-        description.spec, sws.restore(learngene.params), description
-    )
+    """The Aux-Net that a learngene came from: the inverse of `extract`.
+
+    (TLEG's is the plain network that its one gene makes at the trained depth.)
+    """
+    about = learngene.description
+    method = find_method(about.method)
+    spec, params = method.auxiliary(learngene.params, about.vit, about.stages)
+    shared = isinstance(spec, AuxViTSpec)
+    about = about.replace(kind="aux_net" if shared else "network")
+    return networks.Network(spec, params, about)
 
 
 def save_learngene(path: str, learngene: Learngene) -> None:
@@ -141,12 +148,9 @@ def load_learngene(path: str) -> Learngene:
 def abstract_learngene(description: Description) -> Learngene:
     """Names, shapes and dtypes of a learngene, without computing."""
     method = find_method(description.method)
-    assert isinstance(description.spec, AuxViTSpec)
-    spec = description.spec
-    params = jax.eval_shape(
-        lambda tree: method.extract(tree, spec), networks.abstract_params(spec)
-    )
-    return Learngene(params, description)
+    genes = description.vit.replace(depth=len(description.stages))
+    params = networks.abstract_params(genes)
+    return Learngene({**params, "blocks": method.genes(params["blocks"])}, description)
 
 
 def find_method(name: str) -> Method:

@@ -14,7 +14,7 @@ from sws_jax import networks, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.specs import Spec, ViTSpec
 
 MAX_DEPTH = 1024  # refuses a typing error, not a network
 
@@ -65,18 +65,21 @@ class Descendant(networks.Network):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a learngene method brings; `expand` and `extract` do the rest.
+    """What a learngene method brings; `sws_jax.expand` does the rest.
 
     Attributes:
-      extract: Aux-Net params and spec -> learngene params.
-      expand: stacked genes and plan [depth] -> stacked blocks [depth, ...]; pure
-        and differentiable.
+      genes: stacked blocks -> ``blocks`` of a learngene with as many genes.
+      expand: these and a plan [depth] -> stacked blocks [depth, ...]; pure and
+        differentiable.
       allot: depth and trained stage lengths -> plan.
+      auxiliary: learngene params, net and stage lengths -> spec and params of the
+        Aux-Net.
     """
 
-    extract: Callable[[trees.Tree, AuxViTSpec], trees.Tree]
+    genes: Callable[[trees.Tree], trees.Tree]
     expand: Callable[[trees.Tree, tuple[int, ...]], trees.Tree]
     allot: Callable[[int, tuple[int, ...]], tuple[int, ...]]
+    auxiliary: Callable[[trees.Tree, ViTSpec, tuple[int, ...]], tuple[Spec, trees.Tree]]
 
 
 def resolve_plan(
@@ -171,14 +174,37 @@ def own(tree: trees.Tree) -> trees.Tree:
     return jax.tree.map(copy, tree)
 
 
-def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec):
+def split_heads(blocks: trees.Tree, net: ViTSpec) -> trees.Tree:
+    """Stacked blocks whose attention is read as `net.heads` heads.
+
+    The numbers stay where they are: q, k and v are as wide as before, and cut
+    otherwise. With another number of heads it is another function.
+    """
+    split = (net.heads, net.head_size)
+    qkv, proj = blocks["attn"]["qkv"], blocks["attn"]["proj"]
+    depth = len(qkv["bias"])
+    attn = {
+        "qkv": {
+            "kernel": qkv["kernel"].reshape(depth, net.width, 3, *split),
+            "bias": qkv["bias"].reshape(depth, 3, *split),
+        },
+        "proj": {
+            **proj,
+            "kernel": proj["kernel"].reshape(depth, *split, net.width),
+        },
+    }
+    return {**blocks, "attn": attn}
+
+
+def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec, *, antialias: bool = True):
     """The position embedding of another image size.
 
-    Bicubic and antialiased over the grid of patches; a class token's keeps its
-    value. (DeiT's and HF's code do not antialias.)
+    Bicubic over the grid of patches; a class token's keeps its value.
 
     Args:
       pos_embed: [1, old.tokens, width].
+      antialias: as timm and `jax.image.resize` do; otherwise as the code of DeiT, SWS
+        and Hugging Face, which takes another cubic too (a = -0.75, not -0.5).
 
     Returns:
       [1, new.tokens, width].
@@ -188,9 +214,33 @@ def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec):
     extra = old.tokens - old.grid[0] * old.grid[1]
     token, grid = pos_embed[:, :extra], pos_embed[:, extra:]
     grid = jnp.asarray(grid, jnp.float32).reshape(1, *old.grid, old.width)
-    grid = jax.image.resize(grid, (1, *new.grid, old.width), "bicubic", antialias=True)
+    if antialias:
+        shape = (1, *new.grid, old.width)
+        grid = jax.image.resize(grid, shape, "bicubic", antialias=True)
+    else:
+        down, across = map(_cubic, old.grid, new.grid)
+        grid = jnp.einsum("yh,bhwd,xw->byxd", down, grid, across, precision="highest")
     grid = grid.reshape(1, -1, old.width).astype(pos_embed.dtype)
     return _alike(jnp.concatenate([jnp.asarray(token), grid], axis=1), pos_embed)
+
+
+def _cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
+    """Weights [new, old] of a cubic convolution that repeats the border.
+
+    Reference:
+      Keys, Cubic convolution interpolation for digital image processing, 1981,
+      equation 4, whose a is -1/2.
+    """
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    first = np.floor(centres).astype(int)
+    weights = np.zeros((new, old))
+    for tap in range(-1, 3):
+        d = np.abs(centres - (first + tap))
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        column = np.clip(first + tap, 0, old - 1)
+        np.add.at(weights, (np.arange(new), column), np.where(d <= 1, near, far))
+    return weights.astype(np.float32)
 
 
 def gather(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sws_jax import trees
 from sws_jax.learngenes import base
-from sws_jax.specs import AuxViTSpec
+from sws_jax.specs import AuxViTSpec, ViTSpec
 
 
 def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
@@ -21,11 +21,14 @@ def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
     return {**rest, "blocks": trees.stack(stages)}
 
 
-def restore(params: trees.Tree) -> trees.Tree:
+def auxiliary(
+    params: trees.Tree, net: ViTSpec, stages: tuple[int, ...]
+) -> tuple[AuxViTSpec, trees.Tree]:
     """The inverse of `extract`: a learngene's params as an Aux-Net's."""
-    stages = trees.unstack(params["blocks"])
+    genes = trees.unstack(params["blocks"])
     rest = {name: leaf for name, leaf in params.items() if name != "blocks"}
-    return {**rest, **{f"stage_{s}": stage for s, stage in enumerate(stages)}}
+    rest |= {f"stage_{s}": gene for s, gene in enumerate(genes)}
+    return AuxViTSpec(net, stages), rest
 
 
 def allot(depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,4 +79,6 @@ def _is_stage(name: str) -> bool:
     return name.startswith("stage_")
 
 
-METHOD = base.Method(extract=extract, expand=base.gather, allot=allot)
+METHOD = base.Method(
+    genes=lambda blocks: blocks, expand=base.gather, allot=allot, auxiliary=auxiliary
+)
