@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 
 from sws_jax import profiles, specs
-from sws_jax.data.base import Normalization
+from sws_jax.data.base import Normalization, check_interpolation
 from sws_jax.errors import UserError
 from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
 
@@ -38,6 +38,7 @@ class Description:
       seed: of the run.
       versions: (package, version) pairs of the software that wrote it.
       eval_crop: share of the shorter side of an image that it was scored on.
+      interpolation: that images are resized with for it; see `sws_jax.data.base`.
       val_fraction: of the training images, held out where the set has no others.
     """
 
@@ -56,6 +57,7 @@ class Description:
     seed: int = 0
     versions: tuple[tuple[str, str], ...] = ()
     eval_crop: float = 1.0
+    interpolation: str = "bicubic"
     val_fraction: float = 0.1
 
     def __post_init__(self):
@@ -72,6 +74,7 @@ class Description:
                 f"the normalisation is for {self.normalization.channels} channels and "
                 f"the network takes {self.net.channels}"
             )
+        check_interpolation(self.interpolation)
         if not 0 < self.eval_crop <= 1:
             raise UserError(f"eval_crop must be in (0, 1], and is {self.eval_crop}")
         if self.kind != "network":

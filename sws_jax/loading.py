@@ -7,7 +7,7 @@ import pathlib
 
 from sws_jax import checkpoints, learngenes, networks, setup, teacher, weights
 from sws_jax.errors import UserError
-from sws_jax.networks import Network, Predictor
+from sws_jax.networks import Network
 
 
 def load(
@@ -43,12 +43,6 @@ def load(
         f"the directory {path} holds no {teacher.WEIGHTS}, no {setup.LEARNGENE} and no "
         f"{checkpoints.DIRECTORY}"
     )
-
-
-def predictor(network: Network) -> Predictor:
-    """The network with the normalisation it was trained with."""
-    assert network.description is not None  # `load` gives every network one
-    return Predictor(network, network.description.normalization)
 
 
 def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:

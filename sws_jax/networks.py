@@ -38,10 +38,19 @@ class Network:
     description: Description | None = None
 
 
+# What JAX calls the interpolations of `sws_jax.data.base`.
+_RESIZE = {
+    "bicubic": "cubic",
+    "bilinear": "linear",
+    "lanczos": "lanczos3",
+    "nearest": "nearest",
+}
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["network"],
-    meta_fields=["normalization", "compute"],
+    meta_fields=["normalization", "compute", "interpolation"],
 )
 @dataclasses.dataclass(frozen=True)
 class Predictor:
@@ -51,11 +60,13 @@ class Predictor:
       network: of any size and normalisation.
       normalization: static; what the network was trained with.
       compute: static; its own dtype.
+      interpolation: static; how it wants images of another size resized.
     """
 
     network: Network
     normalization: Normalization
     compute: Compute = Compute()
+    interpolation: str = "bicubic"
 
     def logits(self, images, normalization: Normalization) -> jax.Array:
         """Logits of images that were normalised for another network.
@@ -63,7 +74,7 @@ class Predictor:
         Args:
           images: [batch, height, width, channels], as that network sees them.
           normalization: of those images; they are mapped to this network's own,
-            and resized (bicubic, antialiased) if it wants another size.
+            and resized (antialiased) if it wants another size.
 
         Returns:
           [batch, classes], float32, without gradient.
@@ -72,9 +83,17 @@ class Predictor:
         x = augment.renormalize(images, normalization, self.normalization)
         if x.shape[1:3] != spec.net.image_size:
             shape = (x.shape[0], *spec.net.image_size, x.shape[3])
-            x = jax.image.resize(x, shape, "bicubic", antialias=True)
+            x = jax.image.resize(x, shape, _RESIZE[self.interpolation], antialias=True)
         module = spec.build(self.compute)
         return jax.lax.stop_gradient(module.apply({"params": self.network.params}, x))
+
+
+def predictor(network: Network, *, dtype: str = "float32") -> Predictor:
+    """A network, computing in `dtype`, with the view that its description names."""
+    about = network.description
+    assert about is not None  # whoever loads a network gives it one
+    compute = Compute(dtype=dtype)
+    return Predictor(network, about.normalization, compute, about.interpolation)
 
 
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:

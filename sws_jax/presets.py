@@ -79,6 +79,7 @@ def run() -> ml_collections.ConfigDict:
                 pool="mean",
                 pool_order="norm_mean",
                 norm_eps=1e-6,
+                gelu="exact",
                 drop_path=0.1,
                 weight_init="normal",
                 init_std=0.02,

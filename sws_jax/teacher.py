@@ -10,7 +10,6 @@ from sws_jax import networks
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
-from sws_jax.specs import Compute
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 
@@ -27,8 +26,7 @@ def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
       UserError: nothing usable is there.
     """
     network = networks.load_network(weights_file(path))
-    assert network.description is not None  # load_network always reads one
-    return Predictor(network, network.description.normalization, Compute(dtype=dtype))
+    return networks.predictor(network, dtype=dtype)
 
 
 def weights_file(path: str) -> str:

@@ -6,6 +6,7 @@ Runs differ in their config alone: model, teacher, init, data and schedule.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import platform
 from collections.abc import Callable
@@ -165,13 +166,9 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         about = about.replace(teacher=known.net.name)
         told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
         teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
-        ans_net = Predictor(
-            Network(
-                ans_net.network.spec,
-                setup.on_device(ans_net.network.params, sharding.replicated(mesh)),
-            ),
-            ans_net.normalization,
-            ans_net.compute,
+        params = setup.on_device(ans_net.network.params, sharding.replicated(mesh))
+        ans_net = dataclasses.replace(
+            ans_net, network=Network(ans_net.network.spec, params)
         )
 
     # The config can be run: from here on the directory is this run's.

@@ -17,8 +17,8 @@ LAYERS = {
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data"
     ),
-    "networks": "models networks teacher evaluation convert",
-    "method": "learngenes",
+    "networks": "models networks teacher evaluation",
+    "method": "learngenes convert",
     "runs": "step setup train chain report loading commands main __main__",
 }
 # A spec builds the module of the network it names: only inside `build`, on use.

@@ -15,7 +15,7 @@ import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, networks, specs
-from sws_jax.convert import base, levit, tensors, timm, vit
+from sws_jax.convert import base, hub, levit, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 
@@ -223,11 +223,11 @@ def test_written_for_timm(tmp_path, capsys):
     path, folder = tmp_path / "ours.safetensors", tmp_path / "a" / "folder"
     sws_jax.save_network(str(path), described(spec))
     assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 0
-    assert sorted(p.name for p in folder.iterdir()) == [timm.CONFIG, timm.WEIGHTS]
-    config = json.loads((folder / timm.CONFIG).read_text())
+    assert sorted(p.name for p in folder.iterdir()) == [hub.CONFIG, hub.WEIGHTS]
+    config = json.loads((folder / hub.CONFIG).read_text())
     assert config["model_args"]["fc_norm"] and not config["model_args"]["class_token"]
     assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3]
-    found, layout = convert.load(str(folder / timm.WEIGHTS))
+    found, layout = convert.load(str(folder / hub.WEIGHTS))
     assert (found.spec, layout.name) == (spec, "timm ViT")
     capsys.readouterr()
     assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 2
@@ -241,7 +241,7 @@ def test_what_timm_does_not_have(tmp_path):
     ):
         network = networks.Network(spec, {}, described(spec_of("mean")).description)
         with pytest.raises(UserError, match=words):
-            timm.save(str(tmp_path / "folder"), network)
+            convert.save(str(tmp_path / "folder"), network, "timm")
     assert not list(tmp_path.iterdir())
 
 
@@ -255,7 +255,7 @@ def test_timm_loads_what_is_written_for_it(kind, tmp_path):
     import torch
 
     network = described(spec_of(kind))
-    timm.save(str(tmp_path / "net"), network)
+    convert.save(str(tmp_path / "net"), network, "timm")
     with peers.without_torchvision():
         import timm as library
 

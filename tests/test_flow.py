@@ -88,7 +88,7 @@ def test_the_whole_flow_as_the_released_code_does_it(tmp_path):
     # Its own plan is another function, though the head is inherited.
     aux, untuned = rows["aux", 2.0], rows["des-L04", 0.0]
     own = score(sws_jax.expand(gene, depth=4))
-    assert float(untuned["test_loss"]) == pytest.approx(own["loss"], abs=1e-5)
+    assert float(untuned["test_loss"]) == pytest.approx(own["loss"], abs=1e-4)
     assert abs(float(aux["test_loss"]) - own["loss"]) > 1e-3
     assert (tmp_path / "table.md").read_text()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
+from typing import Any
 
-HELP = "read weights under another program's names, or write them for timm"
+HELP = "read weights under another program's names, or write them under those"
 EXAMPLE = "python -m sws_jax convert deit_small.pth teacher.safetensors"
 
 
@@ -13,34 +15,120 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="IN", help=".safetensors, .npz, or .pth, .pt, .bin of PyTorch"
     )
     parser.add_argument(
-        "target", metavar="OUT", help="a .safetensors file; with --to timm a folder"
+        "target", metavar="OUT", help="a .safetensors file, or what --to says"
     )
-    parser.add_argument("--to", choices=["timm"], help="write for it what is ours")
-    parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
-    parser.add_argument("--heads", type=int, help="where it is not one of 64 a head")
-    parser.add_argument("--norm-eps", type=float, help="epsilon of its LayerNorms")
+    out = parser.add_argument_group("what is ours, for another program")
+    out.add_argument(
+        "--to",
+        help="timm or hugging-face (a folder), flax or flax-stacked (.npz or "
+        ".safetensors, blocks apart or stacked), or published (a learngene under the "
+        "names of the released Aux-Nets)",
+    )
+    out.add_argument("--depth", type=int, help="expand a learngene to this depth")
+    into = parser.add_argument_group("what tensors do not show")
+    into.add_argument("--layout", default="", help="instead of the recognised one")
+    into.add_argument("--heads", type=int, help="attention heads of a ViT")
+    into.add_argument("--norm-eps", type=float, help="epsilon of its LayerNorms")
+    into.add_argument("--pool-order", default="", help="norm_mean or mean_norm")
+    into.add_argument(
+        "--image-size", help="in pixels, like 384 or 224x160; positions are resized"
+    )
+    into.add_argument(
+        "--stages", default="", help="of a published Aux-Net, like 3-3-4-3-3"
+    )
+    into.add_argument(
+        "--profile", default="", help="of its learngene: official, or consistent"
+    )
+    for name in ("mean", "std"):
+        into.add_argument(f"--{name}", default="", help="of pixels, like 0.5,0.5,0.5")
+    into.add_argument("--crop", type=float, help="share kept in evaluation, like 0.875")
+    into.add_argument("--interpolation", default="", help="bicubic, bilinear, ...")
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import convert, loading, networks, trees
-    from sws_jax.convert import timm
+    from sws_jax import convert, learngenes, networks, specs, trees
     from sws_jax.errors import UserError
 
-    if args.to == "timm":
-        network, label = loading.load(args.source, depth=args.depth)
-        timm.save(args.target, network)
-        print(f"{label}: {network.spec.name}, written for timm to {args.target}")
-        return 0
+    given: dict[str, Any] = {
+        "layout": args.layout,
+        "heads": args.heads,
+        "norm_eps": args.norm_eps,
+        "pool_order": args.pool_order,
+        "image_size": _size(args.image_size),
+        "stages": specs.parse_stages(args.stages) if args.stages else (),
+        "profile": args.profile,
+        "mean": _numbers("--mean", args.mean),
+        "std": _numbers("--std", args.std),
+        "crop": args.crop,
+        "interpolation": args.interpolation,
+    }
+    given = {
+        name: value for name, value in given.items() if value not in ("", (), None)
+    }
+    if args.to:
+        if given:
+            raise UserError(
+                f"--to writes what is ours, whose file says all: leave --"
+                f"{next(iter(given)).replace('_', '-')} out"
+            )
+        return _write(args)
     if args.depth is not None:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
-    given = {"heads": args.heads, "norm_eps": args.norm_eps}
-    given = {name: value for name, value in given.items() if value is not None}
-    network, layout = convert.load(args.source, **given)
-    networks.save_network(args.target, network)
+    found, layout = convert.load(args.source, **given)
+    about = found.description
+    assert about is not None
+    if isinstance(found, learngenes.Learngene):
+        learngenes.save_learngene(args.target, found)
+        what = f"{len(about.stages)} genes of {about.spec.name}, {about.profile}"
+    else:
+        networks.save_network(args.target, found)
+        what = about.spec.name
     print(
-        f"{args.source}: {layout.name}, {network.spec.name}, "
-        f"{trees.count(network.params):,} numbers, written to {args.target}"
+        f"{args.source}: {layout.name}, {what}, {trees.count(found.params):,} numbers, "
+        f"written to {args.target}"
     )
+    if isinstance(about.net, specs.ViTSpec):
+        net = about.net
+        print(
+            f"taken to have {net.heads} heads, LayerNorm epsilon {net.norm_eps:g}, "
+            f"images of {net.image_size[0]} x {net.image_size[1]} px, mean "
+            f"{about.normalization.mean}, crop {about.eval_crop:g}: flags say otherwise"
+        )
     return 0
+
+
+def _write(args: argparse.Namespace) -> int:
+    from sws_jax import convert, learngenes, loading
+
+    if args.to == "published" and args.depth is None:
+        gene = learngenes.load_learngene(args.source)
+        convert.save(args.target, gene, args.to)
+        name = gene.description.spec.name
+    else:
+        network, _ = loading.load(args.source, depth=args.depth)
+        convert.save(args.target, network, args.to)
+        name = network.spec.name
+    print(f"{args.source}: {name}, written for {args.to} to {args.target}")
+    return 0
+
+
+def _size(text: str | None) -> int | tuple[int, ...] | None:
+    from sws_jax.errors import UserError
+
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise UserError(f"--image-size is like 384 or 224x160, and {text!r} is not")
+    sides = tuple(int(side) for side in text.split("x"))
+    return sides if len(sides) == 2 else sides[0]
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    from sws_jax.errors import UserError
+
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError:
+        raise UserError(f"{flag} is numbers like 0.5,0.5,0.5, not {text!r}") from None

@@ -16,16 +16,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, weights
+    from sws_jax import convert, specs, weights
     from sws_jax.convert import tensors
 
     flat = tensors.read(args.file)
     if args.file.endswith(".safetensors") and weights.is_ours(args.file):
         lines = _ours(weights.describe(args.file))
     else:
-        layout, spec = convert.recognise(args.file, flat)
+        layout, spec, _ = convert.recognise(args.file, flat)
         use = "a teacher, or a network to start from, after python -m sws_jax convert"
-        lines = {"layout": layout.name, "network": spec.name, "initialises": use}
+        lines = {"layout": layout.name, "network": spec.name}
+        if layout.method and isinstance(spec, specs.ViTSpec):
+            genes = "a pair of base and slope" if layout.method == "tleg" else "blocks"
+            lines["network"] = f"{spec.depth} shared {genes} of width {spec.width}"
+            lines["method"] = f"{layout.method}, stages not in the file"
+            use = "descendants of any depth, after python -m sws_jax convert --stages"
+        lines["initialises"] = use
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
     print(tabulate.tabulate(lines.items(), tablefmt="plain"))

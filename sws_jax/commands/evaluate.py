@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import evaluation, loading, sharding
+    from sws_jax import evaluation, loading, networks, sharding
     from sws_jax.data import load_dataset
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         found = evaluation.evaluate(
-            loading.predictor(network),
+            networks.predictor(network),
             data.split(args.split),
-            Fit(data.image_shape[:2], about.eval_crop),
+            Fit(data.image_shape[:2], about.eval_crop, about.interpolation),
             normalization=about.normalization,
             global_batch_size=args.batch_size,
             mesh=mesh,

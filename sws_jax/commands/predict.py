@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from sws_jax import loading
+    from sws_jax import loading, networks
     from sws_jax.data import augment, images
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
@@ -36,13 +36,13 @@ def run(args: argparse.Namespace) -> int:
     net = about.net
     if not net.num_classes:
         raise UserError(f"{label} has no classes to name: it gives features")
-    fit = Fit(net.image_size, about.eval_crop)
+    fit = Fit(net.image_size, about.eval_crop, about.interpolation)
     pixels = np.stack(
         [fit(images.read(path, channels=net.channels)) for path in args.images]
     )
     x = augment.normalize(jax.numpy.asarray(pixels), about.normalization)
     logits = jax.jit(Predictor.logits, static_argnums=2)(
-        loading.predictor(network), x, about.normalization
+        networks.predictor(network), x, about.normalization
     )
     names = about.class_names or tuple(f"class {i}" for i in range(net.num_classes))
     for path, row in zip(args.images, np.asarray(jax.nn.softmax(logits)), strict=True):

@@ -1,80 +1,282 @@
-"""Weights under other names: what PyTorch and other Flax code call the same tensors."""
+"""Weights of other programs as this project's, and back."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from sws_jax import networks
-from sws_jax.convert import base, levit, regnet, tensors, vit
-from sws_jax.convert.base import Layout
-from sws_jax.data.base import default_normalization
+from sws_jax import learngenes, networks
+from sws_jax.convert import base, hub, hugging_face, levit, regnet, tensors, timm, vit
+from sws_jax.convert.base import Layout, View
+from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description, versions
 from sws_jax.errors import UserError
+from sws_jax.learngenes import Learngene
+from sws_jax.learngenes.base import resize_pos_embed
 from sws_jax.networks import Network
-from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs import RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import base as specs_base
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
+# What programs put before every name of what they save.
+_PREFIXES = ("module.", "params/", "opt/target/")
+# What `save` writes for: two libraries' folders, and files of tensors.
+TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 
 
-def recognise(path: str, flat: Mapping[str, np.ndarray]) -> tuple[Layout, Spec]:
+def recognise(
+    path: str,
+    flat: Mapping[str, np.ndarray],
+    *,
+    layout: str = "",
+    image_size: tuple[int, int] | None = None,
+) -> tuple[Layout, Spec, base.Flat]:
     """Which layout tensors have, and the spec of the network they are.
 
     Args:
       path: for messages.
       flat: tensors by name.
+      layout: the key of the only one to try; default any.
+      image_size: height and width in pixels, where tensors do not show it.
+
+    Returns:
+      The layout; the spec (of a learngene, that of its genes as so many blocks); and
+      the tensors under the names of the layout.
 
     Raises:
-      UserError: none of the known layouts.
+      UserError: none of the known layouts, or not the one that was asked for.
     """
-    shapes = {name: tuple(a.shape) for name, a in flat.items()}
-    for layout in LAYOUTS:
-        spec = layout.recognise(shapes)
+    known = {found.key: found for found in LAYOUTS}
+    if layout and layout not in known:
+        raise UserError(
+            f"there is no layout {layout!r}: it is one of {', '.join(known)}"
+        )
+    for prefix in _PREFIXES:
+        if flat and all(name.startswith(prefix) for name in flat):
+            flat = {name.removeprefix(prefix): a for name, a in flat.items()}
+    for tried in [known[layout]] if layout else LAYOUTS:
+        prepared = tried.prepare(flat, image_size)
+        spec = tried.recognise({name: tuple(a.shape) for name, a in prepared.items()})
         if spec is not None:
-            return layout, spec
+            return tried, spec, prepared
     some = ", ".join(sorted(flat)[:3])
+    what = f"no {known[layout].name}" if layout else "no network that is known here"
     raise UserError(
-        f"{path} holds no network that is known here (its first names are {some}); "
-        f"known are {', '.join(layout.name for layout in LAYOUTS)}"
+        f"{path} holds {what} (its first names are {some}); known are "
+        f"{', '.join(known)}"
     )
 
 
-def load(path: str, **changes) -> tuple[Network, Layout]:
-    """A network from a file of another program.
+def load(
+    path: str,
+    *,
+    layout: str = "",
+    heads: int | None = None,
+    norm_eps: float | None = None,
+    pool_order: str = "",
+    image_size: int | tuple[int, int] | None = None,
+    stages: Sequence[int] = (),
+    profile: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    crop: float | None = None,
+    interpolation: str = "",
+) -> tuple[Network | Learngene, Layout]:
+    """A network or a learngene from a file of another program.
+
+    What tensors do not show is taken from the ``config.json`` and
+    ``preprocessor_config.json`` beside the file, where Hugging Face or timm wrote
+    them, or else is what is usual in its layout; every argument comes before both.
 
     Args:
       path: see `sws_jax.convert.tensors.read`.
-      **changes: fields of a ViT that its tensors do not show: heads, norm_eps.
+      layout: the key of a `Layout`, in place of the one that names and shapes show.
+      heads, norm_eps, pool_order: of a ViT.
+      image_size: in pixels; positions of a ViT for another size are resized.
+      stages: how often a published Aux-Net of SWS applies each of its blocks, or the
+        depth of TLEG's.
+      profile: of a learngene; "official" unless another is asked for.
+      mean, std: of the pixels, for values from 0 to 1.
+      crop: share of an image's shorter side that is looked at in evaluation.
+      interpolation: how its images are resized.
 
     Returns:
-      The network, described with ImageNet's normalisation where it takes colours, and
-      the layout that it had.
+      The network (or learngene), described, and the layout that it had.
 
     Raises:
-      UserError: the file is unreadable, unknown, or not all there.
+      UserError: the file is unreadable, unknown, or not all there; or an argument that
+        it does not take.
     """
-    flat = tensors.read(path)
-    layout, spec = recognise(path, flat)
-    if changes and not isinstance(spec, ViTSpec):
+    size = specs_base.image_size(image_size) if image_size is not None else None
+    found, spec, flat = recognise(
+        path, tensors.read(path), layout=layout, image_size=size
+    )
+    if not found.method and (stages or profile):
         raise UserError(
-            f"{path} is a {layout.name}, whose tensors show all there is to know: "
-            f"leave {', '.join(changes)} out"
+            f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
         )
-    spec = dataclasses.replace(spec, **changes)
-    abstract = networks.abstract_params(spec)
-    try:
-        params = base.read(flat, layout.entries(spec), abstract, ignored=layout.ignored)
-    except base.Mismatch as found:
-        raise UserError(
-            f"{path} looks like a {layout.name} ({spec.name}), but is not: {found}"
-        ) from None
+    beside = hub.read(path, found.view)
+    changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
+    changes["pool_order"] = pool_order or None
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(spec, ViTSpec):
+        spec = _of_its_positions(path, found, spec, flat, size)
+        spec = spec.replace(**{**beside.fields, **changes})
+    else:
+        if isinstance(spec, RegNetSpec) and size:
+            spec = dataclasses.replace(spec, image_size=size)
+        if size and spec.net.image_size != size:
+            changes["image_size"] = size
+        if changes:
+            raise UserError(
+                f"{path} is a {found.name}, whose tensors show all there is to know: "
+                f"leave {', '.join(changes)} out"
+            )
     about = Description(
         kind="network",
         net=spec.net,
-        normalization=default_normalization(spec.net.channels),
         dataset="imagenet2012" if spec.net.num_classes == 1000 else "",
+        class_names=beside.class_names(spec.net.num_classes),
         versions=versions(),
+        **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
     )
-    return Network(spec, params, about), layout
+    made: Network | Learngene
+    if found.method:
+        made = _learngene(path, found, about, tuple(stages), profile or "official")
+    else:
+        made = Network(spec, networks.abstract_params(spec), about)
+    try:
+        entries = found.entries(spec)
+        params = base.read(flat, entries, made.params, ignored=found.ignored)
+    except base.Mismatch as differences:
+        raise UserError(
+            f"{path} looks like a {found.name} ({spec.name}), but is not: {differences}"
+        ) from None
+    return _at_size(dataclasses.replace(made, params=params), found, size), found
+
+
+def save(path: str, network: Network | Learngene, to: str) -> None:
+    """Writes what is ours under another program's names, whole or not at all.
+
+    Args:
+      path: "timm" and "hugging-face" make a folder of that name, which must not exist,
+        with weights and configuration; the others write a ``.safetensors`` or ``.npz``.
+      network: with a description. "published" takes a learngene, the others a ViT.
+      to: one of `TARGETS`. "flax" and "flax-stacked" are this project's tree, its
+        blocks apart (``blocks_0/attn/qkv/kernel``) or stacked as they are here;
+        "published" has the names of the released Aux-Nets.
+
+    Raises:
+      UserError: that program has no such network, with the reason; or the folder is
+        there.
+    """
+    about = network.description
+    assert about is not None
+    if to not in TARGETS:
+        raise UserError(f"there is no target {to!r}: it is one of {', '.join(TARGETS)}")
+    if isinstance(network, Learngene) != (to == "published"):
+        what = "a learngene" if to == "published" else "a network"
+        raise UserError(
+            f"{to} takes {what}: a learngene is expanded first, and descendants of the "
+            f"released code have the names of timm"
+        )
+    if isinstance(network, Learngene):
+        names = vit.SWS if about.method == "sws" else vit.TLEG
+        net = about.vit.replace(depth=len(about.stages))
+        tensors.write(path, base.write(network.params, names.entries(net)))
+        return
+    spec = network.spec
+    if not isinstance(spec, ViTSpec):
+        raise UserError(
+            f"only plain ViTs are written for other programs, and this is {spec.name} "
+            f"(a learngene is expanded first)"
+        )
+    if to == "timm":
+        config = timm.config_of(about, spec)
+        flat = base.write(network.params, vit.TIMM.entries(spec))
+        hub.write(path, flat, {hub.CONFIG: config})
+    elif to == "hugging-face":
+        configs = hugging_face.configs_of(about, spec)
+        names = vit.HF_DEIT if spec.distilled else vit.HF_VIT
+        hub.write(path, base.write(network.params, names.entries(spec)), configs)
+    else:
+        names = vit.UNSTACKED if to == "flax" else vit.STACKED
+        tensors.write(path, base.write(network.params, names.entries(spec)))
+
+
+def _of_its_positions(
+    path: str, layout: Layout, spec: ViTSpec, flat: base.Flat, size
+) -> ViTSpec:
+    """The spec with the image size that a file's position embedding is for."""
+    (name,) = (e.theirs for e in layout.entries(spec) if e.ours == "pos_embed")
+    patches = flat[name].shape[1] - (spec.tokens - math.prod(spec.grid))
+    if size is not None:
+        other = spec.replace(image_size=size)
+        if math.prod(other.grid) == patches:
+            return other
+    if math.prod(spec.grid) != patches:
+        raise UserError(
+            f"{path} has positions for {patches} patches, which are no square: give "
+            f"its image size (--image-size HEIGHTxWIDTH)"
+        )
+    return spec
+
+
+def _learngene(
+    path: str, layout: Layout, about: Description, stages: tuple[int, ...], profile: str
+) -> Learngene:
+    """The names and shapes of the learngene that a published Aux-Net holds."""
+    genes = about.vit.depth
+    if not stages and layout.method == "tleg":
+        stages = (vit.TLEG_DEPTH,)
+    if len(stages) != genes:
+        given = f", not {'-'.join(map(str, stages))}" if stages else ""
+        raise UserError(
+            f"{path} is a {layout.name} of {genes} shared blocks, and how often each "
+            f"is applied is not in it: give {genes} numbers as --stages, like "
+            f"3-3-4-3-3{given}"
+        )
+    about = about.replace(
+        kind="learngene",
+        method=layout.method,
+        profile=profile,
+        net=about.vit.replace(depth=sum(stages)),
+        stages=stages,
+    )
+    return learngenes.abstract_learngene(about)
+
+
+def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str, Any]:
+    """Fields of a description: what was asked for, else the view."""
+    if mean or std or len(view.mean) == channels:
+        normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
+    else:
+        normalization = default_normalization(channels)
+    return dict(
+        normalization=normalization,
+        eval_crop=view.crop if crop is None else crop,
+        interpolation=interpolation or view.interpolation,
+    )
+
+
+def _at_size(
+    made: Network | Learngene, layout: Layout, size: tuple[int, int] | None
+) -> Network | Learngene:
+    """The same for images of another size; only positions depend on it."""
+    about = made.description
+    assert about is not None
+    if size is None or about.net.image_size == size:
+        return made
+    old = about.vit
+    new, params = old.replace(image_size=size), dict(made.params)
+    params["pos_embed"] = resize_pos_embed(
+        params["pos_embed"], old, new, antialias=layout.antialias
+    )
+    about = about.replace(net=new)
+    if isinstance(made, Learngene):
+        return Learngene(params, about)
+    return Network(new, params, about)

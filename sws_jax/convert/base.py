@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from sws_jax import trees
+from sws_jax.data.base import IMAGENET_MEAN, IMAGENET_STD
 
 Flat = Mapping[str, np.ndarray]
 
@@ -75,6 +76,25 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """How a network wants its images.
+
+    Attributes:
+      mean, std: of colour channels, for pixels from 0 to 1.
+      crop: share of the shorter side that is kept in evaluation.
+      interpolation: see `sws_jax.data.base`.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float
+    interpolation: str = "bicubic"
+
+
+IMAGENET = View(IMAGENET_MEAN, IMAGENET_STD, crop=0.875)
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """A way to name the tensors of one family of networks.
 
@@ -85,12 +105,27 @@ class Layout:
         is usual there.
       entries: of every tensor of a network.
       ignored: a regular expression of names in such files that hold nothing to keep.
+      view: what such networks are usually fed, which tensors do not show.
+      antialias: whether its library smooths a position embedding that shrinks; see
+        `sws_jax.learngenes.base.resize_pos_embed`.
+      method: of the learngenes that such files hold; empty where they hold networks.
+      prepare: tensors of a file, and the image size where it is known, to those that
+        the entries name.
     """
 
     name: str
     recognise: Callable[[Mapping[str, tuple[int, ...]]], Any]
     entries: Callable[[Any], list[Entry]]
     ignored: str | None = None
+    view: View = IMAGENET
+    antialias: bool = True
+    method: str = ""
+    prepare: Callable[[Flat, tuple[int, int] | None], Flat] = lambda flat, size: flat
+
+    @property
+    def key(self) -> str:
+        """The name as a command line takes it: timm-vit."""
+        return self.name.lower().replace(" ", "-").replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sws_jax import files
 from sws_jax.errors import UserError
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
@@ -39,6 +40,26 @@ def read(path: str) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     return readers.get(ending, _torch)(path)
+
+
+def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors by name to a ``.safetensors`` or ``.npz``, whole or not at all.
+
+    Raises:
+      UserError: the path has another ending.
+    """
+    if not path.endswith((".safetensors", ".npz")):
+        raise UserError(f"{path} must end in .safetensors or .npz")
+    with files.replacing(path) as temporary:
+        if path.endswith(".npz"):
+            # (numpy writes anything, and would not read ml_dtypes back.)
+            odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
+            if odd:
+                raise UserError(f"{path}: .npz holds no {odd[0]}; take .safetensors")
+            with open(temporary, "wb") as file:
+                np.savez(file, **dict(flat))  # type: ignore[arg-type]
+        else:
+            safetensors.numpy.save_file(dict(flat), temporary)
 
 
 def _safetensors(path: str) -> dict[str, np.ndarray]:

@@ -1,8 +1,10 @@
-"""Names of Vision Transformers and DeiTs in PyTorch: timm's and Hugging Face's.
+"""Names of Vision Transformers: PyTorch's, Flax's, and those of published learngenes.
 
 timm's are DeiT's own and, with ``fc_norm``, those of the published descendants of SWS.
 Hugging Face's files keep the names that its models had before transformers 5; the
-models in memory have others since.
+models in memory have others since. Vision Transformer's and big_vision's ``.npz`` have
+Flax names, q, k and v apart. The published Aux-Nets of SWS and TLEG hold one block for
+every gene.
 """
 
 from __future__ import annotations
@@ -10,38 +12,83 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from sws_jax.convert.base import CONV, SAME, VECTOR, Entry, Layout, linear
+import numpy as np
+
+from sws_jax.convert.base import (
+    CONV,
+    IMAGENET,
+    SAME,
+    VECTOR,
+    Codec,
+    Entry,
+    Flat,
+    Layout,
+    View,
+    linear,
+)
+from sws_jax.errors import UserError
 from sws_jax.specs import ViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Width of a head in every ViT and DeiT of the papers: shapes do not tell.
+# Width of a head in every ViT and DeiT of the papers: shapes do not always tell.
 HEAD_SIZE = 64
+# The released Aux-Nets of SWS and TLEG: depth of the latter, heads of the former.
+TLEG_DEPTH = 12
+SWS_HEADS = {384: 12}
 
 
 @dataclasses.dataclass(frozen=True)
+class Style:
+    """How a library lays out the tensors of a module.
+
+    Attributes:
+      kernel, scale, bias: names of the leaves, with what is before them.
+      conv, vector: of a patch embedding, and of a bias of heads.
+      linear: of a dense layer, by the number of our axes that go in.
+    """
+
+    kernel: str
+    scale: str
+    bias: str
+    conv: Codec
+    vector: Codec
+    linear: Mapping[int, Codec]
+
+
+TORCH = Style(".weight", ".weight", ".bias", CONV, VECTOR, {1: linear(), 2: linear(2)})
+FLAX = Style("/kernel", "/scale", "/bias", SAME, SAME, {1: SAME, 2: SAME})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Names:
-    """What a layout calls the parts of a ViT; the tensors add weight and bias.
+    """What a layout calls the parts of a ViT; the tensors add kernel and bias.
 
     Attributes:
       cls_token, dist_token, pos_embed: names of whole tensors.
       patch, norm, head, head_dist: modules; `norm` before pooling.
       fc_norm: the norm after pooling; empty where the layout has none.
-      blocks: of block l, with ``{l}``; the modules below stand in it.
+      block: of module {m} of block {l}; without {l}, all blocks are stacked in one
+        tensor (or there is but one).
       qkv: one module, or three.
       eps: of the norms, which a file does not hold.
+      gelu: likewise.
+      style: of all modules.
+      heads: of networks of some widths, where they are not `HEAD_SIZE` wide and
+        shapes do not tell.
+      halves: of a gene that is a pair, our names and the styles of its two.
     """
 
     cls_token: str
-    dist_token: str
+    dist_token: str = ""
     pos_embed: str
     patch: str
     norm: str
-    fc_norm: str
+    fc_norm: str = ""
     head: str
-    head_dist: str
-    blocks: str
+    head_dist: str = ""
+    block: str
     norm1: str
     qkv: tuple[str, ...]
     proj: str
@@ -49,70 +96,92 @@ class Names:
     fc1: str
     fc2: str
     eps: float
+    gelu: str = "exact"
+    style: Style = TORCH
+    heads: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    halves: tuple[tuple[str, Style], ...] = ()
 
     def entries(self, spec: ViTSpec) -> list[Entry]:
-        """Every tensor of a network."""
+        """Every tensor of a network; of a learngene, whose depth is its genes."""
+        style = self.style
         found = [Entry(self.pos_embed, "pos_embed")]
-        found += _weights(self.patch, "patch_embed/proj", "kernel", CONV)
+        found += _weights(self.patch, "patch_embed/proj", style, style.conv)
         if spec.pool == "token":
             found.append(Entry(self.cls_token, "cls_token"))
         if spec.distilled:
             found.append(Entry(self.dist_token, "dist_token"))
         norm = self.fc_norm if spec.pool_order == "mean_norm" else self.norm
-        found += _weights(norm, "norm", "scale", SAME)
-        for layer in range(spec.depth):
-            found += self._block(layer)
+        found += _weights(norm, "norm", style)
+        for half, own in self.halves or (("", style),):
+            for layer in range(spec.depth) if "{l}" in self.block else (slice(None),):
+                found += self._block(layer, f"blocks/{half}", own)
         heads = [(self.head, "head"), (self.head_dist, "head_dist")]
         for theirs, ours in heads[: 1 + spec.distilled] if spec.num_classes else ():
-            found += _weights(theirs, ours, "kernel", linear())
+            found += _weights(theirs, ours, style, style.linear[1])
         return found
 
-    def _block(self, layer: int) -> list[Entry]:
-        start, at = self.blocks.format(l=layer), (layer,)
+    def _block(self, layer: int | slice, here: str, style: Style) -> Iterator[Entry]:
+        def weights(module, ours, codec=None):
+            theirs = self.block.format(l=layer, m=module)
+            return _weights(theirs, here + ours, style, codec, (layer,))
 
-        def weights(theirs, ours, leaf, codec, index=at):
-            return _weights(start + theirs, f"blocks/{ours}", leaf, codec, index)
-
-        found = weights(self.norm1, "norm1", "scale", SAME)
+        yield from weights(self.norm1, "norm1")
+        dense, out = style.linear[1], style.linear[2]
         if len(self.qkv) == 1:
-            found += weights(self.qkv[0], "attn/qkv", "kernel", linear())
+            yield from weights(self.qkv[0], "attn/qkv", dense)
         else:
             for part, name in enumerate(self.qkv):
                 # The kernel's axes are [width, q k v, heads, head], the bias' less one.
-                here = "blocks/attn/qkv/kernel", "blocks/attn/qkv/bias"
-                found += [
-                    Entry(
-                        f"{start}{name}.weight",
-                        here[0],
-                        linear(),
-                        (layer, slice(None), part),
-                    ),
-                    Entry(f"{start}{name}.bias", here[1], VECTOR, (layer, part)),
-                ]
-        found += weights(self.proj, "attn/proj", "kernel", linear(inputs=2))
-        found += weights(self.norm2, "norm2", "scale", SAME)
-        found += weights(self.fc1, "mlp/fc1", "kernel", linear())
-        return found + weights(self.fc2, "mlp/fc2", "kernel", linear())
+                theirs = self.block.format(l=layer, m=name)
+                kernel, bias = here + "attn/qkv/kernel", here + "attn/qkv/bias"
+                place = (layer, slice(None), part)
+                yield Entry(theirs + style.kernel, kernel, dense, place)
+                yield Entry(theirs + style.bias, bias, style.vector, (layer, part))
+        yield from weights(self.proj, "attn/proj", out)
+        yield from weights(self.norm2, "norm2")
+        yield from weights(self.fc1, "mlp/fc1", dense)
+        yield from weights(self.fc2, "mlp/fc2", dense)
 
     def recognise(self, shapes: Shapes) -> ViTSpec | None:
-        """The network that tensors of these names and shapes are, or None."""
-        patch = shapes.get(f"{self.patch}.weight")
+        """The network that tensors of these names and shapes are, or None.
+
+        Of a learngene it is the net of its blocks alone: one for each gene.
+        """
+        style = self.halves[0][1] if self.halves else self.style
+        fc1 = self.block.format(l=0, m=self.fc1) + style.kernel
+        patch = shapes.get(self.patch + self.style.kernel)
         pos = shapes.get(self.pos_embed)
-        fc1 = shapes.get(f"{self.blocks.format(l=0)}{self.fc1}.weight")
-        if not (patch and pos and fc1) or len(patch) != 4 or len(pos) != 3:
+        if not (patch and pos and fc1 in shapes) or len(patch) != 4 or len(pos) != 3:
             return None
-        width, channels, size, _ = patch
-        pattern = re.escape(self.blocks).replace(r"\{l\}", r"(\d+)") + ".*"
-        layers = {int(m[1]) for name in shapes if (m := re.fullmatch(pattern, name))}
+        if self.style is TORCH:
+            patch = patch[2:] + patch[1::-1]  # as Flax: height, width, in, out
+        size, _, channels, width = patch
+        # Of a kernel of heads, Flax keeps them apart.
+        stacked = "{l}" not in self.block and not self.halves
+        kernel = shapes.get(self.block.format(l=0, m=self.qkv[-1]) + style.kernel, ())
+        if self.style is FLAX and len(kernel) >= 3:
+            heads = kernel[-2]
+        else:
+            heads = self.heads.get(width) or max(width // HEAD_SIZE, 1)
+        if width % heads:
+            heads = 1
+        pattern = re.escape(self.block).replace(r"\{m\}", ".+")
+        pattern = pattern.replace(r"\{l\}", r"(\d+)") + ".+"
+        layers = [m for name in shapes if (m := re.fullmatch(pattern, name))]
+        if "{l}" in self.block:
+            depth = max(int(m[1]) for m in layers) + 1
+        else:
+            depth = shapes[fc1][0] if stacked else 1
+        hidden = shapes[fc1][0 if self.style is TORCH else -1]
         token, distilled = self.cls_token in shapes, self.dist_token in shapes
         side = math.isqrt(pos[1] - token - distilled)
-        head = shapes.get(f"{self.head}.weight")
-        after = bool(self.fc_norm) and f"{self.fc_norm}.weight" in shapes
+        head = shapes.get(self.head + self.style.bias)
+        after = bool(self.fc_norm) and self.fc_norm + self.style.scale in shapes
         return ViTSpec(
-            depth=max(layers) + 1,
+            depth=depth,
             width=width,
-            heads=width // HEAD_SIZE if width % HEAD_SIZE == 0 else 1,
-            mlp_ratio=fc1[0] / width,
+            heads=heads,
+            mlp_ratio=hidden / width,
             patch_size=size,
             image_size=(side * size, side * size),
             channels=channels,
@@ -121,14 +190,19 @@ class Names:
             pool_order="mean_norm" if after and not token else "norm_mean",
             distilled=distilled,
             norm_eps=self.eps,
+            gelu=self.gelu,
         )
 
 
-def _weights(theirs, ours, leaf, codec, index=()) -> list[Entry]:
-    """Weight and bias of a module; the weight's leaf here is a kernel or a scale."""
+def _weights(theirs, ours, style: Style, codec=None, index=()) -> list[Entry]:
+    """Kernel and bias of a module; of a norm, where no codec is given."""
+    if codec is None:
+        leaf, weight, codec = "scale", style.scale, SAME
+    else:
+        leaf, weight = "kernel", style.kernel
     return [
-        Entry(f"{theirs}.weight", f"{ours}/{leaf}", codec, index),
-        Entry(f"{theirs}.bias", f"{ours}/bias", VECTOR, index),
+        Entry(theirs + weight, f"{ours}/{leaf}", codec, index),
+        Entry(theirs + style.bias, f"{ours}/bias", style.vector, index),
     ]
 
 
@@ -141,7 +215,7 @@ TIMM = Names(
     fc_norm="fc_norm",
     head="head",
     head_dist="head_dist",
-    blocks="blocks.{l}.",
+    block="blocks.{l}.{m}",
     norm1="norm1",
     qkv=("attn.qkv",),
     proj="attn.proj",
@@ -151,15 +225,136 @@ TIMM = Names(
     eps=1e-6,
 )
 
+# The Aux-Net of SWS, whose stages have one instance of every module each; and TLEG's.
+SWS = dataclasses.replace(
+    TIMM,
+    fc_norm="",
+    block="blocks.block.{m}.instances.{l}",
+    eps=1e-5,
+    heads=SWS_HEADS,
+)
+TLEG = dataclasses.replace(
+    SWS,
+    block="blocks.block.{m}.instances.0",
+    heads={},
+    halves=tuple(
+        (
+            f"{half}/",
+            dataclasses.replace(
+                TORCH,
+                kernel=f".weight_{name}",
+                scale=f".weight_{name}",
+                bias=f".bias_{name}",
+            ),
+        )
+        for half, name in (("base", "base"), ("slope", "ilayer"))
+    ),
+)
+
+# This project's own tree, as it is and with its blocks apart.
+STACKED = Names(
+    cls_token="cls_token",
+    dist_token="dist_token",
+    pos_embed="pos_embed",
+    patch="patch_embed/proj",
+    norm="norm",
+    head="head",
+    head_dist="head_dist",
+    block="blocks/{m}",
+    norm1="norm1",
+    qkv=("attn/qkv",),
+    proj="attn/proj",
+    norm2="norm2",
+    fc1="mlp/fc1",
+    fc2="mlp/fc2",
+    eps=1e-6,
+    style=FLAX,
+)
+UNSTACKED = dataclasses.replace(STACKED, block="blocks_{l}/{m}")
+
+
+def _google(attention: str, mlp: str, norm2: str, pos_embed: str, block: str) -> Names:
+    parts = ("query", "key", "value")
+    return Names(
+        cls_token="cls",
+        pos_embed=pos_embed,
+        patch="embedding",
+        norm="Transformer/encoder_norm",
+        head="head",
+        block=f"Transformer/{block}/{{m}}",
+        norm1="LayerNorm_0",
+        qkv=tuple(f"{attention}/{part}" for part in parts),
+        proj=f"{attention}/out",
+        norm2=norm2,
+        fc1=f"{mlp}/Dense_0",
+        fc2=f"{mlp}/Dense_1",
+        eps=1e-6,
+        gelu="tanh",
+        style=FLAX,
+    )
+
+
+VISION_TRANSFORMER = _google(
+    attention="MultiHeadDotProductAttention_1",
+    mlp="MlpBlock_3",
+    norm2="LayerNorm_2",
+    pos_embed="Transformer/posembed_input/pos_embedding",
+    block="encoderblock_{l}",
+)
+BIG_VISION = _google(
+    attention="MultiHeadDotProductAttention_0",
+    mlp="MlpBlock_0",
+    norm2="LayerNorm_1",
+    pos_embed="pos_embedding",
+    block="encoderblock_{l}",
+)
+BIG_VISION_SCANNED = dataclasses.replace(
+    BIG_VISION, block="Transformer/encoderblock/{m}"
+)
+
+
+def _big_vision(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
+    """What big_vision adds to its tokens, as what is added here.
+
+    There a class token has no position of its own; and a net whose positions are sines
+    and cosines has none in its file.
+    """
+    flat, name = dict(flat), BIG_VISION.pos_embed
+    if name not in flat and "embedding/kernel" in flat:
+        height, width, _, features = flat["embedding/kernel"].shape
+        size = image_size or (224, 224)
+        flat[name] = sincos2d(size[0] // height, size[1] // width, features)
+    if name in flat and "cls" in flat:
+        positions = flat[name]
+        flat[name] = np.concatenate([np.zeros_like(positions[:, :1]), positions], 1)
+    return flat
+
+
+def sincos2d(rows: int, columns: int, width: int) -> np.ndarray:
+    """Fixed position embeddings, float32 [1, rows x columns, width].
+
+    A quarter of the features each are sine and cosine of the column, then of the row,
+    times frequencies that fall from 1 to 1/10,000.
+
+    Reference:
+      MoCo v3, 2104.02057, section 5; Better plain ViT baselines, 2205.01580.
+    """
+    if width % 4 or width < 8:
+        raise UserError(f"positions of sines need a width of 4 n, and not {width}")
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1, 1).astype(np.float64)
+    frequencies = 10_000.0 ** -np.linspace(0, 1, width // 4)
+    angles = [f(p * frequencies) for p in (x, y) for f in (np.sin, np.cos)]
+    return np.concatenate(angles, axis=1)[None].astype(np.float32)
+
 
 def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
     """`model` is the prefix: vit or deit."""
     if in_memory:
-        blocks = f"{model}.layers.{{l}}."
+        block = f"{model}.layers.{{l}}.{{m}}"
         qkv = tuple(f"attention.{part}_proj" for part in "qkv")
         proj, fc1, fc2 = "attention.o_proj", "mlp.fc1", "mlp.fc2"
     else:
-        blocks = f"{model}.encoder.layer.{{l}}."
+        block = f"{model}.encoder.layer.{{l}}.{{m}}"
         qkv = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
         proj, fc1, fc2 = "attention.output.dense", "intermediate.dense", "output.dense"
     embeddings = f"{model}.embeddings"
@@ -169,10 +364,9 @@ def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
         pos_embed=f"{embeddings}.position_embeddings",
         patch=f"{embeddings}.patch_embeddings.projection",
         norm=f"{model}.layernorm",
-        fc_norm="",
         head="cls_classifier" if distilled else "classifier",
         head_dist="distillation_classifier",
-        blocks=blocks,
+        block=block,
         norm1="layernorm_before",
         qkv=qkv,
         proj=proj,
@@ -183,17 +377,42 @@ def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
     )
 
 
+HF_VIT = _hugging_face("vit", in_memory=False, distilled=False)
+HF_DEIT = _hugging_face("deit", in_memory=False, distilled=True)
+_HF_IGNORED = r".*pooler\.dense\.(weight|bias)"
+# Pixels of Google's networks, and of Hugging Face's copies of them, are from -1 to 1.
+_GOOGLE = View(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
+
+
+def _layout(name: str, names: Names, **fields) -> Layout:
+    return Layout(name, names.recognise, names.entries, **fields)
+
+
+def _hf_layout(name: str, names: Names, view: View) -> Layout:
+    return _layout(name, names, ignored=_HF_IGNORED, view=view, antialias=False)
+
+
 LAYOUTS = (
-    Layout("timm ViT", TIMM.recognise, TIMM.entries),
-    *(
-        Layout(
-            f"Hugging Face {model} {'in memory' if in_memory else 'file'}",
-            names.recognise,
-            names.entries,
-            ignored=r".*pooler\.dense\.(weight|bias)",
-        )
-        for model, prefix, distilled in (("ViT", "vit", False), ("DeiT", "deit", True))
-        for in_memory in (False, True)
-        for names in [_hugging_face(prefix, in_memory, distilled)]
+    _layout("timm ViT", TIMM),
+    _layout("SWS Aux-Net", SWS, method="sws", antialias=False),
+    _layout("TLEG Aux-Net", TLEG, method="tleg", antialias=False),
+    _hf_layout(
+        "Hugging Face ViT in memory",
+        _hugging_face("vit", in_memory=True, distilled=False),
+        _GOOGLE,
     ),
+    _hf_layout("Hugging Face ViT file", HF_VIT, _GOOGLE),
+    _hf_layout(
+        "Hugging Face DeiT in memory",
+        _hugging_face("deit", in_memory=True, distilled=True),
+        IMAGENET,
+    ),
+    _hf_layout("Hugging Face DeiT file", HF_DEIT, IMAGENET),
+    _layout("Vision Transformer", VISION_TRANSFORMER, view=_GOOGLE),
+    _layout("big_vision", BIG_VISION, view=_GOOGLE, prepare=_big_vision),
+    _layout(
+        "big_vision scanned", BIG_VISION_SCANNED, view=_GOOGLE, prepare=_big_vision
+    ),
+    _layout("Flax tree", UNSTACKED),
+    _layout("Flax tree stacked", STACKED),
 )

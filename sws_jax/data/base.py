@@ -11,6 +11,8 @@ from sws_jax.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# How images are resized, each smoothing what shrinks (but nearest).
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
 
 
 class Split(Protocol):
@@ -115,6 +117,13 @@ class Subset:
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         return self.split.read(int(self.indices[index]))
+
+
+def check_interpolation(name: str) -> None:
+    if name not in INTERPOLATIONS:
+        raise UserError(
+            f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}"
+        )
 
 
 def is_decoded(split: Split) -> bool:

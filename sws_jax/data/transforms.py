@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sws_jax.data import randaugment
+from sws_jax.data.base import check_interpolation
 from sws_jax.errors import UserError
 
 CROPS = ("none", "padded", "resized")
@@ -28,6 +29,7 @@ class Fit:
       size: height and width in pixels.
       crop: share of the shorter side that is kept; DeiT's 0.875 resizes 224 px
         images to 256 first. 1 keeps all of it.
+      interpolation: one of `sws_jax.data.base.INTERPOLATIONS`.
 
     Reference:
       DeiT, 2012.12877, as published: resize to size / 0.875, bicubic, centre crop.
@@ -35,8 +37,10 @@ class Fit:
 
     size: tuple[int, int]
     crop: float = 1.0
+    interpolation: str = "bicubic"
 
     def __post_init__(self):
+        check_interpolation(self.interpolation)
         if not 0 < self.crop <= 1:
             raise UserError(f"data.eval_crop must be in (0, 1], and is {self.crop}")
 
@@ -50,7 +54,7 @@ class Fit:
             scaled = (cover[0], max(cover[0] * wide // high, width))
         else:
             scaled = (max(cover[1] * high // wide, height), cover[1])
-        image = resize(image, scaled)
+        image = resize(image, scaled, self.interpolation)
         top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
         return image[top : top + height, left : left + width]
 
@@ -154,20 +158,24 @@ def _shortened(image: np.ndarray, *, most: float) -> np.ndarray:
     return image[top : top + longest, left : left + longest]
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic, antialiased.
+def resize(
+    image: np.ndarray, size: tuple[int, int], interpolation: str = "bicubic"
+) -> np.ndarray:
+    """An image of another size, smoothed where it shrinks.
 
     Args:
       image: uint8 [height, width, channels], of any number of channels.
       size: height and width of the result.
+      interpolation: see `Fit`.
     """
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
+    method = Image.Resampling[interpolation.upper()]
 
     def one(pixels):
         image = Image.fromarray(pixels)
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((width, height), method))
 
     if image.shape[-1] == 3:
         return one(np.ascontiguousarray(image))

@@ -104,7 +104,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an exact GELU between."""
+    """Two dense layers with a GELU between."""
 
     spec: ViTSpec
     compute: Compute
@@ -120,7 +120,7 @@ class Mlp(nn.Module):
             bias_init=init(nn.initializers.zeros, ("mlp",)),
             name="fc1",
         )(x)
-        x = nn.gelu(x, approximate=False)
+        x = nn.gelu(x, approximate=spec.gelu == "tanh")
         return nn.Dense(
             spec.width,
             dtype=dtype,

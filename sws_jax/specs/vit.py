@@ -22,6 +22,7 @@ SIZES = {
 POOLS = ("mean", "token")
 POOL_ORDERS = ("norm_mean", "mean_norm")
 WEIGHT_INITS = ("normal", "fan_in")
+GELUS = ("exact", "tanh")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class ViTSpec:
       pool_order: "norm_mean" (norm every token, then average) or "mean_norm".
         With a class token both are the same function, and it must be "norm_mean".
       norm_eps: epsilon of every LayerNorm.
+      gelu: of the MLPs, "exact" or its approximation by "tanh", with which the Flax
+        ViTs of Google are trained (1606.08415, section 2).
       drop_path: rate at the last block; the rates rise linearly from 0.
       weight_init: "normal" (normal of deviation `init_std`, biases 0, as DeiT;
         the patch embedding uniform in 1/sqrt(fan in), as PyTorch's convolution)
@@ -63,6 +66,7 @@ class ViTSpec:
     distilled: bool = False
     pool_order: str = "norm_mean"
     norm_eps: float = 1e-6
+    gelu: str = "exact"
     drop_path: float = 0.0
     weight_init: str = "normal"
     init_std: float = 0.02
@@ -101,6 +105,7 @@ class ViTSpec:
             ("pool", POOLS),
             ("pool_order", POOL_ORDERS),
             ("weight_init", WEIGHT_INITS),
+            ("gelu", GELUS),
         ):
             if getattr(self, field) not in known:
                 raise UserError(
