@@ -1,0 +1,351 @@
+"""Against the published code's networks and training, as PyTorch computes them."""
+
+import functools
+import importlib.util
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import make_published
+
+from sws_jax import optim, specs, step, trees
+from sws_jax.data.base import Normalization
+from sws_jax.losses import Loss
+
+ALPHAS, DECAYS = make_published.ALPHAS, make_published.DECAYS
+HEADS, STAGES = make_published.TRAIN["heads"], make_published.TRAIN["stages"]
+WIDTH = make_published.TRAIN["width"]
+NET = specs.ViTSpec(
+    depth=sum(STAGES),
+    width=WIDTH,
+    heads=HEADS,
+    patch_size=make_published.PATCH,
+    image_size=make_published.IMAGE_SIZE,
+    num_classes=make_published.CLASSES,
+    norm_eps=make_published.AUX_EPS,
+)
+SPEC = specs.AuxViTSpec(NET, STAGES)
+PUBLISHED = functools.partial(Loss, kind="soft", tau=1.0, reduction="per_class")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return make_published.load()
+
+
+def ours(state):
+    """The parameter tree of an Aux-Net, from tensors by their published names."""
+
+    def linear(name):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        return {"kernel": weight.T, "bias": bias}
+
+    def norm(name):
+        return {"scale": state[f"{name}.weight"], "bias": state[f"{name}.bias"]}
+
+    def stage(s):
+        qkv = linear(f"blocks.block.attn.qkv.instances.{s}")
+        proj = linear(f"blocks.block.attn.proj.instances.{s}")
+        size = WIDTH // HEADS
+        return {
+            "norm1": norm(f"blocks.block.norm1.instances.{s}"),
+            "attn": {
+                "qkv": {
+                    "kernel": qkv["kernel"].reshape(WIDTH, 3, HEADS, size),
+                    "bias": qkv["bias"].reshape(3, HEADS, size),
+                },
+                "proj": {
+                    "kernel": proj["kernel"].reshape(HEADS, size, WIDTH),
+                    "bias": proj["bias"],
+                },
+            },
+            "norm2": norm(f"blocks.block.norm2.instances.{s}"),
+            "mlp": {
+                "fc1": linear(f"blocks.block.mlp.fc1.instances.{s}"),
+                "fc2": linear(f"blocks.block.mlp.fc2.instances.{s}"),
+            },
+        }
+
+    patches = state["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
+    return {
+        "patch_embed": {
+            "proj": {"kernel": patches, "bias": state["patch_embed.proj.bias"]}
+        },
+        "pos_embed": state["pos_embed"],
+        **{f"stage_{s}": stage(s) for s in range(len(STAGES))},
+        "norm": norm("norm"),
+        "head": linear("head"),
+    }
+
+
+def params_of(golden, key):
+    return ours(make_published.read_state(golden, key))
+
+
+def batches(golden):
+    rows = zip(
+        golden["images"].astype(np.float32),
+        golden["targets"],
+        golden["teacher_logits"],
+        strict=True,
+    )
+    return [step.Batch(images, y, None, teacher) for images, y, teacher in rows]
+
+
+class Trained(NamedTuple):
+    losses: np.ndarray
+    params: dict
+    ema: dict
+
+
+def train(golden, loss, decay=DECAYS[0]):
+    """All steps of the file with `step.train_step`."""
+    grey = Normalization((0.5,) * 3, (0.5,) * 3)  # inputs are normalised already
+    recipe = step.Recipe(SPEC, grey, loss=loss, ema=decay)
+    one = jax.jit(functools.partial(step.train_step, recipe))
+    params = jax.tree.map(jnp.asarray, params_of(golden, "train/initial"))
+    state, found = step.new_state(recipe, params), []
+    for batch, rate in zip(batches(golden), golden["rates"], strict=True):
+        state, metrics = one(state, batch, rate)
+        found.append(metrics["loss"])
+    return Trained(np.array(found), state.params, state.ema)
+
+
+def errors(found, golden, key):
+    """Largest difference in every tensor from a state of the file."""
+    found, theirs = trees.flatten(found), trees.flatten(params_of(golden, key))
+    assert set(found) == set(theirs)
+    return {k: float(np.abs(found[k] - theirs[k]).max()) for k in theirs}
+
+
+def show(what, found, golden, key):
+    """Keys' biases apart: where Adam is led by rounding alone (`draw_train`)."""
+    theirs = params_of(golden, key)
+    keys, others = [], []
+    for s in range(len(STAGES)):
+        a, b = (tree[f"stage_{s}"]["attn"]["qkv"]["bias"] for tree in (found, theirs))
+        gaps = np.abs(a - b).max(axis=(1, 2))
+        keys.append(gaps[1])
+        others += [gaps[0], gaps[2]]
+    rest = errors(found, golden, key)
+    others += [value for name, value in rest.items() if not name.endswith("qkv/bias")]
+    print(f"{what}: {max(others):.1e}, biases of keys {max(keys):.1e}")
+
+
+def test_logits_before_training(golden):
+    params, images = params_of(golden, "train/initial"), batches(golden)[0].images
+    logits = SPEC.build().apply({"params": params}, images)
+    assert golden["train/logits"].std(axis=0).mean() > 0.05
+    np.testing.assert_allclose(logits, golden["train/logits"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha, decay", [(0.5, 0.9), (1.0, 0.9), (1.0, 0.99996)])
+def test_ten_steps(alpha, decay, golden):
+    """Losses, weights and moving average, keys' biases included (`draw_train`).
+
+    At the published decay ten steps hardly move the average: what holds there is
+    little, and the other decay is for that.
+    """
+    key = f"train/{alpha}"
+    trained = train(golden, PUBLISHED(alpha=alpha), decay)
+    gap = np.abs(trained.losses - golden[f"{key}/losses"]).max()
+    weights = errors(trained.params, golden, f"{key}/weights")
+    ema = errors(trained.ema, golden, f"{key}/ema/{decay}")
+    print(f"\nalpha {alpha}, losses: {gap:.1e}")
+    show("weights", trained.params, golden, f"{key}/weights")
+    show(f"EMA at {decay}", trained.ema, golden, f"{key}/ema/{decay}")
+    assert gap < 1e-5
+    assert max(weights.values()) < 1e-4
+    assert max(ema.values()) < 1e-4
+    # Neither the start nor the weights themselves would pass as what is compared.
+    start = params_of(golden, "train/initial")
+    assert min(errors(start, golden, f"{key}/weights").values()) > 1e-3
+    if decay == DECAYS[0]:
+        assert min(errors(start, golden, f"{key}/ema/{decay}").values()) > 5e-4
+        assert min(errors(trained.params, golden, f"{key}/ema/{decay}").values()) > 5e-4
+
+
+@pytest.mark.slow
+def test_another_reduction_is_noticed(golden):
+    """By the weights too, where alpha leaves the labels in (`test_losses_alone`)."""
+    trained = train(golden, PUBLISHED(alpha=0.5, reduction="batchmean"))
+    assert np.abs(trained.losses - golden["train/0.5/losses"]).min() > 1e-2
+    found = errors(trained.params, golden, "train/0.5/weights")
+    assert min(found.values()) > 1e-4
+
+
+def test_decay_of_everything_is_noticed(golden, monkeypatch):
+    """In every tensor that is not decayed as published, by its weights alone."""
+    names = trees.flatten(params_of(golden, "train/initial"))
+    bare = [name for name in names if not optim.decays(name)]
+    monkeypatch.setattr(optim, "decays", lambda name: True)
+    trained = train(golden, PUBLISHED(alpha=0.5))
+    found = errors(trained.params, golden, "train/0.5/weights")
+    assert len(bare) == 5 + len(STAGES) * 8
+    assert min(found[name] for name in bare) > 1e-4
+
+
+@pytest.mark.parametrize("number, alpha", list(enumerate(ALPHAS)))
+def test_losses_alone(number, alpha, golden):
+    """At both temperatures, and written out in float64.
+
+    Adam takes no notice of a factor: with alpha 1 the weights tell one reduction from
+    the other hardly at all, and the loss does.
+    """
+    batch = batches(golden)[0]
+    logits = golden["train/logits"]
+
+    def log_softmax(x):
+        x = x.astype(np.float64)
+        return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+    def exact(tau):
+        p, q = (log_softmax(x / tau) for x in (batch.teacher_logits, logits))
+        divergence = tau**2 * (np.exp(p) * (p - q)).mean()
+        labels = -(batch.targets * log_softmax(logits)).sum(axis=-1).mean()
+        return alpha * divergence + (1 - alpha) * labels
+
+    inputs = [jnp.asarray(x) for x in (logits, batch.targets, batch.teacher_logits)]
+    for tau, value in (
+        (1.0, golden[f"train/{alpha}/losses"][0]),
+        (3.0, golden["train/tau3"][number]),
+    ):
+        assert abs(exact(tau) - value) < 1e-6
+        assert abs(PUBLISHED(alpha=alpha, tau=tau)(*inputs) - value) < 1e-6
+        other = PUBLISHED(alpha=alpha, tau=tau, reduction="batchmean")
+        assert abs(other(*inputs) - value) > 0.1
+
+
+def test_what_the_file_tells_apart(golden):
+    """Ways, depths and images differ by far more than any tolerance."""
+    plans = make_published.PLANS
+    sws = {
+        way: np.stack([golden[f"sws/des/{way}/{depth}"] for depth in plans])
+        for way in make_published.WAYS
+    }
+    tleg = {way: golden[f"tleg/des/{way}"] for way in make_published.WAYS}
+    for found in (sws, tleg):
+        same, timm, published = (found[way] for way in ("same", "timm", "published"))
+        assert np.abs(same - timm).max(axis=(1, 2)).min() > 3e-3
+        assert np.abs(timm - published).max(axis=(1, 2)).min() > 3e-3
+        assert np.abs(np.diff(published, axis=0)).max(axis=(1, 2)).min() > 3e-3
+        assert published.std(axis=1).mean() > 0.1
+    for depth, plan in plans.items():
+        assert tuple(golden[f"sws/plan/{depth}"]) == plan
+    depths = make_published.DEPTHS
+    assert depths == tuple(range(3, 17)) and len(tleg["same"]) == len(depths)
+    # The Aux-Net's own depth and function, in timm.
+    for aux, des in (
+        ("sws/logits", golden["sws/des/same/16"]),
+        ("tleg/logits", tleg["same"][depths.index(make_published.TLEG["layers"])]),
+    ):
+        np.testing.assert_allclose(des, golden[aux], rtol=0, atol=1e-5)
+
+
+# Against PyTorch and timm themselves, where they are installed.
+
+live = pytest.mark.slow
+quiet = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
+
+
+@pytest.fixture
+def torch():
+    for name in ("torch", "timm"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    return pytest.importorskip("torch")
+
+
+@live
+@quiet
+def test_live_file(golden, torch):
+    """The script makes this file: inputs bit for bit, results but for rounding."""
+    made = make_published.make()
+    assert set(made) == set(golden)
+    for key, value in made.items():
+        assert (key, value.shape) == (key, golden[key].shape)
+        if key == "versions":
+            continue
+        parts = key.split("/")
+        weights = "weights" in parts or "ema" in parts
+        if weights or parts[-1] in ("losses", "logits", "tau3") or "des" in parts:
+            tolerance = 1e-4 if weights else 1e-5
+            np.testing.assert_allclose(value, golden[key], rtol=0, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(value, golden[key], err_msg=key)
+
+
+@live
+@quiet
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_live_rounding(alpha, torch):
+    """Float64 is within half the tolerances, keys' biases included (`draw_train`)."""
+    initial, inputs = make_published.draw_train(1), make_published.draw_inputs(0)
+    rough = make_published.train(initial, inputs, alpha)
+    exact = make_published.train(initial, inputs, alpha, "float64")
+    np.testing.assert_allclose(rough[0], exact[0], rtol=0, atol=5e-6)
+    pairs = [(rough[1], exact[1]), *((rough[2][d], exact[2][d]) for d in DECAYS)]
+    for found, expected in pairs:
+        gaps = [np.abs(found[name] - expected[name]).max() for name in expected]
+        print(f"\n{max(gaps):.1e}")
+        assert max(gaps) < 5e-5
+
+
+@live
+@quiet
+@pytest.mark.parametrize("stages", [(1, 1, 1), (2, 1, 2)])
+def test_live_aux_net_is_timms(stages, torch):
+    """Logits and gradients in float64; shared, a gradient is the sum over copies."""
+    drawn = make_published.draw_sws(5, WIDTH, stages)
+    state = make_published.to_torch(drawn, "float64")
+    images = make_published.to_torch(make_published.draw_inputs(6), "float64")["images"]
+    for values in state.values():
+        values.requires_grad_()
+    plan = make_published.plan_of(stages)
+    blocks = make_published.sws_blocks(state, plan)
+    logits = make_published.aux_logits(state, blocks, images[0], HEADS)
+    model = make_published.des_net(
+        state, blocks, "same", width=WIDTH, heads=HEADS, des_heads=HEADS
+    )
+    theirs = make_published.timm_logits(model, images[0])
+    torch.testing.assert_close(logits, theirs, rtol=0, atol=1e-10)
+    logits.square().sum().backward()
+    theirs.square().sum().backward()
+    gradients = {k: v.grad for k, v in model.named_parameters()}
+    compared = 0
+    for name in make_published.rest_shapes(WIDTH):
+        torch.testing.assert_close(state[name].grad, gradients.pop(name))
+        compared += 1
+    for s in range(len(stages)):
+        for name in make_published.block_shapes(WIDTH):
+            copies = [
+                gradients.pop(f"blocks.{layer}.{name}")
+                for layer, stage in enumerate(plan)
+                if stage == s
+            ]
+            found = state[make_published.sws_name(name, s)].grad
+            torch.testing.assert_close(found, sum(copies), rtol=1e-8, atol=1e-10)
+            compared += 1
+    assert compared == len(state) and not gradients
+
+
+@live
+@quiet
+def test_live_tleg_is_timms(torch):
+    fields = {k: make_published.TLEG[k] for k in ("width", "heads", "des_heads")}
+    drawn = make_published.draw_tleg(5, fields["width"])
+    state = make_published.to_torch(drawn, "float64")
+    images = make_published.to_torch(make_published.draw_inputs(6), "float64")["images"]
+    for depth in (3, 12):
+        blocks = make_published.tleg_blocks(state, depth)
+        logits = make_published.aux_logits(state, blocks, images[0], fields["heads"])
+        model = make_published.des_net(state, blocks, "same", **fields)
+        theirs = make_published.timm_logits(model, images[0])
+        torch.testing.assert_close(logits, theirs, rtol=0, atol=1e-10)
+        stored = make_published.sws_name("attn.qkv.weight", 0)
+        base, slope = (state[f"{stored}_{part}"] for part in ("base", "ilayer"))
+        for layer, given in ((0, base), (depth - 1, base + slope - slope / depth)):
+            found = model.state_dict()[f"blocks.{layer}.attn.qkv.weight"]
+            torch.testing.assert_close(found, given, rtol=0, atol=1e-12)
