@@ -6,15 +6,16 @@ import json
 import pathlib
 import re
 
+import google_vit
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import params_of
+from conftest import close, equal, params_of
 
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs
+from sws_jax import convert, networks, specs, trees
 from sws_jax.convert import base, hub, levit, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
@@ -34,15 +35,31 @@ def spec_of(kind, **fields):
     return specs.ViTSpec(**{**given, **NETS[kind], **fields})
 
 
+KEYS = {layout.key: layout for layout in vit.LAYOUTS}
+# What each layout can hold, and what is usual in it.
+ANY = tuple(NETS)
+HELD = {
+    "timm-vit": (ANY, {}),
+    "hugging-face-vit-file": (("token",), dict(norm_eps=1e-12)),
+    "hugging-face-vit-in-memory": (("token",), dict(norm_eps=1e-12)),
+    "hugging-face-deit-file": (("distilled",), dict(norm_eps=1e-12)),
+    "hugging-face-deit-in-memory": (("distilled",), dict(norm_eps=1e-12)),
+    "vision-transformer": (("token", "mean", "features"), dict(gelu="tanh")),
+    "big-vision": (("mean", "features"), dict(gelu="tanh")),
+    "big-vision-scanned": (("mean", "features"), dict(gelu="tanh")),
+    "flax-tree": (("token", "mean", "distilled", "features"), {}),
+    "flax-tree-stacked": (("token", "mean", "distilled", "features"), {}),
+}
+
+
+def test_no_layout_is_forgotten():
+    assert set(HELD) == {key for key, layout in KEYS.items() if not layout.method}
+
+
 def layouts(kind):
-    """Those that can hold such a network, by what is usual in them."""
-    for layout in vit.LAYOUTS:
-        timm = layout.name.startswith("timm")
-        deit = "DeiT" in layout.name
-        if timm or (
-            NETS[kind].get("pool") == "token" and deit == (kind == "distilled")
-        ):
-            yield layout, spec_of(kind, norm_eps=1e-6 if timm else 1e-12)
+    for key, (kinds, usual) in HELD.items():
+        if kind in kinds:
+            yield KEYS[key], spec_of(kind, **usual)
 
 
 CASES = [(kind, *case) for kind in NETS for case in layouts(kind)]
@@ -237,11 +254,245 @@ def test_written_for_timm(tmp_path, capsys):
 def test_what_timm_does_not_have(tmp_path):
     for spec, words in (
         (spec_of("mean", norm_eps=1e-5), "LayerNorms of epsilon 1e-6, and this one"),
-        (specs.AuxViTSpec(spec_of("mean"), (1, 2)), "timm has no aux_vit_w128h2"),
+        (
+            specs.AuxViTSpec(spec_of("mean"), (1, 2)),
+            "only plain ViTs .* aux_vit_w128h2",
+        ),
     ):
         network = networks.Network(spec, {}, described(spec_of("mean")).description)
         with pytest.raises(UserError, match=words):
             convert.save(str(tmp_path / "folder"), network, "timm")
+    assert not list(tmp_path.iterdir())
+
+
+# Flax files
+
+
+@pytest.mark.parametrize(
+    "name, prefix, fields",
+    [
+        ("Vision Transformer", "", dict(numbered=True, token=True)),
+        ("Vision Transformer", "opt/target/", dict(numbered=True)),
+        ("big_vision", "", dict()),
+        ("big_vision", "params/", dict(token=True)),
+        ("big_vision", "", dict(fixed=True)),
+        ("big_vision scanned", "params/", dict(scanned=True)),
+        ("big_vision scanned", "", dict(scanned=True, token=True)),
+    ],
+)
+def test_flax_files(name, prefix, fields, tmp_path):
+    """Logits of networks made of flax's own attention and GELU."""
+    x = np.random.default_rng(1).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    _, params, logits = google_vit.with_params(x, **fields)
+    path = tmp_path / "net.npz"
+    np.savez(path, **{prefix + k: v for k, v in trees.flatten(params).items()})
+    network, layout = convert.load(str(path), image_size=(8, 12))
+    assert layout.name == name
+    assert network.spec.heads == 4  # seen in the shapes
+    ours = network.spec.build().apply({"params": network.params}, x)
+    close(logits, ours)
+    assert network.description.normalization.mean == (0.5, 0.5, 0.5)
+    exact = network.spec.replace(gelu="exact").build()
+    other = exact.apply({"params": network.params}, x)
+    assert np.abs(other - logits).max() > 10 * np.abs(ours - logits).max()
+
+
+def test_positions_that_are_no_square(tmp_path):
+    x = np.zeros((1, 8, 12, 3), np.float32)
+    _, params, _ = google_vit.with_params(x)
+    path = tmp_path / "net.npz"
+    np.savez(path, **trees.flatten(params))
+    assert "6 patches, which are no square: give its image size" in refused(path)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+@pytest.mark.parametrize("to", ["flax", "flax-stacked"])
+def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
+    network = described(spec_of("token"))
+    path, out = tmp_path / "net.safetensors", tmp_path / f"out{ending}"
+    sws_jax.save_network(str(path), network)
+    assert tools.main(["convert", str(path), str(out), "--to", to]) == 0
+    flat = tensors.read(str(out))
+    kernel = network.params["blocks"]["mlp"]["fc1"]["kernel"]
+    if to == "flax":
+        np.testing.assert_array_equal(flat["blocks_1/mlp/fc1/kernel"], kernel[1])
+    else:
+        np.testing.assert_array_equal(flat["blocks/mlp/fc1/kernel"], kernel)
+    found, layout = convert.load(str(out))
+    assert (layout.key, found.spec) == (
+        "flax-tree" + to.removeprefix("flax"),
+        network.spec,
+    )
+    equal(found.params, network.params)
+
+
+# What stands beside weights
+
+
+def beside(folder, **contents):
+    for name, value in contents.items():
+        (folder / f"{name}.json").write_text(
+            value if isinstance(value, str) else json.dumps(value)
+        )
+
+
+def test_what_hugging_face_writes_beside_weights(tmp_path):
+    spec = spec_of("token", heads=4, norm_eps=1e-7, gelu="tanh", image_size=64)
+    about = dict(class_names=tuple("abcde"), eval_crop=0.8, interpolation="bilinear")
+    network = described(spec, **about)
+    convert.save(str(tmp_path / "net"), network, "hugging-face")
+    found, layout = convert.load(str(tmp_path / "net" / hub.WEIGHTS))
+    assert layout.key == "hugging-face-vit-file"
+    assert found.spec == spec
+    equal(found.params, network.params)
+    for field in ("class_names", "eval_crop", "interpolation", "normalization"):
+        assert getattr(found.description, field) == getattr(network.description, field)
+
+
+def test_what_timm_writes_beside_weights(tmp_path):
+    spec = spec_of("token", heads=4, gelu="tanh")
+    about = dict(class_names=tuple("abcde"), eval_crop=0.9, interpolation="bilinear")
+    network = described(spec, **about)
+    convert.save(str(tmp_path / "net"), network, "timm")
+    found, _ = convert.load(str(tmp_path / "net" / hub.WEIGHTS))
+    assert found.spec == spec
+    for field in ("class_names", "eval_crop", "interpolation", "normalization"):
+        assert getattr(found.description, field) == getattr(network.description, field)
+
+
+def test_flags_come_before_what_stands_beside(timm_file):
+    path, _ = timm_file
+    view = dict(mean=[0.5] * 3, std=[0.5] * 3, crop_pct=0.9, interpolation="bilinear")
+    config = dict(architecture="x", pretrained_cfg=view, model_args=dict(num_heads=4))
+    beside(path.parent, config=config)
+    found, _ = convert.load(str(path))
+    about = found.description
+    assert (found.spec.heads, about.normalization.mean) == (4, (0.5,) * 3)
+    assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
+    found, _ = convert.load(
+        str(path), heads=2, mean=(0.1,) * 3, crop=1.0, interpolation="lanczos"
+    )
+    about = found.description
+    assert (found.spec.heads, about.normalization.mean) == (2, (0.1,) * 3)
+    assert about.normalization.std == (0.5,) * 3
+    assert (about.eval_crop, about.interpolation) == (1.0, "lanczos")
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ("{", "config.json is damaged"),
+        (dict(model_type="vit", num_attention_heads="x"), "does not say what such"),
+        (dict(model_type="vit", hidden_act="relu"), "activation 'relu' is not one of"),
+        (dict(architecture="vit", pretrained_cfg=dict(mean=3)), "does not say what"),
+    ],
+)
+def test_damage_beside_weights(config, words, timm_file):
+    path, _ = timm_file
+    beside(path.parent, config=config)
+    with pytest.raises(UserError, match=words) as caught:
+        convert.load(str(path))
+    assert "config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "processor, crop",
+    [
+        (dict(size=256, do_center_crop=True, crop_size=224), 0.875),
+        (
+            dict(
+                size=dict(shortest_edge=256),
+                do_center_crop=True,
+                crop_size=dict(height=224, width=224),
+            ),
+            0.875,
+        ),
+        (dict(size=dict(height=224, width=224)), 1.0),
+        (dict(size=dict(shortest_edge=224), crop_pct=0.9), 0.9),
+    ],
+)
+def test_crops_of_processors(processor, crop, timm_file):
+    path, _ = timm_file
+    config = dict(model_type="regnet")
+    processor |= dict(image_mean=[0.1] * 3, image_std=[0.2] * 3, resample=2)
+    beside(path.parent, config=config, preprocessor_config=processor)
+    about = convert.load(str(path))[0].description
+    assert (about.eval_crop, about.interpolation) == (crop, "bilinear")
+    assert about.normalization == Normalization((0.1,) * 3, (0.2,) * 3)
+
+
+# Other image sizes, and the command's flags
+
+
+def test_positions_are_resized_for_another_size(timm_file, tmp_path, capsys):
+    path, flat = timm_file
+    target = tmp_path / "ours.safetensors"
+    command = ["convert", str(path), str(target)]
+    assert tools.main([*command, "--image-size", "48x64"]) == 0
+    found = sws_jax.load_network(str(target))
+    assert found.spec == spec_of("token", image_size=(48, 64))
+    np.testing.assert_array_equal(
+        found.params["pos_embed"][:, 0], flat["pos_embed"][:, 0]
+    )
+    assert tools.main([*command, "--image-size", "48,64"]) == 2
+    assert "like 384 or 224x160, and '48,64' is not" in capsys.readouterr().err
+    assert tools.main([*command, "--image-size", "50"]) == 2
+    assert "does not divide into patches of 8" in capsys.readouterr().err
+
+
+def test_flags_of_the_command(timm_file, tmp_path, capsys):
+    path, _ = timm_file
+    target = tmp_path / "ours.safetensors"
+    flags = "--heads 4 --norm-eps 1e-5 --mean .1,.2,.3 --std .4,.5,.6 --crop 0.9"
+    flags += " --interpolation bilinear --layout timm-vit"
+    assert tools.main(["convert", str(path), str(target), *flags.split()]) == 0
+    assert "taken to have 4 heads, LayerNorm epsilon 1e-05" in capsys.readouterr().out
+    found = sws_jax.load_network(str(target))
+    assert (found.spec.heads, found.spec.norm_eps) == (4, 1e-5)
+    about = found.description
+    assert about.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--layout magic", "no layout 'magic': it is one of timm-vit, sws-aux-net"),
+        ("--layout big-vision", "holds no big_vision"),
+        ("--stages 3-3", "is a timm ViT and no Aux-Net"),
+        ("--mean 1,x", "--mean is numbers like"),
+        ("--mean 1,2", "as many means as deviations"),
+        ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
+        ("--crop 2", "eval_crop must be in"),
+        ("--to timm --heads 3", "leave --heads out"),
+        ("--to magic", "there is no target 'magic'"),
+        ("--depth 3", "--depth goes with --to"),
+    ],
+)
+def test_what_the_command_refuses(flags, words, timm_file, tmp_path, capsys):
+    path, _ = timm_file
+    ours = tmp_path / "in.safetensors"
+    sws_jax.save_network(str(ours), described(spec_of("token")))
+    source = ours if "--to" in flags else path
+    target = tmp_path / "out.safetensors"
+    assert tools.main(["convert", str(source), str(target), *flags.split()]) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "kind, fields, words",
+    [
+        ("mean", {}, "classify by a class token"),
+        ("token", dict(image_size=(32, 40)), "square images, and not 32 x 40"),
+        ("token", dict(num_classes=0), "without classes"),
+    ],
+)
+def test_what_transformers_does_not_have(kind, fields, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        network = described(spec_of(kind, **fields))
+        convert.save(str(tmp_path / "net"), network, "hugging-face")
     assert not list(tmp_path.iterdir())
 
 

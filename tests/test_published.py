@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from golden import make_published
 
-from sws_jax import optim, specs, step, trees
+import sws_jax
+from sws_jax import convert, learngenes, networks, optim, specs, step, trees
+from sws_jax.convert import tensors
 from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
+from sws_jax.learngenes import base
 from sws_jax.losses import Loss
 
 ALPHAS, DECAYS = make_published.ALPHAS, make_published.DECAYS
@@ -242,6 +246,106 @@ def test_what_the_file_tells_apart(golden):
         ("tleg/logits", tleg["same"][depths.index(make_published.TLEG["layers"])]),
     ):
         np.testing.assert_allclose(des, golden[aux], rtol=0, atol=1e-5)
+
+
+# Published files, through `convert` and `expand`.
+
+
+def converted(golden, key, folder, stages=(), **changes):
+    """The learngene of an Aux-Net that is written here as a published file."""
+    path = str(folder / "aux.npz")
+    np.savez(path, **make_published.read_state(golden, key))
+    heads = dict(sws=make_published.SWS, tleg=make_published.TLEG)[key.split("/")[0]]
+    return convert.load(path, stages=stages, heads=heads["heads"], **changes)[0]
+
+
+def logits_of(network, golden):
+    images = golden["images"][0].astype(np.float32)
+    return network.spec.build().apply({"params": network.params}, images)
+
+
+def apart(network, heads):
+    """The same numbers, cut into other heads: what the released Des-S is to Aux-S."""
+    spec = network.spec.replace(heads=heads)
+    blocks = base.split_heads(network.params["blocks"], spec)
+    return networks.Network(spec, {**network.params, "blocks": blocks})
+
+
+def test_a_published_sws_file(golden, tmp_path):
+    """The Aux-Net, and descendants as its authors made them and as we would."""
+    stages = make_published.SWS["stages"]
+    gene = converted(golden, "sws/state", tmp_path, stages)
+    about = gene.description
+    assert (about.method, about.profile, about.stages) == ("sws", "official", stages)
+    aux = learngenes.auxiliary(gene)
+    np.testing.assert_allclose(logits_of(aux, golden), golden["sws/logits"], atol=1e-5)
+    other = converted(golden, "sws/state", tmp_path, stages, profile="consistent")
+    for depth in make_published.PLANS:
+        plan = tuple(golden[f"sws/plan/{depth}"])
+        found = sws_jax.expand(gene, plan=plan)
+        if depth in (12, 16):  # the two that are published
+            assert sws_jax.expand(gene, depth=depth).plan == plan
+        ways = {
+            "timm": found,
+            "published": apart(found, make_published.SWS["des_heads"]),
+            "same": sws_jax.expand(other, plan=plan),
+        }
+        for way, network in ways.items():
+            theirs = golden[f"sws/des/{way}/{depth}"]
+            ours = logits_of(network, golden)
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", make_published.DEPTHS)
+def test_a_published_tleg_file(depth, golden, tmp_path):
+    gene = converted(golden, "tleg/state", tmp_path)
+    assert (gene.description.method, gene.description.stages) == ("tleg", (12,))
+    if depth == 12:
+        aux = logits_of(learngenes.auxiliary(gene), golden)
+        np.testing.assert_allclose(aux, golden["tleg/logits"], rtol=0, atol=1e-5)
+    other = converted(golden, "tleg/state", tmp_path, profile="consistent")
+    found = sws_jax.expand(gene, depth=depth)
+    ways = {
+        "timm": found,
+        "published": apart(found, make_published.TLEG["des_heads"]),
+        "same": sws_jax.expand(other, depth=depth),
+    }
+    for way, network in ways.items():
+        theirs = golden[f"tleg/des/{way}"][make_published.DEPTHS.index(depth)]
+        ours = logits_of(network, golden)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "key, stages", [("sws/state", (3, 3, 4, 3, 3)), ("tleg/state", ())]
+)
+def test_published_files_there_and_back(key, stages, golden, tmp_path):
+    """Bitwise, and so are the transferred tensors under timm's names."""
+    gene = converted(golden, key, tmp_path, stages)
+    path = str(tmp_path / "back.safetensors")
+    convert.save(path, gene, "published")
+    state = make_published.read_state(golden, key)
+    back = tensors.read(path)
+    assert back.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(back[name], array)
+    again, layout = convert.load(path, stages=stages)
+    assert layout.method == gene.description.method
+    if key == "sws/state":
+        convert.save(str(tmp_path / "des"), sws_jax.expand(gene, depth=12), "timm")
+        found = tensors.read(str(tmp_path / "des" / "model.safetensors"))
+        for layer, stage in enumerate(golden["sws/plan/12"]):
+            theirs = state[f"blocks.block.mlp.fc2.instances.{stage}.weight"]
+            np.testing.assert_array_equal(
+                found[f"blocks.{layer}.mlp.fc2.weight"], theirs
+            )
+        np.testing.assert_array_equal(found["fc_norm.weight"], state["norm.weight"])
+
+
+def test_published_files_need_their_stages(golden, tmp_path):
+    for stages in ((), (3, 3)):
+        with pytest.raises(UserError, match="5 shared blocks.*give 5 numbers as --sta"):
+            converted(golden, "sws/state", tmp_path, stages)
 
 
 # Against PyTorch and timm themselves, where they are installed.

@@ -69,8 +69,8 @@ class Names:
       cls_token, dist_token, pos_embed: names of whole tensors.
       patch, norm, head, head_dist: modules; `norm` before pooling.
       fc_norm: the norm after pooling; empty where the layout has none.
-      block: of module {m} of block {l}; without {l}, all blocks are stacked in one
-        tensor (or there is but one).
+      block: of module {m} of block {l}.
+      stacked: whether one tensor holds all blocks, and {l} is in no name.
       qkv: one module, or three.
       eps: of the norms, which a file does not hold.
       gelu: likewise.
@@ -97,6 +97,7 @@ class Names:
     fc2: str
     eps: float
     gelu: str = "exact"
+    stacked: bool = False
     style: Style = TORCH
     heads: Mapping[int, int] = dataclasses.field(default_factory=dict)
     halves: tuple[tuple[str, Style], ...] = ()
@@ -113,7 +114,7 @@ class Names:
         norm = self.fc_norm if spec.pool_order == "mean_norm" else self.norm
         found += _weights(norm, "norm", style)
         for half, own in self.halves or (("", style),):
-            for layer in range(spec.depth) if "{l}" in self.block else (slice(None),):
+            for layer in (slice(None),) if self.stacked else range(spec.depth):
                 found += self._block(layer, f"blocks/{half}", own)
         heads = [(self.head, "head"), (self.head_dist, "head_dist")]
         for theirs, ours in heads[: 1 + spec.distilled] if spec.num_classes else ():
@@ -157,7 +158,6 @@ class Names:
             patch = patch[2:] + patch[1::-1]  # as Flax: height, width, in, out
         size, _, channels, width = patch
         # Of a kernel of heads, Flax keeps them apart.
-        stacked = "{l}" not in self.block and not self.halves
         kernel = shapes.get(self.block.format(l=0, m=self.qkv[-1]) + style.kernel, ())
         if self.style is FLAX and len(kernel) >= 3:
             heads = kernel[-2]
@@ -168,14 +168,15 @@ class Names:
         pattern = re.escape(self.block).replace(r"\{m\}", ".+")
         pattern = pattern.replace(r"\{l\}", r"(\d+)") + ".+"
         layers = [m for name in shapes if (m := re.fullmatch(pattern, name))]
-        if "{l}" in self.block:
-            depth = max(int(m[1]) for m in layers) + 1
+        if self.stacked:
+            depth = shapes[fc1][0]
         else:
-            depth = shapes[fc1][0] if stacked else 1
-        hidden = shapes[fc1][0 if self.style is TORCH else -1]
+            depth = max(int(n) for m in layers for n in m.groups() or (0,)) + 1
+        out = 0 if self.style is TORCH else -1  # the axis of a kernel that comes out
+        hidden = shapes[fc1][out]
         token, distilled = self.cls_token in shapes, self.dist_token in shapes
         side = math.isqrt(pos[1] - token - distilled)
-        head = shapes.get(self.head + self.style.bias)
+        head = shapes.get(self.head + self.style.kernel)
         after = bool(self.fc_norm) and self.fc_norm + self.style.scale in shapes
         return ViTSpec(
             depth=depth,
@@ -185,7 +186,7 @@ class Names:
             patch_size=size,
             image_size=(side * size, side * size),
             channels=channels,
-            num_classes=head[0] if head else 0,
+            num_classes=head[out] if head else 0,
             pool="token" if token else "mean",
             pool_order="mean_norm" if after and not token else "norm_mean",
             distilled=distilled,
@@ -261,6 +262,7 @@ STACKED = Names(
     head="head",
     head_dist="head_dist",
     block="blocks/{m}",
+    stacked=True,
     norm1="norm1",
     qkv=("attn/qkv",),
     proj="attn/proj",
@@ -270,7 +272,7 @@ STACKED = Names(
     eps=1e-6,
     style=FLAX,
 )
-UNSTACKED = dataclasses.replace(STACKED, block="blocks_{l}/{m}")
+UNSTACKED = dataclasses.replace(STACKED, block="blocks_{l}/{m}", stacked=False)
 
 
 def _google(attention: str, mlp: str, norm2: str, pos_embed: str, block: str) -> Names:
@@ -309,7 +311,7 @@ BIG_VISION = _google(
     block="encoderblock_{l}",
 )
 BIG_VISION_SCANNED = dataclasses.replace(
-    BIG_VISION, block="Transformer/encoderblock/{m}"
+    BIG_VISION, block="Transformer/encoderblock/{m}", stacked=True
 )
 
 
