@@ -531,6 +531,9 @@ def need_timm():
         ("vit_tiny_patch16_224", {}),
         ("vit_small_patch16_224", dict(class_token=False, global_pool="avg")),
         ("vit_base_patch32_384", {}),
+        ("vit_small_patch8_224", dict(depth=2)),
+        ("vit_large_patch16_224", dict(depth=2)),
+        ("vit_base_patch16_224", dict(depth=2, patch_size=14)),
         ("deit_tiny_distilled_patch16_224", {}),
     ],
 )
@@ -553,7 +556,9 @@ def test_hugging_face(kind, in_memory, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     import transformers
 
-    sizes = dict(hidden_size=192, num_hidden_layers=3, num_attention_heads=3)
+    # Heads that no shape shows: config.json beside the file does.
+    heads = 3 if in_memory else 6
+    sizes = dict(hidden_size=192, num_hidden_layers=3, num_attention_heads=heads)
     names = {
         "ViT": (transformers.ViTConfig, transformers.ViTForImageClassification),
         "DeiT": (
@@ -564,6 +569,81 @@ def test_hugging_face(kind, in_memory, tmp_path):
     config, model = names[kind]
     model = model(config(**sizes, intermediate_size=768, num_labels=7)).eval()
     logits_agree(model, tmp_path, save=None if in_memory else model.save_pretrained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(160, 160), (320, 192)])
+def test_hugging_face_at_another_size(size, tmp_path):
+    """Its own code resizes positions, and so does the converter, alike."""
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed"
+    )
+    import torch
+
+    config = transformers.ViTConfig(
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=2, num_labels=7
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    model.vit.embeddings.position_embeddings.data *= 20
+    model.save_pretrained(tmp_path)
+    path = str(tmp_path / "model.safetensors")
+    network, _ = convert.load(path, image_size=size)
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    with torch.no_grad():
+        given = torch.tensor(x.transpose(0, 3, 1, 2))
+        theirs = model(given, interpolate_pos_encoding=True).logits.numpy()
+    ours = network.spec.build().apply({"params": network.params}, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(160, 160), (320, 192)])
+def test_timm_at_another_size(size, tmp_path):
+    need_timm()
+    import torch
+
+    with peers.without_torchvision():
+        import timm
+        from timm.layers import resample_abs_pos_embed
+
+        fields = dict(depth=2, num_classes=7)
+        model = timm.create_model("vit_tiny_patch16_224", **fields).eval()
+        model.pos_embed.data *= 20
+        torch.save(model.state_dict(), tmp_path / "net.pth")
+        other = timm.create_model("vit_tiny_patch16_224", img_size=size, **fields)
+        state = model.state_dict()
+        grid = [side // 16 for side in size]
+        state["pos_embed"] = resample_abs_pos_embed(model.pos_embed, grid)
+        other.eval().load_state_dict(state)
+    network, _ = convert.load(str(tmp_path / "net.pth"), image_size=size)
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = other(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+    ours = network.spec.build().apply({"params": network.params}, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["token", "distilled"])
+def test_transformers_loads_what_is_written_for_it(kind, tmp_path):
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed"
+    )
+    import torch
+
+    network = described(spec_of(kind, heads=4, gelu="tanh"))
+    convert.save(str(tmp_path / "net"), network, "hugging-face")
+    model = {
+        "token": transformers.ViTForImageClassification,
+        "distilled": transformers.DeiTForImageClassificationWithTeacher,
+    }[kind]
+    model, loading = model.from_pretrained(tmp_path / "net", output_loading_info=True)
+    assert not any(loading.values())
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).logits.numpy()
+    ours = network.spec.build().apply({"params": network.params}, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def logits_agree(model, folder, save=None):
