@@ -1,5 +1,6 @@
 """Against the published code's networks and training, as PyTorch computes them."""
 
+import argparse
 import functools
 import importlib.util
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import pytest
 from golden import make_published
 
 import sws_jax
+from sws_jax import __main__ as tools
 from sws_jax import convert, learngenes, networks, optim, specs, step, trees
 from sws_jax.convert import tensors
 from sws_jax.data.base import Normalization
@@ -453,3 +455,71 @@ def test_live_tleg_is_timms(torch):
         for layer, given in ((0, base), (depth - 1, base + slope - slope / depth)):
             found = model.state_dict()[f"blocks.{layer}.attn.qkv.weight"]
             torch.testing.assert_close(found, given, rtol=0, atol=1e-12)
+
+
+@live
+@quiet
+def test_live_from_a_released_checkpoint_to_timm(torch, tmp_path, capsys):
+    """An Aux-S as released goes in; twelve layers come out, under timm's names.
+
+    12 heads in the Aux-Net, 6 in the descendant; every step's logits are PyTorch's.
+    """
+    stages = (3, 3, 4, 3, 3)
+    drawn = make_published.draw_sws(0, 384, stages)
+    state = make_published.to_torch(drawn)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    images = torch.tensor(x)
+    plan = make_published.plan_of((3, 3, 2, 2, 2))
+    with torch.no_grad():
+        blocks = make_published.sws_blocks(state, make_published.plan_of(stages))
+        aux = make_published.aux_logits(state, blocks, images, 12).numpy()
+        transferred = make_published.des_net(
+            state,
+            make_published.sws_blocks(state, plan),
+            "published",
+            width=384,
+            heads=12,
+            des_heads=6,
+        )
+        descendant = make_published.timm_logits(transferred, images).numpy()
+
+    released, gene, folder = (
+        str(tmp_path / name) for name in ("aux.pth", "gene.safetensors", "des")
+    )
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+    torch.save(
+        {
+            "model": state,
+            "optimizer": optimizer.state_dict(),
+            "epoch": 149,
+            "args": argparse.Namespace(lr=5e-4, data_set="IMNET"),
+        },
+        released,
+    )
+    assert tools.main(["describe", released]) == 0
+    assert "SWS Aux-Net" in capsys.readouterr().out
+    command = ["convert", released, gene, "--stages", "3-3-4-3-3"]
+    assert tools.main(command) == 0
+    assert "5 genes of aux_vit" in capsys.readouterr().out
+    command = ["convert", gene, folder, "--to", "timm", "--depth", "12"]
+    assert tools.main(command) == 0
+    timm = make_published.import_timm()
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    theirs = transferred.state_dict()
+    assert loaded.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(v, theirs[k]) for k, v in loaded.state_dict().items())
+
+    learngene = sws_jax.load_learngene(gene)
+    found = {
+        "the Aux-Net": (learngenes.auxiliary(learngene), aux),
+        "its descendant": (sws_jax.expand(learngene, depth=12), descendant),
+    }
+    for name, (network, expected) in found.items():
+        ours = network.spec.build().apply({"params": network.params}, x)
+        worst = np.abs(ours - expected).max()
+        with capsys.disabled():
+            print(f"\n{name}: {worst:.1e}, std {expected.std():.2f}", end="")
+        assert worst < 1e-4
+    with torch.no_grad():
+        again = make_published.timm_logits(loaded, images).numpy()
+    np.testing.assert_array_equal(again, descendant)

@@ -1,0 +1,127 @@
+"""PyTorch's large teachers, from their files through the commands to a distillation."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from golden import make_levit, make_regnet
+from PIL import Image
+
+from sws_jax import configs, setup, step, teacher
+from sws_jax.data import pipeline
+
+ROOT = pathlib.Path(__file__).parent.parent
+CLASSES, STEPS = 10, 20
+
+
+def run(*command):
+    """One of the project's commands, as a user has it: without the tests' devices."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """JPEGs of many sizes, in ten classes that have a colour each."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 9), ("test", 1)):
+        for label, number in np.ndindex(CLASSES, count):
+            colours = random.uniform(0, 255, (6, 8, 3)) / 2 + label * 12
+            path = folder / split / f"class_{label}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size = tuple(int(side) for side in random.integers(230, 330, 2))
+            Image.fromarray(colours.astype(np.uint8)).resize(size).save(path)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, made, batch", [("levit_384", make_levit, 4), ("regnety_160", make_regnet, 2)]
+)
+def test_a_teacher_of_pytorch_drives_a_distillation(
+    name, made, batch, photographs, tmp_path, capsys
+):
+    """Its logits on the run's own batches are PyTorch's, and the loss falls."""
+    for package in ("torch", "timm"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    timm = make_levit.import_timm()
+    model = timm.create_model(name, num_classes=CLASSES).eval()
+    made.randomise(model, make_levit.draw_images(4, (224, 224)))
+    state = {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
+    source, ours = tmp_path / f"{name}.safetensors", tmp_path / "teacher.safetensors"
+    safetensors.numpy.save_file(state, source)
+    run("sws_jax", "convert", source, ours)
+    chosen = f"variant=Ti/16,dataset={photographs},teacher={ours}"
+    fields = {
+        "global_batch_size": batch,
+        "schedule.rate_batch": 0,
+        "schedule.total_epochs": STEPS * batch / 81,
+        "schedule.warmup_epochs": 0.0,
+        "data.val_fraction": 0.1,
+        "augment.mix_group": 0,
+        "teacher.min_accuracy": 0.0,
+        "evaluation.batch_size": 10,
+        "checkpoint.every_epochs": 0.0,
+        "compute.remat": True,
+        "log_steps": 5,
+    }
+    workdir = tmp_path / "job"
+    run(
+        "sws_jax.main",
+        f"--config=configs/aux_deit.py:{chosen},depths=6,compare=untuned",
+        f"--workdir={workdir}",
+        *(f"--config.{key}={value}" for key, value in fields.items()),
+    )
+    lines = (workdir / "aux" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
+    assert json.loads(lines[-1])["step"] == STEPS
+    assert losses[-1] < 0.8 * losses[0]
+
+    written = json.loads((workdir / "aux" / "config.json").read_text())
+    config = configs.load(f"configs/aux_deit.py:{chosen}").unlock()
+    for key in set(written) & set(config):
+        config[key] = written[key]
+    data = setup.dataset(config)
+    spec = setup.start(config, data, str(workdir)).spec
+    recipe = setup.recipe(config, spec, data)
+    loaded = teacher.load_teacher(str(ours))
+    batches = pipeline.train_batches(
+        data.train,
+        setup.transform(config),
+        seed=config.seed,
+        global_batch_size=batch,
+        size=(224, 224),
+    )
+    prepare = jax.jit(step.prepare, static_argnums=0)
+    for number in range(3):
+        raw = next(batches)
+        raw.pop("skipped")
+        images = prepare(recipe, jax.random.key(config.seed), number, raw).images
+        found = np.asarray(loaded.logits(images, recipe.normalization))
+        exact = made.logits(model, np.asarray(images))
+        scale = exact.std() if name.startswith("levit") else 1.0
+        worst = np.abs(found - exact).max() / scale
+        with capsys.disabled():
+            print(
+                f"\n{name}, batch {number}: {worst:.1e}, std {exact.std():.2f}", end=""
+            )
+        assert worst < 1e-4
+    with capsys.disabled():
+        print(f"\n{name}: losses {', '.join(f'{loss:.3f}' for loss in losses)}")
