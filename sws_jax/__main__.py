@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sws_jax.commands import convert, describe, evaluate, predict, show_batch
+from sws_jax.commands import convert, cost, describe, evaluate, predict, show_batch
 from sws_jax.errors import UserError
 
 COMMANDS = {
     "convert": convert,
+    "cost": cost,
     "describe": describe,
     "evaluate": evaluate,
     "predict": predict,

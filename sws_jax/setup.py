@@ -100,10 +100,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     Fit((1, 1), config.data.eval_crop)
     epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
-    _spec(config, dict(image_size=(patch, patch), channels=1, num_classes=1))
+    network_spec(config, dict(image_size=(patch, patch), channels=1, num_classes=1))
 
 
-def _spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
+def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
     """The network of `config.model`, for images and classes of that shape."""
     fields = dict(config.model)
     stages = tuple(fields.pop("stages"))
@@ -135,6 +135,12 @@ def inputs(config, workdir: str) -> dict[str, str]:
 def learngene_file(config, workdir: str) -> str:
     path = resolve(config.init.learngene, workdir)
     return os.path.join(path, LEARNGENE) if os.path.isdir(path) else path
+
+
+def initial_file(config, workdir: str) -> str:
+    """The weights file that a run starts from; empty where it starts from a seed."""
+    named = config.init.learngene
+    return learngene_file(config, workdir) if named else _network_file(config, workdir)
 
 
 def _network_file(config, workdir: str) -> str:
@@ -264,7 +270,7 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
-    spec = _spec(config, _shape_of(data))
+    spec = network_spec(config, _shape_of(data))
     params = vit.init_params(spec.build(), jax.random.key(config.seed))
     return networks.Network(spec, params, _describe(config, data, spec))
 

@@ -182,39 +182,6 @@ def test_cost_without_tuning_and_without_an_ancestor():
     assert report.cost([ancestor()]) == {}
 
 
-@pytest.mark.parametrize(
-    "aux_epochs, tuning, ratio",
-    [
-        (100.0, 0.0, 6.56),  # B: "6.6x less", tuning and teacher not counted
-        (100.0, 10.0, 3.96),  # B, with 10 epochs of tuning for every depth
-        (150.0, 10.0, 3.04),  # S, likewise
-    ],
-)
-def test_the_papers_cost_claim_in_layer_epochs(aux_epochs, tuning, ratio):
-    """SWS, 2404.16897: depths 6 to 15, 100 epochs each, against one Aux-Net."""
-    depths = range(6, 16)
-    found = report.cost(
-        [
-            result("aux", 16, aux_epochs, 0.8),
-            *(descendant(d, tuning, 0.8) for d in depths),
-            *(result("scratch_long", d, 100.0, 0.8) for d in depths),
-        ]
-    )
-    scratch = found["scratch_long"]["layer_epochs"]
-    assert scratch == 105 * 100
-    assert round(scratch / found["learngene"]["layer_epochs"], 2) == ratio
-
-
-def test_the_papers_cost_claim_in_epochs():
-    """The other reading of "6.6x": ten runs of 100 epochs against 150 (S)."""
-    scratch = [result("scratch_long", d, 100.0, 0.8) for d in range(6, 16)]
-    rows = report.rows([*scratch, result("aux", 16, 150.0, 0.8)])
-    epochs = {role: 0.0 for role in ("scratch_long", "aux")}
-    for row in rows:
-        epochs[row["role"]] += row["total_epochs"]
-    assert round(epochs["scratch_long"] / epochs["aux"], 2) == 6.67
-
-
 def cells(text):
     """The body of a Markdown table, header first, without its rule."""
     lines = [line.strip("|").split("|") for line in text.splitlines()]

@@ -1,0 +1,304 @@
+"""Costs against formulas by hand, published figures and XLA's own account."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_specs import formula
+
+from sws_jax import cost, networks, specs
+from sws_jax.losses import Loss
+from sws_jax.models.loop import LoopViT
+from sws_jax.specs import Compute
+
+S12 = specs.named("vit_small_patch16_L12")
+NANO = specs.named("vit_nano_patch8_L2", image_size=32)
+AUX = specs.AuxViTSpec(NANO, (1, 1))
+REMAT = Compute(remat=True)
+
+
+def patch_flops(net):
+    rows, columns = net.grid
+    return 2 * rows * columns * net.patch_size**2 * net.channels * net.width
+
+
+def block_flops(net):
+    n, d, m = net.tokens, net.width, net.hidden
+    qkv, attention, proj, mlp = 3 * n * d * d, 2 * n * n * d, n * d * d, 2 * n * d * m
+    return 2 * (qkv + attention + proj + mlp)
+
+
+def forward(net):
+    """A transformer's products by hand, 2 for each multiply-add."""
+    heads = 2 * net.width * net.num_classes * (1 + net.distilled)
+    return patch_flops(net) + net.depth * block_flops(net) + heads
+
+
+def shape(*sizes, dtype=np.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(),
+        dict(pool="token", distilled=True, num_classes=7, mlp_ratio=3.0),
+        dict(image_size=(32, 64), patch_size=8, channels=1, depth=3),
+    ],
+)
+def test_forward_by_hand(changes):
+    net = S12.replace(**changes)
+    assert cost.forward_flops(net) == forward(net)
+
+
+@pytest.mark.parametrize(
+    "spec, billions",
+    [
+        # DeiT-Ti, -S and -B, with their class token (2012.12877).
+        (specs.named("vit_tiny_patch16_L12", pool="token"), 1.3),
+        (specs.named("vit_small_patch16_L12", pool="token"), 4.6),
+        (specs.named("vit_base_patch16_L12", pool="token"), 17.6),
+        (specs.LEVITS["levit_384"], 2.35),  # 2104.01136, table 2: 2353 M
+        (specs.REGNETS["regnety_160"], 15.9),  # 2003.13678, table 4
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_published_multiply_adds(spec, billions):
+    digits = len(str(billions).split(".")[1])
+    assert round(cost.forward_flops(spec) / 2e9, digits) == billions
+
+
+@pytest.mark.parametrize(
+    "spec", [NANO, specs.AuxViTSpec(NANO.replace(depth=3), (1, 2))]
+)
+def test_a_scan_counts_as_the_loop_that_it_replaces(spec):
+    def loop(params, images):
+        return LoopViT(spec).apply({"params": params}, images)
+
+    images = shape(1, 32, 32, 3)
+    found = cost.flops(loop, networks.abstract_params(spec), images)
+    assert found == cost.forward_flops(spec) == forward(spec.net)
+
+
+def test_an_aux_net_costs_what_its_expansion_costs_but_in_parameters():
+    assert cost.params(AUX) == formula(AUX)
+    assert cost.forward_flops(AUX) == cost.forward_flops(NANO)
+    assert cost.step_flops(AUX) == cost.step_flops(NANO)
+    assert cost.activation_bytes(AUX) == cost.activation_bytes(NANO)
+
+
+def test_a_step_is_three_forwards_but_for_the_pixels_gradient():
+    found = cost.step_flops(S12)
+    assert found == 3 * forward(S12) - patch_flops(S12)
+
+
+def test_rematerialisation_adds_a_forward_of_the_blocks():
+    """But for the last product of each: no gradient needs what it gives."""
+    last = 2 * S12.tokens * S12.width * S12.hidden
+    added = cost.step_flops(S12, REMAT) - cost.step_flops(S12)
+    assert added == S12.depth * (block_flops(S12) - last)
+
+
+def test_what_is_not_trained_has_no_step():
+    teacher = specs.LEVITS["levit_128s"]
+    for call, words in (
+        (lambda: cost.step_flops(teacher), "levit_128s is a teacher here"),
+        (lambda: cost.activation_bytes(teacher), "levit_128s is a teacher here"),
+        (lambda: cost.step_flops(NANO.replace(num_classes=0)), "has no classes"),
+        (
+            lambda: cost.step_flops(NANO.replace(num_classes=7), teacher=teacher),
+            "num_classes of vit_nano_patch8_L2 is 7, and of its teacher levit_128s",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+# The counting itself
+
+
+def product(x, w):
+    return x @ w
+
+
+def grouped(x, w):
+    return jax.lax.conv_general_dilated(
+        x,
+        w,
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=2,
+    )
+
+
+def repeated(x, w):
+    def inner(x, _):
+        return x @ w, None
+
+    def outer(x, _):
+        return jax.lax.scan(inner, x, length=3)[0], None
+
+    return jax.lax.scan(outer, x, length=5)[0]
+
+
+def branches(x, w):
+    return jax.lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x @ w @ w)
+
+
+@jax.custom_vjp
+def custom(x, w):
+    return jax.jit(product)(x, w)
+
+
+custom.defvjp(lambda x, w: (custom(x, w), (x, w)), lambda kept, g: (g, g))
+
+# [4, 6] by [6, 6]: 4 x 6 sums of 6.
+X, W, ONCE = shape(4, 6), shape(6, 6), 2 * 4 * 6 * 6
+
+
+@pytest.mark.parametrize(
+    "function, arguments, expected",
+    [
+        (product, (X, W), ONCE),
+        (product, (shape(3, 4, 6), shape(3, 6, 5)), 2 * 3 * 4 * 5 * 6),
+        # 4 x 4 places of 6 channels, each a sum over 3 x 3 and half of 8 channels.
+        (grouped, (shape(2, 8, 8, 8), shape(3, 3, 4, 6)), 2 * 2 * 16 * 6 * 9 * 4),
+        (repeated, (X, W), 3 * 5 * ONCE),
+        (branches, (X, W), 2 * ONCE),
+        (custom, (X, W), ONCE),
+        (jax.checkpoint(product), (X, W), ONCE),
+        (lambda x, w: jax.nn.softmax(jnp.exp(x) * 2) + w.sum(), (X, W), 0),
+    ],
+)
+def test_flops_of_small_programs(function, arguments, expected):
+    assert cost.flops(function, *arguments) == expected
+
+
+def test_products_in_a_loop_of_unknown_length_are_refused():
+    def until(x, w):
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
+
+    with pytest.raises(ValueError, match="matrix products in a while loop"):
+        cost.flops(until, X, W)
+    assert cost.flops(lambda x: jax.lax.while_loop(jnp.all, lambda x: x, x), X) == 0
+
+
+# Memory
+
+
+def activations(depth, compute=Compute()):
+    return cost.activation_bytes(NANO.replace(depth=depth), compute)
+
+
+def test_activations_grow_by_the_same_for_each_block():
+    block = activations(2) - activations(1)
+    assert activations(8) - activations(1) == 7 * block > 0.8 * activations(8)
+
+
+def test_rematerialised_blocks_keep_their_input_alone():
+    """And one of them, at a time, all that it computes again."""
+    kept = activations(8, REMAT) - activations(2, REMAT)
+    assert kept == 6 * 4 * NANO.tokens * NANO.width
+    block = activations(2) - activations(1)
+    assert block < activations(8, REMAT) < 2 * block
+
+
+@pytest.mark.parametrize("compute", [Compute(), REMAT])
+def test_activations_are_most_of_the_memory_that_xla_sets_aside(compute):
+    module, batch = NANO.build(compute), 64
+
+    def loss(params, images, targets):
+        return Loss()(module.apply({"params": params}, images), targets)
+
+    arguments = shape(batch, 32, 32, 3), shape(batch, NANO.num_classes)
+    lowered = jax.jit(jax.grad(loss)).lower(networks.abstract_params(NANO), *arguments)
+    account = lowered.compile().memory_analysis()
+    if account is None:
+        pytest.skip("this XLA keeps no account")
+    found = account.temp_size_in_bytes / batch / cost.activation_bytes(NANO, compute)
+    assert 1.0 < found < 1.5
+
+
+# Plans of runs
+
+# Of the paper's tables: depths 6 to 15, 105 blocks.
+DEPTHS = range(6, 16)
+
+
+@pytest.mark.parametrize(
+    "size, stored, gene, expected",
+    [
+        # The second and third as printed: 20.1 (S) and 20.6 (B). Of "6.6", 6.67 are
+        # the epochs of S, and 6.56 the layer-epochs of B.
+        ("S", 193_882_000, 9_628_648, (20.14, 10.0, 6.67, 4.38, 3.04)),
+        ("B", 759_343_120, 36_951_016, (20.55, 10.0, 10.0, 6.56, 3.96)),
+    ],
+)
+def test_the_papers_ratios(size, stored, gene, expected):
+    claims = cost.paper(size)
+    *others, flops = claims
+    assert tuple(round(claim.ratio, 2) for claim in others) == expected
+    assert [claim.quantity for claim in others] == [
+        "stored", "pretrainings", "epochs", "layer_epochs", "layer_epochs",
+    ]  # fmt: skip
+    assert claims[0].values == (stored, gene)
+    (kept,) = claims[0].one.kept
+    assert kept.name.endswith("_3-3-4-3-3")
+    nets = [kept.net.replace(depth=depth) for depth in DEPTHS]
+    assert (stored, gene) == (sum(map(formula, nets)), formula(kept))
+    readings = [c.quantity for c in claims if "a reading of 6.6" in c.condition]
+    assert readings == ["epochs" if size == "S" else "layer_epochs"]
+    assert [("tuning" in claim.condition) for claim in claims[2:]] == [True] * 4
+    tuned = ["10 of tuning for each depth" in claim.condition for claim in claims]
+    assert tuned == [False] * 4 + [True] * 2
+    assert flops.quantity == "flops"
+
+
+def test_layer_epochs_and_flops_of_the_papers_plans():
+    """S: 105 blocks x 100 epochs against 16 x 150 and 105 x 10."""
+    *_, layers, flops = cost.paper("S")
+    assert layers.values == (105 * 100, 16 * 150 + 105 * 10)
+
+    def step(depth):
+        net = S12.replace(depth=depth)
+        return 1_281_167 * (3 * forward(net) - patch_flops(net))
+
+    nets = sum(map(step, DEPTHS))
+    expected = 100 * nets, 150 * step(16) + 10 * nets
+    assert flops.values == pytest.approx(expected, rel=1e-12)
+
+
+def test_ancestor_and_teacher_count_where_they_are_asked_for():
+    bare = cost.by_learngene(AUX, (1, 2), epochs=4.0, images=10)
+    assert (bare.epochs, bare.layer_epochs, bare.pretrainings) == (4, 8, 1)
+    assert bare.flops == 40 * cost.step_flops(AUX)
+    ancestor = cost.Run("ancestor", NANO, 3.0, 10)
+    full = cost.by_learngene(
+        AUX,
+        (1, 2),
+        epochs=4.0,
+        tuning=0.5,
+        images=10,
+        ancestor=ancestor,
+        teacher=NANO,
+    )
+    assert (full.epochs, full.layer_epochs, full.pretrainings) == (8, 8 + 6 + 1.5, 2)
+    tuning = sum(5 * cost.step_flops(NANO.replace(depth=d)) for d in (1, 2))
+    taught = 40 * forward(NANO)
+    assert full.flops == bare.flops + taught + 30 * cost.step_flops(NANO) + tuning
+    assert full.stored == bare.stored == formula(AUX)
+    alone = cost.separately(NANO, (1, 2), epochs=6.0, images=10)
+    found = cost.ratios(alone, bare)
+    assert tuple(found) == cost.QUANTITIES
+    assert (found["epochs"], found["layer_epochs"]) == (3.0, 18 / 8)
+    assert found["pretrainings"] == 2.0
+
+
+@pytest.mark.parametrize("fields", [dict(epochs=-1.0), dict(epochs=1.0, images=0)])
+def test_impossible_runs_are_refused(fields):
+    with pytest.raises(ValueError, match="at least"):
+        cost.Run("aux", NANO, **fields)
