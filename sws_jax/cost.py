@@ -262,7 +262,7 @@ class Run:
     @property
     def pretrains(self) -> bool:
         """Whether it is a training from random weights."""
-        return self.epochs > 0 and self.role not in INITIALISED
+        return self.role not in INITIALISED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,8 +385,8 @@ def paper(size: str, teacher: Spec | None = None) -> list[Claim]:
     Ten depths, 6 to 15 (inferred: they fit the claims), 100 epochs each, against an
     Aux-Net of stages 3-3-4-3-3 and 10 epochs of tuning; 1000 classes, 224 px, no class
     token. The Aux-Net's epochs are those of the published code: 150 (S) or 100 (B).
-    What "6.6 times" less training counts is not said there. Two readings fit, both
-    without tuning and teacher: epochs of S (6.67) and layer-epochs of B (6.56).
+    Two readings of its "6.6 times" less training fit, both without tuning and teacher:
+    epochs of S (6.67) and layer-epochs of B (6.56).
 
     Args:
       size: "S" or "B".

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import pytest
-from test_cost import NANO, REMAT, S12, forward, patch_flops
+from test_cost import DEPTHS, NANO, REMAT, S12, forward, patch_flops
 from test_specs import formula
 
 from sws_jax import __main__ as tools
@@ -56,6 +56,20 @@ def test_options_of_networks(capsys):
     (row,) = json.loads(printed(capsys, *argv, "--dtype=bfloat16"))
     # Statistics of norms and softmax stay float32.
     assert 0.5 < row["activation_bytes"] / cost.activation_bytes(NANO) < 0.75
+
+
+def test_layer_epochs_and_flops_of_the_papers_plans():
+    """S: 105 blocks x 100 epochs against 16 x 150 and 105 x 10."""
+    *_, layers, flops = cost.paper("S")
+    assert layers.values == (105 * 100, 16 * 150 + 105 * 10)
+
+    def step(depth):
+        net = S12.replace(depth=depth)
+        return 1_281_167 * (3 * forward(net) - patch_flops(net))
+
+    nets = sum(map(step, DEPTHS))
+    expected = 100 * nets, 150 * step(16) + 10 * nets
+    assert flops.values == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_readme_quotes_what_the_command_prints(capsys):

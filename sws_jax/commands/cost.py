@@ -184,7 +184,10 @@ def _config(args) -> None:
     for row in every:
         setup.check(row.config)
     # One seed of every depth: the others are for the spread alone.
-    rows = [row for row in every if row.config.seed == config.seed]
+    first: dict[tuple[str, int], Any] = {}
+    for row in every:
+        first.setdefault((row.role, row.config.model.depth), row)
+    rows = list(first.values())
     reader = _Reader(args, config, workdir)
     runs = {row.name: reader.run(row) for row in rows}
     plans = {
