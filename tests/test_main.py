@@ -75,6 +75,7 @@ def test_the_tools_are_listed_with_examples(capsys):
     out = capsys.readouterr().out
     assert set(tools.COMMANDS) == {
         "convert",
+        "cost",
         "describe",
         "evaluate",
         "predict",
@@ -93,7 +94,7 @@ def test_every_tool_explains_itself(name, capsys):
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert tools.COMMANDS[name].EXAMPLE in out
-    assert "--step" in out or name in ("convert", "describe")
+    assert "--step" in out or name in ("convert", "cost", "describe")
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["evaluate"], ["predict", "x"]])
