@@ -26,9 +26,10 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from sws_jax import networks, presets, specs, trees
+from sws_jax import learngenes, networks, presets, specs, trees
 from sws_jax import step as steps
 from sws_jax.data.base import Normalization
+from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
 from sws_jax.networks import Network, Predictor
@@ -43,8 +44,13 @@ PAPER_SIZES = {"S": "small", "B": "base"}
 INITIALISED = ("untuned", "tune")
 
 
-def params(spec: Spec) -> int:
-    """Parameters of a network; those of a shared block count once."""
+def params(spec: Spec | Description) -> int:
+    """Parameters of a network, or of a learngene by its description.
+
+    Those of a shared block count once.
+    """
+    if isinstance(spec, Description):
+        return trees.count(learngenes.abstract_learngene(spec).params)
     return trees.count(_abstract(spec))
 
 
@@ -271,11 +277,12 @@ class Plan:
 
     Attributes:
       runs: all that is trained.
-      kept: networks to store, to have every depth without training it long again.
+      kept: networks and learngenes to store, to have every depth without training it
+        long again.
     """
 
     runs: tuple[Run, ...]
-    kept: tuple[Spec, ...]
+    kept: tuple[Spec | Description, ...]
 
     @property
     def stored(self) -> int:

@@ -111,7 +111,7 @@ def _networks(args) -> None:
         spec = _named(name, changes)
         row: dict[str, Any] = {
             "network": spec.name,
-            "parameters": cost.params(spec),
+            "parameters": _stored(name, spec),
             "forward_flops": cost.forward_flops(spec),
             "step_flops": None,
             "activation_bytes": None,
@@ -153,7 +153,8 @@ def _paper(args) -> None:
         rows.append({"what": NAMES[claim.quantity], **found, "when": claim.condition})
     if args.json:
         return _print_json(rows)
-    aux, nets = claims[0].one.kept[0], claims[0].many.kept
+    aux, *_ = (run.spec for run in claims[0].one.runs)
+    nets = [run.spec for run in claims[0].many.runs]
     print(
         f"{len(nets)} networks {nets[0].name} to {nets[-1].name}, "
         f"{cost.PAPER_EPOCHS:g} epochs each, or\none {aux.name}; "
@@ -319,7 +320,7 @@ class _Reader:
 
     def spec(self, row):
         """Of the network that a run trains."""
-        from sws_jax import setup, weights
+        from sws_jax import profiles, setup, weights
         from sws_jax.specs import AuxViTSpec
 
         config = row.config
@@ -333,14 +334,19 @@ class _Reader:
             if not os.path.isfile(path):
                 self.note(f"no file {path}: the networks are as the config has them")
                 return own
-            origin = weights.describe(path).spec
+            about = weights.describe(path)
+            origin = about.spec
+        net: Any = origin.net
         if init.learngene:
-            if not init.learngene.startswith("run:"):
+            if init.learngene.startswith("run:"):
+                self.learngene = origin
+            else:
+                self.learngene = about
                 self.note("teacher and Aux-Net of the learngene: not counted")
-            self.learngene = origin
             depth = len(init.plan) or sum(init.allotment) or config.model.depth
-            return origin.net.replace(depth=depth, **self.shape)
-        net: Any = origin.net.replace(**self.shape)
+            net = profiles.find(config.profile).descendant(net)
+            return net.replace(depth=depth, **self.shape)
+        net = net.replace(**self.shape)
         return AuxViTSpec(net, origin.stages) if isinstance(origin, AuxViTSpec) else net
 
     def teacher(self, row, student):
@@ -402,6 +408,17 @@ def _named(name: str, changes: dict[str, Any]):
     if isinstance(found, specs.AuxViTSpec):
         return specs.AuxViTSpec(found.net.replace(**changes), found.stages)
     return found.replace(**changes)
+
+
+def _stored(name: str, spec) -> int:
+    """Parameters of a network, or what a learngene's file holds."""
+    from sws_jax import cost, teacher, weights
+
+    if name.endswith(".safetensors") or os.path.exists(name):
+        about = weights.describe(teacher.weights_file(name))
+        if about.kind == "learngene":
+            return cost.params(about.replace(net=spec.net, class_names=()))
+    return cost.params(spec)
 
 
 def _teacher(args, student):
