@@ -333,6 +333,11 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     found = networks.load_network(path)
     assert found.description is not None
     old, params = found.description.vit, dict(found.params)
+    if old.distilled:
+        raise UserError(
+            f"{path} holds a network of two heads, one of them distilled: it can teach, "
+            f"and no run starts from it"
+        )
     _check_channels(path, old.channels, data)
     net = old.replace(
         num_classes=data.num_classes,

@@ -308,7 +308,7 @@ def test_positions_that_are_no_square(tmp_path):
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 @pytest.mark.parametrize("to", ["flax", "flax-stacked"])
 def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
-    network = described(spec_of("token"))
+    network = described(spec_of("mean, then norm"))
     path, out = tmp_path / "net.safetensors", tmp_path / f"out{ending}"
     sws_jax.save_network(str(path), network)
     assert tools.main(["convert", str(path), str(out), "--to", to]) == 0
@@ -318,7 +318,7 @@ def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
         np.testing.assert_array_equal(flat["blocks_1/mlp/fc1/kernel"], kernel[1])
     else:
         np.testing.assert_array_equal(flat["blocks/mlp/fc1/kernel"], kernel)
-    found, layout = convert.load(str(out))
+    found, layout = convert.load(str(out), pool_order="mean_norm")
     assert (layout.key, found.spec) == (
         "flax-tree" + to.removeprefix("flax"),
         network.spec,

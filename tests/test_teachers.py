@@ -14,7 +14,7 @@ import safetensors.numpy
 from golden import make_levit, make_regnet
 from PIL import Image
 
-from sws_jax import configs, setup, step, teacher
+from sws_jax import chain, configs, setup, step, teacher
 from sws_jax.data import pipeline
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -83,21 +83,18 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
         "log_steps": 5,
     }
     workdir = tmp_path / "job"
-    run(
-        "sws_jax.main",
-        f"--config=configs/aux_deit.py:{chosen},depths=6,compare=untuned",
+    command = [
+        f"--config={ROOT}/configs/aux_deit.py:{chosen},depths=6,compare=untuned",
         f"--workdir={workdir}",
         *(f"--config.{key}={value}" for key, value in fields.items()),
-    )
+    ]
+    run("sws_jax.main", *command)
     lines = (workdir / "aux" / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines if '"loss"' in line]
     assert json.loads(lines[-1])["step"] == STEPS
     assert losses[-1] < 0.8 * losses[0]
 
-    written = json.loads((workdir / "aux" / "config.json").read_text())
-    config = configs.load(f"configs/aux_deit.py:{chosen}").unlock()
-    for key in set(written) & set(config):
-        config[key] = written[key]
+    config = chain.runs(configs.parse(command)[0])[0].config
     data = setup.dataset(config)
     spec = setup.start(config, data, str(workdir)).spec
     recipe = setup.recipe(config, spec, data)

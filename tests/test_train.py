@@ -10,12 +10,22 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import close, equal, params_of
+from conftest import TINY, aux_spec, close, equal, params_of
 from test_checkpoints import data_files, flip_a_bit
 from test_learngenes import describe, learngene
 
 import sws_jax
-from sws_jax import files, metrics, networks, presets, setup, teacher, train, trees
+from sws_jax import (
+    files,
+    metrics,
+    networks,
+    presets,
+    setup,
+    specs,
+    teacher,
+    train,
+    trees,
+)
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
@@ -353,6 +363,16 @@ def test_weights_of_another_channel_count_are_refused(tmp_path):
     config = tiny(init=dict(learngene=path), model=dict(depth=3))
     with pytest.raises(ValueError, match="3 channels, and digits has 1"):
         train.train(config, str(tmp_path))
+
+
+def test_no_run_starts_from_two_heads(tmp_path):
+    net = specs.ViTSpec(**{**TINY, "depth": 1, "pool": "token", "distilled": True})
+    about = describe(aux_spec((1,)), kind="network", net=net, stages=())
+    path = str(tmp_path / "net.safetensors")
+    sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
+    config = tiny(init=dict(network=path))
+    with pytest.raises(UserError, match="two heads, .* no run starts from it"):
+        setup.start(config, setup.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):

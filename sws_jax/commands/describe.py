@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 
 HELP = "say what a file of weights is, this project's or another's"
@@ -24,12 +25,14 @@ def run(args: argparse.Namespace) -> int:
         lines = _ours(weights.describe(args.file))
     else:
         layout, spec, _ = convert.recognise(args.file, flat)
-        use = "a teacher, or a network to start from, after python -m sws_jax convert"
+        use = f"{_use(spec.net)}, after python -m sws_jax convert"
         lines = {"layout": layout.name, "network": spec.name}
-        if layout.method and isinstance(spec, specs.ViTSpec):
-            genes = "a pair of base and slope" if layout.method == "tleg" else "blocks"
-            lines["network"] = f"{spec.depth} shared {genes} of width {spec.width}"
-            lines["method"] = f"{layout.method}, stages not in the file"
+        if isinstance(spec, specs.ViTSpec):
+            lines["usually"] = _function(spec)
+        if layout.method:
+            genes = {"sws": "shared blocks", "tleg": "block as base and slope"}
+            lines["network"] = f"{spec.net.depth} {genes[layout.method]}, no stages"
+            lines["method"] = f"{layout.method}, profile official"
             use = "descendants of any depth, after python -m sws_jax convert --stages"
         lines["initialises"] = use
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
@@ -50,20 +53,41 @@ def modules(flat: Mapping) -> dict[str, int]:
     """Numbers in each module: the parts of a name but its last, blocks together."""
     counts: dict[str, int] = {}
     for name, array in flat.items():
-        parts = [p for p in name.replace("/", ".").split(".") if not p.isdigit()]
+        plain = re.sub(r"(?<=block)(s?)_\d+", r"\1", name.replace("/", "."))
+        parts = [p for p in plain.split(".") if not p.isdigit()]
         key = ".".join(parts[:-1][:3]) or parts[0]
         counts[key] = counts.get(key, 0) + array.size
     return counts
 
 
+def _function(net) -> str:
+    """What the tensors of a ViT do not show."""
+    pool = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
+    return (
+        f"{net.heads} heads of {net.head_size}, LayerNorm epsilon {net.norm_eps:g}, "
+        + ("class token" if net.pool == "token" else pool[net.pool_order])
+        + (", tanh GELU" if net.gelu == "tanh" else "")
+    )
+
+
+def _use(net) -> str:
+    from sws_jax.specs import ViTSpec
+
+    if isinstance(net, ViTSpec) and not net.distilled:
+        return "a run of its own depth (init.network), or a teacher"
+    return "an Aux-Net's distillation, as its teacher"
+
+
 def _ours(about) -> dict[str, str]:
+    from sws_jax.specs import ViTSpec
+
     kinds = {
         "network": "a network",
         "aux_net": "an Aux-Net",
         "learngene": "a learngene",
     }
     uses = {
-        "network": "a run of its own depth (init.network), or a teacher",
+        "network": _use(about.net),
         "aux_net": "a run that goes on with it (init.network)",
         "learngene": "descendants of any depth (init.learngene, sws_jax.expand)",
     }
@@ -72,9 +96,12 @@ def _ours(about) -> dict[str, str]:
         "layout": f"sws_jax, {kinds[about.kind]}",
         "network": about.spec.name,
         "images": f"{net.image_size[0]} x {net.image_size[1]} pixels, "
-        f"{net.channels} channels, mean {look.mean}, deviation {look.std}",
+        f"{net.channels} channels, mean {look.mean}, deviation {look.std}, crop "
+        f"{about.eval_crop:g}, {about.interpolation}",
         "classes": str(net.num_classes),
     }
+    if isinstance(net, ViTSpec):
+        lines["function"] = _function(net)
     if about.method:
         lines["method"] = f"{about.method}, profile {about.profile}"
     if about.stages:

@@ -68,7 +68,7 @@ class Names:
     Attributes:
       cls_token, dist_token, pos_embed: names of whole tensors.
       patch, norm, head, head_dist: modules; `norm` before pooling.
-      fc_norm: the norm after pooling; empty where the layout has none.
+      fc_norm: the norm after pooling; empty where it has no name of its own.
       block: of module {m} of block {l}.
       stacked: whether one tensor holds all blocks, and {l} is in no name.
       qkv: one module, or three.
@@ -111,7 +111,8 @@ class Names:
             found.append(Entry(self.cls_token, "cls_token"))
         if spec.distilled:
             found.append(Entry(self.dist_token, "dist_token"))
-        norm = self.fc_norm if spec.pool_order == "mean_norm" else self.norm
+        after = spec.pool_order == "mean_norm" and self.fc_norm
+        norm = self.fc_norm if after else self.norm
         found += _weights(norm, "norm", style)
         for half, own in self.halves or (("", style),):
             for layer in (slice(None),) if self.stacked else range(spec.depth):
