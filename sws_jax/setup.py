@@ -335,7 +335,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     old, params = found.description.vit, dict(found.params)
     if old.distilled:
         raise UserError(
-            f"{path} holds a network of two heads, one of them distilled: it can teach, "
+            f"{path} holds a network of two heads, one distilled: it can teach, "
             f"and no run starts from it"
         )
     _check_channels(path, old.channels, data)
