@@ -127,14 +127,18 @@ def test_evaluate_the_images_that_were_held_out(tmp_path, capsys):
     assert expected != len(DIGITS.val)
 
 
-def test_a_network_is_shown_what_it_was_scored_on(tmp_path, capsys):
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_a_network_is_shown_what_it_was_scored_on(interpolation, tmp_path, capsys):
     """Half of each side: the 8 x 8 pixels in the middle of 16 x 16."""
     path = tmp_path / "net.safetensors"
-    network = network_of(specs.ViTSpec(depth=2, **TINY), 1, eval_crop=0.5)
+    network = network_of(
+        specs.ViTSpec(depth=2, **TINY), 1, eval_crop=0.5, interpolation=interpolation
+    )
+    method = Image.Resampling[interpolation.upper()]
     sws_jax.save_network(str(path), network)
     rows = everything(DIGITS.test)
     doubled = [
-        np.asarray(Image.fromarray(image[..., 0]).resize((16, 16), Image.BICUBIC))
+        np.asarray(Image.fromarray(image[..., 0]).resize((16, 16), method))
         for image in rows["image"]
     ]
     middle = np.stack(doubled)[:, 4:12, 4:12, None]

@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY, aux_spec, close, equal, params_of
+from test_learngenes import describe
 
-from sws_jax import sharding, specs, step, trees
+from sws_jax import networks, sharding, specs, step, trees
 from sws_jax.data.augment import Augment
 from sws_jax.data.base import Normalization
 from sws_jax.losses import Loss
 from sws_jax.networks import Network, Predictor
 from sws_jax.optim import Optimizer
 from sws_jax.specs import Compute
+from sws_jax.teacher import load_teacher
 
 GREY = Normalization((0.3,), (0.4,))
 BATCH = 16
@@ -169,6 +171,28 @@ def test_the_step_is_a_function_of_seed_and_step(aux):
     for other in ((0, 0), (1, 0)):
         assert not np.array_equal(batches[other].images, again.images)
         assert not np.array_equal(batches[other].drop_path, again.drop_path)
+
+
+def test_a_teacher_resizes_as_its_file_says(tmp_path):
+    """Bilinear, by hand: every pixel is 3/4 of the near one and 1/4 of the next."""
+    spec = specs.ViTSpec(depth=1, **{**TINY, "image_size": 16})
+    about = describe(aux_spec((1,)), kind="network", net=spec, stages=(), method="")
+    path = str(tmp_path / "teacher.safetensors")
+    params = params_of(spec)
+    about = about.replace(interpolation="bilinear")
+    networks.save_network(path, Network(spec, params, about))
+    found = load_teacher(path)
+    rows = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    large = rows
+    for axis in (1, 2):
+        before = np.concatenate([large.take([0], axis), large], axis)
+        after = np.concatenate([large, large.take([-1], axis)], axis)
+        left = large * 0.75 + before.take(range(8), axis) * 0.25
+        right = large * 0.75 + after.take(range(1, 9), axis) * 0.25
+        shape = [n * (1 + (i == axis)) for i, n in enumerate(large.shape)]
+        large = np.stack([left, right], axis + 1).reshape(shape)
+    expected = spec.build().apply({"params": params}, large)
+    close(expected, found.logits(jnp.asarray(rows), found.normalization))
 
 
 def test_the_teacher_sees_the_students_batch(aux):
