@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import close, equal, params_of
+from conversions import shapes_of
 
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, networks, specs, trees
-from sws_jax.convert import base, hub, levit, tensors, vit
+from sws_jax.convert import base, hub, levit, regnet, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 
@@ -78,6 +79,26 @@ def test_there_and_back_is_bitwise(layout, spec):
         got = sws_jax.trees.flatten(found)[name]
         np.testing.assert_array_equal(got, np.asarray(leaf))
         assert got.dtype == leaf.dtype
+
+
+@pytest.mark.parametrize(
+    "name, layout",
+    [
+        (name, layout)
+        for named, known in ((specs.LEVITS, levit), (specs.REGNETS, regnet))
+        for name in named
+        for layout in known.LAYOUTS
+    ],
+    ids=lambda x: getattr(x, "key", x),
+)
+def test_a_named_net_is_recognised_by_its_layout_alone(name, layout):
+    spec = {**specs.LEVITS, **specs.REGNETS}[name]
+    entries = layout.entries(spec)
+    assert len({entry.theirs for entry in entries}) == len(entries)
+    found = shapes_of(layout, spec)
+    assert layout.recognise(found) == spec
+    others = [other for other in convert.LAYOUTS if other is not layout]
+    assert [other.recognise(found) for other in others] == [None] * len(others)
 
 
 def test_a_kernel_is_pytorchs_transposed():

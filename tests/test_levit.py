@@ -1,16 +1,16 @@
 import functools
 import importlib.util
 import json
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import close, equal, params_of
+from conversions import abstract_params, kept, shapes_of, weights_of
 from golden import make_levit
 
-from sws_jax import networks, trees
+from sws_jax import trees
 from sws_jax.convert import base
 from sws_jax.convert.levit import LAYOUTS
 from sws_jax.models import levit, vit
@@ -37,7 +37,6 @@ COUNTS = {
     "levit_256": 18_893_876,
     "levit_384": 39_128_836,
 }
-abstract_params = functools.cache(networks.abstract_params)
 by_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: x.name)
 
 
@@ -45,11 +44,6 @@ by_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: x.name)
 def golden():
     with np.load(make_levit.PATH) as file:
         return dict(file)
-
-
-def weights_of(golden):
-    prefix = "weights/"
-    return {k[len(prefix) :]: v for k, v in golden.items() if k.startswith(prefix)}
 
 
 def golden_network(golden):
@@ -70,17 +64,6 @@ def tiny():
 def read(layout, spec, flat):
     entries, abstract = layout.entries(spec), abstract_params(spec)
     return base.read(flat, entries, abstract, ignored=layout.ignored)
-
-
-def shapes_of(layout, spec):
-    return base.shapes(layout.entries(spec), abstract_params(spec))
-
-
-def kept(layout, shapes):
-    """Without what is ignored."""
-    return {
-        k: tuple(v) for k, v in shapes.items() if not re.fullmatch(layout.ignored, k)
-    }
 
 
 @functools.cache
@@ -272,18 +255,6 @@ def test_wrong_images_are_named():
 
 
 # What its weights are called elsewhere.
-
-
-@by_layout
-@pytest.mark.parametrize("name", LEVITS)
-def test_a_named_levit_is_recognised(name, layout):
-    spec = LEVITS[name]
-    entries = layout.entries(spec)
-    assert len({entry.theirs for entry in entries}) == len(entries)
-    found = shapes_of(layout, spec)
-    assert layout.recognise(found) == spec
-    others = [other for other in LAYOUTS if other is not layout]
-    assert [other.recognise(found) for other in others] == [None] * len(others)
 
 
 @by_layout

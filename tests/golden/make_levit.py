@@ -22,24 +22,28 @@ SMALL = dict(
 
 
 def main() -> None:
+    # Half the size in the file, and exact in float32.
+    images = draw_images(2, IMAGE_SIZE).astype(np.float16)
+    model = small_timm()
+    randomise(model, images)
+    save(PATH, model, images, hugging_face(**SMALL))
+
+
+def save(path: pathlib.Path, model, images, other) -> None:
+    """Writes a network, its logits of images, and the names in another library's."""
     import torch
     import transformers
 
-    timm = import_timm()
-    model = small_timm()
-    # Half the size in the file, and exact in float32.
-    images = draw_images(2, IMAGE_SIZE).astype(np.float16)
-    randomise(model, images)
-    state = hugging_face(**SMALL).state_dict()
+    libraries = (torch, import_timm(), transformers)
     np.savez_compressed(
-        PATH,
+        path,
         images=images,
         logits=logits(model, images),
-        hugging_face=[f"{k} {list(v.shape)}" for k, v in state.items()],
-        versions=[f"{m.__name__} {m.__version__}" for m in (torch, timm, transformers)],
+        hugging_face=[f"{k} {list(v.shape)}" for k, v in other.state_dict().items()],
+        versions=[f"{m.__name__} {m.__version__}" for m in libraries],
         **{f"weights/{k}": v.numpy() for k, v in model.state_dict().items()},
     )
-    print(f"{PATH.name}: {PATH.stat().st_size / 1000:.0f} kB")
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
     print(logits(model, images))
 
 

@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks.peers import without_torchvision
+from .make_levit import import_timm, logits, save
 
 PATH = pathlib.Path(__file__).with_name("regnet.npz")
 # Sides that no stage divides show on which side a stride of 2 is padded.
@@ -30,37 +30,19 @@ SMALL_TIMM = dict(w0=8, wa=8.0, wm=1.8, depth=6, group_size=8, stem_width=16)
 
 
 def main() -> None:
-    with without_torchvision():
-        import timm
-    import torch
-    import transformers
-
-    model = small_timm()
     images = np.random.default_rng(0).normal(size=(2, *IMAGE_SIZE, 3))
     images = images.astype(np.float32)
+    model = small_timm()
     randomise(model, images)
-    state = hugging_face(**SMALL).state_dict()
-    np.savez_compressed(
-        PATH,
-        images=images,
-        logits=logits(model, images),
-        hugging_face=[f"{k} {tuple(v.shape)}" for k, v in state.items()],
-        versions=[f"{m.__name__} {m.__version__}" for m in (torch, timm, transformers)],
-        **{f"weights/{k}": v.numpy() for k, v in model.state_dict().items()},
-    )
-    print(f"{PATH.name}: {PATH.stat().st_size / 1000:.0f} kB")
-    print(logits(model, images))
+    save(PATH, model, images, hugging_face(**SMALL))
 
 
 def named_timm(name: str):
-    with without_torchvision():
-        import timm
-    return timm.create_model(name).eval()
+    return import_timm().create_model(name).eval()
 
 
 def small_timm():
-    with without_torchvision():
-        from timm.models import regnet
+    regnet = import_timm().models.regnet
     config = regnet.RegNetCfg(se_ratio=0.25, **SMALL_TIMM)
     return regnet.RegNet(config, num_classes=SMALL["num_classes"]).eval()
 
@@ -100,27 +82,12 @@ def randomise(model, images) -> None:
             norm.weight.uniform_(0.3, 1.2, generator=draw)
             norm.momentum = 1.0
         model.train()
-        model(_channels_first(images))
+        logits(model, images)
         model.eval()
         for norm in norms:
             mean, var = norm.running_mean, norm.running_var
             mean += 0.3 * var.sqrt() * torch.randn(mean.shape, generator=draw)
             var *= torch.empty_like(var).uniform_(0.5, 2.0, generator=draw)
-
-
-def logits(model, images) -> np.ndarray:
-    """Of images [batch, height, width, channels]: [batch, classes]."""
-    import torch
-
-    with torch.no_grad():
-        out = model(_channels_first(images))
-    return getattr(out, "logits", out).numpy()
-
-
-def _channels_first(images):
-    import torch
-
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 if __name__ == "__main__":
