@@ -1,5 +1,6 @@
 """Eight CPU devices, and array shapes checked against their annotations."""
 
+import importlib.util
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -52,6 +53,14 @@ def aux():
 @pytest.fixture
 def images():
     return np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def with_timm():
+    """For tests beside PyTorch and timm, where they are installed."""
+    for name in ("torch", "timm"):  # timm itself imports with a stand-in alone
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
 
 
 def aux_spec(stages, **changes):

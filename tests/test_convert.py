@@ -1,7 +1,6 @@
 """Files of other programs: names, shapes, damage, and the command."""
 
 import argparse
-import importlib.util
 import json
 import pathlib
 import re
@@ -522,8 +521,7 @@ def test_what_transformers_does_not_have(kind, fields, words, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in NETS if kind != "features"])
-def test_timm_loads_what_is_written_for_it(kind, tmp_path):
-    need_timm()
+def test_timm_loads_what_is_written_for_it(kind, with_timm, tmp_path):
     import torch
 
     network = described(spec_of(kind))
@@ -539,12 +537,6 @@ def test_timm_loads_what_is_written_for_it(kind, tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def need_timm():
-    pytest.importorskip("torch", reason="torch is not installed")
-    if importlib.util.find_spec("timm") is None:  # it imports with a stand-in alone
-        pytest.skip("timm is not installed")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, fields",
@@ -558,8 +550,7 @@ def need_timm():
         ("deit_tiny_distilled_patch16_224", {}),
     ],
 )
-def test_timm(name, fields, tmp_path):
-    need_timm()
+def test_timm(name, fields, with_timm, tmp_path):
     import torch
 
     with peers.without_torchvision():
@@ -619,8 +610,7 @@ def test_hugging_face_at_another_size(size, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(160, 160), (320, 192)])
-def test_timm_at_another_size(size, tmp_path):
-    need_timm()
+def test_timm_at_another_size(size, with_timm, tmp_path):
     import torch
 
     with peers.without_torchvision():

@@ -1,5 +1,4 @@
 import functools
-import importlib.util
 import json
 
 import jax
@@ -427,13 +426,6 @@ def compare(layout, model, expected, tmp_path):
         {k: torch.from_numpy(v) for k, v in written.items()}, strict=False
     )
     np.testing.assert_array_equal(make_levit.logits(model, images), theirs)
-
-
-@pytest.fixture
-def with_timm():
-    pytest.importorskip("torch")
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed")
 
 
 @live

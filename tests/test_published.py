@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-import importlib.util
+import importlib
 from typing import NamedTuple
 
 import jax
@@ -357,11 +357,8 @@ quiet = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 
 
 @pytest.fixture
-def torch():
-    for name in ("torch", "timm"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed")
-    return pytest.importorskip("torch")
+def torch(with_timm):
+    return importlib.import_module("torch")
 
 
 @live

@@ -323,10 +323,7 @@ def compare(layout, model, size, expected, tmp_path):
 @live
 @quiet
 @pytest.mark.parametrize("name", ["regnety_002", "regnety_016", "regnety_160"])
-def test_live_timm(name, tmp_path):
-    pytest.importorskip("torch")
-    with make_regnet.without_torchvision():
-        pytest.importorskip("timm")
+def test_live_timm(name, with_timm, tmp_path):
     model = make_regnet.named_timm(name)
     compare(TIMM, model, 224, REGNETS[name], tmp_path)
 

@@ -1,6 +1,5 @@
 """PyTorch's large teachers, from their files through the commands to a distillation."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -55,12 +54,9 @@ def photographs(tmp_path_factory):
     "name, made, batch", [("levit_384", make_levit, 4), ("regnety_160", make_regnet, 2)]
 )
 def test_a_teacher_of_pytorch_drives_a_distillation(
-    name, made, batch, photographs, tmp_path, capsys
+    name, made, batch, photographs, with_timm, tmp_path, capsys
 ):
     """Its logits on the run's own batches are PyTorch's, and the loss falls."""
-    for package in ("torch", "timm"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
     timm = make_levit.import_timm()
     model = timm.create_model(name, num_classes=CLASSES).eval()
     made.randomise(model, make_levit.draw_images(4, (224, 224)))
