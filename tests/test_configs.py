@@ -532,7 +532,7 @@ def test_the_file_may_be_the_next_word():
         ([*COMMAND, "--config.nope=1"], "config.nope: config has accum_steps, "),
         (
             [*COMMAND, "--config.model.widht=1"],
-            "no field config.model.widht: config.model has depth, drop_path, gelu, heads",
+            "no field config.model.widht: config.model has depth, drop_path, gelu",
         ),
         ([*COMMAND, "--config.seed.x=1"], "config.seed has no fields of its own"),
         ([*COMMAND, "--config.=1"], "there is no field config.: config has"),
