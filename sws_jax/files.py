@@ -7,8 +7,12 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
 
 from sws_jax.errors import UserError
 
@@ -77,6 +81,25 @@ def _locked(path: str) -> IO[str] | None:
         except FileNotFoundError:
             pass
         file.close()
+
+
+def write_tensors(
+    path: str, flat: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes one ``.safetensors`` file, whole or not at all.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
+    try:
+        with replacing(path) as temporary:
+            # The library would leave the file to its owner alone.
+            with open(temporary, "wb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+            safetensors.numpy.save_file(dict(flat), temporary, metadata=metadata)
+            os.chmod(temporary, mode)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be written ({error})") from None
 
 
 def write_text(path: str, text: str) -> None:

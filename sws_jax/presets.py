@@ -28,6 +28,7 @@ PAPER_DEPTHS = tuple(range(6, 16))
 CHANGES = ("ancestor", "tune", "scratch")
 
 COMPARE = ("untuned", "tune", "full")
+HEADS = ("auto", "keep", "fresh")
 # Fields that are tuples of any numbers; the other tuples hold whole ones.
 FRACTIONS = (
     "mean", "std", "milestones", "scale", "ratio", "erase_area", "erase_aspect",
@@ -89,7 +90,8 @@ def run() -> ml_collections.ConfigDict:
             # Where the weights come from: nothing (scratch), a weights file, or a
             # learngene with model.depth, a plan or an allotment. A path, or
             # run:NAME for an earlier run of the same chain.
-            init=dict(network="", learngene="", plan=(), allotment=()),
+            # `head`: "keep", "fresh", or "auto", which is as the profile has it.
+            init=dict(network="", learngene="", plan=(), allotment=(), head="auto"),
             teacher=dict(path="", dtype="float32", min_accuracy=-1.0),
             loss=dict(kind="none", alpha=1.0, tau=1.0, reduction="batchmean"),
             # What an image goes through on the host, ...

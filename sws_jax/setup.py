@@ -6,14 +6,16 @@ import dataclasses
 import hashlib
 import math
 import os
+import re
 from fractions import Fraction
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from sws_jax import description as descriptions
-from sws_jax import learngenes, networks, profiles, teacher, trees
+from sws_jax import learngenes, networks, presets, profiles, teacher, trees
 from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
@@ -24,6 +26,7 @@ from sws_jax.learngenes import base
 from sws_jax.losses import Loss
 from sws_jax.models import vit
 from sws_jax.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.progress import say
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
 
@@ -51,6 +54,10 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"{config.name!r}"
         )
     base.check_seed(config.seed)
+    if config.init.head not in presets.HEADS:
+        raise UserError(
+            f"init.head {config.init.head!r} is not one of {', '.join(presets.HEADS)}"
+        )
     if not 0 <= config.ema < 1:
         raise UserError(f"ema must be in [0, 1), and is {config.ema}")
     profiles.find(config.profile)
@@ -255,6 +262,8 @@ def load_teacher(config, data: Dataset, workdir: str):
 def start(config, data: Dataset, workdir: str) -> networks.Network:
     """The network of a run before its first step, from learngene, file or seed.
 
+    What is not taken over from a file is said; weights are float32 whatever it holds.
+
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
     """
@@ -265,8 +274,9 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
     elif config.init.network:
         network = _from_network(config, data, workdir)
     else:
-        network = _from_seed(config, data)
-    return network
+        return _from_seed(config, data)
+    params = jax.tree.map(lambda x: x.astype(np.float32), network.params)
+    return dataclasses.replace(network, params=params)
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
@@ -299,7 +309,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
     found = learngenes.expand(
         gene,
         **request,
-        num_classes=None if _inherits_head(config, origin, data) else data.num_classes,
+        num_classes=None if _keeps_head(config, origin, data) else data.num_classes,
         image_size=data.image_shape[:2],
         seed=config.seed,
     )
@@ -314,18 +324,52 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
     return networks.Network(spec, found.params, description)
 
 
-def _inherits_head(config, origin: Description, data: Dataset) -> bool:
-    """Whether a head is for the classes of a dataset, as the profile decides it."""
+def _keeps_head(config, origin: Description, data: Dataset) -> bool:
+    """Whether a run takes over the head of a file, and says it, with its view."""
+    kept, reason = _head(config, origin, data)
+    about = "inherited" if kept else "fresh (--config.init.head=keep takes it over)"
+    say(f"{config.name}: head {about}: {reason}")
+    if origin.normalization != data.normalization:
+        was, now = origin.normalization, data.normalization
+        say(
+            f"{config.name}: pixels of mean {now.mean} and deviation {now.std}, where "
+            f"these weights have seen {was.mean} and {was.std}: data.mean and data.std "
+            f"choose"
+        )
+    return kept
+
+
+def _head(config, origin: Description, data: Dataset) -> tuple[bool, str]:
+    """Whether the head of a file is for the classes of a dataset, and why."""
+    theirs, classes = origin.net.num_classes, data.num_classes
+    if config.init.head == "fresh":
+        return False, "as init.head says"
+    if theirs != classes:
+        if config.init.head == "keep":
+            raise UserError(
+                f"init.head=keep: the file has {theirs} classes and {data.name} has "
+                f"{classes}"
+            )
+        return False, f"it has {theirs} classes and {data.name} has {classes}"
+    if config.init.head == "keep":
+        return True, "as init.head says"
     if profiles.find(config.profile).head_by == "classes":
-        return origin.class_names == data.class_names
+        if not origin.class_names:
+            return False, "its classes have no names, so that they cannot be compared"
+        same = origin.class_names == data.class_names
+        return (
+            same,
+            f"the classes of {data.name} have {'the same' if same else 'other'} names",
+        )
     # The released code inherits the head on ImageNet alone, where it was trained.
-    same = {_set_name(origin.dataset), _set_name(data.name)}
-    return len(same) == 1 and origin.net.num_classes == data.num_classes
+    same = _set_name(origin.dataset) == _set_name(data.name)
+    return same, f"it was trained on {origin.dataset or 'a set that has no name'}"
 
 
 def _set_name(name: str) -> str:
-    """Of a dataset; ImageNet has many (imagenet, imagenet2012, ImageNet-1k)."""
-    return "imagenet" if name.lower().startswith("imagenet") else name
+    """Of a dataset; ImageNet has many."""
+    known = re.fullmatch(r"(imagenet|ilsvrc)[-_]?(2012|1k)?", name.lower())
+    return "imagenet" if known else name
 
 
 def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
@@ -348,7 +392,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     params["pos_embed"] = base.resize_pos_embed(
         params["pos_embed"], old, net, antialias=profile.antialias
     )
-    if not _inherits_head(config, found.description, data):
+    if not _keeps_head(config, found.description, data):
         like = params["norm"]["scale"]
         params["head"] = base.fresh_head(net, config.seed, like=like)
     stages = found.description.stages
@@ -360,7 +404,13 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
     """Where the moving average of the weights starts, if not from the weights."""
     if not config.ema or config.ema_start == "weights":
         return None
-    return vit.init_params(spec.build(), jax.random.key(config.seed))
+    params = vit.init_params(spec.build(), jax.random.key(config.seed))
+    if (config.init.learngene or config.init.network) and "head" in params:
+        # A head that is not inherited is the same in both.
+        like = params["norm"]["scale"]
+        assert isinstance(spec.net, ViTSpec)
+        params["head"] = base.fresh_head(spec.net, config.seed, like=like)
+    return params
 
 
 def _check_channels(path: str, channels: int, data: Dataset) -> None:

@@ -501,3 +501,10 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
+    mixing = config.augment
+    group = mixing.mix_group or size
+    if (mixing.mixup or mixing.cutmix) and (size // devices) % group:
+        say(
+            f"{config.name}: mixup groups of {group} images span devices, which pass "
+            f"them on; an augment.mix_group that divides {size // devices} keeps them"
+        )

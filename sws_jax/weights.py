@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import safetensors
-import safetensors.numpy
 
 from sws_jax import files, trees
 from sws_jax.description import Description
@@ -27,8 +26,7 @@ def save(path: str, params: trees.Tree, description: Description) -> None:
     """
     flat = trees.flatten(trees.to_host(params))
     metadata = {"format": _FORMAT, "description": description.to_json()}
-    with files.replacing(path) as temporary:
-        safetensors.numpy.save_file(flat, temporary, metadata=metadata)
+    files.write_tensors(path, flat, metadata)
 
 
 def load(path: str) -> tuple[trees.Tree, Description]:
@@ -51,7 +49,9 @@ def describe(path: str) -> Description:
 
 
 def is_ours(path: str) -> bool:
-    """Whether this project wrote a readable ``.safetensors`` file."""
+    """Whether this project wrote a file; raises as `load` where it is damaged."""
+    if not path.endswith(".safetensors"):
+        return False
     with _opened(path) as file:
         return (file.metadata() or {}).get("format") == _FORMAT
 
@@ -60,6 +60,10 @@ def is_ours(path: str) -> bool:
 def _opened(path: str) -> Iterator[Any]:
     if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}")
+    if not path.endswith(".safetensors"):
+        raise UserError(
+            f"{path} is no .safetensors file of this project: {_convert(path)}"
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file
@@ -77,12 +81,19 @@ def _description(path: str, metadata: dict[str, str] | None) -> Description:
     if metadata.get("format") != _FORMAT:
         raise UserError(
             f"{path} was not written by this project: its header says format "
-            f"{metadata.get('format')!r} and not {_FORMAT!r}"
+            f"{metadata.get('format')!r} and not {_FORMAT!r}; {_convert(path)}"
         )
     try:
         return Description.from_json(metadata.get("description", ""))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
+
+
+def _convert(path: str) -> str:
+    return (
+        f"weights of other programs are converted first (python -m sws_jax convert "
+        f"{path} OUT.safetensors)"
+    )
 
 
 def check(path: str, expected: trees.Tree, params: trees.Tree) -> None:

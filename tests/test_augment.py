@@ -211,6 +211,27 @@ def test_lambda_is_beta_distributed():
     assert lam.var() == pytest.approx(1 / (4 * 2.6), rel=0.04)
 
 
+def test_cutmix_draws_the_published_lambda():
+    """Beta(1) is uniform: boxes of sqrt(1 - lambda) of each side, a centre anywhere,
+    cut off at the border; ten thousand of them, drawn here once more with numpy."""
+    size, pairs = 16, 10_000
+    x = np.tile(np.asarray([0.0, 1.0])[:, None, None, None], (pairs, size, size, 1))
+    classes = np.tile(np.eye(2), (pairs, 1))
+    _, targets = mixed(KEY, x, classes, 2, cutmix=1.0)
+    random = np.random.default_rng(0)
+    half = (np.sqrt(random.uniform(size=pairs)) * size).astype(int) // 2
+    sides = []
+    for _ in range(2):
+        centre = random.integers(0, size, pairs)
+        ends = [np.clip(centre + sign * half, 0, size) for sign in (-1, 1)]
+        sides.append(ends[1] - ends[0])
+    kept = 1 - sides[0] * sides[1] / size**2
+    found = targets[::2, 0]
+    assert found.mean() == pytest.approx(kept.mean(), abs=0.01)
+    assert found.std() == pytest.approx(kept.std(), abs=0.01)
+    assert (found == 1).mean() == pytest.approx((kept == 1).mean(), abs=0.01)
+
+
 def test_nothing_on_leaves_the_batch_alone():
     images, labels = pixels(6, 4, 4, 1), np.asarray([3, 1, 4, 1, 0, 2])
     x, targets = Augment()(KEY, jnp.asarray(images), jnp.asarray(labels), 5, GREY)

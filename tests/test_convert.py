@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import re
+import zipfile
 
 import google_vit
 import numpy as np
@@ -195,10 +196,124 @@ def test_cut_off_files(ending, kept, timm_file, tmp_path):
     assert f"{path} is not a readable" in refused(path)
 
 
+def damaged(kind, path):
+    """Files that are made to break a reader."""
+    large = np.arange(5000, dtype=np.float32)
+    if kind == "compressed bytes":
+        np.savez_compressed(path, a=large)
+        raw = bytearray(path.read_bytes())
+        raw[200:260] = b"x" * 60
+        path.write_bytes(raw)
+    elif kind == "text":
+        path.write_text("no archive at all")
+    elif kind in ("header", "size", "member"):
+        data = {
+            "header": b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, ",
+            "size": b"{'descr': '<f4', 'fortran_order': False, 'shape': (9**9, 9**9)}",
+        }.get(kind, b"")
+        data = data.replace(b"9**9", b"387420489").ljust(117) + b"\n"
+        npy = b"\x93NUMPY\x01\x00" + len(data).to_bytes(2, "little") + data
+        with zipfile.ZipFile(path, "w") as archive:
+            name, content = (
+                ("note.txt", b"text") if kind == "member" else ("a.npy", npy)
+            )
+            archive.writestr(name, content)
+    elif kind == "float8":
+        header = b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+    elif kind == "lying header":
+        header = b'{"a":{"dtype":"F32","shape":[400],"data_offsets":[0,4]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+
+
+@pytest.mark.parametrize(
+    "kind, ending, reason",
+    [
+        ("compressed bytes", ".npz", ""),
+        ("text", ".npz", "not a zip file"),
+        ("header", ".npz", ""),
+        ("size", ".npz", "a.npy is not as large as its header says"),
+        ("member", ".npz", "note.txt is no array"),
+        ("float8", ".safetensors", ""),
+        ("lying header", ".safetensors", ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["describe", "convert"])
+def test_damage_is_one_sentence(command, kind, ending, reason, tmp_path, capsys):
+    path, target = tmp_path / f"damaged{ending}", tmp_path / "out.safetensors"
+    damaged(kind, path)
+    argv = [command, str(path), *([str(target)] if command == "convert" else [])]
+    assert tools.main(argv) == 2
+    message = capsys.readouterr().err
+    assert f"{path} is not a readable" in message and reason in message
+    assert message.count("\n") == 1 and "()" not in message
+    assert not target.exists()
+
+
+def test_empty_files(tmp_path):
+    path = tmp_path / "empty.npz"
+    np.savez(path)
+    assert "holds no named tensors" in refused(path)
+
+
+def test_parts_of_one_leaf_keep_every_digit(timm_file):
+    """One block in half precision does not take digits off the others."""
+    path, flat = timm_file
+    name = "blocks.0.mlp.fc1.weight"
+    flat[name] = flat[name].astype(np.float16)
+    safetensors.numpy.save_file(flat, path)
+    found, _ = convert.load(str(path))
+    kernel = found.params["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernel.dtype == np.float32
+    for layer in range(3):
+        theirs = flat[f"blocks.{layer}.mlp.fc1.weight"]
+        np.testing.assert_array_equal(kernel[layer], theirs.T)
+
+
+def test_what_is_ours_is_not_converted(tmp_path, capsys):
+    """Its description would be lost."""
+    path = tmp_path / "ours.safetensors"
+    sws_jax.save_network(str(path), described(spec_of("mean, then norm")))
+    assert "is this project's own: use it as it is" in refused(path)
+
+
+def test_a_file_is_not_written_over_itself(timm_file, capsys):
+    path, _ = timm_file
+    before = path.read_bytes()
+    assert tools.main(["convert", str(path), str(path)]) == 2
+    assert "written over itself" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("to", ["", "timm", "flax"])
+def test_where_nothing_can_be_written(to, timm_file, tmp_path, capsys):
+    """A folder that is a file: one sentence, and nothing is left."""
+    path, _ = timm_file
+    if to:
+        path = tmp_path / "ours.safetensors"
+        sws_jax.save_network(str(path), described(spec_of("token")))
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    argv = ["convert", str(path), str(tmp_path / "file" / "out.safetensors")]
+    assert tools.main([*argv, *(["--to", to] if to else [])]) == 2
+    message = capsys.readouterr().err
+    assert "out.safetensors cannot be written (" in message
+    assert message.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_are_as_readable_as_others(timm_file, tmp_path):
+    path, _ = timm_file
+    target, plain = tmp_path / "out.safetensors", tmp_path / "plain"
+    assert tools.main(["convert", str(path), str(target)]) == 0
+    plain.write_text("")
+    assert target.stat().st_mode == plain.stat().st_mode
+
+
 def test_python_objects_are_not_read(tmp_path):
     path = tmp_path / "objects.npz"
     np.savez(path, a=np.asarray([print], object))
-    assert "it holds Python objects" in refused(path)
+    assert "a.npy holds Python objects" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.npz", "none.pth"])
@@ -243,6 +358,31 @@ def test_describe(timm_file, tmp_path, capsys):
     out = capsys.readouterr().out
     for words in ("a learngene", "stages +3-3-4-3-3", "descendants of any depth"):
         assert re.search(words, out)
+
+
+def test_describe_with_what_stands_beside(timm_file, capsys):
+    """A folder is the weights in it; heads and epsilon come from its config.json."""
+    path, _ = timm_file
+    beside(path.parent, config=dict(architecture="x", model_args=dict(num_heads=4)))
+    path.rename(path.parent / hub.WEIGHTS)
+    assert tools.main(["describe", str(path.parent)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"function +4 heads of 32, LayerNorm epsilon 1e-06, cl", out)
+    assert re.search(r"initialises +a run of its own depth .*, after python", out)
+    assert tools.main(["describe", str(path.parent / "none")]) == 2
+    assert "none of the files" in capsys.readouterr().err
+
+
+def test_describe_says_what_a_teacher_is_for(tmp_path, capsys):
+    spec = spec_of("distilled")
+    path = str(tmp_path / "teacher.safetensors")
+    about = dict(class_names=tuple("abcde"), dataset="letters", eval_crop=0.9)
+    sws_jax.save_network(path, described(spec, **about))
+    assert tools.main(["describe", path]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"initialises +an Aux-Net's distillation, as its teacher", out)
+    assert re.search(r"images +32 x 32 pixels, .* crop 0.9, bicubic", out)
+    assert re.search(r"method +none, profile consistent", out)
 
 
 def described(spec, **fields):
@@ -466,7 +606,9 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
     flags = "--heads 4 --norm-eps 1e-5 --mean .1,.2,.3 --std .4,.5,.6 --crop 0.9"
     flags += " --interpolation bilinear --layout timm-vit"
     assert tools.main(["convert", str(path), str(target), *flags.split()]) == 0
-    assert "taken to have 4 heads, LayerNorm epsilon 1e-05" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 heads of 32, LayerNorm epsilon 1e-05, class token" in out
+    assert "deviation (0.4, 0.5, 0.6), crop 0.9, bilinear" in out
     found = sws_jax.load_network(str(target))
     assert (found.spec.heads, found.spec.norm_eps) == (4, 1e-5)
     about = found.description
@@ -482,6 +624,8 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
         ("--stages 3-3", "is a timm ViT and no Aux-Net"),
         ("--mean 1,x", "--mean is numbers like"),
         ("--mean 1,2", "as many means as deviations"),
+        ("--mean nan,0,0", "every mean must be a number"),
+        ("--norm-eps nan", "norm_eps must be above 0"),
         ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
         ("--crop 2", "eval_crop must be in"),
         ("--to timm --heads 3", "leave --heads out"),

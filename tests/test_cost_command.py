@@ -4,11 +4,17 @@ import json
 import pathlib
 
 import pytest
+from conftest import params_of
 from test_cost import DEPTHS, NANO, REMAT, S12, forward, patch_flops
+from test_learngenes import learngene
 from test_specs import formula
 
 from sws_jax import __main__ as tools
 from sws_jax import cost, specs
+from sws_jax.data.base import Normalization
+from sws_jax.description import Description
+from sws_jax.learngenes import num_stored, save_learngene
+from sws_jax.networks import Network, save_network
 
 ROOT = pathlib.Path(__file__).parent.parent
 # What configs/smoke.py trains, as far as it matters here.
@@ -45,6 +51,28 @@ def test_networks_by_name_and_file(capsys):
         "step_flops": 3 * forward(S12) - patch_flops(S12),
         "activation_bytes": cost.activation_bytes(S12),
     }
+
+
+def test_a_network_is_no_learngene(tmp_path, capsys):
+    net = specs.named("vit_nano_patch4_L2", image_size=8, channels=1, num_classes=10)
+    about = Description(
+        kind="network", net=net, normalization=Normalization((0.5,), (0.5,))
+    )
+    path = str(tmp_path / "net.safetensors")
+    save_network(path, Network(net, params_of(net), about))
+    config = f"--config={ROOT}/configs/des_deit.py:learngene={path}"
+    assert tools.main(["cost", config]) == 2
+    assert "holds a network (vit_nano_patch4_L2), not a l" in capsys.readouterr().err
+
+
+def test_descendants_of_an_official_learngene(tmp_path, capsys):
+    """They are the profile's: counted as nets of their own, and kept as the genes."""
+    path = str(tmp_path / "gene.safetensors")
+    gene = learngene((1, 2), about=dict(profile="official"), norm_eps=1e-5)
+    save_learngene(path, gene)
+    config = f"transfer.py:learngene={path},dataset=digits,depths=4,profile=official"
+    text = printed(capsys, f"--config={ROOT}/configs/{config}")
+    assert cells(text, "learngene")[0] == f"{num_stored(gene):,}"
 
 
 def test_options_of_networks(capsys):
@@ -108,7 +136,7 @@ def test_the_plan_of_a_job(capsys):
     assert rows["des-L02"]["step_flops"] == cost.step_flops(SMOKE, REMAT)
     text = printed(capsys, *argv, "--config.compare.long_epochs=20", "--images=100")
     assert cells(text, "long / learngene")[3] == f"{120 / 28:.2f}"
-    assert "digits: 100 images an epoch, 8 x 8 pixels, 10 classes" in text
+    assert "digits: 100 training images, 8 x 8 pixels, 10 classes" in text
 
 
 def test_what_a_job_does_not_say_is_not_counted_and_said(capsys):
@@ -117,7 +145,7 @@ def test_what_a_job_does_not_say_is_not_counted_and_said(capsys):
     argv = [f"--config={config}:{given},depths=3-4", "--json", "--classes=7"]
     found = json.loads(printed(capsys, *argv))
     notes = "\n".join(found["notes"])
-    assert "tfds:none is not read; assumed: 1,281,167 images an epoch, 32 x 32" in notes
+    assert "tfds:none is not read; assumed: 1,281,167 training images, 32 x 32" in notes
     assert "7 classes, 3 colour channels" in notes
     assert "training of the teacher: not counted" in notes
     assert "forward of the teacher of aux: not counted, as there is no file" in notes

@@ -1,6 +1,7 @@
 """The whole flow, teacher to report, through the shipped configs."""
 
 import csv
+import json
 import pathlib
 import shutil
 import subprocess
@@ -79,6 +80,12 @@ def test_the_whole_flow_as_the_released_code_does_it(tmp_path):
     assert {row["profile"] for row in rows.values()} == {"official"}
     gene = sws_jax.load_learngene(str(tmp_path / "learngene.safetensors"))
     assert gene.description.profile == "official"
+    aux_loss = [
+        float(json.loads(line)["val_loss"])
+        for line in (tmp_path / "aux" / "metrics.jsonl").read_text().splitlines()
+        if "val_loss" in line
+    ]
+    assert aux_loss[-1] < aux_loss[0] - 0.01
     assert (gene.description.net.norm_eps, gene.description.net.pool_order) == (
         1e-5,
         "norm_mean",

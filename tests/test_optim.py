@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import networks, optim, specs, trees
+from sws_jax import learngenes, networks, optim, specs, trees
+from sws_jax.data.base import default_normalization
+from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.optim import Optimizer, Schedule
 
@@ -18,6 +20,24 @@ def decayed_and_not(spec):
     for name, leaf in trees.flatten(params).items():
         totals[flags[name]] += math.prod(leaf.shape)
     return totals[True], totals[False]
+
+
+def test_both_halves_of_a_tleg_gene_decay():
+    """Kernels of base and slope, although each has a gene axis; no bias, no norm."""
+    about = Description(
+        kind="learngene",
+        net=specs.named("vit_small_patch16_L12"),
+        stages=(12,),
+        method="tleg",
+        normalization=default_normalization(3),
+    )
+    params = learngenes.abstract_learngene(about).params
+    names = [n for n in trees.leaf_names(params) if optim.decays(n)]
+    modules = ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")
+    assert sorted(names) == sorted(
+        [f"blocks/{half}/{m}/kernel" for half in ("base", "slope") for m in modules]
+        + ["patch_embed/proj/kernel", "head/kernel"]
+    )
 
 
 def test_what_the_published_run_decays():

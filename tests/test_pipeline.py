@@ -204,7 +204,23 @@ def test_repeats(images, repeats):
     assert len(set(found)) == -(-length // repeats)
 
 
+def test_repeats_without_the_order_under_test():
+    """Each drawn image stands three times in a row, and none is drawn twice."""
+    length = pipeline.epoch_images(1000, 3)
+    assert length == 768
+    for epoch in range(2):
+        places = np.arange(epoch * length, (epoch + 1) * length)
+        found = np.asarray(Order(1000, seed=4, repeats=3)(places)).reshape(-1, 3)
+        assert (found == found[:, :1]).all()
+        assert len(set(found[:, 0])) == length // 3 == 256
+        assert set(found[:, 0]) <= set(range(1000))
+        assert (np.diff(found[:, 0]) < 0).any()  # shuffled
+
+
 def test_the_published_epoch():
+    drawn = Order(1_281_167, seed=0, repeats=3)(np.arange(0, 1_281_024, 64))
+    assert len(set(drawn)) == len(drawn)  # 64 places apart: other images
+    assert -(-1_281_024 // 3) == 427_008
     assert pipeline.epoch_images(1_281_167, 3) == 1_281_024 == 2502 * 512
     assert pipeline.epoch_images(1_281_167) == 1_281_167
     assert pipeline.epoch_images(100, 3) == 100  # too few to cut

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import re
 from typing import NamedTuple
 
 import jax
@@ -344,9 +345,30 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
         np.testing.assert_array_equal(found["fc_norm.weight"], state["norm.weight"])
 
 
+def test_a_tleg_learngene_through_the_commands(golden, tmp_path, capsys):
+    """Described, converted, described again, counted, and written under its names."""
+    path, gene = str(tmp_path / "aux.npz"), str(tmp_path / "gene.safetensors")
+    back, folder = str(tmp_path / "back.npz"), str(tmp_path / "des")
+    state = make_published.read_state(golden, "tleg/state")
+    np.savez(path, **state)
+    stored = sum(array.size for array in state.values())
+    for argv, words in (
+        (["describe", path], "network +a block as base and slope\n"),
+        (["convert", path, gene, "--heads", "4"], "TLEG Aux-Net, learngene of vit_w1"),
+        (["describe", gene], "method +tleg, profile official\n"),
+        (["cost", gene], f"vit_w12h4_patch4_L12 +{stored:,} "),
+        (["convert", gene, back, "--to", "published"], "not in that file: 4 heads"),
+        (["convert", gene, folder, "--to", "timm", "--depth", "5"], "_L5, written"),
+    ):
+        assert tools.main(argv) == 0
+        assert re.search(words, capsys.readouterr().out), argv
+    again = tensors.read(back)
+    assert all(np.array_equal(again[name], array) for name, array in state.items())
+
+
 def test_published_files_need_their_stages(golden, tmp_path):
     for stages in ((), (3, 3)):
-        with pytest.raises(UserError, match="5 shared blocks.*give 5 numbers as --sta"):
+        with pytest.raises(UserError, match="5 shared blocks.*give 5 of them as --sta"):
             converted(golden, "sws/state", tmp_path, stages)
 
 

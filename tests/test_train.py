@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from sws_jax import (
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.learngenes import base
 from sws_jax.models import vit
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -365,6 +367,75 @@ def test_weights_of_another_channel_count_are_refused(tmp_path):
         train.train(config, str(tmp_path))
 
 
+@pytest.mark.parametrize("group, said", [(8, False), (64, True)])
+def test_groups_that_span_devices_are_said(group, said, tmp_path, capsys):
+    """64 images on 8 devices: 8 each."""
+    config = tiny(steps=0, augment=dict(mixup=0.8, mix_group=group))
+    train.train(config, str(tmp_path))
+    text = "mixup groups of 64 images span devices"
+    assert (text in capsys.readouterr().out) is said
+
+
+def start_from(network, tmp_path, **changes):
+    """The network with which a run on digits starts, from a saved one."""
+    path = str(tmp_path / "net.safetensors")
+    sws_jax.save_network(path, network)
+    config = tiny(init=dict(network=path, **changes))
+    return setup.start(config, setup.dataset(config), "")
+
+
+def network_of(dtype=np.float32, **about):
+    net = specs.ViTSpec(**{**TINY, "depth": 1})
+    fields = dict(kind="network", net=net, stages=(), method="")
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params_of(net))
+    return sws_jax.Network(net, params, describe(aux_spec((1,)), **fields, **about))
+
+
+@pytest.mark.parametrize(
+    "about, head, kept, words",
+    [
+        (dict(), "auto", True, "head inherited: the classes of digits have the same"),
+        (dict(), "fresh", False, "head fresh .*: as init.head says"),
+        (dict(class_names=()), "auto", False, "its classes have no names"),
+        (dict(class_names=()), "keep", True, "head inherited: as init.head says"),
+        (dict(class_names=tuple("abcdefghij")), "auto", False, "have other names"),
+    ],
+)
+def test_what_becomes_of_a_head_is_said(about, head, kept, words, tmp_path, capsys):
+    network = network_of(**about)
+    found = start_from(network, tmp_path, head=head)
+    same = np.array_equal(
+        found.params["head"]["kernel"], network.params["head"]["kernel"]
+    )
+    assert same is kept
+    assert re.search(words, capsys.readouterr().out)
+
+
+def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
+    gene = learngene((1,), num_classes=4, about=dict(class_names=()))
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, gene)
+    config = tiny(init=dict(learngene=path, head="keep"))
+    with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
+        setup.start(config, setup.dataset(config), "")
+    config.init.head = "other"
+    with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
+        train.train(config, str(tmp_path))
+
+
+def test_other_pixels_are_said(tmp_path, capsys):
+    other = network_of(normalization=Normalization((0.5,), (0.5,)))
+    start_from(other, tmp_path)
+    assert "these weights have seen (0.5,) and (0.5,)" in capsys.readouterr().out
+
+
+def test_half_precision_is_trained_in_float32(tmp_path):
+    found = start_from(network_of(np.float16), tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {
+        np.dtype("float32")
+    }
+
+
 def test_no_run_starts_from_two_heads(tmp_path):
     net = specs.ViTSpec(**{**TINY, "depth": 1, "pool": "token", "distilled": True})
     about = describe(aux_spec((1,)), kind="network", net=net, stages=())
@@ -486,6 +557,8 @@ def test_where_an_official_moving_average_starts(tmp_path):
     saved = checkpoints.restore(1, like).items
     checkpoints.close()
     seeded = vit.init_params(first.spec.build(), jax.random.key(config.seed))
+    like = seeded["norm"]["scale"]
+    seeded["head"] = base.fresh_head(first.spec, config.seed, like=like)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, seeded, saved["params"])
     close(middle, saved["ema"], 1e-6)
     gene = first.params["head"]["kernel"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from typing import Any
+
+from sws_jax.commands import describe
 
 HELP = "read weights under another program's names, or write them under those"
 EXAMPLE = "python -m sws_jax convert deit_small.pth teacher.safetensors"
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         into.add_argument(f"--{name}", default="", help="of pixels, like 0.5,0.5,0.5")
     into.add_argument("--crop", type=float, help="share kept in evaluation, like 0.875")
     into.add_argument("--interpolation", default="", help="bicubic, bilinear, ...")
+    into.add_argument("--dataset", default="", help="trained on, like imagenet2012")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "std": _numbers("--std", args.std),
         "crop": args.crop,
         "interpolation": args.interpolation,
+        "dataset": args.dataset,
     }
     given = {
         name: value for name, value in given.items() if value not in ("", (), None)
@@ -76,12 +81,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
+    if os.path.exists(args.target) and os.path.samefile(args.source, args.target):
+        raise UserError(f"{args.target} would be written over itself: name another OUT")
     found, layout = convert.load(args.source, **given)
     about = found.description
     assert about is not None
     if isinstance(found, learngenes.Learngene):
         learngenes.save_learngene(args.target, found)
-        what = f"{len(about.stages)} genes of {about.spec.name}, {about.profile}"
+        what = f"learngene of {about.spec.name}, {about.profile}"
     else:
         networks.save_network(args.target, found)
         what = about.spec.name
@@ -89,28 +96,31 @@ def run(args: argparse.Namespace) -> int:
         f"{args.source}: {layout.name}, {what}, {trees.count(found.params):,} numbers, "
         f"written to {args.target}"
     )
+    print("what its tensors do not show, and flags say otherwise:")
     if isinstance(about.net, specs.ViTSpec):
-        net = about.net
-        print(
-            f"taken to have {net.heads} heads, LayerNorm epsilon {net.norm_eps:g}, "
-            f"images of {net.image_size[0]} x {net.image_size[1]} px, mean "
-            f"{about.normalization.mean}, crop {about.eval_crop:g}: flags say otherwise"
-        )
+        print(f"  {describe.function(about.net)}")
+    print(f"  {describe.images(about)}")
     return 0
 
 
 def _write(args: argparse.Namespace) -> int:
     from sws_jax import convert, learngenes, loading
+    from sws_jax.description import Description
 
+    about: Description | None
     if args.to == "published" and args.depth is None:
         gene = learngenes.load_learngene(args.source)
         convert.save(args.target, gene, args.to)
-        name = gene.description.spec.name
+        about, name = gene.description, gene.description.spec.name
     else:
         network, _ = loading.load(args.source, depth=args.depth)
         convert.save(args.target, network, args.to)
-        name = network.spec.name
+        about, name = network.description, network.spec.name
     print(f"{args.source}: {name}, written for {args.to} to {args.target}")
+    if args.to not in ("timm", "hugging-face"):
+        assert about is not None
+        profile = f", profile {about.profile}" if args.to == "published" else ""
+        print(f"not in that file: {describe.function(about.vit)}{profile}")
     return 0
 
 

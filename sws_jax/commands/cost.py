@@ -291,7 +291,7 @@ class _Reader:
         if source != "digits":
             source += " is not read; assumed"
         self.notes += [
-            f"{source}: {self.images:,} images an epoch, {size} x {size} pixels, "
+            f"{source}: {self.images:,} training images, {size} x {size} pixels, "
             f"{self.shape['num_classes']} classes, {channels} colour channel"
             + ("s" if channels > 1 else ""),
             "evaluation: not counted",
@@ -321,6 +321,7 @@ class _Reader:
     def spec(self, row):
         """Of the network that a run trains."""
         from sws_jax import profiles, setup, weights
+        from sws_jax.errors import UserError
         from sws_jax.specs import AuxViTSpec
 
         config = row.config
@@ -335,6 +336,10 @@ class _Reader:
                 self.note(f"no file {path}: the networks are as the config has them")
                 return own
             about = weights.describe(path)
+            if init.learngene and about.kind != "learngene":
+                raise UserError(
+                    f"{path} holds a network ({about.spec.name}), not a learngene"
+                )
             origin = about.spec
         net: Any = origin.net
         if init.learngene:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
 
@@ -17,24 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, specs, weights
+    from sws_jax import weights
     from sws_jax.convert import tensors
 
-    flat = tensors.read(args.file)
-    if args.file.endswith(".safetensors") and weights.is_ours(args.file):
-        lines = _ours(weights.describe(args.file))
+    path = _file(args.file)
+    flat = tensors.read(path)
+    if weights.is_ours(path):
+        lines = _ours(weights.describe(path))
     else:
-        layout, spec, _ = convert.recognise(args.file, flat)
-        use = f"{_use(spec.net)}, after python -m sws_jax convert"
-        lines = {"layout": layout.name, "network": spec.name}
-        if isinstance(spec, specs.ViTSpec):
-            lines["usually"] = _function(spec)
-        if layout.method:
-            genes = {"sws": "shared blocks", "tleg": "block as base and slope"}
-            lines["network"] = f"{spec.net.depth} {genes[layout.method]}, no stages"
-            lines["method"] = f"{layout.method}, profile official"
-            use = "descendants of any depth, after python -m sws_jax convert --stages"
-        lines["initialises"] = use
+        lines = _theirs(path, flat)
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
     print(tabulate.tabulate(lines.items(), tablefmt="plain"))
@@ -60,7 +52,54 @@ def modules(flat: Mapping) -> dict[str, int]:
     return counts
 
 
-def _function(net) -> str:
+def _file(path: str) -> str:
+    """The weights in a folder: of a run, of a job, or as timm and transformers save."""
+    from sws_jax import setup, teacher
+    from sws_jax.convert import hub
+
+    for name in (hub.WEIGHTS, setup.LEARNGENE):
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    return teacher.weights_file(path)
+
+
+def _theirs(path: str, flat: Mapping) -> dict[str, str]:
+    """Of another program's weights, with what stands beside them."""
+    from sws_jax import convert, specs
+    from sws_jax.convert import hub
+
+    layout, spec, _ = convert.recognise(path, flat)
+    lines = {"layout": layout.name}
+    if layout.method == "sws":
+        lines["network"] = f"{spec.net.depth} blocks, each shared in a stage"
+        lines["stages"] = "not in the file: convert --stages"
+    elif layout.method:
+        lines["network"] = "a block as base and slope"
+    if isinstance(spec, specs.ViTSpec):
+        spec = spec.replace(**hub.read(path, layout.view).fields)
+        lines["function"] = f"{function(spec)} (as far as its files show; else usual)"
+    if layout.method:
+        lines["method"] = f"{layout.method}, profile official"
+        use = "descendants of any depth"
+    else:
+        lines["network"] = spec.name
+        use = _use(spec.net)
+    lines["initialises"] = f"{use}, after python -m sws_jax convert"
+    return lines
+
+
+def images(about) -> str:
+    """How a network wants its images."""
+    net, look = about.net, about.normalization
+    plural = "s" if net.channels > 1 else ""
+    return (
+        f"{net.image_size[0]} x {net.image_size[1]} pixels, {net.channels} "
+        f"channel{plural}, mean {look.mean}, deviation {look.std}, crop "
+        f"{about.eval_crop:g}, {about.interpolation}"
+    )
+
+
+def function(net) -> str:
     """What the tensors of a ViT do not show."""
     pool = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
     return (
@@ -91,19 +130,16 @@ def _ours(about) -> dict[str, str]:
         "aux_net": "a run that goes on with it (init.network)",
         "learngene": "descendants of any depth (init.learngene, sws_jax.expand)",
     }
-    net, look = about.net, about.normalization
+    net = about.net
     lines = {
         "layout": f"sws_jax, {kinds[about.kind]}",
         "network": about.spec.name,
-        "images": f"{net.image_size[0]} x {net.image_size[1]} pixels, "
-        f"{net.channels} channels, mean {look.mean}, deviation {look.std}, crop "
-        f"{about.eval_crop:g}, {about.interpolation}",
+        "images": images(about),
         "classes": str(net.num_classes),
     }
     if isinstance(net, ViTSpec):
-        lines["function"] = _function(net)
-    if about.method:
-        lines["method"] = f"{about.method}, profile {about.profile}"
+        lines["function"] = function(net)
+    lines["method"] = f"{about.method or 'none'}, profile {about.profile}"
     if about.stages:
         lines["stages"] = "-".join(map(str, about.stages))
     if about.plan:

@@ -60,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
         except UserError as error:
             if args.data:
                 raise
+            if not about.dataset:
+                raise UserError(
+                    f"{label} does not say what it was trained on; name images with "
+                    f"--data"
+                ) from None
             raise UserError(
                 f"{label} was trained on {about.dataset!r}; say where that is with "
                 f"--data ({error})"

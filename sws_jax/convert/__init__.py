@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sws_jax import learngenes, networks
+from sws_jax import learngenes, networks, weights
 from sws_jax.convert import base, hub, hugging_face, levit, regnet, tensors, timm, vit
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import Normalization, default_normalization
@@ -85,6 +86,7 @@ def load(
     std: Sequence[float] = (),
     crop: float | None = None,
     interpolation: str = "",
+    dataset: str = "",
 ) -> tuple[Network | Learngene, Layout]:
     """A network or a learngene from a file of another program.
 
@@ -103,6 +105,8 @@ def load(
       mean, std: of the pixels, for values from 0 to 1.
       crop: share of an image's shorter side that is looked at in evaluation.
       interpolation: how its images are resized.
+      dataset: that it was trained on; "imagenet2012" for released Aux-Nets of 1000
+        classes, else not known unless it is given.
 
     Returns:
       The network (or learngene), described, and the layout that it had.
@@ -111,6 +115,11 @@ def load(
       UserError: the file is unreadable, unknown, or not all there; or an argument that
         it does not take.
     """
+    if os.path.isfile(path) and weights.is_ours(path):
+        raise UserError(
+            f"{path} is this project's own: use it as it is, or write it for another "
+            f"program (--to {', '.join(TARGETS)})"
+        )
     size = specs_base.image_size(image_size) if image_size is not None else None
     found, spec, flat = recognise(
         path, tensors.read(path), layout=layout, image_size=size
@@ -139,7 +148,7 @@ def load(
     about = Description(
         kind="network",
         net=spec.net,
-        dataset="imagenet2012" if spec.net.num_classes == 1000 else "",
+        dataset=dataset,
         class_names=beside.class_names(spec.net.num_classes),
         versions=versions(),
         **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
@@ -236,12 +245,14 @@ def _learngene(
     if len(stages) != genes:
         given = f", not {'-'.join(map(str, stages))}" if stages else ""
         raise UserError(
-            f"{path} is a {layout.name} of {genes} shared blocks, and how often each "
-            f"is applied is not in it: give {genes} numbers as --stages, like "
-            f"3-3-4-3-3{given}"
+            f"{path} holds an Aux-Net of {genes} shared blocks, and how often each is "
+            f"applied is not in it: give {genes} of them as --stages, like 3-3-4-3-3"
+            f"{given}"
         )
+    released = "imagenet2012" if about.vit.num_classes == 1000 else ""
     about = about.replace(
         kind="learngene",
+        dataset=about.dataset or released,
         method=layout.method,
         profile=profile,
         net=about.vit.replace(depth=sum(stages)),

@@ -125,7 +125,7 @@ class Layout:
     @property
     def key(self) -> str:
         """The name as a command line takes it: timm-vit."""
-        return self.name.lower().replace(" ", "-").replace("_", "-")
+        return re.sub(r"[ _]", "-", self.name.lower().replace("'s", ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,13 +227,17 @@ def read(
     """
     check(flat, entries, abstract, ignored=ignored)
     ours = trees.flatten(abstract)
+    # Parts of one leaf may differ; none may lose a digit.
+    dtypes: dict[str, set] = {}
+    for entry in entries:
+        dtypes.setdefault(entry.ours, set()).add(np.asarray(flat[entry.theirs]).dtype)
     made: dict[str, np.ndarray] = {}
     filled: dict[str, int] = dict.fromkeys(ours, 0)
     for entry in entries:
         theirs = np.asarray(flat[entry.theirs])
         leaf = ours[entry.ours]
         if entry.ours not in made:
-            made[entry.ours] = np.empty(leaf.shape, theirs.dtype)
+            made[entry.ours] = np.empty(leaf.shape, np.result_type(*dtypes[entry.ours]))
         shape = _part(leaf, entry).shape
         made[entry.ours][entry.index] = entry.codec.read(theirs, shape)
         filled[entry.ours] += int(np.prod(shape, dtype=int))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from sws_jax import files
 from sws_jax.convert.base import View
@@ -87,12 +86,18 @@ def write(
     if os.path.exists(folder):
         raise UserError(f"{folder} is there already: name another folder, or remove it")
     parent = os.path.dirname(os.path.abspath(folder))
-    os.makedirs(parent, exist_ok=True)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        _write(folder, parent, flat, others)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror})") from None
+
+
+def _write(folder: str, parent: str, flat, others) -> None:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".folder.") as made:
         whole = os.path.join(made, "whole")
         os.mkdir(whole, mode=0o755)
-        path = os.path.join(whole, WEIGHTS)
-        safetensors.numpy.save_file(dict(flat), path, {"format": "pt"})
+        files.write_tensors(os.path.join(whole, WEIGHTS), flat, {"format": "pt"})
         for name, value in others.items():
             files.write_json(os.path.join(whole, name), value)
         os.rename(whole, folder)

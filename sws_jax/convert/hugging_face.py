@@ -57,6 +57,7 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         "resample": numbers[about.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": high, "width": wide},
+        "crop_pct": about.eval_crop,  # which whole pixels round
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

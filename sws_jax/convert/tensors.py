@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,10 @@ def read(path: str) -> dict[str, np.ndarray]:
             pass
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    return readers.get(ending, _torch)(path)
+    found = readers.get(ending, _torch)(path)
+    if not found:
+        raise UserError(f"{path} holds no named tensors")
+    return found
 
 
 def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
@@ -50,39 +54,62 @@ def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
     """
     if not path.endswith((".safetensors", ".npz")):
         raise UserError(f"{path} must end in .safetensors or .npz")
-    with files.replacing(path) as temporary:
-        if path.endswith(".npz"):
-            # (numpy writes anything, and would not read ml_dtypes back.)
-            odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
-            if odd:
-                raise UserError(f"{path}: .npz holds no {odd[0]}; take .safetensors")
-            with open(temporary, "wb") as file:
-                np.savez(file, **dict(flat))  # type: ignore[arg-type]
-        else:
-            safetensors.numpy.save_file(dict(flat), temporary)
+    if path.endswith(".safetensors"):
+        return files.write_tensors(path, flat)
+    # (numpy writes anything, and would not read ml_dtypes back.)
+    odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
+    if odd:
+        raise UserError(f"{path}: .npz holds no {odd[0]}; take .safetensors")
+    try:
+        with files.replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **dict(flat))  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
 
 
 def _safetensors(path: str) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, ValueError, TypeError, OSError) as error:
-        raise UserError(
-            f"{path} is not a readable .safetensors file ({error}); it may be cut off: "
-            f"copy it again"
-        ) from None
+    except AttributeError as error:  # a kind of number that numpy has no name for
+        reason = f"it holds numbers that are not read here: {error}"
+    # What libraries raise about damage is of many kinds.
+    except Exception as error:  # noqa: BLE001
+        reason = f"{error}"
+    raise UserError(
+        f"{path} is not a readable .safetensors file ({reason}); if it is cut off, "
+        f"copy it again"
+    )
 
 
 def _npz(path: str) -> dict[str, np.ndarray]:
     try:
-        # (numpy leaves a file open that it cannot read.)
-        with open(path, "rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("it is one array")
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = "it holds Python objects" if "allow_pickle" in str(error) else error
+        with zipfile.ZipFile(path) as archive:
+            return {
+                member.filename.removesuffix(".npy"): _member(archive, member)
+                for member in archive.infolist()
+            }
+    except Exception as error:  # noqa: BLE001  of many kinds, as above
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is not a readable .npz of arrays ({reason})") from None
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an archive, which is as large as its own header says."""
+    if not member.filename.endswith(".npy"):
+        raise ValueError(f"{member.filename} is no array")
+    with archive.open(member) as file:
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if major > 1:
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects")
+        held = member.file_size - file.tell()
+    if math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"{member.filename} is not as large as its header says")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _torch(path: str) -> dict[str, np.ndarray]:
@@ -100,15 +127,16 @@ def _torch(path: str) -> dict[str, np.ndarray]:
         # is data, and nothing else than tensors and plain values is let in.
         with torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds; a hostile pickle is one of them
+        found = {name: _array(name, value) for name, value in _weights(found).items()}
+    # Of many kinds; a hostile pickle is one of them.
+    except Exception as error:  # noqa: BLE001
         reason = str(error).split("\n")[0].split(". ")[0]
+        if len(reason) < 6:  # a number, or nothing at all
+            reason = f"{type(error).__name__} {reason}".strip()
         raise UserError(
             f"{path} is not a readable file of PyTorch weights ({reason})"
         ) from None
-    found = _weights(found)
-    if not found:
-        raise UserError(f"{path} holds no named tensors")
-    return {name: _array(value) for name, value in found.items()}
+    return found
 
 
 def _weights(found: Any) -> dict[str, Any]:
@@ -121,12 +149,13 @@ def _weights(found: Any) -> dict[str, Any]:
     return {str(k): v for k, v in found.items() if hasattr(v, "numpy")}
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(name: str, value: Any) -> np.ndarray:
     value = value.detach().cpu()
     with contextlib.suppress(TypeError):
         return value.numpy()
     import ml_dtypes  # numpy has no bfloat16 of its own
     import torch
 
-    assert value.dtype == torch.bfloat16, value.dtype
+    if value.dtype != torch.bfloat16:
+        raise ValueError(f"{name} is a tensor of {value.dtype}, which is not read here")
     return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

@@ -32,8 +32,11 @@ from sws_jax.errors import UserError
 from sws_jax.specs import ViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Width of a head in every ViT and DeiT of the papers: shapes do not always tell.
+# Width of a head in the ViTs of the papers, up to L: shapes do not always tell.
 HEAD_SIZE = 64
+# Heads of wider ones: So400m, H, g and G (Scaling Vision Transformers, 2106.04560;
+# SoViT, 2305.13035).
+WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1664), 16)
 # The released Aux-Nets of SWS and TLEG: depth of the latter, heads of the former.
 TLEG_DEPTH = 12
 SWS_HEADS = {384: 12}
@@ -163,7 +166,8 @@ class Names:
         if self.style is FLAX and len(kernel) >= 3:
             heads = kernel[-2]
         else:
-            heads = self.heads.get(width) or max(width // HEAD_SIZE, 1)
+            known = {**WIDE_HEADS, **self.heads}
+            heads = known.get(width) or max(width // HEAD_SIZE, 1)
         if width % heads:
             heads = 1
         pattern = re.escape(self.block).replace(r"\{m\}", ".+")

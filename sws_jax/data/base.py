@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Protocol
 
 import numpy as np
@@ -46,10 +47,12 @@ class Normalization:
                 f"a normalisation has as many means as deviations, and this has "
                 f"{len(self.mean)} and {len(self.std)}"
             )
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise UserError(
                 f"every standard deviation must be above 0, and these are {self.std}"
             )
+        if not all(map(math.isfinite, self.mean)):
+            raise UserError(f"every mean must be a number, and these are {self.mean}")
 
     @property
     def channels(self) -> int:

@@ -99,6 +99,8 @@ class ViTSpec:
                 f"mlp_ratio {self.mlp_ratio} of width {self.width} leaves no hidden "
                 f"units"
             )
+        if not 0.0 < self.norm_eps < math.inf:
+            raise UserError(f"norm_eps must be above 0, and is {self.norm_eps}")
         if not 0.0 <= self.drop_path < 1.0:
             raise UserError(f"drop_path must be in [0, 1), and is {self.drop_path}")
         for field, known in (
