@@ -323,7 +323,6 @@ def by_learngene(
     *,
     epochs: float,
     tuning: float = 0.0,
-    ancestor: Run | None = None,
     teacher: Spec | None = None,
     images: int = IMAGENET_IMAGES,
 ) -> Plan:
@@ -334,12 +333,10 @@ def by_learngene(
       depths: of its descendants.
       epochs: of the Aux-Net.
       tuning: epochs of each descendant; 0 counts none.
-      ancestor: its own run, where that counts too.
       teacher: whose forward counts in every step of the Aux-Net.
       images: of an epoch.
     """
-    runs = [ancestor] if ancestor else []
-    runs.append(Run("aux", aux, epochs, images, teacher=teacher))
+    runs = [Run("aux", aux, epochs, images, teacher=teacher)]
     role = "tune" if tuning else "untuned"
     nets = [aux.net.replace(depth=depth) for depth in depths]
     runs += [Run(role, net, tuning, images) for net in nets]

@@ -125,6 +125,9 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
         if seeds > 1:
             parts[-1] += f"\n\nMean and standard deviation over {seeds} seeds."
         parts.append(_tabulate(*_cost(results, depths), markup))
+    profiles = sorted({r["profile"] for r in results} - {"consistent"})
+    if profiles:
+        parts.append(f"Profile: {', '.join(profiles)}.")
     return "\n\n".join(parts)
 
 

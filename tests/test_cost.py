@@ -257,24 +257,22 @@ def test_the_papers_ratios(size, stored, gene, expected):
     assert flops.quantity == "flops"
 
 
-def test_ancestor_and_teacher_count_where_they_are_asked_for():
+def test_tuning_and_teacher_count_where_they_are_asked_for():
     bare = cost.by_learngene(AUX, (1, 2), epochs=4.0, images=10)
     assert (bare.epochs, bare.layer_epochs, bare.pretrainings) == (4, 8, 1)
     assert bare.flops == 40 * cost.step_flops(AUX)
-    ancestor = cost.Run("ancestor", NANO, 3.0, 10)
     full = cost.by_learngene(
         AUX,
         (1, 2),
         epochs=4.0,
         tuning=0.5,
         images=10,
-        ancestor=ancestor,
         teacher=NANO,
     )
-    assert (full.epochs, full.layer_epochs, full.pretrainings) == (8, 8 + 6 + 1.5, 2)
+    assert (full.epochs, full.layer_epochs, full.pretrainings) == (5, 8 + 1.5, 1)
     tuning = sum(5 * cost.step_flops(NANO.replace(depth=d)) for d in (1, 2))
     taught = 40 * forward(NANO)
-    assert full.flops == bare.flops + taught + 30 * cost.step_flops(NANO) + tuning
+    assert full.flops == bare.flops + taught + tuning
     assert full.stored == bare.stored == formula(AUX)
     alone = cost.separately(NANO, (1, 2), epochs=6.0, images=10)
     found = cost.ratios(alone, bare)

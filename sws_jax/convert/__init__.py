@@ -73,7 +73,7 @@ def recognise(
 
 
 def load(
-    path: str,
+    source: str | Mapping[str, Any],
     *,
     layout: str = "",
     heads: int | None = None,
@@ -88,14 +88,15 @@ def load(
     interpolation: str = "",
     dataset: str = "",
 ) -> tuple[Network | Learngene, Layout]:
-    """A network or a learngene from a file of another program.
+    """A network or a learngene from another program's file, or tensors in memory.
 
     What tensors do not show is taken from the ``config.json`` and
     ``preprocessor_config.json`` beside the file, where Hugging Face or timm wrote
     them, or else is what is usual in its layout; every argument comes before both.
 
     Args:
-      path: see `sws_jax.convert.tensors.read`.
+      source: a file, see `sws_jax.convert.tensors.read`; or tensors by name, like a
+        model's ``state_dict()``.
       layout: the key of a `Layout`, in place of the one that names and shapes show.
       heads, norm_eps, pool_order: of a ViT.
       image_size: in pixels; positions of a ViT for another size are resized.
@@ -115,6 +116,7 @@ def load(
       UserError: the file is unreadable, unknown, or not all there; or an argument that
         it does not take.
     """
+    path = source if isinstance(source, str) else "what is in memory"
     if os.path.isfile(path) and weights.is_ours(path):
         raise UserError(
             f"{path} is this project's own: use it as it is, or write it for another "
@@ -122,13 +124,17 @@ def load(
         )
     size = specs_base.image_size(image_size) if image_size is not None else None
     found, spec, flat = recognise(
-        path, tensors.read(path), layout=layout, image_size=size
+        path, tensors.read(source), layout=layout, image_size=size
     )
     if not found.method and (stages or profile):
         raise UserError(
             f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
         )
-    beside = hub.read(path, found.view)
+    beside = (
+        hub.read(source, found.view)
+        if isinstance(source, str)
+        else hub.Beside(found.view)
+    )
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -46,6 +46,15 @@ CONV = Codec(
 )
 
 
+# What PyTorch calls the leaves of a batch norm.
+BATCH_NORM = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
 @functools.cache
 def linear(inputs: int = 1) -> Codec:
     """PyTorch's [out, in] as [*in, *out], the first `inputs` of our axes being in."""

@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from sws_jax.convert.base import CONV, Codec, Entry, Layout, linear
+from sws_jax.convert.base import BATCH_NORM, CONV, Codec, Entry, Layout, linear
 from sws_jax.specs.levit import STEM_STRIDE, LeViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,8 +35,6 @@ IGNORED = r".*\.(num_batches_tracked|attention_bias_idxs)"
 
 # PyTorch's 1 x 1 convolution [out, in, 1, 1] as [in, out].
 POINTWISE = Codec(lambda a, shape: a.T.reshape(shape), lambda a: a.T[:, :, None, None])
-
-NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +218,7 @@ def entries(spec: LeViTSpec, names: Names) -> list[Entry]:
     codec = POINTWISE if names.pointwise else linear()
 
     def norm(ours: str, theirs: str):
-        for leaf, tensor in NORM.items():
+        for leaf, tensor in BATCH_NORM.items():
             found.append(Entry(f"{theirs}.{tensor}", f"{ours}/{leaf}"))
 
     def normed(ours: str, theirs: str, product: str, codec: Codec):

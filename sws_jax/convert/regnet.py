@@ -8,19 +8,13 @@ import re
 from collections.abc import Mapping
 
 from sws_jax.convert import base
-from sws_jax.convert.base import Entry, Layout
+from sws_jax.convert.base import BATCH_NORM, Entry, Layout
 from sws_jax.errors import UserError
 from sws_jax.specs.regnet import RegNetSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Ours: theirs.
-_NORM = {
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 _USUAL_RATIO = 0.25
 
 
@@ -103,7 +97,7 @@ def _conv_norm(names: _Names, theirs: str, ours: str) -> list[Entry]:
     conv = Entry(f"{theirs}.{names.conv}.weight", f"{ours}/conv/kernel", base.CONV)
     return [conv] + [
         Entry(f"{theirs}.{names.norm}.{their_leaf}", f"{ours}/bn/{leaf}")
-        for leaf, their_leaf in _NORM.items()
+        for leaf, their_leaf in BATCH_NORM.items()
     ]
 
 

@@ -20,8 +20,8 @@ ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 _INSIDE = ("model", "state_dict", "params")
 
 
-def read(path: str) -> dict[str, np.ndarray]:
-    """All tensors of a file, by name.
+def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
       path: ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``
@@ -31,6 +31,11 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is missing, cut off, of another kind, or wants to run code.
     """
+    if not isinstance(path, str):
+        return {
+            name: _array(name, a) if hasattr(a, "detach") else np.asarray(a)
+            for name, a in path.items()
+        }
     readers = {".safetensors": _safetensors, ".npz": _npz}
     ending = next((e for e in ENDINGS if path.lower().endswith(e)), "")
     if not ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,6 +16,7 @@ from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
 from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs.base import is_whole
 
 MAX_DEPTH = 1024  # refuses a typing error, not a network
 
@@ -102,7 +104,7 @@ def resolve_plan(
         raise UserError(f"give exactly one of depth, plan and allotment, not {named}")
     genes = len(stages)
     if depth is not None:
-        if not _whole(depth) or not 1 <= depth <= MAX_DEPTH:
+        if not is_whole(depth) or not 1 <= depth <= MAX_DEPTH:
             raise UserError(
                 f"depth must be a whole number from 1 to {MAX_DEPTH}, and is {depth!r}"
             )
@@ -153,7 +155,7 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
 
 def check_seed(seed: int) -> None:
     """Refuses what is no seed of a random key."""
-    if not _whole(seed) or not 0 <= seed < 2**32:
+    if not is_whole(seed, 0) or not 0 <= seed < 2**32:
         raise UserError(f"a seed is a whole number from 0 to 2^32 - 1, not {seed!r}")
 
 
@@ -285,10 +287,6 @@ def _concrete(leaf) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
 
 
-def _whole(value) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _ints(name: str, values) -> tuple[int, ...]:
     try:
         values = tuple(values)
@@ -297,7 +295,7 @@ def _ints(name: str, values) -> tuple[int, ...]:
             f"{name} is a sequence of numbers, and not {values!r}"
         ) from None
     for position, value in enumerate(values):
-        if not _whole(value):
+        if not is_whole(value, -math.inf):
             raise UserError(
                 f"{name}[{position}] must be a whole number, and is {value!r}"
             )

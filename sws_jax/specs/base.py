@@ -35,6 +35,12 @@ class Compute:
             raise UserError(f"unroll must be at least 1, and is {self.unroll}")
 
 
+def is_whole(value: typing.Any, least: float = 1) -> bool:
+    """Whether a value is a whole number and not too small; a bool is not one."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return bool(whole and value >= least)
+
+
 def image_size(given: typing.Any) -> tuple[int, int]:
     """Height and width in pixels from one side or both.
 

@@ -67,7 +67,7 @@ class LeViTSpec:
             raise UserError(f"distilled is True or False, and not {self.distilled!r}")
         for field, least in (("channels", 1), ("num_classes", 0)):
             value = getattr(self, field)
-            if not _is_count(value, least):
+            if not base.is_whole(value, least):
                 raise UserError(
                     f"{field} must be a whole number of at least {least}, and is "
                     f"{value!r}"
@@ -102,7 +102,7 @@ class LeViTSpec:
             kind, fits, what = (
                 (float, _is_ratio, "ratios above 0")
                 if field.endswith("ratios")
-                else (int, _is_count, "whole numbers of at least 1")
+                else (int, base.is_whole, "whole numbers of at least 1")
             )
             if not (isinstance(given, (tuple, list)) and all(map(fits, given))):
                 raise UserError(f"{field} are {what}, and {given!r} is not")
@@ -206,10 +206,6 @@ def _image_size(given: Any) -> tuple[int, int]:
             f"of {height} x {width} are not"
         )
     return height, width
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_ratio(value: Any) -> bool:

@@ -73,7 +73,7 @@ class RegNetSpec:
             if not (
                 isinstance(values, (tuple, list))
                 and values
-                and all(map(_whole, values))
+                and all(map(base.is_whole, values))
             ):
                 raise UserError(
                     f"{field} are whole numbers of at least 1, one for each stage, "
@@ -86,10 +86,10 @@ class RegNetSpec:
                 f"{self.depths} of {len(self.depths)}"
             )
         for field in ("group_width", "stem_width", "channels"):
-            if not _whole(getattr(self, field)):
+            if not base.is_whole(getattr(self, field)):
                 raise UserError(f"{field} must be a whole number of at least 1, and is "
                                 f"{getattr(self, field)!r}")  # fmt: skip
-        if not _whole(self.num_classes, least=0):
+        if not base.is_whole(self.num_classes, least=0):
             raise UserError(
                 f"num_classes must be a whole number of at least 0, and is "
                 f"{self.num_classes!r}"
@@ -225,11 +225,6 @@ def _named(*parameters) -> RegNetSpec:
 
 def _squeeze(inputs: int, ratio: float) -> int:
     return round(inputs * ratio)
-
-
-def _whole(value, least: int = 1) -> bool:
-    """Whether a value is a whole number and not too small; a bool is not one."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 REGNETS = {f"regnety_{name}": _named(*found) for name, found in _PARAMETERS.items()}
