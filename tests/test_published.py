@@ -519,7 +519,7 @@ def test_live_from_a_released_checkpoint_to_timm(torch, tmp_path, capsys):
     assert "SWS Aux-Net" in capsys.readouterr().out
     command = ["convert", released, gene, "--stages", "3-3-4-3-3"]
     assert tools.main(command) == 0
-    assert "5 genes of aux_vit" in capsys.readouterr().out
+    assert "learngene of aux_vit_w384h12_patch4_3-3-4-3-3" in capsys.readouterr().out
     command = ["convert", gene, folder, "--to", "timm", "--depth", "12"]
     assert tools.main(command) == 0
     timm = make_published.import_timm()
