@@ -1,4 +1,4 @@
-"""Carries a learngene to another dataset: fresh head, all else inherited.
+"""Carries a learngene to another dataset: all inherited but the head.
 
 Paper: SWS, 2404.16897, section 4.3. Its downstream schedules are not published; the
 ones here are this project's.

@@ -262,7 +262,7 @@ def load_teacher(config, data: Dataset, workdir: str):
 def start(config, data: Dataset, workdir: str) -> networks.Network:
     """The network of a run before its first step, from learngene, file or seed.
 
-    What is not taken over from a file is said; weights are float32 whatever it holds.
+    What is not taken over from a file is said. Weights are float32, whatever it holds.
 
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
@@ -270,13 +270,14 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
     if config.init.learngene and config.init.network:
         raise UserError("init takes a learngene or a network, not both")
     if config.init.learngene:
-        network = _from_learngene(config, data, workdir)
-    elif config.init.network:
-        network = _from_network(config, data, workdir)
-    else:
-        return _from_seed(config, data)
-    params = jax.tree.map(lambda x: x.astype(np.float32), network.params)
-    return dataclasses.replace(network, params=params)
+        return _from_learngene(config, data, workdir)
+    if config.init.network:
+        return _from_network(config, data, workdir)
+    return _from_seed(config, data)
+
+
+def _float32(params: trees.Tree) -> trees.Tree:
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
@@ -307,7 +308,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
             f"{config.profile} one: give the config profile={origin.profile}"
         )
     found = learngenes.expand(
-        gene,
+        dataclasses.replace(gene, params=_float32(gene.params)),
         **request,
         num_classes=None if _keeps_head(config, origin, data) else data.num_classes,
         image_size=data.image_shape[:2],
@@ -327,14 +328,13 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
 def _keeps_head(config, origin: Description, data: Dataset) -> bool:
     """Whether a run takes over the head of a file, and says it, with its view."""
     kept, reason = _head(config, origin, data)
-    about = "inherited" if kept else "fresh (--config.init.head=keep takes it over)"
-    say(f"{config.name}: head {about}: {reason}")
+    say(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
     if origin.normalization != data.normalization:
         was, now = origin.normalization, data.normalization
         say(
             f"{config.name}: pixels of mean {now.mean} and deviation {now.std}, where "
-            f"these weights have seen {was.mean} and {was.std}: data.mean and data.std "
-            f"choose"
+            f"these weights have seen {was.mean} and {was.std} (data.mean and data.std "
+            f"set them)"
         )
     return kept
 
@@ -353,17 +353,19 @@ def _head(config, origin: Description, data: Dataset) -> tuple[bool, str]:
         return False, f"it has {theirs} classes and {data.name} has {classes}"
     if config.init.head == "keep":
         return True, "as init.head says"
+    otherwise = " (--config.init.head=keep takes it over)"
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
-            return False, "its classes have no names, so that they cannot be compared"
+            return False, f"its classes have no names to compare{otherwise}"
         same = origin.class_names == data.class_names
-        return (
-            same,
-            f"the classes of {data.name} have {'the same' if same else 'other'} names",
-        )
+        named = "the same" if same else "other"
+        reason = f"the classes of {data.name} have {named} names"
+        return same, reason + ("" if same else otherwise)
     # The released code inherits the head on ImageNet alone, where it was trained.
     same = _set_name(origin.dataset) == _set_name(data.name)
-    return same, f"it was trained on {origin.dataset or 'a set that has no name'}"
+    known = f"was trained on {origin.dataset}" if origin.dataset else "names no dataset"
+    reason = f"its file {known}, and this is {data.name}"
+    return same, reason + ("" if same else otherwise)
 
 
 def _set_name(name: str) -> str:
@@ -376,7 +378,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     path = _network_file(config, workdir)
     found = networks.load_network(path)
     assert found.description is not None
-    old, params = found.description.vit, dict(found.params)
+    old, params = found.description.vit, dict(_float32(found.params))
     if old.distilled:
         raise UserError(
             f"{path} holds a network of two heads, one distilled: it can teach, "

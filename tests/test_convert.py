@@ -7,6 +7,8 @@ import re
 import zipfile
 
 import google_vit
+import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -277,12 +279,67 @@ def test_what_is_ours_is_not_converted(tmp_path, capsys):
     assert "is this project's own: use it as it is" in refused(path)
 
 
-def test_a_file_is_not_written_over_itself(timm_file, capsys):
+@pytest.mark.parametrize("to", ["", "flax"])
+def test_a_file_is_not_written_over_itself(to, timm_file, tmp_path, capsys):
     path, _ = timm_file
+    if to:
+        path = tmp_path / "ours.safetensors"
+        sws_jax.save_network(str(path), described(spec_of("token")))
     before = path.read_bytes()
-    assert tools.main(["convert", str(path), str(path)]) == 2
+    command = ["convert", str(path), str(path), *(["--to", to] if to else [])]
+    assert tools.main(command) == 2
     assert "written over itself" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def odd(name, shape, dtype=np.float32):
+    return {name: np.zeros(shape, dtype)}
+
+
+@pytest.mark.parametrize(
+    "layout, changes",
+    [
+        ("big-vision", odd("embedding/kernel", (4, 4))),
+        ("big-vision", odd("pos_embedding", (3,))),
+        ("timm-vit", odd("blocks.0.mlp.fc1.weight", ())),
+        ("timm-vit", odd("pos_embed", (1, 0, 128))),
+        ("timm-vit", odd("patch_embed.proj.weight", (0, 3, 8, 8))),
+        ("timm-vit", odd("patch_embed.proj.weight", (128, 3, 0, 0))),
+        ("timm-vit", odd("blocks.200000000.norm1.weight", (128,))),
+        ("timm-vit", odd("norm.weight", (128,), np.complex64)),
+        ("timm-vit", odd("norm.weight", (128,), "datetime64[s]")),
+    ],
+)
+def test_odd_tensors_are_one_sentence(layout, changes):
+    spec = spec_of("token", gelu="tanh" if layout == "big-vision" else "exact")
+    spec = spec if layout == "timm-vit" else spec.replace(pool="mean")
+    flat = base.write(params_of(spec), KEYS[layout].entries(spec))
+    with pytest.raises(UserError) as caught:
+        convert.load({**flat, **changes})
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_in_memory(tmp_path):
+    """A nested Flax tree, or one that numpy has forgotten the dtype of."""
+    network = described(spec_of("token"))
+    found, layout = convert.load(network.params)
+    assert layout.key == "flax-tree-stacked"
+    equal(found.params, network.params)
+    half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), network.params)
+    np.savez(tmp_path / "half.npz", **trees.flatten(half))
+    found, _ = convert.load(tmp_path / "half.npz")
+    equal(found.params, half)
+    for wrong in ({}, [1, 2], {"a": object()}):
+        with pytest.raises(UserError, match="what is in memory"):
+            convert.load(wrong)
+
+
+def test_a_folder_that_was_written_is_read(tmp_path):
+    network = described(spec_of("token", heads=4))
+    convert.save(str(tmp_path / "net"), network, "timm")
+    found, _ = convert.load(tmp_path / "net")
+    assert found.spec == network.spec
+    equal(found.params, network.params)
 
 
 @pytest.mark.parametrize("to", ["", "timm", "flax"])
@@ -322,6 +379,7 @@ def test_missing_files(name, tmp_path):
 
 
 def test_another_ending(tmp_path):
+    (tmp_path / "net.ckpt").write_text("")
     assert "is none of the files" in refused(tmp_path / "net.ckpt")
 
 
@@ -370,7 +428,7 @@ def test_describe_with_what_stands_beside(timm_file, capsys):
     assert re.search(r"function +4 heads of 32, LayerNorm epsilon 1e-06, cl", out)
     assert re.search(r"initialises +a run of its own depth .*, after python", out)
     assert tools.main(["describe", str(path.parent / "none")]) == 2
-    assert "none of the files" in capsys.readouterr().err
+    assert "none cannot be read (No such file" in capsys.readouterr().err
 
 
 def test_describe_says_what_a_teacher_is_for(tmp_path, capsys):
@@ -520,6 +578,21 @@ def test_what_timm_writes_beside_weights(tmp_path):
         assert getattr(found.description, field) == getattr(network.description, field)
 
 
+def test_what_timms_names_say(timm_file):
+    """And null, which is nothing."""
+    path, _ = timm_file
+    for name, heads, gelu in (
+        ("vit_base_patch16_siglip_gap_224", 2, "tanh"),
+        ("vit_base_patch16_gap_224", 16, "exact"),
+    ):
+        view = dict(crop_pct=None, mean=None)
+        config = dict(architecture=name, pretrained_cfg=view, model_args=None)
+        beside(path.parent, config=config)
+        found, _ = convert.load(str(path))
+        assert (found.spec.heads, found.spec.gelu) == (heads, gelu)
+        assert found.description.eval_crop == 0.875
+
+
 def test_flags_come_before_what_stands_beside(timm_file):
     path, _ = timm_file
     view = dict(mean=[0.5] * 3, std=[0.5] * 3, crop_pct=0.9, interpolation="bilinear")
@@ -544,6 +617,9 @@ def test_flags_come_before_what_stands_beside(timm_file):
         ("{", "config.json is damaged"),
         (dict(model_type="vit", num_attention_heads="x"), "does not say what such"),
         (dict(model_type="vit", hidden_act="relu"), "activation 'relu' is not one of"),
+        (dict(model_type="vit", num_attention_heads=3), "divide into 3 heads"),
+        (dict(model_type="vit", layer_norm_eps=-1.0), "norm_eps must be above 0"),
+        (dict(architecture="vit", pretrained_cfg=dict(crop_pct=5.0)), "in .0, 1., and"),
         (dict(architecture="vit", pretrained_cfg=dict(mean=3)), "does not say what"),
     ],
 )

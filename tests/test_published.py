@@ -357,7 +357,10 @@ def test_a_tleg_learngene_through_the_commands(golden, tmp_path, capsys):
         (["convert", path, gene, "--heads", "4"], "TLEG Aux-Net, learngene of vit_w1"),
         (["describe", gene], "method +tleg, profile official\n"),
         (["cost", gene], f"vit_w12h4_patch4_L12 +{stored:,} "),
-        (["convert", gene, back, "--to", "published"], "not in that file: 4 heads"),
+        (
+            ["convert", gene, back, "--to", "published"],
+            "stages 12, profile official\n  4 heads of 3",
+        ),
         (["convert", gene, folder, "--to", "timm", "--depth", "5"], "_L5, written"),
     ):
         assert tools.main(argv) == 0

@@ -395,10 +395,20 @@ def network_of(dtype=np.float32, **about):
     "about, head, kept, words",
     [
         (dict(), "auto", True, "head inherited: the classes of digits have the same"),
-        (dict(), "fresh", False, "head fresh .*: as init.head says"),
-        (dict(class_names=()), "auto", False, "its classes have no names"),
+        (dict(), "fresh", False, "head fresh: as init.head says"),
+        (
+            dict(class_names=()),
+            "auto",
+            False,
+            "no names to compare .--config.init.head",
+        ),
         (dict(class_names=()), "keep", True, "head inherited: as init.head says"),
-        (dict(class_names=tuple("abcdefghij")), "auto", False, "have other names"),
+        (
+            dict(class_names=tuple("abcdefghij")),
+            "auto",
+            False,
+            "have other names .--config.init",
+        ),
     ],
 )
 def test_what_becomes_of_a_head_is_said(about, head, kept, words, tmp_path, capsys):

@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     given = {
         name: value for name, value in given.items() if value not in ("", (), None)
     }
+    both = (args.source, args.target)
+    if all(map(os.path.exists, both)) and os.path.samefile(*both):
+        raise UserError(f"{args.target} would be written over itself: name another OUT")
     if args.to:
         if given:
             raise UserError(
@@ -81,8 +84,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
-    if os.path.exists(args.target) and os.path.samefile(args.source, args.target):
-        raise UserError(f"{args.target} would be written over itself: name another OUT")
     found, layout = convert.load(args.source, **given)
     about = found.description
     assert about is not None
@@ -119,8 +120,12 @@ def _write(args: argparse.Namespace) -> int:
     print(f"{args.source}: {name}, written for {args.to} to {args.target}")
     if args.to not in ("timm", "hugging-face"):
         assert about is not None
-        profile = f", profile {about.profile}" if args.to == "published" else ""
-        print(f"not in that file: {describe.function(about.vit)}{profile}")
+        print("not in that file, and asked for by flags when it is read again:")
+        if args.to == "published":
+            stages = "-".join(map(str, about.stages))
+            print(f"  stages {stages}, profile {about.profile}")
+        print(f"  {describe.function(about.vit)}")
+        print(f"  {describe.images(about)}")
     return 0
 
 

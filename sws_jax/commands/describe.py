@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if weights.is_ours(path):
         lines = _ours(weights.describe(path))
     else:
-        lines = _theirs(path, flat)
+        lines = _theirs(path)
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
     print(tabulate.tabulate(lines.items(), tablefmt="plain"))
@@ -57,35 +57,40 @@ def _file(path: str) -> str:
     from sws_jax import setup, teacher
     from sws_jax.convert import hub
 
-    for name in (hub.WEIGHTS, setup.LEARNGENE):
-        if os.path.isfile(os.path.join(path, name)):
-            return os.path.join(path, name)
-    return teacher.weights_file(path)
+    gene = os.path.join(path, setup.LEARNGENE)
+    if os.path.isfile(gene):
+        return gene
+    inside = hub.weights_in(path)
+    return teacher.weights_file(path) if inside == path else inside
 
 
-def _theirs(path: str, flat: Mapping) -> dict[str, str]:
+def _theirs(path: str) -> dict[str, str]:
     """Of another program's weights, with what stands beside them."""
     from sws_jax import convert, specs
-    from sws_jax.convert import hub
 
-    layout, spec, _ = convert.recognise(path, flat)
-    lines = {"layout": layout.name}
+    found = convert.identify(path)
+    about, layout = found.description, found.layout
+    lines = {"layout": layout.name, "network": about.net.name}
     if layout.method == "sws":
-        lines["network"] = f"{spec.net.depth} blocks, each shared in a stage"
+        lines["network"] = f"{about.vit.depth} blocks, each shared in a stage"
         lines["stages"] = "not in the file: convert --stages"
     elif layout.method:
         lines["network"] = "a block as base and slope"
-    if isinstance(spec, specs.ViTSpec):
-        spec = spec.replace(**hub.read(path, layout.view).fields)
-        lines["function"] = f"{function(spec)} (as far as its files show; else usual)"
+    lines["images"] = images(about)
+    lines["classes"] = _classes(about)
+    if isinstance(about.net, specs.ViTSpec):
+        lines["function"] = function(about.net)
+    use = "descendants of any depth" if layout.method else _use(about.net)
     if layout.method:
         lines["method"] = f"{layout.method}, profile official"
-        use = "descendants of any depth"
-    else:
-        lines["network"] = spec.name
-        use = _use(spec.net)
     lines["initialises"] = f"{use}, after python -m sws_jax convert"
+    lines["note"] = "images, function: as far as its files say, else what is usual"
     return lines
+
+
+def _classes(about) -> str:
+    named = f", {about.class_names[0]} and so on" if about.class_names else ""
+    return f"{about.net.num_classes}{named}"
 
 
 def images(about) -> str:
@@ -135,7 +140,7 @@ def _ours(about) -> dict[str, str]:
         "layout": f"sws_jax, {kinds[about.kind]}",
         "network": about.spec.name,
         "images": images(about),
-        "classes": str(net.num_classes),
+        "classes": _classes(about),
     }
     if isinstance(net, ViTSpec):
         lines["function"] = function(net)
@@ -148,7 +153,8 @@ def _ours(about) -> dict[str, str]:
         lines["teacher"] = about.teacher
     if about.dataset:
         seen = f", validation top-1 {about.accuracy:.1%}" if about.accuracy >= 0 else ""
-        lines["trained on"] = f"{about.dataset}, step {about.step:,}{seen}"
+        step = f", step {about.step:,}" if about.step else ""
+        lines["trained on"] = f"{about.dataset}{step}{seen}"
     lines["written by"] = ", ".join(f"{k} {v}" for k, v in about.versions)
     lines["initialises"] = uses[about.kind]
     return lines

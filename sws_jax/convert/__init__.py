@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from sws_jax.specs import base as specs_base
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # What programs put before every name of what they save.
-_PREFIXES = ("module.", "params/", "opt/target/")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "params/", "opt/target/")
 # What `save` writes for: two libraries' folders, and files of tensors.
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 
@@ -51,6 +52,12 @@ def recognise(
     Raises:
       UserError: none of the known layouts, or not the one that was asked for.
     """
+    for name in flat:
+        if deep := re.search(r"(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])", name):
+            raise UserError(
+                f"{path} numbers something {deep[0]} ({name}), and no network here is "
+                f"as deep"
+            )
     known = {found.key: found for found in LAYOUTS}
     if layout and layout not in known:
         raise UserError(
@@ -60,33 +67,115 @@ def recognise(
         if flat and all(name.startswith(prefix) for name in flat):
             flat = {name.removeprefix(prefix): a for name, a in flat.items()}
     for tried in [known[layout]] if layout else LAYOUTS:
-        prepared = tried.prepare(flat, image_size)
-        spec = tried.recognise({name: tuple(a.shape) for name, a in prepared.items()})
+        try:
+            prepared = tried.prepare(flat, image_size)
+            shapes = {name: tuple(a.shape) for name, a in prepared.items()}
+            spec = tried.recognise(shapes)
+        except UserError as error:
+            raise UserError(f"{path} is no {tried.name}: {error}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            continue  # shapes that nothing of this layout has
         if spec is not None:
             return tried, spec, prepared
     some = ", ".join(sorted(flat)[:3])
-    what = f"no {known[layout].name}" if layout else "no network that is known here"
+    if layout:
+        raise UserError(
+            f"{path} holds no {known[layout].name} (its first names are {some})"
+        )
     raise UserError(
-        f"{path} holds {what} (its first names are {some}); known are "
-        f"{', '.join(known)}"
+        f"{path} holds no network that is known here (its first names are {some}); "
+        f"known are {', '.join(known)}"
     )
 
 
-def load(
-    source: str | Mapping[str, Any],
+@dataclasses.dataclass(frozen=True)
+class Identified:
+    """What a file of another program is, before its tensors are taken over.
+
+    Attributes:
+      path: for messages.
+      layout: that it has.
+      flat: its tensors, under the names of the layout.
+      description: of the network; of a learngene, of its genes as so many blocks.
+    """
+
+    path: str
+    layout: Layout
+    flat: base.Flat
+    description: Description
+
+
+def identify(
+    source: str | os.PathLike | Mapping[str, Any],
     *,
     layout: str = "",
     heads: int | None = None,
     norm_eps: float | None = None,
     pool_order: str = "",
-    image_size: int | tuple[int, int] | None = None,
-    stages: Sequence[int] = (),
-    profile: str = "",
+    image_size: tuple[int, int] | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     crop: float | None = None,
     interpolation: str = "",
     dataset: str = "",
+) -> Identified:
+    """What a file is, from its tensors, what stands beside it and what is given.
+
+    Args and errors are those of `load`; an image size is what its positions are for,
+    where they fit it.
+    """
+    on_disk = isinstance(source, (str, os.PathLike))
+    path = "what is in memory"
+    if on_disk:
+        path = hub.weights_in(os.fspath(source))  # type: ignore[arg-type]
+    if os.path.isfile(path) and weights.is_ours(path):
+        raise UserError(
+            f"{path} is this project's own: use it as it is, or write it for another "
+            f"program (--to {', '.join(TARGETS)})"
+        )
+    tensors_read = tensors.read(path if on_disk else source)  # type: ignore[arg-type]
+    found, spec, flat = recognise(
+        path, tensors_read, layout=layout, image_size=image_size
+    )
+    beside = hub.read(path, found.view) if on_disk else hub.Beside(found.view)
+    changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
+    changes["pool_order"] = pool_order or None
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(spec, ViTSpec):
+        spec = _of_its_positions(path, found, spec, flat, image_size)
+        with hub.naming(
+            path if changes.keys() >= beside.fields.keys() else beside.path
+        ):
+            spec = spec.replace(**{**beside.fields, **changes})
+    else:
+        if isinstance(spec, RegNetSpec) and image_size:
+            spec = dataclasses.replace(spec, image_size=image_size)
+        if image_size and spec.net.image_size != image_size:
+            changes["image_size"] = image_size
+        if changes:
+            raise UserError(
+                f"{path} is a {found.name}, whose tensors show all there is to know: "
+                f"leave {', '.join(changes)} out"
+            )
+    with hub.naming(beside.path if beside.view != found.view else ""):
+        about = Description(
+            kind="network",
+            net=spec.net,
+            dataset=dataset,
+            class_names=beside.class_names(spec.net.num_classes),
+            versions=versions(),
+            **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
+        )
+    return Identified(path, found, flat, about)
+
+
+def load(
+    source: str | os.PathLike | Mapping[str, Any],
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    stages: Sequence[int] = (),
+    profile: str = "",
+    **known: Any,
 ) -> tuple[Network | Learngene, Layout]:
     """A network or a learngene from another program's file, or tensors in memory.
 
@@ -95,19 +184,18 @@ def load(
     them, or else is what is usual in its layout; every argument comes before both.
 
     Args:
-      source: a file, see `sws_jax.convert.tensors.read`; or tensors by name, like a
-        model's ``state_dict()``.
-      layout: the key of a `Layout`, in place of the one that names and shapes show.
-      heads, norm_eps, pool_order: of a ViT.
+      source: a file or a folder, see `sws_jax.convert.tensors.read`; or tensors by
+        name, like a model's ``state_dict()`` or a Flax tree.
       image_size: in pixels; positions of a ViT for another size are resized.
       stages: how often a published Aux-Net of SWS applies each of its blocks, or the
         depth of TLEG's.
       profile: of a learngene; "official" unless another is asked for.
-      mean, std: of the pixels, for values from 0 to 1.
-      crop: share of an image's shorter side that is looked at in evaluation.
-      interpolation: how its images are resized.
-      dataset: that it was trained on; "imagenet2012" for released Aux-Nets of 1000
-        classes, else not known unless it is given.
+      **known: what tensors do not show. ``layout``, the key of a `Layout`, in place of
+        the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
+        ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
+        share of an image's shorter side that is looked at in evaluation;
+        ``interpolation``; and ``dataset``, on which it was trained: "imagenet2012" for
+        released Aux-Nets of 1000 classes, else not known unless it is given.
 
     Returns:
       The network (or learngene), described, and the layout that it had.
@@ -116,60 +204,25 @@ def load(
       UserError: the file is unreadable, unknown, or not all there; or an argument that
         it does not take.
     """
-    path = source if isinstance(source, str) else "what is in memory"
-    if os.path.isfile(path) and weights.is_ours(path):
-        raise UserError(
-            f"{path} is this project's own: use it as it is, or write it for another "
-            f"program (--to {', '.join(TARGETS)})"
-        )
     size = specs_base.image_size(image_size) if image_size is not None else None
-    found, spec, flat = recognise(
-        path, tensors.read(source), layout=layout, image_size=size
-    )
+    given = identify(source, image_size=size, **known)
+    path, found, about = given.path, given.layout, given.description
     if not found.method and (stages or profile):
         raise UserError(
             f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
         )
-    beside = (
-        hub.read(source, found.view)
-        if isinstance(source, str)
-        else hub.Beside(found.view)
-    )
-    changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
-    changes["pool_order"] = pool_order or None
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if isinstance(spec, ViTSpec):
-        spec = _of_its_positions(path, found, spec, flat, size)
-        spec = spec.replace(**{**beside.fields, **changes})
-    else:
-        if isinstance(spec, RegNetSpec) and size:
-            spec = dataclasses.replace(spec, image_size=size)
-        if size and spec.net.image_size != size:
-            changes["image_size"] = size
-        if changes:
-            raise UserError(
-                f"{path} is a {found.name}, whose tensors show all there is to know: "
-                f"leave {', '.join(changes)} out"
-            )
-    about = Description(
-        kind="network",
-        net=spec.net,
-        dataset=dataset,
-        class_names=beside.class_names(spec.net.num_classes),
-        versions=versions(),
-        **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
-    )
     made: Network | Learngene
     if found.method:
         made = _learngene(path, found, about, tuple(stages), profile or "official")
     else:
-        made = Network(spec, networks.abstract_params(spec), about)
+        made = Network(about.net, networks.abstract_params(about.net), about)
     try:
-        entries = found.entries(spec)
-        params = base.read(flat, entries, made.params, ignored=found.ignored)
+        entries = found.entries(about.net)
+        params = base.read(given.flat, entries, made.params, ignored=found.ignored)
     except base.Mismatch as differences:
         raise UserError(
-            f"{path} looks like a {found.name} ({spec.name}), but is not: {differences}"
+            f"{path} looks like a {found.name} ({about.net.name}), but is not: "
+            f"{differences}"
         ) from None
     return _at_size(dataclasses.replace(made, params=params), found, size), found
 

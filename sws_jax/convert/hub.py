@@ -7,10 +7,12 @@ needed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,11 +43,13 @@ class Beside:
       view: how images are prepared.
       fields: of a `ViTSpec`, by name.
       labels: of the classes, in order; empty where they are not named.
+      path: of the file that says it, if there is one.
     """
 
     view: View
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    path: str = ""
 
     def class_names(self, classes: int) -> tuple[str, ...]:
         """The labels, if there is one for each class."""
@@ -58,16 +62,31 @@ def read(path: str, usual: View) -> Beside:
     Raises:
       UserError: a file is there and is damaged, or says what cannot be done here.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    config = _json(os.path.join(folder, CONFIG))
+    folder = os.path.dirname(path)
+    at, beside = os.path.join(folder, CONFIG), os.path.join(folder, PREPROCESSOR)
+    config = _json(at)
     if "pretrained_cfg" in config or "architecture" in config:
-        return _sentence(os.path.join(folder, CONFIG), _timm, config, usual)
+        return dataclasses.replace(_sentence(at, _timm, config, usual), path=at)
     if "model_type" not in config:
         return Beside(usual)
-    found = _sentence(os.path.join(folder, CONFIG), _hugging_face, config, usual)
-    at = os.path.join(folder, PREPROCESSOR)
-    view = _sentence(at, _processor, _json(at), usual)
-    return dataclasses.replace(found, view=view)
+    found = _sentence(at, _hugging_face, config, usual)
+    view = _sentence(beside, _processor, _json(beside), usual)
+    return dataclasses.replace(found, view=view, path=at)
+
+
+def weights_in(path: str) -> str:
+    """The file of weights in a folder that such libraries write; else the path."""
+    inside = os.path.join(path, WEIGHTS)
+    return inside if os.path.isfile(inside) else path
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Puts the file that said something before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}" if path else str(error)) from None
 
 
 def write(
@@ -104,28 +123,50 @@ def _write(folder: str, parent: str, flat, others) -> None:
 
 
 def _json(path: str) -> dict[str, Any]:
-    return files.read_json(path) if os.path.isfile(path) else {}
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): mend it, or move it away"
+        ) from None
+    # (null is what is written where nothing is said.)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _sentence(path: str, read: Callable, config: Mapping[str, Any], usual: View) -> Any:
     try:
-        return read(config, usual)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        with naming(path):
+            return read(config, usual)
+    except UserError:
+        raise
     except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as e:
         raise UserError(
-            f"{path} does not say what such files say ({e!r}): mend it, or move it away"
+            f"{path} does not say what such files say ({e}): mend it, or move it away"
         ) from None
 
 
 def _timm(config: Mapping[str, Any], usual: View) -> Beside:
     view, arguments = config.get("pretrained_cfg", config), config.get("model_args", {})
+    view = {name: value for name, value in view.items() if value is not None}
     fields: dict[str, Any] = {}
-    if "num_heads" in arguments:
+    # What timm's names mean and tensors do not show.
+    named = str(config.get("architecture", ""))
+    if "siglip" in named:
+        fields["gelu"] = "tanh"
+    if named == "vit_base_patch16_gap_224":
+        fields["heads"] = 16
+    if arguments.get("num_heads") is not None:
         fields["heads"] = int(arguments["num_heads"])
-    if "act_layer" in arguments:
+    if arguments.get("act_layer") is not None:
         fields["gelu"] = _gelu(arguments["act_layer"])
-    labels = view.get("label_names") or ()
+    labels = view.get("label_names", ())
+    if isinstance(labels, str):
+        raise TypeError("label_names is one text")
     interpolation = view.get("interpolation", usual.interpolation)
     return Beside(
         View(
@@ -149,7 +190,7 @@ def _hugging_face(config: Mapping[str, Any], usual: View) -> Beside:
             fields["norm_eps"] = float(config["layer_norm_eps"])
         if "hidden_act" in config:
             fields["gelu"] = _gelu(config["hidden_act"])
-    labels = {int(k): str(v) for k, v in (config.get("id2label") or {}).items()}
+    labels = {int(k): str(v) for k, v in config.get("id2label", {}).items()}
     named = tuple(labels[i] for i in sorted(labels))
     if named == tuple(f"LABEL_{i}" for i in range(len(named))):
         named = ()  # which is what is written where none were given
@@ -159,6 +200,8 @@ def _hugging_face(config: Mapping[str, Any], usual: View) -> Beside:
 def _processor(config: Mapping[str, Any], usual: View) -> View:
     if not config:
         return usual
+    if not config.get("do_normalize", True):
+        raise UserError("do_normalize is false, and networks here normalise: edit it")
     crop = 1.0
     if config.get("crop_pct") is not None:  # of ConvNeXt's processor, and LeViT's
         crop = float(config["crop_pct"])

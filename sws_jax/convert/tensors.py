@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sws_jax import files
+from sws_jax import files, trees
+from sws_jax.convert import hub
 from sws_jax.errors import UserError
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
@@ -24,31 +27,56 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
     """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
-      path: ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``
+      path: a mapping, or a file; of a folder, its ``model.safetensors``. Read are
+        ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``
         or ``.bin``. A checkpoint that holds more than weights is asked for its
         ``model`` or ``state_dict``.
 
     Raises:
       UserError: the file is missing, cut off, of another kind, or wants to run code.
     """
-    if not isinstance(path, str):
-        return {
-            name: _array(name, a) if hasattr(a, "detach") else np.asarray(a)
-            for name, a in path.items()
-        }
-    readers = {".safetensors": _safetensors, ".npz": _npz}
-    ending = next((e for e in ENDINGS if path.lower().endswith(e)), "")
-    if not ending:
-        raise UserError(f"{path} is none of the files {', '.join(ENDINGS)}")
+    if isinstance(path, str):
+        path = hub.weights_in(path)
+        found = _reader(path)(path)
+    else:
+        where, found = "what is in memory", {}
+        try:
+            # (A Flax tree is nested.)
+            for name, value in trees.flatten(dict(path)).items():
+                torch = hasattr(value, "detach")
+                found[str(name)] = _array(name, value) if torch else np.asarray(value)
+        except Exception as error:  # noqa: BLE001  as from files
+            raise UserError(f"{where} is no mapping of tensors ({error})") from None
+    where = path if isinstance(path, str) else "what is in memory"
+    if not found:
+        raise UserError(f"{where} holds no named tensors")
+    return {name: _numbers(where, name, array) for name, array in found.items()}
+
+
+def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:
+    """Of a file, which exists."""
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    found = readers.get(ending, _torch)(path)
-    if not found:
-        raise UserError(f"{path} holds no named tensors")
-    return found
+    ending = next((e for e in ENDINGS if path.lower().endswith(e)), "")
+    if not ending:
+        raise UserError(f"{path} is none of the files {', '.join(ENDINGS)}")
+    return {".safetensors": _safetensors, ".npz": _npz}.get(ending, _torch)
+
+
+def _numbers(where: str, name: str, array: np.ndarray) -> np.ndarray:
+    """The array, if it holds numbers of a kind that networks have."""
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2 and not array.dtype.names:
+        return array.view(ml_dtypes.bfloat16)  # which numpy forgets in an .npz
+    if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+        return array
+    if array.dtype == ml_dtypes.bfloat16:
+        return array
+    raise UserError(
+        f"{where}: {name} holds {array.dtype}, and weights are numbers of up to 64 bits"
+    )
 
 
 def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
@@ -136,6 +164,8 @@ def _torch(path: str) -> dict[str, np.ndarray]:
     # Of many kinds; a hostile pickle is one of them.
     except Exception as error:  # noqa: BLE001
         reason = str(error).split("\n")[0].split(". ")[0]
+        if other := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            reason = f"it holds a Python object, {other[1]}: save the weights alone"
         if len(reason) < 6:  # a number, or nothing at all
             reason = f"{type(error).__name__} {reason}".strip()
         raise UserError(
@@ -158,9 +188,9 @@ def _array(name: str, value: Any) -> np.ndarray:
     value = value.detach().cpu()
     with contextlib.suppress(TypeError):
         return value.numpy()
-    import ml_dtypes  # numpy has no bfloat16 of its own
     import torch
 
-    if value.dtype != torch.bfloat16:
-        raise ValueError(f"{name} is a tensor of {value.dtype}, which is not read here")
+    if value.dtype != torch.bfloat16 or value.layout != torch.strided:
+        kind = f"{value.dtype}, {value.layout}"
+        raise ValueError(f"{name} is a tensor of {kind}, which is not read here")
     return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

@@ -34,9 +34,9 @@ from sws_jax.specs import ViTSpec
 Shapes = Mapping[str, tuple[int, ...]]
 # Width of a head in the ViTs of the papers, up to L: shapes do not always tell.
 HEAD_SIZE = 64
-# Heads of wider ones: So400m, H, g and G (Scaling Vision Transformers, 2106.04560;
-# SoViT, 2305.13035).
-WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1664), 16)
+# Heads of wider ones: So400m, H, g, g-opt and G (Scaling Vision Transformers,
+# 2106.04560; SoViT, 2305.13035).
+WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1536, 1664), 16)
 # The released Aux-Nets of SWS and TLEG: depth of the latter, heads of the former.
 TLEG_DEPTH = 12
 SWS_HEADS = {384: 12}
@@ -327,6 +327,8 @@ def _big_vision(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
     and cosines has none in its file.
     """
     flat, name = dict(flat), BIG_VISION.pos_embed
+    if "Transformer/encoder_norm/scale" not in flat:
+        return flat
     if name not in flat and "embedding/kernel" in flat:
         height, width, _, features = flat["embedding/kernel"].shape
         size = image_size or (224, 224)
