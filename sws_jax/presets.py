@@ -47,6 +47,8 @@ def run() -> ml_collections.ConfigDict:
             # Images per step over all devices and hosts, and parts it is computed in.
             global_batch_size=512,
             accum_steps=1,
+            # Devices along each axis of the mesh; -1 is all that are left.
+            mesh=dict(data=-1, fsdp=1, tensor=1),
             # Moving average of the weights; 0 keeps none. It starts from the weights
             # before the first step, or ("seed") from those before any were loaded.
             ema=0.0,

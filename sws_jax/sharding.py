@@ -1,11 +1,17 @@
 """The mesh, and the one table that maps logical axes to it.
 
 Networks name the axes of their parameters (`embed`, `mlp`, `heads`, ...) and know
-nothing of devices. Here every parameter is replicated and the batch is split over
-all devices: data parallelism. Another layout is another table.
+nothing of devices. The mesh has three axes: batches are split over ``data`` and
+``fsdp``; parameters, and all that follows them, are split over ``fsdp`` along their
+width and over ``tensor`` along heads and hidden units. Another layout is another table.
 """
 
 from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,30 +21,66 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sws_jax import trees
 from sws_jax.errors import UserError
 
-AXES = ("data",)
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
 
 # Logical axis -> mesh axis (None: replicated).
 RULES = (
-    ("batch", "data"),
+    ("batch", BATCH),
     ("layers", None),
     ("tokens", None),
     ("channels", None),
-    ("embed", None),
+    ("embed", "fsdp"),
     ("qkv", None),
-    ("heads", None),
+    ("heads", "tensor"),
     ("head", None),
-    ("mlp", None),
+    ("mlp", "tensor"),
     ("classes", None),
+    # Of activations: whole on every device that has the image.
+    ("features", None),
 )
 
 
-def make_mesh(devices=None) -> Mesh:
-    """All devices, or the given ones, along the data axis.
+# The mesh that a program is being traced for: modules know none.
+_traced_for: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
+    "mesh", default=None
+)
+
+
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Mesh:
+    """The devices as a mesh.
 
     `Mesh` gives automatic axes, which is what logical rules and `jax.jit` with
     shardings want; `jax.make_mesh` would give explicit ones.
+
+    Args:
+      devices: default all of them.
+      sizes: of the axes, default 1; one of them may be -1, "the rest". Without any,
+        all devices stand along ``data``.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
     """
-    return Mesh(np.asarray(devices or jax.devices()), AXES)
+    devices = list(devices or jax.devices())
+    found = {"data": -1, **(sizes or {})}
+    shape = [found.get(axis, 1) for axis in AXES]
+    text = " x ".join(f"{axis} {n}" for axis, n in zip(AXES, shape, strict=True))
+    if any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1:
+        raise UserError(
+            f"sizes of a mesh are at least 1, and one may be -1 for the rest; they are "
+            f"{text}"
+        )
+    known = math.prod(n for n in shape if n != -1)
+    shape = [len(devices) // known if n == -1 else n for n in shape]
+    if math.prod(shape) != len(devices):
+        raise UserError(
+            f"a mesh of {text} does not fit {len(devices)} devices: its sizes must "
+            f"multiply to as many"
+        )
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -47,12 +89,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Splits axis number `axis`, the batch, over the mesh."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, dict(RULES)["batch"]))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH))
 
 
 def shard_count(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
-    return mesh.shape[dict(RULES)["batch"]]
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+@contextlib.contextmanager
+def constrained(mesh: Mesh) -> Iterator[None]:
+    """While a program is traced inside, `constrain` places its activations."""
+    token = _traced_for.set(mesh)
+    try:
+        yield
+    finally:
+        _traced_for.reset(token)
+
+
+def constrain(x: jax.Array, *names: str) -> jax.Array:
+    """An activation where the table puts its axes; as it is, outside of a mesh."""
+    mesh = _traced_for.get()
+    if mesh is None:
+        return x
+    places = PartitionSpec(*(dict(RULES)[name] for name in names))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, places))
 
 
 def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1) -> None:
@@ -69,9 +130,51 @@ def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1) -> None:
 
 
 def tree_shardings(boxed_params: trees.Tree, mesh: Mesh) -> trees.Tree:
-    """Sharding of every parameter, from the logical axes in its box."""
-    specs = nn.get_partition_spec(boxed_params)
-    return nn.logical_to_mesh_sharding(specs, mesh, RULES)
+    """Sharding of every parameter, from the logical axes in its box.
+
+    An axis that the mesh does not divide is replicated (see `undivided`).
+    """
+
+    def place(leaf) -> NamedSharding:
+        names = _logical(leaf)
+        axes = [
+            _fitting(name, n, mesh) for name, n in zip(names, _shape(leaf), strict=True)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree.map(place, boxed_params, is_leaf=_is_boxed)
+
+
+def undivided(boxed_params: trees.Tree, mesh: Mesh) -> list[str]:
+    """What a mesh would split and cannot, in words: ``3 heads over tensor 2``."""
+    found = []
+    for leaf in jax.tree.leaves(boxed_params, is_leaf=_is_boxed):
+        for name, n in zip(_logical(leaf), _shape(leaf), strict=True):
+            axis = dict(RULES).get(name)
+            if axis and not _fitting(name, n, mesh):
+                found.append(f"{n} {name} over {axis} {mesh.shape[axis]}")
+    return list(dict.fromkeys(found))
+
+
+def _is_boxed(leaf) -> bool:
+    return isinstance(leaf, nn.Partitioned)
+
+
+def _logical(leaf) -> tuple:
+    """Names of the axes of a parameter; without a box, its last is a width."""
+    if _is_boxed(leaf):
+        return leaf.names
+    return ((None,) * len(leaf.shape) + ("embed",))[-len(leaf.shape) :]
+
+
+def _shape(leaf) -> tuple[int, ...]:
+    return (leaf.value if _is_boxed(leaf) else leaf).shape
+
+
+def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
+    """The mesh axis of a logical axis, if it divides so many."""
+    axis = dict(RULES)[name] if name else None
+    return axis if isinstance(axis, str) and size % mesh.shape[axis] == 0 else None
 
 
 def to_global(mesh: Mesh, tree: trees.Tree) -> trees.Tree:

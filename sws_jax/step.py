@@ -19,7 +19,7 @@ from sws_jax.losses import Loss
 from sws_jax.models import vit
 from sws_jax.networks import Predictor
 from sws_jax.optim import Optimizer
-from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +185,15 @@ def keys(key: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
     return augment_key, drop_key
 
 
+def network_shardings(spec: Spec, mesh: Mesh) -> trees.Tree:
+    """Where each parameter of a network lives."""
+    boxed = networks.abstract_params(spec, boxed=True)
+    return sharding.tree_shardings(boxed, mesh)
+
+
 def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
     """Where each leaf of the state lives: optimiser and EMA follow the parameters."""
-    boxed = networks.abstract_params(recipe.spec, boxed=True)
-    params = sharding.tree_shardings(boxed, mesh)
+    params = network_shardings(recipe.spec, mesh)
     everywhere = sharding.replicated(mesh)
     abstract = networks.abstract_params(recipe.spec)
     optimizer = recipe.optimizer.build()
@@ -211,14 +216,16 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
     """
 
     def run(state, key, raw, rate, teacher):
-        batch = prepare(recipe, key, state.step, raw)
-        return train_step(recipe, state, batch, rate, teacher)
+        with sharding.constrained(mesh):
+            batch = prepare(recipe, key, state.step, raw)
+            return train_step(recipe, state, batch, rate, teacher)
 
     places, everywhere = state_shardings(recipe, mesh), sharding.replicated(mesh)
     rows = sharding.batch_sharding(mesh)
     return jax.jit(
         run,
-        in_shardings=(places, everywhere, rows, everywhere, everywhere),
+        # (A teacher stays where it is: `network_shardings`.)
+        in_shardings=(places, everywhere, rows, everywhere, None),
         out_shardings=(places, everywhere),
         donate_argnums=0,
     )

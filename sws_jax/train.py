@@ -54,6 +54,9 @@ _HARMLESS = (
     "data.unreadable",
     "data.workers",
     "log_steps",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
 )
 
 
@@ -116,7 +119,7 @@ def train(
 
 def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # Data, and how long the run is in steps.
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(sizes=config.mesh)
     size = config.global_batch_size
     sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
     sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
@@ -166,7 +169,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         about = about.replace(teacher=known.net.name)
         told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
         teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
-        params = setup.on_device(ans_net.network.params, sharding.replicated(mesh))
+        teachers = step.network_shardings(ans_net.network.spec, mesh)
+        params = setup.on_device(ans_net.network.params, teachers)
         ans_net = dataclasses.replace(
             ans_net, network=Network(ans_net.network.spec, params)
         )
@@ -501,6 +505,9 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
+    boxed = networks.abstract_params(spec, boxed=True)
+    if left := sharding.undivided(boxed, mesh):
+        say(f"{config.name}: replicated, as they do not divide: {', '.join(left)}")
     mixing = config.augment
     group = mixing.mix_group or size
     if (mixing.mixup or mixing.cutmix) and (size // devices) % group:

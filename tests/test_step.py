@@ -53,9 +53,15 @@ def teacher_of(**changes):
     )
 
 
-def run(recipe, devices, steps=3, teacher=None, rate=0.01):
+def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
     """The compiled step on so many devices; losses and the last state."""
-    mesh = sharding.make_mesh(jax.devices()[:devices])
+    mesh = sharding.make_mesh(jax.devices()[:devices], sizes)
+    if teacher is not None:
+        places = step.network_shardings(teacher.network.spec, mesh)
+        params = jax.device_put(teacher.network.params, places)
+        teacher = dataclasses.replace(
+            teacher, network=dataclasses.replace(teacher.network, params=params)
+        )
     places = step.state_shardings(recipe, mesh)
     params = jax.device_put(params_of(recipe.spec), places.params)
     state = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=places)(params)
@@ -84,6 +90,38 @@ def test_sharded_equals_unsharded(kind, aux):
     close(no_key_bias(state.params), no_key_bias(sharded_state.params), 1e-4)
     close(no_key_bias(state.ema), no_key_bias(sharded_state.ema), 1e-4)
     assert int(sharded_state.step) == 3
+
+
+@pytest.mark.parametrize(
+    "sizes, kind",
+    [
+        ((2, 2, 2), "soft"),
+        *(
+            pytest.param(sizes, kind, marks=SLOW)
+            for sizes, kind in (
+                ((2, 2, 2), "none"),
+                ((2, 2, 2), "descendant"),
+                ((1, 8, 1), "soft"),
+                ((4, 1, 2), "soft"),
+                ((2, 4, 1), "descendant"),
+                ((1, 1, 8), "soft"),  # 2 heads over 8: replicated
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_every_mesh_is_one_device(sizes, kind, aux):
+    """Weights, optimiser and teacher split too; drop-path, mixup and cutmix on."""
+    spec = aux.net if kind == "descendant" else aux
+    teacher = teacher_of() if kind == "soft" else None
+    loss = Loss(kind="soft" if teacher else "none", alpha=0.5, tau=2.0)
+    recipe = recipe_of(spec, loss=loss)
+    losses, state = run(recipe, 1, teacher=teacher)
+    named = dict(zip(sharding.AXES, sizes, strict=True))
+    sharded, sharded_state = run(recipe, 8, teacher=teacher, sizes=named)
+    np.testing.assert_allclose(sharded, losses, rtol=2e-5)
+    close(no_key_bias(state.params), no_key_bias(sharded_state.params), 1e-4)
+    close(no_key_bias(state.ema), no_key_bias(sharded_state.ema), 1e-4)
 
 
 def no_key_bias(params):

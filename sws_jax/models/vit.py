@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from sws_jax import sharding
 from sws_jax.errors import UserError
 from sws_jax.specs import Compute, ViTSpec
 
@@ -145,6 +146,8 @@ class Block(nn.Module):
                 return y
             return y * keep[i, :, None, None].astype(y.dtype)
 
+        # Where a mesh splits weights too, activations stay split by image alone.
+        x = sharding.constrain(x, "batch", "tokens", "features")
         norm = functools.partial(layer_norm, self.spec, self.compute)
         y = Attention(self.spec, self.compute, name="attn")(norm(name="norm1")(x))
         x = x + branch(y, 0)
