@@ -16,7 +16,7 @@ from sws_jax.errors import UserError
 from sws_jax.specs import SIZES, ViTSpec
 
 # Heads of the released Aux-Nets where they are not those of the DeiT of that width.
-_OFFICIAL_AUX_HEADS = {384: 12}
+OFFICIAL_AUX_HEADS = {384: 12}
 _DEIT_HEADS = dict(SIZES[size] for size in ("tiny", "small", "base"))
 
 
@@ -25,7 +25,6 @@ class Profile:
     """What a reading of the method decides about networks.
 
     Attributes:
-      name: "consistent" or "official".
       auxiliary: the net that an Aux-Net looks like, from that of its descendants.
       descendant: the net that an Aux-Net's genes initialise, from the Aux-Net's.
       antialias: whether a position embedding that shrinks is smoothed.
@@ -33,7 +32,6 @@ class Profile:
         the same "dataset".
     """
 
-    name: str
     auxiliary: Callable[[ViTSpec], ViTSpec]
     descendant: Callable[[ViTSpec], ViTSpec]
     antialias: bool
@@ -41,7 +39,7 @@ class Profile:
 
 
 def _official_auxiliary(net: ViTSpec) -> ViTSpec:
-    heads = _OFFICIAL_AUX_HEADS.get(net.width, net.heads)
+    heads = OFFICIAL_AUX_HEADS.get(net.width, net.heads)
     return net.replace(heads=heads, norm_eps=1e-5, pool_order="norm_mean")
 
 
@@ -53,14 +51,12 @@ def _official_descendant(net: ViTSpec) -> ViTSpec:
 
 PROFILES = {
     "consistent": Profile(
-        "consistent",
         auxiliary=lambda net: net,
         descendant=lambda net: net,
         antialias=True,
         head_by="classes",
     ),
     "official": Profile(
-        "official",
         auxiliary=_official_auxiliary,
         descendant=_official_descendant,
         antialias=False,

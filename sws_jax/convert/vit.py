@@ -29,6 +29,7 @@ from sws_jax.convert.base import (
     linear,
 )
 from sws_jax.errors import UserError
+from sws_jax.profiles import OFFICIAL_AUX_HEADS
 from sws_jax.specs import ViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,9 +38,7 @@ HEAD_SIZE = 64
 # Heads of wider ones: So400m, H, g, g-opt and G (Scaling Vision Transformers,
 # 2106.04560; SoViT, 2305.13035).
 WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1536, 1664), 16)
-# The released Aux-Nets of SWS and TLEG: depth of the latter, heads of the former.
-TLEG_DEPTH = 12
-SWS_HEADS = {384: 12}
+TLEG_DEPTH = 12  # of the released Aux-Nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +236,7 @@ SWS = dataclasses.replace(
     fc_norm="",
     block="blocks.block.{m}.instances.{l}",
     eps=1e-5,
-    heads=SWS_HEADS,
+    heads=OFFICIAL_AUX_HEADS,
 )
 TLEG = dataclasses.replace(
     SWS,
@@ -280,7 +279,7 @@ STACKED = Names(
 UNSTACKED = dataclasses.replace(STACKED, block="blocks_{l}/{m}", stacked=False)
 
 
-def _google(attention: str, mlp: str, norm2: str, pos_embed: str, block: str) -> Names:
+def _google(attention: str, mlp: str, norm2: str, pos_embed: str) -> Names:
     parts = ("query", "key", "value")
     return Names(
         cls_token="cls",
@@ -288,7 +287,7 @@ def _google(attention: str, mlp: str, norm2: str, pos_embed: str, block: str) ->
         patch="embedding",
         norm="Transformer/encoder_norm",
         head="head",
-        block=f"Transformer/{block}/{{m}}",
+        block="Transformer/encoderblock_{l}/{m}",
         norm1="LayerNorm_0",
         qkv=tuple(f"{attention}/{part}" for part in parts),
         proj=f"{attention}/out",
@@ -306,14 +305,12 @@ VISION_TRANSFORMER = _google(
     mlp="MlpBlock_3",
     norm2="LayerNorm_2",
     pos_embed="Transformer/posembed_input/pos_embedding",
-    block="encoderblock_{l}",
 )
 BIG_VISION = _google(
     attention="MultiHeadDotProductAttention_0",
     mlp="MlpBlock_0",
     norm2="LayerNorm_1",
     pos_embed="pos_embedding",
-    block="encoderblock_{l}",
 )
 BIG_VISION_SCANNED = dataclasses.replace(
     BIG_VISION, block="Transformer/encoderblock/{m}", stacked=True
