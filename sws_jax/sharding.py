@@ -25,21 +25,20 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
 # Logical axis -> mesh axis (None: replicated).
-RULES = (
-    ("batch", BATCH),
-    ("layers", None),
-    ("tokens", None),
-    ("channels", None),
-    ("embed", "fsdp"),
-    ("qkv", None),
-    ("heads", "tensor"),
-    ("head", None),
-    ("mlp", "tensor"),
-    ("classes", None),
+RULES = {
+    "batch": BATCH,
+    "layers": None,
+    "tokens": None,
+    "channels": None,
+    "embed": "fsdp",
+    "qkv": None,
+    "heads": "tensor",
+    "head": None,
+    "mlp": "tensor",
+    "classes": None,
     # Of activations: whole on every device that has the image.
-    ("features", None),
-)
-
+    "features": None,
+}
 
 # The mesh that a program is being traced for: modules know none.
 _traced_for: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
@@ -112,7 +111,7 @@ def constrain(x: jax.Array, *names: str) -> jax.Array:
     mesh = _traced_for.get()
     if mesh is None:
         return x
-    places = PartitionSpec(*(dict(RULES)[name] for name in names))
+    places = PartitionSpec(*(RULES[name] for name in names))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, places))
 
 
@@ -150,7 +149,7 @@ def undivided(boxed_params: trees.Tree, mesh: Mesh) -> list[str]:
     found = []
     for leaf in jax.tree.leaves(boxed_params, is_leaf=_is_boxed):
         for name, n in zip(_logical(leaf), _shape(leaf), strict=True):
-            axis = dict(RULES).get(name)
+            axis = RULES[name] if name else None
             if axis and not _fitting(name, n, mesh):
                 found.append(f"{n} {name} over {axis} {mesh.shape[axis]}")
     return list(dict.fromkeys(found))
@@ -164,7 +163,7 @@ def _logical(leaf) -> tuple:
     """Names of the axes of a parameter; without a box, its last is a width."""
     if _is_boxed(leaf):
         return leaf.names
-    return ((None,) * len(leaf.shape) + ("embed",))[-len(leaf.shape) :]
+    return (*[None] * (len(leaf.shape) - 1), "embed")[: len(leaf.shape)]
 
 
 def _shape(leaf) -> tuple[int, ...]:
@@ -173,7 +172,7 @@ def _shape(leaf) -> tuple[int, ...]:
 
 def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
     """The mesh axis of a logical axis, if it divides so many."""
-    axis = dict(RULES)[name] if name else None
+    axis = RULES[name] if name else None
     return axis if isinstance(axis, str) and size % mesh.shape[axis] == 0 else None
 
 
