@@ -111,8 +111,14 @@ def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """The object in a JSON file of this project.
+def read_json(
+    path: str, *, remedy: str = "restore it, or remove its directory"
+) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+      path: of a file that is there.
+      remedy: against damage, for the message.
 
     Raises:
       UserError: it holds something else.
@@ -121,9 +127,7 @@ def read_json(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}): restore it, or remove its directory"
-        ) from None
+        raise UserError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object: restore it")
     return found

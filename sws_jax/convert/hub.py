@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -125,15 +124,7 @@ def _write(folder: str, parent: str, flat, others) -> None:
 def _json(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        if not isinstance(found, dict):
-            raise ValueError("it is no JSON object")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): mend it, or move it away"
-        ) from None
+    found = files.read_json(path, remedy="mend it, or move it away")
     # (null is what is written where nothing is said.)
     return {name: value for name, value in found.items() if value is not None}
 
