@@ -18,15 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import weights
+    from sws_jax import convert, weights
     from sws_jax.convert import tensors
 
     path = _file(args.file)
-    flat = tensors.read(path)
-    if weights.is_ours(path):
-        lines = _ours(weights.describe(path))
+    if os.path.isfile(path) and weights.is_ours(path):
+        flat, lines = tensors.read(path), _ours(weights.describe(path))
     else:
-        lines = _theirs(path)
+        found = convert.identify(path)
+        flat, lines = dict(found.tensors), _theirs(found)
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
     print(tabulate.tabulate(lines.items(), tablefmt="plain"))
@@ -64,11 +64,10 @@ def _file(path: str) -> str:
     return teacher.weights_file(path) if inside == path else inside
 
 
-def _theirs(path: str) -> dict[str, str]:
+def _theirs(found) -> dict[str, str]:
     """Of another program's weights, with what stands beside them."""
-    from sws_jax import convert, specs
+    from sws_jax import specs
 
-    found = convert.identify(path)
     about, layout = found.description, found.layout
     lines = {"layout": layout.name, "network": about.net.name}
     if layout.method == "sws":

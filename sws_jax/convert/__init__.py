@@ -95,12 +95,14 @@ class Identified:
     Attributes:
       path: for messages.
       layout: that it has.
-      flat: its tensors, under the names of the layout.
+      tensors: as the file has them.
+      flat: the same under the names of the layout.
       description: of the network; of a learngene, of its genes as so many blocks.
     """
 
     path: str
     layout: Layout
+    tensors: base.Flat
     flat: base.Flat
     description: Description
 
@@ -133,20 +135,19 @@ def identify(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
-    tensors_read = tensors.read(path if on_disk else source)  # type: ignore[arg-type]
-    found, spec, flat = recognise(
-        path, tensors_read, layout=layout, image_size=image_size
-    )
+    held = tensors.read(path if on_disk else source)  # type: ignore[arg-type]
+    found, spec, flat = recognise(path, held, layout=layout, image_size=image_size)
     beside = hub.read(path, found.view) if on_disk else hub.Beside(found.view)
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
     if isinstance(spec, ViTSpec):
         spec = _of_its_positions(path, found, spec, flat, image_size)
-        with hub.naming(
-            path if changes.keys() >= beside.fields.keys() else beside.path
-        ):
-            spec = spec.replace(**{**beside.fields, **changes})
+        fields = {k: v for k, v in beside.fields.items() if k not in changes}
+        with hub.naming(beside.path):
+            spec = spec.replace(**fields)
+        with hub.naming(path):
+            spec = spec.replace(**changes)
     else:
         if isinstance(spec, RegNetSpec) and image_size:
             spec = dataclasses.replace(spec, image_size=image_size)
@@ -166,7 +167,7 @@ def identify(
             versions=versions(),
             **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
         )
-    return Identified(path, found, flat, about)
+    return Identified(path, found, held, flat, about)
 
 
 def load(

@@ -36,8 +36,8 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
       UserError: the file is missing, cut off, of another kind, or wants to run code.
     """
     if isinstance(path, str):
-        path = hub.weights_in(path)
-        found = _reader(path)(path)
+        where = hub.weights_in(path)
+        found = _reader(where)(where)
     else:
         where, found = "what is in memory", {}
         try:
@@ -47,7 +47,6 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
                 found[str(name)] = _array(name, value) if torch else np.asarray(value)
         except Exception as error:  # noqa: BLE001  as from files
             raise UserError(f"{where} is no mapping of tensors ({error})") from None
-    where = path if isinstance(path, str) else "what is in memory"
     if not found:
         raise UserError(f"{where} holds no named tensors")
     return {name: _numbers(where, name, array) for name, array in found.items()}
