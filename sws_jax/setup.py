@@ -315,6 +315,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
         seed=config.seed,
     )
     _check_channels(path, found.spec.net.channels, data)
+    _say_pixels(config, origin, data)
     spec = found.spec.net.replace(drop_path=config.model.drop_path)
     description = _describe(config, data, spec).replace(
         method=origin.method,
@@ -326,9 +327,14 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
 
 
 def _keeps_head(config, origin: Description, data: Dataset) -> bool:
-    """Whether a run takes over the head of a file, and says it, with its view."""
+    """Whether a run takes over the head of a file; it says so."""
     kept, reason = _head(config, origin, data)
     say(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
+    return kept
+
+
+def _say_pixels(config, origin: Description, data: Dataset) -> None:
+    """Says where a file has seen other pixels than those of the run."""
     if origin.normalization != data.normalization:
         was, now = origin.normalization, data.normalization
         say(
@@ -336,7 +342,6 @@ def _keeps_head(config, origin: Description, data: Dataset) -> bool:
             f"these weights have seen {was.mean} and {was.std} (data.mean and data.std "
             f"set them)"
         )
-    return kept
 
 
 def _head(config, origin: Description, data: Dataset) -> tuple[bool, str]:
@@ -385,6 +390,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
             f"and no run starts from it"
         )
     _check_channels(path, old.channels, data)
+    _say_pixels(config, found.description, data)
     net = old.replace(
         num_classes=data.num_classes,
         image_size=data.image_shape[:2],
