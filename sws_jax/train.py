@@ -163,17 +163,17 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
 
     told = ""
     if ans_net is not None:
-        top1 = score(ans_net, data.val)["top1"]
         known = ans_net.network.description
         assert known is not None
-        about = about.replace(teacher=known.net.name)
-        told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
-        teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
-        teachers = step.network_shardings(ans_net.network.spec, mesh)
-        params = setup.on_device(ans_net.network.params, teachers)
+        its_places = step.network_shardings(ans_net.network.spec, mesh)
+        params = setup.on_device(ans_net.network.params, its_places)
         ans_net = dataclasses.replace(
             ans_net, network=Network(ans_net.network.spec, params)
         )
+        top1 = score(ans_net, data.val)["top1"]
+        about = about.replace(teacher=known.net.name)
+        told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
+        teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
 
     # The config can be run: from here on the directory is this run's.
     starting()
