@@ -41,9 +41,9 @@ def main() -> None:
         )
     )
     batch.pop("skipped")
-    state = new(setup.on_device(network.params, places.params))
+    state = new(sharding.put(network.params, places.params))
     key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
-    raw = sharding.to_global(mesh, batch)
+    raw = sharding.to_global(mesh, config.global_batch_size, batch)
     run_step = step.compiled_step(recipe, mesh)
     jax.block_until_ready(run_step(state, key, raw, np.float32(1e-3), None))
     times = {"imported": imported, "ready": ready, "stepped": time.time()}

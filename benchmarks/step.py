@@ -154,7 +154,7 @@ class Training:
         }
         self._rest = (
             jax.device_put(jax.random.key(0), everywhere),
-            sharding.to_global(self.mesh, raw),
+            sharding.to_global(self.mesh, self.batch_size, raw),
             jax.device_put(np.float32(1e-4), everywhere),
             None,
         )

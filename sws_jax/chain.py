@@ -20,13 +20,13 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, presets, report, setup, train
+from sws_jax import files, presets, processes, report, setup, train
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
-_POLL_SECONDS = 5.0  # between looks at runs that other processes are at
+_POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +79,14 @@ def execute(
       The runs' results, in order, each with its ``role``.
     """
     rows = runs(config)
-    _check(config, rows, workdir)
-    _refuse_other(config, workdir)
+
+    def check() -> None:
+        _check(config, rows, workdir)
+        _refuse_other(config, workdir)
+
+    processes.decided(check)
     results = _results(config, rows, workdir, should_stop)
-    report.write(results, workdir)
+    processes.first_does(lambda: report.write(results, workdir))
     return results
 
 
@@ -101,7 +105,7 @@ def _refuse_other(config, workdir: str) -> None:
 def _results(
     config, rows: Sequence[Run], workdir: str, should_stop
 ) -> list[dict[str, Any]]:
-    """Does what is not yet done, and waits for what other processes are at."""
+    """Does what is not yet done, and waits for what other jobs are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
     while len(results) < len(rows):
@@ -118,22 +122,25 @@ def _results(
                 busy.append(run.name)
         if not progressed:
             if should_stop():
-                raise train.Preempted("stopped while waiting for other processes")
+                raise train.Preempted("stopped while waiting for other jobs")
             if busy != told:
-                say(f"waiting for other processes, which are at {', '.join(busy)}")
+                say(f"waiting for other jobs, which are at {', '.join(busy)}")
                 told = busy
             time.sleep(_POLL_SECONDS)
     return [results[run.name] for run in rows]
 
 
 def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, Any]:
-    """Does one row, unless it is done, or another process is at it."""
-    done = train.finished(os.path.join(workdir, run.name))
+    """Does one row, unless it is done, or another job is at it."""
+    done = True
 
     def starting() -> None:
+        nonlocal done
+        done = False
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, train.CONFIG)
-        files.write_json(path, files.plain(config.to_dict()))
+        written = files.plain(config.to_dict())
+        processes.first_does(lambda: files.write_json(path, written))
         say(label)
 
     result = train.train(
@@ -143,14 +150,18 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
         starting=starting,
     )
     if run.role == AUX:
-        source = os.path.join(workdir, run.name, setup.LEARNGENE)
-        target = os.path.join(workdir, setup.LEARNGENE)
-        with files.replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+        processes.first_does(lambda: _publish(workdir, run.name))
     result = {**result, "role": run.role}
     if not done:
         say(f"{run.name}: {report.sentence(result)}")
     return result
+
+
+def _publish(workdir: str, name: str) -> None:
+    """The learngene of a run, where users look for it."""
+    source = os.path.join(workdir, name, setup.LEARNGENE)
+    with files.replacing(os.path.join(workdir, setup.LEARNGENE)) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _single(config) -> list[Run]:

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: orbax, asynchronous, each array with a digest.
+"""Checkpoints of a run: orbax, asynchronous, each array with a checksum.
 
 Items of one checkpoint: ``params``, ``opt``, ``ema`` (if kept), ``clock`` and
 ``meta``. The data needs none: its position is the step. Orbax writes a checkpoint
-whole or not at all, but does not notice a bit that flips afterwards: the digests in
-``meta`` do.
+whole or not at all, but does not notice a bit that flips afterwards: the checksums in
+``meta`` do, on whatever mesh and in however many processes it is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import checksums, processes, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 
@@ -82,7 +82,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Of all complete checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted(processes.decided(lambda: list(self._manager.all_steps())))
 
     def best_step(self) -> int | None:
         return self._manager.best_step()
@@ -105,11 +105,10 @@ class Checkpoints:
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
         """
-        digests = {name: trees.digests(tree) for name, tree in items.items()}
         meta = {
             "layout": _LAYOUT,
             "description": specs.to_dict(description),
-            "digests": digests,
+            "checksums": {name: checksums.of(tree) for name, tree in items.items()},
         }
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         args["clock"] = ocp.args.JsonSave(clock)
@@ -137,31 +136,32 @@ class Checkpoints:
             try:
                 return self.restore(step, like)
             except BrokenCheckpoint as error:
-                self._set_aside(step)
+                self._set_aside([step])
                 older = [s for s in self.steps() if s < step]
-                _log.warning(
-                    "the checkpoint of step %d is broken (%s) and was moved to %s; "
-                    "falling back to %s",
-                    step,
-                    error,
-                    os.path.join(self._directory, BROKEN),
-                    f"step {older[-1]}" if older else "the start",
-                )
+                if processes.is_first():
+                    _log.warning(
+                        "the checkpoint of step %d is broken (%s) and was moved to %s; "
+                        "falling back to %s",
+                        step,
+                        error,
+                        os.path.join(self._directory, BROKEN),
+                        f"step {older[-1]}" if older else "the start",
+                    )
         return None
 
     def restore(self, step: int, like: dict[str, trees.Tree]) -> Saved:
-        """One checkpoint, checked against its digests.
+        """One checkpoint, checked against its checksums.
 
         Raises:
           BrokenCheckpoint: it cannot be read or an array has changed.
           UserError: it is of another network.
         """
-        with _reading(step):
+        with _reading():
             meta = self._meta(step)
         for name, tree in like.items():
-            digests = meta["digests"].get(name, {})
-            _refuse_other(step, name, set(trees.leaf_names(tree)), set(digests))
-        with _reading(step):
+            saved = meta["checksums"].get(name, {})
+            _refuse_other(step, name, set(trees.leaf_names(tree)), set(saved))
+        with _reading():
             args: dict[str, Any] = {
                 name: ocp.args.StandardRestore(tree) for name, tree in like.items()
             }
@@ -169,8 +169,8 @@ class Checkpoints:
             found = self._manager.restore(step, args=ocp.args.Composite(**args))
         items = {name: found[name] for name in like}
         for name, tree in items.items():
-            for leaf, digest in trees.digests(tree).items():
-                if digest != meta["digests"][name][leaf]:
+            for leaf, checksum in checksums.of(tree).items():
+                if checksum != meta["checksums"][name][leaf]:
                     raise BrokenCheckpoint(f"{name}/{leaf} is not what was saved")
         return Saved(step, items, found["clock"])
 
@@ -184,8 +184,7 @@ class Checkpoints:
         try:
             return self.restore(step, like)
         except BrokenCheckpoint as error:
-            for later in [s for s in self.steps() if s >= step]:
-                self._set_aside(later)
+            self._set_aside([s for s in self.steps() if s >= step])
             older = self.steps()
             raise UserError(
                 f"the checkpoint of step {step} in {self._directory} is broken "
@@ -196,7 +195,7 @@ class Checkpoints:
 
     def describe(self, step: int) -> Description:
         """What the weights of that step are."""
-        with _reading(step):
+        with _reading():
             data = self._meta(step)["description"]
         return specs.from_dict(Description, data)
 
@@ -217,14 +216,23 @@ class Checkpoints:
                 f"the checkpoint of step {step} has the layout {meta['layout']!r} and "
                 f"not {_LAYOUT!r}"
             )
+        if "checksums" not in meta:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory} has none of this "
+                f"version's checksums: go on with the version that wrote it"
+            )
         return meta
 
-    def _set_aside(self, step: int) -> None:
-        source = os.path.join(self._directory, DIRECTORY, str(step))
-        target = os.path.join(self._directory, BROKEN, str(step))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(source, target)
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        def move() -> None:
+            for step in steps:
+                source = os.path.join(self._directory, DIRECTORY, str(step))
+                target = os.path.join(self._directory, BROKEN, str(step))
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(source, target)
+
+        processes.decided(move)
         self._manager.reload()
 
 
@@ -278,17 +286,25 @@ def _best(metrics: dict[str, float]) -> float:
 
 
 @contextlib.contextmanager
-def _reading(step: int) -> Iterator[None]:
-    """Whatever the storage layers raise over damaged bytes, by one name."""
+def _reading() -> Iterator[None]:
+    """Whatever the storage layers raise over damaged bytes, by one name.
+
+    Damage that one process meets breaks the checkpoint for all.
+    """
+    broken = None
     try:
         yield
     except (UserError, BrokenCheckpoint, MemoryError):
         raise
     except Exception as error:  # groups of errors among them
+        if processes.is_loss(error):
+            raise
         text = " ".join(str(error).split())[:160]
         broken = BrokenCheckpoint(f"{type(error).__name__}: {text}")
         _forget(error)
-        raise broken from None
+    failed = [n for n, bad in enumerate(processes.everyone(broken is not None)) if bad]
+    if failed:
+        raise broken or BrokenCheckpoint(f"as process {failed[0]} found")
 
 
 def _forget(error: BaseException) -> None:

@@ -16,7 +16,13 @@ from sws_jax.data.transforms import Fit
 from sws_jax.networks import Predictor
 
 
-@functools.partial(jax.jit, static_argnames="normalization")
+@functools.lru_cache(maxsize=64)
+def _compiled(normalization: Normalization, mesh: Mesh):
+    """The jitted ``(predictor, batch) -> sums``, which every process gets whole."""
+    sums = functools.partial(_sums, normalization=normalization)
+    return jax.jit(sums, out_shardings=sharding.replicated(mesh))
+
+
 def _sums(predictor: Predictor, batch: dict, *, normalization: Normalization) -> dict:
     """Weighted sums over a batch: images, cross entropy, top-1 and top-5 hits."""
     images = augment.normalize(batch["image"], normalization)
@@ -66,17 +72,16 @@ def evaluate(
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     sharding.check_batch("a batch of", global_batch_size, mesh)
-    process = (jax.process_index(), jax.process_count())
+    sums_of = _compiled(normalization, mesh)
     totals = None
     for batch in pipeline.eval_batches(
         split,
         fit,
         global_batch_size=global_batch_size,
-        process=process,
+        rows=sharding.own_rows(mesh, global_batch_size),
         reading=reading,
     ):
-        batch = sharding.to_global(mesh, batch)
-        sums = _sums(predictor, batch, normalization=normalization)
+        sums = sums_of(predictor, sharding.to_global(mesh, global_batch_size, batch))
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
     assert totals is not None  # a split is never empty
     totals = {name: float(value) for name, value in totals.items()}

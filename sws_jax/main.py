@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import signal
 import sys
 
-from sws_jax import configs
+from sws_jax import configs, rendezvous, version
 from sws_jax.errors import UserError
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
                               [--config.field=value ...]
+                              [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 Runs the job that a config describes; the same command again goes on where it
 stopped, and does nothing twice.
@@ -21,11 +22,22 @@ stopped, and does nothing twice.
   --config.a.b=value     overrides one field; tuples are written "(1,2,3)"
   --workdir=DIR          default runs/NAME, with the config's name
 
+Several processes (hosts, or accelerators of one) run the same command. Cloud TPU, GKE,
+Slurm and Open MPI tell them where the others are; elsewhere each is told:
+
+  --coordinator=H:PORT   process 0, and a free port of its host
+  --num_processes=N      of the job
+  --process_id=I         of this one, from 0
+  --start_timeout=300    seconds in which all have to come
+  --lost_after=100       seconds of silence after which a process counts as dead, and
+                         all others end
+
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
-            75 stopped by SIGTERM with everything saved: start it again
+            75 stopped by SIGTERM with everything saved, or another process was lost:
+            start it again (134, where JAX itself ended it for a lost process)
 """
 
-EXIT_ERROR, EXIT_REFUSED, EXIT_PREEMPTED = 1, 2, 75
+EXIT_ERROR, EXIT_REFUSED, EXIT_AGAIN = 1, 2, 75
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,25 +47,42 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if argv else EXIT_REFUSED
     try:
-        config, workdir = configs.parse(argv)
+        start, rest = rendezvous.parse(argv)
+        config, workdir = configs.parse(rest)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax import chain, train
-    from sws_jax.progress import say
+    from sws_jax import chain, processes, train
 
     try:
-        say(_greeting())
-        chain.execute(config, workdir, should_stop=_on_sigterm())
+        rendezvous.start(start, _job(config))
+        print(_greeting(), flush=True)
+        chain.execute(config, workdir, should_stop=processes.stop_asked())
     except train.Preempted as stop:
-        return _refuse(stop, EXIT_PREEMPTED)
-    except train.NonFinite as error:
+        return _refuse(stop, EXIT_AGAIN)
+    except (train.NonFinite, rendezvous.NotComplete) as error:
         return _refuse(error, EXIT_ERROR)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     except OSError as error:
         return _refuse(error, EXIT_ERROR)
+    except Exception as error:
+        if not processes.is_loss(error):
+            raise
+        lost = "another process is lost: the same command, for all of them, goes on"
+        _refuse(lost, EXIT_AGAIN)
+        sys.stdout.flush()
+        # An orderly end would wait for the others, and without them abort.
+        os._exit(EXIT_AGAIN)
     return 0
+
+
+def _job(config) -> str:
+    """What the processes of a job have in common: config and versions."""
+    from sws_jax import description
+
+    said = [config.to_json_best_effort(), description.versions(), version.VERSION]
+    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
 
 
 def _greeting() -> str:
@@ -68,15 +97,8 @@ def _greeting() -> str:
     )
 
 
-def _on_sigterm():
-    """A question that is true once the process was asked to end."""
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
-
-
-def _refuse(error: BaseException, code: int) -> int:
-    print(f"sws_jax: {error}", file=sys.stderr)
+def _refuse(error: BaseException | str, code: int) -> int:
+    print(f"sws_jax: {error}", file=sys.stderr, flush=True)
     return code
 
 

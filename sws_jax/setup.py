@@ -453,8 +453,3 @@ def _describe(config, data: Dataset, spec) -> Description:
         eval_crop=config.data.eval_crop,
         val_fraction=config.data.val_fraction,
     )
-
-
-def on_device(tree: trees.Tree, places) -> trees.Tree:
-    """Fresh copies of all leaves where they belong, safe to donate."""
-    return jax.device_put(trees.to_host(tree), places)

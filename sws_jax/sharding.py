@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sws_jax import trees
@@ -56,7 +57,7 @@ def make_mesh(
     shardings want; `jax.make_mesh` would give explicit ones.
 
     Args:
-      devices: default all of them.
+      devices: default all of them, in all processes.
       sizes: of the axes, default 1; one of them may be -1, "the rest". Without any,
         all devices stand along ``data``.
 
@@ -79,7 +80,9 @@ def make_mesh(
             f"a mesh of {text} does not fit {len(devices)} devices: its sizes must "
             f"multiply to as many"
         )
-    return Mesh(np.asarray(devices).reshape(shape), AXES)
+    # (Neighbours on a TPU's network are neighbours on the last axes.)
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -176,9 +179,48 @@ def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
     return axis if isinstance(axis, str) and size % mesh.shape[axis] == 0 else None
 
 
-def to_global(mesh: Mesh, tree: trees.Tree) -> trees.Tree:
-    """Rows of this process as rows of global arrays, split over the mesh."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, rows), tree
-    )
+def own_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """Rows of a batch of `size` that devices of this process hold, in order.
+
+    Processes that share images over ``tensor`` have the same ones.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((size,))
+    rows = [np.arange(size)[index] for index in places.values()]
+    return np.unique(np.concatenate(rows))
+
+
+def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
+    """The rows of this process as rows of global arrays, split over the mesh.
+
+    Args:
+      mesh: to split over.
+      size: of the whole batch.
+      tree: arrays whose first axis is `own_rows`.
+    """
+    sharding, own = batch_sharding(mesh), own_rows(mesh, size)
+
+    def place(rows):
+        def part(index):
+            wanted = np.arange(size)[index[0]]
+            return rows[np.searchsorted(own, wanted)]
+
+        shape = (size, *rows.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(place, tree)
+
+
+def put(tree: trees.Tree, places: trees.Tree) -> trees.Tree:
+    """Fresh copies of all leaves where they belong, safe to donate.
+
+    Args:
+      tree: the same in all processes.
+      places: a sharding for each leaf.
+    """
+
+    def copy(leaf, place):
+        if place.is_fully_addressable:
+            return jax.device_put(leaf, place)
+        return jax.make_array_from_callback(leaf.shape, place, lambda i: leaf[i])
+
+    return jax.tree.map(copy, trees.to_host(tree), places)

@@ -23,6 +23,7 @@ from sws_jax import (
     metrics,
     networks,
     presets,
+    processes,
     setup,
     sharding,
     step,
@@ -65,7 +66,7 @@ class Preempted(Exception):
 
 
 class Busy(UserError):
-    """Another process is at this run."""
+    """Another job is at this run."""
 
 
 class NonFinite(UserError):
@@ -98,23 +99,32 @@ def train(
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
       Preempted: see `should_stop`.
-      Busy: another process is at this run.
+      Busy: another job is at this run.
+
+    With several processes, all of them call this, and the first writes the files.
     """
     directory = directory or os.path.join(workdir, config.name)
+    lock = os.path.join(directory, LOCK)
     setup.check(config)
-    if finished(directory):
+
+    def known() -> dict[str, Any] | None:
         refuse_other(directory, config, workdir)
-        return files.read_json(os.path.join(directory, RESULT))
+        result = os.path.join(directory, RESULT)
+        return files.read_json(result) if finished(directory) else None
+
     with contextlib.ExitStack() as held:
-        if jax.process_index() == 0:
-            mine = held.enter_context(files.claimed(os.path.join(directory, LOCK)))
-            if not mine:
-                raise Busy(f"another process is at the run in {directory}")
-        refuse_other(directory, config, workdir)
-        # It may have been finished while this process asked.
-        if not finished(directory):
+        result = processes.decided(known)
+        if result is not None:
+            return result
+        if not processes.decided(lambda: held.enter_context(files.claimed(lock))):
+            raise Busy(f"another job is at the run in {directory}")
+        processes.check_shared(lock)
+        # It may have been finished while this one asked.
+        if processes.decided(known) is None:
             _train(config, workdir, directory, should_stop, starting)
-    return files.read_json(os.path.join(directory, RESULT))
+        result = processes.decided(known)
+        assert result is not None
+        return result
 
 
 def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
@@ -166,7 +176,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         known = ans_net.network.description
         assert known is not None
         its_places = step.network_shardings(ans_net.network.spec, mesh)
-        params = setup.on_device(ans_net.network.params, its_places)
+        params = sharding.put(ans_net.network.params, its_places)
         ans_net = dataclasses.replace(
             ans_net, network=Network(ans_net.network.spec, params)
         )
@@ -179,8 +189,13 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     starting()
     if told:
         say(told)
-    files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
-    files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
+
+    def describe_run() -> None:
+        written = files.plain(config.to_dict())
+        files.write_json(os.path.join(directory, CONFIG), written)
+        files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
+
+    processes.first_does(describe_run)
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -190,8 +205,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     )
     ema = setup.ema_start(config, network.spec)
     state = place(
-        setup.on_device(network.params, places.params),
-        None if ema is None else setup.on_device(ema, places.params),
+        sharding.put(network.params, places.params),
+        None if ema is None else sharding.put(ema, places.params),
     )
     saved = None
     checkpoints = Checkpoints(
@@ -202,18 +217,17 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     if checkpoints.steps():
         saved = checkpoints.restore_newest(_abstract(_items(state), _items(places)))
     if saved is not None:
-        state = state.replace(
-            step=jax.device_put(np.int32(saved.step), places.step), **saved.items
-        )
+        counted = sharding.put(np.int32(saved.step), places.step)
+        state = state.replace(step=counted, **saved.items)
         say(f"{config.name}: goes on from step {saved.step} of {total}")
     first = saved.step if saved else 0
     spent = dict(saved.clock) if saved else {}
-    unreadable = int(spent.pop("unreadable", 0))  # of this process's rows, passed over
+    passed_over = int(spent.pop("unreadable", 0))  # before this start
+    unreadable = 0  # since, and of this process's rows
     clock = metrics.Clock(**spent)
     _say_batch(config, recipe.spec, mesh, total)
 
     # The loop. Nothing random lives outside (seed, step).
-    process = (jax.process_index(), jax.process_count())
     batches = pipeline.train_batches(
         data.train,
         setup.transform(config),
@@ -222,16 +236,17 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         size=image_size,
         repeats=config.data.repeats,
         start_step=first,
-        process=process,
+        rows=sharding.own_rows(mesh, size),
         reading=reading,
     )
     run_step = step.compiled_step(recipe, mesh)
-    key = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh))
+    everywhere = sharding.replicated(mesh)
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     eval_every = durations.every(config.evaluation.every_epochs)
     save_every = durations.every(config.checkpoint.every_epochs)
     # The best is chosen among checkpoints, and the last step may be it.
     keep_last = config.checkpoint.final or config.evaluation.select == "best"
-    writer = metrics.Writer(directory, step=first)
+    writer = metrics.Writer(directory, step=first) if processes.is_first() else None
     progress = Progress(config.name, total=total, done=first)
     # Devices that share a host's threads can starve each other's collectives when
     # steps pile up; an accelerator is kept busy by a few.
@@ -258,11 +273,15 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
                 )
         window.extend(row for _, row in rows)
 
+    def skipped() -> int:
+        """Images passed over until now, by all processes."""
+        return passed_over + sum(processes.everyone(unreadable))
+
     def save(at: int) -> None:
         checkpoints.save(
             at,
             _items(state),
-            clock={**clock.state(), "unreadable": unreadable},
+            clock={**clock.state(), "unreadable": skipped()},
             description=_finish(about, at, val),
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
@@ -272,7 +291,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             rate = schedule(number - 1)
             rows = next(batches)
             unreadable += int(rows.pop("skipped"))
-            raw = sharding.to_global(mesh, rows)
+            raw = sharding.to_global(mesh, size, rows)
             state, numbers = run_step(state, key, raw, np.float32(rate), ans_net)
             done = number
             pending.append((number, numbers))
@@ -303,7 +322,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
                     row[name] = float(np.mean([past[name] for past in window]))
                 window.clear()
                 if reading.unreadable == "skip":
-                    row["unreadable"] = unreadable
+                    row["unreadable"] = skipped()
             row |= {"rate": rate, "epoch": number * size / durations.images}
             row["images_per_second"] = clock.steps_per_second * size
             if look:
@@ -312,7 +331,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
                 if recipe.ema:
                     average = score(predictor(state.ema), data.val)
                     row["val_top1_ema"] = average["top1"]
-            if shown or look:
+            if writer and (shown or look):
                 writer.write(number, row)
             if shown:
                 progress.log(number, row, clock.steps_per_second)
@@ -341,7 +360,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         scores = []
         for epochs, at in milestones.items():
             weights = (
-                setup.on_device(network.params, places.params)
+                sharding.put(network.params, places.params)
                 if at == 0
                 else _restored(checkpoints, at, places)
             )
@@ -349,7 +368,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         if total:  # without a step, the milestone at 0 was the end
             final = score(predictor(params), data.test)
             scores.append(_row(config.schedule.total_epochs, chosen, final))
-        _save_weights(directory, Network(network.spec, params, about))
+        whole = trees.to_host(params)
         result = {
             "name": config.name,
             "network": network.spec.name,
@@ -366,27 +385,37 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             "layer_epochs": network.spec.depth * config.schedule.total_epochs,
             "val_top1": val["top1"],
             "test": scores,
-            "unreadable": unreadable,
+            "unreadable": skipped(),
             "seconds": round(clock.seconds, 2),
             "hardware": hardware(),
             "versions": dict(about.versions),
         }
-        files.write_json(os.path.join(directory, RESULT), result)
+
+        def finish() -> None:
+            _save_weights(directory, Network(network.spec, whole, about))
+            files.write_json(os.path.join(directory, RESULT), result)
+
+        processes.first_does(finish)
     except (Unreadable, pipeline.WorkerDied) as error:
+        remedy = ""
+        if isinstance(error, Unreadable):
+            remedy = ": mend it, or pass over such images with data.unreadable=skip"
+        if jax.process_count() > 1:  # the others are in the next step, and cannot save
+            raise type(error)(
+                f"{error}{remedy}; the same command goes on from the last checkpoint"
+            ) from None
         flush()
         checkpoints.wait()
         if done > first and done not in checkpoints.steps():
             save(done)  # for another try
             checkpoints.wait()
-        remedy = ""
-        if isinstance(error, Unreadable):
-            remedy = ": mend it, or pass over such images with data.unreadable=skip"
         raise type(error)(
             f"{error}{remedy}; the same command goes on at step {done} of {total}"
         ) from None
     finally:
         progress.close()
-        writer.close()
+        if writer:
+            writer.close()
         checkpoints.close()
 
 

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "sws_jax"
 LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
-        "profiles presets configs description weights checkpoints data"
+        "profiles presets configs description weights checkpoints data rendezvous "
+        "processes"
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
@@ -36,6 +37,7 @@ FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
 # the files of PyTorch: a Namespace is what published ones hold beside weights.)
 READ_FLAGS = (
     "main", "configs", "__main__", "commands", "data.pipeline", "convert.tensors",
+    "rendezvous",
 )  # fmt: skip
 
 

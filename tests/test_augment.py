@@ -281,7 +281,7 @@ def augmented(key, group, mesh=None):
     if mesh is None:
         return compiled(group)(key, *batch)
     key = jax.device_put(key, sharding.replicated(mesh))
-    return compiled(group, mesh)(key, *sharding.to_global(mesh, batch))
+    return compiled(group, mesh)(key, *sharding.to_global(mesh, 16, batch))
 
 
 def test_same_key_same_batch():

@@ -250,7 +250,7 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
 
 
 def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
-    """Of a run that another process is at: asked for quietly until it is done."""
+    """Of a run that another job is at: asked for quietly until it is done."""
     config = configs.parse([f"--config={ROOT / 'configs' / 'smoke.py'}:"])[0]
     config.compare.update(level="untuned", depths=(4,))
     asked: list[str] = []
@@ -258,7 +258,7 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     def busy_at_first(run, *args, **kwargs):
         asked.append(run.name)
         if run.name == "aux" and asked.count("aux") < 4:
-            raise train.Busy("another process")
+            raise train.Busy("another job")
         return {"name": run.name}
 
     monkeypatch.setattr(chain.train, "train", busy_at_first)
@@ -268,7 +268,7 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(chain.report, "sentence", lambda result: "done")
     chain.execute(config, str(tmp_path))
     out = capsys.readouterr().out
-    assert out.count("waiting for other processes, which are at aux") == 1
+    assert out.count("waiting for other jobs, which are at aux") == 1
     assert asked == ["ancestor", "aux", "aux", "aux", "aux", "untuned-L04"]
 
 

@@ -29,6 +29,11 @@ def train(split, transform=PLAIN, size=(2, 2), **settings):
     return pipeline.train_batches(split, transform, size=size, **settings)
 
 
+def share(index, count, batch):
+    """Rows of a batch that process `index` of `count` has."""
+    return np.arange(batch).reshape(count, -1)[index]
+
+
 def labels(count, steps, **settings):
     """[steps, rows]"""
     batches = train(numbered(count), **settings)
@@ -93,7 +98,7 @@ def test_no_order_comes_twice(seeds):
 def test_processes_share_the_same_batches(count):
     settings = dict(seed=5, global_batch_size=8, start_step=2)
     whole = labels(20, 6, **settings)
-    parts = [labels(20, 6, **settings, process=(i, count)) for i in range(count)]
+    parts = [labels(20, 6, **settings, rows=share(i, count, 8)) for i in range(count)]
     assert [part.shape for part in parts] == [(6, 8 // count)] * count
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
@@ -118,7 +123,7 @@ def test_processes_evaluate_everything_once(batch, count):
     for i in range(count):
         batches = list(
             pipeline.eval_batches(
-                numbered(150), FIT, global_batch_size=batch, process=(i, count)
+                numbered(150), FIT, global_batch_size=batch, rows=share(i, count, batch)
             )
         )
         lengths.add(len(batches))  # every process must take part in every step
@@ -150,7 +155,7 @@ def test_augmentation_depends_on_seed_and_step_alone():
     np.testing.assert_array_equal(augmented(2, start_step=4), whole[4:])
     threads = Reading(threads=3)
     np.testing.assert_array_equal(augmented(6, reading=threads), whole)
-    parts = [augmented(6, process=(i, 2)) for i in range(2)]
+    parts = [augmented(6, rows=share(i, 2, 8)) for i in range(2)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
     assert not np.array_equal(augmented(6, seed=3), whole)
 
@@ -294,14 +299,14 @@ def test_filling_is_not_decoded():
     """The last batch is filled up with copies, also where it is filling alone."""
     split = Counted(*(getattr(numbered(5), name) for name in ("images", "labels")))
     split.reads.clear()
-    for process in ((0, 2), (1, 2)):
-        whole = list(
-            pipeline.eval_batches(split, FIT, global_batch_size=8, process=process)
-        )
+    for i in range(2):
+        rows = share(i, 2, 8)
+        whole = list(pipeline.eval_batches(split, FIT, global_batch_size=8, rows=rows))
         assert [len(batch["image"]) for batch in whole] == [4]
     assert sorted(split.reads) == [0, 1, 2, 3, 4]
     split.reads.clear()
-    list(pipeline.eval_batches(split, FIT, global_batch_size=16, process=(1, 2)))
+    rows = share(1, 2, 16)
+    list(pipeline.eval_batches(split, FIT, global_batch_size=16, rows=rows))
     assert split.reads == [4]
 
 

@@ -68,7 +68,7 @@ def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
     key = jax.random.key(3)
     losses = []
     for number in range(steps):
-        raw = sharding.to_global(mesh, trees.to_host(raw_batch(number)))
+        raw = sharding.to_global(mesh, BATCH, trees.to_host(raw_batch(number)))
         state, metrics = step.compiled_step(recipe, mesh)(
             state, key, raw, np.float32(rate), teacher
         )
@@ -284,7 +284,7 @@ def test_no_image_crosses_devices_and_no_tree_is_gathered(aux):
             places,
         ),
         jax.random.key(0),
-        sharding.to_global(mesh, trees.to_host(raw_batch())),
+        sharding.to_global(mesh, BATCH, trees.to_host(raw_batch())),
         np.float32(0.1),
         None,
     )

@@ -214,7 +214,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 def test_one_process_at_a_run(tmp_path):
     lock = tmp_path / "run" / train.LOCK
     with files.claimed(str(lock)):
-        with pytest.raises(train.Busy, match="another process is at the run in"):
+        with pytest.raises(train.Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
 

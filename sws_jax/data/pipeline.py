@@ -2,8 +2,8 @@
 
 The batch at step s is a function of (seed, s) alone: which images it holds, and what
 each of them goes through. A resumed run therefore needs no data state, and neither
-the number of processes, of workers nor of threads changes a pixel. Processes take
-consecutive rows of every global batch.
+the number of processes, of workers nor of threads changes a pixel. A process reads
+those rows of every global batch that its devices hold.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def train_batches(
     size: tuple[int, int],
     repeats: int = 1,
     start_step: int = 0,
-    process: tuple[int, int] = (0, 1),
+    rows: np.ndarray | None = None,
     reading: Reading = IN_THREAD,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless shuffled, augmented batches, from step `start_step` on.
@@ -123,7 +123,7 @@ def train_batches(
       size: height and width of the batch's images.
       repeats: of every drawn image; see `Order`.
       start_step: first step to deliver.
-      process: (index, count) of this process.
+      rows: of every global batch that are this process's; None takes all.
       reading: how.
 
     Yields:
@@ -137,11 +137,13 @@ def train_batches(
     order = Order(len(split), seed, repeats)
     place = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
 
+    own = np.arange(global_batch_size) if rows is None else rows
+
     def batch(step: int) -> dict[str, Any]:
-        places = step * global_batch_size + _own(np.arange(global_batch_size), process)
-        rows = zip(places.tolist(), order(places), strict=True)
+        places = step * global_batch_size + own
+        pairs = zip(places.tolist(), order(places), strict=True)
         try:
-            found = [one(*row) for row in rows]
+            found = [one(*pair) for pair in pairs]
         except Unreadable as error:
             # An exception would lose its type on the way from a worker.
             return {"error": str(error)}
@@ -170,10 +172,17 @@ def eval_batches(
     fit: Fit,
     *,
     global_batch_size: int,
-    process: tuple[int, int] = (0, 1),
+    rows: np.ndarray | None = None,
     reading: Reading = IN_THREAD,
 ) -> Iterator[dict[str, np.ndarray]]:
     """All images once, in order; the last batch filled up with weight 0.
+
+    Args:
+      split: what to read.
+      fit: from its images to the batch's.
+      global_batch_size: images per batch, over all processes.
+      rows: of every global batch that are this process's; None takes all.
+      reading: how.
 
     Yields:
       ``image``, ``label`` as above, and ``weight`` float32 [rows]: 1 for an image to
@@ -184,20 +193,21 @@ def eval_batches(
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     count = len(split)
+    own = np.arange(global_batch_size) if rows is None else rows
     if base.is_decoded(split):  # to cut an image takes less than to start a process
         reading = dataclasses.replace(reading, workers=0)
 
     def batch(number: int) -> dict[str, Any]:
-        rows = _own(np.arange(global_batch_size), process) + number * global_batch_size
+        places = number * global_batch_size + own
         # The filling is one image, many times.
-        wanted = rows[rows < count].tolist() or [count - 1]
+        wanted = places[places < count].tolist() or [count - 1]
         try:
             found = [_read(split, row, reading.unreadable) for row in wanted]
         except Unreadable as error:
             return {"error": str(error)}
         images, labels, skipped = zip(*found, strict=True)
-        fill = len(rows) - len(wanted)
-        counted = (np.asarray(skipped) == 0) & (rows[: len(wanted)] < count)
+        fill = len(places) - len(wanted)
+        counted = (np.asarray(skipped) == 0) & (places[: len(wanted)] < count)
         image = np.stack([fit(image) for image in images])
         return {
             "image": np.pad(image, ((0, fill), (0, 0), (0, 0), (0, 0)), mode="edge"),
@@ -252,12 +262,6 @@ def _read(split: Split, index: int, unreadable: str) -> tuple[np.ndarray, int, i
             if unreadable == "stop":
                 raise
     raise Unreadable("not one image of this split can be read")
-
-
-def _own(rows: np.ndarray, process: tuple[int, int]) -> np.ndarray:
-    index, count = process
-    share = len(rows) // count
-    return rows[index * share : (index + 1) * share]
 
 
 def _seed32(seed: int) -> int:

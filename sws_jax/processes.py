@@ -1,0 +1,139 @@
+"""Many processes as one program: what they agree on, and what is written once.
+
+Every process runs the same code. What depends on files is decided by the first one,
+for all (`decided`); what all hold a part of is gathered by all and written by the
+first. With one process each function is trivial.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from sws_jax.errors import UserError
+from sws_jax.rendezvous import numbers
+
+T = TypeVar("T")
+
+# What the runtime says, in one form or another, when a peer is no more.
+_LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def decided(function: Callable[[], T]) -> T:
+    """What the first process finds, in all of them.
+
+    Files are looked at by one process: on a disk that hosts share, others may see an
+    older state of it.
+
+    Args:
+      function: called in the first process; returns what JSON can hold.
+
+    Raises:
+      UserError, OSError: in all processes, where `function` raises one.
+    """
+    if jax.process_count() == 1:
+        return function()
+    outcome: dict[str, Any] = {}
+    error: Exception | None = None
+    if is_first():
+        try:
+            outcome = {"value": function()}
+        except (UserError, OSError) as found:
+            error = found
+            kind = "refused" if isinstance(found, UserError) else "failed"
+            outcome = {kind: str(found)}
+    outcome = _sent(outcome)
+    if error is not None:
+        raise error
+    if "refused" in outcome:
+        raise UserError(outcome["refused"])
+    if "failed" in outcome:
+        raise OSError(outcome["failed"])
+    return outcome["value"]
+
+
+def _sent(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON from the first process to all, as bytes in an array of even length."""
+    text = json.dumps(value).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(1 << max(length - 1, 1).bit_length(), np.uint8)
+    if is_first():
+        padded[:length] = np.frombuffer(text, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)
+    return json.loads(received[:length].tobytes())
+
+
+def everyone(number: int) -> list[int]:
+    """A number of every process, in all of them."""
+    if jax.process_count() == 1:
+        return [number]
+    found = multihost_utils.process_allgather(np.int32(number))
+    return [int(n) for n in np.asarray(found).reshape(-1)]
+
+
+def first_does(function: Callable[[], Any]) -> None:
+    """Does something in the first process, while the others wait."""
+
+    def silently() -> None:
+        function()
+
+    decided(silently)
+
+
+def check_shared(path: str) -> None:
+    """Refuses a work directory that only some processes see.
+
+    Args:
+      path: of something that the first process has just put there.
+
+    Raises:
+      UserError: naming those that do not see it.
+    """
+
+    def sees() -> bool:
+        for _ in range(20):  # a network's disk may show it late
+            if os.path.exists(path):
+                return True
+            time.sleep(0.25)
+        return False
+
+    blind = [n for n, seen in enumerate(everyone(sees())) if not seen]
+    if blind:
+        raise UserError(
+            f"{numbers(blind)} of {jax.process_count()} cannot see "
+            f"{os.path.dirname(path)}: put --workdir where all hosts see the same files"
+        )
+
+
+def stop_asked() -> Callable[[], bool]:
+    """A question that is true once a process was told to end, by SIGTERM.
+
+    All processes ask it equally often, and it turns true in all of them at the same
+    time of asking: JAX passes the notice on, and agrees on the step. Where it offers
+    notices of maintenance, these count too.
+    """
+    if jax.process_count() > 1:
+        times = itertools.count(1)
+        return lambda: multihost_utils.reached_preemption_sync_point(next(times))
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    return lambda: bool(asked)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is no more."""
+    return jax.process_count() > 1 and any(word in str(error) for word in _LOST)

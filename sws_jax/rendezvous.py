@@ -1,0 +1,267 @@
+"""How the processes of a job find each other: by flags, or as their cluster says."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import socket
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from sws_jax.errors import UserError
+
+# A process that ends waits so long for the others to end too.
+_SHUTDOWN_SECONDS = 15
+_LINE = 4096  # bytes that a process may say of itself
+
+
+class NotComplete(UserError):
+    """Not all processes of a job are there, or they do not belong together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A process among those of a job.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0, where all meet.
+      count: of processes.
+      index: of this one.
+      devices: on this host that are this process's; None takes all.
+    """
+
+    coordinator: str
+    count: int
+    index: int
+    devices: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How a job's processes find each other; the defaults ask the cluster.
+
+    Attributes:
+      coordinator, num_processes, process_id: as in `Place`; all of them, or none.
+      start_timeout: seconds that all have to come.
+      lost_after: seconds without a sign of life after which a process counts as dead
+        and all others end.
+    """
+
+    coordinator: str = ""
+    num_processes: int = 0
+    process_id: int = -1
+    start_timeout: int = 300
+    lost_after: int = 100
+
+    def __post_init__(self):
+        given = (bool(self.coordinator), self.num_processes != 0, self.process_id != -1)
+        if any(given) and not all(given):
+            raise UserError(
+                "a process among several is given --coordinator=HOST:PORT, "
+                "--num_processes and --process_id, all three or none"
+            )
+        if all(given):
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+                raise UserError(
+                    f"--coordinator is HOST:PORT of process 0, not {self.coordinator!r}"
+                )
+            if not 0 <= self.process_id < self.num_processes:
+                raise UserError(
+                    f"--process_id counts from 0 to --num_processes - 1, and is "
+                    f"{self.process_id} of {self.num_processes}"
+                )
+        for name in ("start_timeout", "lost_after"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is at least 1 second")
+
+
+def parse(argv: Sequence[str]) -> tuple[Start, list[str]]:
+    """The flags about processes, and all other arguments.
+
+    Raises:
+      UserError: a flag that is incomplete or no number.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for field in dataclasses.fields(Start):
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+    found, rest = parser.parse_known_args(list(argv))
+    return Start(**vars(found)), rest
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def start(how: Start, job: str) -> None:
+    """Joins the other processes, if there are any; before JAX looks for devices.
+
+    Args:
+      how: the flags.
+      job: what this process is about to do; the same in all.
+
+    Raises:
+      NotComplete: processes are missing after `how.start_timeout`, by number, or have
+        another job.
+    """
+    place = _given(how) or _detected(how.start_timeout)
+    if place is None or place.count == 1:
+        return
+    _meet(place, job, how.start_timeout)
+    import jax
+
+    jax.distributed.initialize(
+        place.coordinator,
+        place.count,
+        place.index,
+        place.devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=how.start_timeout,
+        heartbeat_timeout_seconds=how.lost_after,
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    )
+
+
+def _given(how: Start) -> Place | None:
+    if not how.coordinator:
+        return None
+    return Place(how.coordinator, how.num_processes, how.process_id)
+
+
+def _detected(timeout: int) -> Place | None:
+    """This process's place in the cluster that started it, as JAX finds it.
+
+    (Its public function would wait for ever on a host that is alone.)
+    """
+    from jax._src import clusters
+
+    try:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, timeout
+        )
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        raise NotComplete(
+            f"this cluster does not say where its processes are ({error}): give "
+            f"--coordinator, --num_processes and --process_id"
+        ) from None
+    coordinator, count, index, devices = found
+    if coordinator is None or count is None or index is None:
+        return None
+    return Place(coordinator, count, index, tuple(devices) if devices else None)
+
+
+def _meet(place: Place, job: str, timeout: int) -> None:
+    """Waits until all processes are there, and of one mind.
+
+    JAX's own start would wait too, and then abort without saying for whom.
+    """
+    if place.index == 0:
+        _receive(place, job, time.monotonic() + timeout)
+    else:
+        _report(place, job, time.monotonic() + timeout)
+
+
+def _receive(place: Place, job: str, deadline: float) -> None:
+    """Process 0: the others come one by one, and all are answered at once."""
+    port = int(place.coordinator.rpartition(":")[2])
+    came: dict[int, socket.socket] = {}
+    wrong = ""
+    with contextlib.ExitStack() as opened:
+        try:
+            server = opened.enter_context(_server(port))
+        except OSError as error:
+            raise NotComplete(
+                f"process 0 cannot listen at port {port} ({error.strerror}): give "
+                f"another --coordinator"
+            ) from None
+        while len(came) < place.count - 1 and not wrong:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            server.settimeout(left)
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                caller = opened.enter_context(server.accept()[0])
+                caller.settimeout(5.0)
+                said = json.loads(_line(caller))
+                index = int(said["index"])
+                wrong = _contradiction(place, job, said, came)
+                came[index] = caller
+        missing = sorted(set(range(1, place.count)) - set(came))
+        if missing and not wrong:
+            wrong = (
+                f"{numbers(missing)} of {place.count} did not come to "
+                f"{place.coordinator} in time (--start_timeout)"
+            )
+        for caller in came.values():
+            with contextlib.suppress(OSError):
+                caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
+                caller.recv(1)  # they close first, and leave the port free
+    if wrong:
+        raise NotComplete(wrong)
+
+
+def _contradiction(place: Place, job: str, said: dict, came: dict) -> str:
+    index, count = said["index"], said["count"]
+    if count != place.count:
+        return f"process {index} expects {count} processes, and process 0 {place.count}"
+    if index in came or not 0 < index < count:
+        return f"two processes say that they are process {index} of {count}"
+    if said["job"] != job:
+        return (
+            f"process {index} was started with another config or other versions than "
+            f"process 0: start all with the same command"
+        )
+    return ""
+
+
+def _report(place: Place, job: str, deadline: float) -> None:
+    """Every other process: says who it is, and waits for the answer."""
+    host, _, port = place.coordinator.rpartition(":")
+    address = host.strip("[]"), int(port)
+    while True:
+        try:
+            with socket.create_connection(address, timeout=5.0) as call:
+                said = {"index": place.index, "count": place.count, "job": job}
+                call.sendall(json.dumps(said).encode() + b"\n")
+                # (Process 0 may wait as long as this one, and then answers.)
+                call.settimeout(max(deadline - time.monotonic(), 0.0) + 10.0)
+                answer = json.loads(_line(call))
+                break
+        except (OSError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise NotComplete(
+                    f"process {place.index} of {place.count} cannot reach process 0 at "
+                    f"{place.coordinator} ({error}) in time (--start_timeout)"
+                ) from None
+            time.sleep(0.2)
+    if answer["wrong"]:
+        raise NotComplete(answer["wrong"])
+
+
+def _server(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+            )
+    return socket.create_server(("", port), backlog=1024)
+
+
+def _line(stream: socket.socket) -> bytes:
+    with stream.makefile("rb") as file:
+        return file.readline(_LINE)
+
+
+def numbers(processes: Sequence[int]) -> str:
+    """``process 3``, ``processes 1, 2 and 3``, and no more than a few of them."""
+    names = [str(n) for n in processes]
+    if len(names) == 1:
+        return f"process {names[0]}"
+    if len(names) > 8:
+        names = [*names[:7], f"{len(names) - 7} more"]
+    return f"processes {', '.join(names[:-1])} and {names[-1]}"
