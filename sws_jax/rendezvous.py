@@ -109,10 +109,10 @@ def start(how: Start, job: str) -> None:
       NotComplete: processes are missing after `how.start_timeout`, by number, or have
         another job.
     """
-    place = _given(how) or _detected(how.start_timeout)
+    place = _given(how) or detected(how.start_timeout)
     if place is None or place.count == 1:
         return
-    _meet(place, job, how.start_timeout)
+    meet(place, job, how.start_timeout)
     import jax
 
     jax.distributed.initialize(
@@ -133,7 +133,7 @@ def _given(how: Start) -> Place | None:
     return Place(how.coordinator, how.num_processes, how.process_id)
 
 
-def _detected(timeout: int) -> Place | None:
+def detected(timeout: int) -> Place | None:
     """This process's place in the cluster that started it, as JAX finds it.
 
     (Its public function would wait for ever on a host that is alone.)
@@ -155,7 +155,7 @@ def _detected(timeout: int) -> Place | None:
     return Place(coordinator, count, index, tuple(devices) if devices else None)
 
 
-def _meet(place: Place, job: str, timeout: int) -> None:
+def meet(place: Place, job: str, timeout: int) -> None:
     """Waits until all processes are there, and of one mind.
 
     JAX's own start would wait too, and then abort without saying for whom.
@@ -169,7 +169,8 @@ def _meet(place: Place, job: str, timeout: int) -> None:
 def _receive(place: Place, job: str, deadline: float) -> None:
     """Process 0: the others come one by one, and all are answered at once."""
     port = int(place.coordinator.rpartition(":")[2])
-    came: dict[int, socket.socket] = {}
+    came: set[int] = set()
+    callers: list[socket.socket] = []
     wrong = ""
     with contextlib.ExitStack() as opened:
         try:
@@ -184,20 +185,22 @@ def _receive(place: Place, job: str, deadline: float) -> None:
             if left <= 0:
                 break
             server.settimeout(left)
-            with contextlib.suppress(OSError, ValueError, TypeError):
+            # (Whoever says something else, a port scanner say, is passed over.)
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 caller = opened.enter_context(server.accept()[0])
                 caller.settimeout(5.0)
                 said = json.loads(_line(caller))
-                index = int(said["index"])
-                wrong = _contradiction(place, job, said, came)
-                came[index] = caller
-        missing = sorted(set(range(1, place.count)) - set(came))
+                index, count = int(said["index"]), int(said["count"])
+                callers.append(caller)
+                wrong = _contradiction(place, index, count, said["job"] == job, came)
+                came.add(index)
+        missing = sorted(set(range(1, place.count)) - came)
         if missing and not wrong:
             wrong = (
                 f"{numbers(missing)} of {place.count} did not come to "
                 f"{place.coordinator} in time (--start_timeout)"
             )
-        for caller in came.values():
+        for caller in callers:
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
                 caller.recv(1)  # they close first, and leave the port free
@@ -205,13 +208,14 @@ def _receive(place: Place, job: str, deadline: float) -> None:
         raise NotComplete(wrong)
 
 
-def _contradiction(place: Place, job: str, said: dict, came: dict) -> str:
-    index, count = said["index"], said["count"]
+def _contradiction(
+    place: Place, index: int, count: int, same_job: bool, came: set[int]
+) -> str:
     if count != place.count:
         return f"process {index} expects {count} processes, and process 0 {place.count}"
     if index in came or not 0 < index < count:
         return f"two processes say that they are process {index} of {count}"
-    if said["job"] != job:
+    if not same_job:
         return (
             f"process {index} was started with another config or other versions than "
             f"process 0: start all with the same command"
