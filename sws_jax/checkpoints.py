@@ -76,7 +76,7 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             os.path.join(self._directory, DIRECTORY), options=options
         )
 
@@ -162,17 +162,13 @@ class Checkpoints:
             saved = meta["checksums"].get(name, {})
             _refuse_other(step, name, set(trees.leaf_names(tree)), set(saved))
         with _reading():
-            args: dict[str, Any] = {
-                name: ocp.args.StandardRestore(tree) for name, tree in like.items()
-            }
-            args["clock"] = ocp.args.JsonRestore()
-            found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        items = {name: found[name] for name in like}
+            items = {name: self._tree(step, name, tree) for name, tree in like.items()}
+            clock = self._json(step, "clock")
         for name, tree in items.items():
             for leaf, checksum in checksums.of(tree).items():
                 if checksum != meta["checksums"][name][leaf]:
                     raise BrokenCheckpoint(f"{name}/{leaf} is not what was saved")
-        return Saved(step, items, found["clock"])
+        return Saved(step, items, clock)
 
     def restore_or_redo(self, step: int, like: dict[str, trees.Tree]) -> Saved:
         """As `restore`, for a step that a finished run still needs.
@@ -208,9 +204,24 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
+    # (The manager's own reading ends in a barrier: a process that cannot read its part
+    # would leave the others waiting there.)
+
+    def _tree(self, step: int, item: str, like: trees.Tree) -> trees.Tree:
+        args = ocp.args.StandardRestore(like)
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            return handler.restore(self._item(step, item), args=args)
+
+    def _json(self, step: int, item: str) -> dict[str, Any]:
+        args = ocp.args.JsonRestore()
+        with contextlib.closing(ocp.JsonCheckpointHandler()) as handler:
+            return handler.restore(self._item(step, item), args=args)
+
+    def _item(self, step: int, item: str):
+        return self._manager.directory / str(step) / item
+
     def _meta(self, step: int) -> dict[str, Any]:
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(step, args=args)["meta"]
+        meta = self._json(step, "meta")
         if meta["layout"] != _LAYOUT:
             raise UserError(
                 f"the checkpoint of step {step} has the layout {meta['layout']!r} and "
@@ -234,6 +245,13 @@ class Checkpoints:
 
         processes.decided(move)
         self._manager.reload()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which counts its own questions."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class BrokenCheckpoint(Exception):

@@ -1,0 +1,221 @@
+"""Several processes are one program: the same numbers, written once, nothing lost."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from conftest import close
+from jobs import CONFIG, ROOT, Job, free_port
+
+from sws_jax import main, metrics, trees, weights
+from sws_jax.sharding import AXES
+
+STEPS = 10
+
+
+def command(tmp_path, name, **fields):
+    (tmp_path / "config.py").write_text(CONFIG)
+    flags = [f"--config.{key}={value}" for key, value in fields.items()]
+    return [
+        f"--config={tmp_path / 'config.py'}",
+        f"--workdir={tmp_path / name}",
+        "--lost_after=15",
+        *flags,
+    ]
+
+
+def one_process(tmp_path, devices, **fields):
+    """The same job in one process with as many devices."""
+    codes, outputs = Job(*command(tmp_path, "one", **fields), devices=devices).finish()
+    assert codes == [0], outputs
+    return tmp_path / "one"
+
+
+def files_of(workdir):
+    """Relative names, without the times and hosts in those of TensorBoard."""
+    found = set()
+    for path in workdir.rglob("*"):
+        name = str(path.relative_to(workdir))
+        if "checkpoints/" not in name and path.is_file():
+            found.add(name.split("tfevents")[0])
+    return found
+
+
+def same(one, many):
+    """Losses and weights to float32 rounding, and each output written once."""
+    for path in sorted(one.rglob("*.safetensors")):
+        other = many / path.relative_to(one)
+        # (Keys' biases have no true gradient: Adam makes steps of rounding noise.)
+        old, new = (no_key_bias(weights.load(str(p))[0]) for p in (path, other))
+        close(old, new, 1e-4)
+    for path in sorted(one.rglob(metrics.METRICS)):
+        rows, others = (
+            metrics.read(str(p)) for p in (path.parent, many / path.parent.name)
+        )
+        assert [r["step"] for r in rows] == [r["step"] for r in others]
+        for row, other in zip(rows, others, strict=True):
+            for name in ("loss", "val_loss"):
+                if name in row:
+                    np.testing.assert_allclose(other[name], row[name], rtol=2e-5)
+    assert files_of(one) == files_of(many)
+
+
+def no_key_bias(params):
+    def mask(name, leaf):
+        leaf = np.array(leaf)
+        if name.endswith("qkv/bias"):
+            leaf[..., 1, :, :] = 0
+        return leaf
+
+    return trees.map_with_name(mask, params)
+
+
+def result(workdir):
+    return json.loads((workdir / "run" / "result.json").read_text())
+
+
+def test_two_processes_are_stopped_and_one_goes_on(tmp_path):
+    """SIGTERM to one of two stops and saves both at the same step."""
+    expected = one_process(tmp_path, 2)
+    arguments = command(tmp_path, "many")
+    two = Job(*arguments, processes=2)
+    two.wait_for(tmp_path / "many" / "run" / "checkpoints" / "2")
+    two.kill(1, signal.SIGTERM)
+    codes, outputs = two.finish(60)
+    assert codes == [main.EXIT_AGAIN] * 2, outputs
+    assert all("stopped and saved at step" in output for output in outputs)
+    (code,), (output,) = Job(*arguments, devices=2).finish()
+    assert code == 0, output
+    assert "goes on from step" in output
+    same(expected, tmp_path / "many")
+
+
+@pytest.mark.slow
+def test_four_processes_killed_go_on_as_two_and_as_one(tmp_path):
+    """One of four dies by kill -9 and takes the others along; one of two is told to
+    stop by SIGTERM and all save; one process ends the run. 400 images in batches of
+    128 leave a ragged last one."""
+    expected = one_process(tmp_path, 4, **{"mesh.fsdp": 2})
+    arguments = command(tmp_path, "many", **{"mesh.fsdp": 2})
+    checkpoints = tmp_path / "many" / "run" / "checkpoints"
+
+    four = Job(*arguments, processes=4)
+    four.wait_for(checkpoints / "2" / "commit_success.txt")
+    four.kill(2)
+    before = time.monotonic()
+    codes, outputs = four.finish(60)
+    assert time.monotonic() - before < 40
+    assert codes[2] == -signal.SIGKILL
+    for index in (0, 1, 3):
+        assert codes[index] in (main.EXIT_AGAIN, -signal.SIGABRT), outputs[index]
+
+    two = Job(*arguments, processes=2, devices=2)
+    saved = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    two.wait_for(checkpoints / str(saved + 2) / "commit_success.txt")
+    two.kill(1, signal.SIGTERM)
+    codes, outputs = two.finish(60)
+    assert codes == [main.EXIT_AGAIN] * 2, outputs
+    assert f"goes on from step {saved} of {STEPS}" in outputs[0]
+    assert all("stopped and saved at step" in output for output in outputs)
+
+    (code,), (output,) = Job(*arguments, devices=4).finish()
+    assert code == 0, output
+    assert "goes on from step" in output
+    same(expected, tmp_path / "many")
+    scores = [
+        (r["test"], r["val_top1"]) for r in map(result, (expected, tmp_path / "many"))
+    ]
+    assert scores[0][0][0]["count"] == scores[1][0][0]["count"] == 400
+    assert scores[0][1] == scores[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_whole_flow_in_several_processes(count, tmp_path):
+    """Teacher, Aux-Net, learngene, descendants and report; weights, teacher and batch
+    split over processes along all three axes of the mesh with four."""
+    mesh = {2: (2, 1, 1), 4: (1, 2, 2)}[count]
+    arguments = [
+        f"--config={ROOT / 'configs' / 'smoke.py'}",
+        "--config.ancestor.schedule.total_epochs=1",
+        "--config.compare.level=tune",
+        "--config.compare.depths=(4,)",
+        "--config.tune.schedule.total_epochs=1",
+        "--config.tune.evaluation.milestones=(0.0,0.5)",
+        *(f"--config.mesh.{axis}={n}" for axis, n in zip(AXES, mesh, strict=True)),
+    ]
+    one, many = tmp_path / "one", tmp_path / "many"
+    codes, outputs = Job(*arguments, f"--workdir={one}", devices=count).finish()
+    assert codes == [0], outputs
+    codes, outputs = Job(*arguments, f"--workdir={many}", processes=count).finish()
+    assert codes == [0] * count, outputs
+    same(one, many)
+    assert "ancestor: test top-1" in outputs[0]
+    for number, output in enumerate(outputs):
+        assert f"process {number} of {count}, {count} cpu device(s)" in output
+        assert not number or "top-1" not in output
+    table, other = ((path / "results.csv").read_text() for path in (one, many))
+    accuracies, others = (
+        [row.split(",")[13] for row in text.splitlines()] for text in (table, other)
+    )
+    assert accuracies == others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_process_ends_the_others(frozen, tmp_path):
+    """It neither dies nor answers: silence counts as death after --lost_after."""
+    job = Job(*command(tmp_path, "many"), processes=2)
+    job.wait_for(tmp_path / "many" / "run" / "checkpoints" / "2")
+    job.kill(frozen, signal.SIGSTOP)
+    before = time.monotonic()
+    other = job.parts[1 - frozen]
+    output, _ = other.communicate(timeout=60)
+    job.kill(frozen)
+    job.finish()
+    assert other.returncode in (main.EXIT_AGAIN, -signal.SIGABRT), output
+    assert time.monotonic() - before < 15 + 20
+
+
+@pytest.mark.slow
+def test_a_directory_that_one_process_does_not_see_is_refused(tmp_path):
+    arguments = command(tmp_path, "many")
+    port = free_port()
+    jobs = [
+        Job(
+            *(arguments if index == 0 else command(tmp_path, "elsewhere")),
+            f"--coordinator=localhost:{port}",
+            "--num_processes=2",
+            f"--process_id={index}",
+        )
+        for index in range(2)
+    ]
+    for job in jobs:
+        codes, outputs = job.finish(60)
+        assert codes == [main.EXIT_REFUSED], outputs
+        assert "process 1 of 2 cannot see" in outputs[0]
+        assert "put --workdir where all hosts see the same files" in outputs[0]
+    assert not (tmp_path / "many").exists() and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.slow
+def test_damage_that_one_process_meets_is_everyones(tmp_path):
+    """Four processes hold a quarter of the weights each; one file is cut in half."""
+    arguments = command(tmp_path, "many", **{"mesh.fsdp": 2, "checkpoint.keep_last": 3})
+    expected = one_process(tmp_path, 2, **{"mesh.fsdp": 2, "checkpoint.keep_last": 3})
+    two = Job(*arguments, processes=2)
+    checkpoints = tmp_path / "many" / "run" / "checkpoints"
+    two.wait_for(checkpoints / "4" / "commit_success.txt")
+    two.kill(0)
+    two.finish(60)
+    newest = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    for path in (checkpoints / str(newest) / "params").rglob("ocdbt.process_1/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again = Job(*arguments, processes=2)
+    codes, outputs = again.finish(300)
+    assert codes == [0, 0], outputs
+    assert f"the checkpoint of step {newest} is broken" in outputs[0]
+    assert (tmp_path / "many" / "run" / "broken_checkpoints" / str(newest)).is_dir()
+    same(expected, tmp_path / "many")
