@@ -1,3 +1,4 @@
+import io
 import math
 import os
 import re
@@ -32,6 +33,14 @@ def refusal(source, **settings):
     assert "\n" not in message
     assert not re.search(r"[.!?]\)* +[A-Z]", message)
     return message
+
+
+def header_of(shape):
+    """The start of an ``.npy`` of bytes, which promises that shape."""
+    file = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
 
 
 # Digits
@@ -287,6 +296,27 @@ def test_a_damaged_file(save, tmp_path):
     whole[66:100] = b"\xff" * 34  # the start of the first array; no deflate block
     path.write_bytes(whole)
     assert f"{path} is not a readable .npz" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "member, words",
+    [
+        (b"no array at all", "magic string is not correct"),
+        (header_of((10**12, 4, 4)), "not as large as its header says"),
+        (header_of((-1,)) + b"1", "not as large as its header says"),
+    ],
+)
+@pytest.mark.parametrize("key", ["class_names", "train_images"])
+def test_a_member_that_is_not_what_it_claims(key, member, words, tmp_path):
+    path = tmp_path / "mine.npz"
+    others = arrays()
+    del others[key]
+    np.savez(path, **others)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{key}.npy", member)
+    message = refusal(path)
+    assert f"{path} is not a readable .npz of plain arrays" in message
+    assert words in message
 
 
 @pytest.mark.parametrize("key", ["class_names", "train_images"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,7 +60,7 @@ def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:
     ending = next((e for e in ENDINGS if path.lower().endswith(e)), "")
     if not ending:
         raise UserError(f"{path} is none of the files {', '.join(ENDINGS)}")
-    return {".safetensors": _safetensors, ".npz": _npz}.get(ending, _torch)
+    return {".safetensors": _safetensors, ".npz": files.read_npz}.get(ending, _torch)
 
 
 def _numbers(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -111,37 +109,6 @@ def _safetensors(path: str) -> dict[str, np.ndarray]:
         f"{path} is not a readable .safetensors file ({reason}); if it is cut off, "
         f"copy it again"
     )
-
-
-def _npz(path: str) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {
-                member.filename.removesuffix(".npy"): _member(archive, member)
-                for member in archive.infolist()
-            }
-    except Exception as error:  # noqa: BLE001  of many kinds, as above
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not a readable .npz of arrays ({reason})") from None
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array of an archive, which is as large as its own header says."""
-    if not member.filename.endswith(".npy"):
-        raise ValueError(f"{member.filename} is no array")
-    with archive.open(member) as file:
-        major, _ = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0
-        if major > 1:
-            read = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.hasobject:
-            raise ValueError(f"{member.filename} holds Python objects")
-        held = member.file_size - file.tell()
-    if math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"{member.filename} is not as large as its header says")
-    with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _torch(path: str) -> dict[str, np.ndarray]:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 
 import numpy as np
 
+from sws_jax import files
 from sws_jax.data import base
 from sws_jax.errors import UserError
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
-_UNREADABLE = (
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,  # an encrypted member, or compressed in a way zipfile does not know
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def load(path: str, *, val_fraction: float) -> base.Dataset:
@@ -73,22 +65,13 @@ def _read(path: str) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in _KEYS if key not in file]
-            if missing:
-                raise UserError(
-                    f"{path} lacks {', '.join(missing)}; a dataset holds "
-                    f"{', '.join(_KEYS)}"
-                )
-            return {key: file[key] for key in _KEYS}
-    except UserError:
-        raise
-    except _UNREADABLE as error:
+    arrays = files.read_npz(path, _KEYS)
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
         raise UserError(
-            f"{path} is not a readable .npz of plain arrays ({error}); write it with "
-            f"numpy.savez"
-        ) from None
+            f"{path} lacks {', '.join(missing)}; a dataset holds {', '.join(_KEYS)}"
+        )
+    return arrays
 
 
 def _check(path, split, images, labels, classes):
