@@ -131,6 +131,7 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
 
     # It would say on stderr what is said here in one sentence.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _check_pixels(encoded, name)
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
         data = np.frombuffer(encoded, np.uint8)
@@ -140,3 +141,13 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
     if pixels is None:
         raise Unreadable(f"{name} is not a readable image (OpenCV cannot decode it)")
     return pixels[..., None] if channels == 1 else pixels[..., ::-1]
+
+
+def _check_pixels(encoded: bytes, name: str) -> None:
+    """Refuses what Pillow does: OpenCV would allocate gigabytes as a header says."""
+    try:
+        Image.open(io.BytesIO(encoded)).close()
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"{name} is not a readable image ({error})") from None
+    except Exception:  # noqa: BLE001  OpenCV knows formats that Pillow does not
+        return
