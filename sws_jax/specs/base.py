@@ -10,6 +10,10 @@ import numpy as np
 
 from sws_jax.errors import UserError
 
+# Both refuse a typing error or a damaged file, not a network.
+MAX_DEPTH = 1024
+MAX_SIZE = 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
@@ -39,6 +43,26 @@ def is_whole(value: typing.Any, least: float = 1) -> bool:
     """Whether a value is a whole number and not too small; a bool is not one."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     return bool(whole and value >= least)
+
+
+def check_sizes(spec: typing.Any) -> None:
+    """Refuses numbers that no network has, before anything is made of them.
+
+    Args:
+      spec: of a network, whose fields are of their types.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not number <= MAX_SIZE:
+                raise UserError(
+                    f"{field.name} can be at most {MAX_SIZE}, and is {number}"
+                )
+    if spec.depth > MAX_DEPTH:
+        raise UserError(f"depth can be at most {MAX_DEPTH}, and is {spec.depth}")
 
 
 def image_size(given: typing.Any) -> tuple[int, int]:
@@ -94,14 +118,16 @@ def _convert(name: str, hint, value):
         if isinstance(value, dict):
             return from_dict(_kind(name, kinds or [hint], value), value)
     elif typing.get_origin(hint) is tuple:
-        if isinstance(value, (list, tuple)):
-            inner = typing.get_args(hint)[0]
+        inner, *rest = typing.get_args(hint)
+        many = rest == [...]  # else as many as there are types
+        if isinstance(value, (list, tuple)) and (many or len(value) == 1 + len(rest)):
             return tuple(_convert(name, inner, v) for v in value)
     elif hint is float and isinstance(value, (int, float)):
         return value
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    wanted = " or ".join(k.__name__ for k in kinds) or getattr(hint, "__name__", hint)
+    name_of_hint = hint if typing.get_args(hint) else hint.__name__
+    wanted = " or ".join(kind.__name__ for kind in kinds) or name_of_hint
     raise UserError(f"{name} must be of type {wanted}, and is {value!r}")
 
 

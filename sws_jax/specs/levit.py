@@ -73,6 +73,7 @@ class LeViTSpec:
                     f"{value!r}"
                 )
         self._check_tuples()
+        base.check_sizes(self)
         if self.widths[0] % STEM_DOUBLINGS:
             raise UserError(
                 f"the first of the widths must be a multiple of {STEM_DOUBLINGS}, "

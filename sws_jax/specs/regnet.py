@@ -94,6 +94,7 @@ class RegNetSpec:
                 f"num_classes must be a whole number of at least 0, and is "
                 f"{self.num_classes!r}"
             )
+        base.check_sizes(self)
         if self.group_width > max(self.widths):
             raise UserError(
                 f"groups of {self.group_width} channels are wider than every stage of "

@@ -85,6 +85,7 @@ class ViTSpec:
                 f"num_classes must be a whole number of at least 0, and is "
                 f"{self.num_classes!r}"
             )
+        base.check_sizes(self)
         if self.width % self.heads:
             raise UserError(
                 f"width {self.width} does not divide into {self.heads} heads"
@@ -99,6 +100,12 @@ class ViTSpec:
                 f"mlp_ratio {self.mlp_ratio} of width {self.width} leaves no hidden "
                 f"units"
             )
+        for what, value in (("hidden units", self.hidden), ("tokens", self.tokens)):
+            if value > base.MAX_SIZE:
+                raise UserError(
+                    f"a network has at most {base.MAX_SIZE} {what}, and this one would "
+                    f"have {value}"
+                )
         if not 0.0 < self.norm_eps < math.inf:
             raise UserError(f"norm_eps must be above 0, and is {self.norm_eps}")
         if not 0.0 <= self.drop_path < 1.0:
