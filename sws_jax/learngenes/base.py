@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,9 +17,7 @@ from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
 from sws_jax.specs import Spec, ViTSpec
-from sws_jax.specs.base import is_whole
-
-MAX_DEPTH = 1024  # refuses a typing error, not a network
+from sws_jax.specs.base import MAX_DEPTH, is_whole
 
 
 @functools.partial(
@@ -123,10 +122,10 @@ def resolve_plan(
         return tuple(gene for gene, n in enumerate(counts) for _ in range(n))
     assert plan is not None
     indices = _ints("plan", plan)
-    if not 1 <= len(indices) <= MAX_DEPTH:
+    if not indices:
         raise UserError(
             f"a plan names a gene for each of 1 to {MAX_DEPTH} blocks, and this one "
-            f"has {len(indices)}"
+            f"has 0"
         )
     for position, gene in enumerate(indices):
         if not 0 <= gene < genes:
@@ -289,11 +288,13 @@ def _concrete(leaf) -> bool:
 
 def _ints(name: str, values) -> tuple[int, ...]:
     try:
-        values = tuple(values)
+        values = tuple(itertools.islice(values, MAX_DEPTH + 1))  # it may be endless
     except TypeError:
         raise UserError(
             f"{name} is a sequence of numbers, and not {values!r}"
         ) from None
+    if len(values) > MAX_DEPTH:
+        raise UserError(f"{name} can have at most {MAX_DEPTH} numbers, and has more")
     for position, value in enumerate(values):
         if not is_whole(value, -math.inf):
             raise UserError(
