@@ -105,7 +105,7 @@ class Description:
         """Raises UserError where the text does not describe weights."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"the description is not JSON: {error}") from None
         if not isinstance(data, dict):
             raise UserError("the description is not a JSON object")

@@ -128,7 +128,7 @@ def read_json(
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object: restore it")
