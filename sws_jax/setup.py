@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
+import operator
 import os
 import re
 from fractions import Fraction
@@ -14,8 +16,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from sws_jax import configs, learngenes, networks, presets, profiles, teacher, trees
 from sws_jax import description as descriptions
-from sws_jax import learngenes, networks, presets, profiles, teacher, trees
 from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
@@ -108,6 +110,17 @@ def check(config: ml_collections.ConfigDict) -> None:
     epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
     network_spec(config, dict(image_size=(patch, patch), channels=1, num_classes=1))
+    _check_finite(config)
+
+
+def _check_finite(config: ml_collections.ConfigDict) -> None:
+    """Refuses NaN and infinity, but for memory, of which there may be no limit."""
+    for field in configs.fields(config):
+        value = functools.reduce(operator.getitem, field.split("."), config)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                if field != "data.memory_gib":
+                    raise UserError(f"{field} must be finite, and is {number}")
 
 
 def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
