@@ -26,6 +26,7 @@ from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
+_MAX_SEEDS = 100  # refuses a typing error, not a table
 _POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
 
 
@@ -205,8 +206,10 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
     if not compare.depths:
         raise UserError("compare.depths is empty: name at least one depth")
     rows = []
-    if compare.seeds < 1:
-        raise UserError(f"compare.seeds must be at least 1, and is {compare.seeds}")
+    if not 1 <= compare.seeds <= _MAX_SEEDS:
+        raise UserError(
+            f"compare.seeds must be from 1 to {_MAX_SEEDS}, and is {compare.seeds}"
+        )
     for number, depth in itertools.product(range(compare.seeds), compare.depths):
         if number and compare.level == "untuned":
             continue  # nothing in an expansion is random
