@@ -79,10 +79,7 @@ def decode(
     try:
         image = _pillow(encoded, _MODES[channels])
     except Exception as error:  # of any kind: damaged files find all of them
-        reason = str(error).replace(f"{io.BytesIO.__module__}.BytesIO object", "data")
-        if isinstance(error, UnidentifiedImageError):
-            reason = "cannot identify image file"
-        raise Unreadable(f"{name} is not a readable image ({reason})") from None
+        raise Unreadable(f"{name} is not a readable image ({_reason(error)})") from None
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -131,7 +128,7 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
 
     # It would say on stderr what is said here in one sentence.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    _check_pixels(encoded, name)
+    _check_header(encoded, name)
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
         data = np.frombuffer(encoded, np.uint8)
@@ -143,11 +140,16 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
     return pixels[..., None] if channels == 1 else pixels[..., ::-1]
 
 
-def _check_pixels(encoded: bytes, name: str) -> None:
-    """Refuses what Pillow does: OpenCV would allocate gigabytes as a header says."""
+def _check_header(encoded: bytes, name: str) -> None:
+    """Refuses what Pillow does: OpenCV allocates gigabytes where a header says so."""
     try:
         Image.open(io.BytesIO(encoded)).close()
-    except Image.DecompressionBombError as error:
-        raise Unreadable(f"{name} is not a readable image ({error})") from None
-    except Exception:  # noqa: BLE001  OpenCV knows formats that Pillow does not
-        return
+    except Exception as error:  # of any kind, as in `decode`
+        raise Unreadable(f"{name} is not a readable image ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's, without the address of the bytes in memory."""
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot identify image file"
+    return str(error).replace(f"{io.BytesIO.__module__}.BytesIO object", "data")
