@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one sentence: what was wrong, with its numbers, and what to
     do. Commands print it without a traceback; notebooks see a ``ValueError``.
     """
+
+
+class Stopped(UserError):
+    """What was asked for could be done, and something on the way stopped it."""

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -14,25 +15,51 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+
+
+class Unwritable(Stopped):
+    """A file cannot be written: the disk is full, or the directory read-only."""
+
+    def __init__(self, path: str, error: BaseException):
+        reason = getattr(error, "strerror", None) or error
+        super().__init__(f"{path} cannot be written ({reason})")
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Gives a temporary path that becomes `path` if the block ends well."""
+    """Gives a temporary path that becomes `path` if the block ends well.
+
+    Raises:
+      Unwritable: the block, or the replacing, ended in an error of the system.
+    """
     directory = os.path.dirname(os.path.abspath(path))
-    os.makedirs(directory, exist_ok=True)
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
     temporary = os.path.join(directory, f".{base}.{secrets.token_hex(4)}{end}")
     try:
+        os.makedirs(directory, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise Unwritable(path, error) from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.remove(temporary)
+
+
+def sweep(directory: str) -> None:
+    """Removes what `replacing` left in a directory when its process was killed.
+
+    Only for a directory that no other process writes into.
+    """
+    for entry in list(os.scandir(directory)):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+            os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -41,6 +68,9 @@ def claimed(path: str) -> Iterator[bool]:
 
     The operating system frees the lock of a process that has died. Afterwards the file
     is gone, and so are directories made for it if nothing was put there.
+
+    Raises:
+      UserError: there can be no file.
     """
     made = _missing(os.path.dirname(os.path.abspath(path)))
     file = _locked(path)
@@ -65,11 +95,15 @@ def _missing(directory: str) -> list[str]:
 def _locked(path: str) -> IO[str] | None:
     """The lock file, open and locked, or None where another holds it."""
     while True:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             file = open(path, "a")
         except FileNotFoundError:  # its last holder has just removed the directory
             continue
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}): take another --workdir"
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it before may have removed the file that was opened here.
@@ -89,7 +123,7 @@ def write_tensors(
     """Writes one ``.safetensors`` file, whole or not at all.
 
     Raises:
-      UserError: it cannot be written there.
+      Unwritable: the disk is full, or the directory read-only.
     """
     try:
         with replacing(path) as temporary:
@@ -98,8 +132,8 @@ def write_tensors(
                 mode = os.fstat(file.fileno()).st_mode
             safetensors.numpy.save_file(dict(flat), temporary, metadata=metadata)
             os.chmod(temporary, mode)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be written ({error})") from None
+    except safetensors.SafetensorError as error:
+        raise Unwritable(path, error) from None
 
 
 def write_text(path: str, text: str) -> None:
