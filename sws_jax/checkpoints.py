@@ -12,8 +12,10 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -25,10 +27,13 @@ from orbax.checkpoint import checkpoint_managers
 from sws_jax import specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.files import Unwritable
 
 DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
+_WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +67,7 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self._directory = os.path.abspath(directory)
+        self._failed = False  # a write has, and it was said
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(max(keep_last, 1)),
@@ -104,6 +110,9 @@ class Checkpoints:
           clock: of `sws_jax.metrics.Clock`, and other counts of the run.
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
+
+        Raises:
+          Unwritable: this or an earlier one cannot be written; the complete ones stay.
         """
         digests = {name: trees.digests(tree) for name, tree in items.items()}
         meta = {
@@ -114,12 +123,13 @@ class Checkpoints:
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         args["clock"] = ocp.args.JsonSave(clock)
         args["meta"] = ocp.args.JsonSave(meta)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**args),
-            metrics={"val_top1": val_top1},
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**args),
+                metrics={"val_top1": val_top1},
+                force=True,
+            )
 
     def restore_newest(self, like: dict[str, trees.Tree]) -> Saved | None:
         """The newest checkpoint that is whole; broken ones are set aside, loudly.
@@ -201,13 +211,31 @@ class Checkpoints:
         return specs.from_dict(Description, data)
 
     def wait(self) -> None:
-        """Until every save is on disk; a failed one raises."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Until every save is on disk; a failed one raises, once."""
+        if not self._failed:
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
 
     def close(self) -> None:
         self.wait()
-        self._manager.close()
+        if not self._failed:
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the storage layers raise where a checkpoint cannot be written."""
+        try:
+            yield
+        except Exception as error:  # groups of errors among them
+            self._failed = True
+            folder = os.path.join(self._directory, DIRECTORY)
+            failed = Unwritable(f"a checkpoint in {folder}", _cause(error))
+            _forget(error)
+            _join_writers()
+            _remove_unfinished(folder)
+            self._manager.reload()
+            raise failed from None
 
     def _meta(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -271,6 +299,26 @@ def load_params(
         raise UserError(f"{directory} has no checkpoint that can be read")
     finally:
         manager.close()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The storage's own word for what went wrong, out of its long message."""
+    known = re.search(r"([^:]+) \[os_error_code=", str(error))
+    return OSError(0, known[1].strip()) if known else error
+
+
+def _join_writers() -> None:
+    """Waits for the storage layer's threads: one has failed, and others still write."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            threading.Thread.join(thread, _WRITERS_SECONDS)
+
+
+def _remove_unfinished(folder: str) -> None:
+    """Removes what a write that has failed leaves in a folder of checkpoints."""
+    for name in os.listdir(folder):
+        if _UNFINISHED in name:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def _best(metrics: dict[str, float]) -> float:
