@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 
 from sws_jax import configs
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -22,10 +23,11 @@ stopped, and does nothing twice.
   --workdir=DIR          default runs/NAME, with the config's name
 
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
-            75 stopped by SIGTERM with everything saved: start it again
+            75 stopped by SIGTERM with everything saved: start it again;
+            130 stopped by Ctrl-C, likewise (a second Ctrl-C stops at once)
 """
 
-EXIT_ERROR, EXIT_REFUSED, EXIT_PREEMPTED = 1, 2, 75
+EXIT_ERROR, EXIT_REFUSED, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return 0 if argv else EXIT_REFUSED
+    asked = _listen()
     try:
         config, workdir = configs.parse(argv)
     except UserError as error:
@@ -42,12 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     from sws_jax import chain, train
     from sws_jax.progress import say
 
+    _hush_storage()
     try:
         say(_greeting())
-        chain.execute(config, workdir, should_stop=_on_sigterm())
+        chain.execute(config, workdir, should_stop=lambda: bool(asked))
     except train.Preempted as stop:
-        return _refuse(stop, EXIT_PREEMPTED)
-    except train.NonFinite as error:
+        interrupted = asked[:1] == [signal.SIGINT]
+        return _refuse(stop, EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
+    except Stopped as error:
         return _refuse(error, EXIT_ERROR)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
@@ -68,11 +73,40 @@ def _greeting() -> str:
     )
 
 
-def _on_sigterm():
-    """A question that is true once the process was asked to end."""
+def _listen() -> list[int]:
+    """Signals to end that this process has got, which are noted and no more.
+
+    After the first SIGINT, the next one ends the process as ever: a person has asked
+    twice.
+    """
     asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
+
+    def note(number, frame) -> None:
+        asked.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.write(2, b"\nsws_jax: saves and stops (Ctrl-C again: at once)\n")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return asked
+
+
+def _hush_storage() -> None:
+    """Leaves a checkpoint that cannot be written to the one sentence about it.
+
+    The storage layer's threads log and print every error that they then raise.
+    """
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.addFilter(lambda record: record.levelno < logging.ERROR)
+    shown = sys.unraisablehook
+
+    def hook(found) -> None:
+        if str(found.exc_value) != "Event loop is closed":  # a write that is too late
+            shown(found)
+
+    sys.unraisablehook = hook
 
 
 def _refuse(error: BaseException, code: int) -> int:
