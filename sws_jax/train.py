@@ -34,7 +34,7 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 from sws_jax.networks import Network, Predictor
 from sws_jax.progress import Progress, say
 from sws_jax.specs import AuxViTSpec
@@ -68,7 +68,7 @@ class Busy(UserError):
     """Another process is at this run."""
 
 
-class NonFinite(UserError):
+class NonFinite(Stopped):
     """The loss or a gradient is no longer a number."""
 
 
@@ -97,6 +97,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another process is at this run.
     """
@@ -110,6 +111,7 @@ def train(
             mine = held.enter_context(files.claimed(os.path.join(directory, LOCK)))
             if not mine:
                 raise Busy(f"another process is at the run in {directory}")
+            files.sweep(directory)
         refuse_other(directory, config, workdir)
         # It may have been finished while this process asked.
         if not finished(directory):
@@ -267,6 +269,21 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
 
+    def stopped(at: int) -> Preempted:
+        return Preempted(
+            f"{config.name}: stopped and saved at step {at} of {total}; the same "
+            f"command goes on"
+        )
+
+    def stop_between_scores() -> None:
+        """The test images may take long; the weights are there already."""
+        if not should_stop():
+            return
+        if total and total not in checkpoints.steps():
+            save(total)
+            checkpoints.wait()
+        raise stopped(total)
+
     try:
         for number in range(first + 1, total + 1):
             rate = schedule(number - 1)
@@ -320,10 +337,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
                 save(number)
             if stop:
                 checkpoints.wait()
-                raise Preempted(
-                    f"{config.name}: stopped and saved at step {number} of {total}; "
-                    f"the same command goes on"
-                )
+                raise stopped(number)
             clock.start()
 
         # The end: the weights that are kept, and the test images, once.
@@ -340,6 +354,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         about = _finish(about, chosen, val)
         scores = []
         for epochs, at in milestones.items():
+            stop_between_scores()
             weights = (
                 setup.on_device(network.params, places.params)
                 if at == 0
@@ -347,6 +362,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             )
             scores.append(_row(epochs, at, score(predictor(weights), data.test)))
         if total:  # without a step, the milestone at 0 was the end
+            stop_between_scores()
             final = score(predictor(params), data.test)
             scores.append(_row(config.schedule.total_epochs, chosen, final))
         _save_weights(directory, Network(network.spec, params, about))
@@ -378,11 +394,22 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         if done > first and done not in checkpoints.steps():
             save(done)  # for another try
             checkpoints.wait()
+        if should_stop():  # whoever asked this process has asked its workers
+            raise stopped(done) from None
         remedy = ""
         if isinstance(error, Unreadable):
             remedy = ": mend it, or pass over such images with data.unreadable=skip"
-        raise type(error)(
+        raise Stopped(
             f"{error}{remedy}; the same command goes on at step {done} of {total}"
+        ) from None
+    except files.Unwritable as error:
+        # What was being saved may yet be; no failure is said twice.
+        with contextlib.suppress(files.Unwritable):
+            checkpoints.wait()
+        good = max(checkpoints.steps(), default=0)
+        raise Stopped(
+            f"{error}: make room, or see to the disk; the same command goes on at "
+            f"step {good} of {total}"
         ) from None
     finally:
         progress.close()
