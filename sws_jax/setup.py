@@ -276,8 +276,20 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
     return _from_seed(config, data)
 
 
-def _float32(params: trees.Tree) -> trees.Tree:
-    return jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+def _float32(path: str, params: trees.Tree) -> trees.Tree:
+    """The weights of a file for a run to start from.
+
+    Raises:
+      UserError: some of them are not numbers.
+    """
+    found = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    for name, leaf in trees.flatten(found).items():
+        if not np.isfinite(leaf).all():
+            raise UserError(
+                f"{path} holds values in {name} that are not numbers: no run can start "
+                f"from it; train it again"
+            )
+    return found
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
@@ -308,7 +320,7 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
             f"{config.profile} one: give the config profile={origin.profile}"
         )
     found = learngenes.expand(
-        dataclasses.replace(gene, params=_float32(gene.params)),
+        dataclasses.replace(gene, params=_float32(path, gene.params)),
         **request,
         num_classes=None if _keeps_head(config, origin, data) else data.num_classes,
         image_size=data.image_shape[:2],
@@ -383,7 +395,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     path = _network_file(config, workdir)
     found = networks.load_network(path)
     assert found.description is not None
-    old, params = found.description.vit, dict(_float32(found.params))
+    old, params = found.description.vit, dict(_float32(path, found.params))
     if old.distilled:
         raise UserError(
             f"{path} holds a network of two heads, one distilled: it can teach, "

@@ -172,10 +172,13 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         ans_net = dataclasses.replace(
             ans_net, network=Network(ans_net.network.spec, params)
         )
-        top1 = score(ans_net, data.val)["top1"]
+        scored = score(ans_net, data.val)
         about = about.replace(teacher=known.net.name)
-        told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
-        teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
+        told = (
+            f"{config.name}: teacher {known.net.name}, validation top-1 "
+            f"{scored['top1']:.1%}"
+        )
+        teacher.check_scores(scored, data, config.teacher.min_accuracy)
 
     # The config can be run: from here on the directory is this run's.
     starting()

@@ -304,10 +304,10 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
     data = setup.dataset(tiny())
-    teacher.check_accuracy(0.1, data, minimum=0.0)
-    teacher.check_accuracy(0.2, data, minimum=-1.0)
+    teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
+    teacher.check_scores(dict(top1=0.2, loss=1.0), data, minimum=-1.0)
     with pytest.raises(ValueError, match="18.0%.*near chance .10.0%.*19.0%"):
-        teacher.check_accuracy(0.18, data, minimum=-1.0)
+        teacher.check_scores(dict(top1=0.18, loss=1.0), data, minimum=-1.0)
 
 
 def test_a_teacher_of_other_classes_is_refused(net, tmp_path):
