@@ -137,7 +137,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     milestones = {epochs: durations.steps(epochs) for epochs in _milestones(config)}
 
     # The network before its first step, the teacher, and what a step does.
-    network = setup.start(config, data, workdir)
+    told: list[str] = []
+    network = setup.start(config, data, workdir, told.append)
     recipe = setup.recipe(config, network.spec, data)
     ans_net = setup.load_teacher(config, data, workdir)
     assert network.description is not None
@@ -163,7 +164,6 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             Network(network.spec, params), data.normalization, recipe.compute
         )
 
-    told = ""
     if ans_net is not None:
         known = ans_net.network.description
         assert known is not None
@@ -174,7 +174,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         )
         scored = score(ans_net, data.val)
         about = about.replace(teacher=known.net.name)
-        told = (
+        told.append(
             f"{config.name}: teacher {known.net.name}, validation top-1 "
             f"{scored['top1']:.1%}"
         )
@@ -182,8 +182,6 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
 
     # The config can be run: from here on the directory is this run's.
     starting()
-    if told:
-        say(told)
     files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
     files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
 
@@ -210,7 +208,9 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         state = state.replace(
             step=jax.device_put(np.int32(saved.step), places.step), **saved.items
         )
-        say(f"{config.name}: goes on from step {saved.step} of {total}")
+        told = [f"{config.name}: goes on from step {saved.step} of {total}"]
+    for line in told:
+        say(line)
     first = saved.step if saved else 0
     spent = dict(saved.clock) if saved else {}
     unreadable = int(spent.pop("unreadable", 0))  # of this process's rows, passed over
