@@ -42,7 +42,7 @@ class Saved(NamedTuple):
 
     step: int
     items: dict[str, trees.Tree]
-    clock: dict[str, float]
+    clock: dict[str, Any]
 
 
 class Checkpoints:
@@ -98,7 +98,7 @@ class Checkpoints:
         step: int,
         items: dict[str, trees.Tree],
         *,
-        clock: dict[str, float],
+        clock: dict[str, Any],
         description: Description,
         val_top1: float,
     ) -> None:
@@ -107,7 +107,7 @@ class Checkpoints:
         Args:
           step: updates made.
           items: ``params``, ``opt`` and, if kept, ``ema``.
-          clock: of `sws_jax.metrics.Clock`, and other counts of the run.
+          clock: of `sws_jax.metrics.Clock`, and whatever else of a run goes on.
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
 

@@ -214,6 +214,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     first = saved.step if saved else 0
     spent = dict(saved.clock) if saved else {}
     unreadable = int(spent.pop("unreadable", 0))  # of this process's rows, passed over
+    window = list(spent.pop("window", []))  # numbers of the steps since the last line
     clock = metrics.Clock(**spent)
     _say_batch(config, recipe.spec, mesh, total)
 
@@ -242,7 +243,6 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # steps pile up; an accelerator is kept busy by a few.
     in_flight = 0 if jax.default_backend() == "cpu" else 8
     pending: list[tuple[int, dict[str, jax.Array]]] = []
-    window: list[dict[str, float]] = []
     val: dict[str, float] = {}
     done = first  # steps that `state` has seen
 
@@ -267,7 +267,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         checkpoints.save(
             at,
             _items(state),
-            clock={**clock.state(), "unreadable": unreadable},
+            clock={**clock.state(), "unreadable": unreadable, "window": list(window)},
             description=_finish(about, at, val),
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
