@@ -29,8 +29,9 @@ from sws_jax import (
     teacher,
     trees,
 )
+from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.checkpoints import Checkpoints
-from sws_jax.data import pipeline
+from sws_jax.data import Dataset, fingerprint, pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
@@ -42,6 +43,7 @@ from sws_jax.specs import AuxViTSpec
 RESULT = "result.json"
 CONFIG = "config.json"
 INPUTS = "inputs.json"
+DATA = "data"  # in INPUTS
 LOCK = "lock"
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
@@ -126,6 +128,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
     sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
     data = setup.dataset(config)
+    known_data = _refuse_other_data(directory, data)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
@@ -183,7 +186,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # The config can be run: from here on the directory is this run's.
     starting()
     files.write_json(os.path.join(directory, CONFIG), files.plain(config.to_dict()))
-    files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
+    inputs = {**setup.inputs(config, workdir), DATA: known_data}
+    files.write_json(os.path.join(directory, INPUTS), inputs)
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -440,6 +444,12 @@ def refuse_other(
     advice = "take another --workdir, or remove it"
     path = os.path.join(directory, CONFIG)
     if not os.path.exists(path):
+        begun = [n for n in (RESULT, CHECKPOINTS) if _holds(directory, n)]
+        if begun:
+            raise UserError(
+                f"{directory} holds {' and '.join(begun)} and no {CONFIG} to say of "
+                f"which run: restore it, or {advice}"
+            )
         return
     names = differing(config, path)
     if names:
@@ -456,6 +466,28 @@ def refuse_other(
             f"{directory} holds a run that started from another file than "
             f"{', '.join(names)} is now: {advice}"
         )
+
+
+def _holds(directory: str, name: str) -> bool:
+    """Whether a directory holds that file, or that directory with something in it."""
+    path = os.path.join(directory, name)
+    return bool(os.listdir(path)) if os.path.isdir(path) else os.path.exists(path)
+
+
+def _refuse_other_data(directory: str, data: Dataset) -> dict[str, Any]:
+    """The fingerprint of a run's data, refused where the run began on another."""
+    now = fingerprint.take(data)
+    path = os.path.join(directory, INPUTS)
+    then = files.read_json(path).get(DATA) if os.path.exists(path) else None
+    if then is None:  # a run that has not begun, or did so with older software
+        return now
+    names = fingerprint.differing(then, now)
+    if names:
+        raise UserError(
+            f"{directory} holds a run on other data than {data.name} is now (other "
+            f"{', '.join(names)}): bring the old data back, or take another --workdir"
+        )
+    return then
 
 
 def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
