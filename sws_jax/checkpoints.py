@@ -24,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import files, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.files import Unwritable
@@ -75,9 +75,11 @@ class Checkpoints:
                 checkpoint_managers.BestN(get_metric_fn=_best, n=1),
             ]
         )
+        if not read_only:
+            self._set_unmeasured_aside()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=_best,
+            preservation_policy=None if read_only else policy,
+            best_fn=None if read_only else _best,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
@@ -247,13 +249,33 @@ class Checkpoints:
             )
         return meta
 
+    def _set_unmeasured_aside(self) -> None:
+        """Moves away what orbax would not start with: metrics that are damaged."""
+        for entry in _listed(os.path.join(self._directory, DIRECTORY)):
+            path = os.path.join(entry.path, "metrics", "metrics")
+            if entry.name.isdigit() and os.path.exists(path):
+                try:
+                    float(_best(files.read_json(path)))
+                except (UserError, KeyError, TypeError, ValueError):
+                    self._move_aside(int(entry.name))
+                    _log.warning(
+                        "the checkpoint of step %s is broken (%s is damaged) and was "
+                        "moved to %s",
+                        entry.name,
+                        path,
+                        os.path.join(self._directory, BROKEN),
+                    )
+
     def _set_aside(self, step: int) -> None:
+        self._move_aside(step)
+        self._manager.reload()
+
+    def _move_aside(self, step: int) -> None:
         source = os.path.join(self._directory, DIRECTORY, str(step))
         target = os.path.join(self._directory, BROKEN, str(step))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         shutil.move(source, target)
-        self._manager.reload()
 
 
 class BrokenCheckpoint(Exception):
@@ -316,9 +338,17 @@ def _join_writers() -> None:
 
 def _remove_unfinished(folder: str) -> None:
     """Removes what a write that has failed leaves in a folder of checkpoints."""
-    for name in os.listdir(folder):
-        if _UNFINISHED in name:
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    for entry in _listed(folder):
+        if _UNFINISHED in entry.name:
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, if there is one."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _best(metrics: dict[str, float]) -> float:
