@@ -17,12 +17,14 @@ from sws_jax.data import load_dataset
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = 1257  # digits to train on
 BATCH = 64
+MAIN = (sys.executable, "-m", "sws_jax.main")
 
 CONFIG = """
 from sws_jax import presets
 
 
 def get_config(arg=None):
+    print("config read", flush=True)
     config = presets.job("single", name="run")
     presets.small(config)
     config.model.update(depth=2, width=16, heads=2)
@@ -90,22 +92,30 @@ class Job:
     @classmethod
     def make(cls, folder):
         (folder / "config.py").write_text(CONFIG)
-        np.savez(folder / "digits.npz", **arrays())
-        return cls(folder)
+        made = cls(folder)
+        np.savez(made.data, **arrays())
+        return made
+
+    @property
+    def data(self):
+        return self.folder / "digits.npz"
 
     def command(self, workdir, *overrides):
         return [
-            *(sys.executable, "-m", "sws_jax.main"),
+            *MAIN,
             f"--config={self.folder / 'config.py'}",
             f"--workdir={workdir}",
-            f"--config.data.source={self.folder / 'digits.npz'}",
+            f"--config.data.source={self.data}",
             *(f"--config.{override}" for override in overrides),
         ]
 
     def start(self, workdir, *overrides, before=(), **kwargs):
         """The command, begun; `before` are words in front of it."""
+        return self.launch([*before, *self.command(workdir, *overrides)], **kwargs)
+
+    def launch(self, command, **kwargs):
         return subprocess.Popen(
-            [*before, *self.command(workdir, *overrides)],
+            command,
             env=environment(self.folder / "compiled"),
             cwd=self.folder,
             stdout=subprocess.PIPE,
