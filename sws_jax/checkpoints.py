@@ -12,7 +12,6 @@ import contextlib
 import gc
 import logging
 import os
-import re
 import shutil
 import sys
 import threading
@@ -232,7 +231,7 @@ class Checkpoints:
         except Exception as error:  # groups of errors among them
             self._failed = True
             folder = os.path.join(self._directory, DIRECTORY)
-            failed = Unwritable(f"a checkpoint in {folder}", _cause(error))
+            failed = Unwritable(f"a checkpoint in {folder}", error)
             _forget(error)
             _join_writers()
             _remove_unfinished(folder)
@@ -321,12 +320,6 @@ def load_params(
         raise UserError(f"{directory} has no checkpoint that can be read")
     finally:
         manager.close()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The storage's own word for what went wrong, out of its long message."""
-    known = re.search(r"([^:]+) \[os_error_code=", str(error))
-    return OSError(0, known[1].strip()) if known else error
 
 
 def _join_writers() -> None:

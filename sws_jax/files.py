@@ -24,8 +24,10 @@ class Unwritable(Stopped):
     """A file cannot be written: the disk is full, or the directory read-only."""
 
     def __init__(self, path: str, error: BaseException):
-        reason = getattr(error, "strerror", None) or error
-        super().__init__(f"{path} cannot be written ({reason})")
+        # The system's own word for it; libraries bury it in a long message.
+        buried = re.search(r"([^:]+) [\[(]os[_ ]error", str(error))
+        reason = buried[1].strip() if buried else getattr(error, "strerror", None)
+        super().__init__(f"{path} cannot be written ({reason or error})")
 
 
 @contextlib.contextmanager

@@ -587,9 +587,9 @@ def readers(process):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed(job, tmp_path):
-    fields = (f"schedule.total_epochs={steps(500)}", "checkpoint.every_epochs=0.0")
+    fields = (f"schedule.total_epochs={steps(200)}", "checkpoint.every_epochs=0.0")
     process = job.start(tmp_path / "work", *fields, "data.workers=1")
-    until(process, "step 3/500")
+    until(process, "step 3/200")
     killed = readers(process)
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
@@ -598,9 +598,9 @@ def test_a_worker_that_is_killed(job, tmp_path):
     assert done.code == 1
     assert "a process that reads images ended with code -9" in done.said()
     step = int(done.said().split("goes on at step ")[1].split()[0])
-    assert complete(tmp_path / "work") == [step] and 3 <= step < 500
+    assert complete(tmp_path / "work") == [step] and 3 <= step < 200
     again = job.run(tmp_path / "work", *fields)
-    assert again.code == 0 and f"goes on from step {step} of 500" in again.out
+    assert again.code == 0 and f"goes on from step {step} of 200" in again.out
     assert job.run(tmp_path / "whole", *fields).code == 0
     assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
 
