@@ -115,6 +115,11 @@ def _results(
         for position, run in enumerate(rows, start=1):
             if run.name in results or not results.keys() >= set(run.after):
                 continue
+            if should_stop():
+                raise train.Preempted(
+                    f"stopped before {run.name}, with the runs before it saved; the "
+                    f"same command goes on"
+                )
             try:
                 label = f"[{position}/{len(rows)}] {run.name}"
                 results[run.name] = _one(config, run, label, workdir, should_stop)

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,13 +23,16 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import checksums, processes, specs, trees
+from sws_jax import checksums, files, processes, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.files import Unwritable
 
 DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
+_WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +41,7 @@ class Saved(NamedTuple):
 
     step: int
     items: dict[str, trees.Tree]
-    clock: dict[str, float]
+    clock: dict[str, Any]
 
 
 class Checkpoints:
@@ -62,6 +66,7 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self._directory = os.path.abspath(directory)
+        self._failed = False  # a write has, and it was said
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(max(keep_last, 1)),
@@ -69,9 +74,11 @@ class Checkpoints:
                 checkpoint_managers.BestN(get_metric_fn=_best, n=1),
             ]
         )
+        if not read_only:
+            processes.first_does(self._set_unmeasured_aside)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=_best,
+            preservation_policy=None if read_only else policy,
+            best_fn=None if read_only else _best,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
@@ -92,7 +99,7 @@ class Checkpoints:
         step: int,
         items: dict[str, trees.Tree],
         *,
-        clock: dict[str, float],
+        clock: dict[str, Any],
         description: Description,
         val_top1: float,
     ) -> None:
@@ -101,9 +108,12 @@ class Checkpoints:
         Args:
           step: updates made.
           items: ``params``, ``opt`` and, if kept, ``ema``.
-          clock: of `sws_jax.metrics.Clock`, and other counts of the run.
+          clock: of `sws_jax.metrics.Clock`, and whatever else of a run goes on.
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
+
+        Raises:
+          Unwritable: this or an earlier one cannot be written; the complete ones stay.
         """
         meta = {
             "layout": _LAYOUT,
@@ -113,12 +123,13 @@ class Checkpoints:
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         args["clock"] = ocp.args.JsonSave(clock)
         args["meta"] = ocp.args.JsonSave(meta)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**args),
-            metrics={"val_top1": val_top1},
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**args),
+                metrics={"val_top1": val_top1},
+                force=True,
+            )
 
     def restore_newest(self, like: dict[str, trees.Tree]) -> Saved | None:
         """The newest checkpoint that is whole; broken ones are set aside, loudly.
@@ -196,13 +207,34 @@ class Checkpoints:
         return specs.from_dict(Description, data)
 
     def wait(self) -> None:
-        """Until every save is on disk; a failed one raises."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Until every save is on disk; a failed one raises, once."""
+        if not self._failed:
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
 
     def close(self) -> None:
         self.wait()
-        self._manager.close()
+        if not self._failed:
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the storage layers raise where a checkpoint cannot be written."""
+        try:
+            yield
+        except Exception as error:  # groups of errors among them
+            self._failed = True
+            if processes.is_loss(error):
+                raise
+            folder = os.path.join(self._directory, DIRECTORY)
+            failed = Unwritable(f"a checkpoint in {folder}", error)
+            _forget(error)
+            _join_writers()
+            if jax.process_count() == 1:  # others may write there still
+                _remove_unfinished(folder)
+                self._manager.reload()
+            raise failed from None
 
     # (The manager's own reading ends in a barrier: a process that cannot read its part
     # would leave the others waiting there.)
@@ -234,17 +266,37 @@ class Checkpoints:
             )
         return meta
 
+    def _set_unmeasured_aside(self) -> None:
+        """Moves away what orbax would not start with: metrics that are damaged."""
+        for entry in _listed(os.path.join(self._directory, DIRECTORY)):
+            path = os.path.join(entry.path, "metrics", "metrics")
+            if entry.name.isdigit() and os.path.exists(path):
+                try:
+                    float(_best(files.read_json(path)))
+                except (UserError, KeyError, TypeError, ValueError):
+                    self._move_aside(int(entry.name))
+                    _log.warning(
+                        "the checkpoint of step %s is broken (%s is damaged) and was "
+                        "moved to %s",
+                        entry.name,
+                        path,
+                        os.path.join(self._directory, BROKEN),
+                    )
+
     def _set_aside(self, steps: Sequence[int]) -> None:
         def move() -> None:
             for step in steps:
-                source = os.path.join(self._directory, DIRECTORY, str(step))
-                target = os.path.join(self._directory, BROKEN, str(step))
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.move(source, target)
+                self._move_aside(step)
 
-        processes.decided(move)
+        processes.first_does(move)
         self._manager.reload()
+
+    def _move_aside(self, step: int) -> None:
+        source = os.path.join(self._directory, DIRECTORY, str(step))
+        target = os.path.join(self._directory, BROKEN, str(step))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(source, target)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -297,6 +349,28 @@ def load_params(
         raise UserError(f"{directory} has no checkpoint that can be read")
     finally:
         manager.close()
+
+
+def _join_writers() -> None:
+    """Waits for the storage layer's threads: one has failed, and others still write."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            threading.Thread.join(thread, _WRITERS_SECONDS)
+
+
+def _remove_unfinished(folder: str) -> None:
+    """Removes what a write that has failed leaves in a folder of checkpoints."""
+    for entry in _listed(folder):
+        if _UNFINISHED in entry.name:
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, if there is one."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _best(metrics: dict[str, float]) -> float:

@@ -16,3 +16,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(_UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], message))
+
+
+class Stopped(UserError):
+    """What was asked for could be done, and something on the way stopped it."""

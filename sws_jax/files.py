@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -16,25 +17,53 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+
+
+class Unwritable(Stopped):
+    """A file cannot be written: the disk is full, or the directory read-only."""
+
+    def __init__(self, path: str, error: BaseException):
+        # The system's own word for it; libraries bury it in a long message.
+        buried = re.search(r"([^:]+) [\[(]os[_ ]error", str(error))
+        reason = buried[1].strip() if buried else getattr(error, "strerror", None)
+        super().__init__(f"{path} cannot be written ({reason or error})")
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Gives a temporary path that becomes `path` if the block ends well."""
+    """Gives a temporary path that becomes `path` if the block ends well.
+
+    Raises:
+      Unwritable: the block, or the replacing, ended in an error of the system.
+    """
     directory = os.path.dirname(os.path.abspath(path))
-    os.makedirs(directory, exist_ok=True)
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
     temporary = os.path.join(directory, f".{base}.{secrets.token_hex(4)}{end}")
     try:
+        os.makedirs(directory, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise Unwritable(path, error) from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.remove(temporary)
+
+
+def sweep(directory: str) -> None:
+    """Removes what `replacing` left in a directory when its process was killed.
+
+    Only for a directory that no other process writes into.
+    """
+    for entry in list(os.scandir(directory)):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+            os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -43,6 +72,9 @@ def claimed(path: str) -> Iterator[bool]:
 
     The operating system frees the lock of a process that has died. Afterwards the file
     is gone, and so are directories made for it if nothing was put there.
+
+    Raises:
+      UserError: there can be no file.
     """
     made = _missing(os.path.dirname(os.path.abspath(path)))
     file = _locked(path)
@@ -67,11 +99,15 @@ def _missing(directory: str) -> list[str]:
 def _locked(path: str) -> IO[str] | None:
     """The lock file, open and locked, or None where another holds it."""
     while True:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             file = open(path, "a")
         except FileNotFoundError:  # its last holder has just removed the directory
             continue
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written ({error.strerror}): take another --workdir"
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it before may have removed the file that was opened here.
@@ -91,7 +127,7 @@ def write_tensors(
     """Writes one ``.safetensors`` file, whole or not at all.
 
     Raises:
-      UserError: it cannot be written there.
+      Unwritable: the disk is full, or the directory read-only.
     """
     try:
         with replacing(path) as temporary:
@@ -100,8 +136,8 @@ def write_tensors(
                 mode = os.fstat(file.fileno()).st_mode
             safetensors.numpy.save_file(dict(flat), temporary, metadata=metadata)
             os.chmod(temporary, mode)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be written ({error})") from None
+    except safetensors.SafetensorError as error:
+        raise Unwritable(path, error) from None
 
 
 def write_text(path: str, text: str) -> None:

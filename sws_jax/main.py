@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import signal
 import sys
 
 from sws_jax import configs, rendezvous, version
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -34,10 +36,11 @@ Slurm and Open MPI tell them where the others are; elsewhere each is told:
 
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
             75 stopped by SIGTERM with everything saved, or another process was lost:
-            start it again (134, where JAX itself ended it for a lost process)
+            start it again (134, where JAX itself ended it for a lost process);
+            130 stopped by Ctrl-C, likewise (a second Ctrl-C stops at once)
 """
 
-EXIT_ERROR, EXIT_REFUSED, EXIT_AGAIN = 1, 2, 75
+EXIT_ERROR, EXIT_REFUSED, EXIT_AGAIN, EXIT_INTERRUPTED = 1, 2, 75, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return 0 if argv else EXIT_REFUSED
+    asked = _listen()
     try:
         start, rest = rendezvous.parse(argv)
         config, workdir = configs.parse(rest)
@@ -54,13 +58,15 @@ def main(argv: list[str] | None = None) -> int:
     # JAX starts with the first import below; a refused request need not wait for it.
     from sws_jax import chain, processes, train
 
+    _hush_storage()
     try:
-        rendezvous.start(start, _job(config))
+        rendezvous.start(start, _job(config), stop=lambda: bool(asked))
         print(_greeting(), flush=True)
-        chain.execute(config, workdir, should_stop=processes.stop_asked())
-    except train.Preempted as stop:
-        return _refuse(stop, EXIT_AGAIN)
-    except (train.NonFinite, rendezvous.NotComplete) as error:
+        chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
+    except (train.Preempted, rendezvous.GivenUp) as stop:
+        interrupted = asked[:1] == [signal.SIGINT]
+        return _refuse(stop, EXIT_INTERRUPTED if interrupted else EXIT_AGAIN)
+    except Stopped as error:
         return _refuse(error, EXIT_ERROR)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
@@ -95,6 +101,42 @@ def _greeting() -> str:
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), "
         f"{train.hardware()}, jax {jax.__version__}"
     )
+
+
+def _listen() -> list[int]:
+    """Signals to end that this process has got, which are noted and no more.
+
+    After the first SIGINT, the next one ends the process as ever: a person has asked
+    twice.
+    """
+    asked: list[int] = []
+
+    def note(number, frame) -> None:
+        asked.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.write(2, b"\nsws_jax: saves and stops (Ctrl-C again: at once)\n")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return asked
+
+
+def _hush_storage() -> None:
+    """Leaves a checkpoint that cannot be written to the one sentence about it.
+
+    The storage layer's threads log and print every error that they then raise.
+    """
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.addFilter(lambda record: record.levelno < logging.ERROR)
+    shown = sys.unraisablehook
+
+    def hook(found) -> None:
+        if str(found.exc_value) != "Event loop is closed":  # a write that is too late
+            shown(found)
+
+    sys.unraisablehook = hook
 
 
 def _refuse(error: BaseException | str, code: int) -> int:

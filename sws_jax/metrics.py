@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sws_jax import files
+from sws_jax.files import Unwritable
 
 METRICS = "metrics.jsonl"
 
@@ -16,41 +20,98 @@ class Writer:
     """Appends to ``metrics.jsonl`` and TensorBoard files in a run's directory.
 
     Opened at a step, it drops the lines of later steps: a resumed run writes them
-    again.
+    again. Every method raises `Unwritable` where the disk is full.
     """
 
     def __init__(self, directory: str, *, step: int = 0):
-        from tensorboardX import SummaryWriter  # slow to import; only writers need it
-
         self._path = os.path.join(directory, METRICS)
         kept = [row for row in read(directory) if row["step"] <= step]
         files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(self._path, "a")  # noqa: SIM115
-        self._board = SummaryWriter(directory, purge_step=step + 1, flush_secs=10)
+        self._board = _Board(directory, step=step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        _append(self._path, json.dumps({"step": step, **values}) + "\n")
+        self._board.write(step, values)
 
     def close(self) -> None:
-        self._file.close()
         self._board.close()
 
 
+def _append(path: str, text: str) -> None:
+    """Adds a line to a file, whole or not at all."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        data = text.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:
+            file.truncate(before)
+            raise Unwritable(path, error) from None
+
+
+class _Board:
+    """A TensorBoard file, written by the caller's own thread.
+
+    The library's `SummaryWriter` hands every event to a thread of its own, which a
+    full disk ends: the caller would wait for it for ever.
+    """
+
+    def __init__(self, directory: str, *, step: int):
+        # Slow to import, and only writers need it.
+        from tensorboardX import record_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._event, self._scalar = event_pb2.Event, summary.scalar
+        where = f"{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{time.time():.0f}.{where}"
+        self._path = os.path.join(directory, name)
+        try:
+            self._file = record_writer.RecordWriter(self._path)
+        except OSError as error:
+            raise Unwritable(self._path, error) from None
+        with self._writing():
+            self._add(file_version="brain.Event:2")
+            # Hides what an earlier process wrote of later steps.
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=step + 1, session_log=started)
+            self._file.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        with self._writing():
+            for name, value in values.items():
+                self._add(step=step, summary=self._scalar(name, value))
+            self._file.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of an event whose failure was said
+            self._file.close()
+
+    def _add(self, **fields: Any) -> None:
+        event = self._event(wall_time=time.time(), **fields)
+        self._file.write(event.SerializeToString())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            raise Unwritable(self._path, error) from None
+
+
 def read(directory: str) -> list[dict[str, Any]]:
-    """All rows of a run's metrics; a line cut off by a crash is left out."""
+    """All rows of a run's metrics; a damaged or cut off line is left out."""
     path = os.path.join(directory, METRICS)
     if not os.path.exists(path):
         return []
     rows = []
-    with open(path) as file:
+    with open(path, "rb") as file:
         for line in file:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
     return rows
 
 

@@ -12,18 +12,20 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 from sws_jax.rendezvous import numbers
 
 T = TypeVar("T")
 
+# Errors that one process meets for all, the narrower ones first.
+_SENT = {"stopped": Stopped, "refused": UserError, "failed": OSError}
 # What the runtime says, in one form or another, when a peer is no more.
 _LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")
 
@@ -54,15 +56,14 @@ def decided(function: Callable[[], T]) -> T:
             outcome = {"value": function()}
         except (UserError, OSError) as found:
             error = found
-            kind = "refused" if isinstance(found, UserError) else "failed"
+            kind = next(k for k, cls in _SENT.items() if isinstance(found, cls))
             outcome = {kind: str(found)}
     outcome = _sent(outcome)
     if error is not None:
         raise error
-    if "refused" in outcome:
-        raise UserError(outcome["refused"])
-    if "failed" in outcome:
-        raise OSError(outcome["failed"])
+    for kind, cls in _SENT.items():
+        if kind in outcome:
+            raise cls(outcome[kind])
     return outcome["value"]
 
 
@@ -119,19 +120,28 @@ def check_shared(path: str) -> None:
         )
 
 
-def stop_asked() -> Callable[[], bool]:
-    """A question that is true once a process was told to end, by SIGTERM.
+def stop_asked(signals: Sequence[int]) -> Callable[[], bool]:
+    """A question that is true once a process was told to end.
 
     All processes ask it equally often, and it turns true in all of them at the same
-    time of asking: JAX passes the notice on, and agrees on the step. Where it offers
+    time of asking: JAX passes SIGTERM on, and agrees on the time. Where it offers
     notices of maintenance, these count too.
+
+    Args:
+      signals: to end, that this process has got until the question is asked.
     """
-    if jax.process_count() > 1:
-        times = itertools.count(1)
-        return lambda: multihost_utils.reached_preemption_sync_point(next(times))
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
+    if jax.process_count() == 1:
+        return lambda: bool(signals)
+    times = itertools.count(1)
+    passed_on: list[int] = []
+
+    def question() -> bool:
+        if signals and not passed_on:  # Ctrl-C, or SIGTERM before JAX took it over
+            passed_on.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return multihost_utils.reached_preemption_sync_point(next(times))
+
+    return question
 
 
 def is_loss(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import math
 import operator
 import os
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -272,10 +273,18 @@ def load_teacher(config, data: Dataset, workdir: str):
     return found
 
 
-def start(config, data: Dataset, workdir: str) -> networks.Network:
+def start(
+    config, data: Dataset, workdir: str, tell: Callable[[str], None] = say
+) -> networks.Network:
     """The network of a run before its first step, from learngene, file or seed.
 
-    What is not taken over from a file is said. Weights are float32, whatever it holds.
+    Weights are float32, whatever a file holds.
+
+    Args:
+      config: of the run.
+      data: what it trains on.
+      workdir: where ``run:NAME`` paths are found.
+      tell: takes a line on what is not taken over from a file.
 
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
@@ -283,14 +292,26 @@ def start(config, data: Dataset, workdir: str) -> networks.Network:
     if config.init.learngene and config.init.network:
         raise UserError("init takes a learngene or a network, not both")
     if config.init.learngene:
-        return _from_learngene(config, data, workdir)
+        return _from_learngene(config, data, workdir, tell)
     if config.init.network:
-        return _from_network(config, data, workdir)
+        return _from_network(config, data, workdir, tell)
     return _from_seed(config, data)
 
 
-def _float32(params: trees.Tree) -> trees.Tree:
-    return jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+def _float32(path: str, params: trees.Tree) -> trees.Tree:
+    """The weights of a file for a run to start from.
+
+    Raises:
+      UserError: some of them are not numbers.
+    """
+    found = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    for name, leaf in trees.flatten(found).items():
+        if not np.isfinite(leaf).all():
+            raise UserError(
+                f"{path} holds values in {name} that are not numbers: no run can start "
+                f"from it; train it again"
+            )
+    return found
 
 
 def _from_seed(config, data: Dataset) -> networks.Network:
@@ -299,7 +320,7 @@ def _from_seed(config, data: Dataset) -> networks.Network:
     return networks.Network(spec, params, _describe(config, data, spec))
 
 
-def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
+def _from_learngene(config, data: Dataset, workdir: str, tell) -> networks.Network:
     path = learngene_file(config, workdir)
     gene = learngenes.load_learngene(path)
     origin = gene.description
@@ -321,14 +342,16 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
             f"{config.profile} one: give the config profile={origin.profile}"
         )
     found = learngenes.expand(
-        dataclasses.replace(gene, params=_float32(gene.params)),
+        dataclasses.replace(gene, params=_float32(path, gene.params)),
         **request,
-        num_classes=None if _keeps_head(config, origin, data) else data.num_classes,
+        num_classes=None
+        if _keeps_head(config, origin, data, tell)
+        else data.num_classes,
         image_size=data.image_shape[:2],
         seed=config.seed,
     )
     _check_channels(path, found.spec.net.channels, data)
-    _say_pixels(config, origin, data)
+    _tell_pixels(config, origin, data, tell)
     spec = found.spec.net.replace(drop_path=config.model.drop_path)
     description = _describe(config, data, spec).replace(
         method=origin.method,
@@ -339,18 +362,18 @@ def _from_learngene(config, data: Dataset, workdir: str) -> networks.Network:
     return networks.Network(spec, found.params, description)
 
 
-def _keeps_head(config, origin: Description, data: Dataset) -> bool:
-    """Whether a run takes over the head of a file; it says so."""
+def _keeps_head(config, origin: Description, data: Dataset, tell) -> bool:
+    """Whether a run takes over the head of a file; it tells so."""
     kept, reason = _head(config, origin, data)
-    say(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
+    tell(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
     return kept
 
 
-def _say_pixels(config, origin: Description, data: Dataset) -> None:
-    """Says where a file has seen other pixels than those of the run."""
+def _tell_pixels(config, origin: Description, data: Dataset, tell) -> None:
+    """Tells where a file has seen other pixels than those of the run."""
     if origin.normalization != data.normalization:
         was, now = origin.normalization, data.normalization
-        say(
+        tell(
             f"{config.name}: pixels of mean {now.mean} and deviation {now.std}, where "
             f"these weights have seen {was.mean} and {was.std} (data.mean and data.std "
             f"set them)"
@@ -392,18 +415,18 @@ def _set_name(name: str) -> str:
     return "imagenet" if known else name
 
 
-def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
+def _from_network(config, data: Dataset, workdir: str, tell) -> networks.Network:
     path = _network_file(config, workdir)
     found = networks.load_network(path)
     assert found.description is not None
-    old, params = found.description.vit, dict(_float32(found.params))
+    old, params = found.description.vit, dict(_float32(path, found.params))
     if old.distilled:
         raise UserError(
             f"{path} holds a network of two heads, one distilled: it can teach, "
             f"and no run starts from it"
         )
     _check_channels(path, old.channels, data)
-    _say_pixels(config, found.description, data)
+    _tell_pixels(config, found.description, data, tell)
     net = old.replace(
         num_classes=data.num_classes,
         image_size=data.image_shape[:2],
@@ -413,7 +436,7 @@ def _from_network(config, data: Dataset, workdir: str) -> networks.Network:
     params["pos_embed"] = base.resize_pos_embed(
         params["pos_embed"], old, net, antialias=profile.antialias
     )
-    if not _keeps_head(config, found.description, data):
+    if not _keeps_head(config, found.description, data, tell):
         like = params["norm"]["scale"]
         params["head"] = base.fresh_head(net, config.seed, like=like)
     stages = found.description.stages

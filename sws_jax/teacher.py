@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import os
+from collections.abc import Mapping
 
 from sws_jax import networks
 from sws_jax.data.base import Dataset
@@ -74,15 +76,22 @@ def check_classes(teacher: Predictor, dataset: Dataset) -> None:
         )
 
 
-def check_accuracy(top1: float, dataset: Dataset, minimum: float) -> None:
+def check_scores(scores: Mapping[str, float], dataset: Dataset, minimum: float) -> None:
     """Refuses a teacher that knows nothing: distilling it would teach nothing.
 
     Args:
-      top1: of the teacher on the validation images, 0..1.
+      scores: ``top1`` and ``loss`` of the teacher on the validation images.
       dataset: for its number of classes.
       minimum: smallest acceptable top-1; below 0 asks for a tenth of the way from
         chance to perfect.
     """
+    top1 = scores["top1"]
+    if not math.isfinite(scores["loss"]):
+        raise UserError(
+            f"the teacher's logits of validation images are not all numbers (their "
+            f"cross entropy is {scores['loss']}): its weights are damaged, or "
+            f"teacher.dtype holds less than they need"
+        )
     chance = 1.0 / dataset.num_classes
     floor = minimum if minimum >= 0 else chance + 0.1 * (1.0 - chance)
     if top1 < floor:

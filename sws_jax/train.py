@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import platform
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -30,19 +32,22 @@ from sws_jax import (
     teacher,
     trees,
 )
+from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.checkpoints import Checkpoints
-from sws_jax.data import pipeline
+from sws_jax.data import Dataset, fingerprint, pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 from sws_jax.networks import Network, Predictor
 from sws_jax.progress import Progress, say
+from sws_jax.rendezvous import numbers
 from sws_jax.specs import AuxViTSpec
 
 RESULT = "result.json"
 CONFIG = "config.json"
 INPUTS = "inputs.json"
+DATA = "data"  # in INPUTS
 LOCK = "lock"
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
@@ -69,7 +74,7 @@ class Busy(UserError):
     """Another job is at this run."""
 
 
-class NonFinite(UserError):
+class NonFinite(Stopped):
     """The loss or a gradient is no longer a number."""
 
 
@@ -98,6 +103,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another job is at this run.
 
@@ -113,10 +119,17 @@ def train(
         return files.read_json(result) if finished(directory) else None
 
     with contextlib.ExitStack() as held:
+
+        def claim() -> bool:
+            mine = held.enter_context(files.claimed(lock))
+            if mine:
+                files.sweep(directory)
+            return mine
+
         result = processes.decided(known)
         if result is not None:
             return result
-        if not processes.decided(lambda: held.enter_context(files.claimed(lock))):
+        if not processes.decided(claim):
             raise Busy(f"another job is at the run in {directory}")
         processes.check_shared(lock)
         # It may have been finished while this one asked.
@@ -134,6 +147,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
     sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
     data = setup.dataset(config)
+    known_data = _refuse_other_data(directory, data)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
@@ -145,7 +159,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     milestones = {epochs: durations.steps(epochs) for epochs in _milestones(config)}
 
     # The network before its first step, the teacher, and what a step does.
-    network = setup.start(config, data, workdir)
+    told: list[str] = []
+    network = setup.start(config, data, workdir, told.append)
     recipe = setup.recipe(config, network.spec, data)
     ans_net = setup.load_teacher(config, data, workdir)
     assert network.description is not None
@@ -171,7 +186,6 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             Network(network.spec, params), data.normalization, recipe.compute
         )
 
-    told = ""
     if ans_net is not None:
         known = ans_net.network.description
         assert known is not None
@@ -180,20 +194,22 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         ans_net = dataclasses.replace(
             ans_net, network=Network(ans_net.network.spec, params)
         )
-        top1 = score(ans_net, data.val)["top1"]
+        scored = score(ans_net, data.val)
         about = about.replace(teacher=known.net.name)
-        told = f"{config.name}: teacher {known.net.name}, validation top-1 {top1:.1%}"
-        teacher.check_accuracy(top1, data, config.teacher.min_accuracy)
+        told.append(
+            f"{config.name}: teacher {known.net.name}, validation top-1 "
+            f"{scored['top1']:.1%}"
+        )
+        teacher.check_scores(scored, data, config.teacher.min_accuracy)
 
     # The config can be run: from here on the directory is this run's.
     starting()
-    if told:
-        say(told)
 
     def describe_run() -> None:
         written = files.plain(config.to_dict())
         files.write_json(os.path.join(directory, CONFIG), written)
-        files.write_json(os.path.join(directory, INPUTS), setup.inputs(config, workdir))
+        inputs = {**setup.inputs(config, workdir), DATA: known_data}
+        files.write_json(os.path.join(directory, INPUTS), inputs)
 
     processes.first_does(describe_run)
 
@@ -219,9 +235,12 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     if saved is not None:
         counted = sharding.put(np.int32(saved.step), places.step)
         state = state.replace(step=counted, **saved.items)
-        say(f"{config.name}: goes on from step {saved.step} of {total}")
+        told = [f"{config.name}: goes on from step {saved.step} of {total}"]
+    for line in told:
+        say(line)
     first = saved.step if saved else 0
     spent = dict(saved.clock) if saved else {}
+    window = list(spent.pop("window", []))  # numbers of the steps since the last line
     passed_over = int(spent.pop("unreadable", 0))  # before this start
     unreadable = 0  # since, and of this process's rows
     clock = metrics.Clock(**spent)
@@ -252,7 +271,6 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # steps pile up; an accelerator is kept busy by a few.
     in_flight = 0 if jax.default_backend() == "cpu" else 8
     pending: list[tuple[int, dict[str, jax.Array]]] = []
-    window: list[dict[str, float]] = []
     val: dict[str, float] = {}
     done = first  # steps that `state` has seen
 
@@ -281,10 +299,25 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         checkpoints.save(
             at,
             _items(state),
-            clock={**clock.state(), "unreadable": skipped()},
+            clock={**clock.state(), "unreadable": skipped(), "window": list(window)},
             description=_finish(about, at, val),
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )
+
+    def stopped(at: int) -> Preempted:
+        return Preempted(
+            f"{config.name}: stopped and saved at step {at} of {total}; the same "
+            f"command goes on"
+        )
+
+    def stop_between_scores() -> None:
+        """The test images may take long; the weights are there already."""
+        if not should_stop():
+            return
+        if total and total not in checkpoints.steps():
+            save(total)
+            checkpoints.wait()
+        raise stopped(total)
 
     try:
         for number in range(first + 1, total + 1):
@@ -339,10 +372,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
                 save(number)
             if stop:
                 checkpoints.wait()
-                raise Preempted(
-                    f"{config.name}: stopped and saved at step {number} of {total}; "
-                    f"the same command goes on"
-                )
+                raise stopped(number)
             clock.start()
 
         # The end: the weights that are kept, and the test images, once.
@@ -359,6 +389,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         about = _finish(about, chosen, val)
         scores = []
         for epochs, at in milestones.items():
+            stop_between_scores()
             weights = (
                 sharding.put(network.params, places.params)
                 if at == 0
@@ -366,6 +397,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
             )
             scores.append(_row(epochs, at, score(predictor(weights), data.test)))
         if total:  # without a step, the milestone at 0 was the end
+            stop_between_scores()
             final = score(predictor(params), data.test)
             scores.append(_row(config.schedule.total_epochs, chosen, final))
         whole = trees.to_host(params)
@@ -401,7 +433,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         if isinstance(error, Unreadable):
             remedy = ": mend it, or pass over such images with data.unreadable=skip"
         if jax.process_count() > 1:  # the others are in the next step, and cannot save
-            raise type(error)(
+            raise Stopped(
                 f"{error}{remedy}; the same command goes on from the last checkpoint"
             ) from None
         flush()
@@ -409,8 +441,19 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         if done > first and done not in checkpoints.steps():
             save(done)  # for another try
             checkpoints.wait()
-        raise type(error)(
+        if should_stop():  # whoever asked this process has asked its workers
+            raise stopped(done) from None
+        raise Stopped(
             f"{error}{remedy}; the same command goes on at step {done} of {total}"
+        ) from None
+    except files.Unwritable as error:
+        # What was being saved may yet be; no failure is said twice.
+        with contextlib.suppress(files.Unwritable):
+            checkpoints.wait()
+        good = max(checkpoints.steps(), default=0)
+        raise Stopped(
+            f"{error}: make room, or see to the disk; the same command goes on at "
+            f"step {good} of {total}"
         ) from None
     finally:
         progress.close()
@@ -439,6 +482,12 @@ def refuse_other(
     advice = "take another --workdir, or remove it"
     path = os.path.join(directory, CONFIG)
     if not os.path.exists(path):
+        begun = [n for n in (RESULT, CHECKPOINTS) if _holds(directory, n)]
+        if begun:
+            raise UserError(
+                f"{directory} holds {' and '.join(begun)} and no {CONFIG} to say of "
+                f"which run: restore it, or {advice}"
+            )
         return
     names = differing(config, path)
     if names:
@@ -455,6 +504,41 @@ def refuse_other(
             f"{directory} holds a run that started from another file than "
             f"{', '.join(names)} is now: {advice}"
         )
+
+
+def _holds(directory: str, name: str) -> bool:
+    """Whether a directory holds that file, or that directory with something in it."""
+    path = os.path.join(directory, name)
+    return bool(os.listdir(path)) if os.path.isdir(path) else os.path.exists(path)
+
+
+def _refuse_other_data(directory: str, data: Dataset) -> dict[str, Any]:
+    """The fingerprint of a run's data, refused where the run began on another."""
+    now = fingerprint.take(data)
+    text = json.dumps(now, sort_keys=True).encode()
+    said = processes.everyone(zlib.crc32(text) >> 1)
+    other = [n for n, mine in enumerate(said) if mine != said[0]]
+    if other:
+        raise UserError(
+            f"{numbers(other)} of {len(said)} read other data than process 0: give all "
+            f"hosts the same {data.name}"
+        )
+
+    def compared() -> dict[str, Any]:
+        path = os.path.join(directory, INPUTS)
+        then = files.read_json(path).get(DATA) if os.path.exists(path) else None
+        if then is None:  # a run that has not begun, or did so with older software
+            return now
+        names = fingerprint.differing(then, now)
+        if names:
+            raise UserError(
+                f"{directory} holds a run on other data than {data.name} is now (other "
+                f"{', '.join(names)}): bring the old data back, or take another "
+                f"--workdir"
+            )
+        return then
+
+    return processes.decided(compared)
 
 
 def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:

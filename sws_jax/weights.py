@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import safetensors
 
 from sws_jax import files, trees
@@ -25,7 +27,8 @@ def save(path: str, params: trees.Tree, description: Description) -> None:
       description: goes into the header.
     """
     flat = trees.flatten(trees.to_host(params))
-    metadata = {"format": _FORMAT, "description": description.to_json()}
+    about = description.to_json()
+    metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
     files.write_tensors(path, flat, metadata)
 
 
@@ -33,13 +36,36 @@ def load(path: str) -> tuple[trees.Tree, Description]:
     """The inverse of `save`, with numpy leaves.
 
     Raises:
-      UserError: no such file, a truncated or foreign one, or a description that
-        contradicts itself; the sentence names the file.
+      UserError: no such file, a truncated, damaged or foreign one, or a description
+        that contradicts itself; the sentence names the file.
     """
     with _opened(path) as file:
-        description = _description(path, file.metadata())
+        metadata = file.metadata()
+        description = _description(path, metadata)
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = metadata.get("digest")  # files of older versions have none
+    if found and found != _digest(metadata["description"], flat):
+        raise UserError(
+            f"{path} does not hold what was written (its digest is another): it is "
+            f"damaged, copy it again"
+        )
     return trees.unflatten(flat), description
+
+
+def _digest(description: str, flat: Mapping[str, np.ndarray]) -> str:
+    """Of the description and of every array, whatever their order in the file."""
+    parts = [
+        description,
+        *(f"{name} {_array_digest(flat[name])}" for name in sorted(flat)),
+    ]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _array_digest(array: np.ndarray) -> str:
+    array = np.ascontiguousarray(array)
+    state = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+    state.update(array.reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
 
 
 def describe(path: str) -> Description:

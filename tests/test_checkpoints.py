@@ -1,5 +1,6 @@
 import logging
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -107,6 +108,43 @@ def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
     )
     manager.wait()
     equal(saved[2], manager.restore_newest(abstract(aux)).items)
+    manager.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, remove])
+def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
+    """Whatever file is damaged, what is restored is right, and a run can go on."""
+    source = tmp_path / "source"
+    saved = fill(source, aux, {1: 0.1, 2: 0.2})
+    folder = source / checkpoints.DIRECTORY
+    paths = [p for p in (folder / "2").rglob("*") if p.is_file() and p.stat().st_size]
+    fell_back = 0
+    for number, path in enumerate(paths):
+        directory = tmp_path / str(number)
+        shutil.copytree(source, directory)
+        damage(directory / path.relative_to(source))
+        manager = Checkpoints(str(directory))
+        found = manager.restore_newest(abstract(aux))
+        equal(saved[found.step], found.items)
+        fell_back += found.step == 1
+        assert manager.best_step() in (1, 2)
+        manager.save(
+            3, saved[2], clock=CLOCK, description=describe(aux, step=3), val_top1=0.3
+        )
+        manager.close()
+    assert len(paths) > 10 and fell_back > 3
+
+
+@pytest.mark.parametrize("text", ["", '{"val', "{}", '{"val_top1": "high"}'])
+def test_damaged_metrics_set_a_checkpoint_aside(text, aux, tmp_path, caplog):
+    saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    (tmp_path / checkpoints.DIRECTORY / "2" / "metrics" / "metrics").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        manager = Checkpoints(str(tmp_path))
+    assert "the checkpoint of step 2 is broken" in caplog.text
+    assert (manager.steps(), manager.best_step()) == ([1], 1)
+    equal(saved[1], manager.restore_newest(abstract(aux)).items)
     manager.close()
 
 

@@ -88,11 +88,32 @@ def test_cut_off_files_are_refused(keep, tmp_path):
         sws_jax.load_learngene(str(path))
 
 
+@pytest.mark.parametrize("where", [0.02, 0.3, 0.6, 0.999])
+def test_a_flipped_bit_is_noticed(where, tmp_path):
+    """In the description, or in the arrays, whose format has no checksum."""
+    path = tmp_path / "gene.safetensors"
+    sws_jax.save_learngene(str(path), GENE)
+    raw = bytearray(path.read_bytes())
+    raw[int(where * len(raw))] ^= 0x01
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="gene.safetensors"):
+        sws_jax.load_learngene(str(path))
+
+
+def test_a_file_without_a_digest_is_read(tmp_path):
+    """As older versions wrote them."""
+    path = tmp_path / "gene.safetensors"
+    sws_jax.save_learngene(str(path), GENE)
+    rewrite(path, lambda metadata: None)
+    equal(GENE.params, sws_jax.load_learngene(str(path)).params)
+
+
 def rewrite(path, change):
-    """Changes the header's metadata of a safetensors file."""
+    """Changes the header's metadata of a safetensors file, which has no digest then."""
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"].pop("digest")
     change(header["__metadata__"])
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])

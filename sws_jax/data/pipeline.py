@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -237,7 +238,13 @@ def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, An
     workers = grain.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=2
     )
-    return _watched(iter(batches.to_iter_dataset(options).mp_prefetch(workers)))
+    made = batches.to_iter_dataset(options).mp_prefetch(workers, _ignore_interrupt)
+    return _watched(iter(made))
+
+
+def _ignore_interrupt(index: int, count: int) -> None:
+    """In a worker: Ctrl-C reaches it too, and is for the process that it reads for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _watched(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,652 @@
+"""Faults made for real, at a process, a file or a disk, through the real command.
+
+What must hold: an exit code as documented, one sentence, nothing half-written, and
+the same command, the fault mended, ends at the bits of a run that met none.
+"""
+
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from children import (
+    MAIN,
+    ROOT,
+    Job,
+    arrays,
+    complete,
+    ended,
+    outcome,
+    steps,
+    unfinished,
+    until,
+)
+from PIL import Image
+from test_checkpoints import flip_a_bit, truncate
+from test_learngenes import GENE
+
+import sws_jax
+from sws_jax import files, metrics
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job.make(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="module")
+def whole(job, tmp_path_factory):
+    """A run of ten steps that met no fault."""
+    workdir = tmp_path_factory.mktemp("whole")
+    done = job.run(workdir)
+    assert done.code == 0, done.err
+    assert unfinished(workdir) == []
+    return workdir
+
+
+@pytest.fixture
+def gene(tmp_path):
+    path = tmp_path / "gene.safetensors"
+    sws_jax.save_learngene(str(path), GENE)
+    return path
+
+
+# kill -9
+
+LONG = (
+    f"schedule.total_epochs={steps(24)}",
+    f"checkpoint.every_epochs={steps(1)}",
+    f"evaluation.every_epochs={steps(4)}",
+)
+
+
+@pytest.fixture(scope="module")
+def long(job, tmp_path_factory):
+    """A run of 24 steps, each of them saved; and its seconds after it has greeted."""
+    workdir = tmp_path_factory.mktemp("long")
+    process = job.start(workdir, *LONG)
+    until(process, "process 0 of 1")
+    begun = time.monotonic()
+    assert ended(process).code == 0
+    return workdir, time.monotonic() - begun
+
+
+def is_writing(workdir):
+    return bool(list((workdir / "run" / "checkpoints").glob("*tmp*")))
+
+
+def kill(process, workdir, seconds):
+    """kill -9 so many seconds after now, or (None) while a checkpoint is written.
+
+    Returns:
+      Whether it came in time.
+    """
+    if seconds is None:
+        while not is_writing(workdir) and process.poll() is None:
+            time.sleep(0.001)
+    else:
+        time.sleep(seconds)
+    process.kill()
+    return ended(process).code == -signal.SIGKILL
+
+
+def killed_and_resumed(job, workdir, seconds):
+    """Kills the long run at each of these moments, as far as it goes on so long.
+
+    Returns:
+      How many kills there were, and how many of them within a write.
+    """
+    kills = torn = 0
+    done = 0
+    for moment in seconds:
+        process = job.start(workdir, *LONG)
+        until(process, "process 0 of 1")
+        hit = kill(process, workdir, moment)
+        saved = complete(workdir)
+        # What was complete before is not lost by going on, and being killed again.
+        assert max(saved, default=0) >= done
+        done = max(saved, default=0)
+        if not hit:
+            break
+        kills += 1
+        torn += is_writing(workdir)
+    last = job.run(workdir, *LONG)
+    assert last.code == 0, last.err
+    if hit and done:  # no step before the last complete checkpoint is done again
+        assert f"run: goes on from step {done} of 24" in last.out
+    assert unfinished(workdir) == []
+    return kills, torn
+
+
+def test_killed_twice(job, long, tmp_path):
+    """Once at random, once while a checkpoint is being written."""
+    expected, span = long
+    moment = np.random.default_rng(0).uniform(0.3, 0.7) * span
+    kills, torn = killed_and_resumed(job, tmp_path, [moment, None])
+    assert kills == 2 and torn
+    assert outcome(tmp_path) == outcome(expected)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(job, long, tmp_path):
+    """Spread over the whole run: start, compilation, steps, saves, scores, report."""
+    expected, span = long
+    random = np.random.default_rng(5)
+    kills = 0
+    for number in itertools.count():
+        workdir = tmp_path / str(number)
+        moments = random.uniform(0, span, min(5, 20 - kills)).tolist()
+        kills += killed_and_resumed(job, workdir, moments)[0]
+        assert outcome(workdir) == outcome(expected)
+        if kills == 20:
+            break
+
+
+# Asked to stop
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_asked_to_stop(number, code, job, whole, tmp_path):
+    """In the midst of its steps: it saves the step it is at, and goes on from there."""
+    process = job.start(tmp_path, f"schedule.total_epochs={steps(100_000)}")
+    until(process, "step 3/100000")
+    process.send_signal(number)
+    done = ended(process)
+    assert done.code == code
+    if number == signal.SIGINT:
+        assert "saves and stops (Ctrl-C again: at once)" in done.err
+    stopped = int(done.err.split("run: stopped and saved at step ")[1].split()[0])
+    assert complete(tmp_path)[-1] == stopped
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert unfinished(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_asked_to_stop_at_every_stage(job, long, tmp_path):
+    """Before anything, while compiling, twice in a row, in a write, and at the end."""
+    expected, _ = long
+
+    def stop(when, *, times=1):
+        process = job.start(tmp_path, *LONG)
+        when(process)
+        for _ in range(times):
+            process.send_signal(signal.SIGTERM)
+        return ended(process)
+
+    first = stop(lambda process: until(process, "config read"))
+    assert first.code == 75 and "stopped before run" in first.said()
+    assert list(tmp_path.iterdir()) == []
+    compiling = stop(lambda process: until(process, "24 steps of 64 images"), times=2)
+    assert compiling.code == 75
+    assert "stopped and saved at step 1 of 24" in compiling.said()
+
+    def writing(process):
+        while not is_writing(tmp_path):
+            time.sleep(0.001)
+
+    done = stop(writing)
+    assert done.code == 75 and "stopped and saved at step" in done.said()
+    last = stop(lambda process: until(process, "step 24/24"))
+    assert last.code == 75
+    assert "stopped and saved at step 24 of 24" in last.said()
+    assert job.run(tmp_path, *LONG).code == 0
+    assert outcome(tmp_path) == outcome(expected)
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice(job, long, tmp_path):
+    """Ends at once, as kill -9 does: what was complete stays."""
+    process = job.start(tmp_path, *LONG)
+    until(process, "step 6/24")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert ended(process).code in (-signal.SIGINT, 130)
+    assert complete(tmp_path)[-1] >= 5
+    assert job.run(tmp_path, *LONG).code == 0
+    assert outcome(tmp_path) == outcome(long[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_workers_are_asked_to_stop_too(number, code, job, tmp_path):
+    """A terminal, and many launchers, signal the whole group of processes."""
+    endless = f"schedule.total_epochs={steps(100_000)}"
+    process = job.start(tmp_path, endless, "data.workers=1", start_new_session=True)
+    until(process, "step 3/100000")
+    os.killpg(process.pid, number)
+    done = ended(process)
+    assert done.code == code, done.err
+    stopped = int(done.err.split("run: stopped and saved at step ")[1].split()[0])
+    assert complete(tmp_path)[-1] == stopped
+
+
+@pytest.mark.slow
+def test_a_job_of_untrained_runs_is_asked_to_stop(gene, job, tmp_path):
+    """Runs without a step, of which the one under way is given up, and no other."""
+    work = tmp_path / "work"
+    words = f"learngene={gene},depths=2-3-4-5,compare=untuned"
+
+    def start():
+        config = f"{ROOT / 'configs' / 'transfer.py'}:{words},dataset={job.data}"
+        return job.launch([*MAIN, f"--config={config}", f"--workdir={work}"])
+
+    process = start()
+    until(process, "[2/4] untuned-L03")
+    process.send_signal(signal.SIGTERM)
+    stopped = ended(process)
+    assert stopped.code == 75
+    assert "the same command goes on" in stopped.said()
+    finished = sorted(path.parent.name for path in work.glob("*/result.json"))
+    assert finished in (["untuned-L02"], ["untuned-L02", "untuned-L03"])
+    again = ended(start())
+    assert again.code == 0 and "[1/4]" not in again.out
+    assert len(list(work.glob("*/result.json"))) == 4
+
+
+# The disk
+
+
+class Disk:
+    """A file system of its own, as small as asked, in a namespace of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        mount = f"mount -t tmpfs tmpfs {folder} && echo mounted && exec cat"
+        self._holder = subprocess.Popen(
+            ["unshare", "-rm", "sh", "-c", mount],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.usable = self._holder.stdout.readline() == "mounted\n"
+        self.inside = (
+            *("nsenter", "--user", "--mount", "--preserve-credentials"),
+            *("--target", str(self._holder.pid), "--"),
+        )
+        # What processes inside see at `folder`, for those outside.
+        self.path = pathlib.Path(f"/proc/{self._holder.pid}/root{folder}")
+
+    def remount(self, options):
+        command = ["mount", "-o", f"remount,{options}", str(self.folder)]
+        subprocess.run([*self.inside, *command], check=True)
+
+    def free(self, kib):
+        """Leaves so much of it free, whatever is on it."""
+        self.remount("size=64m")
+        disk = os.statvfs(self.path)
+        used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize // 1024
+        self.remount(f"size={used + kib}k")
+
+    def close(self):
+        self._holder.communicate()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    if not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("no unshare and nsenter here (util-linux): no disk to fill")
+    made = Disk(tmp_path / "disk")
+    yield made if made.usable else pytest.skip("this system mounts nothing for users")
+    made.close()
+
+
+FULL = "(No space left on device)"
+
+
+def test_disk_full_in_a_checkpoint(disk, job, whole):
+    """The checkpoints before it stay; with room, the same command goes on."""
+    disk.free(560)  # one checkpoint, and half of another
+    work = disk.folder / "work"
+    done = job.run(work, before=disk.inside)
+    assert done.code == 1
+    assert f"/run/checkpoints cannot be written {FULL}: make room" in done.said()
+    assert "the same command goes on at step 2 of 10" in done.said()
+    assert complete(disk.path / "work") == [2]
+    assert unfinished(disk.path / "work") == []
+    disk.remount("size=64m")
+    again = job.run(work, before=disk.inside)
+    assert again.code == 0 and "goes on from step 2 of 10" in again.out
+    assert outcome(disk.path / "work") == outcome(whole)
+
+
+@pytest.mark.slow
+def test_disk_full_in_metrics(disk, job, tmp_path):
+    """Their lines fill one page after the other, where nothing else is written."""
+    fields = (
+        f"schedule.total_epochs={steps(60)}",
+        "checkpoint.every_epochs=0.0",
+        "log_steps=1",
+    )
+    disk.free(44)
+    done = job.run(disk.folder / "work", *fields, before=disk.inside)
+    assert done.code == 1
+    written = disk.path / "work" / "run"
+    assert f"cannot be written {FULL}: make room" in done.said()
+    assert "metrics.jsonl" in done.said() or "events.out" in done.said()
+    assert "the same command goes on at step 0 of 60" in done.said()
+    lines = (written / metrics.METRICS).read_text().splitlines()
+    assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
+    disk.remount("size=64m")
+    assert job.run(disk.folder / "work", *fields, before=disk.inside).code == 0
+    assert job.run(tmp_path / "whole", *fields).code == 0
+    assert outcome(disk.path / "work") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kib, what", [(32, "weights.safetensors"), (0, "config.json")])
+def test_disk_full_at_the_end(kib, what, disk, job, whole):
+    """Where the weights are written; and where a run goes on with no room at all."""
+    work = disk.path / "work"
+    copied(whole, work)
+    disk.free(kib)
+    before = sorted(path.name for path in work.rglob("*"))
+    done = job.run(disk.folder / "work", before=disk.inside)
+    assert done.code == 1
+    assert f"{what} cannot be written {FULL}" in done.said()
+    after = sorted(path.name for path in work.rglob("*"))
+    assert [n for n in after if "events" not in n] == [
+        n for n in before if "events" not in n
+    ]
+    disk.remount("size=64m")
+    assert job.run(disk.folder / "work", before=disk.inside).code == 0
+    assert outcome(work) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_files_may_not_be_large(job, whole, tmp_path):
+    """The limit that any system has: of a file's size, below that of the weights."""
+    limit = ("prlimit", "--fsize=16384")
+    if not shutil.which(limit[0]):
+        pytest.skip("no prlimit here (util-linux): no file too large")
+    done = job.run(tmp_path, before=limit)
+    assert done.code == 1
+    assert "cannot be written (File too large): make room" in done.said()
+    assert unfinished(tmp_path) == []
+    assert job.run(tmp_path).code == 0
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_a_read_only_work_directory(disk, job):
+    """Refused before anything is trained."""
+    disk.remount("ro")
+    done = job.run(disk.folder / "work", before=disk.inside)
+    assert done.code == 2
+    assert "cannot be written (Read-only file system): take anoth" in done.said()
+    assert "steps of" not in done.out
+    assert list(disk.path.iterdir()) == []
+
+
+# Work directories that are not what they were
+
+
+def unending(workdir):
+    """Takes away what a run writes last, as if it had been killed before."""
+    for name in ("result.json", "weights.safetensors"):
+        (workdir / "run" / name).unlink()
+    return workdir / "run"
+
+
+def copied(whole, workdir):
+    """A work directory as `whole`, but for its end."""
+    shutil.copytree(whole, workdir, dirs_exist_ok=True)
+    return unending(workdir)
+
+
+def contents(workdir):
+    return {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file()}
+
+
+def other_config(directory):
+    path = str(directory / "config.json")
+    files.write_json(path, {**files.read_json(path), "seed": 3})
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda run: (run / "config.json").unlink(),
+            "holds checkpoints and no config.json to say of which run: restore it, or",
+        ),
+        pytest.param(
+            lambda run: truncate(run / "config.json"),
+            "config.json is damaged",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            other_config, "another config (it differs in seed)", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda run: truncate(run / "inputs.json"),
+            "inputs.json is damaged",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["no config", "half a config", "another config", "half of the inputs"],
+)
+def test_a_directory_of_another_run_is_refused(change, words, job, whole, tmp_path):
+    change(copied(whole, tmp_path))
+    before = contents(tmp_path)
+    done = job.run(tmp_path)
+    assert done.code == 2
+    assert words in done.said()
+    assert contents(tmp_path) == before
+
+
+def test_other_data_behind_the_same_name(job, whole, tmp_path):
+    """One label of the file is another: refused, until the old one is back."""
+    copied(whole, tmp_path)
+    data = arrays()
+    data["test_labels"][0] = (data["test_labels"][0] + 1) % 10
+    old = job.data.read_bytes()
+    try:
+        np.savez(job.data, **data)
+        before = contents(tmp_path)
+        done = job.run(tmp_path)
+    finally:
+        job.data.write_bytes(old)
+    assert done.code == 2
+    assert "holds a run on other data than digits is now (other test im" in done.said()
+    assert contents(tmp_path) == before
+    assert job.run(tmp_path).code == 0
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_two_at_once(job, whole, tmp_path):
+    """The second waits for the first, and finds everything done."""
+    both = [job.start(tmp_path) for _ in range(2)]
+    done = [ended(process) for process in both]
+    assert [d.code for d in done] == [0, 0]
+    assert sum(d.out.count("10 steps of 64 images") for d in done) == 1
+    waited = [d for d in done if "steps of" not in d.out]
+    assert "waiting for other processes, which are at run" in waited[0].out
+    assert unfinished(tmp_path) == []
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints(job, whole, tmp_path):
+    """Each is set aside for the one before, and what is none is let be."""
+    kept = "checkpoint.keep_last=9"
+    assert job.run(tmp_path, kept).code == 0
+    run = unending(tmp_path)
+    saved = run / "checkpoints"
+    assert complete(tmp_path) == [2, 4, 6, 8, 10]
+    truncate(saved / "10" / "params" / "manifest.ocdbt")
+    shutil.rmtree(saved / "8" / "opt")
+    for path in (saved / "6" / "ema").rglob("d/*"):
+        flip_a_bit(path)
+    truncate(saved / "4" / "metrics" / "metrics")
+    (saved / "2" / "_CHECKPOINT_METADATA").write_bytes(b"")  # nothing depends on it
+    (saved / "12").mkdir()
+    (saved / "notes.txt").write_text("mine")
+    shutil.copytree(saved / "2", saved / "7.orbax-checkpoint-tmp")
+    (run / ".result.0123abcd.json").write_text("{")
+    done = job.run(tmp_path, kept)
+    assert done.code == 0 and "goes on from step 2 of 10" in done.out
+    broken = {path.name for path in (run / "broken_checkpoints").iterdir()}
+    assert broken == {"4", "6", "8", "10", "12"}
+    for step in broken:
+        assert f"the checkpoint of step {step} is broken" in done.err
+    assert complete(tmp_path) == [2, 4, 6, 8, 10]
+    assert (saved / "notes.txt").exists() and unfinished(tmp_path) == []
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.slow
+def test_the_only_checkpoint_is_damaged(job, whole, tmp_path):
+    """Then the run starts anew, which its warning says."""
+    run = copied(whole, tmp_path)
+    for step in complete(tmp_path)[:-1]:
+        shutil.rmtree(run / "checkpoints" / str(step))
+    truncate(run / "checkpoints" / "10" / "meta" / "metadata")
+    done = job.run(tmp_path)
+    assert done.code == 0 and "falling back to the start" in done.err
+    assert outcome(tmp_path) == outcome(whole)
+
+
+# Files that a run starts from
+
+
+def not_numbers(path):
+    found = sws_jax.load_learngene(str(path))
+    found.params["norm"]["scale"][3] = np.nan
+    sws_jax.save_learngene(str(path), found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (truncate, "is not a readable .safetensors file"),
+        (flip_a_bit, "does not hold what was written (its digest is another)"),
+        (not_numbers, "holds values in norm/scale that are not numbers"),
+    ],
+    ids=["half", "a bit", "NaN"],
+)
+def test_a_damaged_learngene(damage, words, gene, job, tmp_path):
+    damage(gene)
+    work = tmp_path / "work"
+    config = f"{ROOT / 'configs' / 'des_deit.py'}:learngene={gene}"
+    done = ended(job.launch([*MAIN, f"--config={config}", f"--workdir={work}"]))
+    assert done.code == 2
+    assert f"{gene} {words}" in done.said()
+    assert not work.exists()
+
+
+@pytest.mark.slow
+def test_a_teacher_that_says_no_numbers(job, whole, tmp_path):
+    """Also where any accuracy of a teacher is accepted."""
+    path = str(tmp_path / "teacher.safetensors")
+    teacher = sws_jax.load_network(str(whole / "run" / "weights.safetensors"))
+    teacher.params["head"]["bias"][0] = np.nan
+    sws_jax.save_network(path, teacher)
+    fields = (f"teacher.path={path}", "teacher.min_accuracy=0.0", "loss.kind=soft")
+    done = job.run(tmp_path / "work", *fields)
+    assert done.code == 2
+    assert (
+        "the teacher's logits of validation images are not all numbers" in done.said()
+    )
+    assert not (tmp_path / "work").exists()
+
+
+# While it trains
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number(job, tmp_path):
+    """An absurd learning rate; the last good checkpoint stays."""
+    rate = ("schedule.rate=1e25", f"checkpoint.every_epochs={steps(1)}")
+    done = job.run(tmp_path, *rate)
+    assert done.code == 1
+    assert "the loss is" in done.said() and "lower schedule.rate" in done.said()
+    stopped = int(done.said().split("at step ")[1].split()[0])
+    assert complete(tmp_path)[-1] == stopped - 1
+    assert unfinished(tmp_path) == []
+
+
+def readers(process):
+    """The processes that read images for another one."""
+    threads = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [pid for path in threads for pid in path.read_text().split()]
+    line = {pid: pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [int(pid) for pid in children if b"spawn_main" in line[pid]]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed(job, tmp_path):
+    fields = (f"schedule.total_epochs={steps(200)}", "checkpoint.every_epochs=0.0")
+    process = job.start(tmp_path / "work", *fields, "data.workers=1")
+    until(process, "step 3/200")
+    killed = readers(process)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert killed
+    done = ended(process)
+    assert done.code == 1
+    assert "a process that reads images ended with code -9" in done.said()
+    step = int(done.said().split("goes on at step ")[1].split()[0])
+    assert complete(tmp_path / "work") == [step] and 3 <= step < 200
+    again = job.run(tmp_path / "work", *fields)
+    assert again.code == 0 and f"goes on from step {step} of 200" in again.out
+    assert job.run(tmp_path / "whole", *fields).code == 0
+    assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
+
+
+def folder_of_images(root):
+    """Digits of three classes as files."""
+    data = arrays()
+    for split, count in (("train", 60), ("test", 10)):
+        for label in range(3):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            chosen = data[f"{split}_images"][data[f"{split}_labels"] == label][:count]
+            for number, pixels in enumerate(chosen):
+                Image.fromarray(pixels[..., 0]).save(folder / f"{number:03}.png")
+    return root
+
+
+@pytest.mark.slow
+def test_an_image_that_turns_unreadable(job, tmp_path):
+    """Overwritten while the run reads; mended it goes on, or passes over it."""
+    root = folder_of_images(tmp_path / "images")
+    fields = (
+        f"data.source={root}",
+        "data.memory_gib=0.0",
+        "global_batch_size=8",
+        "schedule.total_epochs=10.0",
+        "checkpoint.every_epochs=0.0",
+        "evaluation.every_epochs=0.0",
+    )
+    process = job.start(tmp_path / "work", *fields)
+    until(process, "step 3/")
+    image = root / "train" / "1" / "020.png"
+    whole = image.read_bytes()
+    truncate(image)
+    done = ended(process)
+    assert done.code == 1
+    assert f"{image} is not a readable image" in done.said()
+    assert "data.unreadable=skip; the same command goes on at step" in done.said()
+    step = int(done.said().split("goes on at step ")[1].split()[0])
+    assert complete(tmp_path / "work") == [step]
+    shutil.copytree(tmp_path / "work", tmp_path / "skipping")
+    skipping = job.run(tmp_path / "skipping", *fields, "data.unreadable=skip")
+    assert skipping.code == 0, skipping.err
+    result = files.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
+    assert result["unreadable"] > 0
+    image.write_bytes(whole)
+    assert job.run(tmp_path / "work", *fields).code == 0
+    assert job.run(tmp_path / "whole", *fields).code == 0
+    assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
