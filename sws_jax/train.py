@@ -25,6 +25,7 @@ from sws_jax import (
     presets,
     setup,
     sharding,
+    sizing,
     step,
     teacher,
     trees,
@@ -225,7 +226,9 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         process=process,
         reading=reading,
     )
-    run_step = step.compiled_step(recipe, mesh)
+    if first < total:
+        run_step = step.program(recipe, mesh, size, ans_net)
+        _say_sheet(config.name, recipe, mesh, size, ans_net)
     key = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh))
     eval_every = durations.every(config.evaluation.every_epochs)
     save_every = durations.every(config.checkpoint.every_epochs)
@@ -515,3 +518,11 @@ def _say_batch(config, spec, mesh, total: int) -> None:
             f"{config.name}: mixup groups of {group} images span devices, which pass "
             f"them on; an augment.mix_group that divides {size // devices} keeps them"
         )
+
+
+def _say_sheet(name: str, recipe, mesh, size: int, ans_net) -> None:
+    sheet = sizing.sheet(recipe, mesh, size, ans_net)
+    say(f"{name}: per device: {sheet}")
+    limit = sizing.memory_limit(mesh.local_devices[0])
+    if found := sizing.warning(sheet, limit):
+        say(f"{name}: warning: {found}")

@@ -19,7 +19,7 @@ LAYERS = {
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
-    "runs": "step setup cost train chain report loading commands main __main__",
+    "runs": "step hlo sizing setup cost train chain report loading commands main __main__",
 }
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
