@@ -79,7 +79,9 @@ def execute(
       The runs' results, in order, each with its ``role``.
     """
     rows = runs(config)
-    _check(config, rows, workdir)
+    check(config, rows)
+    for run in rows:
+        train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
     _refuse_other(config, workdir)
     results = _results(config, rows, workdir, should_stop)
     report.write(results, workdir)
@@ -237,7 +239,7 @@ def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
     return made
 
 
-def _check(config, rows: Sequence[Run], workdir: str) -> None:
+def check(config, rows: Sequence[Run]) -> None:
     """Refuses now what would else be refused after hours of earlier runs."""
     fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
     if config.job != "single" and fixed:
@@ -249,7 +251,6 @@ def _check(config, rows: Sequence[Run], workdir: str) -> None:
     stages = tuple(config.model.stages)
     for run in rows:
         setup.check(run.config)
-        train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         if run.role in ("untuned", "tune") and stages:
             base.resolve_plan(stages, sws.allot, depth=run.config.model.depth)
 

@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
 from sws_jax import description as descriptions
-from sws_jax import learngenes, networks, presets, profiles, teacher, trees
+from sws_jax import learngenes, networks, presets, profiles, sharding, teacher, trees
 from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
+from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.description import Description
@@ -127,7 +129,7 @@ def inputs(config, workdir: str) -> dict[str, str]:
         "init.network": _network_file(config, workdir),
         "teacher.path": "",
     }
-    if config.teacher.path and Loss(**config.loss).needs_teacher:
+    if config.teacher.path and needs_teacher(config):
         paths["teacher.path"] = teacher.weights_file(
             resolve(config.teacher.path, workdir)
         )
@@ -227,12 +229,26 @@ def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedul
     )
 
 
-def recipe(config, spec: Spec, data: Dataset) -> Recipe:
-    """The static part of a step."""
+def check_batches(config, mesh: Mesh) -> None:
+    """Refuses batches that do not divide over a mesh."""
+    for name, size, parts in (
+        ("global_batch_size", config.global_batch_size, config.accum_steps),
+        ("evaluation.batch_size", config.evaluation.batch_size, 1),
+    ):
+        sharding.check_batch(name, size, mesh, parts)
+
+
+def needs_teacher(config) -> bool:
+    """Whether a run is distilled."""
+    return Loss(**config.loss).needs_teacher
+
+
+def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
+    """The static part of a step, of images that are normalised so."""
     assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
     made = Recipe(
         spec=spec,
-        normalization=data.normalization,
+        normalization=normalization,
         compute=Compute(**config.compute),
         augment=Augment(**config.augment),
         loss=Loss(**config.loss),
@@ -251,7 +267,7 @@ def recipe(config, spec: Spec, data: Dataset) -> Recipe:
 
 def load_teacher(config, data: Dataset, workdir: str):
     """The frozen teacher of a run, or None."""
-    if not Loss(**config.loss).needs_teacher:
+    if not needs_teacher(config):
         return None
     path = resolve(config.teacher.path, workdir)
     found = teacher.load_teacher(path, dtype=config.teacher.dtype)

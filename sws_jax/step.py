@@ -247,11 +247,11 @@ def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
     }
     key = jax.eval_shape(jax.random.key, 0)
     return (
-        jax.tree.map(_placed, state, state_shardings(recipe, mesh)),
-        _placed(key, everywhere),
+        jax.tree.map(placed, state, state_shardings(recipe, mesh)),
+        placed(key, everywhere),
         raw,
         jax.ShapeDtypeStruct((), np.float32, sharding=everywhere),
-        jax.tree.map(lambda leaf: _placed(leaf, leaf.sharding), teacher),
+        jax.tree.map(lambda leaf: placed(leaf, leaf.sharding), teacher),
     )
 
 
@@ -276,5 +276,6 @@ def _program(recipe: Recipe, mesh: Mesh, tree, leaves) -> jax.stages.Compiled:
     return lowered.compile()
 
 
-def _placed(leaf, place) -> jax.ShapeDtypeStruct:
+def placed(leaf, place) -> jax.ShapeDtypeStruct:
+    """The shape of an array that lives in a place."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

@@ -56,6 +56,7 @@ _HARMLESS = (
     "data.workers",
     "log_steps",
     "mesh.data",
+    "mesh.dry_run",
     "mesh.fsdp",
     "mesh.tensor",
 )
@@ -122,8 +123,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh(sizes=config.mesh)
     size = config.global_batch_size
-    sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
-    sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
+    setup.check_batches(config, mesh)
     data = setup.dataset(config)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
@@ -137,7 +137,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
 
     # The network before its first step, the teacher, and what a step does.
     network = setup.start(config, data, workdir)
-    recipe = setup.recipe(config, network.spec, data)
+    recipe = setup.recipe(config, network.spec, data.normalization)
     ans_net = setup.load_teacher(config, data, workdir)
     assert network.description is not None
     about = network.description

@@ -15,11 +15,14 @@ PACKAGE = ROOT / "sws_jax"
 LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
-        "profiles presets configs description weights checkpoints data"
+        "profiles presets configs description weights checkpoints data hlo"
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
-    "runs": "step hlo sizing setup cost train chain report loading commands main __main__",
+    "runs": (
+        "step sizing setup cost train chain survey dry_run report loading commands "
+        "main __main__"
+    ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
