@@ -16,11 +16,14 @@ from sws_jax.data.transforms import Fit
 from sws_jax.networks import Predictor
 
 
-@functools.partial(jax.jit, static_argnames="normalization")
-def _sums(predictor: Predictor, batch: dict, *, normalization: Normalization) -> dict:
+@functools.partial(jax.jit, static_argnames=("normalization", "mesh"))
+def _sums(
+    predictor: Predictor, batch: dict, *, normalization: Normalization, mesh: Mesh
+) -> dict:
     """Weighted sums over a batch: images, cross entropy, top-1 and top-5 hits."""
     images = augment.normalize(batch["image"], normalization)
-    logits = predictor.logits(images, normalization).astype(jnp.float32)
+    with sharding.constrained(mesh):
+        logits = predictor.logits(images, normalization).astype(jnp.float32)
     label, weight = batch["label"][:, None], batch["weight"]
     log_p = jax.nn.log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, label, axis=1)[:, 0]
@@ -76,7 +79,7 @@ def evaluate(
         reading=reading,
     ):
         batch = sharding.to_global(mesh, batch)
-        sums = _sums(predictor, batch, normalization=normalization)
+        sums = _sums(predictor, batch, normalization=normalization, mesh=mesh)
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
     assert totals is not None  # a split is never empty
     totals = {name: float(value) for name, value in totals.items()}
