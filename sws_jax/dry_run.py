@@ -126,10 +126,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         key = (recipe, mesh, size, teacher and (teacher.network.spec, teacher.compute))
         if key not in sheets:
             sheets[key] = [], sizing.sheet(recipe, mesh, size, teacher)
-            for text in sharding.undivided(
-                networks.abstract_params(spec, boxed=True), mesh
-            ):
-                survey.note(f"replicated, as they do not divide: {text}")
+            for remark in setup.mesh_remarks(row.config, spec, mesh):
+                survey.note(remark)
         sheets[key][0].append(row.name)
     if still:
         survey.note(f"no step is trained: {', '.join(still)}")

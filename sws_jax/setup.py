@@ -238,6 +238,22 @@ def check_batches(config, mesh: Mesh) -> None:
         sharding.check_batch(name, size, mesh, parts)
 
 
+def mesh_remarks(config, spec: Spec, mesh: Mesh) -> list[str]:
+    """What does not fall apart over a mesh, in words."""
+    found = []
+    boxed = networks.abstract_params(spec, boxed=True)
+    if left := sharding.undivided(boxed, mesh):
+        found.append(f"replicated, as they do not divide: {', '.join(left)}")
+    mixing, size = config.augment, config.global_batch_size
+    group, own = mixing.mix_group or size, size // sharding.shard_count(mesh)
+    if (mixing.mixup or mixing.cutmix) and own % group:
+        found.append(
+            f"mixup groups of {group} images span devices, which pass them on; an "
+            f"augment.mix_group that divides {own} keeps them"
+        )
+    return found
+
+
 def needs_teacher(config) -> bool:
     """Whether a run is distilled."""
     return Loss(**config.loss).needs_teacher

@@ -508,16 +508,8 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
-    boxed = networks.abstract_params(spec, boxed=True)
-    if left := sharding.undivided(boxed, mesh):
-        say(f"{config.name}: replicated, as they do not divide: {', '.join(left)}")
-    mixing = config.augment
-    group = mixing.mix_group or size
-    if (mixing.mixup or mixing.cutmix) and (size // devices) % group:
-        say(
-            f"{config.name}: mixup groups of {group} images span devices, which pass "
-            f"them on; an augment.mix_group that divides {size // devices} keeps them"
-        )
+    for remark in setup.mesh_remarks(config, spec, mesh):
+        say(f"{config.name}: {remark}")
 
 
 def _say_sheet(name: str, recipe, mesh, size: int, ans_net) -> None:
