@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import tabulate
 
-from sws_jax import chain, networks, setup, sharding, sizing, step
+from sws_jax import chain, cost, networks, setup, sharding, sizing, step
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.networks import Network, Predictor
@@ -125,7 +125,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         size = row.config.global_batch_size
         key = (recipe, mesh, size, teacher and (teacher.network.spec, teacher.compute))
         if key not in sheets:
-            sheets[key] = [], sizing.sheet(recipe, mesh, size, teacher)
+            sheet = sizing.sheet(recipe, mesh, size, teacher)
+            sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
             for remark in setup.mesh_remarks(row.config, spec, mesh):
                 survey.note(remark)
         sheets[key][0].append(row.name)
@@ -135,6 +136,25 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), there))
     say("\n" + "\n".join([*survey.notes, *_about(sheets)]))
+
+
+def _in_own_dtype(
+    sheet: sizing.Sheet, recipe: step.Recipe, mesh, size: int
+) -> sizing.Sheet:
+    """The sheet without what a CPU adds: its programs widen half precision.
+
+    Spared is what the backward pass waits with (`cost.activation_bytes`), of the images
+    of one device; where a tensor axis splits activations, no less than it splits.
+    """
+    compute = recipe.compute
+    if sheet.activations is None or compute.dtype == "float32":
+        return sheet
+    wide = dataclasses.replace(compute, dtype="float32")
+    image = cost.activation_bytes(recipe.spec, wide)
+    image -= cost.activation_bytes(recipe.spec, compute)
+    images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
+    spared = image * images // mesh.shape["tensor"]
+    return dataclasses.replace(sheet, activations=sheet.activations - spared)
 
 
 def _recipe(config, spec: Spec) -> step.Recipe:
@@ -192,6 +212,12 @@ def _about(sheets) -> list[str]:
         "for a CPU: an estimate for other devices",
         "a step sends: by ring algorithms, in the collectives of that program",
     ]
+    dtypes = {recipe.compute.dtype for recipe, *_ in sheets}
+    if half := sorted(dtypes - {"float32"}):
+        notes.append(
+            f"{' and '.join(half)}: the CPU's program is wider; less what it keeps for "
+            f"the backward pass in float32"
+        )
     if any(sheet.uncounted for _, sheet in sheets.values()):
         notes.append("collectives in loops of unknown length: counted once")
     return notes

@@ -143,7 +143,8 @@ def human(size: float) -> str:
         if size < 1024 or unit == "GiB":
             break
         size /= 1024
-    return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+    shown = f"{size:.0f}" if unit == "B" or size >= 1000 else f"{size:.3g}"
+    return f"{shown} {unit}"
 
 
 def _held(tree: Any) -> int:
