@@ -131,7 +131,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                 survey.note(remark)
         sheets[key][0].append(row.name)
     if still:
-        survey.note(f"no step is trained: {', '.join(still)}")
+        survey.note(f"no step is trained: {_label(still)}")
     memory = f" of {sizing.human(there.memory)}" if there.memory else ""
     say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), there))

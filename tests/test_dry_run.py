@@ -69,7 +69,7 @@ def test_a_whole_job_from_a_laptop(tmp_path, capsys, monkeypatch):
     assert ancestor[4:8] == ["-", "-", "544", "B"]  # 8 of 64 images, and their labels
     assert aux[5:7] == ancestor[:2]
     assert text.count(" yes ") == 2 and " NO " not in text
-    assert "no step is trained: untuned-L02, untuned-L04" in text
+    assert "no step is trained: untuned-L02 and 1 more" in text
     assert "an estimate for other devices" in text
     assert not list(tmp_path.iterdir())
 
@@ -85,7 +85,7 @@ def test_no_data_and_no_files_are_needed(tmp_path, capsys, monkeypatch):
     config = f"{CONFIGS}/aux_deit.py:{given},teacher="
     wide = printed(capsys, f"{config}levit_128s", *argv)
     assert "tfds:none is not read; assumed" in wide
-    assert "no step is trained: untuned-L03" in wide
+    assert "no step is trained: untuned-L03 and 3 more" in wide
     half = printed(
         capsys, f"{config}levit_128s", *argv, "--config.compute.dtype=bfloat16"
     )
