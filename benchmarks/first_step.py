@@ -27,7 +27,7 @@ def main() -> None:
     data = setup.dataset(config)
     network = setup.start(config, data, "")
     ready = time.time()
-    recipe = setup.recipe(config, network.spec, data)
+    recipe = setup.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])
     places = step.state_shardings(recipe, mesh)
     new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)

@@ -71,7 +71,7 @@ def _jobs():
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
         network = setup.start(config, data, "")
-        recipe = setup.recipe(config, network.spec, data)
+        recipe = setup.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
             spec = setup.start(rows[chain.ANCESTOR].config, data, "").spec

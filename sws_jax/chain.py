@@ -81,11 +81,13 @@ def execute(
     """
     rows = runs(config)
 
-    def check() -> None:
-        _check(config, rows, workdir)
+    def refuse() -> None:
+        check(config, rows)
+        for run in rows:
+            train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         _refuse_other(config, workdir)
 
-    processes.decided(check)
+    processes.decided(refuse)
     results = _results(config, rows, workdir, should_stop)
     processes.first_does(lambda: report.write(results, workdir))
     return results
@@ -256,7 +258,7 @@ def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
     return made
 
 
-def _check(config, rows: Sequence[Run], workdir: str) -> None:
+def check(config, rows: Sequence[Run]) -> None:
     """Refuses now what would else be refused after hours of earlier runs."""
     fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
     if config.job != "single" and fixed:
@@ -268,7 +270,6 @@ def _check(config, rows: Sequence[Run], workdir: str) -> None:
     stages = tuple(config.model.stages)
     for run in rows:
         setup.check(run.config)
-        train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         if run.role in ("untuned", "tune") and stages:
             base.resolve_plan(stages, sws.allot, depth=run.config.model.depth)
 

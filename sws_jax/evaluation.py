@@ -19,14 +19,17 @@ from sws_jax.networks import Predictor
 @functools.lru_cache(maxsize=64)
 def _compiled(normalization: Normalization, mesh: Mesh):
     """The jitted ``(predictor, batch) -> sums``, which every process gets whole."""
-    sums = functools.partial(_sums, normalization=normalization)
+    sums = functools.partial(_sums, normalization=normalization, mesh=mesh)
     return jax.jit(sums, out_shardings=sharding.replicated(mesh))
 
 
-def _sums(predictor: Predictor, batch: dict, *, normalization: Normalization) -> dict:
+def _sums(
+    predictor: Predictor, batch: dict, *, normalization: Normalization, mesh: Mesh
+) -> dict:
     """Weighted sums over a batch: images, cross entropy, top-1 and top-5 hits."""
     images = augment.normalize(batch["image"], normalization)
-    logits = predictor.logits(images, normalization).astype(jnp.float32)
+    with sharding.constrained(mesh):
+        logits = predictor.logits(images, normalization).astype(jnp.float32)
     label, weight = batch["label"][:, None], batch["weight"]
     log_p = jax.nn.log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, label, axis=1)[:, 0]

@@ -22,6 +22,9 @@ stopped, and does nothing twice.
   --config=FILE[:ARGS]   configs/aux_deit.py, configs/des_deit.py, ...; the text on top
                          of each file says what it does and which arguments it takes
   --config.a.b=value     overrides one field; tuples are written "(1,2,3)"
+  --config.mesh.dry_run=DEVICES
+                         runs nothing, and prints what each device would hold and send;
+                         DEVICES are a number or named, as v5e-256 or 8xH100
   --workdir=DIR          default runs/NAME, with the config's name
 
 Several processes (hosts, or accelerators of one) run the same command. Cloud TPU, GKE,
@@ -56,10 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax import chain, processes, train
+    from sws_jax import chain, dry_run, processes, train
 
     _hush_storage()
     try:
+        if config.mesh.dry_run:
+            dry_run.run(config, workdir)
+            return 0
         rendezvous.start(start, _job(config), stop=lambda: bool(asked))
         print(_greeting(), flush=True)
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))

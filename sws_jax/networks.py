@@ -7,13 +7,13 @@ import functools
 
 import jax
 
-from sws_jax import trees, weights
+from sws_jax import sharding, trees, weights
 from sws_jax.data import augment
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import Compute, Spec
+from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 
 
 @functools.partial(
@@ -85,7 +85,15 @@ class Predictor:
             shape = (x.shape[0], *spec.net.image_size, x.shape[3])
             x = jax.image.resize(x, shape, _RESIZE[self.interpolation], antialias=True)
         module = spec.build(self.compute)
-        return jax.lax.stop_gradient(module.apply({"params": self.network.params}, x))
+
+        def apply(params, x):
+            return module.apply({"params": params}, x)
+
+        if isinstance(spec, ViTSpec | AuxViTSpec):  # these place their activations
+            found = apply(self.network.params, x)
+        else:
+            found = sharding.by_image(apply, self.network.params, x)
+        return jax.lax.stop_gradient(found)
 
 
 def predictor(network: Network, *, dtype: str = "float32") -> Predictor:

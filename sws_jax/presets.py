@@ -48,7 +48,9 @@ def run() -> ml_collections.ConfigDict:
             global_batch_size=512,
             accum_steps=1,
             # Devices along each axis of the mesh; -1 is all that are left.
-            mesh=dict(data=-1, fsdp=1, tensor=1),
+            # `dry_run` names devices that are not here (8, v5e-256, 8xH100): what each
+            # would hold and send is printed, and nothing is run.
+            mesh=dict(data=-1, fsdp=1, tensor=1, dry_run=""),
             # Moving average of the weights; 0 keeps none. It starts from the weights
             # before the first step, or ("seed") from those before any were loaded.
             ema=0.0,

@@ -16,11 +16,22 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
-from sws_jax import configs, learngenes, networks, presets, profiles, teacher, trees
+from sws_jax import (
+    configs,
+    learngenes,
+    networks,
+    presets,
+    profiles,
+    sharding,
+    teacher,
+    trees,
+)
 from sws_jax import description as descriptions
 from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
+from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.description import Description
@@ -141,7 +152,7 @@ def inputs(config, workdir: str) -> dict[str, str]:
         "init.network": _network_file(config, workdir),
         "teacher.path": "",
     }
-    if config.teacher.path and Loss(**config.loss).needs_teacher:
+    if config.teacher.path and needs_teacher(config):
         paths["teacher.path"] = teacher.weights_file(
             resolve(config.teacher.path, workdir)
         )
@@ -241,12 +252,42 @@ def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedul
     )
 
 
-def recipe(config, spec: Spec, data: Dataset) -> Recipe:
-    """The static part of a step."""
+def check_batches(config, mesh: Mesh) -> None:
+    """Refuses batches that do not divide over a mesh."""
+    for name, size, parts in (
+        ("global_batch_size", config.global_batch_size, config.accum_steps),
+        ("evaluation.batch_size", config.evaluation.batch_size, 1),
+    ):
+        sharding.check_batch(name, size, mesh, parts)
+
+
+def mesh_remarks(config, spec: Spec, mesh: Mesh) -> list[str]:
+    """What does not fall apart over a mesh, in words."""
+    found = []
+    boxed = networks.abstract_params(spec, boxed=True)
+    if left := sharding.undivided(boxed, mesh):
+        found.append(f"replicated, as they do not divide: {', '.join(left)}")
+    mixing, size = config.augment, config.global_batch_size
+    group, own = mixing.mix_group or size, size // sharding.shard_count(mesh)
+    if (mixing.mixup or mixing.cutmix) and own % group:
+        found.append(
+            f"mixup groups of {group} images span devices, which pass them on; an "
+            f"augment.mix_group that divides {own} keeps them"
+        )
+    return found
+
+
+def needs_teacher(config) -> bool:
+    """Whether a run is distilled."""
+    return Loss(**config.loss).needs_teacher
+
+
+def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
+    """The static part of a step, of images that are normalised so."""
     assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
     made = Recipe(
         spec=spec,
-        normalization=data.normalization,
+        normalization=normalization,
         compute=Compute(**config.compute),
         augment=Augment(**config.augment),
         loss=Loss(**config.loss),
@@ -265,7 +306,7 @@ def recipe(config, spec: Spec, data: Dataset) -> Recipe:
 
 def load_teacher(config, data: Dataset, workdir: str):
     """The frozen teacher of a run, or None."""
-    if not Loss(**config.loss).needs_teacher:
+    if not needs_teacher(config):
         return None
     path = resolve(config.teacher.path, workdir)
     found = teacher.load_teacher(path, dtype=config.teacher.dtype)

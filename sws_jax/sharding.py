@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -39,6 +40,8 @@ RULES = {
     "classes": None,
     # Of activations: whole on every device that has the image.
     "features": None,
+    # Of what is drawn for many images at once: the same on every device.
+    "groups": None,
 }
 
 # The mesh that a program is being traced for: modules know none.
@@ -114,8 +117,72 @@ def constrain(x: jax.Array, *names: str) -> jax.Array:
     mesh = _traced_for.get()
     if mesh is None:
         return x
-    places = PartitionSpec(*(RULES[name] for name in names))
+    return _constrain(mesh, x, [RULES[name] for name in names])
+
+
+def _constrain(mesh: Mesh, x: jax.Array, axes) -> jax.Array:
+    places = PartitionSpec(*axes)
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, places))
+
+
+def matmul(*names: str | None):
+    """`jax.lax.dot_general` that gathers a kernel over ``fsdp`` before it is used.
+
+    Left to itself, the compiler may rather move the kernel to other devices and sum
+    activations. The kernel's gradient goes where the kernel lives.
+
+    Args:
+      *names: of the kernel's axes.
+    """
+
+    def product(x, kernel, *args, **kwargs):
+        mesh = _traced_for.get()
+        if mesh is not None:
+            kernel = _gathered(mesh, names, kernel)
+        return jax.lax.dot_general(x, kernel, *args, **kwargs)
+
+    return product
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gathered(mesh: Mesh, names, kernel):
+    axes = [
+        _fitting(n, size, mesh) for n, size in zip(names, kernel.shape, strict=True)
+    ]
+    return _constrain(mesh, kernel, [None if a == "fsdp" else a for a in axes])
+
+
+def _gathered_back(mesh: Mesh, names, _, gradient):
+    axes = [
+        _fitting(n, size, mesh) for n, size in zip(names, gradient.shape, strict=True)
+    ]
+    return (_constrain(mesh, gradient, axes),)
+
+
+_gathered.defvjp(
+    lambda mesh, names, x: (_gathered(mesh, names, x), None), _gathered_back
+)
+
+
+def by_image(function, weights: trees.Tree, images: jax.Array) -> jax.Array:
+    """``function(weights, images)``, every device with all weights for its images.
+
+    For frozen networks: left to itself, the compiler gathers the batch on every
+    device where it cannot split an operation, as in a grouped convolution. Outside of
+    a mesh it is called as it is.
+
+    Args:
+      function: that maps images, each for itself.
+      weights: gathered where they are used.
+      images: [batch, ...].
+    """
+    mesh = _traced_for.get()
+    if mesh is None:
+        return function(weights, images)
+    split = PartitionSpec(BATCH)
+    specs = (PartitionSpec(), split)
+    own = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=split)
+    return own(weights, images)
 
 
 def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -229,3 +230,52 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
         out_shardings=(places, everywhere),
         donate_argnums=0,
     )
+
+
+def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
+    """Shapes and places of what `compiled_step` takes, for a global batch of `size`.
+
+    A teacher is one of arrays, or of shapes, that know where they live.
+    """
+    params = networks.abstract_params(recipe.spec)
+    state = jax.eval_shape(functools.partial(new_state, recipe), params)
+    everywhere, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    shape = (size, *recipe.net.image_size, recipe.net.channels)
+    raw = {
+        "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=rows),
+        "label": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
+    }
+    key = jax.eval_shape(jax.random.key, 0)
+    return (
+        jax.tree.map(placed, state, state_shardings(recipe, mesh)),
+        placed(key, everywhere),
+        raw,
+        jax.ShapeDtypeStruct((), np.float32, sharding=everywhere),
+        jax.tree.map(lambda leaf: placed(leaf, leaf.sharding), teacher),
+    )
+
+
+def program(
+    recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None = None
+) -> jax.stages.Compiled:
+    """`compiled_step`, compiled before it is called; equal ones once.
+
+    Args:
+      recipe: static.
+      mesh: to run on.
+      size: of the global batch.
+      teacher: as in `arguments`.
+    """
+    leaves, tree = jax.tree.flatten(arguments(recipe, mesh, size, teacher))
+    return _program(recipe, mesh, tree, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(recipe: Recipe, mesh: Mesh, tree, leaves) -> jax.stages.Compiled:
+    lowered = compiled_step(recipe, mesh).lower(*jax.tree.unflatten(tree, leaves))
+    return lowered.compile()
+
+
+def placed(leaf, place) -> jax.ShapeDtypeStruct:
+    """The shape of an array that lives in a place."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

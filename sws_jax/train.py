@@ -28,6 +28,7 @@ from sws_jax import (
     processes,
     setup,
     sharding,
+    sizing,
     step,
     teacher,
     trees,
@@ -61,6 +62,7 @@ _HARMLESS = (
     "data.workers",
     "log_steps",
     "mesh.data",
+    "mesh.dry_run",
     "mesh.fsdp",
     "mesh.tensor",
 )
@@ -144,8 +146,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh(sizes=config.mesh)
     size = config.global_batch_size
-    sharding.check_batch("global_batch_size", size, mesh, config.accum_steps)
-    sharding.check_batch("evaluation.batch_size", config.evaluation.batch_size, mesh)
+    setup.check_batches(config, mesh)
     data = setup.dataset(config)
     known_data = _refuse_other_data(directory, data)
     durations = setup.durations(config, data)
@@ -161,7 +162,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # The network before its first step, the teacher, and what a step does.
     told: list[str] = []
     network = setup.start(config, data, workdir, told.append)
-    recipe = setup.recipe(config, network.spec, data)
+    recipe = setup.recipe(config, network.spec, data.normalization)
     ans_net = setup.load_teacher(config, data, workdir)
     assert network.description is not None
     about = network.description
@@ -258,7 +259,9 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         rows=sharding.own_rows(mesh, size),
         reading=reading,
     )
-    run_step = step.compiled_step(recipe, mesh)
+    if first < total:
+        run_step = step.program(recipe, mesh, size, ans_net)
+        _say_sheet(config.name, recipe, mesh, size, ans_net)
     everywhere = sharding.replicated(mesh)
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     eval_every = durations.every(config.evaluation.every_epochs)
@@ -618,13 +621,13 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
-    boxed = networks.abstract_params(spec, boxed=True)
-    if left := sharding.undivided(boxed, mesh):
-        say(f"{config.name}: replicated, as they do not divide: {', '.join(left)}")
-    mixing = config.augment
-    group = mixing.mix_group or size
-    if (mixing.mixup or mixing.cutmix) and (size // devices) % group:
-        say(
-            f"{config.name}: mixup groups of {group} images span devices, which pass "
-            f"them on; an augment.mix_group that divides {size // devices} keeps them"
-        )
+    for remark in setup.mesh_remarks(config, spec, mesh):
+        say(f"{config.name}: {remark}")
+
+
+def _say_sheet(name: str, recipe, mesh, size: int, ans_net) -> None:
+    sheet = sizing.sheet(recipe, mesh, size, ans_net)
+    say(f"{name}: per device: {sheet}")
+    limit = sizing.memory_limit(mesh.local_devices[0])
+    if found := sizing.warning(sheet, limit):
+        say(f"{name}: warning: {found}")

@@ -16,11 +16,14 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums"
+        "processes checksums hlo"
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
-    "runs": "step setup cost train chain report loading commands main __main__",
+    "runs": (
+        "step sizing setup cost train chain survey dry_run report loading commands "
+        "main __main__"
+    ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {

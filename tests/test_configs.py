@@ -143,7 +143,7 @@ def test_groups_are_the_dataclasses_they_become(name):
         names -= from_data | teachers
         assert set(config.model) - {"stages"} == names
         config.teacher.path = config.teacher.path or "T"
-        recipe = setup.recipe(config, spec_of(config, data), data)
+        recipe = setup.recipe(config, spec_of(config, data), data.normalization)
         assert recipe.optimizer.weight_decay == config.optimizer.weight_decay
         assert recipe.augment.mixup == config.augment.mixup
         assert recipe.loss.kind == config.loss.kind
@@ -165,7 +165,7 @@ def test_published_recipe(variant):
     net = spec.net
     assert (net.mlp_ratio, net.pool, net.pool_order) == (4.0, "mean", "norm_mean")
     assert (net.norm_eps, net.drop_path, net.init_std) == (1e-6, 0.1, 0.02)
-    recipe = setup.recipe(config, spec, data)
+    recipe = setup.recipe(config, spec, data.normalization)
     assert recipe.loss == Loss("soft", alpha=1.0, tau=1.0, reduction="batchmean")
     assert recipe.optimizer == Optimizer(0.05, b1=0.9, b2=0.999, eps=1e-8, clip_norm=0)
     assert recipe.ema == 0.99996

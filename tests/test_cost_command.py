@@ -194,7 +194,7 @@ def test_a_learngene_that_is_not_there(capsys):
         ("--config=SMOKE --config.model.widht=3", "no field config.model.widht"),
         ("--config=SMOKE --config.log_steps=0", "log_steps must be at least 1"),
         ("--config=SCRATCH --teacher=levit_384", "no run of this job is distilled"),
-        ("--config=SCRATCH:dataset=x.npz", "say it as --image-size"),
+        ("--config=SCRATCH:dataset=x.npz", "say it as --config.data.image_size"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(argv, words, capsys):

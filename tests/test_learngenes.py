@@ -8,7 +8,7 @@ from conftest import aux_spec, close, equal, params_of
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
-from sws_jax import learngenes, networks, specs, trees
+from sws_jax import hlo, learngenes, networks, sharding, specs, step, trees
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.learngenes import base, sws
@@ -255,6 +255,37 @@ def test_sharding_is_kept():
         if not name.startswith("head"):
             assert leaf.sharding.is_equivalent_to(before[name].sharding, leaf.ndim)
     equal(sws_jax.expand(GENE, depth=7).params["blocks"], found.params["blocks"])
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2, 2, 2), pytest.param((1, 4, 2), marks=pytest.mark.slow)], ids=str
+)
+@pytest.mark.parametrize(
+    "profile, request_",
+    [
+        ("consistent", dict(depth=7)),
+        ("consistent", dict(plan=(0, 2, 2, 4), image_size=16)),
+        ("consistent", dict(depth=3, num_classes=6)),
+        ("official", dict(depth=6, image_size=16)),
+    ],
+    ids=str,
+)
+def test_a_sharded_learngene_expands_where_it_is(sizes, profile, request_):
+    """Placed as the trainer places a descendant; no device asks another one."""
+    changes = dict(width=384, heads=12, mlp_ratio=0.25) if profile == "official" else {}
+    gene = learngene(about=dict(profile=profile), **changes)
+    mesh = sharding.make_mesh(sizes=dict(zip(sharding.AXES, sizes, strict=True)))
+    genes = gene.description.vit.replace(depth=gene.num_genes)
+    params = jax.device_put(gene.params, step.network_shardings(genes, mesh))
+    split = sws_jax.Learngene(params, gene.description)
+    found = sws_jax.expand(split, **request_)
+    assert found.spec.heads == (6 if profile == "official" else 2)
+    places = trees.flatten(step.network_shardings(found.spec, mesh))
+    for name, leaf in trees.flatten(found.params).items():
+        assert leaf.sharding.is_equivalent_to(places[name], leaf.ndim), name
+    equal(sws_jax.expand(gene, **request_).params, found.params)
+    compiled = jax.jit(lambda g: sws_jax.expand(g, **request_)).lower(split).compile()
+    assert hlo.collectives(compiled.as_text()) == []
 
 
 def test_head():

@@ -269,31 +269,6 @@ def test_teacher_logits_of_the_batch_go_before_the_teacher(net):
     close(no_key_bias(asked.params), no_key_bias(told.params), 1e-5)
 
 
-def test_no_image_crosses_devices_and_no_tree_is_gathered(aux):
-    """The collectives of data parallelism are sums of gradients and scalars."""
-    recipe = recipe_of(
-        aux, augment=Augment(mixup=0.8, cutmix=1.0, mix_group=2), accum_steps=2
-    )
-    mesh = sharding.make_mesh()
-    places = step.state_shardings(recipe, mesh)
-    abstract = jax.eval_shape(lambda: step.new_state(recipe, params_of(aux)))
-    lowered = step.compiled_step(recipe, mesh).lower(
-        jax.tree.map(
-            lambda x, p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=p),
-            abstract,
-            places,
-        ),
-        jax.random.key(0),
-        sharding.to_global(mesh, BATCH, trees.to_host(raw_batch())),
-        np.float32(0.1),
-        None,
-    )
-    text = lowered.compile().as_text()
-    assert "all-reduce" in text
-    for operation in ("all-gather(", "all-to-all(", "collective-permute("):
-        assert operation not in text
-
-
 def test_compiled_steps_are_shared_between_equal_recipes(net):
     mesh = sharding.make_mesh()
     first = step.compiled_step(recipe_of(net), mesh)

@@ -93,7 +93,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     config = chain.runs(configs.parse(command)[0])[0].config
     data = setup.dataset(config)
     spec = setup.start(config, data, str(workdir)).spec
-    recipe = setup.recipe(config, spec, data)
+    recipe = setup.recipe(config, spec, data.normalization)
     loaded = teacher.load_teacher(str(ours))
     batches = pipeline.train_batches(
         data.train,

@@ -21,7 +21,9 @@ from sws_jax import (
     networks,
     presets,
     setup,
+    sizing,
     specs,
+    step,
     teacher,
     train,
     trees,
@@ -171,6 +173,28 @@ def test_one_process_at_a_run(tmp_path):
         with pytest.raises(train.Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
+
+
+def test_a_run_compiles_once_and_says_what_a_device_holds(
+    tmp_path, capsys, monkeypatch
+):
+    """Before its first step, when it goes on too; equal runs share the program."""
+    before = step._program.cache_info().misses
+    config = tiny(steps=3, save_every=3, optimizer=dict(eps=2e-8))
+    with pytest.raises(train.Preempted):
+        train.train(config, str(tmp_path), should_stop=lambda: True)
+    train.train(config, str(tmp_path))
+    monkeypatch.setattr(sizing, "memory_limit", lambda device: 2**10)
+    other = tiny(steps=3, save_every=3, name="other", optimizer=dict(eps=2e-8))
+    train.train(other, str(tmp_path))
+    train.train(other, str(tmp_path))  # finished: nothing is said
+    assert step._program.cache_info().misses == before + 1
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if "per device: " in line and "sends" in line]
+    assert [line.split(":")[0] for line in said] == ["run", "run", "other"]
+    assert re.search(r"in all; a step sends .* all-reduce over data\)$", said[0])
+    (warned,) = [line for line in lines if "warning" in line]
+    assert warned.startswith("other: warning: that is more than the 1 KiB of a device")
 
 
 def test_seeds(uninterrupted, tmp_path):

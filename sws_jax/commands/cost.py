@@ -103,12 +103,13 @@ def _networks(args) -> None:
     """A line for each network."""
     from sws_jax import cost
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+    from sws_jax.survey import named
 
     changes = _changes(args)
     compute = Compute(args.dtype or "float32", bool(args.remat))
     rows: list[dict[str, Any]] = []
     for name in args.networks:
-        spec = _named(name, changes)
+        spec = named(name, changes)
         row: dict[str, Any] = {
             "network": spec.name,
             "parameters": _stored(name, spec),
@@ -254,165 +255,71 @@ def _config(args) -> None:
 
 
 class _Reader:
-    """From the runs of a job to what they cost, without data or weights.
-
-    Attributes:
-      notes: what was assumed, and what is not counted.
-    """
+    """What the runs of a job cost, with what was assumed and what is not counted."""
 
     def __init__(self, args, config, workdir: str):
-        from sws_jax import cost, setup
-        from sws_jax.errors import UserError
+        from sws_jax.survey import Survey
 
-        self.args, self.workdir = args, workdir
-        self.done: dict[str, Any] = {}  # "run:NAME" -> spec
-        self.notes: list[str] = []
-        self.learngene: Any = None
-        size = args.image_size or config.data.image_size
-        if config.data.source == "digits":  # comes with a package, and is small
-            data = setup.dataset(config)
-            images, channels = len(data.train), data.image_shape[-1]
-            classes = data.num_classes
-            size = args.image_size or data.image_shape[0]
-        else:
-            images, classes, channels = cost.IMAGENET_IMAGES, 1000, 3
-            if not size:
-                raise UserError(
-                    "this config takes images as large as its source has them, which "
-                    "is not read here: say it as --image-size"
-                )
-        self.images = args.images or images
-        self.shape = dict(
-            image_size=(size, size),
-            channels=channels,
-            num_classes=args.classes or classes,
+        self.args = args
+        self.survey = Survey(
+            config,
+            workdir,
+            image_size=args.image_size,
+            classes=args.classes,
+            images=args.images,
         )
-        source = config.data.source
-        if source != "digits":
-            source += " is not read; assumed"
-        self.notes += [
-            f"{source}: {self.images:,} training images, {size} x {size} pixels, "
-            f"{self.shape['num_classes']} classes, {channels} colour channel"
-            + ("s" if channels > 1 else ""),
-            "evaluation: not counted",
-        ]
+        self.notes = self.survey.notes
+        self.note = self.survey.note
+        self.note("evaluation: not counted")
 
     def run(self, row):
         """One row of `sws_jax.chain.runs`."""
         from sws_jax import cost
         from sws_jax.data.pipeline import epoch_images
+        from sws_jax.description import Description
         from sws_jax.specs import Compute
 
         init = row.config.init
         role = row.role
         if role == "single" and (init.learngene or init.network):
             role = "tune"
-        spec = self.spec(row)
-        self.done[f"run:{row.name}"] = spec
+        spec = self.survey.spec(row)
+        if isinstance(self.survey.learngene, Description):
+            self.note("teacher and Aux-Net of the learngene: not counted")
         return cost.Run(
             role,
             spec,
             row.config.schedule.total_epochs,
-            epoch_images(self.images, row.config.data.repeats),
+            epoch_images(self.survey.images, row.config.data.repeats),
             Compute(**row.config.compute),
             self.teacher(row, spec),
         )
 
-    def spec(self, row):
-        """Of the network that a run trains."""
-        from sws_jax import profiles, setup, weights
-        from sws_jax.errors import UserError
-        from sws_jax.specs import AuxViTSpec
-
-        config = row.config
-        own = setup.network_spec(config, self.shape)
-        init = config.init
-        if not (init.learngene or init.network):
-            return own
-        origin = self.done.get(init.learngene or init.network)
-        if origin is None:
-            path = setup.initial_file(config, self.workdir)
-            if not os.path.isfile(path):
-                self.note(f"no file {path}: the networks are as the config has them")
-                return own
-            about = weights.describe(path)
-            if init.learngene and about.kind != "learngene":
-                raise UserError(
-                    f"{path} holds a network ({about.spec.name}), not a learngene"
-                )
-            origin = about.spec
-        net: Any = origin.net
-        if init.learngene:
-            if init.learngene.startswith("run:"):
-                self.learngene = origin
-            else:
-                self.learngene = about
-                self.note("teacher and Aux-Net of the learngene: not counted")
-            depth = len(init.plan) or sum(init.allotment) or config.model.depth
-            net = profiles.find(config.profile).descendant(net)
-            return net.replace(depth=depth, **self.shape)
-        net = net.replace(**self.shape)
-        return AuxViTSpec(net, origin.stages) if isinstance(origin, AuxViTSpec) else net
-
     def teacher(self, row, student):
         """Of a distillation; None where there is none, or none is known."""
-        from sws_jax import setup, teacher, weights
-
-        config = row.config
-        if config.loss.kind == "none":
+        if row.config.loss.kind == "none":
             return None
-        path = config.teacher.path
-        known = self.done.get(path)
-        if not known:
+        path = row.config.teacher.path
+        if path not in self.survey.known:
             self.note("training of the teacher: not counted")
         if self.args.teacher:
             return _teacher(self.args, student)
-        if known:
-            return known
-        file = teacher.weights_file(setup.resolve(path, self.workdir))
-        if os.path.isfile(file):
-            return weights.describe(file).spec
-        self.note(
-            f"forward of the teacher of {row.name}: not counted, as there is no file "
-            f"{path}; name a network with --teacher, like levit_384"
-        )
-        return None
+        found = self.survey.teacher(row)
+        if found is None:
+            self.note(
+                f"forward of the teacher of {row.name}: not counted, as there is no "
+                f"file {path}; name a network with --teacher, like levit_384"
+            )
+        return found
 
     def kept(self, runs) -> tuple:
         """Networks to store: the Aux-Net that holds the learngene, or every one."""
         if runs[0].role.startswith("scratch"):
             return tuple(run.spec for run in runs)
-        if self.learngene is None:
+        if self.survey.learngene is None:
             self.note("stored parameters of the learngene: not known")
             return ()
-        return (self.learngene,)
-
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-
-def _named(name: str, changes: dict[str, Any]):
-    """The network of a name or of a weights file."""
-    from sws_jax import specs, teacher, weights
-    from sws_jax.errors import UserError
-
-    teachers = {**specs.LEVITS, **specs.REGNETS}
-    if name.endswith(".safetensors") or os.path.exists(name):
-        found: Any = weights.describe(teacher.weights_file(name)).spec
-    elif name in teachers:
-        found = teachers[name]
-    elif name.startswith(("vit_", "aux_vit_")):
-        return specs.named(name, **changes)
-    else:
-        raise UserError(
-            f"no network is named {name!r}, and it is no file: names look like "
-            f"vit_small_patch16_L12 or aux_vit_small_patch16_3-3-4-3-3, or are "
-            f"{', '.join(teachers)}"
-        )
-    if isinstance(found, specs.AuxViTSpec):
-        return specs.AuxViTSpec(found.net.replace(**changes), found.stages)
-    return found.replace(**changes)
+        return (self.survey.learngene,)
 
 
 def _stored(name: str, spec) -> int:
@@ -428,12 +335,14 @@ def _stored(name: str, spec) -> int:
 
 def _teacher(args, student):
     """The network of ``--teacher``, for a student's classes and channels."""
+    from sws_jax.survey import named
+
     if not args.teacher:
         return None
     net = student.net
     changes = {**_changes(args), "num_classes": net.num_classes}
     changes.pop("image_size", None)  # it resizes the student's images to its own
-    return _named(args.teacher, {**changes, "channels": net.channels})
+    return named(args.teacher, {**changes, "channels": net.channels})
 
 
 def _changes(args) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from sws_jax import sharding
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.losses import smooth_labels
@@ -205,8 +206,11 @@ def mix(
     use_cutmix = jax.random.bernoulli(
         choice_key, switch if mixup and cutmix else float(cutmix > 0), (groups,)
     )
+    # Split over devices, the loops that draw would ask them all in every round.
+    use_cutmix = sharding.constrain(use_cutmix, "groups")
     alpha = jnp.where(use_cutmix, cutmix or 1.0, mixup or 1.0)
     drawn = jax.random.beta(lambda_key, alpha, alpha)  # [groups]
+    drawn = sharding.constrain(drawn, "groups")
     inside = _boxes(box_key, drawn, height, width)  # [groups, height, width]
     kept = 1.0 - inside.mean(axis=(1, 2), dtype=jnp.float32)
     lam = jnp.where(use_cutmix, kept, drawn)

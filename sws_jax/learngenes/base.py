@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from sws_jax import networks, trees
 from sws_jax.description import Description
@@ -142,14 +143,17 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
     Args:
       spec: of the descendant.
       seed: of the kernel; the bias is 0.
-      like: a leaf of the learngene, whose dtype, placement and kind (numpy or jax)
-        the head gets.
+      like: a leaf [width] of the learngene, whose dtype, kind (numpy or jax) and
+        placement along the width the head gets.
     """
     check_seed(seed)
     shape = (spec.width, spec.num_classes)
     kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
-    head = {"kernel": kernel, "bias": jnp.zeros(spec.num_classes)}
-    return jax.tree.map(lambda leaf: _alike(leaf.astype(like.dtype), like), head)
+    bias = jnp.zeros(spec.num_classes)
+    return {
+        "kernel": _alike(kernel.astype(like.dtype), like, (0, None)),
+        "bias": _alike(bias.astype(like.dtype), like, (None,)),
+    }
 
 
 def check_seed(seed: int) -> None:
@@ -222,7 +226,8 @@ def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec, *, antialias: bool =
         down, across = map(_cubic, old.grid, new.grid)
         grid = jnp.einsum("yh,bhwd,xw->byxd", down, grid, across, precision="highest")
     grid = grid.reshape(1, -1, old.width).astype(pos_embed.dtype)
-    return _alike(jnp.concatenate([jnp.asarray(token), grid], axis=1), pos_embed)
+    found = jnp.concatenate([jnp.asarray(token), grid], axis=1)
+    return _alike(found, pos_embed, (0, None, 2))
 
 
 def _cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
@@ -264,22 +269,31 @@ def gather(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
 def _row_sharding(leaf):
     """The leaf's sharding, but for the gene axis, which has another length now."""
     sharding = leaf.sharding
-    if isinstance(sharding, jax.sharding.NamedSharding):
-        spec = jax.sharding.PartitionSpec(None, *sharding.spec[1:])
-        return jax.sharding.NamedSharding(sharding.mesh, spec)
+    if isinstance(sharding, NamedSharding):
+        spec = PartitionSpec(None, *sharding.spec[1:])
+        return NamedSharding(sharding.mesh, spec)
     return sharding
 
 
-def _alike(value, like):
-    """`value` as numpy where `like` is, or replicated over the devices of `like`."""
+def _alike(value, like, axes: tuple[int | None, ...]):
+    """`value` as numpy where `like` is, or on its devices.
+
+    Args:
+      value: where `like` is, or the same on every process.
+      like: a leaf.
+      axes: of `like`, that each axis of `value` is split as; None is not split.
+    """
     if isinstance(like, np.ndarray):
         return np.asarray(value)
-    if _concrete(like) and isinstance(like.sharding, jax.sharding.NamedSharding):
-        spec = jax.sharding.PartitionSpec()
-        return jax.device_put(
-            value, jax.sharding.NamedSharding(like.sharding.mesh, spec)
-        )
-    return value
+    if not _concrete(like) or not isinstance(like.sharding, NamedSharding):
+        return value
+    split = (*like.sharding.spec, *[None] * like.ndim)
+    spec = PartitionSpec(*(None if axis is None else split[axis] for axis in axes))
+    place = NamedSharding(like.sharding.mesh, spec)
+    if value.sharding.device_set == place.device_set:
+        return jax.device_put(value, place)
+    rows = np.asarray(value)
+    return jax.make_array_from_callback(rows.shape, place, lambda index: rows[index])
 
 
 def _concrete(leaf) -> bool:

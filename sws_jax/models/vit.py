@@ -214,9 +214,11 @@ class PatchEmbed(nn.Module):
             dtype=jnp.dtype(self.compute.dtype),
             kernel_init=init(_patch_init(spec), (None, None, "channels", "embed")),
             bias_init=init(nn.initializers.zeros, ("embed",)),
+            dot_general=sharding.matmul(None, None, "channels", "embed"),
             name="proj",
         )(x)
-        return x.reshape(-1, rows * columns, spec.width)
+        x = x.reshape(-1, rows * columns, spec.width)
+        return sharding.constrain(x, "batch", "tokens", "features")
 
 
 class ViT(nn.Module):
@@ -277,6 +279,7 @@ class ViT(nn.Module):
         else:
             x = norm(x.mean(axis=1, keepdims=True))
         x = x.astype(jnp.float32)  # [b, heads of the network, d]
+        x = sharding.constrain(x, "batch", "tokens", "features")
         if not spec.num_classes:
             return x.mean(axis=1)
         init = nn.with_logical_partitioning
@@ -285,10 +288,12 @@ class ViT(nn.Module):
                 spec.num_classes,
                 kernel_init=init(weight_init(spec), ("embed", "classes")),
                 bias_init=init(nn.initializers.zeros, ("classes",)),
+                dot_general=sharding.matmul("embed", "classes"),
                 name=name,
             )(x[:, i])
             for i, name in enumerate(("head", "head_dist")[: 1 + spec.distilled])
         ]
+        logits = [sharding.constrain(part, "batch", "classes") for part in logits]
         return sum(logits) / len(logits)
 
 

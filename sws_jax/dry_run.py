@@ -1,0 +1,223 @@
+"""A job's sheets on devices that are not here: nothing is trained, read or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+import jax
+import ml_collections
+import tabulate
+
+from sws_jax import chain, cost, networks, setup, sharding, sizing, step
+from sws_jax.data.base import Normalization
+from sws_jax.errors import UserError
+from sws_jax.networks import Network, Predictor
+from sws_jax.progress import say
+from sws_jax.specs import Compute, Spec
+from sws_jax.survey import Survey
+
+# Bytes of memory of a device, as their makers state them.
+_GIB, _GB = 2**30, 10**9
+TPUS = {"v4": 32 * _GIB, "v5e": 16 * _GIB, "v5p": 95 * _GIB, "v6e": 32 * _GIB}
+GPUS = {
+    "A100-40GB": 40 * _GB,
+    "A100-80GB": 80 * _GB,
+    "H100": 80 * _GB,
+    "H200": 141 * _GB,
+}
+# A slice of these is named after its cores, of which a device has two.
+_TWO_CORES = ("v4", "v5p")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Devices by number and, where it is known, memory in bytes."""
+
+    devices: int
+    memory: int | None = None
+
+
+def machine(text: str) -> Machine:
+    """The devices that ``mesh.dry_run`` names.
+
+    Args:
+      text: a number of devices, a TPU slice (v5e-256) or GPUs (8xH100).
+
+    Raises:
+      UserError: it names none; the known ones are listed.
+    """
+    if re.fullmatch(r"[1-9]\d*", text):
+        return Machine(int(text))
+    if (found := re.fullmatch(r"(\w+)-([1-9]\d*)", text)) and found[1] in TPUS:
+        count, cores = int(found[2]), 1 + (found[1] in _TWO_CORES)
+        if count % cores:
+            raise UserError(
+                f"mesh.dry_run {text!r}: a slice of {found[1]} is named after its "
+                f"cores, of which a device has two, and {count} is odd"
+            )
+        return Machine(count // cores, TPUS[found[1]])
+    if (found := re.fullmatch(r"([1-9]\d*)x(.+)", text)) and found[2] in GPUS:
+        return Machine(int(found[1]), GPUS[found[2]])
+    raise UserError(
+        f"mesh.dry_run is a number of devices, or N of {', '.join(TPUS)} as in "
+        f"v5e-256, or of {', '.join(GPUS)} as in 8xH100, and is {text!r}"
+    )
+
+
+def pretend(devices: int) -> None:
+    """Makes this machine's CPU look like so many devices.
+
+    Raises:
+      UserError: JAX has started, with fewer.
+    """
+    # Programs are compiled to be looked at, and never run.
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=1"
+    before = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, (before, flags)))
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+        jax.config.update("jax_platforms", "cpu")
+        jax.devices()
+    except RuntimeError:  # its back end has started
+        found = len(jax.devices("cpu"))
+        if found < devices:
+            raise UserError(
+                f"mesh.dry_run needs {devices} devices, and JAX has started here with "
+                f"{found}: run it in a process of its own"
+            ) from None
+    finally:
+        if before is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = before
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Prints a sheet for each run of a job, on the devices that are not here.
+
+    Args:
+      config: of the job, with ``mesh.dry_run``.
+      workdir: where ``run:NAME`` paths of the config are found, if they exist.
+
+    Raises:
+      UserError: the job could not be run so, or a teacher is not known.
+    """
+    there = machine(config.mesh.dry_run)
+    rows = chain.runs(config)
+    chain.check(config, rows)
+    pretend(there.devices)
+    devices = jax.devices("cpu")[: there.devices]
+    survey = Survey(config, workdir)
+    sheets: dict[Any, tuple[list[str], sizing.Sheet]] = {}
+    still = []
+    for row in rows:
+        spec = survey.spec(row)
+        mesh = sharding.make_mesh(devices, row.config.mesh)
+        setup.check_batches(row.config, mesh)
+        recipe = _recipe(row.config, spec)
+        if not row.config.schedule.total_epochs:
+            still.append(row.name)
+            continue
+        teacher = _teacher(row, survey, mesh)
+        size = row.config.global_batch_size
+        key = (recipe, mesh, size, teacher and (teacher.network.spec, teacher.compute))
+        if key not in sheets:
+            sheet = sizing.sheet(recipe, mesh, size, teacher)
+            sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
+            for remark in setup.mesh_remarks(row.config, spec, mesh):
+                survey.note(remark)
+        sheets[key][0].append(row.name)
+    if still:
+        survey.note(f"no step is trained: {_label(still)}")
+    memory = f" of {sizing.human(there.memory)}" if there.memory else ""
+    say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
+    say(_table(list(sheets.values()), there))
+    say("\n" + "\n".join([*survey.notes, *_about(sheets)]))
+
+
+def _in_own_dtype(
+    sheet: sizing.Sheet, recipe: step.Recipe, mesh, size: int
+) -> sizing.Sheet:
+    """The sheet without what a CPU adds: its programs widen half precision.
+
+    Spared is what the backward pass waits with (`cost.activation_bytes`), of the images
+    of one device; where a tensor axis splits activations, no less than it splits.
+    """
+    compute = recipe.compute
+    if sheet.activations is None or compute.dtype == "float32":
+        return sheet
+    wide = dataclasses.replace(compute, dtype="float32")
+    image = cost.activation_bytes(recipe.spec, wide)
+    image -= cost.activation_bytes(recipe.spec, compute)
+    images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
+    spared = image * images // mesh.shape["tensor"]
+    return dataclasses.replace(sheet, activations=sheet.activations - spared)
+
+
+def _recipe(config, spec: Spec) -> step.Recipe:
+    grey = (0.5,) * spec.net.channels  # of no consequence for a size
+    return setup.recipe(config, spec, Normalization(grey, grey))
+
+
+def _teacher(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
+    """Shapes of a run's teacher, placed on the mesh."""
+    config = row.config
+    if not setup.needs_teacher(config):
+        return None
+    spec = survey.teacher(row)
+    if spec is None:
+        raise UserError(
+            f"the teacher of {row.name} is not known, as there is no file "
+            f"{config.teacher.path}: name a network in its place, like regnety_160"
+        )
+    params = jax.tree.map(
+        step.placed, networks.abstract_params(spec), step.network_shardings(spec, mesh)
+    )
+    grey = (0.5,) * spec.net.channels
+    return Predictor(
+        Network(spec, params),
+        Normalization(grey, grey),
+        Compute(dtype=config.teacher.dtype),
+    )
+
+
+def _table(found, there: Machine) -> str:
+    head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
+    head += ["activations", "in all", "a step sends"]
+    if there.memory:
+        head.insert(-1, "fits")
+    body = []
+    for names, sheet in found:
+        sizes = [sheet.parameters, sheet.optimizer, sheet.ema, sheet.teacher]
+        sizes += [sheet.batch, sheet.activations, sheet.total]
+        line = [_label(names), *(sizing.human(n) if n else "-" for n in sizes)]
+        if there.memory:
+            line.append("yes" if sheet.total <= there.memory else "NO")
+        body.append([*line, sizing.human(sheet.sent) if sheet.sent else "-"])
+    sides = ["left", *["right"] * (len(head) - 1)]
+    return tabulate.tabulate(body, head, disable_numparse=True, colalign=sides)
+
+
+def _label(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _about(sheets) -> list[str]:
+    notes = [
+        "all figures: of one device",
+        "activations: what the program needs besides, gradients included, as compiled "
+        "for a CPU: an estimate for other devices",
+        "a step sends: by ring algorithms, in the collectives of that program",
+    ]
+    dtypes = {recipe.compute.dtype for recipe, *_ in sheets}
+    if half := sorted(dtypes - {"float32"}):
+        notes.append(
+            f"{' and '.join(half)}: the CPU's program is wider; less what it keeps for "
+            f"the backward pass in float32"
+        )
+    if any(sheet.uncounted for _, sheet in sheets.values()):
+        notes.append("collectives in loops of unknown length: counted once")
+    return notes
