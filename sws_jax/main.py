@@ -45,6 +45,11 @@ exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
 
 EXIT_ERROR, EXIT_REFUSED, EXIT_AGAIN, EXIT_INTERRUPTED = 1, 2, 75, 130
 
+_OUT_OF_MEMORY = (
+    "there is not enough memory: a smaller global_batch_size, more accum_steps, "
+    "compute.remat=True or a larger mesh.fsdp take less, and mesh.dry_run says how much"
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; see `USAGE`."""
@@ -79,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         return _refuse(error, EXIT_ERROR)
     except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            return _refuse(_OUT_OF_MEMORY, EXIT_ERROR)
         if not processes.is_loss(error):
             raise
         lost = "another process is lost: the same command, for all of them, goes on"

@@ -357,8 +357,23 @@ def _float32(path: str, params: trees.Tree) -> trees.Tree:
 
 def _from_seed(config, data: Dataset) -> networks.Network:
     spec = network_spec(config, _shape_of(data))
+    _check_memory(spec)
     params = vit.init_params(spec.build(), jax.random.key(config.seed))
     return networks.Network(spec, params, _describe(config, data, spec))
+
+
+def _check_memory(spec: Spec) -> None:
+    """Refuses a network whose weights this host cannot hold, where they are made.
+
+    (JAX may wait for ever for an array on a CPU that found no room.)
+    """
+    count = trees.count(networks.abstract_params(spec))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * count > there:
+        raise UserError(
+            f"{spec.name} has {count:,} parameters, {4 * count / 2**30:,.0f} GiB, and "
+            f"this host has {there / 2**30:,.0f} GiB of memory: take a smaller model"
+        )
 
 
 def _from_learngene(config, data: Dataset, workdir: str, tell) -> networks.Network:

@@ -50,10 +50,12 @@ CONFIG = "config.json"
 INPUTS = "inputs.json"
 DATA = "data"  # in INPUTS
 LOCK = "lock"
-# Fields that change how a run is computed or watched, and not what it computes.
+# Fields that change how a run is computed or watched, and not what it computes (the
+# type of numbers does, and a run may all the same go on in another; it says so).
 _HARMLESS = (
     "checkpoint.every_epochs",
     "checkpoint.keep_last",
+    "compute.dtype",
     "compute.remat",
     "compute.unroll",
     "data.memory_gib",
@@ -206,13 +208,15 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
     # The config can be run: from here on the directory is this run's.
     starting()
 
-    def describe_run() -> None:
-        written = files.plain(config.to_dict())
-        files.write_json(os.path.join(directory, CONFIG), written)
+    def describe_run() -> str:
+        path = os.path.join(directory, CONFIG)
+        before = files.read_json(path) if os.path.exists(path) else config.to_dict()
+        files.write_json(path, files.plain(config.to_dict()))
         inputs = {**setup.inputs(config, workdir), DATA: known_data}
         files.write_json(os.path.join(directory, INPUTS), inputs)
+        return before.get("compute", {}).get("dtype", config.compute.dtype)
 
-    processes.first_does(describe_run)
+    dtype_before = processes.decided(describe_run)
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -237,6 +241,8 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         counted = sharding.put(np.int32(saved.step), places.step)
         state = state.replace(step=counted, **saved.items)
         told = [f"{config.name}: goes on from step {saved.step} of {total}"]
+        if dtype_before != config.compute.dtype:
+            told[0] += f", in {config.compute.dtype} where it was {dtype_before}"
     for line in told:
         say(line)
     first = saved.step if saved else 0

@@ -41,6 +41,12 @@ def handlers():
             "global_batch_size 12 does not divide over 8 devices; take a multiple of 8",
         ),
         ([f"{CONFIGS}/scratch_deit.py", "--config.loss.kind=soft"], "needs a teacher"),
+        (
+            [f"{CONFIGS}/scratch_deit.py", "--config.model.width=262144"],
+            "GiB of memory: take a smaller model",
+        ),
+        ([f"{CONFIGS}/smoke.py", "--num_processes=2"], "all three or none"),
+        ([f"{CONFIGS}/smoke.py", "--start_timeout=soon"], "invalid int value: 'soon'"),
     ],
     ids=lambda v: "" if isinstance(v, str) else " ".join(v).replace(str(ROOT), ""),
 )

@@ -197,6 +197,29 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
     assert warned.startswith("other: warning: that is more than the 1 KiB of a device")
 
 
+@pytest.mark.parametrize(
+    "group, fields",
+    [("mesh", dict(data=2, fsdp=2, tensor=2)), ("compute", dict(dtype="bfloat16"))],
+)
+def test_a_run_goes_on_elsewhere(group, fields, uninterrupted, tmp_path, capsys):
+    """Stopped on 8 x 1 x 1 in float32; on another mesh the numbers are the same."""
+    steps = iter([False, False, False, True])
+    with pytest.raises(train.Preempted, match="saved at step 4 of 10"):
+        train.train(tiny(save_every=3), str(tmp_path), should_stop=lambda: next(steps))
+    result = train.train(tiny(save_every=3, **{group: fields}), str(tmp_path))
+    said = f"run: goes on from step 4 of 10{', in bf' * (group == 'compute')}"
+    assert said in capsys.readouterr().out
+    expected_directory, expected = uninterrupted
+    rows = [r for r in metrics.read(str(tmp_path / "run")) if r["step"] != 4]
+    same = metrics.read(str(expected_directory))
+    tolerance = 2e-5 if group == "mesh" else 0.05
+    for row, other in zip(rows, same, strict=True):
+        assert row["val_loss"] == pytest.approx(other["val_loss"], rel=tolerance)
+    assert rows[0]["val_loss"] == same[0]["val_loss"]
+    found = result["test"][0]["loss"]
+    assert found == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
+
+
 def test_seeds(uninterrupted, tmp_path):
     """Another seed is another run; that the same is the same, resuming shows."""
     directory, _ = uninterrupted
