@@ -35,7 +35,7 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """Bytes per device of a compiled step, whose numbers are its shards' own.
+    """Bytes that one device holds and sends in a compiled step.
 
     Attributes:
       parameters, optimizer, ema, teacher, batch: from shapes and shardings.

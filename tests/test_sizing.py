@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from conftest import TINY, params_of
 from test_step import BATCH, raw_batch, recipe_of, teacher_of
-from test_traffic import AUX
+from test_traffic import AUX, PLAIN
 
 from sws_jax import networks, sharding, sizing, specs, step, trees
-from sws_jax.data.augment import Augment
 from sws_jax.losses import Loss
 from sws_jax.networks import Network
 from sws_jax.specs import Compute
@@ -37,7 +36,7 @@ def on_first(tree):
 def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     """On 2 x 2 x 2; the state's buffers are donated, and one compilation is all."""
     mesh = mesh_of(2, 2, 2)
-    recipe = recipe_of(AUX, loss=Loss("soft"))
+    recipe = recipe_of(AUX, loss=Loss("soft"), augment=PLAIN)
     teacher = placed_teacher(mesh)
     sheet = sizing.sheet(recipe, mesh, BATCH, teacher)
     places = step.state_shardings(recipe, mesh)
@@ -80,9 +79,10 @@ def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     assert step.program(again, mesh, BATCH, placed_teacher(mesh)) is program
 
 
+@pytest.mark.slow
 def test_bytes_of_data_parallelism_by_hand():
     """Gradients, loss and norms: an all-reduce sends 7/4 of them on eight devices."""
-    recipe = recipe_of(AUX, augment=Augment(mixup=0.0, cutmix=0.0))
+    recipe = recipe_of(AUX, augment=PLAIN)
     sheet = sizing.sheet(recipe, mesh_of(8, 1, 1), BATCH, None)
     assert {traffic.axes for traffic in sheet.traffic} == {("data",)}
     shapes = trees.flatten(networks.abstract_params(AUX))

@@ -17,6 +17,7 @@ ROWS = 7  # images of a device: no axis of a parameter is a multiple of it
 DEPTH = 5
 AUX = aux_spec((1, 2))
 DES = specs.ViTSpec(depth=DEPTH, drop_path=0.3, **TINY)
+PLAIN = Augment(mixup=0.0, cutmix=0.0)
 SLOW = pytest.mark.slow
 
 
@@ -31,9 +32,8 @@ def traffic(spec, sizes, teacher=None, **changes):
             step.network_shardings(net, mesh),
         )
         teacher = dataclasses.replace(teacher, network=Network(net, params))
-    augment = Augment(erase=0.5, mixup=0.8, cutmix=1.0, mix_group=ROWS)
     loss = Loss("soft" if teacher else "none")
-    recipe = recipe_of(spec, augment=augment, loss=loss, **changes)
+    recipe = recipe_of(spec, loss=loss, **{"augment": PLAIN, **changes})
     size = ROWS * sharding.shard_count(mesh) * recipe.accum_steps
     found = hlo.collectives(step.program(recipe, mesh, size, teacher).as_text())
     assert all(one.counted for one in found)
@@ -79,7 +79,8 @@ def seen(spec, tensor):
 
 @pytest.mark.parametrize("parts", [1, pytest.param(2, marks=SLOW)])
 def test_data_parallelism_sums_gradients_and_nothing_else(parts):
-    found, images = traffic(AUX, (8, 1, 1), accum_steps=parts)
+    mixed = Augment(erase=0.5, mixup=0.8, cutmix=1.0, mix_group=ROWS)
+    found, images = traffic(AUX, (8, 1, 1), accum_steps=parts, augment=mixed)
     assert kinds(found) == {"all-reduce"}
     assert not images
     assert sum(one.bytes for one in found) >= 4 * trees.count(
