@@ -75,7 +75,7 @@ class Checkpoints:
             ]
         )
         if not read_only:
-            processes.first_does(self._set_unmeasured_aside)
+            self._set_unmeasured_aside()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else policy,
             best_fn=None if read_only else _best,
@@ -224,9 +224,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # groups of errors among them
-            self._failed = True
             if processes.is_loss(error):
                 raise
+            self._failed = True
             folder = os.path.join(self._directory, DIRECTORY)
             failed = Unwritable(f"a checkpoint in {folder}", error)
             _forget(error)
@@ -268,35 +268,31 @@ class Checkpoints:
 
     def _set_unmeasured_aside(self) -> None:
         """Moves away what orbax would not start with: metrics that are damaged."""
-        for entry in _listed(os.path.join(self._directory, DIRECTORY)):
-            path = os.path.join(entry.path, "metrics", "metrics")
-            if entry.name.isdigit() and os.path.exists(path):
-                try:
-                    float(_best(files.read_json(path)))
-                except (UserError, KeyError, TypeError, ValueError):
-                    self._move_aside(int(entry.name))
-                    _log.warning(
-                        "the checkpoint of step %s is broken (%s is damaged) and was "
-                        "moved to %s",
-                        entry.name,
-                        path,
-                        os.path.join(self._directory, BROKEN),
-                    )
+        bad = processes.decided(lambda: _unmeasured(self._directory))
+        if bad:
+            self._move_aside(bad)
+        if bad and processes.is_first():
+            _log.warning(
+                "the metrics of checkpoints are damaged: the checkpoint of step %s is "
+                "broken and was moved to %s",
+                ", ".join(map(str, bad)),
+                os.path.join(self._directory, BROKEN),
+            )
 
     def _set_aside(self, steps: Sequence[int]) -> None:
-        def move() -> None:
-            for step in steps:
-                self._move_aside(step)
-
-        processes.first_does(move)
+        self._move_aside(steps)
         self._manager.reload()
 
-    def _move_aside(self, step: int) -> None:
-        source = os.path.join(self._directory, DIRECTORY, str(step))
-        target = os.path.join(self._directory, BROKEN, str(step))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(source, target)
+    def _move_aside(self, steps: Sequence[int]) -> None:
+        def move() -> None:
+            for step in steps:
+                source = os.path.join(self._directory, DIRECTORY, str(step))
+                target = os.path.join(self._directory, BROKEN, str(step))
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.move(source, target)
+
+        processes.first_does(move)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -363,6 +359,19 @@ def _remove_unfinished(folder: str) -> None:
     for entry in _listed(folder):
         if _UNFINISHED in entry.name:
             shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _unmeasured(directory: str) -> list[int]:
+    """Steps of the checkpoints whose metrics cannot be read."""
+    bad = []
+    for entry in _listed(os.path.join(directory, DIRECTORY)):
+        path = os.path.join(entry.path, "metrics", "metrics")
+        if entry.name.isdigit() and os.path.exists(path):
+            try:
+                float(_best(files.read_json(path)))
+            except (UserError, KeyError, TypeError, ValueError):
+                bad.append(int(entry.name))
+    return sorted(bad)
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:

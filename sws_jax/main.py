@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import signal
 import sys
 
-from sws_jax import configs, rendezvous, version
+from sws_jax import configs, rendezvous, signals, version
 from sws_jax.errors import Stopped, UserError
 
 USAGE = """\
@@ -40,10 +39,10 @@ Slurm and Open MPI tell them where the others are; elsewhere each is told:
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
             75 stopped by SIGTERM with everything saved, or another process was lost:
             start it again (134, where JAX itself ended it for a lost process);
-            130 stopped by Ctrl-C, likewise (a second Ctrl-C stops at once)
+            130 stopped by Ctrl-C with everything saved (a second one stops at once)
 """
 
-EXIT_ERROR, EXIT_REFUSED, EXIT_AGAIN, EXIT_INTERRUPTED = 1, 2, 75, 130
+EXIT_ERROR, EXIT_REFUSED = 1, 2
 
 _OUT_OF_MEMORY = (
     "there is not enough memory: a smaller global_batch_size, more accum_steps, "
@@ -57,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return 0 if argv else EXIT_REFUSED
-    asked = _listen()
+    with signals.Asked() as asked:
+        return _run(argv, asked)
+
+
+def _run(argv: list[str], asked: signals.Asked) -> int:
     try:
         start, rest = rendezvous.parse(argv)
         config, workdir = configs.parse(rest)
@@ -71,12 +74,11 @@ def main(argv: list[str] | None = None) -> int:
         if config.mesh.dry_run:
             dry_run.run(config, workdir)
             return 0
-        rendezvous.start(start, _job(config), stop=lambda: bool(asked))
+        rendezvous.start(start, _job(config))
         print(_greeting(), flush=True)
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
-    except (train.Preempted, rendezvous.GivenUp) as stop:
-        interrupted = asked[:1] == [signal.SIGINT]
-        return _refuse(stop, EXIT_INTERRUPTED if interrupted else EXIT_AGAIN)
+    except train.Preempted as stop:
+        return _refuse(stop, asked.exit_code)
     except Stopped as error:
         return _refuse(error, EXIT_ERROR)
     except UserError as error:
@@ -89,10 +91,10 @@ def main(argv: list[str] | None = None) -> int:
         if not processes.is_loss(error):
             raise
         lost = "another process is lost: the same command, for all of them, goes on"
-        _refuse(lost, EXIT_AGAIN)
+        _refuse(lost, signals.EXIT_AGAIN)
         sys.stdout.flush()
         # An orderly end would wait for the others, and without them abort.
-        os._exit(EXIT_AGAIN)
+        os._exit(signals.EXIT_AGAIN)
     return 0
 
 
@@ -114,25 +116,6 @@ def _greeting() -> str:
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), "
         f"{train.hardware()}, jax {jax.__version__}"
     )
-
-
-def _listen() -> list[int]:
-    """Signals to end that this process has got, which are noted and no more.
-
-    After the first SIGINT, the next one ends the process as ever: a person has asked
-    twice.
-    """
-    asked: list[int] = []
-
-    def note(number, frame) -> None:
-        asked.append(number)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.write(2, b"\nsws_jax: saves and stops (Ctrl-C again: at once)\n")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return asked
 
 
 def _hush_storage() -> None:

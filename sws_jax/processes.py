@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 
 from sws_jax.errors import Stopped, UserError
 from sws_jax.rendezvous import numbers
+from sws_jax.signals import Asked
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ def check_shared(path: str) -> None:
         )
 
 
-def stop_asked(signals: Sequence[int]) -> Callable[[], bool]:
+def stop_asked(asked: Asked) -> Callable[[], bool]:
     """A question that is true once a process was told to end.
 
     All processes ask it equally often, and it turns true in all of them at the same
@@ -128,15 +129,16 @@ def stop_asked(signals: Sequence[int]) -> Callable[[], bool]:
     notices of maintenance, these count too.
 
     Args:
-      signals: to end, that this process has got until the question is asked.
+      asked: the signals that this process gets.
     """
+    asked.note()
     if jax.process_count() == 1:
-        return lambda: bool(signals)
+        return lambda: bool(asked)
     times = itertools.count(1)
     passed_on: list[int] = []
 
     def question() -> bool:
-        if signals and not passed_on:  # Ctrl-C, or SIGTERM before JAX took it over
+        if asked and not passed_on:  # Ctrl-C: JAX listens to SIGTERM alone
             passed_on.append(signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         return multihost_utils.reached_preemption_sync_point(next(times))

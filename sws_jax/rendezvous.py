@@ -8,23 +8,18 @@ import dataclasses
 import json
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from sws_jax.errors import Stopped, UserError
 
 # A process that ends waits so long for the others to end too.
 _SHUTDOWN_SECONDS = 15
-_SLICE_SECONDS = 1.0  # after which a process looks whether it was told to end
 _LINE = 4096  # bytes that a process may say of itself
 
 
 class NotComplete(Stopped):
     """Not all processes of a job are there, or they do not belong together."""
-
-
-class GivenUp(Stopped):
-    """This process was told to end while it waited for others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,23 +98,21 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def start(how: Start, job: str, stop: Callable[[], bool] = lambda: False) -> None:
+def start(how: Start, job: str) -> None:
     """Joins the other processes, if there are any; before JAX looks for devices.
 
     Args:
       how: the flags.
       job: what this process is about to do; the same in all.
-      stop: asked while this one waits.
 
     Raises:
       NotComplete: processes are missing after `how.start_timeout`, by number, or have
         another job.
-      GivenUp: `stop` was true.
     """
     place = _given(how) or detected(how.start_timeout)
     if place is None or place.count == 1:
         return
-    meet(place, job, how.start_timeout, stop)
+    meet(place, job, how.start_timeout)
     import jax
 
     jax.distributed.initialize(
@@ -162,23 +155,18 @@ def detected(timeout: int) -> Place | None:
     return Place(coordinator, count, index, tuple(devices) if devices else None)
 
 
-def meet(
-    place: Place, job: str, timeout: int, stop: Callable[[], bool] = lambda: False
-) -> None:
+def meet(place: Place, job: str, timeout: int) -> None:
     """Waits until all processes are there, and of one mind.
 
     JAX's own start would wait too, and then abort without saying for whom.
     """
-    deadline = time.monotonic() + timeout
-    said = _receive if place.index == 0 else _report
-    wrong = said(place, job, deadline, stop)
-    if stop():
-        raise GivenUp(f"process {place.index} of {place.count} was told to end")
-    if wrong:
-        raise NotComplete(wrong)
+    if place.index == 0:
+        _receive(place, job, time.monotonic() + timeout)
+    else:
+        _report(place, job, time.monotonic() + timeout)
 
 
-def _receive(place: Place, job: str, deadline: float, stop: Callable[[], bool]) -> str:
+def _receive(place: Place, job: str, deadline: float) -> None:
     """Process 0: the others come one by one, and all are answered at once."""
     port = int(place.coordinator.rpartition(":")[2])
     came: set[int] = set()
@@ -188,14 +176,15 @@ def _receive(place: Place, job: str, deadline: float, stop: Callable[[], bool]) 
         try:
             server = opened.enter_context(_server(port))
         except OSError as error:
-            return (
+            raise NotComplete(
                 f"process 0 cannot listen at port {port} ({error.strerror}): give "
                 f"another --coordinator"
-            )
-        server.settimeout(_SLICE_SECONDS)
-        while len(came) < place.count - 1 and not wrong and not stop():
-            if time.monotonic() > deadline:
+            ) from None
+        while len(came) < place.count - 1 and not wrong:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
+            server.settimeout(left)
             # (Whoever says something else, a port scanner say, is passed over.)
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 caller = opened.enter_context(server.accept()[0])
@@ -206,9 +195,7 @@ def _receive(place: Place, job: str, deadline: float, stop: Callable[[], bool]) 
                 wrong = _contradiction(place, index, count, said["job"] == job, came)
                 came.add(index)
         missing = sorted(set(range(1, place.count)) - came)
-        if stop():
-            wrong = "process 0 was told to end"
-        elif missing and not wrong:
+        if missing and not wrong:
             wrong = (
                 f"{numbers(missing)} of {place.count} did not come to "
                 f"{place.coordinator} in time (--start_timeout)"
@@ -217,7 +204,8 @@ def _receive(place: Place, job: str, deadline: float, stop: Callable[[], bool]) 
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
                 caller.recv(1)  # they close first, and leave the port free
-    return wrong
+    if wrong:
+        raise NotComplete(wrong)
 
 
 def _contradiction(
@@ -235,39 +223,28 @@ def _contradiction(
     return ""
 
 
-def _report(place: Place, job: str, deadline: float, stop: Callable[[], bool]) -> str:
+def _report(place: Place, job: str, deadline: float) -> None:
     """Every other process: says who it is, and waits for the answer."""
     host, _, port = place.coordinator.rpartition(":")
     address = host.strip("[]"), int(port)
-    said = {"index": place.index, "count": place.count, "job": job}
-    why: Exception | None = None
-    while time.monotonic() < deadline and not stop():
+    while True:
         try:
             with socket.create_connection(address, timeout=5.0) as call:
+                said = {"index": place.index, "count": place.count, "job": job}
                 call.sendall(json.dumps(said).encode() + b"\n")
-                call.settimeout(_SLICE_SECONDS)
                 # (Process 0 may wait as long as this one, and then answers.)
-                answer = _awaited(call, deadline + 10.0, stop)
-                return json.loads(answer)["wrong"]
-        except (OSError, ValueError) as error:
-            why = error
-            time.sleep(0.2)
-    return (
-        f"process {place.index} of {place.count} cannot reach process 0 at "
-        f"{place.coordinator} ({why}) in time (--start_timeout)"
-    )
-
-
-def _awaited(call: socket.socket, deadline: float, stop: Callable[[], bool]) -> bytes:
-    """A line from a socket, empty where none comes."""
-    got = b""
-    while not got.endswith(b"\n") and time.monotonic() < deadline and not stop():
-        with contextlib.suppress(TimeoutError):
-            part = call.recv(_LINE)
-            if not part:
+                call.settimeout(max(deadline - time.monotonic(), 0.0) + 10.0)
+                answer = json.loads(_line(call))
                 break
-            got += part
-    return got
+        except (OSError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise NotComplete(
+                    f"process {place.index} of {place.count} cannot reach process 0 at "
+                    f"{place.coordinator} ({error}) in time (--start_timeout)"
+                ) from None
+            time.sleep(0.2)
+    if answer["wrong"]:
+        raise NotComplete(answer["wrong"])
 
 
 def _server(port: int) -> socket.socket:

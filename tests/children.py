@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import files, learngenes, metrics, teacher, trees
+from sws_jax import checksums, files, learngenes, metrics, teacher
 from sws_jax.data import load_dataset
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -183,7 +183,7 @@ def outcome(workdir, name="run"):
         params = sws_jax.load_network(path).params
     rows = metrics.read(directory)
     return {
-        "weights": trees.digests(params),
+        "weights": checksums.of(params),
         "test": result["test"],
         "val": result["val_top1"],
         "rows": [{k: v for k, v in r.items() if "per_second" not in k} for r in rows],

@@ -16,7 +16,7 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums hlo"
+        "processes checksums signals hlo"
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",

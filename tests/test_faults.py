@@ -181,7 +181,7 @@ def test_asked_to_stop_at_every_stage(job, long, tmp_path):
         return ended(process)
 
     first = stop(lambda process: until(process, "config read"))
-    assert first.code == 75 and "stopped before run" in first.said()
+    assert first.code == 75 and "stopped before " in first.said()
     assert list(tmp_path.iterdir()) == []
     compiling = stop(lambda process: until(process, "24 steps of 64 images"), times=2)
     assert compiling.code == 75
@@ -471,7 +471,7 @@ def test_two_at_once(job, whole, tmp_path):
     assert [d.code for d in done] == [0, 0]
     assert sum(d.out.count("10 steps of 64 images") for d in done) == 1
     waited = [d for d in done if "steps of" not in d.out]
-    assert "waiting for other processes, which are at run" in waited[0].out
+    assert "waiting for other jobs, which are at run" in waited[0].out
     assert unfinished(tmp_path) == []
     assert outcome(tmp_path) == outcome(whole)
 

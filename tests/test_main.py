@@ -1,7 +1,6 @@
 """The command that runs jobs, and what it answers to mistakes."""
 
 import pathlib
-import signal
 
 import pytest
 
@@ -10,14 +9,6 @@ from sws_jax import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """A job listens to SIGTERM; the tests go on without."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

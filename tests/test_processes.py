@@ -11,6 +11,7 @@ from jobs import CONFIG, ROOT, Job, free_port
 
 from sws_jax import main, metrics, trees, weights
 from sws_jax.sharding import AXES
+from sws_jax.signals import EXIT_AGAIN
 
 STEPS = 10
 
@@ -84,7 +85,7 @@ def test_two_processes_are_stopped_and_one_goes_on(tmp_path):
     two.wait_for(tmp_path / "many" / "run" / "checkpoints" / "2")
     two.kill(1, signal.SIGTERM)
     codes, outputs = two.finish(60)
-    assert codes == [main.EXIT_AGAIN] * 2, outputs
+    assert codes == [EXIT_AGAIN] * 2, outputs
     assert all("stopped and saved at step" in output for output in outputs)
     (code,), (output,) = Job(*arguments, devices=2).finish()
     assert code == 0, output
@@ -109,14 +110,14 @@ def test_four_processes_killed_go_on_as_two_and_as_one(tmp_path):
     assert time.monotonic() - before < 40
     assert codes[2] == -signal.SIGKILL
     for index in (0, 1, 3):
-        assert codes[index] in (main.EXIT_AGAIN, -signal.SIGABRT), outputs[index]
+        assert codes[index] in (EXIT_AGAIN, -signal.SIGABRT), outputs[index]
 
     two = Job(*arguments, processes=2, devices=2)
     saved = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
     two.wait_for(checkpoints / str(saved + 2) / "commit_success.txt")
     two.kill(1, signal.SIGTERM)
     codes, outputs = two.finish(60)
-    assert codes == [main.EXIT_AGAIN] * 2, outputs
+    assert codes == [EXIT_AGAIN] * 2, outputs
     assert f"goes on from step {saved} of {STEPS}" in outputs[0]
     assert all("stopped and saved at step" in output for output in outputs)
 
@@ -176,7 +177,7 @@ def test_a_frozen_process_ends_the_others(frozen, tmp_path):
     output, _ = other.communicate(timeout=60)
     job.kill(frozen)
     job.finish()
-    assert other.returncode in (main.EXIT_AGAIN, -signal.SIGABRT), output
+    assert other.returncode in (EXIT_AGAIN, -signal.SIGABRT), output
     assert time.monotonic() - before < 15 + 20
 
 

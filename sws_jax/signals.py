@@ -1,0 +1,52 @@
+"""Being asked to end: by a launcher (SIGTERM), or by a person (Ctrl-C, SIGINT)."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+EXIT_AGAIN, EXIT_INTERRUPTED = 75, 130
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Asked:
+    """The signals to end that this process has got; true once there is one.
+
+    Until `note`, a signal ends the process at once: there is nothing to save. After
+    it, a signal is noted and no more, but a second Ctrl-C ends the process as ever.
+    It listens within its ``with`` block.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._noting = False
+
+    def __enter__(self) -> Asked:
+        self._before = {n: signal.signal(n, self._handle) for n in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def note(self) -> None:
+        """From now on signals are noted."""
+        self._noting = True
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that has saved and stopped, as its first signal asked."""
+        by_hand = self._numbers[:1] == [signal.SIGINT]
+        return EXIT_INTERRUPTED if by_hand else EXIT_AGAIN
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._numbers.append(number)
+        if not self._noting:
+            os.write(2, b"sws_jax: stopped before it began\n")
+            os._exit(self.exit_code)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.write(2, b"\nsws_jax: saves and stops (Ctrl-C again: at once)\n")
