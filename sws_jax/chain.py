@@ -20,7 +20,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, presets, processes, report, setup, train
+from sws_jax import files, presets, processes, report, rundir, setup, train
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
@@ -84,7 +84,7 @@ def execute(
     def refuse() -> None:
         check(config, rows)
         for run in rows:
-            train.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
+            rundir.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         _refuse_other(config, workdir)
 
     processes.decided(refuse)
@@ -95,7 +95,7 @@ def execute(
 
 def _refuse_other(config, workdir: str) -> None:
     """Refuses a directory of another job; the comparison of a job may grow."""
-    names = train.differing(config, os.path.join(workdir, train.CONFIG))
+    names = rundir.differing(config, os.path.join(workdir, rundir.CONFIG))
     names = [name for name in names if not name.startswith("compare.")]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -126,7 +126,7 @@ def _results(
                 label = f"[{position}/{len(rows)}] {run.name}"
                 results[run.name] = _one(config, run, label, workdir, should_stop)
                 progressed = True
-            except train.Busy:
+            except rundir.Busy:
                 busy.append(run.name)
         if not progressed:
             if should_stop():
@@ -146,7 +146,7 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
         nonlocal done
         done = False
         # A job that is refused before its first run has started leaves nothing.
-        path = os.path.join(workdir, train.CONFIG)
+        path = os.path.join(workdir, rundir.CONFIG)
         written = files.plain(config.to_dict())
         processes.first_does(lambda: files.write_json(path, written))
         say(label)

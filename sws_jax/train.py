@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +22,6 @@ from sws_jax import (
     learngenes,
     metrics,
     networks,
-    presets,
     processes,
     setup,
     sharding,
@@ -33,49 +30,20 @@ from sws_jax import (
     teacher,
     trees,
 )
-from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.checkpoints import Checkpoints
-from sws_jax.data import Dataset, fingerprint, pipeline
+from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
 from sws_jax.errors import Stopped, UserError
 from sws_jax.networks import Network, Predictor
 from sws_jax.progress import Progress, say
-from sws_jax.rendezvous import numbers
+from sws_jax.rundir import RunDirectory
 from sws_jax.specs import AuxViTSpec
-
-RESULT = "result.json"
-CONFIG = "config.json"
-INPUTS = "inputs.json"
-DATA = "data"  # in INPUTS
-LOCK = "lock"
-# Fields that change how a run is computed or watched, and not what it computes (the
-# type of numbers does, and a run may all the same go on in another; it says so).
-_HARMLESS = (
-    "checkpoint.every_epochs",
-    "checkpoint.keep_last",
-    "compute.dtype",
-    "compute.remat",
-    "compute.unroll",
-    "data.memory_gib",
-    "data.threads",
-    "data.unreadable",
-    "data.workers",
-    "log_steps",
-    "mesh.data",
-    "mesh.dry_run",
-    "mesh.fsdp",
-    "mesh.tensor",
-)
 
 
 class Preempted(Exception):
     """The run was asked to stop, has saved, and goes on when started again."""
-
-
-class Busy(UserError):
-    """Another job is at this run."""
 
 
 class NonFinite(Stopped):
@@ -114,43 +82,27 @@ def train(
     With several processes, all of them call this, and the first writes the files.
     """
     directory = directory or os.path.join(workdir, config.name)
-    lock = os.path.join(directory, LOCK)
     setup.check(config)
-
-    def known() -> dict[str, Any] | None:
-        refuse_other(directory, config, workdir)
-        result = os.path.join(directory, RESULT)
-        return files.read_json(result) if finished(directory) else None
-
-    with contextlib.ExitStack() as held:
-
-        def claim() -> bool:
-            mine = held.enter_context(files.claimed(lock))
-            if mine:
-                files.sweep(directory)
-            return mine
-
-        result = processes.decided(known)
-        if result is not None:
-            return result
-        if not processes.decided(claim):
-            raise Busy(f"another job is at the run in {directory}")
-        processes.check_shared(lock)
-        # It may have been finished while this one asked.
-        if processes.decided(known) is None:
-            _train(config, workdir, directory, should_stop, starting)
-        result = processes.decided(known)
-        assert result is not None
-        return result
+    run = RunDirectory(directory, config, workdir)
+    if (result := run.result()) is None:
+        with run.claimed():
+            # It may have been finished while this one asked.
+            if run.result() is None:
+                _train(run, should_stop, starting)
+        result = run.result()
+    assert result is not None
+    return result
 
 
-def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
+def _train(run: RunDirectory, should_stop, starting) -> None:
+    config, workdir, directory = run.config, run.workdir, run.path
+
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh(sizes=config.mesh)
     size = config.global_batch_size
     setup.check_batches(config, mesh)
     data = setup.dataset(config)
-    known_data = _refuse_other_data(directory, data)
+    known_data = run.check_data(data)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
     total = schedule.total_steps
@@ -207,16 +159,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
 
     # The config can be run: from here on the directory is this run's.
     starting()
-
-    def describe_run() -> str:
-        path = os.path.join(directory, CONFIG)
-        before = files.read_json(path) if os.path.exists(path) else config.to_dict()
-        files.write_json(path, files.plain(config.to_dict()))
-        inputs = {**setup.inputs(config, workdir), DATA: known_data}
-        files.write_json(os.path.join(directory, INPUTS), inputs)
-        return before.get("compute", {}).get("dtype", config.compute.dtype)
-
-    dtype_before = processes.decided(describe_run)
+    dtype_before = run.begin(known_data)
 
     # Where the weights come from: this run's newest whole checkpoint, else what
     # `init` names, else the seed (setup.start did the last two).
@@ -434,7 +377,7 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
 
         def finish() -> None:
             _save_weights(directory, Network(network.spec, whole, about))
-            files.write_json(os.path.join(directory, RESULT), result)
+            run.finish(result)
 
         processes.first_does(finish)
     except (Unreadable, pipeline.WorkerDied) as error:
@@ -471,99 +414,12 @@ def _train(config, workdir: str, directory: str, should_stop, starting) -> None:
         checkpoints.close()
 
 
-def finished(directory: str) -> bool:
-    """Whether the run in that directory has its result."""
-    return os.path.exists(os.path.join(directory, RESULT))
-
-
 def hardware() -> str:
     """What computed a result, for tables."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return f"{os.cpu_count()} CPU cores ({platform.machine()})"
     return f"{jax.device_count()} x {device.device_kind}"
-
-
-def refuse_other(
-    directory: str, config: ml_collections.ConfigDict, workdir: str
-) -> None:
-    """Refuses a directory that holds a run of another config or other files."""
-    advice = "take another --workdir, or remove it"
-    path = os.path.join(directory, CONFIG)
-    if not os.path.exists(path):
-        begun = [n for n in (RESULT, CHECKPOINTS) if _holds(directory, n)]
-        if begun:
-            raise UserError(
-                f"{directory} holds {' and '.join(begun)} and no {CONFIG} to say of "
-                f"which run: restore it, or {advice}"
-            )
-        return
-    names = differing(config, path)
-    if names:
-        raise UserError(
-            f"{directory} holds a run with another config (it differs in "
-            f"{', '.join(names)}): {advice}"
-        )
-    path = os.path.join(directory, INPUTS)
-    theirs = files.read_json(path) if os.path.exists(path) else {}
-    mine = setup.inputs(config, workdir)
-    names = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
-    if names:
-        raise UserError(
-            f"{directory} holds a run that started from another file than "
-            f"{', '.join(names)} is now: {advice}"
-        )
-
-
-def _holds(directory: str, name: str) -> bool:
-    """Whether a directory holds that file, or that directory with something in it."""
-    path = os.path.join(directory, name)
-    return bool(os.listdir(path)) if os.path.isdir(path) else os.path.exists(path)
-
-
-def _refuse_other_data(directory: str, data: Dataset) -> dict[str, Any]:
-    """The fingerprint of a run's data, refused where the run began on another."""
-    now = fingerprint.take(data)
-    text = json.dumps(now, sort_keys=True).encode()
-    said = processes.everyone(zlib.crc32(text) >> 1)
-    other = [n for n, mine in enumerate(said) if mine != said[0]]
-    if other:
-        raise UserError(
-            f"{numbers(other)} of {len(said)} read other data than process 0: give all "
-            f"hosts the same {data.name}"
-        )
-
-    def compared() -> dict[str, Any]:
-        path = os.path.join(directory, INPUTS)
-        then = files.read_json(path).get(DATA) if os.path.exists(path) else None
-        if then is None:  # a run that has not begun, or did so with older software
-            return now
-        names = fingerprint.differing(then, now)
-        if names:
-            raise UserError(
-                f"{directory} holds a run on other data than {data.name} is now (other "
-                f"{', '.join(names)}): bring the old data back, or take another "
-                f"--workdir"
-            )
-        return then
-
-    return processes.decided(compared)
-
-
-def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
-    """Fields in which a written config differs and that change what is computed.
-
-    A field that the software did not know then had today's default.
-
-    Args:
-      config: of a run or of a job.
-      path: of a ``config.json``; nothing differs from one that is not there.
-    """
-    if not os.path.exists(path):
-        return []
-    theirs = files.merged(files.plain(presets.run().to_dict()), files.read_json(path))
-    found = files.differing(theirs, files.plain(config.to_dict()))
-    return [name for name in found if name not in _HARMLESS]
 
 
 def _milestones(config) -> list[float]:

@@ -21,8 +21,8 @@ LAYERS = {
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
     "runs": (
-        "step sizing setup cost train chain survey dry_run report loading commands "
-        "main __main__"
+        "step sizing setup rundir cost train chain survey dry_run report loading "
+        "commands main __main__"
     ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import sws_jax
-from sws_jax import chain, configs, files, main, sharding, train
+from sws_jax import chain, configs, files, main, rundir, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
@@ -258,7 +258,7 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     def busy_at_first(run, *args, **kwargs):
         asked.append(run.name)
         if run.name == "aux" and asked.count("aux") < 4:
-            raise train.Busy("another job")
+            raise rundir.Busy("another job")
         return {"name": run.name}
 
     monkeypatch.setattr(chain.train, "train", busy_at_first)

@@ -20,6 +20,7 @@ from sws_jax import (
     metrics,
     networks,
     presets,
+    rundir,
     setup,
     sizing,
     specs,
@@ -118,7 +119,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_pat
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
     directory = tmp_path / "run"
-    assert not train.finished(str(directory))
+    assert not (directory / rundir.RESULT).exists()
     if how == "a bit flipped":
         for path in data_files(directory, 6):
             flip_a_bit(path)
@@ -146,10 +147,10 @@ def test_a_finished_run_is_not_repeated(uninterrupted):
 def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     directory, _ = uninterrupted
     other = tiny(save_every=3, schedule=dict(rate=2e-3), model=dict(depth=3))
-    before = (directory / train.CONFIG).read_text()
+    before = (directory / rundir.CONFIG).read_text()
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
-    assert (directory / train.CONFIG).read_text() == before
+    assert (directory / rundir.CONFIG).read_text() == before
 
 
 def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
@@ -157,7 +158,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
     finished, result = uninterrupted
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
-    path = str(directory / train.CONFIG)
+    path = str(directory / rundir.CONFIG)
     old = files.read_json(path)
     del old["data"]["repeats"]
     files.write_json(path, old)
@@ -168,9 +169,9 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 
 
 def test_one_process_at_a_run(tmp_path):
-    lock = tmp_path / "run" / train.LOCK
+    lock = tmp_path / "run" / rundir.LOCK
     with files.claimed(str(lock)):
-        with pytest.raises(train.Busy, match="another job is at the run in"):
+        with pytest.raises(rundir.Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
 
@@ -281,7 +282,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
     assert f"the checkpoint of step {step - 1} kept" in message
     assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
     assert not (tmp_path / "run" / "checkpoints" / str(step)).exists()
-    assert not train.finished(str(tmp_path / "run"))
+    assert not (tmp_path / "run" / rundir.RESULT).exists()
 
 
 def save_net(path, net, params=None, **about):
@@ -509,7 +510,7 @@ def test_a_broken_milestone_is_trained_again(tmp_path):
     config = tiny(evaluation=dict(milestones=(epochs(4),)))
     result = train.train(config, str(tmp_path))
     directory = tmp_path / "run"
-    (directory / train.RESULT).unlink()
+    (directory / rundir.RESULT).unlink()
     for path in data_files(directory, 4):
         flip_a_bit(path)
     with pytest.raises(ValueError, match="step 4 .* goes on from the start"):
@@ -523,7 +524,7 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     names = {path.name.split(".")[0] for path in directory.iterdir()}
     kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
     assert names == kept | {"result"}
-    assert files.read_json(str(directory / train.RESULT)) == result
+    assert files.read_json(str(directory / rundir.RESULT)) == result
     about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))
     assert about.class_names == tuple("0123456789")
