@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sys
+import traceback
 
 from sws_jax import configs, rendezvous, signals, version
 from sws_jax.errors import Stopped, UserError
@@ -79,23 +80,30 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
     except train.Preempted as stop:
         return _refuse(stop, asked.exit_code)
-    except Stopped as error:
-        return _refuse(error, EXIT_ERROR)
-    except UserError as error:
-        return _refuse(error, EXIT_REFUSED)
-    except OSError as error:
-        return _refuse(error, EXIT_ERROR)
     except Exception as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            return _refuse(_OUT_OF_MEMORY, EXIT_ERROR)
-        if not processes.is_loss(error):
-            raise
-        lost = "another process is lost: the same command, for all of them, goes on"
-        _refuse(lost, signals.EXIT_AGAIN)
-        sys.stdout.flush()
-        # An orderly end would wait for the others, and without them abort.
-        os._exit(signals.EXIT_AGAIN)
+        code = _explain(error)
+        processes.leave(code)
+        return code
     return 0
+
+
+def _explain(error: Exception) -> int:
+    """Says what ended the job, and returns the exit code for it."""
+    from sws_jax import processes
+
+    if isinstance(error, Stopped):
+        return _refuse(error, EXIT_ERROR)
+    if isinstance(error, UserError):
+        return _refuse(error, EXIT_REFUSED)
+    if processes.is_loss(error):
+        lost = "another process is lost: the same command, for all of them, goes on"
+        return _refuse(lost, signals.EXIT_AGAIN)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return _refuse(_OUT_OF_MEMORY, EXIT_ERROR)
+    if isinstance(error, OSError):
+        return _refuse(error, EXIT_ERROR)
+    traceback.print_exception(error)
+    return EXIT_ERROR
 
 
 def _job(config) -> str:

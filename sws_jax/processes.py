@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,7 +30,11 @@ T = TypeVar("T")
 # Errors that one process meets for all, the narrower ones first.
 _SENT = {"stopped": Stopped, "refused": UserError, "failed": OSError}
 # What the runtime says, in one form or another, when a peer is no more.
-_LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")
+_LOST = (
+    "Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat",
+    "Barrier timed out",
+)  # fmt: skip
+_GRACE_SECONDS = 2.0
 
 
 def is_first() -> bool:
@@ -146,6 +152,25 @@ def stop_asked(asked: Asked) -> Callable[[], bool]:
     return question
 
 
+def leave(code: int) -> None:
+    """Ends this process where the others may not end: it waits for nothing of theirs.
+
+    Does nothing for a process that is alone. An orderly end would wait for the others,
+    which may wait for this one, and then abort.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    if is_first():  # the others, if they have ended alike, still need it for that
+        time.sleep(_GRACE_SECONDS)
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process is no more."""
-    return jax.process_count() > 1 and any(word in str(error) for word in _LOST)
+    return jax.distributed.is_initialized() and any(
+        word in str(error) for word in _LOST
+    )

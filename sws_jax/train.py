@@ -225,6 +225,7 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     val: dict[str, float] = {}
     done = first  # steps that `state` has seen
+    together = False  # all processes end the run alike
 
     def flush() -> None:
         """Waits for the steps under way and refuses numbers that are none."""
@@ -380,6 +381,7 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
             run.finish(result)
 
         processes.first_does(finish)
+        together = True
     except (Unreadable, pipeline.WorkerDied) as error:
         remedy = ""
         if isinstance(error, Unreadable):
@@ -399,6 +401,11 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
             f"{error}{remedy}; the same command goes on at step {done} of {total}"
         ) from None
     except files.Unwritable as error:
+        if jax.process_count() > 1:
+            raise Stopped(
+                f"{error}: make room, or see to the disk; the same command goes on "
+                f"from the last checkpoint"
+            ) from None
         # What was being saved may yet be; no failure is said twice.
         with contextlib.suppress(files.Unwritable):
             checkpoints.wait()
@@ -407,11 +414,16 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
             f"{error}: make room, or see to the disk; the same command goes on at "
             f"step {good} of {total}"
         ) from None
+    except (Preempted, NonFinite):
+        together = True
+        raise
     finally:
         progress.close()
         if writer:
             writer.close()
-        checkpoints.close()
+        # (What is being saved waits for all processes, and some may be elsewhere.)
+        if together or jax.process_count() == 1:
+            checkpoints.close()
 
 
 def hardware() -> str:

@@ -35,6 +35,13 @@ def free_port():
         return taken.getsockname()[1]
 
 
+def _cached(folder):
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+
+
 class Job:
     """One command in several processes; what each printed, and how it ended.
 
@@ -47,7 +54,14 @@ class Job:
     """
 
     def __init__(
-        self, *arguments, processes=1, devices=1, flags=True, environment=None, only=()
+        self,
+        *arguments,
+        processes=1,
+        devices=1,
+        flags=True,
+        environment=None,
+        only=(),
+        cache="",
     ):
         port = free_port()
         self.parts = {}
@@ -65,6 +79,7 @@ class Job:
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
                 " --xla_backend_optimization_level=0"
                 " --xla_llvm_disable_expensive_passes=true",
+                **(_cached(cache) if cache else {}),
                 **(environment(index, port) if environment else {}),
             }
             self.parts[index] = subprocess.Popen(

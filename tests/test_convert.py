@@ -701,7 +701,7 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
         ("--mean 1,x", "--mean is numbers like"),
         ("--mean 1,2", "as many means as deviations"),
         ("--mean nan,0,0", "every mean must be a number"),
-        ("--norm-eps nan", "norm_eps must be above 0"),
+        ("--norm-eps nan", "norm_eps must be a number"),
         ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
         ("--crop 2", "eval_crop must be in"),
         ("--to timm --heads 3", "leave --heads out"),

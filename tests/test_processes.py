@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import close
 from jobs import CONFIG, ROOT, Job, free_port
+from PIL import Image
 
 from sws_jax import main, metrics, trees, weights
 from sws_jax.sharding import AXES
@@ -29,7 +30,8 @@ def command(tmp_path, name, **fields):
 
 def one_process(tmp_path, devices, **fields):
     """The same job in one process with as many devices."""
-    codes, outputs = Job(*command(tmp_path, "one", **fields), devices=devices).finish()
+    arguments = command(tmp_path, "one", **fields)
+    codes, outputs = Job(*arguments, devices=devices, cache=tmp_path / "cache").finish()
     assert codes == [0], outputs
     return tmp_path / "one"
 
@@ -87,7 +89,7 @@ def test_two_processes_are_stopped_and_one_goes_on(tmp_path):
     codes, outputs = two.finish(60)
     assert codes == [EXIT_AGAIN] * 2, outputs
     assert all("stopped and saved at step" in output for output in outputs)
-    (code,), (output,) = Job(*arguments, devices=2).finish()
+    (code,), (output,) = Job(*arguments, devices=2, cache=tmp_path / "cache").finish()
     assert code == 0, output
     assert "goes on from step" in output
     same(expected, tmp_path / "many")
@@ -221,3 +223,28 @@ def test_damage_that_one_process_meets_is_everyones(tmp_path):
     assert f"the checkpoint of step {newest} is broken" in outputs[0]
     assert (tmp_path / "many" / "run" / "broken_checkpoints" / str(newest)).is_dir()
     same(expected, tmp_path / "many")
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_ends_all(tmp_path):
+    """It says so and exits 1; the other does not wait for it."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 100), ("test", 4)):
+        for number in range(count):
+            path = tmp_path / "images" / split / str(number % 2) / f"{number:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(path)
+    seen = np.linspace(0, 99, 64).astype(int)  # those that are looked at beforehand
+    (unseen,) = np.setdiff1d(np.arange(50), seen)[:1]
+    broken = sorted((tmp_path / "images" / "train").rglob("*.png"))[unseen]
+    broken.write_bytes(broken.read_bytes()[:60])
+    fields = {
+        "data.source": tmp_path / "images",
+        "data.memory_gib": 0.0,
+        "schedule.total_epochs": 20.0,
+    }
+    codes, outputs = Job(*command(tmp_path, "many", **fields), processes=2).finish(60)
+    alone = next(n for n, text in enumerate(outputs) if broken.name in text)
+    assert codes[alone] == main.EXIT_ERROR, outputs
+    assert "the same command goes on from the last checkpoint" in outputs[alone]
+    assert codes[1 - alone] in (EXIT_AGAIN, -signal.SIGABRT), outputs

@@ -16,10 +16,19 @@ README = (ROOT / "README.md").read_text()
 DIGITS = ROOT / "results" / "digits"
 
 
-@pytest.mark.parametrize("name", ["digits", "natural", "transfer"])
-def test_the_table_is_the_one_that_was_printed(name):
+@pytest.mark.parametrize(
+    "page, name",
+    [
+        ("README.md", "digits"),
+        ("README.md", "natural"),
+        ("README.md", "transfer"),
+        ("docs/scale.md", "sharding"),
+    ],
+)
+def test_the_table_is_the_one_that_was_printed(page, name):
     path = f"results/{name}/table.md"
-    shown = README.split(f"<!-- {path} -->")[1].split("<!-- end -->")[0]
+    text = (ROOT / page).read_text()
+    shown = text.split(f"<!-- {path} -->")[1].split("<!-- end -->")[0]
     assert shown.strip() == (ROOT / path).read_text().strip()
 
 
@@ -40,6 +49,13 @@ def test_the_stored_learngene_has_the_accuracies_of_the_table():
     )
     # One image may change sides where another processor rounds differently.
     assert found["top1"] == pytest.approx(float(untuned["test_top1"]), abs=0.0026)
+
+
+def test_every_test_that_a_page_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "scale.md").read_text()))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 def test_the_notebook_lines_run(tmp_path, monkeypatch, capsys):

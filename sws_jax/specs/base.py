@@ -59,7 +59,8 @@ def check_sizes(spec: typing.Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not number <= MAX_SIZE:
                 raise UserError(
-                    f"{field.name} can be at most {MAX_SIZE}, and is {number}"
+                    f"{field.name} must be a number of at most {MAX_SIZE}, and is "
+                    f"{number}"
                 )
     if spec.depth > MAX_DEPTH:
         raise UserError(f"depth can be at most {MAX_DEPTH}, and is {spec.depth}")
