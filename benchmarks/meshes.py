@@ -5,8 +5,10 @@
 Eight devices made of one CPU. The networks are those of ``configs/aux_deit.py`` on
 digits (an Aux-Net 3-3-4-3-3 of four heads distilled from a teacher of six blocks, and
 a descendant of six blocks without), from their seeds, with stochastic depth, mixup and
-cutmix on. Each row is the largest difference from one device after so many updates:
-of a loss, relative to it; of a weight, relative to the largest in its array.
+cutmix on. Each row is the difference from one device after so many updates: the largest
+of a loss, relative to it; of the weights of every array, relative to the largest in it,
+the one that 99 % of them stay below and the largest, each of the worst array. Keys' biases
+stand apart: softmax does not see them, and Adam steps along the noise of their gradient.
 """
 
 from __future__ import annotations
@@ -38,7 +40,14 @@ def main() -> int:
 
     from sws_jax import files
 
-    head = ("data x fsdp x tensor", "network", "loss", "weights", "keys' biases")
+    head = (
+        "data x fsdp x tensor",
+        "network",
+        "loss",
+        "weights, 99 %",
+        "weights, largest",
+        "keys' biases",
+    )
     rows = list(_rows(args.steps))
     markdown = tabulate(rows, head, tablefmt="github", stralign="right")
     print(markdown)
@@ -51,9 +60,9 @@ def _rows(steps: int):
     for name, job in _jobs():
         expected = _run(*job, (1, 1, 1), steps)
         for shape in MESHES:
-            losses, weights, keys = _differences(expected, _run(*job, shape, steps))
+            found = _differences(expected, _run(*job, shape, steps))
             mesh = " x ".join(map(str, shape))
-            yield mesh, name, f"{losses:.1e}", f"{weights:.1e}", f"{keys:.1e}"
+            yield mesh, name, *(f"{difference:.0e}" for difference in found)
 
 
 def _jobs():
@@ -132,21 +141,22 @@ def _run(recipe, network, teacher, batches, shape, steps):
     return losses, trees.flatten(trees.to_host(state.params))
 
 
-def _differences(expected, found) -> tuple[float, float, float]:
-    """Of losses, of weights, and of the keys' biases, whose gradient is only noise."""
+def _differences(expected, found) -> tuple[float, float, float, float]:
+    """Of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 
     losses = max(
         abs(b - a) / abs(a) for a, b in zip(expected[0], found[0], strict=True)
     )
-    weights, keys = [0.0], [0.0]
+    most, weights, keys = [0.0], [0.0], [0.0]
     for name, old in expected[1].items():
         difference = np.abs(found[1][name] - old) / np.abs(old).max()
         if name.endswith("qkv/bias"):  # [..., 3, heads, head size]
             keys.append(float(difference[..., 1, :, :].max()))
             difference = difference[..., [0, 2], :, :]
+        most.append(float(np.quantile(difference, 0.99)))
         weights.append(float(difference.max()))
-    return losses, max(weights), max(keys)
+    return losses, max(most), max(weights), max(keys)
 
 
 if __name__ == "__main__":
