@@ -5,10 +5,11 @@
 Eight devices made of one CPU. The networks are those of ``configs/aux_deit.py`` on
 digits (an Aux-Net 3-3-4-3-3 of four heads distilled from a teacher of six blocks, and
 a descendant of six blocks without), from their seeds, with stochastic depth, mixup and
-cutmix on. Each row is the difference from one device after so many updates: the largest
-of a loss, relative to it; of the weights of every array, relative to the largest in it,
-the one that 99 % of them stay below and the largest, each of the worst array. Keys' biases
-stand apart: softmax does not see them, and Adam steps along the noise of their gradient.
+cutmix on. Each row is the difference from one device after so many updates: the
+largest of a loss, relative to it; of the weights of every array, relative to the
+largest in it, the one that 99 % of them stay below and the largest, each of the worst
+array. Keys' biases stand apart: softmax does not see them, and Adam steps along the
+noise of their gradient.
 """
 
 from __future__ import annotations
