@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
+_POLL_SECONDS = 0.02
 _WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
 _log = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class Checkpoints:
         Raises:
           Unwritable: this or an earlier one cannot be written; the complete ones stay.
         """
+        self.wait()
         meta = {
             "layout": _LAYOUT,
             "description": specs.to_dict(description),
@@ -210,6 +213,11 @@ class Checkpoints:
         """Until every save is on disk; a failed one raises, once."""
         if not self._failed:
             with self._writing():
+                # (A process whose write has failed must not wait with the others.)
+                while jax.process_count() > 1 and self._manager.is_saving_in_progress():
+                    if self._manager.failure:
+                        raise self._manager.failure
+                    time.sleep(_POLL_SECONDS)
                 self._manager.wait_until_finished()
                 self._manager.check_for_errors()
 
@@ -230,8 +238,8 @@ class Checkpoints:
             folder = os.path.join(self._directory, DIRECTORY)
             failed = Unwritable(f"a checkpoint in {folder}", error)
             _forget(error)
-            _join_writers()
             if jax.process_count() == 1:  # others may write there still
+                _join_writers()
                 _remove_unfinished(folder)
                 self._manager.reload()
             raise failed from None
@@ -296,7 +304,21 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which counts its own questions."""
+    """Leaves notices of preemption to the run, which counts its own questions.
+
+    Attributes:
+      failure: what ended a write in this process. Orbax tells it only when it has
+        waited for the other processes, which wait for the write.
+    """
+
+    failure: Exception | None = None
+
+    def _wait_for_checkpointers(self) -> None:
+        try:
+            super()._wait_for_checkpointers()
+        except Exception as error:
+            self.failure = error
+            raise
 
     def reached_preemption(self, step: int) -> bool:
         return False

@@ -30,10 +30,7 @@ T = TypeVar("T")
 # Errors that one process meets for all, the narrower ones first.
 _SENT = {"stopped": Stopped, "refused": UserError, "failed": OSError}
 # What the runtime says, in one form or another, when a peer is no more.
-_LOST = (
-    "Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat",
-    "Barrier timed out",
-)  # fmt: skip
+_LOST = ("gloo", "nccl", "coordination service", "coordinationservice", "barrier")
 _GRACE_SECONDS = 2.0
 
 
@@ -171,6 +168,5 @@ def leave(code: int) -> None:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process is no more."""
-    return jax.distributed.is_initialized() and any(
-        word in str(error) for word in _LOST
-    )
+    said = str(error).lower()
+    return jax.distributed.is_initialized() and any(word in said for word in _LOST)

@@ -51,6 +51,8 @@ class Job:
       flags: whether the processes are told of each other by flags; else `environment`
         of each, by its number, tells them.
       only: numbers of those that are started at all.
+      cache: of compiled programs, for jobs that have some in common.
+      under: by its number, the command that a process is started under.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Job:
         environment=None,
         only=(),
         cache="",
+        under=None,
     ):
         port = free_port()
         self.parts = {}
         for index in only or range(processes):
             command = [sys.executable, "-m", "sws_jax.main", *map(str, arguments)]
+            command = [*(under or {}).get(index, ()), *command]
             if flags and processes > 1:
                 command += [
                     f"--coordinator=localhost:{port}",

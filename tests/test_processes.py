@@ -1,6 +1,7 @@
 """Several processes are one program: the same numbers, written once, nothing lost."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -248,3 +249,18 @@ def test_an_image_that_one_process_cannot_read_ends_all(tmp_path):
     assert codes[alone] == main.EXIT_ERROR, outputs
     assert "the same command goes on from the last checkpoint" in outputs[alone]
     assert codes[1 - alone] in (EXIT_AGAIN, -signal.SIGABRT), outputs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="there is no prlimit")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_write_that_fails_in_one_process_ends_all(failing, tmp_path):
+    """It says what it could not write; the other does not wait for it."""
+    arguments = command(tmp_path, "many", **{"mesh.fsdp": 2, "model.width": 64})
+    under = {failing: ("prlimit", "--fsize=16384")}
+    codes, outputs = Job(*arguments, processes=2, under=under).finish(90)
+    assert codes[failing] == main.EXIT_ERROR, outputs
+    assert "cannot be written (File too large): make room" in outputs[failing]
+    assert codes[1 - failing] in (EXIT_AGAIN, -signal.SIGABRT), outputs
+    codes, outputs = Job(*arguments, processes=2).finish()
+    assert codes == [0, 0], outputs
