@@ -94,7 +94,7 @@ class Checkpoints:
         return sorted(processes.decided(lambda: list(self._manager.all_steps())))
 
     def best_step(self) -> int | None:
-        return self._manager.best_step()
+        return processes.decided(self._manager.best_step)
 
     def save(
         self,

@@ -92,7 +92,9 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     except flags.UnrecognizedFlagError as error:
         raise UserError(
             f"there is no flag --{error.flagname}; the flags are --config, "
-            f"--config.FIELD and --workdir"
+            f"--config.FIELD, --workdir and, for one process of several, "
+            f"--coordinator, --num_processes, --process_id, --start_timeout and "
+            f"--lost_after"
         ) from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_wrong_value(config, error)) from None

@@ -39,7 +39,8 @@ Slurm and Open MPI tell them where the others are; elsewhere each is told:
 
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
             75 stopped by SIGTERM with everything saved, or another process was lost:
-            start it again (134, where JAX itself ended it for a lost process);
+            start it again (134, where JAX itself ended it for a lost process), unless
+            one of the processes has another code, which says why;
             130 stopped by Ctrl-C with everything saved (a second one stops at once)
 """
 
@@ -96,7 +97,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UserError):
         return _refuse(error, EXIT_REFUSED)
     if processes.is_loss(error):
-        lost = "another process is lost: the same command, for all of them, goes on"
+        cause = " ".join(str(error).split())[:160]
+        lost = f"another process is lost ({cause}): start all of them again"
         return _refuse(lost, signals.EXIT_AGAIN)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return _refuse(_OUT_OF_MEMORY, EXIT_ERROR)

@@ -138,13 +138,16 @@ def stop_asked(asked: Asked) -> Callable[[], bool]:
     if jax.process_count() == 1:
         return lambda: bool(asked)
     times = itertools.count(1)
-    passed_on: list[int] = []
+    passed_on = told = False
 
     def question() -> bool:
+        nonlocal passed_on, told
         if asked and not passed_on:  # Ctrl-C: JAX listens to SIGTERM alone
-            passed_on.append(signal.SIGTERM)
+            passed_on = True
             os.kill(os.getpid(), signal.SIGTERM)
-        return multihost_utils.reached_preemption_sync_point(next(times))
+        # (JAX says it once, and whoever asks may have been about to end anyway.)
+        told = told or multihost_utils.reached_preemption_sync_point(next(times))
+        return told
 
     return question
 
@@ -168,5 +171,6 @@ def leave(code: int) -> None:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process is no more."""
-    said = str(error).lower()
-    return jax.distributed.is_initialized() and any(word in said for word in _LOST)
+    if not jax.distributed.is_initialized() or isinstance(error, OSError):
+        return False
+    return any(word in str(error).lower() for word in _LOST)

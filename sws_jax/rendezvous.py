@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from sws_jax.errors import Stopped, UserError
 
 # A process that ends waits so long for the others to end too.
 _SHUTDOWN_SECONDS = 15
+_SLICE_SECONDS = 1.0
+_LINGER_SECONDS = 5.0
 _LINE = 4096  # bytes that a process may say of itself
 
 
@@ -95,7 +98,10 @@ def parse(argv: Sequence[str]) -> tuple[Start, list[str]]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(message)
+        found = re.fullmatch(r"argument (\S+): invalid int value: (.*)", message)
+        raise UserError(
+            f"{found[1]} takes a whole number, and not {found[2]}" if found else message
+        )
 
 
 def start(how: Start, job: str) -> None:
@@ -144,7 +150,7 @@ def detected(timeout: int) -> Place | None:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, None, None, timeout
         )
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
         raise NotComplete(
             f"this cluster does not say where its processes are ({error}): give "
             f"--coordinator, --num_processes and --process_id"
@@ -169,8 +175,8 @@ def meet(place: Place, job: str, timeout: int) -> None:
 def _receive(place: Place, job: str, deadline: float) -> None:
     """Process 0: the others come one by one, and all are answered at once."""
     port = int(place.coordinator.rpartition(":")[2])
-    came: set[int] = set()
-    callers: list[socket.socket] = []
+    came: dict[int, socket.socket] = {}
+    others: list[socket.socket] = []  # that are one too many
     wrong = ""
     with contextlib.ExitStack() as opened:
         try:
@@ -180,27 +186,35 @@ def _receive(place: Place, job: str, deadline: float) -> None:
                 f"process 0 cannot listen at port {port} ({error.strerror}): give "
                 f"another --coordinator"
             ) from None
-        while len(came) < place.count - 1 and not wrong:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        server.settimeout(_SLICE_SECONDS)
+        while time.monotonic() < deadline:
+            if len(came) + len(others) >= place.count - 1:
                 break
-            server.settimeout(left)
             # (Whoever says something else, a port scanner say, is passed over.)
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 caller = opened.enter_context(server.accept()[0])
                 caller.settimeout(5.0)
                 said = json.loads(_line(caller))
                 index, count = int(said["index"]), int(said["count"])
-                callers.append(caller)
-                wrong = _contradiction(place, index, count, said["job"] == job, came)
-                came.add(index)
-        missing = sorted(set(range(1, place.count)) - came)
+                # A process that was started again comes again.
+                twice = index in came and _is_open(came[index])
+                found = _contradiction(place, index, count, said["job"] == job, twice)
+                if found and not wrong:
+                    # Those that come a little later shall hear of it too.
+                    wrong = found
+                    deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
+                if found:
+                    others.append(caller)
+                else:
+                    came[index] = caller
+            came = {n: caller for n, caller in came.items() if _is_open(caller)}
+        missing = sorted(set(range(1, place.count)) - set(came))
         if missing and not wrong:
             wrong = (
                 f"{numbers(missing)} of {place.count} did not come to "
                 f"{place.coordinator} in time (--start_timeout)"
             )
-        for caller in callers:
+        for caller in (*came.values(), *others):
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
                 caller.recv(1)  # they close first, and leave the port free
@@ -208,12 +222,25 @@ def _receive(place: Place, job: str, deadline: float) -> None:
         raise NotComplete(wrong)
 
 
+def _is_open(caller: socket.socket) -> bool:
+    """Whether the process that called still waits for its answer."""
+    caller.setblocking(False)
+    try:
+        return caller.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        caller.settimeout(5.0)
+
+
 def _contradiction(
-    place: Place, index: int, count: int, same_job: bool, came: set[int]
+    place: Place, index: int, count: int, same_job: bool, twice: bool
 ) -> str:
     if count != place.count:
         return f"process {index} expects {count} processes, and process 0 {place.count}"
-    if index in came or not 0 < index < count:
+    if twice or not 0 < index < count:
         return f"two processes say that they are process {index} of {count}"
     if not same_job:
         return (
@@ -234,17 +261,17 @@ def _report(place: Place, job: str, deadline: float) -> None:
                 call.sendall(json.dumps(said).encode() + b"\n")
                 # (Process 0 may wait as long as this one, and then answers.)
                 call.settimeout(max(deadline - time.monotonic(), 0.0) + 10.0)
-                answer = json.loads(_line(call))
+                wrong = json.loads(_line(call))["wrong"]
                 break
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             if time.monotonic() > deadline:
                 raise NotComplete(
                     f"process {place.index} of {place.count} cannot reach process 0 at "
                     f"{place.coordinator} ({error}) in time (--start_timeout)"
                 ) from None
             time.sleep(0.2)
-    if answer["wrong"]:
-        raise NotComplete(answer["wrong"])
+    if wrong:
+        raise NotComplete(wrong)
 
 
 def _server(port: int) -> socket.socket:

@@ -217,7 +217,7 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
     save_every = durations.every(config.checkpoint.every_epochs)
     # The best is chosen among checkpoints, and the last step may be it.
     keep_last = config.checkpoint.final or config.evaluation.select == "best"
-    writer = metrics.Writer(directory, step=first) if processes.is_first() else None
+    writer = None
     progress = Progress(config.name, total=total, done=first)
     # Devices that share a host's threads can starve each other's collectives when
     # steps pile up; an accelerator is kept busy by a few.
@@ -273,6 +273,8 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
         raise stopped(total)
 
     try:
+        if processes.is_first():
+            writer = metrics.Writer(directory, step=first)
         for number in range(first + 1, total + 1):
             rate = schedule(number - 1)
             rows = next(batches)
@@ -383,37 +385,26 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
         processes.first_does(finish)
         together = True
     except (Unreadable, pipeline.WorkerDied) as error:
+        # (With several processes the others are in the next step, and cannot save.)
+        if jax.process_count() == 1:
+            flush()
+            checkpoints.wait()
+            if done > first and done not in checkpoints.steps():
+                save(done)  # for another try
+                checkpoints.wait()
+            if should_stop():  # whoever asked this process has asked its workers
+                raise stopped(done) from None
         remedy = ""
         if isinstance(error, Unreadable):
             remedy = ": mend it, or pass over such images with data.unreadable=skip"
-        if jax.process_count() > 1:  # the others are in the next step, and cannot save
-            raise Stopped(
-                f"{error}{remedy}; the same command goes on from the last checkpoint"
-            ) from None
-        flush()
-        checkpoints.wait()
-        if done > first and done not in checkpoints.steps():
-            save(done)  # for another try
-            checkpoints.wait()
-        if should_stop():  # whoever asked this process has asked its workers
-            raise stopped(done) from None
-        raise Stopped(
-            f"{error}{remedy}; the same command goes on at step {done} of {total}"
-        ) from None
+        raise _cut_short(f"{error}{remedy}", checkpoints, total) from None
     except files.Unwritable as error:
-        if jax.process_count() > 1:
-            raise Stopped(
-                f"{error}: make room, or see to the disk; the same command goes on "
-                f"from the last checkpoint"
-            ) from None
         # What was being saved may yet be; no failure is said twice.
         with contextlib.suppress(files.Unwritable):
-            checkpoints.wait()
-        good = max(checkpoints.steps(), default=0)
-        raise Stopped(
-            f"{error}: make room, or see to the disk; the same command goes on at "
-            f"step {good} of {total}"
-        ) from None
+            if jax.process_count() == 1:
+                checkpoints.wait()
+        text = f"{error}: make room, or see to the disk"
+        raise _cut_short(text, checkpoints, total) from None
     except (Preempted, NonFinite):
         together = True
         raise
@@ -441,6 +432,14 @@ def _milestones(config) -> list[float]:
     if total == 0:
         return [0.0]
     return [float(e) for e in wanted if 0 <= e < total]
+
+
+def _cut_short(text: str, checkpoints: Checkpoints, total: int) -> Stopped:
+    """An end that one process may have met alone: it asks nothing of the others."""
+    where = "from the last checkpoint"
+    if jax.process_count() == 1:
+        where = f"at step {max(checkpoints.steps(), default=0)} of {total}"
+    return Stopped(f"{text}; the same command goes on {where}")
 
 
 def _items(state: step.TrainState) -> dict[str, trees.Tree]:

@@ -1,32 +1,11 @@
 """Jobs of several real processes on this machine, each with its own CPU devices."""
 
-import os
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-# Ten steps of 64 digits: `sws_jax.presets.small` in miniature.
-CONFIG = """
-from sws_jax import presets
-
-
-def get_config(arg=None):
-    config = presets.job("single", name="run")
-    presets.small(config)
-    steps = 64 / 1257
-    config.model.update(depth=2, width=16, heads=2)
-    config.schedule.update(total_epochs=10 * steps, warmup_epochs=0.0, rate=1e-3)
-    config.checkpoint.every_epochs = 2 * steps
-    config.evaluation.update(batch_size=128, every_epochs=2 * steps)
-    config.ema = 0.9
-    config.log_steps = 1
-    return config
-"""
+from children import MAIN, ROOT, environment
 
 
 def free_port():
@@ -35,21 +14,14 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def _cached(folder):
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
-
-
 class Job:
     """One command in several processes; what each printed, and how it ended.
 
     Args:
       *arguments: of ``python -m sws_jax.main``.
       processes: to start, and `devices` that each has.
-      flags: whether the processes are told of each other by flags; else `environment`
-        of each, by its number, tells them.
+      flags: whether the processes are told of each other by flags; else `cluster`
+        gives the variables that tell each, by its number and a port.
       only: numbers of those that are started at all.
       cache: of compiled programs, for jobs that have some in common.
       under: by its number, the command that a process is started under.
@@ -61,7 +33,7 @@ class Job:
         processes=1,
         devices=1,
         flags=True,
-        environment=None,
+        cluster=None,
         only=(),
         cache="",
         under=None,
@@ -69,7 +41,7 @@ class Job:
         port = free_port()
         self.parts = {}
         for index in only or range(processes):
-            command = [sys.executable, "-m", "sws_jax.main", *map(str, arguments)]
+            command = [*MAIN, *map(str, arguments)]
             command = [*(under or {}).get(index, ()), *command]
             if flags and processes > 1:
                 command += [
@@ -77,15 +49,8 @@ class Job:
                     f"--num_processes={processes}",
                     f"--process_id={index}",
                 ]
-            settings = {
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-                " --xla_backend_optimization_level=0"
-                " --xla_llvm_disable_expensive_passes=true",
-                **(_cached(cache) if cache else {}),
-                **(environment(index, port) if environment else {}),
-            }
+            settings = environment(cache, devices)
+            settings |= cluster(index, port) if cluster else {}
             self.parts[index] = subprocess.Popen(
                 command,
                 env=settings,

@@ -5,6 +5,7 @@ memory, without a file left behind, and in nothing but `UserError`.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -39,7 +40,7 @@ from test_learngenes import learngene
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, main, presets
+from sws_jax import configs, dry_run, main, presets, rendezvous
 from sws_jax.data import images, load_dataset
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
@@ -186,6 +187,35 @@ def test_command_lines(cases, tmp_path, monkeypatch):
         refused_or(configs.parse, [config, *flags])
         assert command(main.main, argv) in (main.EXIT_REFUSED, main.EXIT_ERROR)
         assert not os.listdir(".")
+
+    check()
+
+
+PLACES = st.lists(
+    st.builds(
+        "--{}={}".format,
+        st.sampled_from([field.name for field in dataclasses.fields(rendezvous.Start)]),
+        WORDS | ODD_TEXTS | st.sampled_from(["host:1", "h:70000", ":1", "0", "1", "2"]),
+    ),
+    max_size=5,
+)
+MACHINES = st.one_of(
+    st.from_regex(r"(v[0-9][ep]?|[0-9]{1,3}xA?H?[0-9]{3})-?[0-9]{0,4}(GB)?"),
+    st.sampled_from([*dry_run.TPUS, *dry_run.GPUS]).map("8x{}".format),
+    WORDS | ODD_TEXTS,
+)
+
+
+@FEW_AND_MANY
+def test_flags_of_processes_and_names_of_machines(cases):
+    @bounded(cases)
+    @given(PLACES, MACHINES)
+    def check(flags, text):
+        found = refused_or(rendezvous.parse, flags)
+        if found and found[0].coordinator:
+            assert 0 <= found[0].process_id < found[0].num_processes
+        devices = refused_or(dry_run.machine, text)
+        assert devices is None or devices.devices >= 1
 
     check()
 

@@ -37,7 +37,10 @@ CONFIGS = f"--config={ROOT}/configs"
             "GiB of memory: take a smaller model",
         ),
         ([f"{CONFIGS}/smoke.py", "--num_processes=2"], "all three or none"),
-        ([f"{CONFIGS}/smoke.py", "--start_timeout=soon"], "invalid int value: 'soon'"),
+        (
+            [f"{CONFIGS}/smoke.py", "--start_timeout=soon"],
+            "a whole number, and not 'soon'",
+        ),
     ],
     ids=lambda v: "" if isinstance(v, str) else " ".join(v).replace(str(ROOT), ""),
 )

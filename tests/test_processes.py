@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from children import CONFIG, ROOT, arrays
 from conftest import close
-from jobs import CONFIG, ROOT, Job, free_port
+from jobs import Job, free_port
 from PIL import Image
 
 from sws_jax import main, metrics, trees, weights
@@ -25,6 +26,7 @@ def command(tmp_path, name, **fields):
         f"--config={tmp_path / 'config.py'}",
         f"--workdir={tmp_path / name}",
         "--lost_after=15",
+        "--config.log_steps=1",
         *flags,
     ]
 
@@ -253,14 +255,53 @@ def test_an_image_that_one_process_cannot_read_ends_all(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="there is no prlimit")
-@pytest.mark.parametrize("failing", [0, 1])
-def test_a_write_that_fails_in_one_process_ends_all(failing, tmp_path):
+@pytest.mark.parametrize(
+    "failing, what", [(0, "params"), (1, "params"), (0, "metrics")]
+)
+def test_a_write_that_fails_in_one_process_ends_all(failing, what, tmp_path):
     """It says what it could not write; the other does not wait for it."""
-    arguments = command(tmp_path, "many", **{"mesh.fsdp": 2, "model.width": 64})
+    fields = {"mesh.fsdp": 2, "model.width": 64}
+    if what == "metrics":
+        fields |= {"checkpoint.every_epochs": 0.0, "schedule.total_epochs": 20.0}
+    arguments = command(tmp_path, "many", **fields)
     under = {failing: ("prlimit", "--fsize=16384")}
     codes, outputs = Job(*arguments, processes=2, under=under).finish(90)
     assert codes[failing] == main.EXIT_ERROR, outputs
     assert "cannot be written (File too large): make room" in outputs[failing]
     assert codes[1 - failing] in (EXIT_AGAIN, -signal.SIGABRT), outputs
-    codes, outputs = Job(*arguments, processes=2).finish()
-    assert codes == [0, 0], outputs
+    if what == "params":
+        codes, outputs = Job(*arguments, processes=2).finish()
+        assert codes == [0, 0], outputs
+
+
+@pytest.mark.slow
+def test_data_that_one_host_lacks_end_all(tmp_path):
+    """A relative path, and the second process in another directory."""
+    fields = {"data.source": "digits.npz"}
+    (tmp_path / "elsewhere").mkdir()
+    np.savez(tmp_path / "digits.npz", **arrays())
+    under = {0: ("env", "-C", tmp_path), 1: ("env", "-C", tmp_path / "elsewhere")}
+    arguments = command(tmp_path, "many", **fields)
+    codes, outputs = Job(*arguments, processes=2, under=under).finish(60)
+    assert codes[1] == main.EXIT_REFUSED, outputs
+    assert "there is no dataset file digits.npz" in outputs[1]
+    assert codes[0] in (EXIT_AGAIN, -signal.SIGABRT), outputs
+
+
+@pytest.mark.slow
+def test_a_job_of_short_runs_is_asked_to_stop(tmp_path):
+    """In the only step of its first run, whose end is the same: no other begins."""
+    arguments = [
+        f"--config={ROOT / 'configs' / 'smoke.py'}",
+        f"--workdir={tmp_path / 'many'}",
+        "--config.global_batch_size=1024",
+        "--config.ancestor.schedule.total_epochs=1.0",
+        "--config.schedule.total_epochs=1.0",
+        "--config.schedule.warmup_epochs=0.0",
+    ]
+    job = Job(*arguments, processes=2)
+    job.wait_for(tmp_path / "many" / "ancestor" / "config.json")
+    job.kill(1, signal.SIGTERM)
+    codes, outputs = job.finish(120)
+    assert codes == [EXIT_AGAIN] * 2, outputs
+    assert "[2/" not in outputs[0]

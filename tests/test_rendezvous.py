@@ -6,7 +6,8 @@ import socket
 import time
 
 import pytest
-from jobs import CONFIG, Job, free_port
+from children import CONFIG
+from jobs import Job, free_port
 
 from sws_jax import main, rendezvous
 from sws_jax.errors import UserError
@@ -79,6 +80,41 @@ def test_strangers_at_the_port_are_passed_over():
         assert first.result() is second.result() is None
 
 
+def test_a_process_that_is_started_again_while_others_are_awaited():
+    """The one that was there before is no more; the one that is now counts."""
+    port = free_port()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        address = f"localhost:{port}"
+        first = pool.submit(rendezvous.meet, Place(address, 3, 0), "j", 20)
+        said = b'{"index": 1, "count": 3, "job": "j"}\n'
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("localhost", port)) as call:
+                    call.sendall(said)
+                break
+            except OSError:
+                time.sleep(0.05)
+        rest = [
+            pool.submit(rendezvous.meet, Place(address, 3, n), "j", 20) for n in (1, 2)
+        ]
+        assert first.result() is None
+        assert [one.result() for one in rest] == [None, None]
+
+
+def test_those_that_come_after_a_contradiction_hear_of_it():
+    address = f"localhost:{free_port()}"
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        places = [Place(address, 3, 0), Place(address, 4, 1), Place(address, 3, 2)]
+        told = []
+        for place in places:
+            told.append(pool.submit(rendezvous.meet, place, "j", 30))
+            time.sleep(1.0)
+        for one in told:
+            with pytest.raises(NotComplete, match="process 1 expects 4 processes"):
+                one.result()
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [
@@ -100,7 +136,9 @@ def test_flags_stand_among_the_others():
     start, rest = rendezvous.parse([*argv, "--workdir=w"])
     assert start == Start("h:1", 2, 1)
     assert rest == ["--config=x", "--workdir=w"]
-    with pytest.raises(UserError, match="invalid int value: 'x'"):
+    with pytest.raises(
+        UserError, match="--num_processes takes a whole number, and not 'x'"
+    ):
         rendezvous.parse(["--num_processes=x"])
 
 
@@ -162,7 +200,7 @@ def test_a_job_that_a_cluster_started(cluster, tmp_path):
         f"--workdir={tmp_path / 'work'}",
         processes=2,
         flags=False,
-        environment=lambda index, _: cluster(index, 2, port),
+        cluster=lambda index, _: cluster(index, 2, port),
     )
     codes, outputs = job.finish()
     assert codes == [0, 0], outputs
