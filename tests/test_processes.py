@@ -11,8 +11,9 @@ from children import CONFIG, ROOT, arrays
 from conftest import close
 from jobs import Job, free_port
 from PIL import Image
+from test_step import no_key_bias
 
-from sws_jax import main, metrics, trees, weights
+from sws_jax import main, metrics, weights
 from sws_jax.sharding import AXES
 from sws_jax.signals import EXIT_AGAIN
 
@@ -66,16 +67,6 @@ def same(one, many):
                 if name in row:
                     np.testing.assert_allclose(other[name], row[name], rtol=2e-5)
     assert files_of(one) == files_of(many)
-
-
-def no_key_bias(params):
-    def mask(name, leaf):
-        leaf = np.array(leaf)
-        if name.endswith("qkv/bias"):
-            leaf[..., 1, :, :] = 0
-        return leaf
-
-    return trees.map_with_name(mask, params)
 
 
 def result(workdir):

@@ -62,20 +62,25 @@ def test_processes_that_do_not_belong_together(places, jobs, words):
     assert all(told)
 
 
+def call_and_go(port, said):
+    """Says something to process 0, once it listens, and waits for no answer."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("localhost", port)) as call:
+                return call.sendall(said)
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"nobody listens at {port}")
+
+
 def test_strangers_at_the_port_are_passed_over():
     """A port scanner, say: it is not counted, and the others are not kept."""
     port = free_port()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(rendezvous.meet, Place(f"localhost:{port}", 2, 0), "j", 20)
         for said in (b"GET / HTTP/1.0\r\n\r\n", b'{"index": 1}\n', b"[]\n"):
-            deadline = time.monotonic() + 10
-            while time.monotonic() < deadline:
-                try:
-                    with socket.create_connection(("localhost", port)) as call:
-                        call.sendall(said)
-                    break
-                except OSError:
-                    time.sleep(0.05)
+            call_and_go(port, said)
         second = pool.submit(rendezvous.meet, Place(f"localhost:{port}", 2, 1), "j", 20)
         assert first.result() is second.result() is None
 
@@ -87,14 +92,7 @@ def test_a_process_that_is_started_again_while_others_are_awaited():
         address = f"localhost:{port}"
         first = pool.submit(rendezvous.meet, Place(address, 3, 0), "j", 20)
         said = b'{"index": 1, "count": 3, "job": "j"}\n'
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                with socket.create_connection(("localhost", port)) as call:
-                    call.sendall(said)
-                break
-            except OSError:
-                time.sleep(0.05)
+        call_and_go(port, said)
         rest = [
             pool.submit(rendezvous.meet, Place(address, 3, n), "j", 20) for n in (1, 2)
         ]
