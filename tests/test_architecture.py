@@ -21,7 +21,7 @@ LAYERS = {
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
     "runs": (
-        "step sizing setup rundir cost train chain survey dry_run report loading "
+        "step sizing setup rundir task cost train chain survey dry_run report loading "
         "commands main __main__"
     ),
 }

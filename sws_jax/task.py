@@ -1,0 +1,152 @@
+"""What a run trains, on what and for how long: made from its config, then fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+from jax.sharding import Mesh
+
+from sws_jax import evaluation, setup, sharding, step, teacher, trees
+from sws_jax.data import Dataset
+from sws_jax.data.base import Split
+from sws_jax.data.pipeline import Reading
+from sws_jax.data.transforms import Fit
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+from sws_jax.networks import Network, Predictor
+from sws_jax.optim import Schedule
+from sws_jax.rundir import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run that can be begun.
+
+    Attributes:
+      config: of the run.
+      mesh: its devices.
+      data, known_data: its images, and by what they are known again.
+      reading: how they are read.
+      durations, schedule: how long it is, in steps.
+      milestones: step, by epochs, whose weights are scored on the test images too.
+      network: before the first step.
+      recipe: of a step.
+      ans_net: the teacher, on its devices; None where there is none.
+      about: what the network is.
+      told: lines to say when it begins.
+    """
+
+    config: ml_collections.ConfigDict
+    mesh: Mesh
+    data: Dataset
+    known_data: dict[str, Any]
+    reading: Reading
+    durations: setup.Durations
+    schedule: Schedule
+    milestones: dict[float, int]
+    network: Network
+    recipe: step.Recipe
+    ans_net: Predictor | None
+    about: Description
+    told: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Steps."""
+        return self.schedule.total_steps
+
+    @property
+    def size(self) -> int:
+        """Images of a step."""
+        return self.config.global_batch_size
+
+    def predictor(self, params: trees.Tree) -> Predictor:
+        """The network with other weights."""
+        network = Network(self.network.spec, params)
+        return Predictor(network, self.data.normalization, self.recipe.compute)
+
+    def score(self, predictor: Predictor, split: Split) -> dict[str, float]:
+        """As `sws_jax.evaluation.evaluate`, as the config says."""
+        return evaluation.evaluate(
+            predictor,
+            split,
+            Fit(self.data.image_shape[:2], self.config.data.eval_crop),
+            normalization=self.data.normalization,
+            global_batch_size=self.config.evaluation.batch_size,
+            mesh=self.mesh,
+            reading=self.reading,
+        )
+
+
+def prepare(run: RunDirectory) -> Task:
+    """Data, network and teacher of a run; nothing is written.
+
+    Raises:
+      UserError: the run cannot be begun, with the reason.
+    """
+    config = run.config
+
+    # Data, and how long the run is in steps.
+    mesh = sharding.make_mesh(sizes=config.mesh)
+    setup.check_batches(config, mesh)
+    data = setup.dataset(config)
+    known_data = run.check_data(data)
+    durations = setup.durations(config, data)
+    schedule = setup.schedule(config, durations)
+    if config.schedule.total_epochs and not schedule.total_steps:
+        raise UserError(
+            f"schedule.total_epochs {config.schedule.total_epochs} is less than one "
+            f"step of {config.global_batch_size} images"
+        )
+
+    # The network before its first step, the teacher, and what a step does.
+    told: list[str] = []
+    network = setup.start(config, data, run.workdir, told.append)
+    assert network.description is not None
+    task = Task(
+        config=config,
+        mesh=mesh,
+        data=data,
+        known_data=known_data,
+        reading=setup.reading(config),
+        durations=durations,
+        schedule=schedule,
+        milestones={e: durations.steps(e) for e in _milestones(config)},
+        network=network,
+        recipe=setup.recipe(config, network.spec, data.normalization),
+        ans_net=None,
+        about=network.description,
+        told=tuple(told),
+    )
+    ans_net = setup.load_teacher(config, data, run.workdir)
+    return task if ans_net is None else _with_teacher(task, ans_net)
+
+
+def _with_teacher(task: Task, ans_net: Predictor) -> Task:
+    """Placed, scored, and refused if it knows nothing."""
+    network, name = ans_net.network, task.config.name
+    assert network.description is not None
+    its_places = step.network_shardings(network.spec, task.mesh)
+    placed = Network(network.spec, sharding.put(network.params, its_places))
+    ans_net = dataclasses.replace(ans_net, network=placed)
+    scored = task.score(ans_net, task.data.val)
+    teacher.check_scores(scored, task.data, task.config.teacher.min_accuracy)
+    known = network.description.net.name
+    told = f"{name}: teacher {known}, validation top-1 {scored['top1']:.1%}"
+    return dataclasses.replace(
+        task,
+        ans_net=ans_net,
+        about=task.about.replace(teacher=known),
+        told=(*task.told, told),
+    )
+
+
+def _milestones(config) -> list[float]:
+    """Epochs to score apart from the end, in order; the end itself only for 0."""
+    total = config.schedule.total_epochs
+    wanted = sorted(set(config.evaluation.milestones))
+    if total == 0:
+        return [0.0]
+    return [float(e) for e in wanted if 0 <= e < total]
