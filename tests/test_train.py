@@ -200,7 +200,10 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
 
 @pytest.mark.parametrize(
     "group, fields",
-    [("mesh", dict(data=2, fsdp=2, tensor=2)), ("compute", dict(dtype="bfloat16"))],
+    [
+        ("mesh", dict(data=2, fsdp=2, tensor=2)),
+        pytest.param("compute", dict(dtype="bfloat16"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_elsewhere(group, fields, uninterrupted, tmp_path, capsys):
     """Stopped on 8 x 1 x 1 in float32; on another mesh the numbers are the same."""
