@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -123,6 +125,7 @@ class Checkpoints:
             "description": specs.to_dict(description),
             "checksums": {name: checksums.of(tree) for name, tree in items.items()},
         }
+        meta["digest"] = _digest(meta)
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         args["clock"] = ocp.args.JsonSave(clock)
         args["meta"] = ocp.args.JsonSave(meta)
@@ -262,6 +265,8 @@ class Checkpoints:
 
     def _meta(self, step: int) -> dict[str, Any]:
         meta = self._json(step, "meta")
+        if "checksums" in meta and meta.pop("digest", None) != _digest(meta):
+            raise BrokenCheckpoint("its meta is not what was saved")
         if meta["layout"] != _LAYOUT:
             raise UserError(
                 f"the checkpoint of step {step} has the layout {meta['layout']!r} and "
@@ -367,6 +372,12 @@ def load_params(
         raise UserError(f"{directory} has no checkpoint that can be read")
     finally:
         manager.close()
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    """Of what a checkpoint says of itself, as JSON gives it back."""
+    text = json.dumps(meta, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _join_writers() -> None:
