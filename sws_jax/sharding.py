@@ -246,6 +246,7 @@ def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
     return axis if isinstance(axis, str) and size % mesh.shape[axis] == 0 else None
 
 
+@functools.lru_cache(maxsize=16)  # asked for every batch
 def own_rows(mesh: Mesh, size: int) -> np.ndarray:
     """Rows of a batch of `size` that devices of this process hold, in order.
 
@@ -253,7 +254,9 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((size,))
     rows = [np.arange(size)[index] for index in places.values()]
-    return np.unique(np.concatenate(rows))
+    own = np.unique(np.concatenate(rows))
+    own.flags.writeable = False
+    return own
 
 
 def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
