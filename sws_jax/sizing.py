@@ -156,9 +156,10 @@ def _held(tree: Any) -> int:
 
 
 def _temporary(program: jax.stages.Compiled) -> int | None:
+    """What a program needs besides its arguments; None where a backend does not say."""
     try:
         stats = program.memory_analysis()
-    except NotImplementedError:
+    except NotImplementedError:  # JAX's answer for a backend without the analysis
         return None
     return getattr(stats, "temp_size_in_bytes", None)
 

@@ -137,7 +137,9 @@ class _Training:
         told, saved = list(task.told), None
         if self.checkpoints.steps():
             items, places = _items(self.state), _items(self.places)
-            saved = self.checkpoints.restore_newest(_abstract(items, places))
+            saved = self.checkpoints.restore_newest(
+                jax.tree.map(step.placed, items, places)
+            )
         if saved is not None:
             counted = sharding.put(np.int32(saved.step), self.places.step)
             self.state = self.state.replace(step=counted, **saved.items)
@@ -376,7 +378,7 @@ class _Training:
     def _restored(self, at: int) -> trees.Tree:
         spec = self.checkpoints.describe(at).spec
         params = {"params": networks.abstract_params(spec)}
-        like = _abstract(params, {"params": self.places.params})
+        like = jax.tree.map(step.placed, params, {"params": self.places.params})
         return self.checkpoints.restore_or_redo(at, like).items["params"]
 
     def unread(self, error: UserError) -> Exception:
@@ -434,14 +436,6 @@ def hardware() -> str:
 def _items(state: step.TrainState) -> dict[str, trees.Tree]:
     items = {"params": state.params, "opt": state.opt}
     return items if state.ema is None else {**items, "ema": state.ema}
-
-
-def _abstract(items: dict, places: dict) -> dict:
-    return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        items,
-        places,
-    )
 
 
 def _finished(about: Description, at: int, val: dict[str, float]) -> Description:
