@@ -265,17 +265,17 @@ class Checkpoints:
 
     def _meta(self, step: int) -> dict[str, Any]:
         meta = self._json(step, "meta")
-        if "checksums" in meta and meta.pop("digest", None) != _digest(meta):
+        if "digests" in meta:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory} has none of this "
+                f"version's checksums: go on with the version that wrote it"
+            )
+        if meta.pop("digest", None) != _digest(meta):
             raise BrokenCheckpoint("its meta is not what was saved")
         if meta["layout"] != _LAYOUT:
             raise UserError(
                 f"the checkpoint of step {step} has the layout {meta['layout']!r} and "
                 f"not {_LAYOUT!r}"
-            )
-        if "checksums" not in meta:
-            raise UserError(
-                f"the checkpoint of step {step} in {self._directory} has none of this "
-                f"version's checksums: go on with the version that wrote it"
             )
         return meta
 
@@ -425,11 +425,13 @@ def _reading() -> Iterator[None]:
 
     Damage that one process meets breaks the checkpoint for all.
     """
-    broken = None
+    broken: BrokenCheckpoint | None = None
     try:
         yield
-    except (UserError, BrokenCheckpoint, MemoryError):
+    except (UserError, MemoryError):
         raise
+    except BrokenCheckpoint as error:
+        broken = error
     except Exception as error:  # groups of errors among them
         if processes.is_loss(error):
             raise
