@@ -59,7 +59,7 @@ def gene(tmp_path):
 # kill -9
 
 LONG = (
-    f"schedule.total_epochs={steps(24)}",
+    f"schedule.total_epochs={steps(12)}",
     f"checkpoint.every_epochs={steps(1)}",
     f"evaluation.every_epochs={steps(4)}",
 )
@@ -67,7 +67,7 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def long(job, tmp_path_factory):
-    """A run of 24 steps, each of them saved; and its seconds after it has greeted."""
+    """A run of 12 steps, each of them saved; and its seconds after it has greeted."""
     workdir = tmp_path_factory.mktemp("long")
     process = job.start(workdir, *LONG)
     until(process, "process 0 of 1")
@@ -115,10 +115,11 @@ def killed_and_resumed(job, workdir, seconds):
             break
         kills += 1
         torn += is_writing(workdir)
+    finished = (workdir / "run" / "result.json").exists()  # killed in the report
     last = job.run(workdir, *LONG)
     assert last.code == 0, last.err
-    if hit and done:  # no step before the last complete checkpoint is done again
-        assert f"run: goes on from step {done} of 24" in last.out
+    if hit and done and not finished:  # no step before its last one is done again
+        assert f"run: goes on from step {done} of 12" in last.out
     assert unfinished(workdir) == []
     return kills, torn
 
@@ -140,7 +141,7 @@ def test_killed_at_twenty_random_moments(job, long, tmp_path):
     kills = 0
     for number in itertools.count():
         workdir = tmp_path / str(number)
-        moments = random.uniform(0, span, min(5, 20 - kills)).tolist()
+        moments = random.uniform(0, span, min(10, 20 - kills)).tolist()
         kills += killed_and_resumed(job, workdir, moments)[0]
         assert outcome(workdir) == outcome(expected)
         if kills == 20:
@@ -183,9 +184,9 @@ def test_asked_to_stop_at_every_stage(job, long, tmp_path):
     first = stop(lambda process: until(process, "config read"))
     assert first.code == 75 and "stopped before " in first.said()
     assert list(tmp_path.iterdir()) == []
-    compiling = stop(lambda process: until(process, "24 steps of 64 images"), times=2)
+    compiling = stop(lambda process: until(process, "12 steps of 64 images"), times=2)
     assert compiling.code == 75
-    assert "stopped and saved at step 1 of 24" in compiling.said()
+    assert "stopped and saved at step 1 of 12" in compiling.said()
 
     def writing(process):
         while not is_writing(tmp_path):
@@ -193,9 +194,9 @@ def test_asked_to_stop_at_every_stage(job, long, tmp_path):
 
     done = stop(writing)
     assert done.code == 75 and "stopped and saved at step" in done.said()
-    last = stop(lambda process: until(process, "step 24/24"))
+    last = stop(lambda process: until(process, "step 12/12"))
     assert last.code == 75
-    assert "stopped and saved at step 24 of 24" in last.said()
+    assert "stopped and saved at step 12 of 12" in last.said()
     assert job.run(tmp_path, *LONG).code == 0
     assert outcome(tmp_path) == outcome(expected)
 
@@ -204,7 +205,7 @@ def test_asked_to_stop_at_every_stage(job, long, tmp_path):
 def test_ctrl_c_twice(job, long, tmp_path):
     """Ends at once, as kill -9 does: what was complete stays."""
     process = job.start(tmp_path, *LONG)
-    until(process, "step 6/24")
+    until(process, "step 6/12")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     assert ended(process).code in (-signal.SIGINT, 130)
@@ -321,7 +322,7 @@ def test_disk_full_in_a_checkpoint(disk, job, whole):
 
 
 @pytest.mark.slow
-def test_disk_full_in_metrics(disk, job, tmp_path):
+def test_disk_full_in_metrics(disk, job):
     """Their lines fill one page after the other, where nothing else is written."""
     fields = (
         f"schedule.total_epochs={steps(60)}",
@@ -339,8 +340,8 @@ def test_disk_full_in_metrics(disk, job, tmp_path):
     assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
     disk.remount("size=64m")
     assert job.run(disk.folder / "work", *fields, before=disk.inside).code == 0
-    assert job.run(tmp_path / "whole", *fields).code == 0
-    assert outcome(disk.path / "work") == outcome(tmp_path / "whole")
+    rows = metrics.read(str(written))  # each step once
+    assert [row["step"] for row in rows] == list(range(1, 61))
 
 
 @pytest.mark.slow
@@ -587,9 +588,9 @@ def readers(process):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed(job, tmp_path):
-    fields = (f"schedule.total_epochs={steps(200)}", "checkpoint.every_epochs=0.0")
+    fields = (f"schedule.total_epochs={steps(100)}", "checkpoint.every_epochs=0.0")
     process = job.start(tmp_path / "work", *fields, "data.workers=1")
-    until(process, "step 3/200")
+    until(process, "step 3/100")
     killed = readers(process)
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
@@ -598,9 +599,9 @@ def test_a_worker_that_is_killed(job, tmp_path):
     assert done.code == 1
     assert "a process that reads images ended with code -9" in done.said()
     step = int(done.said().split("goes on at step ")[1].split()[0])
-    assert complete(tmp_path / "work") == [step] and 3 <= step < 200
+    assert complete(tmp_path / "work") == [step] and 3 <= step < 100
     again = job.run(tmp_path / "work", *fields)
-    assert again.code == 0 and f"goes on from step {step} of 200" in again.out
+    assert again.code == 0 and f"goes on from step {step} of 100" in again.out
     assert job.run(tmp_path / "whole", *fields).code == 0
     assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
 
@@ -626,7 +627,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
         f"data.source={root}",
         "data.memory_gib=0.0",
         "global_batch_size=8",
-        "schedule.total_epochs=10.0",
+        "schedule.total_epochs=4.0",
         "checkpoint.every_epochs=0.0",
         "evaluation.every_epochs=0.0",
     )
