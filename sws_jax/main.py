@@ -139,7 +139,10 @@ def _hush_storage() -> None:
     shown = sys.unraisablehook
 
     def hook(found) -> None:
-        if str(found.exc_value) != "Event loop is closed":  # a write that is too late
+        code = getattr(found.object, "cr_code", None)  # of a read given up half-way
+        given_up = code is not None and "orbax" in code.co_filename
+        too_late = str(found.exc_value) == "Event loop is closed"  # reads and writes
+        if not (given_up or too_late):
             shown(found)
 
     sys.unraisablehook = hook
