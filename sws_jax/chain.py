@@ -10,12 +10,13 @@ on machines or cores that share the work directory, shares out the rows.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -28,6 +29,7 @@ from sws_jax.progress import say
 ANCESTOR, AUX = "ancestor", "aux"
 _MAX_SEEDS = 100  # refuses a typing error, not a table
 _POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
+_TURN_SECONDS = 0.05  # between looks at a file that another job writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +91,25 @@ def execute(
 
     processes.decided(refuse)
     results = _results(config, rows, workdir, should_stop)
-    processes.first_does(lambda: report.write(results, workdir))
+    processes.first_does(lambda: _write_report(results, workdir))
     return results
+
+
+def _write_report(results: list[dict[str, Any]], workdir: str) -> None:
+    with _own_turn(workdir):
+        report.write(results, workdir)
+
+
+@contextlib.contextmanager
+def _own_turn(workdir: str) -> Iterator[None]:
+    """One of several jobs writes what they share, after what a killed one left."""
+    while True:
+        with files.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
+            if mine:
+                files.sweep(workdir)
+                yield
+                return
+        time.sleep(_TURN_SECONDS)
 
 
 def _refuse_other(config, workdir: str) -> None:
@@ -148,7 +167,12 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, rundir.CONFIG)
         written = files.plain(config.to_dict())
-        processes.first_does(lambda: files.write_json(path, written))
+
+        def write() -> None:
+            with _own_turn(workdir):
+                files.write_json(path, written)
+
+        processes.first_does(write)
         say(label)
 
     result = train.train(
@@ -168,7 +192,8 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
 def _publish(workdir: str, name: str) -> None:
     """The learngene of a run, where users look for it."""
     source = os.path.join(workdir, name, setup.LEARNGENE)
-    with files.replacing(os.path.join(workdir, setup.LEARNGENE)) as temporary:
+    target = os.path.join(workdir, setup.LEARNGENE)
+    with _own_turn(workdir), files.replacing(target) as temporary:
         shutil.copyfile(source, temporary)
 
 

@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from sws_jax.errors import Stopped, UserError
 
+_LOCK_ATTEMPTS = 100
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 
 
@@ -98,13 +99,16 @@ def _missing(directory: str) -> list[str]:
 
 def _locked(path: str) -> IO[str] | None:
     """The lock file, open and locked, or None where another holds it."""
-    while True:
+    for attempt in range(_LOCK_ATTEMPTS):
         try:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             file = open(path, "a")
-        except FileNotFoundError:  # its last holder has just removed the directory
-            continue
         except OSError as error:
+            # Its last holder may just have removed the directory; but some there
+            # can never be.
+            gone = isinstance(error, FileNotFoundError)
+            if gone and attempt + 1 < _LOCK_ATTEMPTS:
+                continue
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): take another --workdir"
             ) from None
@@ -119,6 +123,7 @@ def _locked(path: str) -> IO[str] | None:
         except FileNotFoundError:
             pass
         file.close()
+    return None  # others take it and free it, faster than it can be had
 
 
 def write_tensors(

@@ -495,6 +495,7 @@ def test_damaged_checkpoints(job, whole, tmp_path):
     (saved / "notes.txt").write_text("mine")
     shutil.copytree(saved / "2", saved / "7.orbax-checkpoint-tmp")
     (run / ".result.0123abcd.json").write_text("{")
+    (tmp_path / ".report.0123abcd.png").write_bytes(b"half")
     done = job.run(tmp_path, kept)
     assert done.code == 0 and "goes on from step 2 of 10" in done.out
     broken = {path.name for path in (run / "broken_checkpoints").iterdir()}

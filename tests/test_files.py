@@ -83,6 +83,13 @@ def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):
     assert len(made) == 2
 
 
+def test_a_directory_that_can_never_be():
+    """The kernel's own file system says that there is none, whoever asks."""
+    with pytest.raises(UserError, match="/proc/no/lock cannot be written"):
+        with files.claimed("/proc/no/lock"):
+            raise AssertionError("a lock in /proc")
+
+
 @pytest.mark.parametrize(
     "text, words",
     [('{"step": ', "is damaged"), ("[1]", "no JSON object"), ("\xff", "is damaged")],
