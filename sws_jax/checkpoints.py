@@ -3,7 +3,8 @@
 Items of one checkpoint: ``params``, ``opt``, ``ema`` (if kept), ``clock`` and
 ``meta``. The data needs none: its position is the step. Orbax writes a checkpoint
 whole or not at all, but does not notice a bit that flips afterwards: the checksums in
-``meta`` do, on whatever mesh and in however many processes it is read.
+``meta``, which has one of its own, do, on whatever mesh and in however many processes
+it is read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from sws_jax import checksums, files, processes, specs, trees
 from sws_jax.description import Description
-from sws_jax.errors import UserError
+from sws_jax.errors import Stopped, UserError
 from sws_jax.files import Unwritable
 
 DIRECTORY = "checkpoints"
@@ -124,6 +125,8 @@ class Checkpoints:
             "layout": _LAYOUT,
             "description": specs.to_dict(description),
             "checksums": {name: checksums.of(tree) for name, tree in items.items()},
+            "clock": _digest(clock),
+            "val_top1": val_top1,
         }
         meta["digest"] = _digest(meta)
         args: dict[str, Any] = {k: ocp.args.StandardSave(v) for k, v in items.items()}
@@ -181,6 +184,8 @@ class Checkpoints:
         with _reading():
             items = {name: self._tree(step, name, tree) for name, tree in like.items()}
             clock = self._json(step, "clock")
+            if _digest(clock) != meta["clock"]:
+                raise BrokenCheckpoint("its clock is not what was saved")
         for name, tree in items.items():
             for leaf, checksum in checksums.of(tree).items():
                 if checksum != meta["checksums"][name][leaf]:
@@ -191,7 +196,7 @@ class Checkpoints:
         """As `restore`, for a step that a finished run still needs.
 
         Raises:
-          UserError: the checkpoint is broken; it and all later ones were set aside,
+          Stopped: the checkpoint is broken; it and all later ones were set aside,
             so that the same command trains from before it.
         """
         try:
@@ -199,7 +204,7 @@ class Checkpoints:
         except BrokenCheckpoint as error:
             self._set_aside([s for s in self.steps() if s >= step])
             older = self.steps()
-            raise UserError(
+            raise Stopped(
                 f"the checkpoint of step {step} in {self._directory} is broken "
                 f"({error}) and was moved to {BROKEN} with those after it: the same "
                 f"command goes on from "
@@ -235,9 +240,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # groups of errors among them
-            if processes.is_loss(error):
-                raise
             self._failed = True
+            if processes.is_loss(error) or _is_no_disk(error):
+                raise
             folder = os.path.join(self._directory, DIRECTORY)
             failed = Unwritable(f"a checkpoint in {folder}", error)
             _forget(error)
@@ -374,9 +379,16 @@ def load_params(
         manager.close()
 
 
-def _digest(meta: dict[str, Any]) -> str:
-    """Of what a checkpoint says of itself, as JSON gives it back."""
-    text = json.dumps(meta, sort_keys=True)
+def _is_no_disk(error: Exception) -> bool:
+    """Whether it is no storage that has failed, but memory, or the program."""
+    # (JAX's own: no memory on a device.)
+    kinds = (MemoryError, TypeError, AttributeError, jax.errors.JaxRuntimeError)
+    return isinstance(error, kinds)
+
+
+def _digest(said: dict[str, Any]) -> str:
+    """Of a JSON object, as it is read back."""
+    text = json.dumps(said, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -395,15 +407,21 @@ def _remove_unfinished(folder: str) -> None:
 
 
 def _unmeasured(directory: str) -> list[int]:
-    """Steps of the checkpoints whose metrics cannot be read."""
+    """Steps of the checkpoints whose metrics are not those that were saved."""
     bad = []
     for entry in _listed(os.path.join(directory, DIRECTORY)):
         path = os.path.join(entry.path, "metrics", "metrics")
         if entry.name.isdigit() and os.path.exists(path):
             try:
-                float(_best(files.read_json(path)))
+                measured = float(_best(files.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
                 bad.append(int(entry.name))
+                continue
+            # (What is wrong with `meta` itself is found when it is restored.)
+            with contextlib.suppress(OSError, UserError, KeyError):
+                meta = files.read_json(os.path.join(entry.path, "meta", "metadata"))
+                if meta["val_top1"] != measured:
+                    bad.append(int(entry.name))
     return sorted(bad)
 
 

@@ -20,7 +20,7 @@ import safetensors.numpy
 from sws_jax.errors import Stopped, UserError
 
 _LOCK_ATTEMPTS = 100
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+_TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.\w+)?")
 
 
 class Unwritable(Stopped):
@@ -43,7 +43,7 @@ def replacing(path: str) -> Iterator[str]:
     directory = os.path.dirname(os.path.abspath(path))
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
-    temporary = os.path.join(directory, f".{base}.{secrets.token_hex(4)}{end}")
+    temporary = os.path.join(directory, f".{base}.sws-{secrets.token_hex(4)}{end}")
     try:
         os.makedirs(directory, exist_ok=True)
         yield temporary
@@ -122,6 +122,12 @@ def _locked(path: str) -> IO[str] | None:
             return None
         except FileNotFoundError:
             pass
+        except OSError as error:  # a network's disk that knows no locks
+            file.close()
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): take a --workdir on a "
+                f"disk that has locks"
+            ) from None
         file.close()
     return None  # others take it and free it, faster than it can be had
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 # Errors that one process meets for all, the narrower ones first.
 _SENT = {"stopped": Stopped, "refused": UserError, "failed": OSError}
+_PATH = re.compile(r"(?<![\w.])(/|gs://|file://)[^\s:]+")  # may hold any word
 # What the runtime says, in one form or another, when a peer is no more.
 _LOST = ("gloo", "nccl", "coordination service", "coordinationservice", "barrier")
 _GRACE_SECONDS = 2.0
@@ -173,4 +175,5 @@ def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process is no more."""
     if not jax.distributed.is_initialized() or isinstance(error, OSError):
         return False
-    return any(word in str(error).lower() for word in _LOST)
+    text = _PATH.sub("", str(error)).lower()
+    return any(word in text for word in _LOST)

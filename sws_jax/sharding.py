@@ -259,6 +259,13 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
     return own
 
 
+def is_first_of_rows(mesh: Mesh) -> bool:
+    """Whether this process is the first of those with its rows, over ``tensor``."""
+    first = mesh.devices.take(0, axis=AXES.index("tensor"))
+    mine = jax.process_index()
+    return any(device.process_index == mine for device in first.flat)
+
+
 def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
     """The rows of this process as rows of global arrays, split over the mesh.
 

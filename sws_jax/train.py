@@ -137,9 +137,13 @@ class _Training:
         told, saved = list(task.told), None
         if self.checkpoints.steps():
             items, places = _items(self.state), _items(self.places)
-            saved = self.checkpoints.restore_newest(
-                jax.tree.map(step.placed, items, places)
-            )
+            try:
+                saved = self.checkpoints.restore_newest(
+                    jax.tree.map(step.placed, items, places)
+                )
+            except UserError:  # which all processes meet
+                self.checkpoints.close()
+                raise
         if saved is not None:
             counted = sharding.put(np.int32(saved.step), self.places.step)
             self.state = self.state.replace(step=counted, **saved.items)
@@ -196,6 +200,7 @@ class _Training:
         )
         run_step = step.program(task.recipe, task.mesh, task.size, task.ans_net)
         _say_sheet(config.name, task)
+        counts = sharding.is_first_of_rows(task.mesh)
         everywhere = sharding.replicated(task.mesh)
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
         eval_every = task.durations.every(config.evaluation.every_epochs)
@@ -208,7 +213,8 @@ class _Training:
         for number in range(self.first + 1, total + 1):
             rate = task.schedule(number - 1)
             rows = next(batches)
-            self.unreadable += int(rows.pop("skipped"))
+            skipped = int(rows.pop("skipped"))
+            self.unreadable += skipped if counts else 0
             raw = sharding.to_global(task.mesh, task.size, rows)
             self.state, found = run_step(
                 self.state, key, raw, np.float32(rate), task.ans_net
@@ -388,8 +394,11 @@ class _Training:
             self._flush()
             self.checkpoints.wait()
             if self.done > self.first and self.done not in self.checkpoints.steps():
-                self._save(self.done)  # for another try
-                self.checkpoints.wait()
+                try:
+                    self._save(self.done)  # for another try
+                    self.checkpoints.wait()
+                except files.Unwritable as failed:
+                    return self.unwritten(failed)
             if self.should_stop():  # whoever asked this process has asked its workers
                 return self._stopped(self.done)
         remedy = ""

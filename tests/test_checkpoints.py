@@ -127,6 +127,7 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
         manager = Checkpoints(str(directory))
         found = manager.restore_newest(abstract(aux))
         equal(saved[found.step], found.items)
+        assert found.clock == CLOCK
         fell_back += found.step == 1
         assert manager.best_step() in (1, 2)
         manager.save(
@@ -136,7 +137,23 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
     assert len(paths) > 10 and fell_back > 3
 
 
-@pytest.mark.parametrize("text", ["", '{"val', "{}", '{"val_top1": "high"}'])
+@pytest.mark.parametrize("old, new", [("1.5", "3.5"), ("seconds", "sgconds")])
+def test_a_changed_clock_is_noticed(old, new, aux, tmp_path):
+    """One flipped bit, in a digit or in a name."""
+    fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    path = tmp_path / checkpoints.DIRECTORY / "2" / "clock" / "metadata"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    manager = Checkpoints(str(tmp_path))
+    found = manager.restore_newest(abstract(aux))
+    assert (found.step, found.clock) == (1, CLOCK)
+    manager.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"val', "{}", '{"val_top1": "high"}', '{"val_top1": 0.3}']
+)
 def test_damaged_metrics_set_a_checkpoint_aside(text, aux, tmp_path, caplog):
     saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
     (tmp_path / checkpoints.DIRECTORY / "2" / "metrics" / "metrics").write_text(text)
@@ -161,7 +178,8 @@ def test_all_broken_starts_anew(aux, tmp_path, caplog):
 def test_another_network_is_refused_by_names(aux, net, tmp_path):
     fill(tmp_path, aux, {1: 0.1})
     manager = Checkpoints(str(tmp_path))
-    with pytest.raises(ValueError, match=r"- blocks/attn/.*\+ stage_0|another network"):
+    words = r"another network \(- missing, \+ surplus\): - blocks/.*; \+ stage_0/"
+    with pytest.raises(ValueError, match=words):
         manager.restore_newest(abstract(net))
     assert manager.steps() == [1]
     manager.close()

@@ -39,13 +39,13 @@ def command(tmp_path, name, **fields):
 
 
 def files_of(workdir):
-    """Relative names, without the times and hosts in those of TensorBoard."""
-    found = set()
+    """Relative names, without the times and hosts in those of TensorBoard, sorted."""
+    found = []
     for path in workdir.rglob("*"):
         name = str(path.relative_to(workdir))
         if "checkpoints/" not in name and path.is_file():
-            found.add(name.split("tfevents")[0])
-    return found
+            found.append(name.split("tfevents")[0])
+    return sorted(found)
 
 
 def same(one, many):
@@ -64,7 +64,7 @@ def same(one, many):
             for name in ("loss", "val_loss"):
                 if name in row:
                     np.testing.assert_allclose(other[name], row[name], rtol=2e-5)
-    assert files_of(one) == files_of(many)
+    assert set(files_of(one)) == set(files_of(many))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,7 @@ def test_the_whole_flow_in_several_processes(count, flow, tmp_path):
     codes, outputs = job.finish(300)
     assert codes == [0] * count, outputs
     same(flow, tmp_path)
+    assert files_of(flow) == files_of(tmp_path)  # each written once
     assert "ancestor: test top-1" in outputs[0]
     for number, output in enumerate(outputs):
         assert f"process {number} of {count}, {count} cpu device(s)" in output
@@ -245,7 +246,9 @@ def test_an_image_that_one_process_cannot_read_ends_all(tmp_path):
             path = tmp_path / "images" / split / str(number % 2) / f"{number:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(path)
-    seen = np.linspace(0, 99, 64).astype(int)  # those that are looked at beforehand
+    seen = np.linspace(0, 99, 64).astype(
+        int
+    )  # looked at before a run, to hold the set in memory
     (unseen,) = np.setdiff1d(np.arange(50), seen)[:1]
     broken = sorted((tmp_path / "images" / "train").rglob("*.png"))[unseen]
     broken.write_bytes(broken.read_bytes()[:60])

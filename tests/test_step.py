@@ -105,6 +105,7 @@ def test_sharded_equals_unsharded(kind, aux):
                 ((4, 1, 2), "soft"),
                 ((2, 4, 1), "descendant"),
                 ((1, 1, 8), "soft"),  # 2 heads over 8: replicated
+                ((2, 1, 4), "descendant"),
             )
         ),
     ],

@@ -9,8 +9,11 @@ those rows of every global batch that its devices hold.
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -238,13 +241,22 @@ def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, An
     workers = grain.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=2
     )
-    made = batches.to_iter_dataset(options).mp_prefetch(workers, _ignore_interrupt)
+    made = batches.to_iter_dataset(options).mp_prefetch(workers, _begin_worker)
     return _watched(iter(made))
 
 
-def _ignore_interrupt(index: int, count: int) -> None:
-    """In a worker: Ctrl-C reaches it too, and is for the process that it reads for."""
+def _begin_worker(index: int, count: int) -> None:
+    """In a worker: it lives as long as the process that it reads for."""
+    # Ctrl-C reaches it too, and is for that process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # killed, perhaps, with no time to end its workers
+        os._exit(1)
 
 
 def _watched(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
