@@ -38,6 +38,7 @@ cd "$here/.." || exit
 
 : "${DRY_RUN:=0}"
 : "${NAME:=sws}"
+if [[ -x .venv/bin/python ]]; then : "${PYTHON:=.venv/bin/python}"; fi
 : "${PYTHON:=python3}"
 : "${MAX_RESTARTS:=20}"
 

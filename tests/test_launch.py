@@ -27,7 +27,8 @@ ARGUMENTS = (
 
 def launch(script, *words, settings=EXAMPLE, **variables):
     """The script, with nothing of this machine's settings in its environment."""
-    variables = {"SETTINGS": str(settings), "DRY_RUN": "1", **variables}
+    own = {"SETTINGS": str(settings), "DRY_RUN": "1", "PYTHON": "python3"}
+    variables = {**own, **variables}
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
         [LAUNCH / f"{script}.sh", *words],
