@@ -10,7 +10,7 @@
 # the interpreter (python3), BENCHMARKS arguments such as --quick. The tests themselves
 # run on eight virtual CPU devices.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 out=${1:?"usage: launch/check_accelerator.sh OUT [CONFIG]"}
 config=${2:-configs/aux_deit.py}
 python=${PYTHON:-python3}
@@ -34,6 +34,7 @@ for file in results.csv table.md report.png; do
 done
 timed bfloat16 "$python" -m sws_jax.main --config=configs/smoke.py \
   --config.compute.dtype=bfloat16 --workdir="$work/bfloat16"
+# shellcheck disable=SC2086 # (several words)
 timed benchmarks "$python" -m benchmarks --out="$out/benchmarks.json" \
   ${BENCHMARKS:-}
 timed tests "$python" -m pytest -n 8 --deselect tests/test_notebooks.py

@@ -1,0 +1,157 @@
+# shellcheck shell=bash
+# What the scripts of this folder have in common; each sources it with "$@".
+#
+# Settings are variables: those of the environment come first, then those of
+# launch/settings.env (or of the file that SETTINGS names), then the defaults here.
+# launch/settings.example.env lists them all. DRY_RUN=1 prints each command on a line
+# of its own, and runs nothing.
+
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+me=launch/${0##*/}
+
+# fail CODE SENTENCE
+fail() {
+  echo "$me: $2" >&2
+  exit "$1"
+}
+
+say() { echo "$me: $*" >&2; }
+
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  fail 2 "this needs bash 4.4 or newer, and is run by $BASH_VERSION"
+fi
+
+# The environment is put back over what the file says.
+settings=${SETTINGS:-$here/settings.env}
+if [[ -r $settings ]]; then
+  before=$(export -p)
+  set -a
+  # shellcheck source=/dev/null
+  . "$settings"
+  set +a
+  eval "$before"
+elif [[ -n ${SETTINGS:-} ]]; then
+  fail 2 "there is no settings file $SETTINGS"
+fi
+
+cd "$here/.." || exit
+
+: "${DRY_RUN:=0}"
+: "${NAME:=sws}"
+if [[ -x .venv/bin/python ]]; then : "${PYTHON:=.venv/bin/python}"; fi
+: "${PYTHON:=python3}"
+: "${MAX_RESTARTS:=20}"
+
+# A name's pattern is the strictest of those who read it, Kubernetes and Cloud TPU.
+if [[ ! $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]]; then
+  fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, and is '$NAME'"
+fi
+
+# need VARIABLE...: all are set, or those that are missing are named.
+need() {
+  local name missing=()
+  for name in "$@"; do
+    [[ -n ${!name:-} ]] || missing+=("$name")
+  done
+  ((${#missing[@]} == 0)) ||
+    fail 2 "set ${missing[*]} in $settings or in the environment (launch/settings.example.env explains them)"
+}
+
+# whole VARIABLE...: each is a whole number.
+whole() {
+  local name
+  for name in "$@"; do
+    [[ ${!name:-} =~ ^[0-9]+$ ]] || fail 2 "$name is a whole number, and is '${!name:-}'"
+  done
+}
+
+# tool NAME WHERE: it is installed. (Printing its commands does not need it.)
+tool() {
+  dry || command -v "$1" > /dev/null || fail 2 "there is no $1 on the PATH: $2"
+}
+
+dry() { [[ $DRY_RUN == 1 ]]; }
+
+# quoted WORD...: on one line, as a shell reads them.
+quoted() {
+  local word line=()
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_@%+=:,./-]+$ ]] || word=${word@Q}
+    line+=("$word")
+  done
+  echo "${line[*]}"
+}
+
+# run COMMAND...: prints it where nothing is to be run.
+run() {
+  if dry; then quoted "$@"; else "$@"; fi
+}
+
+# parse COMMAND [--spend] [--delete] [-- ARGUMENTS of python -m sws_jax.main]
+# shellcheck disable=SC2034 # those who source this use them
+parse() {
+  command=${1:-}
+  spend='' delete='' args=()
+  (($# == 0)) || shift
+  while (($#)); do
+    case $1 in
+      --spend) spend=yes ;;
+      --delete) delete=yes ;;
+      --)
+        shift
+        args=("$@")
+        return
+        ;;
+      *) fail 2 "it takes --spend, --delete, and what belongs to sws_jax.main after '--', not '$1'" ;;
+    esac
+    shift
+  done
+}
+
+# costs WHAT: was it agreed to?
+costs() {
+  [[ -n $spend ]] || dry ||
+    fail 2 "$1 costs money: add --spend, or DRY_RUN=1 to see the commands"
+}
+
+# deletes WHAT: was it agreed to?
+deletes() {
+  [[ -n $delete ]] || dry ||
+    fail 2 "$1 is deleted: add --delete, or DRY_RUN=1 to see the commands"
+}
+
+# The job itself: at least a config.
+need_arguments() {
+  local word
+  for word in "${args[@]}"; do
+    [[ $word != --config && $word != --config=* ]] || return 0
+  done
+  fail 2 "after '--' come the arguments of python -m sws_jax.main, --config=... among them"
+}
+
+# render TEMPLATE NAME=TEXT NAME:=JSON...
+render() { "$PYTHON" "$here/render.py" "$@"; }
+
+# verdict CODE...: what the exit codes of a job's processes say together. 1, 2 and 130
+# say why it ended, and the others then end with 75 or 134 for having lost one; 75, and
+# whatever a signal or a lost process left, is a reason to start again.
+verdict() {
+  local code worst=0
+  for code in "$@"; do
+    case $code in
+      1 | 2 | 130)
+        echo "$code"
+        return
+        ;;
+      0) ;;
+      *) worst=75 ;;
+    esac
+  done
+  echo "$worst"
+}
+
+# usage FILE: the comment on top of it.
+usage() {
+  sed -n '2,/^[^#]/{/^[^#]/!s/^# \{0,1\}//p;}' "$1"
+  echo
+}

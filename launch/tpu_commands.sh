@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # what launch/common.sh sets
+# The commands of launch/tpu.sh, one each; see there.
+
+queued() {
+  local what=$1
+  shift
+  run gcloud compute tpus queued-resources "$what" "$@" \
+    --project="$PROJECT" --zone="$ZONE"
+}
+
+create_resource() {
+  local flags=()
+  read -ra flags <<< "$CREATE_FLAGS"
+  [[ $SPOT != 1 ]] || flags+=(--spot)
+  # A request that nobody waits for any more must not be granted in the night.
+  queued create "$NAME" --node-id="$NAME" --accelerator-type="$ACCELERATOR_TYPE" \
+    --runtime-version="$RUNTIME_VERSION" --valid-until-duration="${WAIT_SECONDS}s" \
+    "${flags[@]}"
+}
+
+describe() { queued describe "$NAME" --format='value(state.state)'; }
+
+delete_resource() { queued delete "$NAME" --force --quiet; }
+
+# on_workers WORKERS COMMAND
+on_workers() {
+  queued ssh "$NAME" --worker="$1" --batch-size=all --command="$2"
+}
+
+# worker_script WORD...: the command that runs launch/worker.sh with these words there.
+worker_script() {
+  local words=(env)
+  [[ -z $WORKER_PYTHON ]] || words+=(WORKER_PYTHON="$WORKER_PYTHON")
+  [[ $1 != setup ]] || words+=(PACKAGES="$PACKAGES")
+  ((${#words[@]} > 1)) || words=()
+  quoted "${words[@]}" bash "$WORKER_DIR/launch/worker.sh" "$@"
+}
+
+# The code as it is committed: from REPO at REF, or from here.
+send_code() {
+  local fresh
+  fresh="rm -rf $(quoted "$WORKER_DIR") &&"
+  if [[ -n $REPO ]]; then
+    on_workers all "$fresh $(quoted git clone --quiet "$REPO" "$WORKER_DIR") && $(quoted \
+      git -C "$WORKER_DIR" checkout --quiet "${REF:-HEAD}")"
+    return
+  fi
+  local archive=build/launch/$NAME.tar.gz
+  if ! dry; then
+    git rev-parse --quiet --verify "${REF:-HEAD}^{commit}" > /dev/null ||
+      fail 2 "there is no commit ${REF:-HEAD} here to send: set REPO and REF"
+    git diff --quiet HEAD || say "changes that are not committed are not sent"
+  fi
+  run mkdir -p build/launch &&
+    run git archive --format=tar.gz --output="$archive" "${REF:-HEAD}" &&
+    queued scp "$archive" "$NAME:sws_jax.tar.gz" --worker=all --batch-size=all &&
+    on_workers all "$fresh $(quoted mkdir -p "$WORKER_DIR") && $(quoted \
+      tar -xzf sws_jax.tar.gz -C "$WORKER_DIR")"
+}
+
+setup_workers() {
+  send_code && on_workers all "$(worker_script setup)"
+}
+
+start_run() { on_workers all "$(worker_script start "${args[@]}")"; }
+
+# A line for each worker: "sws_worker HOST bare|none|running|ended CODE".
+workers_state() {
+  local script
+  script=$(worker_script state)
+  on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; else echo sws_worker \$(hostname) bare; fi"
+}
+
+commands_of_a_watch() {
+  create_resource
+  describe
+  setup_workers
+  start_run
+  workers_state
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# On a worker of a pod, sent there by launch/tpu.sh: makes Python ready, and keeps a run
+# apart from the connection that started it.
+#
+#   launch/worker.sh setup              Python with what the run needs, in .venv
+#   launch/worker.sh start ARGUMENTS    of python -m sws_jax.main; ends one that runs
+#   launch/worker.sh state              bare, none, running, or ended with its exit code
+#   launch/worker.sh stop               SIGTERM; after STOP_SECONDS what is left is killed
+#   launch/worker.sh log LINES          the last lines of what it printed
+#
+# WORKER_PYTHON names a Python that has everything already, PACKAGES what is installed
+# besides requirements.txt, PYTHON_VERSION which Python if the system's is older.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+kept=../$(basename "$PWD").run # outlives a new copy of the code
+python=${WORKER_PYTHON:-.venv/bin/python}
+
+setup() {
+  [[ -z ${WORKER_PYTHON:-} ]] || return 0
+  local packages
+  read -ra packages <<< "${PACKAGES:-jax[tpu]}"
+  if python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'; then
+    python3 -m venv .venv
+    .venv/bin/python -m pip install -q -r requirements.txt "${packages[@]}"
+  else # (As on the images of TPU VMs.)
+    python3 -m pip install -q --user uv
+    python3 -m uv venv -q --clear --python "${PYTHON_VERSION:-3.12}" .venv
+    python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt \
+      "${packages[@]}"
+  fi
+}
+
+lives() { [[ -f $kept/pid ]] && kill -0 -- "-$(< "$kept/pid")" 2> /dev/null; }
+
+start() {
+  stop
+  mkdir -p "$kept"
+  rm -f "$kept/exit"
+  # A session of its own: neither the end of the connection nor its signals reach it.
+  setsid bash launch/worker.sh attend "$@" >> "$kept/log" 2>&1 < /dev/null &
+  echo $! > "$kept/pid"
+}
+
+# The run, and then its exit code. (A trap that does something is not inherited.)
+attend() {
+  trap : TERM
+  local code=0
+  "$python" -m sws_jax.main "$@" || code=$?
+  echo "$code" > "$kept/exit.new"
+  mv "$kept/exit.new" "$kept/exit"
+}
+
+stop() {
+  lives || return 0
+  local group left
+  group=$(< "$kept/pid")
+  kill -TERM -- "-$group"
+  for ((left = ${STOP_SECONDS:-60} * 5; left > 0; left--)); do
+    lives || return 0
+    sleep 0.2
+  done
+  kill -KILL -- "-$group" 2> /dev/null || true
+}
+
+state() {
+  if [[ -f $kept/exit ]]; then
+    echo "ended $(< "$kept/exit")"
+  elif lives; then
+    echo running
+  elif [[ -f $kept/pid ]]; then
+    echo "ended 137" # killed with all that belonged to it, or the host started anew
+  else
+    echo none
+  fi
+}
+
+case ${1:-} in
+  setup | start | stop | attend) "$@" ;;
+  state) echo "sws_worker $(hostname) $(state)" ;;
+  log) tail -n "$2" "$kept/log" ;;
+  *) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
+esac

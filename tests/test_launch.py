@@ -1,0 +1,261 @@
+"""What the scripts of launch/ would do, and what they refuse; nothing is launched."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from children import CONFIG, ROOT
+
+LAUNCH = ROOT / "launch"
+EXAMPLE = LAUNCH / "settings.example.env"
+GOLDEN = ROOT / "tests" / "golden" / "launch"
+SCRIPTS = ("tpu", "gke", "xpk", "sky", "slurm", "local")
+# Words that a shell, or YAML, would read as something else.
+ARGUMENTS = (
+    "--config=configs/aux_deit.py:variant=S/16,dataset=tfds:imagenet2012",
+    "--workdir=gs://bucket/aux",
+    "--config.data.mean=(0.5, 0.5, 0.5)",
+    "--config.name=it's: $HOME # {1}",
+)
+
+
+def launch(script, *words, settings=EXAMPLE, **variables):
+    """The script, with nothing of this machine's settings in its environment."""
+    own = {"SETTINGS": str(settings), "DRY_RUN": "1", "PYTHON": "python3"}
+    variables = {**own, **variables}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [LAUNCH / f"{script}.sh", *words],
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+
+
+def printed(script, *words, **variables):
+    done = launch(script, *words, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_commands_are_printed(script):
+    """All of them, against what they were when they were last read through."""
+    start = {"tpu": "watch", "local": None}.get(script, "create")
+    several = {"PROCESSES": "2", "GPUS_PER_PROCESS": "4"}
+    lines = printed(script, *filter(None, [start]), "--", *ARGUMENTS, **several)
+    if script != "local":
+        others = ["stop", "setup"] if script == "tpu" else []
+        for command in [*others, "status", "delete"]:
+            lines += printed(script, command)
+    assert lines == (GOLDEN / f"{script}.txt").read_text()
+
+
+@pytest.mark.parametrize("script", ["tpu", "xpk", "slurm", "local"])
+def test_the_arguments_arrive_as_they_were(script):
+    """However many shells read them: here, and with some there."""
+    start = {"tpu": ["run"], "local": []}.get(script, ["create"])
+    last = printed(script, *start, "--", *ARGUMENTS).splitlines()[-1]
+    words = shlex.split(last)
+    if script in ("tpu", "xpk"):
+        (inner,) = [w for w in words if w.startswith("--command=")]
+        words = shlex.split(inner.removeprefix("--command="))
+    first = words.index(ARGUMENTS[0])
+    assert tuple(words[first : first + len(ARGUMENTS)]) == ARGUMENTS
+
+
+@pytest.mark.parametrize("script", ["tpu", "gke", "xpk", "sky", "slurm"])
+def test_nothing_is_spent_or_deleted_unasked(script):
+    refused = launch(script, "create", "--", *ARGUMENTS, DRY_RUN="0")
+    assert refused.returncode == 2
+    assert "costs money: add --spend" in refused.stderr
+    refused = launch(script, "delete", DRY_RUN="0")
+    assert refused.returncode == 2 and "add --delete" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "script, words, variables, said",
+    [
+        ("tpu", ["create"], {"ZONE": "", "PROJECT": ""}, "set PROJECT ZONE in "),
+        ("tpu", ["run"], {}, "after '--' come the arguments of python -m sws_jax.main"),
+        ("tpu", ["run", "--spent"], {}, "not '--spent'"),
+        ("tpu", ["status"], {"NAME": "A_b"}, "NAME is up to 40 small letters"),
+        ("tpu", ["status"], {"MAX_RESTARTS": "x"}, "MAX_RESTARTS is a whole number"),
+        ("tpu", ["status"], {"SETTINGS": "/no"}, "there is no settings file /no"),
+        ("gke", ["manifest", "--", *ARGUMENTS], {"HOSTS": "8"}, "16x16 has 256 chips"),
+        ("sky", ["task", "--", *ARGUMENTS], {"SKY_SPOT": "1"}, "true or false"),
+        (
+            "sky",
+            ["status"],
+            {"DRY_RUN": "0", "PATH": "/usr/bin:/bin"},
+            "there is no sky on the PATH: pip install",
+        ),
+        ("slurm", ["logs"], {"NAME": "nothing"}, "there is no log build/launch/nothi"),
+        ("local", ["--", *ARGUMENTS], {"PROCESSES": "0"}, "PROCESSES is at least 1"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said_in_one_sentence(
+    script, words, variables, said
+):
+    refused = launch(script, *words, **variables)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.startswith(f"launch/{script}.sh: ")
+    assert said in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_the_environment_comes_before_the_file(tmp_path):
+    file = tmp_path / "mine.env"
+    file.write_text("NAME=of-the-file  # why\nPROJECT=p\nZONE='a zone'\n")
+    rest = dict(ACCELERATOR_TYPE="v4-8", RUNTIME_VERSION="r", NAME="mine")
+    (line,) = printed("tpu", "create", settings=file, **rest).splitlines()
+    assert "create mine --node-id=mine" in line and "'--zone=a zone'" in line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_example_file_names_every_setting(script):
+    text = "".join(path.read_text() for path in LAUNCH.glob(f"{script}*.sh"))
+    text += (LAUNCH / "common.sh").read_text()
+    used = set(re.findall(r'"\$\{([A-Z_]+):=', text))
+    needed = re.findall(r"^[^#]*\bneed ([A-Z_ ]+)$", text, re.MULTILINE)
+    used |= set(" ".join(needed).split())
+    named = set(re.findall(r"^#? ?([A-Z_]+)=", EXAMPLE.read_text(), re.MULTILINE))
+    assert len(used) > 3 and used - named == {"DRY_RUN"}
+
+
+def jobset():
+    return yaml.safe_load(printed("gke", "manifest", "--", *ARGUMENTS))
+
+
+def test_a_jobset_starts_again_only_what_may_go_on():
+    found = jobset()
+    assert (found["apiVersion"], found["kind"]) == (
+        "jobset.x-k8s.io/v1alpha2",
+        "JobSet",
+    )
+    spec = found["spec"]
+    assert set(spec) == {"network", "failurePolicy", "replicatedJobs"}
+    policy = spec["failurePolicy"]
+    assert policy["maxRestarts"] == 20  # the action of all that no rule names
+    (rule,) = policy["rules"]
+    assert rule["action"] == "FailJobSet"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (replicated,) = spec["replicatedJobs"]
+    assert set(replicated) == {"name", "replicas", "template"}
+    job = replicated["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == 64 and job["backoffLimit"] == 0
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert not {0, 75, 134, 137, 143} & set(rule["onExitCodes"]["values"])
+    assert {1, 2, 130} == set(rule["onExitCodes"]["values"])
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # as a podFailurePolicy asks for
+    (container,) = pod["containers"]
+    assert container["name"] == rule["onExitCodes"]["containerName"]
+    assert tuple(container["args"]) == ARGUMENTS
+    chips = container["resources"]
+    assert chips["limits"] == chips["requests"] == {"google.com/tpu": "4"}
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+        "cloud.google.com/gke-tpu-topology": "16x16",
+    }
+
+
+@pytest.mark.slow
+def test_the_job_of_a_jobset_fits_the_schema_of_kubernetes():
+    validate = pytest.importorskip("kubernetes_validate").validate
+    template = jobset()["spec"]["replicatedJobs"][0]["template"]
+    name = {"metadata": {"name": "worker"}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", **name, **template}
+    validate(job, "1.31", strict=True)
+    job["spec"]["backOffLimit"] = job["spec"].pop("backoffLimit")
+    with pytest.raises(Exception, match="backOffLimit"):
+        validate(job, "1.31", strict=True)
+
+
+@pytest.mark.parametrize("machine", ["tpu-v5litepod-256", "H100:8"])
+def test_a_task_of_skypilot(machine):
+    text = printed(
+        "sky", "task", "--", *ARGUMENTS, SKY_ACCELERATORS=machine, SKY_NODES="2"
+    )
+    task = yaml.safe_load(text)
+    assert set(task) == {"name", "workdir", "num_nodes", "resources", "setup", "run"}
+    assert task["num_nodes"] == 2 and task["resources"]["accelerators"] == machine
+    assert task["resources"]["use_spot"] is True
+    assert task["resources"]["job_recovery"] == {
+        "strategy": "EAGER_NEXT_REGION",
+        "max_restarts_on_errors": 0,
+        "recover_on_exit_codes": [75, 134],
+    }
+    # What the shell of the second machine makes of it.
+    shown = task["run"].replace("exec .venv/bin/python", "printf '%s\\n'")
+    there = dict(
+        SKYPILOT_NODE_IPS="10.0.0.1\n10.0.0.2",
+        SKYPILOT_NUM_NODES="2",
+        SKYPILOT_NODE_RANK="1",
+    )
+    done = subprocess.run(
+        ["bash", "-c", shown], env=there, capture_output=True, text=True
+    )
+    words = done.stdout.splitlines()
+    assert tuple(words[2 : 2 + len(ARGUMENTS)]) == ARGUMENTS
+    told = ["--coordinator=10.0.0.1:8476", "--num_processes=2", "--process_id=1"]
+    assert words[2 + len(ARGUMENTS) :] == ([] if machine.startswith("tpu") else told)
+
+
+def test_the_image_holds_what_a_run_needs():
+    text = (LAUNCH / "Dockerfile").read_text()
+    kept = (LAUNCH / "Dockerfile.dockerignore").read_text()
+    for name in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
+        assert (ROOT / name).exists() and f"!{name}\n" in kept
+    entry = re.search(r"^ENTRYPOINT (.*)", text, re.MULTILINE)
+    assert json.loads(entry[1]) == ["python", "-m", "sws_jax.main"]
+
+
+def test_the_page_shows_what_is_printed():
+    """The dry run of a launch, word for word; its memory sheet is the README's."""
+    page = (LAUNCH / "README.md").read_text()
+    shown = page.split("<!-- plan -->")[1].split("<!-- end -->")[0]
+    command, sheet, commands = re.search(
+        r"\$ launch/tpu.sh plan -- (.*?)\n(.*?)\n\n(# launch/tpu.sh watch.*)```",
+        shown,
+        re.DOTALL,
+    ).groups()
+    readme = (ROOT / "README.md").read_text().split("<!-- dry run -->")[1]
+    table = sheet.partition("\n")[2]  # below the title
+    assert len(table.splitlines()) > 8 and table in readme
+    lines = printed("tpu", "watch", "--", *shlex.split(command)).splitlines()
+    assert [line for line in lines if line not in commands] == []
+
+
+@pytest.mark.slow
+def test_a_plan_is_the_memory_sheet_and_the_commands(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    arguments = (f"--config={tmp_path / 'config.py'}", "--config.mesh.fsdp=2")
+    variables = dict(ACCELERATOR_TYPE="v5litepod-4", PYTHON=sys.executable)
+    text = printed("tpu", "plan", "--", *arguments, DRY_RUN="0", **variables)
+    assert "v5e-4: 4 devices of 16 GiB, nothing is run" in text
+    assert "worker.sh start " + " ".join(arguments) in text
+    assert "queued-resources delete" in text.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(LAUNCH.glob("*.sh")), ids=lambda p: p.name)
+def test_shellcheck_has_nothing_to_say(path):
+    beside = os.path.dirname(sys.executable)
+    shellcheck = shutil.which("shellcheck", path=f"{beside}:{os.environ['PATH']}")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(
+        [shellcheck, "-x", path.relative_to(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout

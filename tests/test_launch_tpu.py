@@ -1,0 +1,210 @@
+"""launch/tpu.sh against a stub of gcloud, which plays what may go wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from children import ROOT
+
+STUBS = ROOT / "tests" / "stubs"
+PLAYED = """#!/usr/bin/env bash
+# A run that ends, on each attempt, with the next exit code of this worker's list.
+list=$PLAYED/$SLURM_PROCID
+echo "$@" >> "$list.arguments"
+code=$(head -n 1 "$list")
+sed -i 1d "$list"
+[[ $code != stays ]] || exec sleep 60
+exit "$code"
+"""
+ARGUMENTS = ("--config=configs/smoke.py", "--config.data.mean=(0.5, 0.5)")
+
+
+class Cloud:
+    """A folder with the stub's state, and the settings to launch with."""
+
+    def __init__(self, folder, **scenario):
+        self.folder = folder
+        (folder / "scenario.json").write_text(json.dumps(scenario))
+        self.settings = {
+            "PATH": f"{STUBS}:{os.environ['PATH']}",
+            "GCLOUD_STUB": str(folder),
+            "SETTINGS": str(ROOT / "launch" / "settings.example.env"),
+            "POLL_SECONDS": "0.1",
+            "QUOTA_SECONDS": "0",
+        }
+
+    def plays(self, *attempts):
+        """Exit codes of the two workers, attempt by attempt, in place of a run."""
+        python = self.folder / "python"
+        python.write_text(PLAYED)
+        python.chmod(0o755)
+        for index in range(2):
+            lines = "".join(f"{codes[index]}\n" for codes in attempts)
+            (self.folder / str(index)).write_text(lines)
+        self.settings |= dict(WORKER_PYTHON=str(python), PLAYED=str(self.folder))
+
+    def tpu(self, *words, **settings):
+        return subprocess.run(
+            [ROOT / "launch" / "tpu.sh", *words],
+            env={**os.environ, **self.settings, **settings},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def watch(self, *arguments, **settings):
+        arguments = arguments or ARGUMENTS
+        return self.tpu("watch", "--spend", "--delete", "--", *arguments, **settings)
+
+    def calls(self, command):
+        lines = (self.folder / "calls.txt").read_text().splitlines()
+        return sum(line.split()[0] == command for line in lines)
+
+    def resource(self):
+        return json.loads((self.folder / "state.json").read_text())["resource"]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """As much of this one as a worker needs for a run that is played."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "launch").mkdir()
+    shutil.copy(ROOT / "launch" / "worker.sh", folder / "launch")
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "a commit"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return str(folder)
+
+
+def test_a_run_that_is_lost_once_is_started_again_and_finished(tmp_path):
+    cloud = Cloud(tmp_path)
+    cloud.plays((75, 134), (0, 0))
+    done = cloud.watch()
+    assert done.returncode == 0, done.stderr
+    assert "the run ended with 75 134: restart 1 of at most 20" in done.stderr
+    assert "the run is finished" in done.stderr
+    # The same arguments both times, a space and brackets among them.
+    said = (tmp_path / "1.arguments").read_text().splitlines()
+    assert said == ["-m sws_jax.main " + " ".join(ARGUMENTS)] * 2
+    assert cloud.calls("create") == 1 and cloud.resource() is None
+
+
+@pytest.mark.parametrize(
+    "codes, code, words",
+    [
+        ((2, 75), 2, "the run was refused"),
+        (("stays", 1), 1, "the run stopped with an error"),
+        pytest.param(
+            *((130, 75), 130, "the run was stopped by hand"), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_run_that_says_why_it_ended_is_not_started_again(
+    tmp_path, repository, codes, code, words
+):
+    cloud = Cloud(tmp_path)
+    cloud.plays(codes)
+    done = cloud.tpu("watch", "--spend", "--", *ARGUMENTS, REPO=repository)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "restart" not in done.stderr
+    assert "may cost money: launch/tpu.sh delete --delete" in done.stderr
+    assert cloud.resource() == "ACTIVE"
+    assert cloud.tpu("delete").returncode == 2
+    assert cloud.tpu("delete", "--delete").returncode == 0
+    assert cloud.resource() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scenario, settings, code, words, creates",
+    [
+        (dict(create=["quota", "quota", "granted"]), {}, 0, "the run is finished", 3),
+        (dict(create=["quota"]), dict(QUOTA_TRIES="3"), 3, "asked 3 times", 3),
+        (dict(create=["failed", "granted"]), {}, 0, "sws-aux-s is FAILED", 2),
+        (dict(create=["denied"]), {}, 2, "PERMISSION_DENIED", 1),
+        (dict(waits=3), {}, 0, "the run is finished", 1),
+        (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "still WAITING_FOR", 1),
+        (dict(unreachable=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
+        (
+            dict(unreachable=[1]),
+            dict(UNREACHABLE_TRIES="2", MAX_RESTARTS="0"),
+            5,
+            "a worker cannot be reached, after 0 restarts",
+            1,
+        ),
+    ],
+    ids="quota no-quota failed denied waits forever unreachable lost".split(),
+)
+def test_what_the_cloud_may_do(
+    tmp_path, repository, scenario, settings, code, words, creates
+):
+    cloud = Cloud(tmp_path, **scenario)
+    cloud.plays((0, 0))
+    done = cloud.watch(REPO=repository, **settings)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert cloud.calls("create") == creates
+    assert cloud.resource() is None  # nothing is left that costs money
+
+
+@pytest.mark.slow
+def test_restarts_are_counted(tmp_path, repository):
+    cloud = Cloud(tmp_path)
+    cloud.plays(*[(75, 75)] * 3)
+    done = cloud.watch(REPO=repository, MAX_RESTARTS="2")
+    assert done.returncode == 5, done.stderr
+    assert "the run ended with 75 75, after 2 restarts (MAX_RESTARTS)" in done.stderr
+    assert cloud.resource() is None
+
+
+@pytest.mark.slow
+def test_processes_that_stay_behind_are_ended(tmp_path, repository):
+    cloud = Cloud(tmp_path)
+    cloud.plays((134, "stays"), (0, 0))
+    done = cloud.watch(REPO=repository, STRAGGLER_SECONDS="1")
+    assert done.returncode == 0, done.stderr
+    assert "the run ended with 134 on some workers: restart 1" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_watcher_ends_alone(tmp_path):
+    cloud = Cloud(tmp_path, waits="forever")
+    with subprocess.Popen(
+        [ROOT / "launch" / "tpu.sh", "watch", "--spend", "--", *ARGUMENTS],
+        env={**os.environ, **cloud.settings},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watcher:
+        assert any("asked for sws-aux-s" in line for line in watcher.stderr)
+        watcher.send_signal(signal.SIGINT)
+        said = watcher.stderr.read()
+    assert watcher.returncode == 130
+    assert "the watcher has ended; sws-aux-s goes on" in said
+    assert cloud.resource() == "WAITING_FOR_RESOURCES"
+
+
+@pytest.mark.slow
+def test_each_step_by_hand(tmp_path, repository):
+    cloud = Cloud(tmp_path)
+    cloud.plays(("stays", "stays"))
+    cloud.settings["REPO"] = repository
+
+    def said(*words):
+        done = cloud.tpu(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said("create", "--spend")
+    assert said("status").startswith("ACTIVE") and said("status").count(" bare") == 2
+    said("setup")
+    assert said("status").count(" none") == 2
+    said("run", "--", *ARGUMENTS)
+    assert said("status").count(" running") == 2
+    said("stop")
+    assert said("status").count(" ended 143") == 2
+    said("logs")
+    said("delete", "--delete")
+    assert cloud.resource() is None
