@@ -16,7 +16,7 @@ from typing import Any
 from sws_jax import files
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, work
+from sws_jax.prepare import forms, sources, work
 from sws_jax.prepare.forms import Entry, Form, Shard
 
 MANIFEST = "manifest.json"
@@ -142,7 +142,7 @@ def sample(request: Request, found: Plan) -> tuple[float, float]:
     return mean, max(after / max(before, 1), 1.0) if seconds else 1.0
 
 
-def make(request: Request, found: Plan, say=print) -> None:
+def make(request: Request, found: Plan) -> None:
     """Makes what is missing, and puts the set in its place.
 
     Raises:
@@ -163,13 +163,18 @@ def make(request: Request, found: Plan, say=print) -> None:
     files.write_json(path, manifest)
     label = os.path.basename(building).removeprefix("incomplete.")
     task = work.Make(request.form, building, request.unreadable)
-    with work.Bar(label, found.images, "images") as bar:
-        made = work.run(task, found.todo, request.workers)
-        for shard, entry in made:
-            source = {"source": forms.stamp(request.form.source, shard)}
-            entries[shard.name] = entry | source
-            files.write_json(path, manifest)
-            bar.advance(len(shard))
+    try:
+        with work.Bar(label, found.images, "images") as bar:
+            for shard, entry in work.run(task, found.todo, request.workers):
+                source = {"source": forms.stamp(request.form.source, shard)}
+                entries[shard.name] = entry | source
+                files.write_json(path, manifest)
+                bar.advance(len(shard))
+    except Unreadable as error:
+        raise UserError(
+            f"{error}: mend or remove it and give the same command again, or leave "
+            f"such images out with --unreadable skip"
+        ) from None
     # As they are planned: the shards of a split have an order.
     ordered = {shard.name: entries[shard.name] for shard in request.form.shards()}
     empty = [
@@ -234,11 +239,10 @@ def check(path: str, workers: int) -> str:
             f"them anew{alone}"
         )
     total = sum(entry["bytes"] for entry in entries.values())
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(sources.SPLITS.values(), 0)  # in this order
     for entry in manifest["shards"].values():
-        if "split" in entry:
-            counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
-    images = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
+    images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     return (
         f"{directory}: {images} images, all {len(entries)} parts ({size(total)}) are "
         f"as they were written"
