@@ -1,5 +1,6 @@
 """``python -m sws_jax prepare``: what it writes, and what it does about mishaps."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import pickle
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -447,6 +449,19 @@ def test_a_disk_that_is_too_small(insects, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", [(), ("--size=100",)], ids=["records", "arrays"])
+def test_files_may_not_be_large(form, insects, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        message = refused(capsys, insects, tmp_path, *form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert message.endswith(" cannot be written (File too large)")
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ([] if form else ["manifest.json"])
+
+
 def test_a_dry_run_writes_nothing(insects, tmp_path, capsys):
     assert prepare(insects, tmp_path / "out", "--dry-run", "--size=8") == 0
     assert "24 images" not in capsys.readouterr().err
@@ -640,7 +655,7 @@ def builder():
     library.core.registered._DATASET_REGISTRY.pop("prepare_moths")
 
 
-def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys, monkeypatch):
+def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
     manual = tmp_path / "manual"
     write(manual / "moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(manual))
@@ -653,22 +668,44 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys, monkeypatch):
     check = ["prepare", "--check", str(tmp_path / "prepare_moths")]
     assert __main__.main(check) == 0
     assert "8 train, 2 test images, all " in capsys.readouterr().out
-    assert standard.prepare(request) == place and len(builder) == 1  # it was there
+    assert standard.find(request, 1) == place
     cut(next(pathlib.Path(place).glob("*test*")))
     assert __main__.main(check) == 2
     assert "given again, makes them anew\n" in capsys.readouterr().err
+    assert standard.find(request, 1) == ""
     assert standard.prepare(request) == place and len(builder) == 2
     assert __main__.main(check) == 0
-    assert len(read(tmp_path, "prepare_moths:2.0.0", val_fraction=0.5).test) == 2
     # Resized arrays of it need no TensorFlow, since it is prepared.
     assert prepare("tfds:prepare_moths", tmp_path, "--size=8") == 0
-    arrays_of = load_dataset(str(tmp_path / "prepare_moths-8"), val_fraction=0.5)
-    assert arrays_of.image_shape == (8, 8, 3)
+    found = load_dataset(str(tmp_path / "prepare_moths-8"), val_fraction=0.5)
+    assert found.image_shape == (8, 8, 3)
+
+
+def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatch):
     monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
-    shutil.rmtree(place)
-    with pytest.raises(UserError, match="train has 8 images of 9: it is left in"):
+    write(tmp_path / "manual/moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    place = tmp_path / "prepare_moths/2.0.0"
+    with pytest.raises(UserError, match=r"train has 8 images of 9: .* stays in .*part"):
         standard.prepare(request)
-    assert not os.path.exists(place)
+    assert not place.exists()
+    taken = dataclasses.replace(request, partial=True)
+    assert standard.prepare(taken) == str(place) and len(builder) == 1  # not again
+    assert standard.find(request, 1) == str(place)
+
+
+def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
+    import tensorflow_datasets as library
+
+    write(tmp_path / "manual/moths.zip", b"")
+    config = library.download.DownloadConfig(manual_dir=str(tmp_path / "manual"))
+    made = library.builder(
+        "prepare_moths", data_dir=str(tmp_path), file_format="array_record"
+    )
+    made.download_and_prepare(download_config=config)
+    assert prepare("tfds:prepare_moths", tmp_path) == 0
+    assert __main__.main(["prepare", "--check", str(tmp_path / "prepare_moths")]) == 0
+    assert "8 train, 2 test images, all " in capsys.readouterr().out
 
 
 def test_what_tfds_does_not_know(tmp_path):

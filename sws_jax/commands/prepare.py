@@ -64,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sets
+    from sws_jax.prepare import sets, work
 
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
+    workers = work.cores() if args.workers is None else args.workers
     if workers < 1 or not 0 < args.shard_mib < 2**20:
         raise UserError(
             f"--workers is at least 1 and --shard-mib above 0, and they are {workers} "
@@ -103,7 +103,7 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
     if os.path.isdir(out) and not os.access(out, os.W_OK):
         raise UserError(f"{out} cannot be written to: take another OUT")
     if path.startswith(prepared.PREFIX):
-        path = _standard(args, path.removeprefix(prepared.PREFIX), out)
+        path = _standard(args, path.removeprefix(prepared.PREFIX), out, workers)
         if args.size is None:
             return
     elif args.manual_dir:
@@ -120,28 +120,26 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
         _make(_request(args, source, path, os.path.join(out, name), workers), args)
 
 
-def _standard(args: argparse.Namespace, name: str, out: str) -> str:
+def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> str:
     """The directory of a set of TFDS, prepared if it is not."""
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import standard
 
+    source = prepared.PREFIX + name
     if args.name and args.size is None:
-        raise UserError(
-            f"--name is not for {prepared.PREFIX}{name}: TFDS names its own"
-        )
-    if args.size is not None:
-        try:
-            return prepared.find(name, out)
-        except UserError:  # it is prepared first, or why not is said there
-            pass
-    if not args.dry_run:
-        standard.run(standard.Request(name, out, args.manual_dir, args.partial))
-    else:
-        standard.check_tensorflow(name)
-        raise UserError("--dry-run is not for tfds:NAME: TFDS knows when it has read")
-    found = prepared.find(name, out)
-    print(f"prepared: data.source={prepared.PREFIX}{name} data.directory={out}")
+        raise UserError(f"--name is not for {source}: TFDS names its own")
+    request = standard.Request(name, out, args.manual_dir, args.partial)
+    found = standard.find(request, workers)
+    if not found:
+        if args.dry_run:
+            raise UserError(
+                f"--dry-run is not for {source}, which is not prepared: TFDS says "
+                f"itself what it takes"
+            )
+        standard.run(request)
+        found = prepared.find(name, out)
+    print(f"prepared: data.source={source} data.directory={out}")
     return found
 
 

@@ -158,7 +158,8 @@ class Records:
                 found = reader.num_records()
                 reader.close()
             except RuntimeError as error:  # the library's, of any cause
-                raise files.Unwritable(path, error) from None
+                reason = str(error).partition(";")[0].rpartition(": ")[2]
+                raise files.Unwritable(path, OSError(reason)) from None
             if found != len(shard) - len(left_out):
                 raise files.Unwritable(path, OSError(f"it holds {found:,} records"))
         return entry | {

@@ -21,7 +21,7 @@ from sws_jax.prepare.forms import Entry, Form, Shard
 
 MANIFEST = "manifest.json"
 _SAMPLE = 24  # images that are tried before all are made
-_VERSION = 1  # of the manifest's form
+VERSION = 1  # of the manifest's form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ def make(request: Request, found: Plan) -> None:
     except OSError as error:
         raise files.Unwritable(building, error) from None
     entries = dict(found.kept)
-    manifest = {"version": _VERSION, "options": request.options, "shards": entries}
+    manifest = {"version": VERSION, "options": request.options, "shards": entries}
     path = os.path.join(building, MANIFEST)
     files.write_json(path, manifest)
     label = os.path.basename(building).removeprefix("incomplete.")
@@ -299,7 +299,7 @@ def _read(directory: str) -> dict[str, Any]:
         *manifest.get("files", {}).values(),
     ]
     whole = all({"bytes", "digest"} <= entry.keys() for entry in entries)
-    if manifest.get("version") != _VERSION or "options" not in manifest or not whole:
+    if manifest.get("version") != VERSION or "options" not in manifest or not whole:
         raise UserError(f"{path} is damaged, or of another version: {remedy}")
     return manifest
 

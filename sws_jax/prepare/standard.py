@@ -71,8 +71,34 @@ def run(request: Request) -> None:
         )
 
 
+def find(request: Request, workers: int) -> str:
+    """The directory of a set that is prepared, and whole; or nothing.
+
+    A set that TFDS has prepared without this command gets a manifest.
+
+    Raises:
+      UserError: it has not the images that it should have.
+    """
+    try:
+        place = prepared.find(request.name, request.out)
+    except UserError:
+        return ""
+    if not os.path.isfile(os.path.join(place, sets.MANIFEST)):
+        _check_counts(place, request)
+        _account(place, request)
+        return place
+    try:
+        sets.check(place, workers)
+    except UserError as error:
+        print(f"{error}", flush=True)
+        return ""
+    return place
+
+
 def prepare(request: Request) -> str:
     """Has TFDS download and prepare a set as array_record; returns its directory.
+
+    What stands in its place is removed: it is damaged (see `find`).
 
     Raises:
       UserError: in one sentence, what TFDS said.
@@ -90,30 +116,47 @@ def prepare(request: Request) -> str:
             f"TFDS has no {request.name} ({prepared.reason(error)})"
         ) from None
     place = os.fspath(builder.data_path)
-    if os.path.isdir(place) and not _broken(place):
-        print(f"{place} is prepared already", flush=True)
-        return place
-    _say(builder.info, request.out)
-    # TFDS begins anew what was broken off; what it has downloaded stays.
+    short = f"{place}.partial"
+    if request.partial and os.path.isdir(short):
+        os.rename(short, place)
+    else:
+        _say(builder.info, request.out)
+        _sweep(place)
+        settings = {"manual_dir": request.manual_dir} if request.manual_dir else {}
+        config = library.download.DownloadConfig(**settings)
+        try:
+            builder.download_and_prepare(download_config=config)
+        except Exception as error:  # of any kind: downloads, disks, TensorFlow
+            said = " ".join(str(error).split())[:300]
+            raise UserError(f"TFDS cannot prepare {request.name} ({said})") from None
+    try:
+        _check_counts(place, request)
+    except UserError as error:
+        os.rename(place, short)
+        raise UserError(f"{error} (what there is stays in {short})") from None
+    _account(place, request)
+    return place
+
+
+def _sweep(place: str) -> None:
+    """TFDS begins anew what was broken off; what it has downloaded stays."""
     folder, version = os.path.split(place)
     if os.path.isdir(folder):
         for name in os.listdir(folder):
-            if name.startswith("incomplete.") and name.endswith(f"_{version}"):
+            broken_off = name.startswith("incomplete.") and name.endswith(f"_{version}")
+            if broken_off or name in (version, f"{version}.partial"):
                 shutil.rmtree(os.path.join(folder, name))
-    if os.path.isdir(place):
-        shutil.rmtree(place)
-    settings: dict[str, Any] = {}
-    if request.manual_dir:
-        settings["manual_dir"] = request.manual_dir
-    config = library.download.DownloadConfig(**settings)
-    try:
-        builder.download_and_prepare(download_config=config)
-    except Exception as error:  # of any kind: downloads, disks, TensorFlow
+
+
+def _check_counts(place: str, request: Request) -> None:
+    info = prepared.builder(place).info
+    counts = {name: split.num_examples for name, split in info.splits.items()}
+    wrong = sources.miscounts(info.name, counts)
+    if wrong and not request.partial:
         raise UserError(
-            f"TFDS cannot prepare {request.name} ({' '.join(str(error).split())[:300]})"
-        ) from None
-    _account(place, request)
-    return place
+            f"{info.name} is not whole, {wrong}: complete its files, or take it as it "
+            f"is with --partial"
+        )
 
 
 def _say(info: Any, out: str) -> None:
@@ -136,28 +179,9 @@ def _say(info: Any, out: str) -> None:
         )
 
 
-def _broken(place: str) -> bool:
-    """Whether a set of ours is damaged; one without a manifest is TFDS's affair."""
-    if not os.path.isfile(os.path.join(place, sets.MANIFEST)):
-        return False
-    try:
-        sets.check(place, 1)
-    except UserError:
-        return True
-    return False
-
-
 def _account(place: str, request: Request) -> None:
-    """Counts the images, and writes down what the files are known by."""
+    """Writes down what the files of a set are known by."""
     info = prepared.builder(place).info
-    counts = {name: split.num_examples for name, split in info.splits.items()}
-    wrong = sources.miscounts(info.name, counts)
-    if wrong and not request.partial:
-        os.rename(place, f"{place}.partial")
-        raise UserError(
-            f"{info.name} is not whole, {wrong}: it is left in {place}.partial; "
-            f"complete its files, or take it as it is with --partial"
-        )
     shards: dict[str, forms.Entry] = {}
     for name, split in info.splits.items():
         for file, count in zip(
@@ -167,7 +191,7 @@ def _account(place: str, request: Request) -> None:
             shards[file] = forms.checked(os.path.join(place, file)) | about
     other = [n for n in sorted(os.listdir(place)) if n not in shards]
     manifest = {
-        "version": sets._VERSION,
+        "version": sets.VERSION,
         "options": {"kind": "tfds", "source": prepared.PREFIX + request.name},
         "shards": shards,
         "files": {name: forms.checked(os.path.join(place, name)) for name in other},

@@ -81,7 +81,7 @@ class TarPart:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Member:
     name: str  # CLASS/NAME, or NAME
     offset: int
