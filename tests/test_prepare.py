@@ -241,6 +241,15 @@ def test_arrays_hold_the_evaluations_view(kind, tree, tmp_path, capsys):
     assert isinstance(again.split, arrays.Mapped)
 
 
+def test_arrays_of_256_give_the_published_evaluation_of_224_exactly(tmp_path):
+    """Resized to 256 and cut to 224: what is resized already is cut alone."""
+    evaluation = Fit((224, 224), 0.875)
+    for shape in ((300, 401), (411, 257), (256, 300), (100, 90)):
+        image = pixels(1, shape)
+        kept = Fit((256, 256))(image)
+        np.testing.assert_array_equal(evaluation(kept), evaluation(image))
+
+
 def test_grey_sets_stay_grey(tmp_path):
     import test_tfds
 

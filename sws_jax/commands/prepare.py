@@ -195,12 +195,13 @@ def _make(request, args: argparse.Namespace) -> None:
         seconds, growth = sets.sample(request, found)
         needed, free = sets.room(request, found, growth)
         processes = min(request.workers, max(len(found.todo), 1))
+        workers = f"{processes} worker{'s' * (processes > 1)}"
         took = work.duration(seconds * found.images / processes)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "
             f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
-            f"{processes} processes ({1000 * seconds:.1f} ms an image)",
+            f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )
         if args.dry_run:

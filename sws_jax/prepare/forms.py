@@ -59,6 +59,9 @@ class Form(Protocol):
     @property
     def source(self) -> Source: ...
 
+    @property
+    def name(self) -> str: ...
+
     def shards(self) -> list[Shard]: ...
 
     def bytes_of(self, shard: Shard, growth: float) -> int:

@@ -161,10 +161,9 @@ def make(request: Request, found: Plan) -> None:
     manifest = {"version": VERSION, "options": request.options, "shards": entries}
     path = os.path.join(building, MANIFEST)
     files.write_json(path, manifest)
-    label = os.path.basename(building).removeprefix("incomplete.")
     task = work.Make(request.form, building, request.unreadable)
     try:
-        with work.Bar(label, found.images, "images") as bar:
+        with work.Bar(request.form.name, found.images, "images") as bar:
             for shard, entry in work.run(task, found.todo, request.workers):
                 source = {"source": forms.stamp(request.form.source, shard)}
                 entries[shard.name] = entry | source
