@@ -275,10 +275,11 @@ def test_grey_sets_stay_grey(tmp_path):
             lambda p: np.save(p / "test_labels.npy", np.full(6, 3, np.int32)),
             "has labels up to 3, and there are 3 classes",
         ),
+        (lambda p: (p / "test_labels.npy").write_bytes(b""), "test_labels.npy is"),
         (lambda p: (p / "arrays.json").write_text("{"), "arrays.json is damaged"),
         (lambda p: (p / "arrays.json").write_text("{}"), "arrays.json is damaged"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_damaged_arrays_are_refused_when_they_are_loaded(
     spoil, words, insects, tmp_path
@@ -288,6 +289,9 @@ def test_damaged_arrays_are_refused_when_they_are_loaded(
     with pytest.raises(UserError, match=words) as caught:
         load_dataset(str(tmp_path / "insects-8"))
     assert "prepare the set again" in str(caught.value)
+    assert prepare(insects, tmp_path, "--size=8") == 0
+    assert prepare(insects, tmp_path / "other", "--size=8") == 0
+    assert content(tmp_path / "insects-8") == content(tmp_path / "other/insects-8")
 
 
 def cut(path):
@@ -528,6 +532,9 @@ def mistakes(tmp_path):
     test.write_bytes(end + bytes(-len(end) % 512))
     yield "end", where, (), "test.tar is cut short after"
     tar_of(test, GOOD)
+    (where / "train").mkdir()
+    yield "both", where, (), "holds both train.tar and a folder train"
+    (where / "train").rmdir()
     yield "labels", where, ("--val-labels=x",), "is for ImageNet's tars"
 
 
@@ -610,6 +617,14 @@ def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
     assert re.fullmatch(
         r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
     )
+
+
+def test_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with work.Bar("insects", 4000, "images") as bar:
+        bar.advance(1000)
+    out, error = capsys.readouterr()
+    assert out == "" and "insects" in error
 
 
 # What TFDS prepares
@@ -776,6 +791,10 @@ def test_killed_and_done_again_in_parallel(form, tmp_path):
     serial = ["prepare", str(root), str(tmp_path / "serial"), *flags, "--workers=1"]
     assert __main__.main(serial) == 0
     assert content(tmp_path / "out") == content(tmp_path / "serial")
+    whole = folder / ("insects-64" if form else "1.0.0")
+    entries = json.loads((whole / sets.MANIFEST).read_text())["shards"]
+    found = work.run(work.Check(str(whole)), list(entries.items()), 2)
+    assert [problem for _, problem in found] == [""] * len(entries)
 
 
 def done(manifest):

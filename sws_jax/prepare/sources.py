@@ -169,6 +169,11 @@ def open_source(path: str, *, labels: str = "") -> Source:
     found = tars.find(path)
     if labels and not found:
         raise UserError(f"--val-labels is for tars, and {path} holds none")
+    if found and os.path.isdir(os.path.join(path, "train")):
+        raise UserError(
+            f"{path} holds both {os.path.basename(found['train'])} and a folder train: "
+            f"leave one of them there"
+        )
     if found:
         return _checked(tars.open_source(path, found, labels=labels))
     if directory := _prepared(path):

@@ -52,7 +52,7 @@ class Check:
             found = forms.checked(path, entry)
         except FileNotFoundError:
             return "it is missing"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             return f"it cannot be read ({error})"
         if found["bytes"] != entry["bytes"]:
             return f"it has {found['bytes']:,} bytes of {entry['bytes']:,}"
