@@ -584,6 +584,7 @@ def test_mistakes_are_answered_in_one_sentence(flags, words, insects, tmp_path, 
 
 
 def test_more_mistakes(insects, tmp_path, capsys):
+    assert "gs://b/out is no path on" in refused(capsys, insects, "gs://b/out")
     write(tmp_path / "file", b"")
     assert "file" in refused(capsys, insects, tmp_path / "file" / "out")
     assert prepare(insects, tmp_path / "out") == 0

@@ -95,6 +95,12 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
 
     path = os.path.expanduser(args.source)
     out = os.path.expanduser(args.out)
+    for given in (path, out):
+        if "://" in given:
+            raise UserError(
+                f"{given} is no path on this machine: prepare a set on a disk, and "
+                f"copy it to where it shall be read"
+            )
     try:
         if not args.dry_run:
             os.makedirs(out, exist_ok=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sws_jax import signals
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Stopped, UserError
 from sws_jax.prepare import forms
@@ -111,18 +110,10 @@ _stopped: Callable[[], bool]
 
 
 def _begin(task: Task, stop: Any) -> None:
-    """In a new process, which ends with the one that it works for."""
+    """In a new process."""
     global _task, _stopped
     _task, _stopped = task, stop.is_set
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    signals.serve_parent()
 
 
 def _one(item: Any) -> tuple[Any, str, str]:
