@@ -1,9 +1,10 @@
 """Images per second that reach a training step's door, for each core of the host.
 
-Every source (digits, arrays of 32 px, a folder of JPEGs, a prepared TFDS set), recipe
-and decoder, through the batches that training and evaluation read. The JPEGs are drawn
-for the purpose, some 500 x 400 px at quality 90 and about as many bytes as ImageNet's,
-and come from the system's file cache: a disk is not measured.
+Every source (digits, arrays of 32 px, a folder of JPEGs, a prepared TFDS set, the
+folder resized to 224 px and mapped into memory), recipe and decoder, through the
+batches that training and evaluation read. The JPEGs are drawn for the purpose, some
+500 x 400 px at quality 90 and about as many bytes as ImageNet's, and come from the
+system's file cache: a disk is not measured.
 
 How to read it: `images_per_cpu_second` counts the processor time of this one process,
 which reads in one thread, so it is what one core delivers however busy the machine is.
@@ -92,6 +93,7 @@ def _sources(
             return encoded("tfds:drawn", directory=directory, decoder=decoder)
 
         yield "tfds", decoder, prepared
+    yield "mapped, 224 px", "-", lambda: load_dataset(_mapped(directory, root))
 
 
 def _measure(data: Dataset, transform: Transform | None, settings: Settings) -> Row:
@@ -193,6 +195,16 @@ def _folder(directory: str, images: list[Image.Image]) -> str:
         os.makedirs(place, exist_ok=True)
         image.save(os.path.join(place, f"{i}.jpg"), quality=90)
     return root
+
+
+def _mapped(directory: str, root: str) -> str:
+    """The folder's images, as ``python -m sws_jax prepare --size`` writes them."""
+    from sws_jax.prepare import forms, sets, sources
+
+    form = forms.Arrays(sources.open_source(root), "mapped", PIXELS, 2**27)
+    request = sets.Request(form, os.path.join(directory, "mapped"), {})
+    sets.make(request, sets.plan(request))
+    return request.place
 
 
 def _prepare(directory: str) -> None:

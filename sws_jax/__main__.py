@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sws_jax.commands import convert, cost, describe, evaluate, predict, show_batch
+from sws_jax.commands import (
+    convert,
+    cost,
+    describe,
+    evaluate,
+    predict,
+    prepare,
+    show_batch,
+)
 from sws_jax.errors import UserError
 
 COMMANDS = {
@@ -14,6 +22,7 @@ COMMANDS = {
     "describe": describe,
     "evaluate": evaluate,
     "predict": predict,
+    "prepare": prepare,
     "show_batch": show_batch,
 }
 

@@ -20,7 +20,7 @@ import safetensors.numpy
 from sws_jax.errors import Stopped, UserError
 
 _LOCK_ATTEMPTS = 100
-_TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.\w+)?")
+_TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
 
 
 class Unwritable(Stopped):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 
 EXIT_AGAIN, EXIT_INTERRUPTED = 75, 130
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -50,3 +52,17 @@ class Asked:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.write(2, b"\nsws_jax: saves and stops (Ctrl-C again: at once)\n")
+
+
+def serve_parent() -> None:
+    """In a worker: it lives as long as the process that it works for."""
+    # Ctrl-C reaches it too, and is for that process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # killed, perhaps, with no time to end its workers
+        os._exit(1)

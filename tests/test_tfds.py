@@ -317,9 +317,7 @@ def test_default_directories(made, tmp_path, monkeypatch):
 def test_a_known_set_that_is_not_prepared(name, tmp_path):
     message = refusal(tmp_path, name)
     assert f"tfds:{name} is not prepared in {tmp_path} (data.directory): " in message
-    command = re.search(r'python -c "(.*)"$', message)[1]
-    compile(command, "command", "exec")
-    assert f"builder('{name}', data_dir='{tmp_path}', file_format='array" in command
+    assert message.endswith(f"python -m sws_jax prepare tfds:{name} {tmp_path}")
 
 
 @pytest.mark.parametrize(

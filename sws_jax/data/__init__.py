@@ -10,7 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax.data import base, digits, folder, images, npz, prepared, tfds
+from sws_jax.data import arrays, base, digits, folder, images, npz, prepared, tfds
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
 
@@ -32,8 +32,9 @@ def load_dataset(
     """The dataset a name or path stands for.
 
     Args:
-      source: "digits"; the path of an ``.npz`` file of arrays (`npz.load`) or of a
-        folder of images (`folder.load`); or "tfds:NAME" (`tfds.load`).
+      source: "digits"; the path of an ``.npz`` file of arrays (`npz.load`), of a
+        folder of images (`folder.load`) or of prepared arrays (`arrays.load`); or
+        "tfds:NAME" (`tfds.load`).
       val_fraction: of the training images, held out for every choice, where the
         source has no validation images of its own.
       image_size: height and width for the network; None keeps the source's own.
@@ -69,6 +70,8 @@ def load_dataset(
     elif source.startswith(prepared.PREFIX):
         name = source.removeprefix(prepared.PREFIX)
         dataset = tfds.load(name, directory=directory, **encoded)
+    elif arrays.is_set(source):
+        dataset = arrays.load(source, val_fraction=val_fraction)
     elif os.path.isdir(source):
         dataset = folder.load(source, **encoded)
     else:

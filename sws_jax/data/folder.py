@@ -41,19 +41,10 @@ def load(
     Raises:
       UserError: the folder is laid out otherwise, or images cannot be read.
     """
-    present = [name for name in ("train", "val", "test") if _is_dir(path, name)]
-    if not _is_dir(path):
-        raise UserError(f"there is no folder of images {path}")
-    if "train" not in present:
-        raise UserError(f"{path} has no folder train: {_LAYOUT}")
-    if len(present) == 1:
-        raise UserError(f"{path} has neither a folder test nor val: {_LAYOUT}")
-    found = {name: _files(os.path.join(path, name), decoder) for name in present}
+    found = find(path, decoder)
     train = found["train"]
-    for name in present[1:]:
-        _check_classes(train, found[name])
-    if len(present) == 2:
-        found = {"train": train, "test": found[present[1]]}
+    if len(found) == 2:
+        found = {"train": train, "test": found[list(found)[1]]}
     return memory.dataset(
         os.path.basename(os.path.abspath(path)),
         found,
@@ -63,6 +54,25 @@ def load(
         memory_gib=memory_gib,
         unreadable=unreadable,
     )
+
+
+def find(path: str, decoder: str) -> dict[str, Files]:
+    """The splits of a folder by the names of their folders, train first.
+
+    Raises:
+      UserError: the folder is laid out otherwise.
+    """
+    present = [name for name in ("train", "val", "test") if _is_dir(path, name)]
+    if not _is_dir(path):
+        raise UserError(f"there is no folder of images {path}")
+    if "train" not in present:
+        raise UserError(f"{path} has no folder train: {_LAYOUT}")
+    if len(present) == 1:
+        raise UserError(f"{path} has neither a folder test nor val: {_LAYOUT}")
+    found = {name: _files(os.path.join(path, name), decoder) for name in present}
+    for name in present[1:]:
+        _check_classes(found["train"], found[name])
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,17 +9,14 @@ those rows of every global batch that its devices hold.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import grain
 import numpy as np
 
+from sws_jax import signals
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.data.transforms import Fit, Transform
@@ -246,17 +243,7 @@ def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, An
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """In a worker: it lives as long as the process that it reads for."""
-    # Ctrl-C reaches it too, and is for that process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()  # killed, perhaps, with no time to end its workers
-        os._exit(1)
+    signals.serve_parent()
 
 
 def _watched(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,8 +58,8 @@ def find(name: str, root: str) -> str:
         )
     bare, config, version = request.groups()
     folder = os.path.join(root, bare)
-    if not config and not _versions(folder):
-        configs = [name for name in _folders(folder) if _versions(f"{folder}/{name}")]
+    if not config and not versions(folder):
+        configs = [name for name in _folders(folder) if versions(f"{folder}/{name}")]
         if len(configs) > 1:
             raise UserError(
                 f"{folder} holds several configurations: take one of "
@@ -66,7 +67,7 @@ def find(name: str, root: str) -> str:
             )
         config = configs[0] if configs else None
     folder = os.path.join(folder, config) if config else folder
-    versions = _versions(folder)
+    found = versions(folder)
     if bare not in _folders(root) and bare not in _known():
         hint = suggestion(bare)
         raise UserError(
@@ -74,20 +75,19 @@ def find(name: str, root: str) -> str:
             f"in {root} (data.directory)"
             + (f"; perhaps {hint} is meant" if hint else "")
         )
-    if not versions or version and version not in versions:
-        held = f", which holds {', '.join(versions)}" if versions else ""
+    if not found or version and version not in found:
+        held = f", which holds {', '.join(found)}" if found else ""
         raise UserError(
             f"{PREFIX}{name} is not prepared in {root} (data.directory){held}: "
             f"{_remedy(name, root)}"
         )
-    return os.path.join(folder, version or versions[-1])
+    return os.path.join(folder, version or found[-1])
 
 
 def _remedy(name: str, root: str) -> str:
-    arguments = f"'{name}', data_dir='{root}', file_format='array_record'"
     return (
-        f'where TensorFlow is installed, run python -c "import tensorflow_datasets as '
-        f'tfds; tfds.builder({arguments}).download_and_prepare()"'
+        f"where TensorFlow is installed, run python -m sws_jax prepare "
+        f"{shlex.join([PREFIX + name, root])}"
     )
 
 
@@ -101,8 +101,11 @@ def _folders(path: str) -> list[str]:
         raise UserError(f"{path} cannot be listed ({error.strerror})") from None
 
 
-def _versions(path: str) -> list[str]:
-    """Oldest first; a version whose preparation was broken off has another name."""
+def versions(path: str) -> list[str]:
+    """Of the set in a folder, oldest first.
+
+    One whose preparation was broken off has a name of another form.
+    """
     found = filter(_VERSION.fullmatch, _folders(path))
     return sorted(found, key=lambda version: [int(n) for n in version.split(".")])
 

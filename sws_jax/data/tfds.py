@@ -49,6 +49,35 @@ def load(
     """
     root = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     path = prepared.find(name, os.path.expanduser(root))
+    found, class_names = splits(path, name, decoder)
+    if len(found) == 3:
+        found["val"] = found.pop("validation")
+    elif "validation" in found:
+        found["test"] = found.pop("validation")
+    return memory.dataset(
+        re.split("[/:]", name)[0],
+        found,
+        class_names,
+        val_fraction=val_fraction,
+        image_size=image_size,
+        memory_gib=memory_gib,
+        unreadable=unreadable,
+    )
+
+
+def splits(
+    path: str, name: str, decoder: str
+) -> tuple[dict[str, Records], tuple[str, ...]]:
+    """The labelled splits of a prepared version, train first, and its classes.
+
+    Args:
+      path: of its directory.
+      name: for messages.
+      decoder: see `sws_jax.data.images.decode`.
+
+    Raises:
+      UserError: it is damaged or has no labelled images.
+    """
     info = prepared.builder(path).info
     channels, class_names = _features(info.features, name)
     found = {}
@@ -67,19 +96,7 @@ def load(
             f"validation: its splits are {', '.join(info.splits) or 'none'}, with both "
             f"in {', '.join(found) or 'none'}"
         )
-    if len(found) == 3:
-        found["val"] = found.pop("validation")
-    elif "validation" in found:
-        found["test"] = found.pop("validation")
-    return memory.dataset(
-        re.split("[/:]", name)[0],
-        found,
-        class_names,
-        val_fraction=val_fraction,
-        image_size=image_size,
-        memory_gib=memory_gib,
-        unreadable=unreadable,
-    )
+    return found, class_names
 
 
 @dataclasses.dataclass(frozen=True)

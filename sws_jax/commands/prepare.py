@@ -1,0 +1,233 @@
+"""``prepare``: data made ready once, for fast and exact reading in every run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+
+HELP = "make images ready once: array_record files, or resized arrays"
+EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
+
+VERSION = "1.0.0"  # of sets made here; TFDS numbers its own
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="a folder of images (train/CLASS/, and val or test), of tars (train.tar, "
+        "...; ImageNet's own), a prepared set, or tfds:NAME[/CONFIG][:VERSION], which "
+        "needs TensorFlow",
+    )
+    parser.add_argument("out", nargs="?", metavar="OUT", help="the set is OUT/NAME")
+    parser.add_argument("--name", help="default: the source's")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="write N x N pixels, uint8, mapped into memory when they are read",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: all cores)")
+    parser.add_argument(
+        "--unreadable",
+        choices=("stop", "skip"),
+        default="stop",
+        help="skip leaves out images that cannot be read (default: stop)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="take a well-known set that is not whole"
+    )
+    parser.add_argument(
+        "--val-labels",
+        default="",
+        metavar="FILE",
+        help="classes of ImageNet's validation images, where they are not its 50,000",
+    )
+    parser.add_argument(
+        "--manual-dir", default="", help="of files that TFDS cannot download"
+    )
+    parser.add_argument(
+        "--shard-mib",
+        type=float,
+        default=128.0,
+        help="of images that are written, and done again, together (default 128)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it takes, and write nothing"
+    )
+    parser.add_argument(
+        "--check", metavar="OUT/NAME", help="read a prepared set again, and verify it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from sws_jax.errors import UserError
+    from sws_jax.prepare import sets, work
+
+    workers = work.cores() if args.workers is None else args.workers
+    if workers < 1 or not 0 < args.shard_mib < 2**20:
+        raise UserError(
+            f"--workers is at least 1 and --shard-mib above 0, and they are {workers} "
+            f"and {args.shard_mib:g}"
+        )
+    if args.size is not None and args.size < 1:
+        raise UserError(f"--size must be at least 1, and is {args.size}")
+    try:
+        if args.check:
+            print(sets.check(args.check, workers))
+            return 0
+        if not args.source or not args.out:
+            raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
+        _prepare(args, workers)
+    except KeyboardInterrupt:
+        print("\nstopped: the same command goes on", flush=True)
+        return 130
+    return 0
+
+
+def _prepare(args: argparse.Namespace, workers: int) -> None:
+    from sws_jax import files
+    from sws_jax.data import prepared
+    from sws_jax.errors import UserError
+    from sws_jax.prepare import sources
+
+    path = os.path.expanduser(args.source)
+    out = os.path.expanduser(args.out)
+    for given in (path, out):
+        if "://" in given:
+            raise UserError(
+                f"{given} is no path on this machine: prepare a set on a disk, and "
+                f"copy it to where it shall be read"
+            )
+    try:
+        if not args.dry_run:
+            os.makedirs(out, exist_ok=True)
+    except OSError as error:
+        raise files.Unwritable(out, error) from None
+    if os.path.isdir(out) and not os.access(out, os.W_OK):
+        raise UserError(f"{out} cannot be written to: take another OUT")
+    if path.startswith(prepared.PREFIX):
+        path = _standard(args, path.removeprefix(prepared.PREFIX), out, workers)
+        if args.size is None:
+            return
+    elif args.manual_dir:
+        raise UserError("--manual-dir is for a SOURCE tfds:NAME")
+    print(f"looking through {path}", flush=True)
+    source = sources.open_source(path, labels=args.val_labels)
+    known = source.name if args.name is None else args.name
+    if not args.partial:
+        sources.check_counts(known, source)
+    name = _name(args, source.name)
+    with files.claimed(os.path.join(out, f".{name}.lock")) as alone:
+        if not alone:
+            raise UserError(f"another process is preparing {os.path.join(out, name)}")
+        _make(_request(args, source, path, os.path.join(out, name), workers), args)
+
+
+def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> str:
+    """The directory of a set of TFDS, prepared if it is not."""
+    from sws_jax.data import prepared
+    from sws_jax.errors import UserError
+    from sws_jax.prepare import standard
+
+    source = prepared.PREFIX + name
+    if args.name and args.size is None:
+        raise UserError(f"--name is not for {source}: TFDS names its own")
+    request = standard.Request(name, out, args.manual_dir, args.partial)
+    found = standard.find(request, workers)
+    if not found:
+        if args.dry_run:
+            raise UserError(
+                f"--dry-run is not for {source}, which is not prepared: TFDS says "
+                f"itself what it takes"
+            )
+        standard.run(request)
+        found = prepared.find(name, out)
+    print(f"prepared: data.source={source} data.directory={out}")
+    return found
+
+
+def _name(args: argparse.Namespace, source: str) -> str:
+    from sws_jax.errors import UserError
+
+    if args.name is not None:
+        if not re.fullmatch(r"\w[\w-]*" if args.size else r"\w+", args.name):
+            raise UserError(
+                f"--name {args.name!r} is not made of letters, digits and underscores"
+            )
+        return args.name
+    plain = re.sub(r"\W+", "_", source).strip("_").lower() or "images"
+    return plain if args.size is None else f"{plain}-{args.size}"
+
+
+def _request(args, source, path, place, workers):
+    from sws_jax.errors import UserError
+    from sws_jax.prepare import forms, sets
+
+    shard_bytes = max(int(args.shard_mib * 2**20), 1)
+    options = {"source": os.path.abspath(path), "shard_mib": args.shard_mib}
+    name = os.path.basename(place)
+    if args.size is None:
+        if source.kind == "prepared set":
+            raise UserError(
+                f"{path} is prepared already; --size N makes resized arrays of it"
+            )
+        options |= {"kind": "records"}
+        form: forms.Form = forms.Records(source, name, VERSION, shard_bytes)
+        place = os.path.join(place, VERSION)
+    else:
+        options |= {"kind": "arrays", "size": args.size}
+        form = forms.Arrays(source, name, args.size, shard_bytes)
+    return sets.Request(form, place, options, args.unreadable, workers)
+
+
+def _make(request, args: argparse.Namespace) -> None:
+    from sws_jax.prepare import sets, work
+
+    source = request.form.source
+    counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
+    print(f"{source.kind}: {counts} images of {len(source.classes):,} classes")
+    found = sets.plan(request)
+    if found.changed:
+        print(f"the source has changed since: {found.changed} shards are made anew")
+    if found.damaged:
+        print(f"damaged, and made anew: {', '.join(found.damaged[:3])}")
+    if not found.todo and found.described and os.path.isdir(request.place):
+        print(f"{request.place} is prepared already, and whole")
+    else:
+        sets.room(request, found, 1.0)  # before an image is tried
+        seconds, growth = sets.sample(request, found)
+        needed, free = sets.room(request, found, growth)
+        processes = min(request.workers, max(len(found.todo), 1))
+        workers = f"{processes} worker{'s' * (processes > 1)}"
+        took = work.duration(seconds * found.images / processes)
+        kept = f", {len(found.kept)} are there" if found.kept else ""
+        print(
+            f"{request.place}: {len(found.todo)} shards to make{kept}, "
+            f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
+            f"{workers} ({1000 * seconds:.1f} ms an image)",
+            flush=True,
+        )
+        if args.dry_run:
+            return
+        sets.make(request, found)
+    _tell(request)
+
+
+def _tell(request) -> None:
+    """What was left out, and how a run takes the set."""
+    from sws_jax import files
+    from sws_jax.prepare import forms, sets
+
+    manifest = files.read_json(os.path.join(request.place, sets.MANIFEST))
+    left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
+    if left_out:
+        print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")
+    out, name = os.path.split(request.place)
+    if isinstance(request.form, forms.Records):
+        out, name = os.path.split(out)
+        print(f"prepared: data.source=tfds:{name} data.directory={out}")
+    else:
+        print(f"prepared: data.source={request.place}")

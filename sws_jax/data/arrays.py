@@ -1,0 +1,144 @@
+"""Images of one size in ``.npy`` files, mapped into memory: larger sets than it holds.
+
+``python -m sws_jax prepare SOURCE OUT --size N`` writes such a folder: ``arrays.json``,
+and for each split ``SPLIT_images.npy`` uint8 [n, N, N, channels] and
+``SPLIT_labels.npy`` int32 [n], in which -1 stands for an image that was left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from sws_jax import files
+from sws_jax.data import base
+from sws_jax.errors import UserError
+
+DESCRIPTION = "arrays.json"
+_REMEDY = "prepare the set again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+    """A split in a file, of which a run reads what it needs.
+
+    Attributes:
+      path: of the images.
+      labels: int32 [n].
+      rows: int64 [n], where the images stand in the file.
+    """
+
+    path: str
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        return np.array(self._images[self.rows[index]]), int(self.labels[index])
+
+    @functools.cached_property
+    def _images(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps the file itself."""
+        return {key: kept for key, kept in vars(self).items() if key != "_images"}
+
+
+def is_set(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, DESCRIPTION))
+
+
+def load(path: str, *, val_fraction: float) -> base.Dataset:
+    """A dataset of arrays that were prepared.
+
+    Splits are taken as of a folder of images: with both, validation and test are what
+    they are called; one of them alone is the test set.
+
+    Args:
+      path: of the folder.
+      val_fraction: of the training images, held out where it applies.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    about = files.read_json(os.path.join(path, DESCRIPTION), remedy=_REMEDY)
+    try:
+        shape = tuple(int(side) for side in about["shape"])
+        classes = tuple(str(name) for name in about["class_names"])
+        rows = {str(key): int(split["rows"]) for key, split in about["splits"].items()}
+        name = str(about["name"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}/{DESCRIPTION} is damaged ({error!r}): {_REMEDY}"
+        ) from None
+    found = {
+        split: _split(path, split, (count, *shape), len(classes))
+        for split, count in rows.items()
+    }
+    if "train" not in found or len(found) < 2 or len(shape) != 3:
+        raise UserError(f"{path}/{DESCRIPTION} lacks splits or a shape: {_REMEDY}")
+    train: base.Split = found.pop("train")
+    test = found.pop("test") if "test" in found else found.pop("validation")
+    val: base.Split
+    if found:
+        val = found.pop("validation")
+    else:
+        train, val = base.hold_out(train, val_fraction)
+    return base.Dataset(
+        name=name,
+        train=train,
+        val=val,
+        test=test,
+        class_names=classes,
+        image_shape=shape,
+        normalization=base.default_normalization(shape[-1]),
+    )
+
+
+def holds(path: str, dtype: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a file is a whole array of that type and shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # missing, damaged, too short, no array
+        return False
+    return array.dtype == dtype and array.shape == shape
+
+
+def start_of(path: str) -> int:
+    """Where the elements of an array begin in its file, in bytes."""
+    return np.load(path, mmap_mode="r", allow_pickle=False).offset
+
+
+def bytes_of_row(path: str) -> int:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array.dtype.itemsize * int(np.prod(array.shape[1:]))
+
+
+def _split(path: str, split: str, shape: tuple[int, ...], classes: int) -> Mapped:
+    files_of = [os.path.join(path, f"{split}_{kind}.npy") for kind in KINDS]
+    for file, dtype, wanted in zip(
+        files_of, (np.uint8, np.int32), (shape, shape[:1]), strict=True
+    ):
+        if not holds(file, dtype, wanted):
+            raise UserError(
+                f"{file} is missing or damaged, and should hold {np.dtype(dtype)} "
+                f"{list(wanted)}: {_REMEDY}"
+            )
+    labels = np.load(files_of[1], allow_pickle=False)
+    rows = np.flatnonzero(labels >= 0)
+    if not len(rows) or labels.max() >= classes:
+        raise UserError(
+            f"{files_of[1]} has labels up to {labels.max(initial=-1)}, and there are "
+            f"{classes} classes: {_REMEDY}"
+        )
+    return Mapped(files_of[0], labels[rows], rows)
+
+
+KINDS = ("images", "labels")

@@ -1,0 +1,245 @@
+"""Where images to prepare come from: folders, tars, and sets prepared before."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import Protocol
+
+import numpy as np
+
+from sws_jax.data import folder, images, prepared, tfds
+from sws_jax.errors import UserError
+
+# Splits by the names that folders and tars give them, and those of TFDS.
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+# (As published: 1409.0575, table 2.)
+COUNTS = {"imagenet2012": {"train": 1_281_167, "validation": 50_000}}
+
+
+class Part(Protocol):
+    """A split of a source: encoded images, each read by its position.
+
+    Attributes:
+      sizes: int64 [n], bytes of each encoded image.
+    """
+
+    @property
+    def sizes(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """An encoded image and its label.
+
+        Raises:
+          Unreadable: naming the file or record.
+        """
+        ...
+
+    def where(self, index: int) -> str:
+        """The file or record of an image, for messages."""
+        ...
+
+    def file_name(self, index: int) -> bytes:
+        """CLASS/NAME, or what else the source calls it."""
+        ...
+
+    def stamp(self, first: int, end: int) -> str:
+        """What the images from `first` to before `end` are known by again."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled images in splits.
+
+    Attributes:
+      name: that suits the set.
+      kind: what it is, in a word or two.
+      classes: their names, in the order of the labels.
+      parts: by TFDS's names of splits.
+      channels: 1 or 3, of the decoded images.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    parts: dict[str, Part]
+    channels: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderPart:
+    """A folder of folders of images.
+
+    Attributes:
+      files: of the split.
+      sizes, times: int64 [n], bytes, and when they last changed (ns); 0 for a link
+        that leads nowhere.
+    """
+
+    files: folder.Files
+    sizes: np.ndarray
+    times: np.ndarray
+
+    @classmethod
+    def of(cls, files: folder.Files) -> FolderPart:
+        sizes, times = np.zeros((2, len(files)), np.int64)
+        for index in range(len(files)):
+            try:
+                found = os.stat(files.where(index))
+            except OSError:  # told, with the others, when it is read
+                continue
+            sizes[index], times[index] = found.st_size, found.st_mtime_ns
+        return cls(files, sizes, times)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        return images.read_bytes(self.where(index)), int(self.files.labels[index])
+
+    def where(self, index: int) -> str:
+        return self.files.where(index)
+
+    def file_name(self, index: int) -> bytes:
+        return os.fsencode(os.path.relpath(self.where(index), self.files.root))
+
+    def stamp(self, first: int, end: int) -> str:
+        part = slice(first, end)
+        names = b"\0".join(self.files.names[part].tolist())
+        return digest(
+            names, self.files.labels[part], self.sizes[part], self.times[part]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordsPart:
+    """A split of a set that is prepared as array_record files."""
+
+    records: tfds.Records
+    sizes: np.ndarray
+    files: str  # a digest of the files that hold it
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        return self.records.encoded(index)
+
+    def where(self, index: int) -> str:
+        return self.records.where(index)
+
+    def file_name(self, index: int) -> bytes:
+        return f"{self.records.split}/{index}".encode()
+
+    def stamp(self, first: int, end: int) -> str:
+        return digest(self.files.encode(), f"{first}:{end}".encode())
+
+
+def digest(*parts: bytes | np.ndarray) -> str:
+    """Of all the parts, told apart."""
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.tobytes() if isinstance(part, np.ndarray) else part
+        made.update(len(content).to_bytes(8, "little") + content)
+    return made.hexdigest()
+
+
+def open_source(path: str, *, labels: str = "") -> Source:
+    """What a path holds.
+
+    Args:
+      path: a folder with folders of images (see `sws_jax.data.folder`), a folder with
+        a tar for each split (see `sws_jax.prepare.tars`), or a prepared set.
+      labels: a file of the classes of ImageNet's validation images; see there.
+
+    Raises:
+      UserError: it holds neither, or not as it should.
+    """
+    from sws_jax.prepare import tars
+
+    if not os.path.isdir(path):
+        hint = (
+            " (a file: name the folder that holds it)" if os.path.isfile(path) else ""
+        )
+        raise UserError(f"there is no folder {path} to prepare{hint}")
+    found = tars.find(path)
+    if labels and not found:
+        raise UserError(f"--val-labels is for tars, and {path} holds none")
+    if found and os.path.isdir(os.path.join(path, "train")):
+        raise UserError(
+            f"{path} holds both {os.path.basename(found['train'])} and a folder train: "
+            f"leave one of them there"
+        )
+    if found:
+        return _checked(tars.open_source(path, found, labels=labels))
+    if directory := _prepared(path):
+        return _of_records(directory)
+    name = os.path.basename(os.path.abspath(path))
+    splits = folder.find(path, "pillow")
+    parts: dict[str, Part] = {
+        SPLITS[split]: FolderPart.of(files) for split, files in splits.items()
+    }
+    return _checked(Source(name, "folder", splits["train"].classes, parts))
+
+
+def check_counts(name: str, source: Source) -> None:
+    """Refuses a set of a well-known name that is not whole.
+
+    Raises:
+      UserError: with the numbers.
+    """
+    counts = {split: len(part) for split, part in source.parts.items()}
+    if wrong := miscounts(name, counts):
+        raise UserError(
+            f"{name} is not whole, {wrong}: complete it, take another --name, or "
+            f"prepare what there is with --partial"
+        )
+
+
+def miscounts(name: str, counts: dict[str, int]) -> str:
+    """What of a set of a well-known name has another number of images, in words."""
+    return " and ".join(
+        f"{split} has {counts.get(split, 0):,} images of {wanted:,}"
+        for split, wanted in COUNTS.get(name, {}).items()
+        if counts.get(split, 0) != wanted
+    )
+
+
+def _checked(source: Source) -> Source:
+    """Names of classes stand in a text file, one a line."""
+    for name in source.classes:
+        if name != name.strip() or not name.isprintable():
+            raise UserError(
+                f"the class {name!r} has a name that cannot be written as a line of "
+                f"text: rename it"
+            )
+    return source
+
+
+def _prepared(path: str) -> str:
+    """The directory of a prepared version, where `path` is it or holds it."""
+    inside = [path, *(os.path.join(path, v) for v in reversed(prepared.versions(path)))]
+    return next((p for p in inside if os.path.isfile(f"{p}/dataset_info.json")), "")
+
+
+def _of_records(path: str) -> Source:
+    info = prepared.builder(path).info
+    found, classes = tfds.splits(path, info.name, "pillow")
+    parts: dict[str, Part] = {}
+    channels = 3
+    for split, records in found.items():
+        names = sorted(info.splits[split].filenames)
+        stats = [os.stat(os.path.join(path, name)) for name in names]
+        known = [
+            f"{name} {stat.st_size} {stat.st_mtime_ns}"
+            for name, stat in zip(names, stats, strict=True)
+        ]
+        size = sum(stat.st_size for stat in stats) // max(len(records), 1)
+        sizes = np.full(len(records), size, np.int64)
+        parts[split] = RecordsPart(records, sizes, digest("\n".join(known).encode()))
+        channels = records.channels
+    return Source(info.name, "prepared set", classes, parts, channels)

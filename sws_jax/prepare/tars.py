@@ -1,0 +1,295 @@
+"""Tars of images, read in place: nothing is unpacked.
+
+Either one tar for each split (train.tar, and val.tar or test.tar, or both) with members
+CLASS/NAME, or ImageNet's own: ILSVRC2012_img_train.tar, a tar of one n########.tar for
+each class, and ILSVRC2012_img_val.tar, flat, whose classes stand in a file apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+
+from sws_jax.data import folder
+from sws_jax.data.base import Unreadable
+from sws_jax.errors import UserError
+from sws_jax.prepare.sources import SPLITS, Part, Source, digest
+
+_IMAGENET = {
+    "train": "ILSVRC2012_img_train.tar",
+    "val": "ILSVRC2012_img_val.tar",
+}
+_BLOCK = 512  # of the format: headers and contents begin at multiples of it
+
+
+@dataclasses.dataclass(frozen=True)
+class TarPart:
+    """A split in a tar.
+
+    Attributes:
+      path: of the tar.
+      names: bytes [n], CLASS/NAME or, where the tar is flat, NAME.
+      labels: int32 [n].
+      offsets, sizes: int64 [n], where the contents begin, and their bytes.
+      time: when the tar last changed (ns).
+    """
+
+    path: str
+    names: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    time: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        size = int(self.sizes[index])
+        try:
+            with open(self.path, "rb") as file:
+                content = os.pread(file.fileno(), size, int(self.offsets[index]))
+        except OSError as error:
+            raise Unreadable(
+                f"{self.where(index)} cannot be read ({error.strerror})"
+            ) from None
+        if len(content) < size:
+            raise Unreadable(f"{self.where(index)} is cut short")
+        return content, int(self.labels[index])
+
+    def where(self, index: int) -> str:
+        return f"{os.fsdecode(self.names[index])} in {self.path}"
+
+    def file_name(self, index: int) -> bytes:
+        return self.names[index]
+
+    def stamp(self, first: int, end: int) -> str:
+        part = slice(first, end)
+        names = b"\0".join(self.names[part].tolist())
+        return digest(
+            names,
+            self.labels[part],
+            self.offsets[part],
+            self.sizes[part],
+            np.asarray(self.time, np.int64),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Member:
+    name: str  # CLASS/NAME, or NAME
+    offset: int
+    size: int
+
+
+def find(path: str) -> dict[str, str]:
+    """The tars of a folder, by split (train, val, test); none if there is no train."""
+    for names in ({split: f"{split}.tar" for split in SPLITS}, _IMAGENET):
+        found = {
+            split: os.path.join(path, name)
+            for split, name in names.items()
+            if os.path.isfile(os.path.join(path, name))
+        }
+        if "train" in found:
+            return found
+    return {}
+
+
+def open_source(path: str, tars: dict[str, str], *, labels: str = "") -> Source:
+    """The images of a folder's tars.
+
+    Args:
+      path: of the folder.
+      tars: what `find` found in it.
+      labels: a text file with the classes of a flat validation tar: one class for each
+        image, in the order of their names, or lines NAME CLASS. Empty takes, for
+        ImageNet's 50,000, the list that comes with TFDS.
+
+    Raises:
+      UserError: the tars are damaged or hold something else.
+    """
+    if len(tars) == 1:
+        raise UserError(
+            f"{path} has {os.path.basename(tars['train'])} alone: put the tar of the "
+            f"test or validation images beside it"
+        )
+    imagenet = os.path.basename(tars["train"]) == _IMAGENET["train"]
+    classes: tuple[str, ...] = ()
+    parts: dict[str, Part] = {}
+    for split, tar in tars.items():
+        members = list(_nested(tar) if imagenet and split == "train" else _plain(tar))
+        if not members:
+            raise UserError(f"{tar} holds no images ({' '.join(folder.EXTENSIONS)})")
+        if imagenet and split == "val":
+            flat = sorted(members, key=lambda member: member.name)
+            named = _given(tar, [member.name for member in flat], labels)
+            members = flat
+        else:
+            members = sorted(_in_classes(tar, members, split), key=_class_and_name)
+            named = [_class_and_name(member)[0] for member in members]
+        if split == "train":
+            classes = tuple(sorted(set(named)))
+        _check_classes(tar, set(named), classes)
+        parts[SPLITS[split]] = _part(tar, members, named, classes)
+    if labels and not imagenet:
+        raise UserError("--val-labels is for ImageNet's tars; others hold CLASS/NAME")
+    name = "imagenet2012" if imagenet else os.path.basename(os.path.abspath(path))
+    kind = "ImageNet's tars" if imagenet else "tars"
+    return Source(name, kind, classes, parts)
+
+
+def _part(tar, members, named, classes) -> TarPart:
+    places = {name: label for label, name in enumerate(classes)}
+    return TarPart(
+        tar,
+        np.asarray([os.fsencode(member.name) for member in members]),
+        np.asarray([places[name] for name in named], np.int32),
+        np.asarray([member.offset for member in members], np.int64),
+        np.asarray([member.size for member in members], np.int64),
+        os.stat(tar).st_mtime_ns,
+    )
+
+
+def _class_and_name(member: _Member) -> tuple[str, str]:
+    group, _, name = member.name.partition("/")
+    return group, name
+
+
+def _plain(path: str) -> Iterator[_Member]:
+    """Members that are images."""
+    with open(path, "rb") as file:
+        for _, info in _walk(file, path):
+            name = re.sub(r"^(\./)+", "", info.name)
+            last = os.path.basename(name)
+            if not last.lower().endswith(folder.EXTENSIONS) or last.startswith("."):
+                continue
+            if info.issym() or info.islnk() or info.issparse():
+                raise UserError(
+                    f"{name} in {path} is a link or has holes, not the bytes of an "
+                    f"image: make the tar again, of files (tar --dereference)"
+                )
+            if info.isreg():
+                yield _Member(name, info.offset_data, info.size)
+
+
+def _nested(path: str) -> Iterator[_Member]:
+    """Images in the tars of a tar: the inner one's name is that of their class."""
+    with open(path, "rb") as file:
+        for tar, outer in _walk(file, path):
+            if not outer.isreg() or not outer.name.endswith(".tar"):
+                continue
+            group = os.path.basename(outer.name).removesuffix(".tar")
+            window = tar.extractfile(outer)
+            assert window is not None  # of a regular file
+            for _, info in _walk(window, f"{outer.name} in {path}"):
+                name = os.path.basename(info.name)
+                if info.isreg() and name.lower().endswith(folder.EXTENSIONS):
+                    start = outer.offset_data + info.offset_data
+                    yield _Member(f"{group}/{name}", start, info.size)
+
+
+def _walk(
+    file: IO[bytes], path: str
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """All members, and that none is missing at the end."""
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                # The library would keep a million of them.
+                tar.members = []  # type: ignore[attr-defined]
+                blocks = -(-info.size // _BLOCK) if info.isreg() else 0
+                end = info.offset_data + blocks * _BLOCK
+                yield tar, info
+        file.seek(end)
+        last = file.read(_BLOCK)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(
+            f"{path} is no readable tar ({error}): a compressed one is unpacked first, "
+            f"a damaged one fetched again"
+        ) from None
+    if last != bytes(_BLOCK):
+        raise UserError(f"{path} is cut short after {end:,} bytes: fetch it again")
+
+
+def _in_classes(path: str, members: list[_Member], split: str) -> list[_Member]:
+    """Those that stand as CLASS/NAME, perhaps in a folder with the split's name."""
+    found = []
+    for member in members:
+        pieces = member.name.split("/")
+        if len(pieces) == 3 and pieces[0] == split:
+            pieces = pieces[1:]
+        if len(pieces) == 1:
+            raise UserError(
+                f"{member.name} in {path} stands in no class: members are CLASS/NAME"
+            )
+        if len(pieces) == 2 and not pieces[0].startswith("."):
+            found.append(dataclasses.replace(member, name="/".join(pieces)))
+    if not found:
+        raise UserError(f"{path} holds no images CLASS/NAME, but deeper ones alone")
+    return found
+
+
+def _check_classes(tar: str, found: set[str], classes: tuple[str, ...]) -> None:
+    for words, names in (
+        ("lacks", set(classes) - found),
+        ("has besides", found - set(classes)),
+    ):
+        if names:
+            raise UserError(
+                f"{tar} must have the classes of the training images, and {words} "
+                f"{min(names)}" + (f" and {len(names) - 1} more" * (len(names) > 1))
+            )
+
+
+def _given(tar: str, names: list[str], path: str) -> list[str]:
+    """The classes of a flat tar's images, which are sorted by name."""
+    if not path:
+        return _known(tar, names)
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split() for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"--val-labels {path} cannot be read ({error})") from None
+    if all(len(line) == 2 for line in lines):
+        by_name = {name: group for name, group in lines}
+        if missing := [name for name in names if name not in by_name]:
+            raise UserError(
+                f"{path} names no class of {missing[0]} and of {len(missing) - 1} "
+                f"other images of {tar}"
+            )
+        return [by_name[name] for name in names]
+    if not all(len(line) == 1 for line in lines) or len(lines) != len(names):
+        raise UserError(
+            f"{path} must name a class for each of the {len(names):,} images of {tar}, "
+            f"one a line in the order of their names, or lines NAME CLASS, and has "
+            f"{len(lines):,} lines"
+        )
+    if all(line[0].isdigit() for line in lines):
+        raise UserError(
+            f"{path} holds numbers, as the development kit's ground truth, whose order "
+            f"is not that of the names: give the names of classes (n01440764)"
+        )
+    return [line[0] for line in lines]
+
+
+def _known(tar: str, names: list[str]) -> list[str]:
+    """The classes of ImageNet's validation images."""
+    from sws_jax.data import prepared
+
+    library = prepared.library()
+    path = library.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
+    labels = path.read_text().split() if path.exists() else []
+    whole = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, len(labels) + 1)]
+    if not labels or names != whole:
+        raise UserError(
+            f"{tar} holds {len(names):,} images, which are not the 50,000 whose "
+            f"classes are known: name theirs in a file, with --val-labels"
+        )
+    return labels

@@ -1,0 +1,183 @@
+"""Shards made and verified, in this process or in several, whatever the order."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm import tqdm
+
+from sws_jax import signals
+from sws_jax.data.base import Unreadable
+from sws_jax.errors import Stopped, UserError
+from sws_jax.prepare import forms
+from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
+
+_LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar
+
+# A task, in whichever process: its arguments, and whether all is to end.
+Task = Callable[[Any, Callable[[], bool]], Any]
+
+
+class Make:
+    """Writes a shard of a form."""
+
+    def __init__(self, form: Form, directory: str, unreadable: str):
+        self._form, self._directory, self._unreadable = form, directory, unreadable
+
+    def __call__(self, shard: Shard, stopped: Callable[[], bool]) -> Entry:
+        how = How(self._unreadable, stopped)
+        return self._form.make(self._directory, shard, how)
+
+
+class Check:
+    """What is wrong with a file, or rows of one; empty if nothing is."""
+
+    def __init__(self, directory: str):
+        self._directory = directory
+
+    def __call__(self, named: tuple[str, Entry], stopped: Callable[[], bool]) -> str:
+        name, entry = named
+        if stopped():
+            raise GivenUp
+        path = os.path.join(self._directory, name.partition("[")[0])
+        try:
+            found = forms.checked(path, entry)
+        except FileNotFoundError:
+            return "it is missing"
+        except (OSError, ValueError, EOFError) as error:
+            return f"it cannot be read ({error})"
+        if found["bytes"] != entry["bytes"]:
+            return f"it has {found['bytes']:,} bytes of {entry['bytes']:,}"
+        return "" if found["digest"] == entry["digest"] else "its digest differs"
+
+
+def run(task: Task, items: Sequence[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+    """Pairs of an item and what the task made of it, as they come.
+
+    Where one fails, the others are given up and what they have half written is gone.
+
+    Args:
+      task: pickled, where there are several workers.
+      workers: processes; 1 does all in this one.
+
+    Raises:
+      UserError: of the first task that failed.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        for item in items:
+            yield item, task(item, bool)
+        return
+    # A server forks them that has loaded all, and has no threads of its own.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "tensorflow_datasets"])
+    stop = context.Event()
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, _begin, (task, stop)
+    ) as pool:
+        futures = {pool.submit(_one, item): item for item in items}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                made, kind, message = future.result()
+                if kind:
+                    raise _ERRORS[kind](message)
+                yield futures[future], made
+        except BrokenProcessPool:
+            raise Stopped(
+                "a process that prepares images ended unexpectedly, perhaps for want "
+                "of memory: the same command goes on, and fewer --workers need less"
+            ) from None
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+# An exception would lose its type, or more, on the way from another process.
+_ERRORS: dict[str, type[UserError]] = {
+    "Unreadable": Unreadable,
+    "Stopped": Stopped,
+    "UserError": UserError,
+}
+_task: Task
+_stopped: Callable[[], bool]
+
+
+def _begin(task: Task, stop: Any) -> None:
+    """In a new process."""
+    global _task, _stopped
+    _task, _stopped = task, stop.is_set
+    signals.serve_parent()
+
+
+def _one(item: Any) -> tuple[Any, str, str]:
+    try:
+        return _task(item, _stopped), "", ""
+    except GivenUp:
+        return None, "Stopped", "given up"
+    except Unreadable as error:
+        return None, "Unreadable", str(error)
+    except Stopped as error:
+        return None, "Stopped", str(error)
+    except (UserError, OSError) as error:
+        return None, "UserError", str(error)
+
+
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Bar:
+    """A bar with ETA on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, label: str, total: int, unit: str):
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._began = 0, time.monotonic()
+        self._said = self._began
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=total, desc=label, unit=unit, dynamic_ncols=True, leave=False
+            )
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._said < _LINE_SECONDS:
+            return
+        self._said = now
+        left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
+        print(
+            f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
+            f"({self._done / max(self._total, 1):.0%}), {duration(left)} left",
+            flush=True,
+        )
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(round(seconds), 1)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

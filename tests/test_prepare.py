@@ -1,0 +1,863 @@
+"""``python -m sws_jax prepare``: what it writes, and what it does about mishaps."""
+
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import pickle
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_folder import encoded, everything, fill, pixels, same, write
+
+from sws_jax import __main__, main
+from sws_jax.data import arrays, base, load_dataset, tfds
+from sws_jax.data.transforms import Fit
+from sws_jax.errors import UserError
+from sws_jax.prepare import sets, sources, standard, work
+
+ROOT = pathlib.Path(__file__).parent.parent
+TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+SMALL = ("--shard-mib=0.005", "--workers=1")  # several shards of a few small images
+SIZE = (40, 60)
+
+
+@pytest.fixture(scope="session")
+def insects(tmp_path_factory):
+    """A folder that is not to be written to."""
+    root = tmp_path_factory.mktemp("images") / "insects"
+    return fill(root, {"train": 6, "test": 2}, size=SIZE)
+
+
+@pytest.fixture
+def tree(insects, tmp_path):
+    shutil.copytree(insects, tmp_path / "insects")
+    return tmp_path / "insects"
+
+
+def prepare(source, out, *flags):
+    return __main__.main(["prepare", str(source), str(out), *SMALL, *flags])
+
+
+def refused(capsys, source, out, *flags, code=2):
+    """The message of a command, which is one sentence."""
+    capsys.readouterr()
+    assert prepare(source, out, *flags) == code
+    return sentence(capsys.readouterr().err)
+
+
+def sentence(error):
+    assert error.startswith("sws_jax: ") and error.count("\n") == 1, error
+    assert not re.search(r"[.!?]\)* +[A-Z]", error)
+    return error.strip()
+
+
+def content(directory):
+    """All files, byte by byte, by name."""
+    found = {}
+    for path in sorted(pathlib.Path(directory).rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(directory))] = path.read_bytes()
+    return found
+
+
+def shards(out, split="train", name="insects"):
+    return sorted((out / name / "1.0.0").glob(f"{name}-{split}.array_record-*"))
+
+
+def read(out, name="insects", **settings):
+    return load_dataset(f"tfds:{name}", directory=str(out), **settings)
+
+
+# What is written
+
+
+def test_a_folder_becomes_a_set_with_the_same_pixels(insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "folder: 18 train, 6 test images of 3 classes" in out
+    assert re.search(r"insects/1.0.0: \d+ shards to make, .* free, about \d+ s", out)
+    assert "data.source=tfds:insects" in out
+    assert len(shards(tmp_path)) > 2
+    found, wanted = read(tmp_path), load_dataset(str(insects))
+    assert found.class_names == wanted.class_names
+    for name in ("train", "val", "test"):
+        same(everything(found.split(name)), everything(wanted.split(name)))
+    assert "tensorflow" not in sys.modules
+
+
+def test_splits_are_what_they_are_called(tmp_path):
+    root = fill(tmp_path / "three", {"train": 2, "val": 1, "test": 3})
+    assert prepare(root, tmp_path / "out") == 0
+    found, wanted = read(tmp_path / "out", "three"), load_dataset(str(root))
+    for name in ("train", "val", "test"):
+        same(everything(found.split(name)), everything(wanted.split(name)))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_encoded_images_are_kept_or_become_the_same_pixels(form, tree, tmp_path):
+    given = encoded(pixels(5), form)
+    write(tree / f"test/ant/000_.{form.lower()}", given)
+    assert prepare(tree, tmp_path / "out") == 0
+    found, _ = tfds.splits(str(tmp_path / "out/insects/1.0.0"), "insects", "pillow")
+    kept = found["test"].encoded(1)[0]
+    assert (kept == given) == (form != "WEBP")
+    wanted = load_dataset(str(tree), image_size=32).test.read(1)
+    same([found["test"].read(1)], [wanted])
+    with Image.open(io.BytesIO(kept)) as image:
+        assert image.format == ("PNG" if form == "WEBP" else form)
+
+
+def make_tars(tree, where, prefix=""):
+    where.mkdir()
+    for split in ("train", "test"):
+        with tarfile.open(where / f"{split}.tar", "w") as tar:
+            # Not in the order of names, which the members of a tar need not have.
+            for path in sorted((tree / split).rglob("*"), reverse=True):
+                tar.add(path, prefix + str(path.relative_to(tree / split)), False)
+    return where
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "SPLIT"])
+def test_tars_give_the_bytes_of_their_folder(prefix, tree, tmp_path):
+    where = tmp_path / "tars" / "insects"
+    where.parent.mkdir()
+    write(tree / "train/ant/.hidden.png", b"no image")
+    write(tree / "train/bee/notes.txt", b"no image")
+    if prefix == "SPLIT":
+        where.mkdir()
+        for split in ("train", "test"):
+            with tarfile.open(where / f"{split}.tar", "w") as tar:
+                tar.add(tree / split, split)
+    else:
+        make_tars(tree, where, prefix)
+    assert prepare(tree, tmp_path / "a") == prepare(where, tmp_path / "b") == 0
+    a, b = content(tmp_path / "a"), content(tmp_path / "b")
+    assert a.keys() == b.keys()
+    differing = {os.path.basename(name) for name in a if a[name] != b[name]}
+    assert differing == {"manifest.json"}  # which names the source
+
+
+def imagenet(where, count=4):
+    """The two tars, of few images and two classes; the validation images' labels."""
+    names, labels = ("n01440764", "n01443537"), []
+    where.mkdir(parents=True)
+
+    def add(tar, name, data):
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+
+    with tarfile.open(where / "ILSVRC2012_img_train.tar", "w") as outer:
+        for i, name in enumerate(names):
+            file = io.BytesIO()
+            with tarfile.open(fileobj=file, mode="w") as inner:
+                for n in range(count):
+                    data = encoded(pixels(10 * i + n), "JPEG")
+                    add(inner, f"{name}_{n}.JPEG", data)
+            add(outer, f"{name}.tar", file.getvalue())
+    with tarfile.open(where / "ILSVRC2012_img_val.tar", "w") as tar:
+        for n in reversed(range(3)):
+            data = encoded(pixels(100 + n), "JPEG")
+            add(tar, f"ILSVRC2012_val_{n + 1:08}.JPEG", data)
+            labels.insert(0, names[(n + 1) % 2])
+    return where, labels
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_tars_of_imagenet(named, tmp_path, capsys):
+    where, labels = imagenet(tmp_path / "tars")
+    lines = [
+        f"ILSVRC2012_val_{n + 1:08}.JPEG {label}" if named else label
+        for n, label in enumerate(labels)
+    ]
+    (tmp_path / "labels.txt").write_text("\n".join(lines) + "\n")
+    flags = [f"--val-labels={tmp_path / 'labels.txt'}"]
+    message = refused(capsys, where, tmp_path / "out", *flags)
+    assert "train has 8 images of 1,281,167 and validation has 3 images of" in message
+    assert prepare(where, tmp_path / "out", "--partial", *flags) == 0
+    found = read(tmp_path / "out", "imagenet2012", val_fraction=0.25)
+    assert found.class_names == ("n01440764", "n01443537")
+    names = [label == "n01443537" for label in labels]
+    assert [label for _, label in everything(found.test)] == names
+    wanted = [encoded(pixels(100 + n), "JPEG") for n in range(3)]
+    for (image, _), data in zip(everything(found.test), wanted, strict=True):
+        with Image.open(io.BytesIO(data)) as opened:
+            np.testing.assert_array_equal(image, np.asarray(opened))
+    assert len(found.train) + len(found.val) == 8
+
+
+def test_the_classes_of_all_validation_images_are_known():
+    """As TFDS brings them along: fifty of each."""
+    from sws_jax.prepare import tars
+
+    names = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, 50_001)]
+    labels = tars._known("val.tar", names)
+    assert labels[:3] == ["n01751748", "n09193705", "n02105855"]
+    groups, counts = np.unique(labels, return_counts=True)
+    assert len(groups) == 1000 and set(counts) == {50}
+
+
+# Arrays
+
+
+def resized(data, size):
+    return [(Fit((size, size))(image), label) for image, label in data]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars", "prepared set"])
+def test_arrays_hold_the_evaluations_view(kind, tree, tmp_path, capsys):
+    write(tree / "train/cat/wide.png", encoded(pixels(3, (33, 90)), "PNG"))
+    source = tree
+    if kind == "tars":
+        source = make_tars(tree, tmp_path / "tars")
+    elif kind == "prepared set":
+        assert prepare(tree, tmp_path / "records") == 0
+        source = tmp_path / "records" / "insects"
+    assert prepare(source, tmp_path / "out", "--size=32", "--name=small-32") == 0
+    assert f"{kind}: 19 train, 6 test images" in capsys.readouterr().out
+    path = tmp_path / "out" / "small-32"
+    found = load_dataset(str(path))
+    wanted = load_dataset(str(tree), image_size=32)
+    assert found.image_shape == (32, 32, 3)
+    assert found.class_names == wanted.class_names
+    for name in ("train", "val", "test"):
+        same(everything(found.split(name)), resized(everything(wanted.split(name)), 32))
+    images = np.load(path / "train_images.npy", mmap_mode="r")
+    assert (images.shape, images.dtype) == ((19, 32, 32, 3), np.uint8)
+    again = pickle.loads(pickle.dumps(found.train))
+    same(everything(again), everything(found.train))
+    assert isinstance(again.split, arrays.Mapped)
+
+
+def test_arrays_of_256_give_the_published_evaluation_of_224_exactly(tmp_path):
+    """Resized to 256 and cut to 224: what is resized already is cut alone."""
+    evaluation = Fit((224, 224), 0.875)
+    for shape in ((300, 401), (411, 257), (256, 300), (100, 90)):
+        image = pixels(1, shape)
+        kept = Fit((256, 256))(image)
+        np.testing.assert_array_equal(evaluation(kept), evaluation(image))
+
+
+def test_grey_sets_stay_grey(tmp_path):
+    import test_tfds
+
+    rows = [(test_tfds.encoded(n, mode="L"), n % 3) for n in range(6)]
+    test_tfds.prepare(tmp_path, {"train": rows, "test": rows[:3]}, channels=1)
+    assert prepare(tmp_path / "insects", tmp_path / "out", "--size=8") == 0
+    found = load_dataset(str(tmp_path / "out/insects-8"), val_fraction=0.5)
+    assert found.image_shape == (8, 8, 1)
+    wanted = load_dataset("tfds:insects", directory=str(tmp_path), val_fraction=0.5)
+    for (image, _), (other, _) in zip(
+        everything(found.test), resized(everything(wanted.test), 8), strict=True
+    ):
+        np.testing.assert_array_equal(image, other)
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda p: (p / "train_images.npy").unlink(), "train_images.npy is missing or"),
+        (lambda p: cut(p / "test_images.npy"), "test_images.npy is missing or damaged"),
+        (lambda p: np.save(p / "test_labels.npy", np.zeros(6)), "test_labels.npy is"),
+        (
+            lambda p: np.save(p / "test_labels.npy", np.full(6, 3, np.int32)),
+            "has labels up to 3, and there are 3 classes",
+        ),
+        (lambda p: (p / "test_labels.npy").write_bytes(b""), "test_labels.npy is"),
+        (lambda p: (p / "arrays.json").write_text("{"), "arrays.json is damaged"),
+        (lambda p: (p / "arrays.json").write_text("{}"), "arrays.json is damaged"),
+    ],
+    ids=range(7),
+)
+def test_damaged_arrays_are_refused_when_they_are_loaded(
+    spoil, words, insects, tmp_path
+):
+    assert prepare(insects, tmp_path, "--size=8") == 0
+    spoil(tmp_path / "insects-8")
+    with pytest.raises(UserError, match=words) as caught:
+        load_dataset(str(tmp_path / "insects-8"))
+    assert "prepare the set again" in str(caught.value)
+    assert prepare(insects, tmp_path, "--size=8") == 0
+    assert prepare(insects, tmp_path / "other", "--size=8") == 0
+    assert content(tmp_path / "insects-8") == content(tmp_path / "other/insects-8")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+# Images that cannot be read
+
+
+@pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
+def test_unreadable_images(form, tree, tmp_path, capsys):
+    out, broken = tmp_path / "out", tree / "train/bee/002.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-40])
+    message = refused(capsys, tree, out, *form)
+    assert f"{broken} is not a readable image" in message
+    assert "--unreadable skip" in message
+    name = "insects-16" if form else "insects"
+    unfinished = out / name if form else out / name / "1.0.0"
+    assert not unfinished.exists()
+    with pytest.raises(UserError):
+        load_dataset(str(out / name)) if form else read(out)
+
+    assert prepare(tree, out, *form, "--unreadable=skip") == 0
+    said = capsys.readouterr().out
+    assert f"1 images are left out, the first: {broken}" in said
+    assert re.search(r"\d+ shards to make, [1-9]\d* are there", said)
+    left = load_dataset(str(out / name)) if form else read(out)
+    broken.unlink()
+    wanted = everything(load_dataset(str(tree)).train)
+    wanted += everything(load_dataset(str(tree)).val)
+    wanted = resized(wanted, 16) if form else wanted
+    key = [(image.tobytes(), label) for image, label in wanted]
+    found = [*everything(left.train), *everything(left.val)]
+    assert sorted((image.tobytes(), label) for image, label in found) == sorted(key)
+
+    broken.write_bytes(whole)
+    assert prepare(tree, out, *form) == 0  # without skip: that shard alone
+    assert "the source has changed since: 1 shards are made anew" in (
+        capsys.readouterr().out
+    )
+    assert prepare(tree, tmp_path / "other", *form) == 0
+    assert content(out / name) == content(tmp_path / "other" / name)
+
+
+def test_no_image_of_a_split_can_be_read(tree, tmp_path, capsys):
+    for path in (tree / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    message = refused(capsys, tree, tmp_path / "out", "--unreadable=skip")
+    assert "not one image of split test can be read" in message
+
+
+# Damage, and what changed
+
+
+@pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
+def test_what_is_damaged_is_named_and_made_anew_alone(form, insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path, *form) == 0
+    directory = tmp_path / ("insects-16" if form else "insects/1.0.0")
+    check = [
+        "prepare",
+        "--check",
+        str(tmp_path / ("insects-16" if form else "insects")),
+    ]
+    assert __main__.main(check) == 0
+    assert "18 train, 6 test images, all " in capsys.readouterr().out
+    before = content(directory)
+    victims = {
+        "train_images.npy" if form else shards(tmp_path)[1].name: None,
+        "arrays.json" if form else "features.json": None,
+    }
+    for name in victims:
+        path = directory / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 16
+        path.write_bytes(data)
+    times = {p: p.stat().st_mtime_ns for p in directory.iterdir()}
+    assert __main__.main(check) == 2
+    message = sentence(capsys.readouterr().err)
+    # (The manifest is no part; of arrays, parts are rows.)
+    assert f"2 of {5 if form else len(before) - 1} parts of" in message
+    assert min(victims) in message and "its digest differs" in message
+    assert "given again, makes them anew, and those alone" in message
+    assert prepare(insects, tmp_path, *form) == 0
+    out = capsys.readouterr().out
+    assert "damaged, and made anew: " in out and all(name in out for name in victims)
+    assert content(directory) == before
+    if not form:
+        kept = {p.name for p, t in times.items() if p.stat().st_mtime_ns == t}
+        assert kept == {
+            p.name for p in [*shards(tmp_path), *shards(tmp_path, "test")]
+        } - {*victims}
+    assert __main__.main(check) == 0
+
+
+def test_a_shard_that_is_gone(insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path) == 0
+    shards(tmp_path)[0].unlink()
+    assert __main__.main(["prepare", "--check", str(tmp_path / "insects")]) == 2
+    error = sentence(capsys.readouterr().err)
+    assert "00000-of-" in error and "(it is missing)" in error
+
+
+def test_a_source_that_changed(tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepare(tree, out) == 0
+    count = len(shards(out))
+    times = [path.stat().st_mtime_ns for path in shards(out)]
+    write(tree / "train/ant/000.png", encoded(pixels(77, SIZE), "PNG"))
+    assert prepare(tree, out) == 0
+    assert "source has changed since: 1 shards are made" in capsys.readouterr().out
+    after = [path.stat().st_mtime_ns for path in shards(out)]
+    if len(after) == count:  # sizes of the files decide how many there are
+        assert [a == b for a, b in zip(times, after, strict=True)].count(False) == 1
+    for n in range(6):
+        (tree / f"train/cat/{n:03}.png").unlink()
+    write(tree / "train/cat/only.png", encoded(pixels(78, SIZE), "PNG"))
+    assert prepare(tree, out) == 0
+    assert prepare(tree, tmp_path / "fresh") == 0
+    assert content(out) == content(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [(["--shard-mib=0.01"], "another shard_mib"), ([], "another source")],
+)
+def test_another_request_for_the_same_place(
+    flags, words, tree, insects, tmp_path, capsys
+):
+    assert prepare(insects, tmp_path / "out") == 0
+    before = content(tmp_path / "out")
+    source = insects if flags else tree
+    assert words in refused(capsys, source, tmp_path / "out", *flags)
+    assert content(tmp_path / "out") == before
+
+
+def test_what_this_command_has_not_made_is_let_be(insects, tmp_path, capsys):
+    write(tmp_path / "insects/1.0.0/dataset_info.json", b"{}")
+    assert "this command has not made it" in refused(capsys, insects, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"version": 1, "options": {}, "shards": {"a": {}}}']
+)
+def test_a_manifest_that_is_damaged(text, insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path) == 0
+    (tmp_path / "insects/1.0.0/manifest.json").write_text(text)
+    message = refused(capsys, insects, tmp_path)
+    assert "manifest.json" in message
+
+
+def test_what_is_there_already(insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert prepare(insects, tmp_path) == 0
+    assert "is prepared already, and whole" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+# What is said before, and refused
+
+
+def test_a_disk_that_is_too_small(insects, tmp_path, capsys):
+    message = refused(capsys, insects, tmp_path, "--size=200000")
+    assert re.search(
+        r"insects-200000 needs \d+\.\d GiB more, and .* free: make", message
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", [(), ("--size=100",)], ids=["records", "arrays"])
+def test_files_may_not_be_large(form, insects, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        message = refused(capsys, insects, tmp_path, *form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert message.endswith(" cannot be written (File too large)")
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ([] if form else ["manifest.json"])
+
+
+def test_a_dry_run_writes_nothing(insects, tmp_path, capsys):
+    assert prepare(insects, tmp_path / "out", "--dry-run", "--size=8") == 0
+    assert "24 images" not in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def tree_of(tmp_path, **files):
+    for name, data in files.items():
+        write(tmp_path / "source" / name, data)
+    return tmp_path / "source"
+
+
+def tar_of(path, names, kind="w", **about):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, kind) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            for key, value in about.items():
+                setattr(info, key, value)
+            data = b"" if about else encoded(pixels(0), "PNG")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path.parent
+
+
+GOOD = ("a/0.png", "b/0.png")
+
+
+def mistakes(tmp_path):
+    """For each: the source, flags, and words of the sentence."""
+    where = tmp_path / "source"
+    test = where / "test.tar"
+    yield "none", tmp_path / "none", (), "there is no folder"
+    yield (
+        "file",
+        tar_of(where / "train.tar", GOOD) / "train.tar",
+        (),
+        "a file: name the",
+    )
+    yield "alone", tar_of(where / "train.tar", GOOD), (), "train.tar alone: put"
+    tar_of(test, GOOD)
+    yield "other", tar_of(test, ("a/0.png",)), (), "training images, and lacks b"
+    yield "more", tar_of(test, (*GOOD, "c/0.png")), (), "has besides c"
+    yield "loose", tar_of(test, (*GOOD, "0.png")), (), "0.png in .* stands in no class"
+    yield "deep", tar_of(test, ("x/y/z/0.png",)), (), "but deeper ones alone"
+    yield "empty", tar_of(test, ("a/x.txt",)), (), "test.tar holds no images"
+    yield "gzip", tar_of(test, GOOD, "w:gz"), (), "no readable tar .*unpacked first"
+    link = dict(type=tarfile.SYMTYPE, linkname="b/0.png")
+    yield "link", tar_of(test, ("a/0.png",), **link), (), "is a link or has holes"
+    tar_of(test, GOOD)
+    test.write_bytes(test.read_bytes()[:700])
+    yield "cut", where, (), "test.tar is (no readable tar|cut short)"
+    tar_of(test, GOOD)
+    end = test.read_bytes().rstrip(b"\0")
+    test.write_bytes(end + bytes(-len(end) % 512))
+    yield "end", where, (), "test.tar is cut short after"
+    tar_of(test, GOOD)
+    (where / "train").mkdir()
+    yield "both", where, (), "holds both train.tar and a folder train"
+    (where / "train").rmdir()
+    yield "labels", where, ("--val-labels=x",), "is for ImageNet's tars"
+
+
+def test_tars_that_are_refused(tmp_path, capsys):
+    for key, source, flags, words in mistakes(tmp_path):
+        message = refused(capsys, source, tmp_path / "out", *flags)
+        assert re.search(words, message), (key, message)
+        assert not any((tmp_path / "out").iterdir()), key
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        (["n01440764"], "and has 1 lines"),
+        (["1", "2", "1"], "holds numbers, as the development kit's"),
+        (["n01440764"] * 3, "lacks n01443537"),
+        (["x.JPEG n01440764"], "names no class of ILSVRC2012_val_00000001.JPEG"),
+        (None, "cannot be read"),
+        ("", "whose classes are known: name theirs"),
+    ],
+)
+def test_labels_of_validation_images_that_do_not_fit(lines, words, tmp_path, capsys):
+    where, _ = imagenet(tmp_path / "tars")
+    file = tmp_path / "labels.txt"
+    if lines:
+        file.write_text("\n".join(lines))
+    flags = [] if lines == "" else [f"--val-labels={file}"]
+    assert words in refused(capsys, where, tmp_path / "out", "--partial", *flags)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--size=0"], "--size must be at least 1, and is 0"),
+        (["--workers=0"], "--workers is at least 1"),
+        (["--shard-mib=0"], "--shard-mib above 0"),
+        (["--shard-mib=nan"], "--shard-mib above 0"),
+        (["--name=a b"], "'a b' is not made of letters"),
+        (["--name=../x", "--size=8"], "'../x' is not made of letters"),
+        (["--name=imagenet2012"], "train has 18 images of 1,281,167"),
+        (["--manual-dir=x"], "--manual-dir is for a SOURCE tfds:NAME"),
+        (["--val-labels=x"], "--val-labels is for tars"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(flags, words, insects, tmp_path, capsys):
+    assert words in refused(capsys, insects, tmp_path, *flags)
+
+
+def test_more_mistakes(insects, tmp_path, capsys):
+    assert "gs://b/out is no path on" in refused(capsys, insects, "gs://b/out")
+    write(tmp_path / "file", b"")
+    assert "file" in refused(capsys, insects, tmp_path / "file" / "out")
+    assert prepare(insects, tmp_path / "out") == 0
+    message = refused(capsys, tmp_path / "out/insects", tmp_path / "out")
+    assert "is prepared already; --size N makes" in message
+    for arguments in (["prepare"], ["prepare", str(insects)]):
+        assert __main__.main(arguments) == 2
+        assert "takes a SOURCE and an OUT" in sentence(capsys.readouterr().err)
+    assert __main__.main(["prepare", "--check", str(insects)]) == 2
+    assert "holds no whole set" in sentence(capsys.readouterr().err)
+
+
+def test_a_name_that_is_no_line_of_text(tmp_path, capsys):
+    root = fill(tmp_path / "odd", {"train": 1, "test": 1}, ["a", "b "])
+    assert "cannot be written as a line" in refused(capsys, root, tmp_path / "out")
+
+
+def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
+    from sws_jax import files
+
+    with files.claimed(str(tmp_path / ".insects.lock")) as alone:
+        assert alone
+        message = refused(capsys, insects, tmp_path)
+    assert "another process is preparing" in message
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(work, "_LINE_SECONDS", 0.0)
+    with work.Bar("insects", 4000, "images") as bar:
+        bar.advance(1000)
+    assert re.fullmatch(
+        r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
+    )
+
+
+def test_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with work.Bar("insects", 4000, "images") as bar:
+        bar.advance(1000)
+    out, error = capsys.readouterr()
+    assert out == "" and "insects" in error
+
+
+# What TFDS prepares
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed, and would be used")
+def test_without_tensorflow(tmp_path, capsys):
+    message = refused(capsys, "tfds:cifar10", tmp_path)
+    assert "with TensorFlow, which is not installed: pip install tensorflow-cpu" in (
+        message
+    )
+
+
+@pytest.fixture
+def builder():
+    """A set that TFDS knows by its name, and prepares without TensorFlow."""
+    import tensorflow_datasets as library
+
+    library.disable_progress_bar()
+    asked = []
+
+    class PrepareMoths(library.core.GeneratorBasedBuilder):
+        VERSION = library.core.Version("2.0.0")
+
+        def _info(self):
+            kinds = library.features
+            return library.core.DatasetInfo(
+                builder=self,
+                features=kinds.FeaturesDict(
+                    {
+                        "image": kinds.Image(shape=(None, None, 3)),
+                        "label": kinds.ClassLabel(names=["day", "night"]),
+                    }
+                ),
+            )
+
+        def _split_generators(self, manager):
+            asked.append(os.fspath(manager.manual_dir))
+            return {"train": self._rows(8), "test": self._rows(2)}
+
+        def _generate_examples(self, *args):
+            raise NotImplementedError
+
+        def _rows(self, count):
+            for n in range(count):
+                image = io.BytesIO(encoded(pixels(n), "PNG"))
+                yield n, {"image": image, "label": n % 2}
+
+        MANUAL_DOWNLOAD_INSTRUCTIONS = "files of one's own"
+
+    yield asked
+    library.core.registered._DATASET_REGISTRY.pop("prepare_moths")
+
+
+def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
+    manual = tmp_path / "manual"
+    write(manual / "moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(manual))
+    place = standard.prepare(request)
+    assert place == str(tmp_path / "prepare_moths/2.0.0")
+    assert builder == [str(manual)]
+    found = read(tmp_path, "prepare_moths", val_fraction=0.5)
+    assert (len(found.train), len(found.val), len(found.test)) == (4, 4, 2)
+    assert "tensorflow" not in sys.modules
+    check = ["prepare", "--check", str(tmp_path / "prepare_moths")]
+    assert __main__.main(check) == 0
+    assert "8 train, 2 test images, all " in capsys.readouterr().out
+    assert standard.find(request, 1) == place
+    cut(next(pathlib.Path(place).glob("*test*")))
+    assert __main__.main(check) == 2
+    assert "given again, makes them anew\n" in capsys.readouterr().err
+    assert standard.find(request, 1) == ""
+    assert standard.prepare(request) == place and len(builder) == 2
+    assert __main__.main(check) == 0
+    # Resized arrays of it need no TensorFlow, since it is prepared.
+    assert prepare("tfds:prepare_moths", tmp_path, "--size=8") == 0
+    found = load_dataset(str(tmp_path / "prepare_moths-8"), val_fraction=0.5)
+    assert found.image_shape == (8, 8, 3)
+
+
+def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    write(tmp_path / "manual/moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    place = tmp_path / "prepare_moths/2.0.0"
+    with pytest.raises(UserError, match=r"train has 8 images of 9: .* stays in .*part"):
+        standard.prepare(request)
+    assert not place.exists()
+    taken = dataclasses.replace(request, partial=True)
+    assert standard.prepare(taken) == str(place) and len(builder) == 1  # not again
+    assert standard.find(request, 1) == str(place)
+
+
+def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
+    import tensorflow_datasets as library
+
+    write(tmp_path / "manual/moths.zip", b"")
+    config = library.download.DownloadConfig(manual_dir=str(tmp_path / "manual"))
+    made = library.builder(
+        "prepare_moths", data_dir=str(tmp_path), file_format="array_record"
+    )
+    made.download_and_prepare(download_config=config)
+    assert prepare("tfds:prepare_moths", tmp_path) == 0
+    assert __main__.main(["prepare", "--check", str(tmp_path / "prepare_moths")]) == 0
+    assert "8 train, 2 test images, all " in capsys.readouterr().out
+
+
+def test_what_tfds_does_not_know(tmp_path):
+    with pytest.raises(UserError, match="TFDS has no no_such_set"):
+        standard.prepare(standard.Request("no_such_set", str(tmp_path)))
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="TensorFlow is not installed")
+def test_tfds_with_tensorflow(tmp_path, capsys):
+    """ImageNet's builder, on tars of a few images."""
+    where, _ = imagenet(tmp_path / "tars")
+    code = prepare(
+        "tfds:imagenet2012", tmp_path / "out", f"--manual-dir={where}", "--partial"
+    )
+    assert code == 0, capsys.readouterr().err
+    found = read(tmp_path / "out", "imagenet2012", val_fraction=0.5)
+    assert (len(found.train), len(found.test), found.num_classes) == (4, 3, 1000)
+
+
+# In processes that are killed
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "sws_jax", "prepare", *map(str, arguments)]
+
+
+def start(*arguments, **settings):
+    return subprocess.Popen(
+        command(*arguments), cwd=ROOT, text=True, stderr=subprocess.PIPE, **settings
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [(), ("--size=64",)], ids=["records", "arrays"])
+def test_killed_and_done_again_in_parallel(form, tmp_path):
+    """The bytes are those of a serial run that met nothing."""
+    root = fill(tmp_path / "insects", {"train": 24, "test": 2}, size=(200, 220))
+    flags = ["--shard-mib=0.02", *form]
+    folder = tmp_path / "out" / ("" if form else "insects")
+    building = folder / ("incomplete.insects-64" if form else "incomplete.1.0.0")
+    manifest = building / sets.MANIFEST
+    process = start(root, tmp_path / "out", *flags, "--workers=2")
+    deadline = time.monotonic() + 60
+    while done(manifest) < 12:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    before = done(manifest)
+    assert 12 <= before < 78
+    assert not (folder / ("insects-64" if form else "1.0.0")).exists()
+    process = start(
+        root, tmp_path / "out", *flags, "--workers=2", stdout=subprocess.PIPE
+    )
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert f"{before} are there" in out
+    serial = ["prepare", str(root), str(tmp_path / "serial"), *flags, "--workers=1"]
+    assert __main__.main(serial) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "serial")
+    whole = folder / ("insects-64" if form else "1.0.0")
+    entries = json.loads((whole / sets.MANIFEST).read_text())["shards"]
+    found = work.run(work.Check(str(whole)), list(entries.items()), 2)
+    assert [problem for _, problem in found] == [""] * len(entries)
+
+
+def done(manifest):
+    try:
+        return len(json.loads(manifest.read_text())["shards"])
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.slow
+def test_stopped_by_ctrl_c(tmp_path):
+    root = fill(tmp_path / "insects", {"train": 24, "test": 2}, size=(200, 220))
+    flags = ["--shard-mib=0.02", "--workers=2"]
+    process = start(root, tmp_path / "out", *flags, stdout=subprocess.PIPE)
+    manifest = tmp_path / "out/insects/incomplete.1.0.0" / sets.MANIFEST
+    deadline = time.monotonic() + 60
+    while done(manifest) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")
+    assert out.endswith("stopped: the same command goes on\n")
+    names = [path.name for path in manifest.parent.iterdir()]
+    assert not [name for name in names if name.startswith(".")]  # no half of a file
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_ends_all_workers(tree, tmp_path):
+    (tree / "train/cat/005.png").write_bytes(b"")
+    process = start(tree, tmp_path / "out", "--shard-mib=0.005", "--workers=2")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "cat/005.png is not a readable image" in sentence(error)
+
+
+@pytest.mark.slow
+def test_a_run(tree, tmp_path, capsys):
+    """On arrays; tests/test_tfds.py has one on array_record files."""
+    assert prepare(tree, tmp_path, "--size=16", "--name=bugs") == 0
+    source = tmp_path / "bugs"
+    before = signal.getsignal(signal.SIGTERM)
+    config = ROOT / "configs/scratch_deit.py"
+    code = main.main(
+        [
+            f"--config={config}:depth=1,epochs=2,dataset={source},image_size=8",
+            f"--workdir={tmp_path / 'runs'}",
+            "--config.global_batch_size=8",
+            "--config.evaluation.batch_size=8",
+            "--config.log_steps=1",
+        ]
+    )
+    signal.signal(signal.SIGTERM, before)
+    out, error = capsys.readouterr()
+    assert code == 0, error
+    assert "step 4/4" in out
+
+
+def test_the_splits_are_those_that_a_run_reads(insects, tmp_path):
+    """One held-out choice for folder, records and arrays: all have one length."""
+    assert prepare(insects, tmp_path) == prepare(insects, tmp_path, "--size=8") == 0
+    kinds = [load_dataset(str(insects)), read(tmp_path)]
+    kinds.append(load_dataset(str(tmp_path / "insects-8")))
+    held = [kind.val.indices.tolist() for kind in kinds]
+    assert held[0] == held[1] == held[2]
+    assert all(isinstance(kind.train, base.Subset) for kind in kinds)
