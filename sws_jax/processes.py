@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sws_jax import paths
 from sws_jax.errors import Stopped, UserError
 from sws_jax.rendezvous import numbers
 from sws_jax.signals import Asked
@@ -111,7 +112,7 @@ def check_shared(path: str) -> None:
 
     def sees() -> bool:
         for _ in range(20):  # a network's disk may show it late
-            if os.path.exists(path):
+            if paths.exists(path):
                 return True
             time.sleep(0.25)
         return False
@@ -164,6 +165,7 @@ def leave(code: int) -> None:
         time.sleep(_GRACE_SECONDS)
     for child in multiprocessing.active_children():
         child.kill()
+    paths.clear()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
