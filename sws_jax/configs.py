@@ -110,12 +110,10 @@ def _workdir(given: str | None) -> str:
     given = given or ""
     if not paths.is_remote(given):
         return given
-    bucket, *parts = filter(None, given.removeprefix(paths.BUCKET).split("/")) or [""]
-    if not bucket or not parts:
-        raise UserError(
-            f"--workdir={given} is no directory in a bucket: {paths.BUCKET}BUCKET/DIR"
-        )
-    return paths.BUCKET + "/".join([bucket, *parts])
+    bucket, *parts = given.removeprefix(paths.BUCKET).split("/")
+    if not bucket:
+        raise UserError(f"--workdir={given} names no bucket: {paths.BUCKET}BUCKET/DIR")
+    return paths.BUCKET + "/".join([bucket, *filter(None, parts)])
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:

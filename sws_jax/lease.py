@@ -152,7 +152,7 @@ class _Lease:
     def _asking(self, *passed: type[Exception]) -> Iterator[None]:
         try:
             yield
-        except (*passed, UserError):
-            raise
         except Exception as error:
+            if isinstance(error, (*passed, UserError)):
+                raise
             raise paths.explained(self._path, error) from None
