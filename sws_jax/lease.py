@@ -35,6 +35,7 @@ from sws_jax.errors import UserError
 FRESH_SECONDS = 20.0
 STALE_SECONDS = 120.0
 _TRIES = 5
+_held: list[_Lease] = []  # by this process
 _log = logging.getLogger(__name__)
 
 
@@ -54,11 +55,20 @@ def held(path: str) -> Iterator[bool]:
         return
     keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
+    _held.append(lease)
     try:
         yield True
     finally:
+        _held.remove(lease)
         lease.ended.set()
         keeper.join()
+        lease.give()
+
+
+def give_all() -> None:
+    """Gives back what this process holds, before an end that leaves its blocks open."""
+    for lease in _held:
+        lease.ended.set()
         lease.give()
 
 

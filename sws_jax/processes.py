@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sws_jax import paths
+from sws_jax import lease, paths
 from sws_jax.errors import Stopped, UserError
 from sws_jax.rendezvous import numbers
 from sws_jax.signals import Asked
@@ -165,6 +165,7 @@ def leave(code: int) -> None:
         time.sleep(_GRACE_SECONDS)
     for child in multiprocessing.active_children():
         child.kill()
+    lease.give_all()
     paths.clear()
     sys.stdout.flush()
     sys.stderr.flush()
