@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax import files, paths
+from sws_jax.errors import UserError
 from sws_jax.files import Unwritable
 
 METRICS = "metrics.jsonl"
@@ -43,22 +44,24 @@ class Writer:
         _append(self._path, json.dumps({"step": step, **values}) + "\n")
         self._board.write(step, values)
         if time.monotonic() - self._sent > _SEND_SECONDS:
-            self.send()
+            with contextlib.suppress(Unwritable):  # the next may be better served
+                self.send()
 
     def send(self) -> None:
         """Has everything written until now where the run is."""
+        self._sent = time.monotonic()
         if self._here != self._directory:
             for name in os.listdir(self._here):
                 target = os.path.join(self._directory, name)
                 with files.replacing(target) as temporary:
                     shutil.copyfile(os.path.join(self._here, name), temporary)
-        self._sent = time.monotonic()
 
     def close(self) -> None:
         self._board.close()
         if self._here != self._directory:
             try:
-                with contextlib.suppress(Unwritable):  # of a failure that was said
+                # (A run that has failed to write says so itself.)
+                with contextlib.suppress(Unwritable, UserError):
                     self.send()
             finally:
                 shutil.rmtree(self._here, ignore_errors=True)
