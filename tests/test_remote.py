@@ -18,7 +18,18 @@ from test_checkpoints import CLOCK, abstract, fill
 from test_tfds import SPLITS, prepare
 
 import sws_jax
-from sws_jax import checkpoints, configs, files, lease, loading, main, paths, setup
+from sws_jax import __main__ as commands
+from sws_jax import (
+    checkpoints,
+    configs,
+    files,
+    lease,
+    loading,
+    main,
+    metrics,
+    paths,
+    setup,
+)
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
@@ -213,6 +224,14 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
     assert storage.described("kept/lock") == theirs
 
 
+@pytest.mark.slow
+def test_a_process_that_leaves_gives_its_locks_back(storage):
+    with files.claimed(f"{ROOT}/given/lock") as mine:
+        assert mine
+        lease.give_all()
+        assert storage.names("given/") == []
+
+
 # Checkpoints
 
 
@@ -308,6 +327,14 @@ def test_a_folder_of_images_is_refused(storage):
         load_dataset(f"{ROOT}/none.npz")
 
 
+@pytest.mark.slow
+def test_weights_of_other_programs_are_copied_first(storage, capsys):
+    storage.write("theirs.safetensors", b"")
+    command = ["convert", f"{ROOT}/theirs.safetensors", "ours.safetensors"]
+    assert commands.main(command) == 2
+    assert "gcloud storage cp gs://bucket/theirs" in capsys.readouterr().err
+
+
 # A run
 
 
@@ -325,6 +352,7 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     ]
     there = [*changes, f"data.source={ROOT}/digits.npz"]
     work = f"{ROOT}/jobs/one"
+    here = job.start(tmp_path / "local", *changes)
     process = job.start(work, *there)
     until(process, "step 3/40")
     assert "jobs/one/run/lock" in storage.names()
@@ -337,17 +365,39 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     resumed = job.run(work, *there)
     assert resumed.code == 0, resumed.err
     assert "run: goes on from step" in resumed.out
-    local = job.run(tmp_path / "local", *changes)
+    local = ended(here)
     assert local.code == 0, local.err
     assert outcome(work) == outcome(str(tmp_path / "local"))
 
     left = storage.names("jobs/one/")
-    assert not any("lock" in name or "tmp" in name for name in left)
+    assert not any(name.endswith("/lock") or "tmp" in name for name in left)
     for name in ("results.csv", "table.md", "report.png", "config.json"):
         assert f"jobs/one/{name}" in left
     assert sum("tfevents" in name for name in left) == 2
     gene = sws_jax.load_learngene(f"{work}/run/{setup.LEARNGENE}")
-    here = sws_jax.load_learngene(str(tmp_path / "local" / "run" / setup.LEARNGENE))
-    equal(sws_jax.expand(here, depth=5).params, sws_jax.expand(gene, depth=5).params)
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / setup.LEARNGENE))
+    equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
     assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_lines_are_sent_before_they_are_needed(storage, monkeypatch):
+    run = f"{ROOT}/lines"
+    writer = metrics.Writer(run)
+    writer.write(1, {"loss": 3.0})
+    assert metrics.read(run) == []
+    writer.send()
+    assert metrics.read(run) == [{"step": 1, "loss": 3.0}]
+    monkeypatch.setattr(metrics, "_SEND_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "refused", True)
+        with pytest.raises(UserError, match="Storage Admin"):
+            writer.send()
+    writer.write(2, {"loss": 2.0})
+    assert [row["step"] for row in metrics.read(run)] == [1, 2]
+    writer.close()
+    again = metrics.Writer(run, step=1)  # what came after that step is written again
+    again.write(2, {"loss": 1.0})
+    again.close()
+    assert [row["loss"] for row in metrics.read(run)] == [3.0, 1.0]
