@@ -157,7 +157,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 method()
             except _Answer as answer:
                 error = {"code": answer.status, "message": answer.reason}
-                self._send(answer.status, json.dumps({"error": error}).encode())
+                text = json.dumps({"error": error}).encode()
+                # (The one answer that may have no body.)
+                self._send(answer.status, b"" if answer.status == 304 else text)
 
     def _read(self):
         if self.headers.get("Transfer-Encoding", "") == "chunked":
