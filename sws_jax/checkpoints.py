@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import checksums, files, processes, specs, trees
+from sws_jax import checksums, files, paths, processes, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import Stopped, UserError
 from sws_jax.files import Unwritable
@@ -36,6 +35,7 @@ DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
+_COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
 _POLL_SECONDS = 0.02
 _WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Checkpoints:
         keep_steps: Sequence[int] = (),
         read_only: bool = False,
     ):
-        self._directory = os.path.abspath(directory)
+        self._directory = paths.absolute(directory)
         self._failed = False  # a write has, and it was said
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -306,9 +306,7 @@ class Checkpoints:
             for step in steps:
                 source = os.path.join(self._directory, DIRECTORY, str(step))
                 target = os.path.join(self._directory, BROKEN, str(step))
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.move(source, target)
+                paths.move(source, target)
 
         processes.first_does(move)
 
@@ -401,36 +399,37 @@ def _join_writers() -> None:
 
 def _remove_unfinished(folder: str) -> None:
     """Removes what a write that has failed leaves in a folder of checkpoints."""
-    for entry in _listed(folder):
-        if _UNFINISHED in entry.name:
-            shutil.rmtree(entry.path, ignore_errors=True)
+    for name in paths.folders(folder):
+        path = os.path.join(folder, name)
+        if _is_unfinished(path):
+            paths.remove(path)
+
+
+def _is_unfinished(path: str) -> bool:
+    """Whether orbax has begun a checkpoint there, and not ended it."""
+    if paths.is_remote(path):  # where nothing is renamed: an object marks the end
+        return not paths.exists(os.path.join(path, _COMMITTED))
+    return _UNFINISHED in path
 
 
 def _unmeasured(directory: str) -> list[int]:
     """Steps of the checkpoints whose metrics are not those that were saved."""
     bad = []
-    for entry in _listed(os.path.join(directory, DIRECTORY)):
-        path = os.path.join(entry.path, "metrics", "metrics")
-        if entry.name.isdigit() and os.path.exists(path):
+    folder = os.path.join(directory, DIRECTORY)
+    for name in paths.folders(folder):
+        path = os.path.join(folder, name, "metrics", "metrics")
+        if name.isdigit() and paths.exists(path):
             try:
                 measured = float(_best(files.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
-                bad.append(int(entry.name))
+                bad.append(int(name))
                 continue
             # (What is wrong with `meta` itself is found when it is restored.)
             with contextlib.suppress(OSError, UserError, KeyError):
-                meta = files.read_json(os.path.join(entry.path, "meta", "metadata"))
+                meta = files.read_json(os.path.join(folder, name, "meta", "metadata"))
                 if meta["val_top1"] != measured:
-                    bad.append(int(entry.name))
+                    bad.append(int(name))
     return sorted(bad)
-
-
-def _listed(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, if there is one."""
-    if not os.path.isdir(folder):
-        return []
-    with os.scandir(folder) as entries:
-        return list(entries)
 
 
 def _best(metrics: dict[str, float]) -> float:

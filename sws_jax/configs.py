@@ -13,7 +13,7 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from sws_jax import presets
+from sws_jax import paths, presets
 from sws_jax.errors import UserError
 
 _WANTED = {
@@ -102,7 +102,18 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
     for name in named:
         _check_tuple(config, name)
-    return config, values.workdir or os.path.join("runs", config.name)
+    return config, _workdir(values.workdir) or os.path.join("runs", config.name)
+
+
+def _workdir(given: str | None) -> str:
+    """One name for every directory of a bucket, where ``//`` is another one."""
+    given = given or ""
+    if not paths.is_remote(given):
+        return given
+    bucket, *parts = given.removeprefix(paths.BUCKET).split("/")
+    if not bucket:
+        raise UserError(f"--workdir={given} names no bucket: {paths.BUCKET}BUCKET/DIR")
+    return paths.BUCKET + "/".join([bucket, *filter(None, parts)])
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any
@@ -17,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sws_jax import lease, paths
 from sws_jax.errors import Stopped, UserError
 
 _LOCK_ATTEMPTS = 100
@@ -40,6 +42,10 @@ def replacing(path: str) -> Iterator[str]:
     Raises:
       Unwritable: the block, or the replacing, ended in an error of the system.
     """
+    if paths.is_remote(path):
+        with _sending(path) as temporary:
+            yield temporary
+        return
     directory = os.path.dirname(os.path.abspath(path))
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
@@ -57,11 +63,25 @@ def replacing(path: str) -> Iterator[str]:
             os.remove(temporary)
 
 
+@contextlib.contextmanager
+def _sending(path: str) -> Iterator[str]:
+    """`replacing` of an object: a bucket has it whole, once it was sent."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
+            temporary = os.path.join(folder, os.path.basename(path))
+            yield temporary
+            paths.send(temporary, path)
+    except OSError as error:
+        raise Unwritable(path, error) from None
+
+
 def sweep(directory: str) -> None:
     """Removes what `replacing` left in a directory when its process was killed.
 
     Only for a directory that no other process writes into.
     """
+    if paths.is_remote(directory):  # where nothing is left
+        return
     for entry in list(os.scandir(directory)):
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
             os.remove(entry.path)
@@ -71,12 +91,17 @@ def sweep(directory: str) -> None:
 def claimed(path: str) -> Iterator[bool]:
     """Whether this process alone holds the lock file `path`, while the block lasts.
 
-    The operating system frees the lock of a process that has died. Afterwards the file
-    is gone, and so are directories made for it if nothing was put there.
+    The operating system frees the lock of a process that has died; in a bucket time
+    does (`sws_jax.lease`). Afterwards the file is gone, and so are directories made for
+    it if nothing was put there.
 
     Raises:
       UserError: there can be no file.
     """
+    if paths.is_remote(path):
+        with lease.held(path) as mine:
+            yield mine
+        return
     made = _missing(os.path.dirname(os.path.abspath(path)))
     file = _locked(path)
     try:
@@ -173,7 +198,7 @@ def read_json(
       UserError: it holds something else.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(paths.here(path), encoding="utf-8") as file:
             found = json.load(file)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): {remedy}") from None
@@ -193,7 +218,7 @@ def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
       UserError: it is damaged, or holds anything but arrays under those names.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(paths.here(path)) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
             return {
                 name: _member(archive, member)

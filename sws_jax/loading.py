@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
-import pathlib
 
-from sws_jax import checkpoints, learngenes, networks, setup, teacher, weights
+from sws_jax import (
+    checkpoints,
+    learngenes,
+    networks,
+    paths,
+    setup,
+    teacher,
+    weights,
+)
 from sws_jax.errors import UserError
 from sws_jax.networks import Network
 
@@ -27,17 +34,18 @@ def load(
     Raises:
       UserError: nothing usable is there, or an option that it does not take.
     """
-    if not os.path.isdir(path):
+    if not paths.is_dir(path):
         return _file(path, depth, step)
-    folder = pathlib.Path(path)
-    if folder.parent.name == checkpoints.DIRECTORY and folder.name.isdigit():
-        return _checkpoint(str(folder.parent.parent), int(folder.name), depth)
+    parent, name = os.path.split(path.rstrip("/"))
+    if os.path.basename(parent) == checkpoints.DIRECTORY and name.isdigit():
+        return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
         return _checkpoint(path, step, depth)
     for name in (teacher.WEIGHTS, setup.LEARNGENE):
-        if (folder / name).is_file():
-            return _file(str(folder / name), depth, None)
-    if (folder / checkpoints.DIRECTORY).is_dir():
+        file = os.path.join(path, name)
+        if paths.is_file(file):
+            return _file(file, depth, None)
+    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
         return _checkpoint(path, None, depth)
     raise UserError(
         f"the directory {path} holds no {teacher.WEIGHTS}, no {setup.LEARNGENE} and no "
@@ -63,7 +71,7 @@ def _checkpoint(
 ) -> tuple[Network, str]:
     if depth is not None:
         raise UserError(f"{directory} has its depth: only a learngene is expanded")
-    if not os.path.isdir(os.path.join(directory, checkpoints.DIRECTORY)):
+    if not paths.is_dir(os.path.join(directory, checkpoints.DIRECTORY)):
         raise UserError(
             f"{directory} has no checkpoint of step {step}: it holds no "
             f"{checkpoints.DIRECTORY}"

@@ -25,7 +25,7 @@ stopped, and does nothing twice.
   --config.mesh.dry_run=DEVICES
                          runs nothing, and prints what each device would hold and send;
                          DEVICES are a number or named, as v5e-256 or 8xH100
-  --workdir=DIR          default runs/NAME, with the config's name
+  --workdir=DIR          default runs/NAME, with the config's name; gs://BUCKET/DIR too
 
 Several processes (hosts, or accelerators of one) run the same command. Cloud TPU, GKE,
 Slurm and Open MPI tell them where the others are; elsewhere each is told:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from sws_jax import files
+from sws_jax import files, paths
+from sws_jax.errors import UserError
 from sws_jax.files import Unwritable
 
 METRICS = "metrics.jsonl"
+_SEND_SECONDS = 30.0  # between writes of lines that no checkpoint needs
 
 
 class Writer:
@@ -21,20 +25,46 @@ class Writer:
 
     Opened at a step, it drops the lines of later steps: a resumed run writes them
     again. Every method raises `Unwritable` where the disk is full.
+
+    To an object in a bucket nothing can be added: for a directory there, the files
+    grow on this machine and are sent whole, now and then and before each checkpoint.
     """
 
     def __init__(self, directory: str, *, step: int = 0):
-        self._path = os.path.join(directory, METRICS)
+        self._directory = self._here = directory
+        if paths.is_remote(directory):
+            self._here = tempfile.mkdtemp(prefix="sws_jax_")
+        self._path = os.path.join(self._here, METRICS)
         kept = [row for row in read(directory) if row["step"] <= step]
         files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._board = _Board(directory, step=step)
+        self._board = _Board(self._here, step=step)
+        self.send()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         _append(self._path, json.dumps({"step": step, **values}) + "\n")
         self._board.write(step, values)
+        if time.monotonic() - self._sent > _SEND_SECONDS:
+            with contextlib.suppress(Unwritable):  # the next may be better served
+                self.send()
+
+    def send(self) -> None:
+        """Has everything written until now where the run is."""
+        self._sent = time.monotonic()
+        if self._here != self._directory:
+            for name in os.listdir(self._here):
+                target = os.path.join(self._directory, name)
+                with files.replacing(target) as temporary:
+                    shutil.copyfile(os.path.join(self._here, name), temporary)
 
     def close(self) -> None:
         self._board.close()
+        if self._here != self._directory:
+            try:
+                # (A run that has failed to write says so itself.)
+                with contextlib.suppress(Unwritable, UserError):
+                    self.send()
+            finally:
+                shutil.rmtree(self._here, ignore_errors=True)
 
 
 def _append(path: str, text: str) -> None:
@@ -103,10 +133,10 @@ class _Board:
 def read(directory: str) -> list[dict[str, Any]]:
     """All rows of a run's metrics; a damaged or cut off line is left out."""
     path = os.path.join(directory, METRICS)
-    if not os.path.exists(path):
+    if not paths.exists(path):
         return []
     rows = []
-    with open(path, "rb") as file:
+    with open(paths.here(path), "rb") as file:
         for line in file:
             with contextlib.suppress(ValueError):
                 row = json.loads(line)

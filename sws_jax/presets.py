@@ -58,6 +58,7 @@ def run() -> ml_collections.ConfigDict:
             data=dict(
                 source="digits",  # or a path, or tfds:NAME: sws_jax.data.load_dataset
                 directory="",  # of prepared TFDS sets; empty: where TFDS keeps them
+                cache="",  # of those in a bucket; empty: ~/.cache/sws_jax
                 # Of the training images, for every choice, where the source has no
                 # validation images of its own.
                 val_fraction=0.1,

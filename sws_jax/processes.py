@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sws_jax import lease, paths
 from sws_jax.errors import Stopped, UserError
 from sws_jax.rendezvous import numbers
 from sws_jax.signals import Asked
@@ -113,7 +114,7 @@ def check_shared(path: str) -> None:
 
     def sees() -> bool:
         for _ in range(20):  # a network's disk may show it late
-            if os.path.exists(path):
+            if paths.exists(path):
                 return True
             time.sleep(0.25)
         return False
@@ -166,6 +167,8 @@ def leave(code: int) -> None:
         time.sleep(_GRACE_SECONDS)
     for child in multiprocessing.active_children():
         child.kill()
+    lease.give_all()
+    paths.clear()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

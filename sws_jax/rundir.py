@@ -15,7 +15,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, presets, processes, setup
+from sws_jax import files, paths, presets, processes, setup
 from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
@@ -34,6 +34,7 @@ _HARMLESS = (
     "compute.dtype",
     "compute.remat",
     "compute.unroll",
+    "data.cache",
     "data.memory_gib",
     "data.threads",
     "data.unreadable",
@@ -74,7 +75,7 @@ class RunDirectory:
         def known() -> dict[str, Any] | None:
             refuse_other(self.path, self.config, self.workdir)
             path = self._file(RESULT)
-            return files.read_json(path) if os.path.exists(path) else None
+            return files.read_json(path) if paths.exists(path) else None
 
         return processes.decided(known)
 
@@ -118,7 +119,7 @@ class RunDirectory:
 
         def compared() -> dict[str, Any]:
             path = self._file(INPUTS)
-            then = files.read_json(path).get(DATA) if os.path.exists(path) else None
+            then = files.read_json(path).get(DATA) if paths.exists(path) else None
             if then is None:  # a run that has not begun, or did so with older software
                 return now
             names = fingerprint.differing(then, now)
@@ -144,7 +145,7 @@ class RunDirectory:
 
         def write() -> str:
             path, config = self._file(CONFIG), self.config
-            before = files.read_json(path) if os.path.exists(path) else {}
+            before = files.read_json(path) if paths.exists(path) else {}
             files.write_json(path, files.plain(config.to_dict()))
             inputs = {**setup.inputs(config, self.workdir), DATA: data}
             files.write_json(self._file(INPUTS), inputs)
@@ -166,7 +167,7 @@ def refuse_other(
     """Refuses a directory that holds a run of another config or other files."""
     advice = "take another --workdir, or remove it"
     path = os.path.join(directory, CONFIG)
-    if not os.path.exists(path):
+    if not paths.exists(path):
         begun = [n for n in (RESULT, CHECKPOINTS) if _holds(directory, n)]
         if begun:
             raise UserError(
@@ -181,7 +182,7 @@ def refuse_other(
             f"{', '.join(names)}): {advice}"
         )
     path = os.path.join(directory, INPUTS)
-    theirs = files.read_json(path) if os.path.exists(path) else {}
+    theirs = files.read_json(path) if paths.exists(path) else {}
     mine = setup.inputs(config, workdir)
     names = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
     if names:
@@ -194,7 +195,7 @@ def refuse_other(
 def _holds(directory: str, name: str) -> bool:
     """Whether a directory holds that file, or that directory with something in it."""
     path = os.path.join(directory, name)
-    return bool(os.listdir(path)) if os.path.isdir(path) else os.path.exists(path)
+    return bool(paths.names(path)) if paths.is_dir(path) else paths.exists(path)
 
 
 def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
@@ -206,7 +207,7 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
       config: of a run or of a job.
       path: of a ``config.json``; nothing differs from one that is not there.
     """
-    if not os.path.exists(path):
+    if not paths.exists(path):
         return []
     theirs = files.merged(files.plain(presets.run().to_dict()), files.read_json(path))
     found = files.differing(theirs, files.plain(config.to_dict()))

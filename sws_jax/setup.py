@@ -22,6 +22,7 @@ from sws_jax import (
     configs,
     learngenes,
     networks,
+    paths,
     presets,
     profiles,
     sharding,
@@ -147,26 +148,26 @@ def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
 
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
-    paths = {
+    named = {
         "init.learngene": learngene_file(config, workdir),
         "init.network": _network_file(config, workdir),
         "teacher.path": "",
     }
     if config.teacher.path and needs_teacher(config):
-        paths["teacher.path"] = teacher.weights_file(
+        named["teacher.path"] = teacher.weights_file(
             resolve(config.teacher.path, workdir)
         )
     found = {}
-    for field, path in paths.items():
-        if path and os.path.isfile(path):
-            with open(path, "rb") as file:
+    for field, path in named.items():
+        if path and paths.is_file(path):
+            with open(paths.here(path), "rb") as file:
                 found[field] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     return found
 
 
 def learngene_file(config, workdir: str) -> str:
     path = resolve(config.init.learngene, workdir)
-    return os.path.join(path, LEARNGENE) if os.path.isdir(path) else path
+    return os.path.join(path, LEARNGENE) if paths.is_dir(path) else path
 
 
 def initial_file(config, workdir: str) -> str:
@@ -189,6 +190,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         mean=tuple(data.mean),
         std=tuple(data.std),
         directory=data.directory,
+        cache=data.cache,
         memory_gib=data.memory_gib,
         decoder=data.decoder,
         unreadable=data.unreadable,

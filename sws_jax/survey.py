@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import ml_collections
 
-from sws_jax import cost, profiles, setup, specs, teacher, weights
+from sws_jax import cost, paths, profiles, setup, specs, teacher, weights
 from sws_jax.chain import Run
 from sws_jax.description import Description
 from sws_jax.errors import UserError
@@ -84,7 +83,7 @@ class Survey:
         about = None
         if origin is None:
             path = setup.initial_file(config, self.workdir)
-            if not os.path.isfile(path):
+            if not paths.is_file(path):
                 self.note(f"no file {path}: the networks are as the config has them")
                 return own
             about = weights.describe(path)
@@ -114,7 +113,7 @@ class Survey:
         if path in self.known:
             return self.known[path]
         resolved = setup.resolve(path, self.workdir)
-        if os.path.exists(resolved):
+        if paths.exists(resolved):
             return weights.describe(teacher.weights_file(resolved)).spec
         if is_name(path):
             changes = {n: self.shape[n] for n in ("num_classes", "channels")}
@@ -128,7 +127,7 @@ class Survey:
 
 def is_name(text: str) -> bool:
     """Whether a text looks like a network's name, and not like a file."""
-    if text.endswith(".safetensors") or os.path.exists(text):
+    if text.endswith(".safetensors") or paths.exists(text):
         return False
     return text in _teachers() or text.startswith(("vit_", "aux_vit_"))
 
@@ -144,7 +143,7 @@ def named(name: str, changes: dict[str, Any]) -> Any:
       UserError: it is neither.
     """
     found: Any = None
-    if name.endswith(".safetensors") or os.path.exists(name):
+    if name.endswith(".safetensors") or paths.exists(name):
         found = weights.describe(teacher.weights_file(name)).spec
     elif is_name(name):
         found = _teachers().get(name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import networks
+from sws_jax import networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
@@ -37,11 +36,13 @@ def weights_file(path: str) -> str:
     Raises:
       UserError: a directory without them, or with those of several runs.
     """
-    if not os.path.isdir(path):
+    if not paths.is_dir(path):
         return path
-    own = os.path.join(path, WEIGHTS)
-    inside = sorted(glob.glob(os.path.join(glob.escape(path), "*", WEIGHTS)))
-    found = [own] if os.path.isfile(own) else inside
+    found = [os.path.join(path, WEIGHTS)]
+    if not paths.is_file(found[0]):
+        runs = [name for name in paths.folders(path) if not name.startswith(".")]
+        inside = [os.path.join(path, name, WEIGHTS) for name in runs]
+        found = [file for file in inside if paths.exists(file)]
     if len(found) != 1:
         raise UserError(
             f"the directory {path} holds no {WEIGHTS}"

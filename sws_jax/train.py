@@ -299,6 +299,8 @@ class _Training:
 
     def _save(self, at: int) -> None:
         val = self.val
+        if self.writer:
+            self.writer.send()
         spent = {"unreadable": self._skipped(), "window": list(self.window)}
         self.checkpoints.save(
             at,

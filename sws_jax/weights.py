@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import safetensors
 
-from sws_jax import files, trees
+from sws_jax import files, paths, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 
@@ -84,14 +83,14 @@ def is_ours(path: str) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    if not os.path.isfile(path):
+    if not paths.is_file(path):
         raise UserError(f"there is no weights file {path}")
     if not path.endswith(".safetensors"):
         raise UserError(
             f"{path} is no .safetensors file of this project: {_convert(path)}"
         )
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(paths.here(path), framework="numpy") as file:
             yield file
     except UserError:
         raise

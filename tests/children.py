@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import checksums, files, learngenes, metrics, teacher
+from sws_jax import checksums, files, learngenes, metrics, paths, teacher
 from sws_jax.data import load_dataset
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -181,7 +181,7 @@ def outcome(workdir, name="run"):
     directory = os.path.join(workdir, name)
     result = files.read_json(os.path.join(directory, "result.json"))
     gene = os.path.join(directory, "learngene.safetensors")
-    if os.path.exists(gene):
+    if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
     else:
         path = os.path.join(directory, teacher.WEIGHTS)

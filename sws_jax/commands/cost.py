@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -324,9 +323,9 @@ class _Reader:
 
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
-    from sws_jax import cost, teacher, weights
+    from sws_jax import cost, paths, teacher, weights
 
-    if name.endswith(".safetensors") or os.path.exists(name):
+    if name.endswith(".safetensors") or paths.exists(name):
         about = weights.describe(teacher.weights_file(name))
         if about.kind == "learngene":
             return cost.params(about.replace(net=spec.net, class_names=()))

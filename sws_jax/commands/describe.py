@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, weights
+    from sws_jax import convert, paths, weights
     from sws_jax.convert import tensors
 
     path = _file(args.file)
-    if os.path.isfile(path) and weights.is_ours(path):
-        flat, lines = tensors.read(path), _ours(weights.describe(path))
+    if paths.is_file(path) and weights.is_ours(path):
+        flat, lines = tensors.read(paths.here(path)), _ours(weights.describe(path))
     else:
         found = convert.identify(path)
         flat, lines = dict(found.tensors), _theirs(found)
@@ -54,11 +54,11 @@ def modules(flat: Mapping) -> dict[str, int]:
 
 def _file(path: str) -> str:
     """The weights in a folder: of a run, of a job, or as timm and transformers save."""
-    from sws_jax import setup, teacher
+    from sws_jax import paths, setup, teacher
     from sws_jax.convert import hub
 
     gene = os.path.join(path, setup.LEARNGENE)
-    if os.path.isfile(gene):
+    if paths.is_file(gene):
         return gene
     inside = hub.weights_in(path)
     return teacher.weights_file(path) if inside == path else inside

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sws_jax import files, trees
+from sws_jax import files, paths, trees
 from sws_jax.convert import hub
 from sws_jax.errors import UserError
 
@@ -52,6 +52,11 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:
     """Of a file, which exists."""
+    if paths.is_remote(path):
+        raise UserError(
+            f"{path} is in a bucket, and weights of other programs are read from this "
+            f"machine's disks: copy it here first (gcloud storage cp {path} .)"
+        )
     try:
         with open(path, "rb"):
             pass

@@ -10,6 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
+from sws_jax import paths
 from sws_jax.data import arrays, base, digits, folder, images, npz, prepared, tfds
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
@@ -25,6 +26,7 @@ def load_dataset(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     directory: str = "",
+    cache: str = "",
     memory_gib: float = 2.0,
     decoder: str = "pillow",
     unreadable: str = "stop",
@@ -40,6 +42,8 @@ def load_dataset(
       image_size: height and width for the network; None keeps the source's own.
       mean, std: per channel, for pixels in 0..1; empty takes the source's own.
       directory: of prepared TFDS sets; empty takes TFDS's default.
+      cache: directory on this machine for copies of TFDS sets that are in a bucket;
+        empty takes ~/.cache/sws_jax.
       memory_gib: a set of encoded images that takes no more than this, decoded, is
         held in memory; a larger one is decoded as it is read.
       decoder: of encoded images; see `sws_jax.data.images.decode`.
@@ -69,7 +73,13 @@ def load_dataset(
         dataset = npz.load(source, val_fraction=val_fraction)
     elif source.startswith(prepared.PREFIX):
         name = source.removeprefix(prepared.PREFIX)
-        dataset = tfds.load(name, directory=directory, **encoded)
+        dataset = tfds.load(name, directory=directory, cache=cache, **encoded)
+    elif paths.is_remote(source) and paths.is_dir(source):
+        raise UserError(
+            f"{source} is a folder in a bucket, and images one by one are read from "
+            f"this machine's disks alone: make one set of them (python -m sws_jax "
+            f"prepare SOURCE OUT) and give its data.directory"
+        )
     elif arrays.is_set(source):
         dataset = arrays.load(source, val_fraction=val_fraction)
     elif os.path.isdir(source):

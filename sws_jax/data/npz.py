@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from sws_jax import files
+from sws_jax import files, paths
 from sws_jax.data import base
 from sws_jax.errors import UserError
 
@@ -59,9 +59,9 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
-    if not os.path.isfile(path):
+    if not paths.is_file(path):
         raise UserError(f"there is no dataset file {path}")
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(paths.here(path)):
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )

@@ -9,6 +9,7 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from sws_jax import paths
 from sws_jax.errors import UserError
 
 PREFIX = "tfds:"
@@ -92,13 +93,11 @@ def _remedy(name: str, root: str) -> str:
 
 
 def _folders(path: str) -> list[str]:
-    if not os.path.isdir(path):
-        return []
     try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+        return paths.folders(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be listed ({error.strerror})") from None
+        reason = error.strerror or error
+        raise UserError(f"{path} cannot be listed ({reason})") from None
 
 
 def versions(path: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.data import base, images, memory, prepared
+from sws_jax.data import base, images, memory, prepared, staging
 from sws_jax.data.prepared import PREFIX
 from sws_jax.errors import UserError
 
@@ -21,6 +21,7 @@ def load(
     name: str,
     *,
     directory: str,
+    cache: str = "",
     val_fraction: float,
     image_size: tuple[int, int] | None,
     decoder: str,
@@ -37,7 +38,9 @@ def load(
     Args:
       name: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; without a version
         the newest that is prepared.
-      directory: that holds NAME; empty is TFDS_DATA_DIR or ~/tensorflow_datasets.
+      directory: that holds NAME, in a bucket too; empty is TFDS_DATA_DIR or
+        ~/tensorflow_datasets.
+      cache: see `sws_jax.data.staging.staged`.
       val_fraction: of the training images, held out where it applies.
       image_size: height and width for the network; None takes that of the images,
         which must then have one.
@@ -48,7 +51,7 @@ def load(
       UserError: the set is unknown, not prepared, damaged or has no labelled images.
     """
     root = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    path = prepared.find(name, os.path.expanduser(root))
+    path = staging.staged(prepared.find(name, os.path.expanduser(root)), cache)
     found, class_names = splits(path, name, decoder)
     if len(found) == 3:
         found["val"] = found.pop("validation")

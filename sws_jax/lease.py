@@ -1,0 +1,168 @@
+"""A lock in a bucket: an object that its holder writes again and again.
+
+Nobody tells a bucket that a process has died, so a lock that was not written for
+`STALE_SECONDS` is free for whoever comes next. Every change is made on the condition
+that the object is still the one that was seen (generations of Google Cloud Storage):
+of several that take it, one succeeds.
+
+What this cannot guarantee: a holder that is stopped for longer than that (its machine
+suspended, the network gone) wakes up to find that another has taken over, and what it
+writes until its next look, `FRESH_SECONDS` at most, still goes to the directory of
+both. It then ends as if it had been preempted. And clocks that are wrong by more than
+the difference of the two make a living holder look dead; those of cloud machines are
+right to within milliseconds.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import datetime
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sws_jax import paths
+from sws_jax.errors import UserError
+
+FRESH_SECONDS = 20.0
+STALE_SECONDS = 120.0
+_TRIES = 5
+_held: list[_Lease] = []  # by this process
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def held(path: str) -> Iterator[bool]:
+    """Whether this process alone holds the lock `path`, while the block lasts.
+
+    Args:
+      path: of an object, which is gone afterwards.
+
+    Raises:
+      UserError: there can be no such object.
+    """
+    lease = _Lease(path)
+    if not lease.take():
+        yield False
+        return
+    keeper = threading.Thread(target=lease.keep, daemon=True)
+    keeper.start()
+    _held.append(lease)
+    try:
+        yield True
+    finally:
+        _held.remove(lease)
+        lease.ended.set()
+        keeper.join()
+        lease.give()
+
+
+def give_all() -> None:
+    """Gives back what this process holds, before an end that leaves its blocks open."""
+    for lease in _held:
+        lease.ended.set()
+        lease.give()
+
+
+class _Lease:
+    """An object that says whose a directory is; used by one thread at a time."""
+
+    def __init__(self, path: str):
+        paths.exists(path)  # says what is missing: packages, rights
+        from google.cloud import storage
+
+        self._path = path
+        self._owner = secrets.token_hex(8)
+        bucket, _, name = path.removeprefix(paths.BUCKET).partition("/")
+        with self._asking():
+            self._object = storage.Client(project="-").bucket(bucket).blob(name)
+        self._generation = 0
+        self.ended = threading.Event()
+
+    def take(self) -> bool:
+        """Whether the lock is this one's now."""
+        for _ in range(_TRIES):  # others take and give it at the same time
+            if self._write(0):
+                return True
+            seen = self._seen()
+            if seen is None:
+                continue
+            age = datetime.datetime.now(datetime.UTC) - seen.updated
+            if age.total_seconds() < STALE_SECONDS:
+                return False
+            if self._write(seen.generation):
+                return True
+        return False
+
+    def keep(self) -> None:
+        """Writes the object again and again, until it is ended or another's."""
+        last = time.monotonic()
+        while not self.ended.wait(FRESH_SECONDS):
+            try:
+                if not self._write(self._generation):
+                    break
+                last = time.monotonic()
+            except (OSError, UserError):  # the network may come back in time
+                if time.monotonic() - last > STALE_SECONDS - FRESH_SECONDS:
+                    break
+        if not self.ended.is_set():
+            _log.warning("another job may have taken %s: this one ends", self._path)
+            # As a notice of preemption does; nothing happens where none is expected.
+            _thread.interrupt_main(signal.SIGTERM)
+
+    def give(self) -> None:
+        """Removes the object, unless it is another's."""
+        from google.api_core import exceptions
+
+        gone = (exceptions.PreconditionFailed, exceptions.NotFound)
+        with contextlib.suppress(*gone, OSError, UserError), self._asking(*gone):
+            self._object.delete(if_generation_match=self._generation)
+
+    def _write(self, generation: int) -> bool:
+        """Whether the object was written where it was of that generation; 0: none."""
+        from google.api_core import exceptions
+
+        about = {"host": socket.gethostname(), "process": os.getpid()}
+        self._object.metadata = {"owner": self._owner}
+        try:
+            with self._asking(exceptions.PreconditionFailed, exceptions.NotFound):
+                self._object.upload_from_string(
+                    json.dumps(about), if_generation_match=generation
+                )
+        except exceptions.NotFound:
+            bucket = f"{paths.BUCKET}{self._object.bucket.name}"
+            raise UserError(
+                f"there is no bucket {bucket}: take another --workdir, or make it "
+                f"(gcloud storage buckets create {bucket})"
+            ) from None
+        except exceptions.PreconditionFailed:
+            # (A write that was tried twice may have succeeded the first time.)
+            seen = self._seen()
+            if seen is None or (seen.metadata or {}).get("owner") != self._owner:
+                return False
+            self._generation = seen.generation
+            return True
+        self._generation = self._object.generation
+        return True
+
+    def _seen(self) -> Any:
+        """The object as it is; None where there is none."""
+        with self._asking():
+            return self._object.bucket.get_blob(self._object.name)
+
+    @contextlib.contextmanager
+    def _asking(self, *passed: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, (*passed, UserError)):
+                raise
+            raise paths.explained(self._path, error) from None

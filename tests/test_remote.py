@@ -1,0 +1,403 @@
+"""Work directories, weights and data in buckets, against a Cloud Storage in memory."""
+
+import _thread
+import datetime
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+from children import Job, ended, outcome, steps, until
+from conftest import equal
+from test_checkpoints import CLOCK, abstract, fill
+from test_tfds import SPLITS, prepare
+
+import sws_jax
+from sws_jax import __main__ as commands
+from sws_jax import (
+    checkpoints,
+    configs,
+    files,
+    lease,
+    loading,
+    main,
+    metrics,
+    paths,
+    setup,
+)
+from sws_jax.checkpoints import Checkpoints
+from sws_jax.data import load_dataset, staging
+from sws_jax.errors import UserError
+from sws_jax.files import Unwritable
+
+ROOT = "gs://bucket"
+# (It is right about one thread, which a large file keeps busy.)
+LARGE = "ignore:Sending a large body directly:ResourceWarning"
+
+
+@pytest.fixture(scope="module")
+def storage():
+    """What the bucket holds, in this process and those that it starts."""
+    if importlib.util.find_spec("gcsfs") is None:
+        pytest.skip("gcsfs is not installed")
+    import gcs
+
+    with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, held):
+        for name, value in gcs.environment(address).items():
+            patch.setenv(name, value)
+        paths._storage.cache_clear()
+        yield held
+        paths._storage.cache_clear()
+
+
+def put(storage, folder, prefix):
+    """All files below a folder, as objects."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            storage.write(name, path.read_bytes())
+
+
+# Without a bucket
+
+
+@pytest.mark.parametrize("package", ["gcsfs", "google.cloud.storage"])
+def test_what_is_missing_is_named(package, monkeypatch, capsys):
+    paths._storage.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    config = "--config=configs/smoke.py"
+    assert main.main([config, "--workdir=gs://bucket/run"]) == 2
+    assert "pip install gcsfs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given, taken",
+    [
+        ("gs://bucket/runs/", "gs://bucket/runs"),
+        ("gs://bucket//runs///a", "gs://bucket/runs/a"),
+        ("gs://bucket/", "gs://bucket"),
+        ("runs/a/", "runs/a/"),
+    ],
+)
+def test_a_directory_has_one_name(given, taken):
+    _, workdir = configs.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+    assert workdir == taken
+    assert paths.absolute(taken) == (
+        taken if "://" in taken else os.path.abspath(taken)
+    )
+
+
+@pytest.mark.parametrize("given", ["gs://", "gs:///runs"])
+def test_a_directory_in_no_bucket(given):
+    with pytest.raises(UserError, match="gs://BUCKET/DIR"):
+        configs.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+
+
+# Files
+
+
+@pytest.mark.slow
+def test_files_are_found_and_replaced(storage):
+    folder = f"{ROOT}/files"
+    assert not paths.exists(folder) and paths.names(folder) == []
+    files.write_json(f"{folder}/a/one.json", {"one": 1})
+    files.write_json(f"{folder}/two.json", {"two": 2})
+    assert files.read_json(f"{folder}/a/one.json") == {"one": 1}
+    files.write_json(f"{folder}/a/one.json", {"one": 11})  # the copy here is older
+    assert files.read_json(f"{folder}/a/one.json") == {"one": 11}
+    assert paths.names(folder) == ["a", "two.json"]
+    assert paths.folders(folder) == ["a"]
+    assert paths.is_dir(f"{folder}/a") and not paths.is_file(f"{folder}/a")
+    assert paths.is_file(f"{folder}/two.json") and not paths.is_dir(f"{folder}/tw")
+    storage.write("files/b/old", b"")
+    paths.move(f"{folder}/a", f"{folder}/b")
+    assert storage.names("files/") == ["files/b/one.json", "files/two.json"]
+    paths.remove(f"{folder}/b")
+    paths.remove(f"{folder}/b")
+    assert storage.names("files/") == ["files/two.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(LARGE)
+def test_a_large_file_is_sent_in_parts_and_whole(storage):
+    content = np.random.default_rng(0).bytes(6 * 2**20)
+    with files.replacing(f"{ROOT}/large.bin") as temporary:
+        with open(temporary, "wb") as file:
+            file.write(content)
+        assert "large.bin" not in storage.names()
+    assert any("resumable" in request for request in storage.requests)
+    with open(paths.here(f"{ROOT}/large.bin"), "rb") as file:
+        assert file.read() == content
+    with pytest.raises(ValueError), files.replacing(f"{ROOT}/half.bin"):
+        raise ValueError
+    assert "half.bin" not in storage.names()
+
+
+@pytest.mark.slow
+def test_without_rights(storage, monkeypatch, capsys):
+    monkeypatch.setattr(storage, "refused", True)
+    command = ["--config=configs/smoke.py", f"--workdir={ROOT}/run"]
+    assert main.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("sws_jax: ") == 1 and "Traceback" not in said
+    assert "gcloud auth application-default login" in said
+    with pytest.raises(UserError, match="Storage Admin on gs://bucket"):
+        files.write_text(f"{ROOT}/run/file", "text")
+
+
+@pytest.mark.slow
+def test_without_a_bucket(storage, capsys):
+    command = ["--config=configs/smoke.py", "--workdir=gs://other/run"]
+    assert main.main(command) == 2
+    assert "buckets create gs://other" in capsys.readouterr().err
+    with pytest.raises(Unwritable, match="gs://other/file"):
+        files.write_text("gs://other/file", "text")
+
+
+# The lock
+
+
+@pytest.mark.slow
+def test_one_at_a_time(storage):
+    lock = f"{ROOT}/locks/lock"
+    with files.claimed(lock) as first:
+        assert first and storage.names("locks/") == ["locks/lock"]
+        for _ in range(2):  # being refused takes nothing from whoever holds it
+            with files.claimed(lock) as second:
+                assert not second
+    assert storage.names("locks/") == []
+    with pytest.raises(OSError, match="full"), files.claimed(lock):
+        raise OSError("full")
+    with files.claimed(lock) as again:
+        assert again
+
+
+@pytest.mark.slow
+def test_of_many_one_takes_a_lock_that_was_left(storage):
+    """Its holder died without a word, and all that waited come at once."""
+    took, together = [], threading.Barrier(6)
+    end = threading.Event()
+
+    def take():
+        together.wait()
+        with files.claimed(f"{ROOT}/left/lock") as mine:
+            took.append(mine)
+            if mine:
+                end.wait(30)
+            elif len(took) == 6:
+                end.set()
+
+    storage.write("left/lock", b"{}", {"owner": "dead"})
+    storage.objects["left/lock"].updated -= datetime.timedelta(
+        seconds=lease.STALE_SECONDS + 1
+    )
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    while len(took) < 6 and any(thread.is_alive() for thread in threads):
+        threading.Event().wait(0.01)
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(took) == [False] * 5 + [True]
+    assert storage.names("left/") == []
+
+
+@pytest.mark.slow
+def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
+    monkeypatch.setattr(lease, "FRESH_SECONDS", 0.05)
+    ended = threading.Event()
+    monkeypatch.setattr(_thread, "interrupt_main", lambda number: ended.set())
+    with files.claimed(f"{ROOT}/kept/lock") as mine:
+        assert mine
+        before = storage.objects["kept/lock"].generation
+        while storage.objects["kept/lock"].generation < before + 3:
+            assert not ended.wait(0.01)
+        theirs = storage.write("kept/lock", b"{}", {"owner": "another"})
+        assert ended.wait(10)
+    # What another has taken is not removed.
+    assert storage.described("kept/lock") == theirs
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_gives_its_locks_back(storage):
+    with files.claimed(f"{ROOT}/given/lock") as mine:
+        assert mine
+        lease.give_all()
+        assert storage.names("given/") == []
+
+
+# Checkpoints
+
+
+@pytest.mark.slow
+def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
+    run = f"{ROOT}/broken"
+    saved = fill(run, aux, {1: 0.1, 2: 0.2})
+    prefix = f"broken/{checkpoints.DIRECTORY}"
+    damaged = [
+        name
+        for name in storage.names(f"{prefix}/2/params/")
+        if "/d/" in name and len(storage.objects[name].data) > 1000
+    ]
+    assert damaged
+    for name in damaged:
+        data = bytearray(storage.objects[name].data)
+        data[len(data) // 2] ^= 0x10
+        storage.write(name, bytes(data))
+    manager = Checkpoints(run)
+    with caplog.at_level(logging.WARNING):
+        found = manager.restore_newest(abstract(aux))
+    assert (found.step, found.clock) == (1, CLOCK)
+    equal(saved[1], found.items)
+    assert f"moved to {run}/{checkpoints.BROKEN}" in caplog.text
+    assert storage.names(f"broken/{checkpoints.BROKEN}/2/params/")
+    assert not storage.names(f"{prefix}/2/")
+    assert manager.steps() == [1]
+    manager.close()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_not_ended_is_removed(storage, aux):
+    run = f"{ROOT}/half"
+    fill(run, aux, {1: 0.1, 2: 0.2})
+    prefix = f"half/{checkpoints.DIRECTORY}"
+    del storage.objects[f"{prefix}/2/commit_success.txt"]
+    assert loading.load(run)[1] == f"{run} at step 1"
+    manager = Checkpoints(run)
+    assert manager.steps() == [1]
+    assert not storage.names(f"{prefix}/2/")
+    manager.close()
+
+
+# Data
+
+
+@pytest.mark.slow
+def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypatch):
+    prepare(tmp_path / "made", SPLITS)
+    put(storage, tmp_path / "made", "tfds")
+    storage.write("tfds/insects/1.0.0/insects-train.tfrecord-0", b"not read")
+    given = dict(val_fraction=0.25, image_size=12)
+    cache = tmp_path / "cache"
+
+    def load():
+        return load_dataset(
+            "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **given
+        )
+
+    monkeypatch.setattr(staging, "_RESERVE", 2**60)
+    with pytest.raises(UserError, match="make room, or give data.cache another"):
+        load()
+    monkeypatch.undo()
+    found = load()
+    local = load_dataset("tfds:insects", directory=str(tmp_path / "made"), **given)
+    for here, there in ((local.train, found.train), (local.test, found.test)):
+        assert len(here) == len(there)
+        for index in range(len(here)):
+            equal(here.read(index), there.read(index))
+    target = cache / "bucket" / "tfds" / "insects" / "1.0.0"
+    assert f"are copied to {target}" in capfd.readouterr().out
+    assert not list(target.glob("*.tfrecord*")) and not list(cache.rglob("lock"))
+
+    # A copy that was broken off goes on with the files that are not whole.
+    first, second, *_ = sorted(target.glob("*.array_record*"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:10])
+    storage.requests.clear()
+    load()
+    fetched = {r.split("/o/")[1] for r in storage.requests if "alt=media" in r}
+    assert len(fetched) == 2
+    assert "2 of 5 files" in capfd.readouterr().out
+    load()
+    assert "copied" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_is_refused(storage):
+    storage.write("images/train/ant/1.png", b"")
+    with pytest.raises(UserError, match="python -m sws_jax prepare SOURCE OUT"):
+        load_dataset(f"{ROOT}/images")
+    with pytest.raises(UserError, match="there is no dataset file gs://bucket/none"):
+        load_dataset(f"{ROOT}/none.npz")
+
+
+@pytest.mark.slow
+def test_weights_of_other_programs_are_copied_first(storage, capsys):
+    storage.write("theirs.safetensors", b"")
+    command = ["convert", f"{ROOT}/theirs.safetensors", "ours.safetensors"]
+    assert commands.main(command) == 2
+    assert "gcloud storage cp gs://bucket/theirs" in capsys.readouterr().err
+
+
+# A run
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket(storage, tmp_path):
+    """Stopped and resumed, with its data there too: the bits of a run on this disk,
+    whose learngene and report are in the bucket."""
+    job = Job.make(tmp_path)
+    storage.write("digits.npz", job.data.read_bytes())
+    changes = [
+        "model.stages=(1,2)",
+        f"schedule.total_epochs={steps(40)}",
+        f"checkpoint.every_epochs={steps(20)}",
+        f"evaluation.every_epochs={steps(20)}",
+    ]
+    there = [*changes, f"data.source={ROOT}/digits.npz"]
+    work = f"{ROOT}/jobs/one"
+    here = job.start(tmp_path / "local", *changes)
+    process = job.start(work, *there)
+    until(process, "step 3/40")
+    assert "jobs/one/run/lock" in storage.names()
+    process.send_signal(signal.SIGTERM)
+    stopped = ended(process)
+    assert stopped.code == 75, stopped.err
+    assert "the same command goes on" in stopped.said()
+    assert storage.names("jobs/one/run/checkpoints/")
+    assert not storage.names("jobs/one/run/result.json")
+    resumed = job.run(work, *there)
+    assert resumed.code == 0, resumed.err
+    assert "run: goes on from step" in resumed.out
+    local = ended(here)
+    assert local.code == 0, local.err
+    assert outcome(work) == outcome(str(tmp_path / "local"))
+
+    left = storage.names("jobs/one/")
+    assert not any(name.endswith("/lock") or "tmp" in name for name in left)
+    for name in ("results.csv", "table.md", "report.png", "config.json"):
+        assert f"jobs/one/{name}" in left
+    assert sum("tfevents" in name for name in left) == 2
+    gene = sws_jax.load_learngene(f"{work}/run/{setup.LEARNGENE}")
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / setup.LEARNGENE))
+    equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
+    assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
+    shutil.rmtree(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_lines_are_sent_before_they_are_needed(storage, monkeypatch):
+    run = f"{ROOT}/lines"
+    writer = metrics.Writer(run)
+    writer.write(1, {"loss": 3.0})
+    assert metrics.read(run) == []
+    writer.send()
+    assert metrics.read(run) == [{"step": 1, "loss": 3.0}]
+    monkeypatch.setattr(metrics, "_SEND_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "refused", True)
+        with pytest.raises(UserError, match="Storage Admin"):
+            writer.send()
+    writer.write(2, {"loss": 2.0})
+    assert [row["step"] for row in metrics.read(run)] == [1, 2]
+    writer.close()
+    again = metrics.Writer(run, step=1)  # what came after that step is written again
+    again.write(2, {"loss": 1.0})
+    again.close()
+    assert [row["loss"] for row in metrics.read(run)] == [3.0, 1.0]
