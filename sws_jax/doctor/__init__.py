@@ -23,6 +23,7 @@ from sws_jax.doctor.base import (
     Case,
     Check,
     Finding,
+    Unknown,
     worst,
 )
 from sws_jax.errors import UserError
@@ -43,19 +44,24 @@ __all__ = [
 CHECKS = (
     Check("config", software.config),
     Check("versions", software.versions),
-    Check("processes", together.meet),
+    Check("processes", together.meet, several=True),
     Check("devices", devices.devices),
     Check("mesh", devices.mesh, ("config", "devices")),
     Check("directory", storage.work_directory),
-    Check("directory of all", together.same_directory, ("processes", "directory")),
+    Check(
+        "directory of all",
+        together.same_directory,
+        ("processes", "directory"),
+        several=True,
+    ),
     Check("runs", storage.runs, ("config",)),
     Check("data", inputs.data),
-    Check("data of all", together.same_data, ("processes", "data")),
+    Check("data of all", together.same_data, ("processes", "data"), several=True),
     Check("reading", inputs.reading, ("config", "mesh", "data")),
     Check("teacher", inputs.ans_net, ("config", "data")),
     Check("weights", inputs.weights, ("config", "data")),
-    Check("disk", storage.disk, ("config", "weights")),
-    Check("memory", devices.sheet, ("config", "mesh", "teacher", "weights")),
+    Check("disk", storage.disk, ("config",), unless=("weights",)),
+    Check("memory", devices.sheet, ("config", "mesh"), unless=("teacher", "weights")),
 )
 
 
@@ -105,8 +111,9 @@ def examine(
     case.find_place()
     try:
         for check in checks:
-            broken = [n for n in check.needs if state.get(n) in (PROBLEM, LEFT_OUT)]
-            if broken:
+            if check.several and case.place is None and not case.unplaced:
+                continue
+            if broken := check.hindered(state):
                 missing = f"needs {' and '.join(broken)} to be well"
                 report([Line(check.name, Finding(LEFT_OUT, missing))])
                 state[check.name] = LEFT_OUT
@@ -136,6 +143,8 @@ def _made(check: Check, case: Case, verbose: bool) -> list[Finding]:
     try:
         for finding in check.function(case):
             found.append(finding)
+    except Unknown as reason:
+        found.append(Finding(LEFT_OUT, str(reason)))
     except (UserError, OSError) as error:
         found.append(Finding(PROBLEM, str(error)))
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -52,6 +52,10 @@ def few(names: Sequence[str], most: int = 3) -> str:
 
 def worst(states: Iterable[str]) -> str:
     return max(states, key=STATES.index, default=OK)
+
+
+class Unknown(Exception):
+    """A check cannot be made, for a reason that another one has said."""
 
 
 class Case:
@@ -102,7 +106,13 @@ class Case:
         return self.place.index if self.place else 0
 
     def survey(self) -> Survey:
-        """The job's networks: of the data that was read, or of what is assumed."""
+        """The job's networks: of the data that was read, or of what is assumed.
+
+        Raises:
+          Unknown: neither is possible.
+        """
+        if self.data is None and not self.config.data.image_size:
+            raise Unknown("needs data, which alone says how large images are")
         data = self.data
         if data is None:
             return Survey(self.config, self.workdir)
@@ -116,6 +126,10 @@ class Case:
         )
         found.shape.update(image_size=(height, width), channels=channels)
         return found
+
+    def assumed(self, survey: Survey) -> str:
+        """What a survey without data goes by, to be added to its results."""
+        return "" if self.data else f"; {'; '.join(survey.notes)}"
 
     def again(self, *more: str, program: str = "sws_jax.main") -> str:
         """A command with this one's arguments and some more."""
@@ -141,8 +155,17 @@ class Check:
       function: says what it finds, line by line; a `UserError` or `OSError` of its is
         a problem.
       needs: names of the checks that it makes no sense without.
+      unless: names of those whose problems it would only say again.
+      several: it is about processes among each other.
     """
 
     name: str
     function: Callable[[Case], Iterable[Finding]]
     needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    several: bool = False
+
+    def hindered(self, states: Mapping[str, str]) -> list[str]:
+        """Names of the checks for whose sake this one is left out."""
+        broken = [n for n in self.needs if states.get(n) in (PROBLEM, LEFT_OUT)]
+        return broken + [n for n in self.unless if states.get(n) == PROBLEM]

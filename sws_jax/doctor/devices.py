@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import glob
 import os
 import re
@@ -139,7 +140,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         yield ok("no run takes a step: nothing but the networks is held")
         return
     name, largest, margin = max(sheets, key=lambda one: one[1].total)
-    yield _fits(case, largest, name, margin)
+    line = _fits(case, largest, name, margin)
+    yield dataclasses.replace(line, text=line.text + case.assumed(survey))
 
 
 def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:

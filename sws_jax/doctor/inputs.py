@@ -9,10 +9,12 @@ import os
 import time
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from sws_jax import chain, convert, files, rundir, setup, sharding, teacher, trees
 from sws_jax.data import Dataset, fingerprint, pipeline, prepared
+from sws_jax.data.base import is_decoded
 from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
 from sws_jax.doctor.host import cores
 from sws_jax.errors import UserError
@@ -99,7 +101,22 @@ def reading(case: Case) -> Iterator[Finding]:
         f"{images.min()} to {images.max()}, in {seconds:.2g} s: {rate:,.0f} a second "
         f"on one core; an epoch of {row.name} takes {_duration(epoch)} to read"
     )
-    yield ok(text)
+    idle = cores() - 1
+    alone = not config.data.workers and idle and not _is_held(found, config)
+    if alone and jax.default_backend() != "cpu":
+        yield warning(
+            f"{text}, and this host has {cores()} cores",
+            f"--config.data.workers={idle} reads up to {rate * idle:,.0f} a second",
+        )
+    else:
+        yield ok(text)
+
+
+def _is_held(found: Dataset, config) -> bool:
+    """Whether a run decodes all images into memory before it begins."""
+    count = sum(len(found.split(name)) for name in ("train", "val", "test"))
+    size = np.prod(found.train.read(0)[0].shape)
+    return is_decoded(found.train) or count * size / 2**30 <= config.data.memory_gib
 
 
 def _wrong(batch, found: Dataset, config) -> Iterator[Finding]:

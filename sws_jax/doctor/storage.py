@@ -117,7 +117,7 @@ def disk(case: Case) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     text = (
         f"checkpoints and weights will take about {sizing.human(wanted)}, and "
-        f"{sizing.human(free)} are free in {folder}"
+        f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
     )
     if wanted > free:
         yield problem(
