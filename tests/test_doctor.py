@@ -156,13 +156,16 @@ def test_the_requirements_are_those_of_the_file():
         ("nvidia0", "550.54.15", None, ("1 NVIDIA GPU", 'install "jax[cuda12]"')),
         ("nvidia0", "580.65.06", "cpu", ("unset JAX_PLATFORMS",)),
         ("accel0", "", None, ("this host has TPUs", 'install "jax[tpu]"')),
+        ("accel0 libtpu.py", "", None, ("see why", "JAX_PLATFORMS=tpu python -c")),
     ],
 )
 def test_an_accelerator_that_jax_does_not_see(
     name, driver, platforms, words, tmp_path, monkeypatch
 ):
     """The host shows its device file (here one of a folder), and JAX a CPU."""
-    (tmp_path / name).touch()
+    for each in name.split():
+        (tmp_path / each).touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "version").write_text(f"NVRM version: Kernel Module  {driver}  Wed\n")
     monkeypatch.setattr(devices, "_GPUS", str(tmp_path / "nvidia[0-9]*"))
     monkeypatch.setattr(devices, "_TPUS", (str(tmp_path / "accel[0-9]*"),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import glob
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from sws_jax.errors import UserError
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 # Set on the hosts of Cloud TPU.
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
+# What JAX computes with on GPUs, and on TPUs.
+_PLUGINS = {False: ("jax_cuda12_plugin", "jax_cuda13_plugin"), True: ("libtpu",)}
 _NVIDIA = "/proc/driver/nvidia/version"
 _CUDA13_DRIVER = 580  # the oldest that runs CUDA 13 (NVIDIA's release notes)
 
@@ -74,9 +77,16 @@ def _install() -> str:
     wanted = os.environ.get("JAX_PLATFORMS") or ""
     if wanted == "cpu":
         return "unset JAX_PLATFORMS, which is cpu"
-    if "TPU" in present:
-        return 'pip install "jax[tpu]"'
-    return f'pip install "jax[cuda{_cuda()}]"'
+    on_tpu = "TPU" in present
+    if any(map(_is_installed, _PLUGINS[on_tpu])):  # JAX tried, and passed it over
+        name = "tpu" if on_tpu else "cuda"
+        why = f'JAX_PLATFORMS={name} python -c "import jax; jax.devices()"'
+        return f"see why, as what it takes is installed: {why}"
+    return 'pip install "jax[tpu]"' if on_tpu else f'pip install "jax[cuda{_cuda()}]"'
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _cuda() -> int:
