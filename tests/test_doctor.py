@@ -1,7 +1,9 @@
 """``doctor``: every check on a job that is well, and on what it is there to find."""
 
 import importlib.metadata
+import itertools
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from children import CONFIG, environment
 from conftest import TINY
 from jobs import Job
 from packaging.requirements import Requirement
+from PIL import Image
 from test_commands import DIGITS, network_of
 from test_faults import Disk
 from test_folder import fill
@@ -19,7 +22,7 @@ from test_folder import fill
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import configs, convert, doctor, files, rundir, specs
-from sws_jax.data import fingerprint
+from sws_jax.data import base, fingerprint
 from sws_jax.doctor import devices, host, software
 from sws_jax.doctor.base import Case, Check
 from sws_jax.rendezvous import Start
@@ -432,22 +435,68 @@ def test_weights_to_start_from(teacher, tmp_path):
 # Whole jobs
 
 
-@pytest.mark.slow
-def test_the_main_job_is_looked_at_within_a_minute(tmp_path):
-    """The command in a process of its own: 20 runs, and nothing left."""
-    before = time.monotonic()
-    config = "--config=configs/aux_deit.py"
+def command(workdir, *arguments, **variables):
+    """The command in a process of its own: exit code, and what it printed."""
     done = subprocess.run(
-        [*DOCTOR, config, f"--workdir={tmp_path / 'work'}"],
-        env=environment(),
+        [*DOCTOR, *map(str, arguments), f"--workdir={workdir}"],
+        env=environment() | variables,
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all is well" in done.stdout
+    assert not workdir.exists()
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_no_device_at_all(tmp_path):
+    """What needs none is looked at all the same."""
+    code, text = command(tmp_path / "work", SMOKE, JAX_PLATFORMS="cuda")
+    assert code == 1
+    assert re.search("problem +devices +JAX finds no device", text), text
+    assert "unset JAX_PLATFORMS" in text or "pip install" in text
+    assert re.findall(r"^left out +(\w+)", text, re.M) == ["mesh", "reading", "memory"]
+    assert text.endswith("1 problem, 3 left out; " + text.split("; ")[-1])
+
+
+@pytest.mark.slow
+def test_the_main_job_is_looked_at_within_a_minute(tmp_path):
+    """20 runs on digits."""
+    before = time.monotonic()
+    code, text = command(tmp_path / "work", "--config=configs/aux_deit.py")
+    assert code == 0 and "all is well" in text, text
     assert time.monotonic() - before < 60
-    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_papers_network_is_looked_at_within_a_minute(tmp_path):
+    """An Aux-S at 224 px on JPEGs, in parts that this host can hold."""
+    random = np.random.default_rng(0)
+    for split, label, n in itertools.product(("train", "val", "test"), "ab", range(8)):
+        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
+        path = tmp_path / "photos" / split / label / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small.resize((300, 260)).save(path)
+    teacher = tmp_path / "teacher.safetensors"
+    spec = specs.ViTSpec(
+        depth=1, width=16, heads=2, patch_size=32, image_size=224, num_classes=2
+    )
+    about = dict(class_names=("a", "b"), normalization=base.default_normalization(3))
+    sws_jax.save_network(str(teacher), network_of(spec, **about))
+    chosen = f"variant=S/16,dataset={tmp_path / 'photos'},teacher={teacher}"
+    before = time.monotonic()
+    code, text = command(
+        tmp_path / "work",
+        f"--config=configs/aux_deit.py:{chosen}",
+        "--config.compute.remat=True",
+        "--config.accum_steps=16",
+    )
+    assert time.monotonic() - before < 60
+    assert code == 0 and "all is well" in text, text
+    assert "photos: 16 train, 16 val, 16 test images, 2 classes, 224 x 224 x 3" in text
+    assert f"{teacher}: vit_w16h2_patch32_L1, 2 classes" in text
+    assert "256 images 224x224x3, 0 to 255" in text
 
 
 def pair(tmp_path, *arguments, **settings):

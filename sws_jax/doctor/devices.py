@@ -31,12 +31,13 @@ def devices(case: Case) -> Iterator[Finding]:
     """What JAX computes on, and whether the host has more than it sees."""
     try:
         found = jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # of a platform it does not know
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = " ".join(str(error).split())[:160] or f"JAX_PLATFORMS is {asked}"
         # The checks of files go on without.
         jax.config.update("jax_platforms", "cpu")
         yield problem(
-            f"JAX finds no device ({' '.join(str(error).split())[:160]})",
-            _install() or "unset JAX_PLATFORMS",
+            f"JAX finds no device ({reason})", _install() or "unset JAX_PLATFORMS"
         )
         return
     kinds = collections.Counter(f"{d.device_kind} ({d.platform})" for d in found)
