@@ -159,6 +159,7 @@ def test_the_requirements_are_those_of_the_file():
         ("nvidia0", "550.54.15", None, ("1 NVIDIA GPU", 'install "jax[cuda12]"')),
         ("nvidia0", "580.65.06", "cpu", ("unset JAX_PLATFORMS",)),
         ("accel0", "", None, ("this host has TPUs", 'install "jax[tpu]"')),
+        ("passed0 vendor1", "", None, ("this host has TPUs", 'install "jax[tpu]"')),
         ("accel0 libtpu.py", "", None, ("see why", "JAX_PLATFORMS=tpu python -c")),
     ],
 )
@@ -167,11 +168,13 @@ def test_an_accelerator_that_jax_does_not_see(
 ):
     """The host shows its device file (here one of a folder), and JAX a CPU."""
     for each in name.split():
-        (tmp_path / each).touch()
+        (tmp_path / each).write_text("0x1ae0\n" if "vendor" in each else "")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "version").write_text(f"NVRM version: Kernel Module  {driver}  Wed\n")
     monkeypatch.setattr(devices, "_GPUS", str(tmp_path / "nvidia[0-9]*"))
-    monkeypatch.setattr(devices, "_TPUS", (str(tmp_path / "accel[0-9]*"),))
+    monkeypatch.setattr(devices, "_TPUS", str(tmp_path / "accel[0-9]*"))
+    monkeypatch.setattr(devices, "_PASSED", str(tmp_path / "passed[0-9]*"))
+    monkeypatch.setattr(devices, "_VENDORS", str(tmp_path / "vendor*"))
     monkeypatch.setattr(devices, "_NVIDIA", str(tmp_path / "version"))
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     if platforms:
@@ -214,6 +217,14 @@ def test_memory_that_a_container_allows(tmp_path, monkeypatch):
     assert host.memory() == 1_000_000
     found = examined(tmp_path, checks=["mesh", "data", "memory"])
     said(only(found, "memory"), doctor.PROBLEM, "977 KiB of this host")
+
+
+def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypatch):
+    (tmp_path / "passed0").touch()
+    (tmp_path / "vendor0").write_text("0x8086\n")
+    monkeypatch.setattr(devices, "_PASSED", str(tmp_path / "passed[0-9]*"))
+    monkeypatch.setattr(devices, "_VENDORS", str(tmp_path / "vendor*"))
+    assert devices._passed_through() == []
 
 
 # The work directory
@@ -503,7 +514,7 @@ def pair(tmp_path, *arguments, **settings):
     """Exit codes, and the lines that each of two processes printed."""
     (tmp_path / "config.py").write_text(CONFIG)
     given = f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"
-    job = Job(*given, *arguments, processes=2, program=DOCTOR, **settings)
+    job = Job(*given, *arguments, program=DOCTOR, **{"processes": 2, **settings})
     codes, outputs = job.finish()
     ours = ([x for x in o.splitlines() if not x.startswith("[Gloo]")] for o in outputs)
     return codes, ["\n".join(lines) for lines in ours]
@@ -551,16 +562,24 @@ def test_two_processes_with_a_directory_and_data_each(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_of_other_configs(tmp_path):
-    codes, (first, second) = pair(tmp_path, own={1: ["--config.seed=3"]})
+    """What the second found before they met is said too, and waited for."""
+    codes, (first, second) = pair(tmp_path, own={1: ["--config.ema=2.0"]})
     assert codes == [1, 1] and second == "config read", first + second
-    found = "process 1 has another config than process 0 (it differs in seed)"
+    found = "process 1 has another config than process 0 (it differs in ema)"
     assert first.count(found) == 1
+    assert "process 1: run: ema must be in [0, 1), and is 2.0" in first
+    assert "left out  mesh" in first and "ok        data  " in first
 
 
 @pytest.mark.slow
-def test_a_process_that_does_not_come(tmp_path):
-    """The one that is there looks at everything else all the same."""
-    codes, (first,) = pair(tmp_path, "--start_timeout=3", only=(0,))
-    assert codes == [1], first
-    assert "process 1 of 2 did not come" in first
-    assert "digits: 1,257 train" in first
+def test_processes_that_do_not_come(tmp_path):
+    """Those that are there look at everything else, and say what is wrong with them."""
+    given = {1: ["--config.ema=2.0"]}
+    settings = dict(processes=3, only=(0, 1), own=given)
+    codes, (first, second) = pair(tmp_path, "--start_timeout=6", **settings)
+    assert codes == [1, 1], first + second
+    assert first.count("process 2 of 3 did not come") == 1
+    assert "digits: 1,257 train" in first and "1 problem, 2 left out" in first
+    assert "process 1: run: ema must be in [0, 1), and is 2.0" in second
+    assert "process 1: process 2 of 3 did not come" in second
+    assert not re.search("^ok", second, re.MULTILINE)

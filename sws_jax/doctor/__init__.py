@@ -101,7 +101,8 @@ def examine(
       All lines.
     """
     found: list[Line] = []
-    state: dict[str, str] = {}
+    states: dict[str, str] = {}
+    alone: dict[str, list[Finding]] = {}  # found before the processes have met
 
     def report(lines: Iterable[Line]) -> None:
         for line in lines:
@@ -113,20 +114,26 @@ def examine(
         for check in checks:
             if check.several and case.place is None and not case.unplaced:
                 continue
-            if broken := check.hindered(state):
+            if broken := check.hindered(states):
                 missing = f"needs {' and '.join(broken)} to be well"
                 report([Line(check.name, Finding(LEFT_OUT, missing))])
-                state[check.name] = LEFT_OUT
+                states[check.name] = LEFT_OUT
                 continue
             before = time.monotonic()
             mine = _made(check, case, verbose)
             seconds = time.monotonic() - before
-            everyones = [mine]
-            if case.together:
-                said = processes.collected([dataclasses.astuple(f) for f in mine])
-                everyones = [[Finding(*one) for one in theirs] for theirs in said]
+            if not case.together:
+                alone[check.name] = mine
+                everyones = [mine]
+            else:
+                for name in list(alone):
+                    earlier = _shared(alone.pop(name))
+                    lines = _merged(name, earlier, 0.0)
+                    report(line for line in lines if line.who and 0 not in line.who)
+                    states[name] = _state(earlier)
+                everyones = _shared(mine)
             report(_merged(check.name, everyones, seconds))
-            state[check.name] = worst(f.state for one in everyones for f in one)
+            states[check.name] = _state(everyones)
     except Exception as error:
         if not processes.is_loss(error):
             raise
@@ -135,6 +142,16 @@ def examine(
     finally:
         case.held.close()
     return found
+
+
+def _shared(mine: Sequence[Finding]) -> list[list[Finding]]:
+    """What each of the processes has found."""
+    said = processes.collected([dataclasses.astuple(finding) for finding in mine])
+    return [[Finding(*one) for one in theirs] for theirs in said]
+
+
+def _state(everyones: Sequence[Sequence[Finding]]) -> str:
+    return worst(finding.state for theirs in everyones for finding in theirs)
 
 
 def _made(check: Check, case: Case, verbose: bool) -> list[Finding]:
@@ -184,7 +201,10 @@ def _merged(
 
 
 class Table:
-    """Prints lines as they come; only problems, in a process that is not the first.
+    """Prints lines as they come.
+
+    The first process speaks for all that have met. Where they have not, each other one
+    says what is wrong with it.
 
     Args:
       case: what is examined.
@@ -193,10 +213,19 @@ class Table:
     def __init__(self, case: Case):
         self._case = case
         self._width = max(len(check.name) for check in CHECKS)
+        self._waiting: list[Line] = []  # to be said by the first process, if it comes
 
     def __call__(self, line: Line) -> None:
-        if self._case.index and (self._case.together or line.finding.state != PROBLEM):
-            return
+        if not self._case.index:
+            self._print(line)
+        elif line.finding.state == PROBLEM and not self._case.together:
+            self._waiting.append(line)
+        if self._case.apart:
+            for one in self._waiting:
+                self._print(one)
+            self._waiting.clear()
+
+    def _print(self, line: Line) -> None:
         who = f"{numbers(line.who)}: " if line.who else ""
         if self._case.index:
             who = f"process {self._case.index}: "

@@ -72,6 +72,7 @@ class Case:
       place: of this process among several; None where it is alone.
       unplaced: why the place is not known, if the cluster does not say.
       together: whether the processes have met, and can compare what they find.
+      apart: whether they could not meet.
       data: what the runs train on; None until it is read.
       token: a file that process 0 keeps in the work directory for the others to see.
       held: what is undone once all processes have looked.
@@ -89,7 +90,7 @@ class Case:
         self.rows: list[chain.Run] = []
         self.place: rendezvous.Place | None = None
         self.unplaced = ""
-        self.together = False
+        self.together = self.apart = False
         self.data: Dataset | None = None
         self.token = ""
         self.held = contextlib.ExitStack()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import importlib.util
@@ -18,7 +19,13 @@ from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
 from sws_jax.doctor.host import cores, memory
 from sws_jax.errors import UserError
 
-_GPUS, _TPUS = "/dev/nvidia[0-9]*", ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+_GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
+# Newer TPUs are passed through, as other makers' devices are.
+_PASSED, _VENDORS, _GOOGLE = (
+    "/dev/vfio/[0-9]*",
+    "/sys/bus/pci/devices/*/vendor",
+    "0x1ae0",
+)
 # Set on the hosts of Cloud TPU.
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
 # What JAX computes with on GPUs, and on TPUs.
@@ -63,11 +70,20 @@ def _present() -> str:
     """The accelerators that this host shows, in words; empty where it shows none."""
     if gpus := sorted(glob.glob(_GPUS)):
         return f"this host has {len(gpus)} NVIDIA GPU(s) ({gpus[0]})"
-    chips = sorted(path for pattern in _TPUS for path in glob.glob(pattern))
+    chips = sorted(glob.glob(_TPUS)) or _passed_through()
     named = [name for name in _TPU_VARIABLES if os.environ.get(name)]
     if chips or named:
         return f"this host has TPUs ({', '.join(chips[:1] or named)})"
     return ""
+
+
+def _passed_through() -> list[str]:
+    chips = sorted(glob.glob(_PASSED))
+    for path in glob.glob(_VENDORS) if chips else ():
+        with contextlib.suppress(OSError), open(path) as file:
+            if file.read().strip() == _GOOGLE:
+                return chips
+    return []
 
 
 def _install() -> str:

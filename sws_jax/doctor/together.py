@@ -31,6 +31,7 @@ def meet(case: Case) -> Iterator[Finding]:
         rendezvous.start(case.start, "doctor")
         said = processes.collected(_own(case))
     except Exception:
+        case.apart = True
         # Nothing here shall wait for processes that are not there.
         jax.config.update("jax_platforms", "cpu")
         raise
