@@ -77,6 +77,7 @@ def test_the_tools_are_listed_with_examples(capsys):
         "convert",
         "cost",
         "describe",
+        "doctor",
         "evaluate",
         "predict",
         "show_batch",
@@ -94,7 +95,7 @@ def test_every_tool_explains_itself(name, capsys):
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert tools.COMMANDS[name].EXAMPLE in out
-    assert "--step" in out or name in ("convert", "cost", "describe")
+    assert "--step" in out or name in ("convert", "cost", "describe", "doctor")
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["evaluate"], ["predict", "x"]])

@@ -8,16 +8,17 @@ import time
 HELP = "check devices, data, teacher, disk and memory of a job before it is started"
 EXAMPLE = "python -m sws_jax doctor --config=configs/aux_deit.py --workdir=runs/aux"
 
+_ABOUT = """\
+All other arguments are those of python -m sws_jax.main, --coordinator and the like
+included. Exit codes: 0 well, or warnings alone; 1 a problem; 2 a request that cannot
+be read."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="print where unexpected errors come from"
     )
-    parser.epilog = (
-        f"example: {EXAMPLE}\n\nall other arguments are those of python -m "
-        f"sws_jax.main, --coordinator and the like included; exit codes: 0 well, or "
-        f"warnings alone; 1 a problem; 2 a request that cannot be read"
-    )
+    parser.epilog = f"example: {EXAMPLE}\n\n{_ABOUT}"
     parser.set_defaults(flags=[])
 
 
