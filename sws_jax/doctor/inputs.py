@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sws_jax import chain, convert, files, rundir, setup, sharding, teacher, trees
-from sws_jax.data import Dataset, fingerprint, pipeline, prepared
+from sws_jax.data import Dataset, fingerprint, pipeline
 from sws_jax.data.base import is_decoded
 from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
 from sws_jax.doctor.host import cores
@@ -27,18 +27,7 @@ def data(case: Case) -> Iterator[Finding]:
     config = case.config.copy_and_resolve_references().unlock()
     # What fits is held in memory once a run starts, which may take minutes.
     config.data.memory_gib = 0.0
-    try:
-        found = setup.dataset(config)
-    except UserError as error:
-        text = str(error)
-        source = config.data.source
-        if not source.startswith(prepared.PREFIX) or "is not prepared" not in text:
-            raise
-        where = config.data.directory or "DIRECTORY"
-        command = f"python -m sws_jax prepare {source} {where}"
-        shown = text if "sws_jax prepare" in text else text.split(": where ")[0]
-        yield problem(shown, "" if shown == text else command)
-        return
+    found = setup.dataset(config)
     case.data = found
     counts = ", ".join(
         f"{len(found.split(name)):,} {name}" for name in ("train", "val", "test")
