@@ -87,7 +87,7 @@ def execute(
         check(config, rows)
         for run in rows:
             rundir.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
-        _refuse_other(config, workdir)
+        refuse_other(config, workdir)
 
     processes.decided(refuse)
     results = _results(config, rows, workdir, should_stop)
@@ -115,7 +115,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
         time.sleep(_TURN_SECONDS)
 
 
-def _refuse_other(config, workdir: str) -> None:
+def refuse_other(config, workdir: str) -> None:
     """Refuses a directory of another job; the comparison of a job may grow."""
     names = rundir.differing(config, os.path.join(workdir, rundir.CONFIG))
     names = [name for name in names if not name.startswith("compare.")]

@@ -117,11 +117,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
         setup.check_batches(row.config, mesh)
-        recipe = _recipe(row.config, spec)
+        recipe = recipe_of(row.config, spec)
         if not row.config.schedule.total_epochs:
             still.append(row.name)
             continue
-        teacher = _teacher(row, survey, mesh)
+        teacher = teacher_of(row, survey, mesh)
         size = row.config.global_batch_size
         key = (recipe, mesh, size, teacher and (teacher.network.spec, teacher.compute))
         if key not in sheets:
@@ -157,12 +157,13 @@ def _in_own_dtype(
     return dataclasses.replace(sheet, activations=sheet.activations - spared)
 
 
-def _recipe(config, spec: Spec) -> step.Recipe:
+def recipe_of(config, spec: Spec) -> step.Recipe:
+    """The static part of a run's step, as far as it decides sizes."""
     grey = (0.5,) * spec.net.channels  # of no consequence for a size
     return setup.recipe(config, spec, Normalization(grey, grey))
 
 
-def _teacher(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
+def teacher_of(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
     """Shapes of a run's teacher, placed on the mesh."""
     config = row.config
     if not setup.needs_teacher(config):

@@ -78,11 +78,16 @@ def _sent(value: dict[str, Any]) -> dict[str, Any]:
     """JSON from the first process to all, as bytes in an array of even length."""
     text = json.dumps(value).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(1 << max(length - 1, 1).bit_length(), np.uint8)
+    padded = np.zeros(_even(length), np.uint8)
     if is_first():
         padded[:length] = np.frombuffer(text, np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)
     return json.loads(received[:length].tobytes())
+
+
+def _even(length: int) -> int:
+    """A power of two of at least `length`: few lengths make few programs."""
+    return 1 << max(length - 1, 1).bit_length()
 
 
 def everyone(number: int) -> list[int]:
@@ -91,6 +96,23 @@ def everyone(number: int) -> list[int]:
         return [number]
     found = multihost_utils.process_allgather(np.int32(number))
     return [int(n) for n in np.asarray(found).reshape(-1)]
+
+
+def collected(value: Any) -> list[Any]:
+    """What every process says, in all of them.
+
+    Args:
+      value: that JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    text = json.dumps(value).encode()
+    lengths = everyone(len(text))
+    padded = np.zeros(_even(max(lengths)), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(padded), np.uint8)
+    parts = zip(rows.reshape(len(lengths), -1), lengths, strict=True)
+    return [json.loads(row[:length].tobytes()) for row, length in parts]
 
 
 def first_does(function: Callable[[], Any]) -> None:

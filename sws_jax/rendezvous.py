@@ -115,8 +115,8 @@ def start(how: Start, job: str) -> None:
       NotComplete: processes are missing after `how.start_timeout`, by number, or have
         another job.
     """
-    place = _given(how) or detected(how.start_timeout)
-    if place is None or place.count == 1:
+    place = placed(how)
+    if place is None:
         return
     meet(place, job, how.start_timeout)
     import jax
@@ -133,10 +133,17 @@ def start(how: Start, job: str) -> None:
     )
 
 
-def _given(how: Start) -> Place | None:
-    if not how.coordinator:
-        return None
-    return Place(how.coordinator, how.num_processes, how.process_id)
+def placed(how: Start) -> Place | None:
+    """This process's place among others; None where it is alone.
+
+    Raises:
+      NotComplete: the cluster that started it does not say.
+    """
+    if how.coordinator:
+        found: Place | None = Place(how.coordinator, how.num_processes, how.process_id)
+    else:
+        found = detected(how.start_timeout)
+    return found if found and found.count > 1 else None
 
 
 def detected(timeout: int) -> Place | None:

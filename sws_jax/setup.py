@@ -46,14 +46,14 @@ from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
 
 LEARNGENE = "learngene.safetensors"
-_RUN = "run:"
+RUN = "run:"
 _ALL = 2**31 - 1
 
 
 def resolve(path: str, workdir: str) -> str:
     """``run:NAME`` as the directory of that run; any other path as it is."""
-    if path.startswith(_RUN):
-        return os.path.join(workdir, path.removeprefix(_RUN))
+    if path.startswith(RUN):
+        return os.path.join(workdir, path.removeprefix(RUN))
     return path
 
 

@@ -25,6 +25,8 @@ class Job:
       only: numbers of those that are started at all.
       cache: of compiled programs, for jobs that have some in common.
       under: by its number, the command that a process is started under.
+      program: in place of ``python -m sws_jax.main``.
+      own: by its number, what a process is given besides.
     """
 
     def __init__(
@@ -37,11 +39,14 @@ class Job:
         only=(),
         cache="",
         under=None,
+        program=MAIN,
+        own=None,
     ):
         port = free_port()
         self.parts = {}
         for index in only or range(processes):
-            command = [*MAIN, *map(str, arguments)]
+            command = [*program, *map(str, arguments)]
+            command += map(str, (own or {}).get(index, ()))
             command = [*(under or {}).get(index, ()), *command]
             if flags and processes > 1:
                 command += [

@@ -22,7 +22,7 @@ LAYERS = {
     "method": "learngenes convert",
     "runs": (
         "step sizing setup rundir task cost train chain survey dry_run report loading "
-        "commands main __main__"
+        "doctor commands main __main__"
     ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.

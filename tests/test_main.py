@@ -77,8 +77,10 @@ def test_the_tools_are_listed_with_examples(capsys):
         "convert",
         "cost",
         "describe",
+        "doctor",
         "evaluate",
         "predict",
+        "prepare",
         "show_batch",
     }
     for name, module in tools.COMMANDS.items():
@@ -94,7 +96,13 @@ def test_every_tool_explains_itself(name, capsys):
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     assert tools.COMMANDS[name].EXAMPLE in out
-    assert "--step" in out or name in ("convert", "cost", "describe")
+    assert "--step" in out or name in (
+        "convert",
+        "cost",
+        "describe",
+        "doctor",
+        "prepare",
+    )
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["evaluate"], ["predict", "x"]])

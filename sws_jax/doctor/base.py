@@ -1,0 +1,172 @@
+"""What a check is, what it finds, and what checks know of each other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from sws_jax import chain, files, rendezvous, setup
+from sws_jax.data import Dataset
+from sws_jax.survey import Survey
+
+# From good to bad.
+OK, WARNING, LEFT_OUT, PROBLEM = STATES = ("ok", "warning", "left out", "problem")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of a check.
+
+    Attributes:
+      state: one of `STATES`.
+      text: what was found, or what is wrong.
+      advice: the next command or change to make, where the text does not say it.
+    """
+
+    state: str
+    text: str
+    advice: str = ""
+
+
+def ok(text: str) -> Finding:
+    return Finding(OK, text)
+
+
+def warning(text: str, advice: str = "") -> Finding:
+    return Finding(WARNING, text, advice)
+
+
+def problem(text: str, advice: str = "") -> Finding:
+    return Finding(PROBLEM, text, advice)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Names in a row, and how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def worst(states: Iterable[str]) -> str:
+    return max(states, key=STATES.index, default=OK)
+
+
+class Unknown(Exception):
+    """A check cannot be made, for a reason that another one has said."""
+
+
+class Case:
+    """What is examined, and what the checks have learned of it.
+
+    Args:
+      config: of the job.
+      workdir: of the job.
+      start: how its processes find each other.
+      arguments: of the command, to be given again in advice.
+
+    Attributes:
+      rows: the job's runs; empty until the config is checked.
+      place: of this process among several; None where it is alone.
+      unplaced: why the place is not known, if the cluster does not say.
+      together: whether the processes have met, and can compare what they find.
+      apart: whether they could not meet.
+      data: what the runs train on; None until it is read.
+      token: a file that process 0 keeps in the work directory for the others to see.
+      held: what is undone once all processes have looked.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str,
+        start: rendezvous.Start,
+        arguments: tuple[str, ...] = (),
+    ):
+        self.config, self.workdir, self.start = config, workdir, start
+        self.arguments = arguments
+        self.rows: list[chain.Run] = []
+        self.place: rendezvous.Place | None = None
+        self.unplaced = ""
+        self.together = self.apart = False
+        self.data: Dataset | None = None
+        self.token = ""
+        self.held = contextlib.ExitStack()
+
+    def find_place(self) -> None:
+        """Whether this process is one of several; `unplaced` says where none knows."""
+        try:
+            self.place = rendezvous.placed(self.start)
+        except rendezvous.NotComplete as error:
+            self.unplaced = str(error)
+
+    @property
+    def index(self) -> int:
+        return self.place.index if self.place else 0
+
+    def survey(self) -> Survey:
+        """The job's networks: of the data that was read, or of what is assumed.
+
+        Raises:
+          Unknown: neither is possible.
+        """
+        if self.data is None and not self.config.data.image_size:
+            raise Unknown("needs data, which alone says how large images are")
+        data = self.data
+        if data is None:
+            return Survey(self.config, self.workdir)
+        height, width, channels = data.image_shape
+        found = Survey(
+            self.config,
+            self.workdir,
+            image_size=height,
+            classes=data.num_classes,
+            images=len(data.train),
+        )
+        found.shape.update(image_size=(height, width), channels=channels)
+        return found
+
+    def assumed(self, survey: Survey) -> str:
+        """What a survey without data goes by, to be added to its results."""
+        return "" if self.data else f"; {'; '.join(survey.notes)}"
+
+    def again(self, *more: str, program: str = "sws_jax.main") -> str:
+        """A command with this one's arguments and some more."""
+        return " ".join(["python -m", program, *self.arguments, *more])
+
+    def trained_by(self, path: str) -> str:
+        """The run of this job that a ``run:NAME`` path stands for, or nothing."""
+        name = path.removeprefix(setup.RUN)
+        known = path.startswith(setup.RUN) and any(r.name == name for r in self.rows)
+        return name if known else ""
+
+    def about(self) -> dict[str, Any]:
+        """The config as JSON has it."""
+        return files.plain(self.config.to_dict())
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A part of the examination.
+
+    Attributes:
+      name: in the table.
+      function: says what it finds, line by line; a `UserError` or `OSError` of its is
+        a problem.
+      needs: names of the checks that it makes no sense without.
+      unless: names of those whose problems it would only say again.
+      several: it is about processes among each other.
+    """
+
+    name: str
+    function: Callable[[Case], Iterable[Finding]]
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    several: bool = False
+
+    def hindered(self, states: Mapping[str, str]) -> list[str]:
+        """Names of the checks for whose sake this one is left out."""
+        broken = [n for n in self.needs if states.get(n) in (PROBLEM, LEFT_OUT)]
+        return broken + [n for n in self.unless if states.get(n) == PROBLEM]

@@ -1,0 +1,191 @@
+"""What computes: devices, the mesh over them, and their memory."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import glob
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from sws_jax import chain, dry_run, setup, sharding, sizing
+from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.doctor.host import cores, memory
+from sws_jax.errors import UserError
+
+_GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
+# Newer TPUs are passed through, as other makers' devices are.
+_PASSED, _VENDORS, _GOOGLE = (
+    "/dev/vfio/[0-9]*",
+    "/sys/bus/pci/devices/*/vendor",
+    "0x1ae0",
+)
+# Set on the hosts of Cloud TPU.
+_TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
+# What JAX computes with on GPUs, and on TPUs.
+_PLUGINS = {False: ("jax_cuda12_plugin", "jax_cuda13_plugin"), True: ("libtpu",)}
+_NVIDIA = "/proc/driver/nvidia/version"
+_CUDA13_DRIVER = 580  # the oldest that runs CUDA 13 (NVIDIA's release notes)
+
+
+def devices(case: Case) -> Iterator[Finding]:
+    """What JAX computes on, and whether the host has more than it sees."""
+    try:
+        found = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # of a platform it does not know
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = " ".join(str(error).split())[:160] or f"JAX_PLATFORMS is {asked}"
+        # The checks of files go on without.
+        jax.config.update("jax_platforms", "cpu")
+        yield problem(
+            f"JAX finds no device ({reason})", _install() or "unset JAX_PLATFORMS"
+        )
+        return
+    kinds = collections.Counter(f"{d.device_kind} ({d.platform})" for d in found)
+    text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    local = jax.local_devices()
+    limit = sizing.memory_limit(local[0])
+    each = f", {sizing.human(limit)} each" if limit else ""
+    host = f"this host: {cores()} cores, {sizing.human(memory())}"
+    per = collections.Counter(d.process_index for d in found)
+    if len(set(per.values())) > 1:
+        yield problem(
+            "processes have different numbers of devices: "
+            + ", ".join(f"process {i} has {n}" for i, n in sorted(per.items())),
+            "give each process as many",
+        )
+    elif found[0].platform == "cpu" and (advice := _install()):
+        yield problem(f"JAX computes on {text} alone, and {_present()}", advice)
+    else:
+        yield ok(f"{text}{each}; {host}")
+
+
+def _present() -> str:
+    """The accelerators that this host shows, in words; empty where it shows none."""
+    if gpus := sorted(glob.glob(_GPUS)):
+        return f"this host has {len(gpus)} NVIDIA GPU(s) ({gpus[0]})"
+    chips = sorted(glob.glob(_TPUS)) or _passed_through()
+    named = [name for name in _TPU_VARIABLES if os.environ.get(name)]
+    if chips or named:
+        return f"this host has TPUs ({', '.join(chips[:1] or named)})"
+    return ""
+
+
+def _passed_through() -> list[str]:
+    chips = sorted(glob.glob(_PASSED))
+    for path in glob.glob(_VENDORS) if chips else ():
+        with contextlib.suppress(OSError), open(path) as file:
+            if file.read().strip() == _GOOGLE:
+                return chips
+    return []
+
+
+def _install() -> str:
+    """What makes JAX see this host's accelerators; empty where it has none."""
+    present = _present()
+    if not present:
+        return ""
+    wanted = os.environ.get("JAX_PLATFORMS") or ""
+    if wanted == "cpu":
+        return "unset JAX_PLATFORMS, which is cpu"
+    on_tpu = "TPU" in present
+    if any(map(_is_installed, _PLUGINS[on_tpu])):  # JAX tried, and passed it over
+        name = "tpu" if on_tpu else "cuda"
+        why = f'JAX_PLATFORMS={name} python -c "import jax; jax.devices()"'
+        return f"see why, as what it takes is installed: {why}"
+    return 'pip install "jax[tpu]"' if on_tpu else f'pip install "jax[cuda{_cuda()}]"'
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _cuda() -> int:
+    try:
+        with open(_NVIDIA) as file:
+            found = re.search(r"  (\d+)\.\d+", file.read())
+    except OSError:
+        found = None
+    return 12 if found and int(found[1]) < _CUDA13_DRIVER else 13
+
+
+def mesh(case: Case) -> Iterator[Finding]:
+    """Whether the mesh and the batches of every run divide over the devices."""
+    texts: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}
+    for row in case.rows:
+        try:
+            made = sharding.make_mesh(sizes=row.config.mesh)
+            setup.check_batches(row.config, made)
+        except UserError as error:
+            wrong.setdefault(str(error), []).append(row.name)
+            continue
+        size, parts = row.config.global_batch_size, sharding.shard_count(made)
+        shape = " x ".join(f"{axis} {made.shape[axis]}" for axis in sharding.AXES)
+        text = f"{shape}; {size} images a step, {size // parts} a device"
+        texts.setdefault(text, []).append(row.name)
+    for text, names in wrong.items():
+        yield problem(f"{few(names)}: {text}")
+    for text in texts if not wrong else ():
+        yield ok(text)
+
+
+def sheet(case: Case) -> Iterator[Finding]:
+    """The largest step's memory, by shapes, against what a device has.
+
+    Nothing is compiled: a large network takes a compiler most of a minute.
+    """
+    survey = case.survey()
+    deepest: dict[Any, tuple[chain.Run, Any]] = {}
+    for row in case.rows:
+        spec = survey.spec(row)
+        if row.config.schedule.total_epochs:
+            # Of networks that differ in depth alone, the deepest takes the most.
+            net = spec.net.replace(depth=1, drop_path=0.0)
+            key = type(spec), net, row.config.global_batch_size
+            _, known = deepest.get(key, (None, None))
+            if known is None or spec.depth > known.depth:
+                deepest[key] = row, spec
+    sheets, remarks = [], []
+    for row, spec in deepest.values():
+        made = sharding.make_mesh(sizes=row.config.mesh)
+        teacher = dry_run.teacher_of(row, survey, made)
+        recipe = dry_run.recipe_of(row.config, spec)
+        size = row.config.global_batch_size
+        found = sizing.estimate(recipe, made, size, teacher)
+        sheets.append((row.name, found, sizing.margin(recipe.compute)))
+        remarks += setup.mesh_remarks(row.config, spec, made)
+    for remark in dict.fromkeys(remarks):
+        yield warning(remark)
+    if not sheets:
+        yield ok("no run takes a step: nothing but the networks is held")
+        return
+    name, largest, margin = max(sheets, key=lambda one: one[1].total)
+    line = _fits(case, largest, name, margin)
+    yield dataclasses.replace(line, text=line.text + case.assumed(survey))
+
+
+def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:
+    """A sheet beside the memory of a device, or of the host."""
+    local = jax.local_devices()
+    limit, whose, total = sizing.memory_limit(local[0]), "a device", found.total
+    if local[0].platform == "cpu" or limit is None:
+        limit, whose = memory(), "this host"
+        total = found.total * len(local)
+    parts = sizing.parts(found)
+    text = f"{name}: about {sizing.human(total)} of {sizing.human(limit)} of {whose}"
+    text += f" ({parts}{' for each device' if len(local) > 1 else ''})"
+    exact = case.again(f"--config.mesh.dry_run={jax.device_count()}")
+    less = "smaller global_batch_size, more accum_steps, compute.remat or larger "
+    less += f"mesh.fsdp; {exact} counts it in the compiled program"
+    if total > limit:
+        return problem(text, less)
+    if total + margin * (found.activations or 0) * (total / found.total) > limit:
+        return warning(f"{text}, which a compiler may exceed", less)
+    return ok(text)

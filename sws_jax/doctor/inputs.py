@@ -1,0 +1,244 @@
+"""What the runs read: images, a teacher, weights to start from."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from sws_jax import chain, convert, files, rundir, setup, sharding, teacher, trees
+from sws_jax.data import Dataset, fingerprint, pipeline
+from sws_jax.data.base import is_decoded
+from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.doctor.host import cores
+from sws_jax.errors import UserError
+
+_IMAGES = 256  # of a batch that are read, at most
+
+
+def data(case: Case) -> Iterator[Finding]:
+    """The images and classes of the job, and whether runs began on others."""
+    config = case.config.copy_and_resolve_references().unlock()
+    # What fits is held in memory once a run starts, which may take minutes.
+    config.data.memory_gib = 0.0
+    found = setup.dataset(config)
+    case.data = found
+    counts = ", ".join(
+        f"{len(found.split(name)):,} {name}" for name in ("train", "val", "test")
+    )
+    height, width, channels = found.image_shape
+    yield from _begun_on_others(case, found)
+    yield ok(
+        f"{found.name}: {counts} images, {found.num_classes:,} classes, {height} x "
+        f"{width} x {channels}"
+    )
+
+
+def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
+    if case.index:
+        return
+    now = None
+    for row in case.rows:
+        path = os.path.join(case.workdir, row.name, rundir.INPUTS)
+        if not os.path.exists(path):
+            continue
+        then = files.read_json(path).get(rundir.DATA)
+        now = now or fingerprint.take(found)
+        if then and (names := fingerprint.differing(then, now)):
+            yield problem(
+                f"{os.path.dirname(path)} holds a run on other data than "
+                f"{found.name} is now (other {', '.join(names)})",
+                "bring the old data back, or take another --workdir",
+            )
+
+
+def reading(case: Case) -> Iterator[Finding]:
+    """One batch of the first run that trains, made as the run makes it."""
+    found = case.data
+    assert found is not None
+    row = next((r for r in case.rows if r.config.schedule.total_epochs), case.rows[0])
+    config, split = row.config, found.train
+    mesh = sharding.make_mesh(sizes=config.mesh)
+    own = sharding.own_rows(mesh, config.global_batch_size)
+    before = time.perf_counter()
+    batches = pipeline.train_batches(
+        split,
+        setup.transform(config),
+        seed=config.seed,
+        global_batch_size=config.global_batch_size,
+        size=found.image_shape[:2],
+        repeats=config.data.repeats,
+        rows=own[:_IMAGES],
+        # In this thread alone: the time is that of one core.
+        reading=pipeline.Reading(unreadable=config.data.unreadable),
+    )
+    batch = next(batches)
+    seconds = time.perf_counter() - before
+    yield from _wrong(batch, found, config)
+    images = batch["image"]
+    rate = len(images) / seconds
+    epoch = len(split) * len(own) / config.global_batch_size  # this process's part
+    epoch /= rate * min(max(config.data.workers, 1), cores())
+    text = (
+        f"{len(images)} images {'x'.join(map(str, images.shape[1:]))}, "
+        f"{images.min()} to {images.max()}, in {seconds:.2g} s: {rate:,.0f} a second "
+        f"on one core; an epoch of {row.name} takes {_duration(epoch)} to read"
+    )
+    idle = cores() - 1
+    alone = not config.data.workers and idle and not _is_held(found, config)
+    if alone and jax.default_backend() != "cpu":
+        yield warning(
+            f"{text}, and this host has {cores()} cores",
+            f"--config.data.workers={idle} reads up to {rate * idle:,.0f} a second",
+        )
+    else:
+        yield ok(text)
+
+
+def _is_held(found: Dataset, config) -> bool:
+    """Whether a run decodes all images into memory before it begins."""
+    count = sum(len(found.split(name)) for name in ("train", "val", "test"))
+    size = np.prod(found.train.read(0)[0].shape)
+    return is_decoded(found.train) or count * size / 2**30 <= config.data.memory_gib
+
+
+def _wrong(batch, found: Dataset, config) -> Iterator[Finding]:
+    """What a batch has that no training could use."""
+    images, labels = batch["image"], batch["label"]
+    if int(batch["skipped"]):
+        yield warning(
+            f"{int(batch['skipped'])} images could not be read and were passed over "
+            f"(data.unreadable)",
+            "mend them",
+        )
+    if images.min() == images.max():
+        yield problem(
+            f"all pixels of a batch are {images.min()}: the images are empty",
+            "python -m sws_jax show_batch draws a batch: look at it",
+        )
+    if labels.min() < 0 or labels.max() >= found.num_classes:
+        yield problem(
+            f"labels are {labels.min()} to {labels.max()}, and {found.name} has "
+            f"{found.num_classes} classes",
+            "prepare the set again",
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def ans_net(case: Case) -> Iterator[Finding]:
+    """The teachers that runs are distilled from."""
+    found = case.data
+    assert found is not None
+    asked: dict[tuple[str, str], chain.Run] = {}
+    for row in case.rows:
+        if setup.needs_teacher(row.config):
+            asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
+    for (path, _), row in asked.items():
+        if not path:
+            yield problem(
+                f"{row.name} is distilled and has no teacher",
+                "give its weights file or run directory as teacher.path",
+            )
+        elif by := case.trained_by(path):
+            yield ok(f"{row.name}: the job trains it itself ({by})")
+        else:
+            yield from _teacher(row.config, found, case.workdir)
+    if not asked:
+        yield ok("none is needed: no run is distilled")
+
+
+def _teacher(config, found: Dataset, workdir: str) -> Iterator[Finding]:
+    path = setup.resolve(config.teacher.path, workdir)
+    with _told() as told:
+        try:
+            made = setup.load_teacher(config, found, workdir)
+        except UserError as error:
+            yield _converted(path, error)
+            return
+    network = made.network
+    for name, leaf in trees.flatten(network.params).items():
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            yield problem(
+                f"{path} holds values in {name} that are not numbers",
+                "copy the file again, or train the teacher again",
+            )
+            return
+    for text in told:
+        yield warning(text, "compare the two lists (python -m sws_jax describe)")
+    about = network.description
+    scored = f", top-1 {about.accuracy:.1%} when trained" if about.accuracy >= 0 else ""
+    yield ok(f"{path}: {network.spec.name}, {found.num_classes:,} classes{scored}")
+
+
+def _converted(path: str, error: UserError) -> Finding:
+    """A teacher that cannot be used as it is; perhaps it can be converted."""
+    if "sws_jax convert" not in str(error) and os.path.splitext(path)[1] not in (
+        ".pth",
+        ".pt",
+        ".bin",
+        ".npz",
+    ):
+        return problem(str(error))
+    try:
+        _, layout = convert.load(path)
+    except UserError as reason:
+        return problem(f"{path} is no teacher, and cannot be converted: {reason}")
+    return problem(
+        f"{path} is another program's ({layout.name})",
+        f"python -m sws_jax convert {path} teacher.safetensors, and take that file",
+    )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[list[str]]:
+    """What the package warns of meanwhile, in place of printing it."""
+    found: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        found.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(teacher.__name__)
+    logger.addFilter(keep)
+    try:
+        yield found
+    finally:
+        logger.removeFilter(keep)
+
+
+def weights(case: Case) -> Iterator[Finding]:
+    """The learngenes and networks that runs start from, made ready as a run does."""
+    found = case.data
+    assert found is not None
+    files_of: dict[str, list[str]] = {}
+    trained: dict[str, list[str]] = {}
+    for row in case.rows:
+        init = row.config.init
+        for path in filter(None, (init.learngene, init.network)):
+            by = case.trained_by(path)
+            (trained if by else files_of).setdefault(by or path, []).append(row.name)
+    rows = {row.name: row for row in case.rows}
+    for path, names in files_of.items():
+        told: list[str] = []
+        for name in names:
+            network = setup.start(rows[name].config, found, case.workdir, told.append)
+        yield ok(
+            f"{path}: {network.spec.name}"
+            + (f" and {len(names) - 1} more start from it" if names[1:] else "")
+            + "".join(f"; {text}" for text in dict.fromkeys(told))
+        )
+    for by, names in trained.items():
+        yield ok(f"the job trains {by} first, for {few(names)}")
+    if not files_of and not trained:
+        yield ok("none: every run starts from its seed")

@@ -1,0 +1,133 @@
+"""The config, and what is installed."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Iterator
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from sws_jax import chain, setup
+from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.errors import UserError
+
+_PYTHON = (3, 11)  # as pyproject.toml says
+_SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
+          "grain")  # fmt: skip
+# A plugin of another version than jaxlib is passed over by JAX, which then computes on
+# the CPU.
+_PLUGIN = re.compile(r"jax-(?:cuda|rocm)\d*-(?:plugin|pjrt)")
+
+
+def config(case: Case) -> Iterator[Finding]:
+    """Every run of the job, as `chain.check` sees it."""
+    rows = chain.runs(case.config)
+    wrong: dict[str, list[str]] = {}
+    for row in rows:
+        try:
+            setup.check(row.config)
+        except UserError as error:
+            wrong.setdefault(str(error), []).append(row.name)
+    for text, names in wrong.items():
+        yield problem(f"{few(names)}: {text}")
+    if wrong:
+        return
+    chain.check(case.config, rows)
+    case.rows = rows
+    if case.config.mesh.dry_run:
+        yield warning(
+            f"mesh.dry_run is {case.config.mesh.dry_run}: the job would print what "
+            f"devices hold, and run nothing",
+            "leave --config.mesh.dry_run out",
+        )
+    count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
+    yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")
+
+
+def versions(case: Case) -> Iterator[Finding]:
+    """Python and packages against the project's requirements, without the network."""
+    python = platform.python_version()
+    bad = False
+    if Version(python).release[:2] < _PYTHON:
+        bad = True
+        yield problem(
+            f"Python {python} is older than {'.'.join(map(str, _PYTHON))}",
+            "make the environment with a newer one: python3.12 -m venv .venv",
+        )
+    for wanted in requirements():
+        found = _version(wanted.name)
+        if found and wanted.specifier.contains(found, prereleases=True):
+            continue
+        bad = True
+        yield _unmet(wanted, found)
+    jaxlib = _version("jaxlib")
+    for name, found in _plugins():
+        if found != jaxlib:
+            bad = True
+            yield problem(
+                f"{name} is {found} and jaxlib {jaxlib}: JAX passes it over, and "
+                f"computes on the CPU",
+                f"pip install {name}=={jaxlib}",
+            )
+    if not bad:
+        yield ok(f"Python {python}, " + ", ".join(installed()))
+
+
+def _unmet(wanted: Requirement, found: str) -> Finding:
+    advice = f'pip install "{wanted}"'
+    if not found:
+        return problem(f"{wanted.name} is not installed", advice)
+    floors = [s.version for s in wanted.specifier if s.operator == ">="]
+    if floors and Version(found) < max(map(Version, floors)):
+        return problem(f"{wanted.name} {found} is too old ({wanted.specifier})", advice)
+    return warning(
+        f"{wanted.name} {found} is newer than what this was tested with "
+        f"({wanted.specifier})",
+        advice,
+    )
+
+
+def installed() -> list[str]:
+    """Packages that decide what a run computes, with their versions."""
+    return [f"{name} {_version(name) or 'not installed'}" for name in _SHOWN]
+
+
+@functools.cache
+def requirements() -> tuple[Requirement, ...]:
+    """Of this project: those of its checkout, else those it was installed with."""
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    path = os.path.join(here, "requirements.txt")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    else:
+        try:
+            lines = importlib.metadata.requires("sws_jax") or []
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(
+                f"there is no {path}, and sws_jax was not installed by pip: what it "
+                f"needs is not known here"
+            ) from None
+    found = [Requirement(line) for line in lines if line]
+    return tuple(r for r in found if r.marker is None or r.marker.evaluate())
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _plugins() -> list[tuple[str, str]]:
+    found = {
+        re.sub(r"[-_.]+", "-", dist.name).lower(): dist.version
+        for dist in importlib.metadata.distributions()
+        if dist.name
+    }
+    return sorted((n, v) for n, v in found.items() if _PLUGIN.fullmatch(n))

@@ -1,0 +1,167 @@
+"""The work directory: whether it can be written, whose it is, and whether it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import shutil
+from collections.abc import Iterator
+
+import jax
+
+from sws_jax import chain, dry_run, files, networks, rundir, sizing, step
+from sws_jax.doctor.base import Case, Finding, ok, problem, warning
+from sws_jax.errors import UserError
+from sws_jax.specs import Spec
+
+_TOKEN = ".doctor"  # a lock, while the directory is looked at
+
+
+def work_directory(case: Case) -> Iterator[Finding]:
+    """A small file is written, read and removed, as those of a run are."""
+    if case.index:
+        return
+    was_there = os.path.isdir(case.workdir)
+    try:
+        # (The lock makes what directories are missing, and removes them again.)
+        lock = os.path.join(case.workdir, _TOKEN)
+        case.held.enter_context(files.claimed(lock))
+        _write(os.path.join(case.workdir, f"{_TOKEN}.json"), case.config.name)
+        case.token = _TOKEN
+    finally:
+        if not (case.together and case.token):
+            case.held.close()
+    state = "can be written" if was_there else "can be made and written"
+    yield ok(f"{case.workdir} {state}")
+
+
+def _write(path: str, name: str) -> None:
+    """Writes a file as a run does, reads it, and removes it."""
+    try:
+        files.write_json(path, {"name": name})
+        if files.read_json(path) != {"name": name}:
+            raise UserError(
+                f"{path} is not what was written there: take another --workdir"
+            )
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
+def runs(case: Case) -> Iterator[Finding]:
+    """Whose the directory is: this job's, another's, or one that is under way."""
+    if case.index:
+        return
+    wrong: list[str] = []
+    for look in (
+        lambda: chain.refuse_other(case.config, case.workdir),
+        *(lambda row=row: _refuse_other(case, row) for row in case.rows),
+    ):
+        try:
+            look()
+        except UserError as error:
+            wrong.append(str(error))
+    for text in wrong[:3]:
+        yield problem(text)
+    if len(wrong) > 3:
+        yield problem(f"{len(wrong) - 3} more directories are other runs'")
+    busy = [row.name for row in case.rows if _is_busy(case, row)]
+    if busy:
+        yield warning(
+            f"another job is at {', '.join(busy)}: this one would wait for it, and "
+            f"share the other runs with it",
+            "let it end, or take another --workdir",
+        )
+    if not wrong and not busy:
+        done = sum(_has(case, row, rundir.RESULT) for row in case.rows)
+        begun = sum(_has(case, row, rundir.CONFIG) for row in case.rows) - done
+        yield ok(
+            f"of {len(case.rows)} runs {done} are done, and {begun} go on"
+            if done or begun
+            else "holds none of the job's runs yet"
+        )
+
+
+def _refuse_other(case: Case, row: chain.Run) -> None:
+    rundir.refuse_other(_directory(case, row), row.config, case.workdir)
+
+
+def _is_busy(case: Case, row: chain.Run) -> bool:
+    return files.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
+
+
+def _directory(case: Case, row: chain.Run) -> str:
+    return os.path.join(case.workdir, row.name)
+
+
+def _has(case: Case, row: chain.Run, name: str) -> bool:
+    return os.path.exists(os.path.join(_directory(case, row), name))
+
+
+def disk(case: Case) -> Iterator[Finding]:
+    """Free space against what the runs that are not done will keep."""
+    if case.index:
+        return
+    survey = case.survey()
+    wanted = 0
+    for row in case.rows:
+        spec = survey.spec(row)
+        if not _has(case, row, rundir.RESULT):
+            there = _size(_directory(case, row))
+            wanted += max(kept(row.config, spec) - there, 0)
+    folder = os.path.abspath(case.workdir)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    text = (
+        f"checkpoints and weights will take about {sizing.human(wanted)}, and "
+        f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
+    )
+    if wanted > free:
+        yield problem(
+            text,
+            "make room, take another --workdir, or keep fewer (checkpoint.keep_last)",
+        )
+    elif wanted > 0.9 * free:
+        yield warning(text, "make room: others may fill what is left")
+    else:
+        yield ok(text)
+
+
+def kept(config, spec: Spec) -> int:
+    """Bytes that a run leaves and, at its largest, holds on disk.
+
+    Checkpoints (`sws_jax.checkpoints`): the last ones, the best, the milestones, and
+    the one that is being written; and the weights.
+    """
+    network, state = _sizes(dry_run.recipe_of(config, spec))
+    schedule, checkpoint = config.schedule, config.checkpoint
+    if not schedule.total_epochs:
+        return network
+    every = checkpoint.every_epochs
+    saves = int(checkpoint.final or config.evaluation.select == "best")
+    saves += math.ceil(schedule.total_epochs / every) if every else 0
+    saves += len(config.evaluation.milestones)
+    held = max(checkpoint.keep_last, 1) + 1 + len(config.evaluation.milestones) + 1
+    return network + min(saves, held) * state
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(recipe: step.Recipe) -> tuple[int, int]:
+    """Bytes of a network, and of all that is saved of its training."""
+    params = networks.abstract_params(recipe.spec)
+    state = jax.eval_shape(functools.partial(step.new_state, recipe), params)
+    return _bytes(params), _bytes(state)
+
+
+def _bytes(tree) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _size(folder: str) -> int:
+    """Bytes of the files in a folder, if there is one."""
+    found = (os.path.join(at, n) for at, _, names in os.walk(folder) for n in names)
+    return sum(os.path.getsize(path) for path in found if os.path.exists(path))

@@ -1,0 +1,119 @@
+"""What several processes must have in common; every check of one is made by all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from sws_jax import files, processes, rendezvous
+from sws_jax.data import fingerprint
+from sws_jax.doctor import software
+from sws_jax.doctor.base import Case, Finding, ok, problem
+from sws_jax.rendezvous import numbers
+
+_SEEN_SECONDS = 5.0  # a network's disk may show a file late
+
+
+def meet(case: Case) -> Iterator[Finding]:
+    """All processes come, with the same config and the same versions."""
+    place = case.place
+    if case.unplaced:
+        yield problem(case.unplaced)
+    if place is None:
+        return
+    try:
+        # Not the job itself: processes of another one are told apart below, by name.
+        rendezvous.start(case.start, "doctor")
+        said = processes.collected(_own(case))
+    except Exception:
+        case.apart = True
+        # Nothing here shall wait for processes that are not there.
+        jax.config.update("jax_platforms", "cpu")
+        raise
+    case.together = True
+    first = said[0]
+    alike = True
+    for index, other in enumerate(said):
+        fields = files.differing(first["config"], other["config"])
+        if fields:
+            alike = False
+            yield problem(
+                f"process {index} has another config than process 0 (it differs in "
+                f"{', '.join(fields[:3])}{' and more' if len(fields) > 3 else ''})",
+                "start all with the same command",
+            )
+        if other["versions"] != first["versions"]:
+            alike = False
+            pairs = zip(other["versions"], first["versions"], strict=False)
+            yield problem(
+                f"process {index} on {other['host']} has other versions than process "
+                f"0: {', '.join(f'{a} for {b}' for a, b in pairs if a != b)}",
+                "install the same versions on every host",
+            )
+    if alike:
+        hosts = sorted({other["host"] for other in said})
+        named = ", ".join(hosts[:4]) + (" and more" if len(hosts) > 4 else "")
+        yield ok(
+            f"all {place.count} are here, on {len(hosts)} host"
+            f"{'s' if len(hosts) > 1 else ''} ({named}), with the same config and "
+            f"versions"
+        )
+
+
+def _own(case: Case) -> dict[str, Any]:
+    return {
+        "config": case.about(),
+        "versions": software.installed(),
+        "host": socket.gethostname(),
+    }
+
+
+def same_directory(case: Case) -> Iterator[Finding]:
+    """What process 0 has put into the work directory is there for all."""
+    if not case.together:
+        return
+    token = processes.collected(case.token)[0]
+    path = os.path.join(case.workdir, token)
+    deadline = time.monotonic() + _SEEN_SECONDS
+    while not (seen := bool(token) and os.path.exists(path)):
+        if time.monotonic() > deadline or not token:
+            break
+        time.sleep(0.25)
+    blind = [n for n, saw in enumerate(processes.everyone(seen)) if not saw]
+    case.held.close()  # all have looked
+    if blind and token:
+        yield problem(
+            f"{numbers(blind)} of {jax.process_count()} cannot see {case.workdir} of "
+            f"process 0",
+            "put --workdir where all hosts see the same files",
+        )
+    elif token:
+        yield ok(f"all {jax.process_count()} processes see {case.workdir}")
+
+
+def same_data(case: Case) -> Iterator[Finding]:
+    """All read the same images, as far as a few of them say."""
+    if not case.together or case.data is None:
+        return
+    try:
+        mine = fingerprint.take(case.data)
+    except Exception:
+        processes.collected({})  # the others wait for it
+        raise
+    said = processes.collected(mine)
+    other = [n for n, theirs in enumerate(said) if theirs != said[0]]
+    for index in other:
+        both = said[0] and said[index]
+        names = fingerprint.differing(said[0], said[index]) if both else []
+        yield problem(
+            f"process {index} reads other data than process 0 (other "
+            f"{', '.join(names) or 'images'})",
+            f"give all hosts the same {case.config.data.source}",
+        )
+    if not other:
+        yield ok(f"all {len(said)} processes read the same {case.data.name}")

@@ -1,0 +1,585 @@
+"""``doctor``: every check on a job that is well, and on what it is there to find."""
+
+import importlib.metadata
+import itertools
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from children import CONFIG, environment
+from conftest import TINY
+from jobs import Job
+from packaging.requirements import Requirement
+from PIL import Image
+from test_commands import DIGITS, network_of
+from test_faults import Disk
+from test_folder import fill
+
+import sws_jax
+from sws_jax import __main__ as tools
+from sws_jax import configs, convert, doctor, files, rundir, specs
+from sws_jax.data import base, fingerprint
+from sws_jax.doctor import devices, host, software
+from sws_jax.doctor.base import Case, Check
+from sws_jax.rendezvous import Start
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMOKE = "--config=configs/smoke.py"
+DOCTOR = (sys.executable, "-m", "sws_jax", "doctor")
+
+
+def examined(workdir, *arguments, checks=()):
+    """State and text of all lines by check, of the named checks and `config`."""
+    argv = [*(arguments or (SMOKE,)), f"--workdir={workdir}"]
+    if not any(a.startswith("--config=") for a in argv):
+        argv.insert(0, SMOKE)
+    config, workdir = configs.parse(argv)
+    case = Case(config, workdir, Start(), tuple(argv))
+    wanted = {"config", *checks}
+    made = [check for check in doctor.CHECKS if check.name in wanted]
+    found: dict[str, list] = {}
+    for line in doctor.examine(case, lambda line: None, checks=made):
+        found.setdefault(line.check, []).append(line.finding)
+    return found
+
+
+def only(found, check):
+    (line,) = found[check]
+    return line
+
+
+def said(line, state, *words):
+    """A line has that state, and the words in it or in its advice."""
+    assert line.state == state, line
+    for word in words:
+        assert word in f"{line.text} | {line.advice}", line
+
+
+def test_a_job_that_is_well(tmp_path, capsys):
+    """All is said as it is found; nothing stays, not even the work directory."""
+    work = tmp_path / "new" / "work"
+    assert tools.main(["doctor", SMOKE, f"--workdir={work}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[:-1]} == {"ok"}
+    assert "1,257 train, 140 val, 400 test images, 10 classes" in lines[6]
+    assert "aux: the job trains it itself (ancestor)" in "".join(lines)
+    assert lines[-1].startswith("all is well; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config=configs/nosuch.py"], "there is no config file"),
+        ([SMOKE, "--config.nosuch=1"], "there is no field config.nosuch"),
+        ([SMOKE, "--coordinator=localhost:1"], "all three or none"),
+        ([], "--config=FILE is missing"),
+    ],
+)
+def test_a_request_that_cannot_be_read(arguments, words, capsys):
+    assert tools.main(["doctor", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_config_that_refuses_itself(tmp_path, capsys):
+    """Said of each run that it is true of; what hangs on it is left out."""
+    found = examined(
+        tmp_path, "--config.tune.ema=2.0", "--config.seed=-1", checks=["mesh", "data"]
+    )
+    said(found["config"][0], doctor.PROBLEM, "ancestor, aux, ", "seed")
+    said(only(found, "mesh"), doctor.LEFT_OUT, "needs config")
+    said(only(found, "data"), doctor.OK)
+    code = tools.main(["doctor", SMOKE, "--config.ema=2.0", f"--workdir={tmp_path}"])
+    assert code == 1
+    assert "ema must be in [0, 1), and is 2.0" in capsys.readouterr().out
+
+
+def test_a_check_that_fails_itself_hides_no_other(tmp_path, capsys):
+    def broken(case):
+        yield doctor.Finding(doctor.OK, "so far")
+        raise KeyError("nobody thought of it")
+
+    def well(case):
+        yield doctor.Finding(doctor.OK, "well")
+
+    checks = [
+        Check("one", broken),
+        Check("two", well),
+        Check("three", well, ("one",)),
+        Check("four", well, ("three",)),
+        Check("five", well, unless=("three",)),
+    ]
+    case = Case(*configs.parse([SMOKE]), Start())
+    lines = doctor.examine(case, lambda line: None, checks=checks, verbose=True)
+    states = [(line.check, line.finding.state) for line in lines]
+    assert states == [
+        ("one", doctor.OK),
+        ("one", doctor.PROBLEM),
+        ("two", doctor.OK),
+        ("three", doctor.LEFT_OUT),
+        ("four", doctor.LEFT_OUT),
+        ("five", doctor.OK),
+    ]
+    assert "KeyError: 'nobody thought of it'" in lines[1].finding.text
+    assert "Traceback" in capsys.readouterr().err
+
+
+# What is installed, and what computes
+
+
+def test_versions_that_do_not_fit(tmp_path, monkeypatch):
+    wanted = "flax>=99", "no-such-package>=1", "numpy<2"
+    monkeypatch.setattr(software, "requirements", lambda: map(Requirement, wanted))
+    # A plugin as pip leaves it, of another version than jaxlib.
+    about = tmp_path / "jax_cuda13_plugin-0.1.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: jax-cuda13-plugin\nVersion: 0.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    old, absent, new, plugin = examined(tmp_path, checks=["versions"])["versions"]
+    said(old, doctor.PROBLEM, "is too old (>=99)", 'pip install "flax>=99"')
+    said(absent, doctor.PROBLEM, "not installed", 'pip install "no-such-package>=1"')
+    said(new, doctor.WARNING, "numpy", "newer than what this was tested with")
+    jaxlib = importlib.metadata.version("jaxlib")
+    said(plugin, doctor.PROBLEM, f"pip install jax-cuda13-plugin=={jaxlib}")
+
+
+def test_the_requirements_are_those_of_the_file():
+    found = {requirement.name for requirement in software.requirements()}
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "grain", "packaging"} <= found
+
+
+@pytest.mark.parametrize(
+    "name, driver, platforms, words",
+    [
+        ("nvidia0", "580.65.06", None, ("1 NVIDIA GPU", 'install "jax[cuda13]"')),
+        ("nvidia0", "550.54.15", None, ("1 NVIDIA GPU", 'install "jax[cuda12]"')),
+        ("nvidia0", "580.65.06", "cpu", ("unset JAX_PLATFORMS",)),
+        ("accel0", "", None, ("this host has TPUs", 'install "jax[tpu]"')),
+        ("passed0 vendor1", "", None, ("this host has TPUs", 'install "jax[tpu]"')),
+        ("accel0 libtpu.py", "", None, ("see why", "JAX_PLATFORMS=tpu python -c")),
+    ],
+)
+def test_an_accelerator_that_jax_does_not_see(
+    name, driver, platforms, words, tmp_path, monkeypatch
+):
+    """The host shows its device file (here one of a folder), and JAX a CPU."""
+    for each in name.split():
+        (tmp_path / each).write_text("0x1ae0\n" if "vendor" in each else "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "version").write_text(f"NVRM version: Kernel Module  {driver}  Wed\n")
+    monkeypatch.setattr(devices, "_GPUS", str(tmp_path / "nvidia[0-9]*"))
+    monkeypatch.setattr(devices, "_TPUS", str(tmp_path / "accel[0-9]*"))
+    monkeypatch.setattr(devices, "_PASSED", str(tmp_path / "passed[0-9]*"))
+    monkeypatch.setattr(devices, "_VENDORS", str(tmp_path / "vendor*"))
+    monkeypatch.setattr(devices, "_NVIDIA", str(tmp_path / "version"))
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    found = examined(tmp_path, checks=["devices"])
+    said(only(found, "devices"), doctor.PROBLEM, "8 x cpu (cpu) alone", *words)
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("mesh.data=3", "does not fit 8 devices"),
+        ("global_batch_size=12", "global_batch_size 12 does not divide over 8 devices"),
+    ],
+)
+def test_a_mesh_that_does_not_divide(override, words, tmp_path):
+    found = examined(tmp_path, f"--config.{override}", checks=["mesh", "memory"])
+    said(only(found, "mesh"), doctor.PROBLEM, "ancestor, aux, ", words)
+    said(only(found, "memory"), doctor.LEFT_OUT, "needs mesh")
+
+
+def test_memory_that_is_too_small(tmp_path):
+    """Four million images in a step ask for more than this host has."""
+    found = examined(
+        tmp_path,
+        f"--config.global_batch_size={2**24}",
+        checks=["data", "mesh", "memory"],
+    )
+    line = only(found, "memory")
+    said(line, doctor.PROBLEM, "of this host", "mesh.dry_run=8", "accum_steps")
+
+
+def test_memory_that_a_container_allows(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(host, "_CGROUPS", (str(limit),))
+    whole = host.memory()
+    limit.write_text("max\n")
+    assert host.memory() == whole
+    limit.write_text("1000000\n")
+    assert host.memory() == 1_000_000
+    found = examined(tmp_path, checks=["mesh", "data", "memory"])
+    said(only(found, "memory"), doctor.PROBLEM, "977 KiB of this host")
+
+
+def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypatch):
+    (tmp_path / "passed0").touch()
+    (tmp_path / "vendor0").write_text("0x8086\n")
+    monkeypatch.setattr(devices, "_PASSED", str(tmp_path / "passed[0-9]*"))
+    monkeypatch.setattr(devices, "_VENDORS", str(tmp_path / "vendor*"))
+    assert devices._passed_through() == []
+
+
+# The work directory
+
+
+def test_a_directory_of_another_config(tmp_path):
+    config, _ = configs.parse([SMOKE, "--config.seed=5"])
+    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    before = sorted(tmp_path.rglob("*"))
+    found = examined(tmp_path, checks=["runs"])
+    said(
+        only(found, "runs"), doctor.PROBLEM, "another config", "(it differs in", "seed"
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_job_is_at_a_run(tmp_path):
+    lock = tmp_path / "aux" / rundir.LOCK
+    with files.claimed(str(lock)):
+        found = examined(tmp_path, checks=["runs"])
+        said(only(found, "runs"), doctor.WARNING, "another job is at aux")
+        assert lock.exists()
+    lock.parent.mkdir()
+    lock.touch()  # left by a process that was killed: nobody's
+    said(only(examined(tmp_path, checks=["runs"]), "runs"), doctor.OK)
+    assert lock.exists()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    made = Disk(tmp_path / "disk")
+    yield made if made.usable else pytest.skip("this system mounts nothing for users")
+    made.close()
+
+
+def test_a_directory_that_cannot_be_written(disk):
+    disk.remount("ro")
+    found = examined(disk.path / "work", checks=["directory", "runs"])
+    line = only(found, "directory")
+    said(line, doctor.PROBLEM, "(Read-only file system): take another --workdir")
+    said(only(found, "runs"), doctor.OK)
+
+
+def test_a_disk_that_is_too_small(disk):
+    disk.free(1024)
+    found = examined(disk.path / "work", checks=["directory", "data", "disk"])
+    said(only(found, "directory"), doctor.OK)
+    line = only(found, "disk")
+    said(line, doctor.PROBLEM, "1 MiB are free", "checkpoint.keep_last")
+    assert list(disk.path.iterdir()) == []
+    disk.remount("size=64m")
+    said(only(examined(disk.path, checks=["data", "disk"]), "disk"), doctor.OK)
+
+
+def test_what_is_done_takes_no_more_disk(tmp_path):
+    whole = only(examined(tmp_path, checks=["data", "disk"]), "disk").text
+    config, _ = configs.parse([SMOKE])
+    for row in doctor.software.chain.runs(config):
+        if row.name != "ancestor":
+            files.write_json(str(tmp_path / row.name / rundir.RESULT), {})
+    rest = only(examined(tmp_path, checks=["data", "disk"]), "disk").text
+    assert "MiB, and" in whole and "KiB, and" in rest
+
+
+# Data
+
+
+def test_a_set_that_is_not_there(tmp_path):
+    found = examined(
+        tmp_path,
+        "--config.data.source=nosuch.npz",
+        checks=["data", "reading", "teacher", "weights", "disk", "memory"],
+    )
+    said(only(found, "data"), doctor.PROBLEM, "there is no dataset file nosuch.npz")
+    for name in ("reading", "teacher", "weights", "disk", "memory"):
+        said(only(found, name), doctor.LEFT_OUT, "needs data")
+
+
+def test_a_tfds_set_that_is_not_prepared(tmp_path):
+    found = examined(
+        tmp_path,
+        "--config.data.source=tfds:mnist",
+        f"--config.data.directory={tmp_path}",
+        checks=["data"],
+    )
+    command = f"python -m sws_jax prepare tfds:mnist {tmp_path}"
+    said(only(found, "data"), doctor.PROBLEM, "is not prepared", command)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "images", {"train": 20, "test": 2}, size=(16, 16))
+
+
+def on(folder):
+    return f"--config.data.source={folder}", "--config.model.patch_size=4"
+
+
+def test_a_broken_image(folder, tmp_path):
+    assert only(examined(tmp_path, *on(folder), checks=["data"]), "data").state == "ok"
+    broken = folder / "train" / "bee" / "007.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    found = examined(tmp_path, *on(folder), checks=["data", "reading"])
+    said(only(found, "data"), doctor.PROBLEM, "bee/007.png is not a readable image")
+    said(only(found, "reading"), doctor.LEFT_OUT)
+
+
+def test_a_broken_image_that_a_batch_finds(tmp_path):
+    """Of many images a few are looked at; a batch holds others."""
+    folder = fill(tmp_path / "images", {"train": 120, "test": 2}, size=(16, 16))
+    for path in sorted(folder.glob("train/bee/*.png"))[1::2]:
+        path.write_bytes(b"cut")
+    settings = (*on(folder), "--config.data.unreadable=skip")
+    found = examined(tmp_path, *settings, checks=["data", "reading"])
+    said(found["reading"][0], doctor.WARNING, "could not be read and were passed over")
+
+
+def test_images_that_are_empty(tmp_path):
+    images, labels = np.zeros((60, 8, 8, 1), np.uint8), np.arange(60) % 10
+    path = tmp_path / "empty.npz"
+    arrays = dict(
+        train_images=images, train_labels=labels, class_names=list("abcdefghij")
+    )
+    np.savez(path, **arrays, test_images=images, test_labels=labels)
+    found = examined(
+        tmp_path, f"--config.data.source={path}", checks=["data", "reading"]
+    )
+    said(found["reading"][0], doctor.PROBLEM, "all pixels of a batch are 0")
+
+
+def test_other_data_than_a_run_began_on(tmp_path):
+    then = fingerprint.take(DIGITS)
+    then["train"] = {"images": 1257, "samples": ["other"] * 4}
+    files.write_json(str(tmp_path / "aux" / rundir.INPUTS), {rundir.DATA: then})
+    found = examined(tmp_path, checks=["data"])
+    said(found["data"][0], doctor.PROBLEM, "aux holds a run on other data", "train")
+
+
+# Teachers, and what runs start from
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    found = network_of(specs.ViTSpec(depth=2, **TINY))
+    sws_jax.save_network(str(path), found)
+    return path
+
+
+def taught(path, tmp_path):
+    given = f"--config.teacher.path={path}"
+    found = examined(tmp_path / "work", given, checks=["data", "teacher"])
+    return found["teacher"]
+
+
+def test_a_teacher_that_fits(teacher, tmp_path):
+    (line,) = taught(teacher, tmp_path)
+    said(line, doctor.OK, "vit_w16h2_patch4_L2, 10 classes")
+
+
+def test_a_teacher_that_is_cut_off(teacher, tmp_path):
+    teacher.write_bytes(teacher.read_bytes()[:-100])
+    (line,) = taught(teacher, tmp_path)
+    said(line, doctor.PROBLEM, "not a readable .safetensors file", "copy it again")
+
+
+def test_a_teacher_of_other_classes(tmp_path):
+    path = tmp_path / "five.safetensors"
+    spec = specs.ViTSpec(depth=2, **{**TINY, "num_classes": 5})
+    sws_jax.save_network(str(path), network_of(spec, class_names=tuple("abcde")))
+    (line,) = taught(path, tmp_path)
+    said(line, doctor.PROBLEM, "has 5 classes and digits has 10")
+
+
+def test_a_teacher_whose_classes_have_other_names(teacher, tmp_path):
+    spec = specs.ViTSpec(depth=2, **TINY)
+    found = network_of(spec, class_names=tuple("zyxwvutsrq"))
+    sws_jax.save_network(str(teacher), found)
+    warned, well = taught(teacher, tmp_path)
+    said(warned, doctor.WARNING, "have other names than those of digits")
+    said(well, doctor.OK)
+
+
+def test_a_teacher_that_says_no_numbers(teacher, tmp_path):
+    spec = specs.ViTSpec(depth=2, **TINY)
+    found = network_of(spec)
+    found.params["norm"]["scale"][0] = np.nan
+    sws_jax.save_network(str(teacher), found)
+    (line,) = taught(teacher, tmp_path)
+    said(line, doctor.PROBLEM, "values in norm/scale that are not numbers")
+
+
+def test_a_teacher_of_another_program(tmp_path):
+    """It can be converted, and the command is said; or it cannot."""
+    theirs = tmp_path / "theirs.safetensors"
+    convert.save(str(theirs), network_of(specs.ViTSpec(depth=2, **TINY)), "flax")
+    (line,) = taught(theirs, tmp_path)
+    said(line, doctor.PROBLEM, "another program's", f"sws_jax convert {theirs}")
+    strange = tmp_path / "strange.npz"
+    np.savez(strange, some=np.zeros(3))
+    (line,) = taught(strange, tmp_path)
+    said(line, doctor.PROBLEM, "cannot be converted", "holds no network that is known")
+
+
+def test_weights_to_start_from(teacher, tmp_path):
+    given = f"--config.init.network={teacher}"
+    single = "--config=configs/scratch_deit.py"
+    found = examined(tmp_path / "work", single, given, checks=["data", "weights"])
+    line = only(found, "weights")
+    said(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2")
+    teacher.write_bytes(b"cut")
+    found = examined(
+        tmp_path / "work", single, given, checks=["data", "weights", "disk", "memory"]
+    )
+    said(only(found, "weights"), doctor.PROBLEM, "not a readable .safetensors file")
+    said(only(found, "disk"), doctor.LEFT_OUT, "needs weights")
+
+
+# Whole jobs
+
+
+def command(workdir, *arguments, **variables):
+    """The command in a process of its own: exit code, and what it printed."""
+    done = subprocess.run(
+        [*DOCTOR, *map(str, arguments), f"--workdir={workdir}"],
+        env=environment() | variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert not workdir.exists()
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_no_device_at_all(tmp_path):
+    """What needs none is looked at all the same."""
+    code, text = command(tmp_path / "work", SMOKE, JAX_PLATFORMS="cuda")
+    assert code == 1
+    assert re.search("problem +devices +JAX finds no device", text), text
+    assert "unset JAX_PLATFORMS" in text or "pip install" in text
+    assert re.findall(r"^left out +(\w+)", text, re.M) == ["mesh", "reading", "memory"]
+    assert text.endswith("1 problem, 3 left out; " + text.split("; ")[-1])
+
+
+@pytest.mark.slow
+def test_the_main_job_is_looked_at_within_a_minute(tmp_path):
+    """20 runs on digits."""
+    before = time.monotonic()
+    code, text = command(tmp_path / "work", "--config=configs/aux_deit.py")
+    assert code == 0 and "all is well" in text, text
+    assert time.monotonic() - before < 60
+
+
+@pytest.mark.slow
+def test_the_papers_network_is_looked_at_within_a_minute(tmp_path):
+    """An Aux-S at 224 px on JPEGs, in parts that this host can hold."""
+    random = np.random.default_rng(0)
+    for split, label, n in itertools.product(("train", "val", "test"), "ab", range(8)):
+        small = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
+        path = tmp_path / "photos" / split / label / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small.resize((300, 260)).save(path)
+    teacher = tmp_path / "teacher.safetensors"
+    spec = specs.ViTSpec(
+        depth=1, width=16, heads=2, patch_size=32, image_size=224, num_classes=2
+    )
+    about = dict(class_names=("a", "b"), normalization=base.default_normalization(3))
+    sws_jax.save_network(str(teacher), network_of(spec, **about))
+    chosen = f"variant=S/16,dataset={tmp_path / 'photos'},teacher={teacher}"
+    before = time.monotonic()
+    code, text = command(
+        tmp_path / "work",
+        f"--config=configs/aux_deit.py:{chosen}",
+        "--config.compute.remat=True",
+        "--config.accum_steps=16",
+    )
+    assert time.monotonic() - before < 60
+    assert code == 0 and "all is well" in text, text
+    assert "photos: 16 train, 16 val, 16 test images, 2 classes, 224 x 224 x 3" in text
+    assert f"{teacher}: vit_w16h2_patch32_L1, 2 classes" in text
+    assert "256 images 224x224x3, 0 to 255" in text
+
+
+def pair(tmp_path, *arguments, **settings):
+    """Exit codes, and the lines that each of two processes printed."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    given = f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"
+    job = Job(*given, *arguments, program=DOCTOR, **{"processes": 2, **settings})
+    codes, outputs = job.finish()
+    ours = ([x for x in o.splitlines() if not x.startswith("[Gloo]")] for o in outputs)
+    return codes, ["\n".join(lines) for lines in ours]
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_well(tmp_path):
+    codes, (first, second) = pair(tmp_path)
+    assert codes == [0, 0], first + second
+    assert "all 2 are here, on 1 host" in first
+    assert f"all 2 processes see {tmp_path / 'work'}" in first
+    assert "all 2 processes read the same digits" in first
+    assert "all is well" in first and second == "config read"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.py"]
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_directory_and_data_each(tmp_path):
+    """A path of the second's own, for both; process 0 says it, and once."""
+    images = tmp_path / "images"
+    arrays = dict(
+        train_images=np.arange(60 * 64, dtype=np.uint8).reshape(60, 8, 8, 1),
+        train_labels=np.arange(60) % 10,
+        class_names=list("abcdefghij"),
+    )
+    arrays |= dict(test_images=arrays["train_images"], test_labels=np.arange(60) % 10)
+    for name in ("one", "two"):
+        (images / name).mkdir(parents=True)
+        np.savez(images / name / "set.npz", **arrays)
+        arrays["train_images"] = arrays["train_images"][::-1]
+    # The same config: a relative path that means other files in another directory.
+    under = {n: ("env", "-C", str(images / d)) for n, d in enumerate(("one", "two"))}
+    codes, (first, second) = pair(
+        tmp_path,
+        "--config.data.source=set.npz",
+        under=under,
+        own={1: [f"--workdir={tmp_path / 'elsewhere'}"]},
+    )
+    assert codes == [1, 1] and second == "config read", first + second
+    assert f"process 1 of 2 cannot see {tmp_path / 'work'} of process 0" in first
+    assert first.count("process 1 reads other data than process 0") == 1
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.py", "images"}
+
+
+@pytest.mark.slow
+def test_two_processes_of_other_configs(tmp_path):
+    """What the second found before they met is said too, and waited for."""
+    codes, (first, second) = pair(tmp_path, own={1: ["--config.ema=2.0"]})
+    assert codes == [1, 1] and second == "config read", first + second
+    found = "process 1 has another config than process 0 (it differs in ema)"
+    assert first.count(found) == 1
+    assert "process 1: run: ema must be in [0, 1), and is 2.0" in first
+    assert "left out  mesh" in first and "ok        data  " in first
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_come(tmp_path):
+    """Those that are there look at everything else, and say what is wrong with them."""
+    given = {1: ["--config.ema=2.0"]}
+    settings = dict(processes=3, only=(0, 1), own=given)
+    codes, (first, second) = pair(tmp_path, "--start_timeout=6", **settings)
+    assert codes == [1, 1], first + second
+    assert first.count("process 2 of 3 did not come") == 1
+    assert "digits: 1,257 train" in first and "1 problem, 2 left out" in first
+    assert "process 1: run: ema must be in [0, 1), and is 2.0" in second
+    assert "process 1: process 2 of 3 did not come" in second
+    assert not re.search("^ok", second, re.MULTILINE)
