@@ -159,6 +159,8 @@ def _locked(path: str) -> IO[str] | None:
 
 def is_claimed(path: str) -> bool:
     """Whether some process holds the lock file `path`; nothing is changed."""
+    if paths.is_remote(path):
+        return lease.is_held(path)
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

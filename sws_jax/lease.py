@@ -65,6 +65,18 @@ def held(path: str) -> Iterator[bool]:
         lease.give()
 
 
+def is_held(path: str) -> bool:
+    """Whether some process holds the lock `path`; nothing is written."""
+    seen = _Lease(path)._seen()
+    return seen is not None and _age(seen) < STALE_SECONDS
+
+
+def _age(seen: Any) -> float:
+    """Seconds since an object was written."""
+    now = datetime.datetime.now(datetime.UTC)
+    return (now - seen.updated).total_seconds()
+
+
 def give_all() -> None:
     """Gives back what this process holds, before an end that leaves its blocks open."""
     for lease in _held:
@@ -95,8 +107,7 @@ class _Lease:
             seen = self._seen()
             if seen is None:
                 continue
-            age = datetime.datetime.now(datetime.UTC) - seen.updated
-            if age.total_seconds() < STALE_SECONDS:
+            if _age(seen) < STALE_SECONDS:
                 return False
             if self._write(seen.generation):
                 return True

@@ -291,7 +291,7 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
             "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **given
         )
 
-    monkeypatch.setattr(staging, "_RESERVE", 2**60)
+    monkeypatch.setattr(staging, "RESERVE", 2**60)
     with pytest.raises(UserError, match="make room, or give data.cache another"):
         load()
     monkeypatch.undo()

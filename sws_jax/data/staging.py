@@ -19,7 +19,7 @@ from sws_jax.progress import say
 
 LOCK = "lock"
 _PARALLEL = 8
-_RESERVE = 2**30  # bytes of a disk that are left free
+RESERVE = 2**30  # bytes of a disk that are left free
 _POLL_SECONDS = 1.0
 
 
@@ -38,8 +38,7 @@ def staged(path: str, cache: str = "") -> str:
     """
     if not paths.is_remote(path):
         return path
-    cache = os.path.expanduser(cache or "~/.cache/sws_jax")
-    target = os.path.join(cache, path.removeprefix(paths.BUCKET))
+    target = _target(path, cache)
     wanted = _wanted(path)
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
@@ -49,6 +48,18 @@ def staged(path: str, cache: str = "") -> str:
                 break
         time.sleep(_POLL_SECONDS)
     return target
+
+
+def awaited(path: str, cache: str = "") -> tuple[str, int]:
+    """Where `staged` puts a version, and how many bytes of it are not there yet."""
+    target = _target(path, cache)
+    wanted = _wanted(path)
+    return target, sum(wanted[name] for name in _missing(target, wanted))
+
+
+def _target(path: str, cache: str) -> str:
+    cache = os.path.expanduser(cache or "~/.cache/sws_jax")
+    return os.path.join(cache, path.removeprefix(paths.BUCKET))
 
 
 def _wanted(path: str) -> dict[str, int]:
@@ -79,7 +90,7 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     )
     os.makedirs(target, exist_ok=True)
     free = shutil.disk_usage(target).free
-    if size > free - _RESERVE:
+    if size > free - RESERVE:
         raise UserError(
             f"{path} takes {_gib(size)} more than is here, and the disk of {target} "
             f"has {_gib(free)} free: make room, or give data.cache another"

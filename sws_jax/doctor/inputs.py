@@ -12,11 +12,23 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from sws_jax import chain, convert, files, rundir, setup, sharding, teacher, trees
-from sws_jax.data import Dataset, fingerprint, pipeline
+from sws_jax import (
+    chain,
+    convert,
+    files,
+    paths,
+    rundir,
+    setup,
+    sharding,
+    sizing,
+    teacher,
+    trees,
+)
+from sws_jax.data import Dataset, fingerprint, pipeline, prepared, staging
 from sws_jax.data.base import is_decoded
-from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
 from sws_jax.doctor.host import cores
+from sws_jax.doctor.storage import room
 from sws_jax.errors import UserError
 
 _IMAGES = 256  # of a batch that are read, at most
@@ -27,6 +39,7 @@ def data(case: Case) -> Iterator[Finding]:
     config = case.config.copy_and_resolve_references().unlock()
     # What fits is held in memory once a run starts, which may take minutes.
     config.data.memory_gib = 0.0
+    yield from _to_copy(config)
     found = setup.dataset(config)
     case.data = found
     counts = ", ".join(
@@ -40,13 +53,38 @@ def data(case: Case) -> Iterator[Finding]:
     )
 
 
+def _to_copy(config) -> Iterator[Finding]:
+    """What a run copies from a bucket first, which is not done here.
+
+    Raises:
+      Unknown: there is something to be copied.
+    """
+    source, root = config.data.source, config.data.directory
+    if not source.startswith(prepared.PREFIX) or not paths.is_remote(root):
+        return
+    path = prepared.find(source.removeprefix(prepared.PREFIX), root)
+    target, size = staging.awaited(path, config.data.cache)
+    if not size:
+        return
+    folder, free = room(target)
+    text = (
+        f"{sizing.human(size)} of {path} are copied to {target} first, where "
+        f"{sizing.human(free)} are free"
+    )
+    if size + staging.RESERVE > free:
+        yield problem(text, "make room, or give data.cache another directory")
+    else:
+        yield ok(text)
+    raise Unknown("its images are not here yet: a run copies them when it begins")
+
+
 def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
     if case.index:
         return
     now = None
     for row in case.rows:
         path = os.path.join(case.workdir, row.name, rundir.INPUTS)
-        if not os.path.exists(path):
+        if not paths.exists(path):
             continue
         then = files.read_json(path).get(rundir.DATA)
         now = now or fingerprint.take(found)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import jax
 
-from sws_jax import chain, dry_run, files, networks, rundir, sizing, step
+from sws_jax import chain, dry_run, files, networks, paths, rundir, sizing, step
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.specs import Spec
@@ -23,7 +23,7 @@ def work_directory(case: Case) -> Iterator[Finding]:
     """A small file is written, read and removed, as those of a run are."""
     if case.index:
         return
-    was_there = os.path.isdir(case.workdir)
+    was_there = paths.is_dir(case.workdir)
     try:
         # (The lock makes what directories are missing, and removes them again.)
         lock = os.path.join(case.workdir, _TOKEN)
@@ -46,8 +46,11 @@ def _write(path: str, name: str) -> None:
                 f"{path} is not what was written there: take another --workdir"
             )
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
+        if paths.is_remote(path):
+            paths.remove(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
 
 
 def runs(case: Case) -> Iterator[Finding]:
@@ -97,7 +100,7 @@ def _directory(case: Case, row: chain.Run) -> str:
 
 
 def _has(case: Case, row: chain.Run, name: str) -> bool:
-    return os.path.exists(os.path.join(_directory(case, row), name))
+    return paths.exists(os.path.join(_directory(case, row), name))
 
 
 def disk(case: Case) -> Iterator[Finding]:
@@ -111,10 +114,11 @@ def disk(case: Case) -> Iterator[Finding]:
         if not _has(case, row, rundir.RESULT):
             there = _size(_directory(case, row))
             wanted += max(kept(row.config, spec) - there, 0)
-    folder = os.path.abspath(case.workdir)
-    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
+    if paths.is_remote(case.workdir):
+        size = sizing.human(wanted)
+        yield ok(f"checkpoints and weights will take about {size} of the bucket")
+        return
+    folder, free = room(case.workdir)
     text = (
         f"checkpoints and weights will take about {sizing.human(wanted)}, and "
         f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
@@ -128,6 +132,14 @@ def disk(case: Case) -> Iterator[Finding]:
         yield warning(text, "make room: others may fill what is left")
     else:
         yield ok(text)
+
+
+def room(folder: str) -> tuple[str, int]:
+    """The nearest folder that is there, and the bytes that are free in it."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder, shutil.disk_usage(folder).free
 
 
 def kept(config, spec: Spec) -> int:
@@ -162,6 +174,6 @@ def _bytes(tree) -> int:
 
 
 def _size(folder: str) -> int:
-    """Bytes of the files in a folder, if there is one."""
+    """Bytes of the files in a folder, if there is one on this machine."""
     found = (os.path.join(at, n) for at, _, names in os.walk(folder) for n in names)
     return sum(os.path.getsize(path) for path in found if os.path.exists(path))

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from sws_jax import files, processes, rendezvous
+from sws_jax import files, paths, processes, rendezvous
 from sws_jax.data import fingerprint
 from sws_jax.doctor import software
 from sws_jax.doctor.base import Case, Finding, ok, problem
@@ -80,7 +80,7 @@ def same_directory(case: Case) -> Iterator[Finding]:
     token = processes.collected(case.token)[0]
     path = os.path.join(case.workdir, token)
     deadline = time.monotonic() + _SEEN_SECONDS
-    while not (seen := bool(token) and os.path.exists(path)):
+    while not (seen := bool(token) and paths.exists(path)):
         if time.monotonic() > deadline or not token:
             break
         time.sleep(0.25)
