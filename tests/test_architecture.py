@@ -16,7 +16,7 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums signals hlo prepare"
+        "processes checksums signals hlo prepare paths lease"
     ),
     "networks": "models networks teacher evaluation",
     "method": "learngenes convert",
