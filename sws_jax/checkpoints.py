@@ -29,7 +29,7 @@ from orbax.checkpoint import checkpoint_managers
 from sws_jax import checksums, files, paths, processes, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import Stopped, UserError
-from sws_jax.files import Unwritable
+from sws_jax.files import Unsent, Unwritable
 
 DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
@@ -37,6 +37,7 @@ _LAYOUT = "stacked"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
 _COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
 _POLL_SECONDS = 0.02
+_NAMES = 4  # of each kind, in a refusal
 _WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
 _log = logging.getLogger(__name__)
 
@@ -244,7 +245,8 @@ class Checkpoints:
             if processes.is_loss(error) or _is_no_disk(error):
                 raise
             folder = os.path.join(self._directory, DIRECTORY)
-            failed = Unwritable(f"a checkpoint in {folder}", error)
+            kind = Unsent if paths.is_remote(folder) else Unwritable
+            failed = kind(f"a checkpoint in {folder}", error)
             _forget(error)
             if jax.process_count() == 1:  # others may write there still
                 _join_writers()
@@ -479,10 +481,15 @@ def _forget(error: BaseException) -> None:
 def _refuse_other(step: int, item: str, wanted: set[str], found: set[str]) -> None:
     if wanted == found:
         return
-    lines = [f"- {n}" for n in sorted(wanted - found)]
-    lines += [f"+ {n}" for n in sorted(found - wanted)]
-    more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
+    lines = _few("-", wanted - found) + _few("+", found - wanted)
     raise UserError(
         f"the checkpoint of step {step} holds the {item} of another network "
-        f"(- missing, + surplus): {'; '.join(lines[:6])}{more}"
+        f"(- missing, + surplus): {'; '.join(lines)}"
     )
+
+
+def _few(sign: str, names: set[str]) -> list[str]:
+    """A line for each of the first names, and one for how many there are besides."""
+    lines = [f"{sign} {name}" for name in sorted(names)[:_NAMES]]
+    more = len(names) - len(lines)
+    return lines + ([f"{sign} {more} more"] if more else [])

@@ -20,3 +20,7 @@ class UserError(ValueError):
 
 class Stopped(UserError):
     """What was asked for could be done, and something on the way stopped it."""
+
+
+class Interrupted(Stopped):
+    """It was stopped by something that may be over when it is asked for again."""

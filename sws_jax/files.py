@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from sws_jax import lease, paths
-from sws_jax.errors import Stopped, UserError
+from sws_jax.errors import Interrupted, Stopped, UserError
 
 _LOCK_ATTEMPTS = 100
 _TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
@@ -33,6 +33,10 @@ class Unwritable(Stopped):
         buried = re.search(r"([^:]+) [\[(]os[_ ]error", str(error))
         reason = buried[1].strip() if buried else getattr(error, "strerror", None)
         super().__init__(f"{path} cannot be written ({reason or error})")
+
+
+class Unsent(Unwritable, Interrupted):
+    """A file cannot be written into a bucket, for now."""
 
 
 @contextlib.contextmanager
@@ -71,6 +75,8 @@ def _sending(path: str) -> Iterator[str]:
             temporary = os.path.join(folder, os.path.basename(path))
             yield temporary
             paths.send(temporary, path)
+    except paths.Unreachable as error:
+        raise Unsent(path, error) from None
     except OSError as error:
         raise Unwritable(path, error) from None
 

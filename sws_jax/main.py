@@ -8,8 +8,8 @@ import os
 import sys
 import traceback
 
-from sws_jax import configs, rendezvous, signals, version
-from sws_jax.errors import Stopped, UserError
+from sws_jax import configs, paths, rendezvous, signals, version
+from sws_jax.errors import Interrupted, Stopped, UserError
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -38,9 +38,10 @@ Slurm and Open MPI tell them where the others are; elsewhere each is told:
                          all others end
 
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
-            75 stopped by SIGTERM with everything saved, or another process was lost:
-            start it again (134, where JAX itself ended it for a lost process), unless
-            one of the processes has another code, which says why;
+            75 stopped by SIGTERM with everything saved, or another process was lost,
+            or a bucket does not answer: start it again (134, where JAX itself ended
+            it for a lost process), unless one of the processes has another code,
+            which says why;
             130 stopped by Ctrl-C with everything saved (a second one stops at once)
 """
 
@@ -92,6 +93,8 @@ def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
     from sws_jax import processes
 
+    if isinstance(error, Interrupted | paths.Unreachable):
+        return _refuse(error, signals.EXIT_AGAIN)
     if isinstance(error, Stopped):
         return _refuse(error, EXIT_ERROR)
     if isinstance(error, UserError):

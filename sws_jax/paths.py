@@ -25,6 +25,10 @@ from sws_jax.errors import UserError
 BUCKET = "gs://"
 
 
+class Unreachable(OSError):
+    """A bucket does not answer, for now."""
+
+
 def is_remote(path: str) -> bool:
     return path.startswith(BUCKET)
 
@@ -216,7 +220,7 @@ def explained(path: str, error: Exception) -> Exception:
     """An error of a storage library, in one sentence.
 
     Returns:
-      `UserError` where rights are missing, else `OSError`.
+      `UserError` where rights are missing, else `Unreachable`.
     """
     if isinstance(error, OSError) and error.errno:  # of this machine's disk
         return error
@@ -224,11 +228,14 @@ def explained(path: str, error: Exception) -> Exception:
     reason = (text.strip().splitlines() or [type(error).__name__])[-1][:160]
     code = getattr(error, "code", None)
     refused = code in (401, 403, "401", "403") or text.startswith("Forbidden")
-    if refused or type(error).__module__.startswith("google.auth"):
+    of_rights = type(error).__module__.startswith("google.auth") and not (
+        getattr(error, "retryable", False) or type(error).__name__ == "TransportError"
+    )
+    if refused or of_rights:
         bucket = path.removeprefix(BUCKET).partition("/")[0]
         return UserError(
             f"{path} may not be read or written from here ({reason}): run gcloud auth "
             f"application-default login, or give this machine's service account the "
             f"role Storage Admin on {BUCKET}{bucket}"
         )
-    return OSError(f"{path} cannot be reached ({reason})")
+    return Unreachable(f"{path} cannot be reached ({reason})")

@@ -23,14 +23,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sws_jax import lease, paths
-from sws_jax.errors import Stopped, UserError
+from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.rendezvous import numbers
 from sws_jax.signals import Asked
 
 T = TypeVar("T")
 
 # Errors that one process meets for all, the narrower ones first.
-_SENT = {"stopped": Stopped, "refused": UserError, "failed": OSError}
+_SENT: dict[str, type[Exception]] = {
+    "interrupted": Interrupted,
+    "stopped": Stopped,
+    "refused": UserError,
+    "unreachable": paths.Unreachable,
+    "failed": OSError,
+}
 _PATH = re.compile(r"(?<![\w.])(/|gs://|file://)[^\s:]+")  # may hold any word
 # What the runtime says, in one form or another, when a peer is no more.
 _LOST = ("gloo", "nccl", "coordination service", "coordinationservice", "barrier")

@@ -33,7 +33,7 @@ from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.description import Description
-from sws_jax.errors import Stopped, UserError
+from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.networks import Network
 from sws_jax.progress import Progress, say
 from sws_jax.rundir import RunDirectory
@@ -414,14 +414,16 @@ class _Training:
         with contextlib.suppress(files.Unwritable):
             if jax.process_count() == 1:
                 self.checkpoints.wait()
+        if isinstance(error, Interrupted):
+            return self._cut_short(str(error), Interrupted)
         return self._cut_short(f"{error}: make room, or see to the disk")
 
-    def _cut_short(self, text: str) -> Stopped:
+    def _cut_short(self, text: str, kind: type[Stopped] = Stopped) -> Stopped:
         where = "from the last checkpoint"
         if jax.process_count() == 1:
             good = max(self.checkpoints.steps(), default=0)
             where = f"at step {good} of {self.task.total}"
-        return Stopped(f"{text}; the same command goes on {where}")
+        return kind(f"{text}; the same command goes on {where}")
 
     def close(self, together: bool) -> None:
         """Closes the files.

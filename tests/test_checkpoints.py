@@ -178,7 +178,7 @@ def test_all_broken_starts_anew(aux, tmp_path, caplog):
 def test_another_network_is_refused_by_names(aux, net, tmp_path):
     fill(tmp_path, aux, {1: 0.1})
     manager = Checkpoints(str(tmp_path))
-    words = r"another network \(- missing, \+ surplus\): - blocks/.*; \+ stage_0/"
+    words = r"another network \(- missing, \+ surplus\): - blocks/.*; \+ stages?_0/"
     with pytest.raises(ValueError, match=words):
         manager.restore_newest(abstract(net))
     assert manager.steps() == [1]

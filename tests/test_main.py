@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from sws_jax import __main__ as tools
-from sws_jax import main
+from sws_jax import errors, files, main, paths, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"
@@ -111,3 +111,23 @@ def test_incomplete_tools_are_refused(argv, capsys):
         tools.main(argv)
     assert stop.value.code == 2
     assert "usage: python -m sws_jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (errors.UserError("no"), main.EXIT_REFUSED),
+        (errors.Stopped("broken off"), main.EXIT_ERROR),
+        (files.Unwritable("run/file", OSError("full")), main.EXIT_ERROR),
+        (files.Unsent("gs://b/file", OSError("no answer")), signals.EXIT_AGAIN),
+        (paths.Unreachable("gs://b cannot be reached"), signals.EXIT_AGAIN),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_an_error_ends_with(error, code, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("sws_jax.chain.execute", fail)
+    assert main.main([f"{CONFIGS}/smoke.py"]) == code
+    assert capsys.readouterr().err.count("sws_jax: ") == 1

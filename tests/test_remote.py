@@ -151,6 +151,20 @@ def test_without_rights(storage, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_rights_that_could_not_be_asked_for():
+    """Google's own service of rights does not answer, now: another try may do."""
+    exceptions = pytest.importorskip("google.auth.exceptions", reason="no gcsfs")
+    path = "gs://bucket/run"
+    for error in (
+        exceptions.TransportError("metadata server"),
+        exceptions.RefreshError("503", retryable=True),
+    ):
+        assert isinstance(paths.explained(path, error), paths.Unreachable)
+    denied = paths.explained(path, exceptions.RefreshError("invalid_grant"))
+    assert isinstance(denied, UserError) and "Storage Admin" in str(denied)
+
+
+@pytest.mark.slow
 def test_without_a_bucket(storage, capsys):
     command = ["--config=configs/smoke.py", "--workdir=gs://other/run"]
     assert main.main(command) == 2

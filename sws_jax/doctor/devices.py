@@ -16,8 +16,9 @@ import jax
 
 from sws_jax import chain, dry_run, setup, sharding, sizing
 from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
-from sws_jax.doctor.host import cores, memory
+from sws_jax.doctor.host import memory
 from sws_jax.errors import UserError
+from sws_jax.prepare.work import cores
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through, as other makers' devices are.

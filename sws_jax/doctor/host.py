@@ -20,8 +20,3 @@ def memory() -> int:
         except (OSError, ValueError):  # not there, or "max"
             continue
     return found
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -27,9 +27,9 @@ from sws_jax import (
 from sws_jax.data import Dataset, fingerprint, pipeline, prepared, staging
 from sws_jax.data.base import is_decoded
 from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
-from sws_jax.doctor.host import cores
 from sws_jax.doctor.storage import room
 from sws_jax.errors import UserError
+from sws_jax.prepare.work import cores
 
 _IMAGES = 256  # of a batch that are read, at most
 
