@@ -414,6 +414,50 @@ def test_a_source_that_changed(tree, tmp_path, capsys):
     assert content(out) == content(tmp_path / "fresh")
 
 
+def grown(tree):
+    """After the images that were there, whose shards stay the same."""
+    for n in range(7):
+        write(tree / f"train/cat/more_{n}.png", encoded(pixels(80 + n, SIZE), "PNG"))
+
+
+def shrunk(tree):
+    """By the last shard of arrays of 16 pixels, and by no more."""
+    for path in (tree / "train/cat").iterdir():
+        if path.name != "000.png":
+            path.unlink()
+    (tree / "train/bee/005.png").unlink()
+
+
+def without_validation(tree):
+    shutil.rmtree(tree / "val")
+
+
+@pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
+@pytest.mark.parametrize("change", [grown, shrunk, without_validation])
+def test_a_source_that_grew_or_shrank(change, form, tree, tmp_path, capsys):
+    """What is made of it is what is made afresh, byte by byte and pixel by pixel."""
+    shutil.copytree(tree / "test", tree / "val")
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    assert prepare(tree, out, *form) == 0
+    change(tree)
+    capsys.readouterr()
+    assert prepare(tree, out, *form) == 0
+    said = capsys.readouterr().out
+    assert "the source has changed since: " in said and "damaged" not in said
+    name = "insects-16" if form else "insects"
+    assert __main__.main(["prepare", "--check", str(out / name)]) == 0
+    capsys.readouterr()
+    assert prepare(tree, fresh, *form) == 0
+    assert content(out) == content(fresh)
+    found = load_dataset(str(out / name)) if form else read(out)
+    wanted = load_dataset(str(tree))
+    for split in ("train", "val", "test"):
+        data = everything(wanted.split(split))
+        same(everything(found.split(split)), resized(data, 16) if form else data)
+    assert prepare(tree, out, *form) == 0
+    assert "is prepared already, and whole" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [(["--shard-mib=0.01"], "another shard_mib"), ([], "another source")],
