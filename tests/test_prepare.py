@@ -16,12 +16,13 @@ import sys
 import tarfile
 import time
 
+import children
 import numpy as np
 import pytest
 from PIL import Image
 from test_folder import encoded, everything, fill, pixels, same, write
 
-from sws_jax import __main__, main
+from sws_jax import __main__
 from sws_jax.data import arrays, base, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
@@ -876,25 +877,49 @@ def test_an_unreadable_image_ends_all_workers(tree, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run(tree, tmp_path, capsys):
-    """On arrays; tests/test_tfds.py has one on array_record files."""
-    assert prepare(tree, tmp_path, "--size=16", "--name=bugs") == 0
-    source = tmp_path / "bugs"
-    before = signal.getsignal(signal.SIGTERM)
-    config = ROOT / "configs/scratch_deit.py"
-    code = main.main(
-        [
-            f"--config={config}:depth=1,epochs=2,dataset={source},image_size=8",
-            f"--workdir={tmp_path / 'runs'}",
-            "--config.global_batch_size=8",
-            "--config.evaluation.batch_size=8",
-            "--config.log_steps=1",
-        ]
-    )
-    signal.signal(signal.SIGTERM, before)
-    out, error = capsys.readouterr()
-    assert code == 0, error
-    assert "step 4/4" in out
+@pytest.mark.parametrize("form", ["records", "arrays"])
+def test_a_folder_of_jpegs_prepared_looked_at_and_trained_on(form, tmp_path):
+    """By the three commands alone, as docs/data.md has them."""
+    root, out, runs = tmp_path / "beetles", tmp_path / "data", tmp_path / "runs"
+    for split, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(("bark", "dung", "stag")):
+            for n in range(count):
+                data = encoded(pixels(10 * label + n, SIZE), "JPEG")
+                write(root / split / name / f"{n}.jpg", data)
+
+    def command(*words):
+        given = [sys.executable, "-m", *map(str, words)]
+        settings = children.environment()
+        process = subprocess.Popen(
+            given,
+            cwd=ROOT,
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        done = children.ended(process)
+        assert done.code == 0, (done.out, done.err)
+        return done.out
+
+    size = ["--size=16"] if form == "arrays" else []
+    said = command("sws_jax", "prepare", root, out, *size)
+    source = f"{out / 'beetles-16'}" if size else "tfds:beetles"
+    taken = f"data.source={source}" + ("" if size else f" data.directory={out}")
+    assert said.splitlines()[-1] == f"prepared: {taken}"
+    job = [
+        f"--config={ROOT / 'configs/scratch_deit.py'}:depth=1,epochs=2,"
+        f"dataset={source},image_size=8",
+        f"--workdir={runs}",
+        "--config.global_batch_size=8",
+        "--config.evaluation.batch_size=8",
+        "--config.log_steps=1",
+    ]
+    if not size:
+        job.append(f"--config.data.directory={out}")
+    found = command("sws_jax", "doctor", *job)
+    assert "3 classes" in found, found
+    assert "step 4/4" in command("sws_jax.main", *job)
 
 
 def test_the_splits_are_those_that_a_run_reads(insects, tmp_path):
