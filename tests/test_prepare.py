@@ -756,7 +756,9 @@ def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatc
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     place = tmp_path / "prepare_moths/2.0.0"
-    with pytest.raises(UserError, match=r"train has 8 images of 9: .* stays in .*part"):
+    with pytest.raises(
+        UserError, match="train has 8 images of 9: .* stays in .*incomplete"
+    ):
         standard.prepare(request)
     assert not place.exists()
     taken = dataclasses.replace(request, partial=True)
@@ -781,6 +783,134 @@ def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
 def test_what_tfds_does_not_know(tmp_path):
     with pytest.raises(UserError, match="TFDS has no no_such_set"):
         standard.prepare(standard.Request("no_such_set", str(tmp_path)))
+
+
+def test_a_damaged_set_stands_until_there_is_a_whole_one(builder, tmp_path):
+    write(tmp_path / "manual/moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    place = standard.prepare(request)
+    whole = content(place)
+    cut(next(pathlib.Path(place).glob("*test*")))
+    before = content(place)
+    assert standard.find(request, 1) == ""
+    without = dataclasses.replace(request, manual_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="TFDS cannot prepare prepare_moths"):
+        standard.prepare(without)
+    assert content(place) == before != whole
+    assert standard.prepare(request) == place
+    assert content(place).keys() == whole.keys()
+    assert standard.find(request, 1) == place
+    left = {path.name for path in tmp_path.iterdir()} - {"downloads"}
+    assert left == {"prepare_moths", "manual"}
+
+
+MOTHS = """
+import os, pathlib, time
+import tensorflow_datasets as library
+
+class WaitingMoths(library.core.GeneratorBasedBuilder):
+    VERSION = library.core.Version("2.0.0")
+
+    def _info(self):
+        label = library.features.ClassLabel(names=["day", "night"])
+        features = library.features.FeaturesDict({"label": label})
+        return library.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        here = pathlib.Path(os.environ["MOTHS"])
+        (here / "began").write_text(str(os.getpid()))
+        while not (here / "go").exists():
+            time.sleep(0.01)
+        if (here / "fail").exists():
+            raise ValueError("no moths tonight")
+        for n in range(4):
+            yield n, {"label": n % 2}
+"""
+# As if TensorFlow were installed, which such labels do not need.
+WAITING = """
+import sys
+from sws_jax import __main__
+from sws_jax.prepare import standard
+standard.check_tensorflow = lambda name: None
+sys.exit(__main__.main(["prepare", "tfds:waiting_moths", sys.argv[1]]))
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """A command whose set waits in TFDS's process; and that process."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/sitecustomize.py").write_text(MOTHS)
+    found = [str(tmp_path / "code"), str(ROOT)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(tmp_path / "out")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(found),
+            "MOTHS": str(tmp_path),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    began = tmp_path / "began"
+    while not (began.exists() and began.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield process, int(began.read_text())
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_tfds_in_its_process_and_a_second_command(waiting, tmp_path, capsys):
+    process, _ = waiting
+    out = tmp_path / "out"
+    message = refused(capsys, "tfds:waiting_moths:2.0.0", out)
+    assert "another process is preparing tfds:waiting_moths:2.0.0" in message
+    (tmp_path / "go").touch()
+    done = children.ended(process)
+    assert done.code == 0, done.err
+    assert "how long TFDS takes is not known beforehand" in done.out
+    assert "Generating train examples" in done.err  # its bar
+    assert __main__.main(["prepare", "--check", str(out / "waiting_moths")]) == 0
+    assert {path.name for path in out.iterdir()} - {"downloads"} == {"waiting_moths"}
+
+
+@pytest.mark.slow
+def test_tfds_fails_in_its_process(waiting, tmp_path):
+    process, _ = waiting
+    (tmp_path / "fail").touch()
+    (tmp_path / "go").touch()
+    done = children.ended(process)
+    assert done.code == 2
+    assert "TFDS cannot prepare waiting_moths (" in done.said()
+    assert "no moths tonight" in done.said()
+
+
+@pytest.mark.slow
+def test_tfds_ends_with_the_command(waiting):
+    """Else it would write on, and hold no lock."""
+    process, inner = waiting
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{inner}") and not zombie(inner):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def zombie(process):
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return state.rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="TensorFlow is not installed")
