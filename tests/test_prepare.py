@@ -16,12 +16,13 @@ import sys
 import tarfile
 import time
 
+import children
 import numpy as np
 import pytest
 from PIL import Image
 from test_folder import encoded, everything, fill, pixels, same, write
 
-from sws_jax import __main__, main
+from sws_jax import __main__
 from sws_jax.data import arrays, base, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
@@ -414,6 +415,50 @@ def test_a_source_that_changed(tree, tmp_path, capsys):
     assert content(out) == content(tmp_path / "fresh")
 
 
+def grown(tree):
+    """After the images that were there, whose shards stay the same."""
+    for n in range(7):
+        write(tree / f"train/cat/more_{n}.png", encoded(pixels(80 + n, SIZE), "PNG"))
+
+
+def shrunk(tree):
+    """By the last shard of arrays of 16 pixels, and by no more."""
+    for path in (tree / "train/cat").iterdir():
+        if path.name != "000.png":
+            path.unlink()
+    (tree / "train/bee/005.png").unlink()
+
+
+def without_validation(tree):
+    shutil.rmtree(tree / "val")
+
+
+@pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
+@pytest.mark.parametrize("change", [grown, shrunk, without_validation])
+def test_a_source_that_grew_or_shrank(change, form, tree, tmp_path, capsys):
+    """What is made of it is what is made afresh, byte by byte and pixel by pixel."""
+    shutil.copytree(tree / "test", tree / "val")
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    assert prepare(tree, out, *form) == 0
+    change(tree)
+    capsys.readouterr()
+    assert prepare(tree, out, *form) == 0
+    said = capsys.readouterr().out
+    assert "the source has changed since: " in said and "damaged" not in said
+    name = "insects-16" if form else "insects"
+    assert __main__.main(["prepare", "--check", str(out / name)]) == 0
+    capsys.readouterr()
+    assert prepare(tree, fresh, *form) == 0
+    assert content(out) == content(fresh)
+    found = load_dataset(str(out / name)) if form else read(out)
+    wanted = load_dataset(str(tree))
+    for split in ("train", "val", "test"):
+        data = everything(wanted.split(split))
+        same(everything(found.split(split)), resized(data, 16) if form else data)
+    assert prepare(tree, out, *form) == 0
+    assert "is prepared already, and whole" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [(["--shard-mib=0.01"], "another shard_mib"), ([], "another source")],
@@ -711,7 +756,9 @@ def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatc
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     place = tmp_path / "prepare_moths/2.0.0"
-    with pytest.raises(UserError, match=r"train has 8 images of 9: .* stays in .*part"):
+    with pytest.raises(
+        UserError, match="train has 8 images of 9: .* stays in .*incomplete"
+    ):
         standard.prepare(request)
     assert not place.exists()
     taken = dataclasses.replace(request, partial=True)
@@ -736,6 +783,134 @@ def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
 def test_what_tfds_does_not_know(tmp_path):
     with pytest.raises(UserError, match="TFDS has no no_such_set"):
         standard.prepare(standard.Request("no_such_set", str(tmp_path)))
+
+
+def test_a_damaged_set_stands_until_there_is_a_whole_one(builder, tmp_path):
+    write(tmp_path / "manual/moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    place = standard.prepare(request)
+    whole = content(place)
+    cut(next(pathlib.Path(place).glob("*test*")))
+    before = content(place)
+    assert standard.find(request, 1) == ""
+    without = dataclasses.replace(request, manual_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="TFDS cannot prepare prepare_moths"):
+        standard.prepare(without)
+    assert content(place) == before != whole
+    assert standard.prepare(request) == place
+    assert content(place).keys() == whole.keys()
+    assert standard.find(request, 1) == place
+    left = {path.name for path in tmp_path.iterdir()} - {"downloads"}
+    assert left == {"prepare_moths", "manual"}
+
+
+MOTHS = """
+import os, pathlib, time
+import tensorflow_datasets as library
+
+class WaitingMoths(library.core.GeneratorBasedBuilder):
+    VERSION = library.core.Version("2.0.0")
+
+    def _info(self):
+        label = library.features.ClassLabel(names=["day", "night"])
+        features = library.features.FeaturesDict({"label": label})
+        return library.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(), "test": self._generate_examples()}
+
+    def _generate_examples(self):
+        here = pathlib.Path(os.environ["MOTHS"])
+        (here / "began").write_text(str(os.getpid()))
+        while not (here / "go").exists():
+            time.sleep(0.01)
+        if (here / "fail").exists():
+            raise ValueError("no moths tonight")
+        for n in range(4):
+            yield n, {"label": n % 2}
+"""
+# As if TensorFlow were installed, which such labels do not need.
+WAITING = """
+import sys
+from sws_jax import __main__
+from sws_jax.prepare import standard
+standard.check_tensorflow = lambda name: None
+sys.exit(__main__.main(["prepare", "tfds:waiting_moths", sys.argv[1]]))
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """A command whose set waits in TFDS's process; and that process."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/sitecustomize.py").write_text(MOTHS)
+    found = [str(tmp_path / "code"), str(ROOT)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(tmp_path / "out")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(found),
+            "MOTHS": str(tmp_path),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    began = tmp_path / "began"
+    while not (began.exists() and began.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield process, int(began.read_text())
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_tfds_in_its_process_and_a_second_command(waiting, tmp_path, capsys):
+    process, _ = waiting
+    out = tmp_path / "out"
+    message = refused(capsys, "tfds:waiting_moths:2.0.0", out)
+    assert "another process is preparing tfds:waiting_moths:2.0.0" in message
+    (tmp_path / "go").touch()
+    done = children.ended(process)
+    assert done.code == 0, done.err
+    assert "how long TFDS takes is not known beforehand" in done.out
+    assert "Generating train examples" in done.err  # its bar
+    assert __main__.main(["prepare", "--check", str(out / "waiting_moths")]) == 0
+    assert {path.name for path in out.iterdir()} - {"downloads"} == {"waiting_moths"}
+
+
+@pytest.mark.slow
+def test_tfds_fails_in_its_process(waiting, tmp_path):
+    process, _ = waiting
+    (tmp_path / "fail").touch()
+    (tmp_path / "go").touch()
+    done = children.ended(process)
+    assert done.code == 2
+    assert "TFDS cannot prepare waiting_moths (" in done.said()
+    assert "no moths tonight" in done.said()
+
+
+@pytest.mark.slow
+def test_tfds_ends_with_the_command(waiting):
+    """Else it would write on, and hold no lock."""
+    process, inner = waiting
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{inner}") and not zombie(inner):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def zombie(process):
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return state.rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="TensorFlow is not installed")
@@ -832,25 +1007,49 @@ def test_an_unreadable_image_ends_all_workers(tree, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run(tree, tmp_path, capsys):
-    """On arrays; tests/test_tfds.py has one on array_record files."""
-    assert prepare(tree, tmp_path, "--size=16", "--name=bugs") == 0
-    source = tmp_path / "bugs"
-    before = signal.getsignal(signal.SIGTERM)
-    config = ROOT / "configs/scratch_deit.py"
-    code = main.main(
-        [
-            f"--config={config}:depth=1,epochs=2,dataset={source},image_size=8",
-            f"--workdir={tmp_path / 'runs'}",
-            "--config.global_batch_size=8",
-            "--config.evaluation.batch_size=8",
-            "--config.log_steps=1",
-        ]
-    )
-    signal.signal(signal.SIGTERM, before)
-    out, error = capsys.readouterr()
-    assert code == 0, error
-    assert "step 4/4" in out
+@pytest.mark.parametrize("form", ["records", "arrays"])
+def test_a_folder_of_jpegs_prepared_looked_at_and_trained_on(form, tmp_path):
+    """By the three commands alone, as docs/data.md has them."""
+    root, out, runs = tmp_path / "beetles", tmp_path / "data", tmp_path / "runs"
+    for split, count in (("train", 6), ("test", 2)):
+        for label, name in enumerate(("bark", "dung", "stag")):
+            for n in range(count):
+                data = encoded(pixels(10 * label + n, SIZE), "JPEG")
+                write(root / split / name / f"{n}.jpg", data)
+
+    def command(*words):
+        given = [sys.executable, "-m", *map(str, words)]
+        settings = children.environment()
+        process = subprocess.Popen(
+            given,
+            cwd=ROOT,
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        done = children.ended(process)
+        assert done.code == 0, (done.out, done.err)
+        return done.out
+
+    size = ["--size=16"] if form == "arrays" else []
+    said = command("sws_jax", "prepare", root, out, *size)
+    source = f"{out / 'beetles-16'}" if size else "tfds:beetles"
+    taken = f"data.source={source}" + ("" if size else f" data.directory={out}")
+    assert said.splitlines()[-1] == f"prepared: {taken}"
+    job = [
+        f"--config={ROOT / 'configs/scratch_deit.py'}:depth=1,epochs=2,"
+        f"dataset={source},image_size=8",
+        f"--workdir={runs}",
+        "--config.global_batch_size=8",
+        "--config.evaluation.batch_size=8",
+        "--config.log_steps=1",
+    ]
+    if not size:
+        job.append(f"--config.data.directory={out}")
+    found = command("sws_jax", "doctor", *job)
+    assert "3 classes" in found, found
+    assert "step 4/4" in command("sws_jax.main", *job)
 
 
 def test_the_splits_are_those_that_a_run_reads(insects, tmp_path):

@@ -128,6 +128,7 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
 
 def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> str:
     """The directory of a set of TFDS, prepared if it is not."""
+    from sws_jax import files
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import standard
@@ -136,15 +137,18 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     if args.name and args.size is None:
         raise UserError(f"--name is not for {source}: TFDS names its own")
     request = standard.Request(name, out, args.manual_dir, args.partial)
-    found = standard.find(request, workers)
-    if not found:
-        if args.dry_run:
-            raise UserError(
-                f"--dry-run is not for {source}, which is not prepared: TFDS says "
-                f"itself what it takes"
-            )
-        standard.run(request)
-        found = prepared.find(name, out)
+    with files.claimed(standard.lock(request)) as alone:
+        if not alone:
+            raise UserError(f"another process is preparing {source} in {out}")
+        found = standard.find(request, workers)
+        if not found:
+            if args.dry_run:
+                raise UserError(
+                    f"--dry-run is not for {source}, which is not prepared: TFDS says "
+                    f"itself what it takes"
+                )
+            standard.run(request)
+            found = prepared.find(name, out)
     print(f"prepared: data.source={source} data.directory={out}")
     return found
 

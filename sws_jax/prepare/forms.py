@@ -26,6 +26,7 @@ _KEPT = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 _SHARD_OVERHEAD = 192 * 2**10  # bytes of an array_record file beside its records
 _RECORD_OVERHEAD = 128  # bytes, of a record's label, names and place
 _BLOCK = 2**20  # bytes read at a time
+_ARRAYS = tuple(f"_{kind}.npy" for kind in arrays.KINDS)
 
 Entry = dict[str, Any]  # of a finished shard, as JSON holds it
 Stopped = Callable[[], bool]
@@ -73,6 +74,10 @@ class Form(Protocol):
         ...
 
     def begin(self, directory: str) -> None: ...
+
+    def renewed(self, directory: str) -> set[str]:
+        """Splits whose files `begin` makes anew, with nothing of what they hold."""
+        ...
 
     def make(self, directory: str, shard: Shard, how: How) -> Entry: ...
 
@@ -137,6 +142,10 @@ class Records:
         for name in os.listdir(directory):
             if ".array_record-" in name and name not in wanted:
                 os.remove(os.path.join(directory, name))
+
+    def renewed(self, directory: str) -> set[str]:
+        """None: a file's name says how many there are, and each is made whole."""
+        return set()
 
     def make(self, directory: str, shard: Shard, how: How) -> Entry:
         from array_record.python.array_record_module import (
@@ -274,12 +283,30 @@ class Arrays:
         return self._pixels(split, index)[0].nbytes
 
     def begin(self, directory: str) -> None:
-        """Files of the whole size, which take no room before they are filled."""
+        """Files of the whole size, which take no room before they are filled.
+
+        Those of a split that the source has lost are removed.
+        """
+        wanted = set()
         for split, part in self.source.parts.items():
             for path, dtype, shape in self._files(directory, split, len(part)):
+                wanted.add(os.path.basename(path))
                 if not arrays.holds(path, dtype, shape):
                     with files.replacing(path) as temporary:
                         np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+        for name in os.listdir(directory):
+            if name.endswith(_ARRAYS) and name not in wanted:
+                os.remove(os.path.join(directory, name))
+
+    def renewed(self, directory: str) -> set[str]:
+        """Those of another shape: the source has gained or lost images since."""
+        return {
+            split
+            for split, part in self.source.parts.items()
+            if not all(
+                arrays.holds(*file) for file in self._files(directory, split, len(part))
+            )
+        }
 
     def make(self, directory: str, shard: Shard, how: How) -> Entry:
         count = len(self.source.parts[shard.split])

@@ -53,6 +53,7 @@ class Plan:
     todo: those to be made.
     changed: how many of these were made of a source that has changed since.
     damaged: names of those that have, and what is wrong with the first.
+    described: whether the files that describe the set are whole, and of this source.
     """
 
     kept: dict[str, Entry]
@@ -85,17 +86,22 @@ def plan(request: Request) -> Plan:
             changed += 1
         elif not (entry["left_out"] and request.unreadable == "stop"):
             current[shard.name] = entry
-    # A source of fewer shards leaves some of another plan.
-    changed = changed or len(entries.keys() - {shard.name for shard in shards})
     about = manifest.get("files", {})
     bad = damage(directory, current | about, request.workers) if directory else {}
-    kept = {name: entry for name, entry in current.items() if name not in bad}
+    # Whole, but in a file that gets another shape, and nothing of it stays there.
+    renewed = request.form.renewed(directory) if directory else set()
+    whole = {name: entry for name, entry in current.items() if name not in bad}
+    kept = {n: entry for n, entry in whole.items() if entry["split"] not in renewed}
+    changed += len(whole) - len(kept)
+    # A source of fewer shards leaves some of another plan.
+    lost = entries.keys() - {shard.name for shard in shards}
+    changed = changed or len(lost)
     return Plan(
         kept,
         [shard for shard in shards if shard.name not in kept],
         changed,
         tuple(bad),
-        bool(about) and not bad.keys() & about.keys(),
+        bool(about) and not lost and not bad.keys() & about.keys(),
     )
 
 

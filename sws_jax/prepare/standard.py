@@ -1,9 +1,13 @@
 """Sets that TFDS knows, prepared by TFDS, with TensorFlow in a process of its own.
 
-    python -m sws_jax.prepare.standard REQUEST
+    python -m sws_jax.prepare.standard REQUEST ERROR
 
-is that process; its one argument is a `Request` as JSON. Nothing else here imports
+is that process; it takes a `Request` as JSON, and a file for the sentence with which it
+fails, so that its output is free for the progress of TFDS. Nothing else here imports
 TensorFlow.
+
+TFDS prepares a set in a directory of this command's own (``incomplete.tfds.NAME``),
+and what stands in the set's place goes when there is a whole one to replace it.
 """
 
 from __future__ import annotations
@@ -12,9 +16,13 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from typing import Any
 
 from sws_jax import files
@@ -58,17 +66,47 @@ def run(request: Request) -> None:
       UserError: there is no TensorFlow, or the set cannot be prepared.
     """
     check_tensorflow(request.name)
-    command = [sys.executable, "-m", "sws_jax.prepare.standard"]
     given = json.dumps(dataclasses.asdict(request))
-    done = subprocess.run([*command, given], stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"code {done.returncode}"]
-        said = [line for line in lines if line.startswith("sws_jax: ")]
-        raise UserError(
-            said[-1].removeprefix("sws_jax: ")
-            if said
-            else f"TFDS ended without {request.name} ({lines[-1]})"
-        )
+    with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
+        said = os.path.join(folder, "error")
+        command = [sys.executable, "-m", "sws_jax.prepare.standard", given, said]
+        # It reads a pipe that ends with this process, however that ends.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, env=_environment()
+        ) as child:
+            try:
+                code = child.wait()
+            except BaseException:
+                child.kill()
+                raise
+        if not code:
+            return
+        if os.path.isfile(said):
+            with open(said, encoding="utf-8") as file:
+                raise UserError(file.read())
+    how = f"signal {-code}" if code < 0 else f"code {code}"
+    raise UserError(
+        f"TFDS ended unexpectedly without {request.name} ({how}), perhaps for want of "
+        f"memory: the same command begins it anew, and what it downloaded stays"
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Of the process: what it says is for a person, or for a log."""
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # warnings of TensorFlow are of no use
+    if not sys.stderr.isatty():
+        settings["TQDM_MININTERVAL"] = "10"  # seconds between states of a bar
+    return {**settings, **os.environ}
+
+
+def lock(request: Request) -> str:
+    """The file that a process holds while it looks for a set, or has it prepared."""
+    return os.path.join(request.out, f".{_bare(request)}.lock")
+
+
+def _bare(request: Request) -> str:
+    """The set's own name; its configurations and versions share directories."""
+    return re.sub(r"\W.*", "", request.name)
 
 
 def find(request: Request, workers: int) -> str:
@@ -98,16 +136,17 @@ def find(request: Request, workers: int) -> str:
 def prepare(request: Request) -> str:
     """Has TFDS download and prepare a set as array_record; returns its directory.
 
-    What stands in its place is removed: it is damaged (see `find`).
+    A damaged one (see `find`) stands there until it can be replaced.
 
     Raises:
       UserError: in one sentence, what TFDS said.
     """
     library = prepared.library()
+    building = os.path.join(request.out, f"incomplete.tfds.{_bare(request)}")
     try:
         builder = library.builder(
             request.name,
-            data_dir=request.out,
+            data_dir=building,
             file_format="array_record",
             try_gcs=False,
         )
@@ -115,37 +154,49 @@ def prepare(request: Request) -> str:
         raise UserError(
             f"TFDS has no {request.name} ({prepared.reason(error)})"
         ) from None
-    place = os.fspath(builder.data_path)
-    short = f"{place}.partial"
-    if request.partial and os.path.isdir(short):
-        os.rename(short, place)
-    else:
+    made = os.fspath(builder.data_path)
+    if not _finished(made, request):
         _say(builder.info, request.out)
-        _sweep(place)
+        shutil.rmtree(building, ignore_errors=True)  # TFDS begins anew
+        downloads = os.path.join(request.out, "downloads")  # which stay
         settings = {"manual_dir": request.manual_dir} if request.manual_dir else {}
         config = library.download.DownloadConfig(**settings)
         try:
-            builder.download_and_prepare(download_config=config)
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
         except Exception as error:  # of any kind: downloads, disks, TensorFlow
             said = " ".join(str(error).split())[:300]
             raise UserError(f"TFDS cannot prepare {request.name} ({said})") from None
     try:
-        _check_counts(place, request)
+        _check_counts(made, request)
     except UserError as error:
-        os.rename(place, short)
-        raise UserError(f"{error} (what there is stays in {short})") from None
-    _account(place, request)
+        raise UserError(f"{error} (what there is stays in {made})") from None
+    _account(made, request)
+    place = os.path.join(request.out, os.path.relpath(made, building))
+    _replace(made, place, building)
     return place
 
 
-def _sweep(place: str) -> None:
-    """TFDS begins anew what was broken off; what it has downloaded stays."""
-    folder, version = os.path.split(place)
-    if os.path.isdir(folder):
-        for name in os.listdir(folder):
-            broken_off = name.startswith("incomplete.") and name.endswith(f"_{version}")
-            if broken_off or name in (version, f"{version}.partial"):
-                shutil.rmtree(os.path.join(folder, name))
+def _finished(made: str, request: Request) -> bool:
+    """Whether TFDS was done with it before, and it can be taken now."""
+    if not os.path.isdir(made):
+        return False
+    try:
+        _check_counts(made, request)
+    except UserError:  # of what its files were then
+        return False
+    return True
+
+
+def _replace(made: str, place: str, building: str) -> None:
+    """Puts a whole set in its place; what stood there goes last."""
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if os.path.isdir(place):
+            os.rename(place, f"{made}.replaced")
+        os.rename(made, place)
+    except OSError as error:
+        raise files.Unwritable(place, error) from None
+    shutil.rmtree(building, ignore_errors=True)
 
 
 def _check_counts(place: str, request: Request) -> None:
@@ -160,7 +211,7 @@ def _check_counts(place: str, request: Request) -> None:
 
 
 def _say(info: Any, out: str) -> None:
-    """Room that TFDS says it takes, where it knows.
+    """Room that TFDS says it takes, where it knows; of the time it says nothing.
 
     Raises:
       UserError: there is less.
@@ -171,7 +222,11 @@ def _say(info: Any, out: str) -> None:
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
     known = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
-    print(f"{info.full_name}: {known}, {sets.size(free)} free", flush=True)
+    print(
+        f"{info.full_name}: {known}, {sets.size(free)} free; how long TFDS takes is "
+        f"not known beforehand, and its bars follow",
+        flush=True,
+    )
     if needed > free:
         raise UserError(
             f"{info.full_name} needs {sets.size(needed)}, and {folder} has "
@@ -200,12 +255,25 @@ def _account(place: str, request: Request) -> None:
 
 
 def main() -> int:
+    given, said = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    request = Request(**json.loads(given))
     try:
-        prepare(Request(**json.loads(sys.argv[1])))
+        prepare(request)
     except UserError as error:
-        print(f"sws_jax: {error}", file=sys.stderr)
-        return 2
-    return 0
+        message = str(error)
+    except Exception as error:  # of any kind, of libraries
+        message = f"TFDS ended without {request.name} ({prepared.reason(error)})"
+    else:
+        return 0
+    files.write_text(said, message)
+    return 2
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # to whose end nothing comes
+    os._exit(1)
 
 
 if __name__ == "__main__":
