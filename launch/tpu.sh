@@ -15,10 +15,10 @@
 # --workdir is a place that outlives the workers. Settings: launch/settings.example.env.
 #
 # watch ends with 0: the run is finished; 1: it stopped with an error; 2: it was refused,
-# or a setting is wrong; 3: there was no quota; 4: the resource stayed waiting; 5: too many
-# restarts, or workers that cannot be set up; 130: it was stopped by hand. With --delete the
-# resource is then deleted; without it, it goes on costing money. Ctrl-C ends the watcher
-# alone, and the run goes on.
+# or a setting is wrong; 3: there was no quota, or gcloud failed on and on; 4: the resource
+# stayed waiting; 5: too many restarts, workers that cannot be set up, or no answer for
+# WAIT_SECONDS; 130: it was stopped by hand. With --delete the resource is then deleted;
+# without it, it goes on costing money. Ctrl-C ends the watcher alone, and the run goes on.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"

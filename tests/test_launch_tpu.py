@@ -59,9 +59,12 @@ class Cloud:
         arguments = arguments or ARGUMENTS
         return self.tpu("watch", "--spend", "--delete", "--", *arguments, **settings)
 
-    def calls(self, command):
+    def commands(self):
         lines = (self.folder / "calls.txt").read_text().splitlines()
-        return sum(line.split()[0] == command for line in lines)
+        return [line.split()[0] for line in lines]
+
+    def calls(self, command):
+        return self.commands().count(command)
 
     def resource(self):
         return json.loads((self.folder / "state.json").read_text())["resource"]
@@ -117,6 +120,21 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
     assert cloud.resource() is None
 
 
+def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
+    """Neither a notice, nor this machine's ssh, nor an error of gcloud takes it away."""
+    notice = "To take a quick anonymous survey, run: $ gcloud survey"
+    cloud = Cloud(tmp_path, create=["unavailable"], notice=notice, refused=3)
+    cloud.plays((0, 0))
+    words = ("watch", "--spend", "--", *ARGUMENTS)
+    settings = dict(UNREACHABLE_TRIES="2", QUOTA_TRIES="2", WAIT_SECONDS="30")
+    done = cloud.tpu(*words, REPO=repository, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "UNAVAILABLE: The service is currently" in done.stderr
+    assert done.stderr.count("answer: tpu@host: Permission denied (publickey)") == 3
+    assert "restart" not in done.stderr and cloud.resource() == "ACTIVE"
+    assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario, settings, code, words, creates",
@@ -125,6 +143,8 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
         (dict(create=["quota"]), dict(QUOTA_TRIES="3"), 3, "asked 3 times", 3),
         (dict(create=["failed", "granted"]), {}, 0, "sws-aux-s is FAILED", 2),
         (dict(create=["denied"]), {}, 2, "PERMISSION_DENIED", 1),
+        ({}, dict(CREATE_FLAGS="--spott"), 2, "unrecognized arguments: --spott", 0),
+        (dict(refused=99), dict(WAIT_SECONDS="2"), 5, "not answered for 2 s", 1),
         (dict(waits=3), {}, 0, "the run is finished", 1),
         (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "still WAITING_FOR", 1),
         (dict(unreachable=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
@@ -136,7 +156,7 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
             1,
         ),
     ],
-    ids="quota no-quota failed denied waits forever unreachable lost".split(),
+    ids="quota no-quota failed denied misused silent waits forever unreachable lost".split(),
 )
 def test_what_the_cloud_may_do(
     tmp_path, repository, scenario, settings, code, words, creates
