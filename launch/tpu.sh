@@ -26,6 +26,7 @@ set -euo pipefail
 : "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu]}" "${WORKER:=0}" "${LOG_LINES:=50}"
 : "${WAIT_SECONDS:=21600}" "${POLL_SECONDS:=60}" "${STRAGGLER_SECONDS:=180}"
 : "${QUOTA_TRIES:=8}" "${QUOTA_SECONDS:=60}" "${UNREACHABLE_TRIES:=5}" "${SETUP_TRIES:=3}"
+: "${STOP_SECONDS:=60}" "${PYTHON_VERSION:=3.12}"
 
 # shellcheck source=launch/tpu_commands.sh
 . "$here/tpu_commands.sh"
@@ -35,7 +36,7 @@ set -euo pipefail
 check() {
   need PROJECT ZONE ACCELERATOR_TYPE RUNTIME_VERSION
   whole MAX_RESTARTS WAIT_SECONDS STRAGGLER_SECONDS LOG_LINES
-  whole QUOTA_TRIES QUOTA_SECONDS UNREACHABLE_TRIES SETUP_TRIES
+  whole QUOTA_TRIES QUOTA_SECONDS UNREACHABLE_TRIES SETUP_TRIES STOP_SECONDS
   [[ $command == plan ]] ||
     tool gcloud "install the Google Cloud CLI, and log in with 'gcloud auth login'"
 }
@@ -84,6 +85,9 @@ case $command in
   delete) deletes "$NAME" ;;
 esac
 check
+case $command in
+  setup | run | watch) pin ;;
+esac
 case $command in
   plan) plan ;;
   create) create_resource ;;

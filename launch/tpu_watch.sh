@@ -8,7 +8,8 @@ waiting_since=''             # seconds of the watcher's life, while the resource
 stragglers_since=''          # since some workers have ended, and others have not
 unknown_since=''             # since gcloud, or all workers, have not answered
 errors=''                    # file with what the last command of gcloud said on stderr
-worker_line='sws_worker [^ ]+ (bare|none|running|ended [0-9]+)'
+worker_line='sws_worker [^ ]+ (bare|none|(running|ended [0-9]+) [0-9a-f-]+)'
+begun=''                     # once the run has been started from here, or found to run
 
 last_error() { grep -m 1 ERROR "$errors" || tail -n 1 "$errors"; }
 
@@ -103,7 +104,7 @@ set_up_and_start() {
 
 # The run, on workers that are set up.
 begin() {
-  if start_run; then setups=0; else tried "the run cannot be started"; fi
+  if start_run; then begun=yes setups=0; else tried "the run cannot be started"; fi
 }
 
 tried() {
@@ -137,7 +138,23 @@ look_at_workers() {
     return
   }
   unreachable=0 quota=0 pause_seconds=$QUOTA_SECONDS
+  lines=$(awk -v job="$(job)" '
+    $3 == "ended" && $5 != job {$3 = "none"}
+    $3 == "running" && $4 != job {$3 = "another"}
+    {print}' <<< "$lines")
   states=$(awk '{print $3}' <<< "$lines" | sort -u)
+  case $states in
+    *another*)
+      fail 2 "another run, of other arguments or another commit, is on $NAME, which is kept: \
+end it with $me stop first"
+      ;;
+    *running*) begun=yes ;;
+  esac
+  # What an earlier run ended with is not the end of this one.
+  [[ -n $begun ]] || {
+    set_up_and_start
+    return
+  }
   mapfile -t ended < <(awk '$3 == "ended" {print $4}' <<< "$lines")
   case $states in
     *bare*) set_up_and_start ;;
@@ -169,8 +186,10 @@ all_ended() {
 some_ended() {
   stragglers_since=${stragglers_since:-$SECONDS}
   case $1 in
-    0 | 75) ((SECONDS - stragglers_since < STRAGGLER_SECONDS)) || all_ended 75 "$2 on some workers" ;;
-    *) all_ended "$@" ;;
+    1 | 2) all_ended "$@" ;;
+    *) ((SECONDS - stragglers_since >= STRAGGLER_SECONDS)) || return 0 ;;&
+    130) all_ended "$@" ;;
+    *) all_ended 75 "$2 on some workers" ;;
   esac
 }
 

@@ -120,8 +120,35 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
     assert cloud.resource() is None
 
 
+@pytest.mark.slow
+def test_the_end_of_an_earlier_run_is_not_taken_for_that_of_this_one(
+    tmp_path, repository
+):
+    cloud = Cloud(tmp_path)
+    cloud.plays((1, 1), (0, 0), (2, 2), ("stays", "stays"))
+    cloud.settings["REPO"] = repository
+    other = "--config=configs/aux_deit.py"
+
+    def watch(*words):
+        return cloud.tpu("watch", "--spend", *words)
+
+    assert watch("--", *ARGUMENTS).returncode == 1
+    assert watch("--", *ARGUMENTS).returncode == 0
+    assert watch("--", other).returncode == 2
+    lines = (tmp_path / "0.arguments").read_text().splitlines()
+    first = "-m sws_jax.main " + " ".join(ARGUMENTS)
+    assert lines == [first, first, f"-m sws_jax.main {other}"]
+    # And one that runs is neither ended nor deleted for another.
+    assert cloud.tpu("run", "--", *ARGUMENTS).returncode == 0
+    refused = watch("--delete", "--", other)
+    assert refused.returncode == 2
+    assert "another run, of other arguments or another commit" in refused.stderr
+    assert cloud.tpu("status").stdout.count(" running") == 2
+    assert cloud.tpu("delete", "--delete").returncode == 0
+
+
 def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
-    """Neither a notice, nor this machine's ssh, nor an error of gcloud takes it away."""
+    """Despite a notice, this machine's ssh, and an error of gcloud that passes."""
     notice = "To take a quick anonymous survey, run: $ gcloud survey"
     cloud = Cloud(tmp_path, create=["unavailable"], notice=notice, refused=3)
     cloud.plays((0, 0))
@@ -156,7 +183,9 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
             1,
         ),
     ],
-    ids="quota no-quota failed denied misused silent waits forever unreachable lost".split(),
+    ids=(
+        "quota no-quota failed denied misused silent waits forever unreachable lost"
+    ).split(),
 )
 def test_what_the_cloud_may_do(
     tmp_path, repository, scenario, settings, code, words, creates
@@ -209,7 +238,7 @@ def test_the_watcher_ends_alone(tmp_path):
 @pytest.mark.slow
 def test_each_step_by_hand(tmp_path, repository):
     cloud = Cloud(tmp_path)
-    cloud.plays(("stays", "stays"))
+    cloud.plays(*[("stays", "stays")] * 2)
     cloud.settings["REPO"] = repository
 
     def said(*words):
@@ -224,7 +253,11 @@ def test_each_step_by_hand(tmp_path, repository):
     said("run", "--", *ARGUMENTS)
     assert said("status").count(" running") == 2
     said("stop")
-    assert said("status").count(" ended 143") == 2
+    assert said("status").count(" ended 130") == 2  # (by hand, though by a signal)
+    said("run", "--", *ARGUMENTS)
+    (tmp_path / "worker-0" / "sws_jax.run" / "boot").write_text("an earlier one")
+    status = said("status")
+    assert status.count(" ended 137") == status.count(" running") == 1
     said("logs")
     said("delete", "--delete")
     assert cloud.resource() is None
