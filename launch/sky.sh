@@ -27,13 +27,9 @@ command_line() {
 }
 
 packages() {
-  if [[ -n ${PACKAGES:-} ]]; then
-    echo "$PACKAGES"
-  elif [[ $SKY_ACCELERATORS == tpu-* ]]; then
-    echo 'jax[tpu]'
-  else
-    echo 'jax[cuda13]'
-  fi
+  local build=cuda13
+  [[ $SKY_ACCELERATORS != tpu-* ]] || build=tpu
+  echo "${PACKAGES:-jax[$build] gcsfs>=2026.10,<2027}"
 }
 
 task() {

@@ -23,7 +23,7 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"
 : "${SPOT:=1}" "${CREATE_FLAGS:=}" "${REPO:=}" "${REF:=}" "${WORKER_DIR:=sws_jax}"
-: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu]}" "${WORKER:=0}" "${LOG_LINES:=50}"
+: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}" "${WORKER:=0}" "${LOG_LINES:=50}"
 : "${WAIT_SECONDS:=21600}" "${POLL_SECONDS:=60}" "${STRAGGLER_SECONDS:=180}"
 : "${QUOTA_TRIES:=8}" "${QUOTA_SECONDS:=60}" "${UNREACHABLE_TRIES:=5}" "${SETUP_TRIES:=3}"
 : "${STOP_SECONDS:=60}" "${PYTHON_VERSION:=3.12}"
@@ -37,6 +37,12 @@ check() {
   need PROJECT ZONE ACCELERATOR_TYPE RUNTIME_VERSION
   whole MAX_RESTARTS WAIT_SECONDS STRAGGLER_SECONDS LOG_LINES
   whole QUOTA_TRIES QUOTA_SECONDS UNREACHABLE_TRIES SETUP_TRIES STOP_SECONDS
+  flag SPOT
+  [[ $POLL_SECONDS =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+    fail 2 "POLL_SECONDS is a number of seconds, and is '$POLL_SECONDS'"
+  # (It is what is removed before the code is sent.)
+  [[ $WORKER_DIR =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] ||
+    fail 2 "WORKER_DIR is one plain name, and is '$WORKER_DIR'"
   [[ $command == plan ]] ||
     tool gcloud "install the Google Cloud CLI, and log in with 'gcloud auth login'"
 }

@@ -20,7 +20,7 @@ python=${WORKER_PYTHON:-.venv/bin/python}
 setup() {
   [[ -z ${WORKER_PYTHON:-} ]] || return 0
   local packages
-  read -ra packages <<< "${PACKAGES:-jax[tpu]}"
+  read -ra packages <<< "${PACKAGES:-jax[tpu] gcsfs>=2026.10,<2027}"
   if python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'; then
     python3 -m venv .venv
     .venv/bin/python -m pip install -q -r requirements.txt "${packages[@]}"
