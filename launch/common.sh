@@ -53,7 +53,8 @@ flag DRY_RUN
 
 # A name's pattern is the strictest of those who read it, Kubernetes and Cloud TPU.
 if [[ ! $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]]; then
-  fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, and is '$NAME'"
+  fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, \
+and is '$NAME'"
 fi
 
 # need VARIABLE...: all are set, or those that are missing are named.
@@ -63,7 +64,8 @@ need() {
     [[ -n ${!name:-} ]] || missing+=("$name")
   done
   ((${#missing[@]} == 0)) ||
-    fail 2 "set ${missing[*]} in $settings or in the environment (launch/settings.example.env explains them)"
+    fail 2 "set ${missing[*]} in $settings or in the environment \
+(launch/settings.example.env explains them)"
 }
 
 # whole VARIABLE...: each is a whole number. (To bash one that begins with 0 is octal.)
@@ -112,7 +114,10 @@ parse() {
         args=("$@")
         return
         ;;
-      *) fail 2 "it takes --spend, --delete, and what belongs to sws_jax.main after '--', not '$1'" ;;
+      *)
+        fail 2 "it takes --spend, --delete, and what belongs to sws_jax.main after '--', \
+not '$1'"
+        ;;
     esac
     shift
   done
@@ -136,7 +141,8 @@ need_arguments() {
   for word in "${args[@]}"; do
     [[ $word != --config && $word != --config=* ]] || return 0
   done
-  fail 2 "after '--' come the arguments of python -m sws_jax.main, --config=... among them"
+  fail 2 "after '--' come the arguments of python -m sws_jax.main, \
+--config=... among them"
 }
 
 # render TEMPLATE NAME=TEXT NAME:=JSON...

@@ -70,14 +70,18 @@ esac
 case $command in
   manifest) ;;
   image) tool docker "install Docker" ;;
-  *) tool kubectl "install it, and name the cluster with 'gcloud container clusters get-credentials'" ;;
+  *)
+    tool kubectl "install it, and name the cluster with \
+'gcloud container clusters get-credentials'"
+    ;;
 esac
 pods=jobset.sigs.k8s.io/jobset-name=$NAME
 case $command in
   manifest) manifest ;;
   create) create ;;
   image)
-    run docker build --file=launch/Dockerfile --build-arg=PACKAGES="$PACKAGES" --tag="$IMAGE" .
+    run docker build --file=launch/Dockerfile --build-arg=PACKAGES="$PACKAGES" \
+      --tag="$IMAGE" .
     run docker push "$IMAGE"
     ;;
   logs) kube logs --selector="$pods" --tail="$LOG_LINES" --prefix ;;

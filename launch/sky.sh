@@ -20,8 +20,11 @@ command_line() {
   local words
   words=$(quoted .venv/bin/python -m sws_jax.main "${args[@]}")
   if [[ $SKY_ACCELERATORS != tpu-* ]] && ((SKY_NODES > 1)); then
-    # shellcheck disable=SC2016 # (SkyPilot sets these, on each machine)
-    words+=' --coordinator="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):8476" --num_processes="$SKYPILOT_NUM_NODES" --process_id="$SKYPILOT_NODE_RANK"'
+    # (SkyPilot sets these, on each machine)
+    # shellcheck disable=SC2016
+    words+=' --coordinator="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):8476"'
+    # shellcheck disable=SC2016
+    words+=' --num_processes="$SKYPILOT_NUM_NODES" --process_id="$SKYPILOT_NODE_RANK"'
   fi
   echo "exec $words"
 }
@@ -54,7 +57,8 @@ case $command in
     need_arguments
     need SKY_ACCELERATORS
     whole SKY_NODES
-    [[ $SKY_SPOT == true || $SKY_SPOT == false ]] || fail 2 "SKY_SPOT is true or false, and is '$SKY_SPOT'"
+    [[ $SKY_SPOT == true || $SKY_SPOT == false ]] ||
+      fail 2 "SKY_SPOT is true or false, and is '$SKY_SPOT'"
     ;;
   logs | status | delete) ;;
   -h | --help) usage "$0"; exit 0 ;;

@@ -23,7 +23,8 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"
 : "${SPOT:=1}" "${CREATE_FLAGS:=}" "${REPO:=}" "${REF:=}" "${WORKER_DIR:=sws_jax}"
-: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}" "${WORKER:=0}" "${LOG_LINES:=50}"
+: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}"
+: "${WORKER:=0}" "${LOG_LINES:=50}"
 : "${WAIT_SECONDS:=21600}" "${POLL_SECONDS:=60}" "${STRAGGLER_SECONDS:=180}"
 : "${QUOTA_TRIES:=8}" "${QUOTA_SECONDS:=60}" "${UNREACHABLE_TRIES:=5}" "${SETUP_TRIES:=3}"
 : "${STOP_SECONDS:=60}" "${PYTHON_VERSION:=3.12}"
@@ -52,7 +53,10 @@ devices() {
   case $ACCELERATOR_TYPE in
     v5litepod-*) echo "v5e-${ACCELERATOR_TYPE#*-}" ;;
     v4-* | v5p-* | v6e-*) echo "$ACCELERATOR_TYPE" ;;
-    *) fail 2 "the memory of $ACCELERATOR_TYPE is not known: take v4-N, v5litepod-N, v5p-N or v6e-N" ;;
+    *)
+      fail 2 "the memory of $ACCELERATOR_TYPE is not known: take v4-N, v5litepod-N, v5p-N \
+or v6e-N"
+      ;;
   esac
 }
 
@@ -62,7 +66,8 @@ outlives() {
   for word in "${args[@]}"; do
     [[ $word != --workdir=gs://* ]] || return 0
   done
-  say "--workdir is not on gs://: all workers must see it, and a preemption must not take it away"
+  say "--workdir is not on gs://: all workers must see it, and a preemption \
+must not take it away"
 }
 
 plan() {

@@ -43,7 +43,8 @@ worker_script() {
 
 # The commit to send, by its name; what is committed later is not sent.
 pin() {
-  dry || [[ -n $REPO ]] || REF=$(git rev-parse --quiet --verify "${REF:-HEAD}^{commit}") ||
+  dry || [[ -n $REPO ]] ||
+    REF=$(git rev-parse --quiet --verify "${REF:-HEAD}^{commit}") ||
     fail 2 "there is no commit ${REF:-HEAD} here to send: set REPO and REF"
 }
 
@@ -86,7 +87,8 @@ start_run() { on_workers all "$(worker_script start "${args[@]}")"; }
 workers_state() {
   local script
   script=$(worker_script state)
-  on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; else echo sws_worker \$(hostname) bare; fi"
+  on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; \
+else echo sws_worker \$(hostname) bare; fi"
 }
 
 commands_of_a_watch() {

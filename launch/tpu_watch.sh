@@ -4,7 +4,7 @@
 
 restarts=0 unreachable=0 setups=0 quota=0
 pause_seconds=$QUOTA_SECONDS # doubles from one refusal to the next
-waiting_since=''             # seconds of the watcher's life, while the resource is not there
+waiting_since=''             # since when (of the watcher's life) there is no resource
 stragglers_since=''          # since some workers have ended, and others have not
 unknown_since=''             # since gcloud, or all workers, have not answered
 errors=''                    # file with what the last command of gcloud said on stderr
@@ -56,7 +56,7 @@ create_or_back_off() {
     return
   fi
   # (2 is gcloud's code for words that it does not know.)
-  if ((code == 2)) || [[ $said == *PERMISSION_DENIED* || $said == *INVALID_ARGUMENT* ]]; then
+  if ((code == 2)) || [[ $said =~ PERMISSION_DENIED|INVALID_ARGUMENT ]]; then
     over 2 "gcloud does not create $NAME: $(last_error)"
   elif [[ ${said,,} == *quota* || $said == *RESOURCE_EXHAUSTED* ]]; then
     back_off "no quota for $ACCELERATOR_TYPE: $(last_error)"
@@ -198,7 +198,8 @@ watch() {
     commands_of_a_watch
     return
   fi
-  trap 'fail 130 "the watcher has ended; $NAME goes on, with its run, and costs money"' INT TERM
+  trap 'fail 130 "the watcher has ended; $NAME goes on, with its run, and costs money"' \
+    INT TERM
   errors=$(mktemp)
   trap 'rm -f "$errors"' EXIT
   local found
