@@ -42,9 +42,19 @@ if [[ -x .venv/bin/python ]]; then : "${PYTHON:=.venv/bin/python}"; fi
 : "${PYTHON:=python3}"
 : "${MAX_RESTARTS:=20}"
 
+# flag VARIABLE...: each is 0 or 1. (What reads as yes or true must not mean no.)
+flag() {
+  local name
+  for name in "$@"; do
+    [[ ${!name} == [01] ]] || fail 2 "$name is 0 or 1, and is '${!name}'"
+  done
+}
+flag DRY_RUN
+
 # A name's pattern is the strictest of those who read it, Kubernetes and Cloud TPU.
 if [[ ! $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]]; then
-  fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, and is '$NAME'"
+  fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, \
+and is '$NAME'"
 fi
 
 # need VARIABLE...: all are set, or those that are missing are named.
@@ -54,14 +64,16 @@ need() {
     [[ -n ${!name:-} ]] || missing+=("$name")
   done
   ((${#missing[@]} == 0)) ||
-    fail 2 "set ${missing[*]} in $settings or in the environment (launch/settings.example.env explains them)"
+    fail 2 "set ${missing[*]} in $settings or in the environment \
+(launch/settings.example.env explains them)"
 }
 
-# whole VARIABLE...: each is a whole number.
+# whole VARIABLE...: each is a whole number. (To bash one that begins with 0 is octal.)
 whole() {
   local name
   for name in "$@"; do
-    [[ ${!name:-} =~ ^[0-9]+$ ]] || fail 2 "$name is a whole number, and is '${!name:-}'"
+    [[ ${!name:-} =~ ^(0|[1-9][0-9]{0,8})$ ]] ||
+      fail 2 "$name is a whole number, and is '${!name:-}'"
   done
 }
 
@@ -102,7 +114,10 @@ parse() {
         args=("$@")
         return
         ;;
-      *) fail 2 "it takes --spend, --delete, and what belongs to sws_jax.main after '--', not '$1'" ;;
+      *)
+        fail 2 "it takes --spend, --delete, and what belongs to sws_jax.main after '--', \
+not '$1'"
+        ;;
     esac
     shift
   done
@@ -126,7 +141,8 @@ need_arguments() {
   for word in "${args[@]}"; do
     [[ $word != --config && $word != --config=* ]] || return 0
   done
-  fail 2 "after '--' come the arguments of python -m sws_jax.main, --config=... among them"
+  fail 2 "after '--' come the arguments of python -m sws_jax.main, \
+--config=... among them"
 }
 
 # render TEMPLATE NAME=TEXT NAME:=JSON...

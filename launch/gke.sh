@@ -14,7 +14,7 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"
 : "${NAMESPACE:=default}" "${GKE_SPOT:=0}" "${GRACE_SECONDS:=120}" "${LOG_LINES:=50}"
-: "${SERVICE_ACCOUNT:=default}" "${PACKAGES:=jax[tpu]}"
+: "${SERVICE_ACCOUNT:=default}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}"
 
 manifest() {
   local selector
@@ -32,10 +32,13 @@ print(json.dumps(found | ({label + "spot": "true"} if sys.argv[3] == "1" else {}
 check_manifest() {
   need IMAGE TPU_ACCELERATOR TPU_TOPOLOGY HOSTS CHIPS_PER_HOST
   whole HOSTS CHIPS_PER_HOST MAX_RESTARTS GRACE_SECONDS
-  local chips
-  chips=$((${TPU_TOPOLOGY//x/*})) || fail 2 "TPU_TOPOLOGY is as 16x16 or 4x4x4, and is $TPU_TOPOLOGY"
-  ((chips == HOSTS * CHIPS_PER_HOST)) ||
-    fail 2 "a topology of $TPU_TOPOLOGY has $chips chips, and HOSTS times CHIPS_PER_HOST is $((HOSTS * CHIPS_PER_HOST))"
+  flag GKE_SPOT
+  [[ $TPU_TOPOLOGY =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] ||
+    fail 2 "TPU_TOPOLOGY is as 16x16 or 4x4x4, and is '$TPU_TOPOLOGY'"
+  local chips=$((${TPU_TOPOLOGY//x/*})) named=$((HOSTS * CHIPS_PER_HOST))
+  ((chips == named)) ||
+    fail 2 "a topology of $TPU_TOPOLOGY has $chips chips, and HOSTS times \
+CHIPS_PER_HOST is $named"
 }
 
 create() {
@@ -67,14 +70,18 @@ esac
 case $command in
   manifest) ;;
   image) tool docker "install Docker" ;;
-  *) tool kubectl "install it, and name the cluster with 'gcloud container clusters get-credentials'" ;;
+  *)
+    tool kubectl "install it, and name the cluster with \
+'gcloud container clusters get-credentials'"
+    ;;
 esac
 pods=jobset.sigs.k8s.io/jobset-name=$NAME
 case $command in
   manifest) manifest ;;
   create) create ;;
   image)
-    run docker build --file=launch/Dockerfile --build-arg=PACKAGES="$PACKAGES" --tag="$IMAGE" .
+    run docker build --file=launch/Dockerfile --build-arg=PACKAGES="$PACKAGES" \
+      --tag="$IMAGE" .
     run docker push "$IMAGE"
     ;;
   logs) kube logs --selector="$pods" --tail="$LOG_LINES" --prefix ;;

@@ -79,6 +79,7 @@ main() {
   whole PROCESSES MAX_RESTARTS
   ((PROCESSES > 0)) || fail 2 "PROCESSES is at least 1"
   [[ -z $GPUS_PER_PROCESS ]] || whole GPUS_PER_PROCESS
+  [[ -z $COORDINATOR_PORT ]] || whole COORDINATOR_PORT
   if dry; then
     start "${COORDINATOR_PORT:-PORT}"
     return 0

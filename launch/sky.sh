@@ -20,20 +20,19 @@ command_line() {
   local words
   words=$(quoted .venv/bin/python -m sws_jax.main "${args[@]}")
   if [[ $SKY_ACCELERATORS != tpu-* ]] && ((SKY_NODES > 1)); then
-    # shellcheck disable=SC2016 # (SkyPilot sets these, on each machine)
-    words+=' --coordinator="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):8476" --num_processes="$SKYPILOT_NUM_NODES" --process_id="$SKYPILOT_NODE_RANK"'
+    # (SkyPilot sets these, on each machine)
+    # shellcheck disable=SC2016
+    words+=' --coordinator="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):8476"'
+    # shellcheck disable=SC2016
+    words+=' --num_processes="$SKYPILOT_NUM_NODES" --process_id="$SKYPILOT_NODE_RANK"'
   fi
   echo "exec $words"
 }
 
 packages() {
-  if [[ -n ${PACKAGES:-} ]]; then
-    echo "$PACKAGES"
-  elif [[ $SKY_ACCELERATORS == tpu-* ]]; then
-    echo 'jax[tpu]'
-  else
-    echo 'jax[cuda13]'
-  fi
+  local build=cuda13
+  [[ $SKY_ACCELERATORS != tpu-* ]] || build=tpu
+  echo "${PACKAGES:-jax[$build] gcsfs>=2026.10,<2027}"
 }
 
 task() {
@@ -58,7 +57,8 @@ case $command in
     need_arguments
     need SKY_ACCELERATORS
     whole SKY_NODES
-    [[ $SKY_SPOT == true || $SKY_SPOT == false ]] || fail 2 "SKY_SPOT is true or false, and is '$SKY_SPOT'"
+    [[ $SKY_SPOT == true || $SKY_SPOT == false ]] ||
+      fail 2 "SKY_SPOT is true or false, and is '$SKY_SPOT'"
     ;;
   logs | status | delete) ;;
   -h | --help) usage "$0"; exit 0 ;;

@@ -53,7 +53,7 @@ case $command in
   delete)
     deletes "$NAME"
     tool scancel "run this on a login node of the cluster"
-    run scancel --name="$NAME"
+    run scancel --me --name="$NAME"
     ;;
   -h | --help) usage "$0" ;;
   *) usage "$0" >&2; exit 2 ;;

@@ -14,7 +14,8 @@ rm -rf "$codes_folder"
 mkdir -p "$codes_folder"
 # SIGTERM comes to all processes of a task: the shell outlives it, to keep the exit code.
 # shellcheck disable=SC2016
-task='trap : TERM; code=0; "${@:2}" || code=$?; echo "$code" > "$1/$SLURM_PROCID"; exit "$code"'
+task='trap : TERM; code=0; "${@:2}" || code=$?
+echo "$code" > "$1/$SLURM_PROCID"; exit "$code"'
 # Slurm lets the others end by themselves when one has ended.
 srun --kill-on-bad-exit=0 --wait=0 bash -c "$task" task "$codes_folder" \
   "$NODE_PYTHON" -m sws_jax.main "${arguments[@]}" || say "srun ended with $?"

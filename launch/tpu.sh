@@ -15,17 +15,19 @@
 # --workdir is a place that outlives the workers. Settings: launch/settings.example.env.
 #
 # watch ends with 0: the run is finished; 1: it stopped with an error; 2: it was refused,
-# or a setting is wrong; 3: there was no quota; 4: the resource stayed waiting; 5: too many
-# restarts, or workers that cannot be set up; 130: it was stopped by hand. With --delete the
-# resource is then deleted; without it, it goes on costing money. Ctrl-C ends the watcher
-# alone, and the run goes on.
+# or a setting is wrong; 3: there was no quota, or gcloud failed on and on; 4: the resource
+# stayed waiting; 5: too many restarts, workers that cannot be set up, or no answer for
+# WAIT_SECONDS; 130: it was stopped by hand. With --delete the resource is then deleted;
+# without it, it goes on costing money. Ctrl-C ends the watcher alone, and the run goes on.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"
 : "${SPOT:=1}" "${CREATE_FLAGS:=}" "${REPO:=}" "${REF:=}" "${WORKER_DIR:=sws_jax}"
-: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu]}" "${WORKER:=0}" "${LOG_LINES:=50}"
+: "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}"
+: "${WORKER:=0}" "${LOG_LINES:=50}"
 : "${WAIT_SECONDS:=21600}" "${POLL_SECONDS:=60}" "${STRAGGLER_SECONDS:=180}"
 : "${QUOTA_TRIES:=8}" "${QUOTA_SECONDS:=60}" "${UNREACHABLE_TRIES:=5}" "${SETUP_TRIES:=3}"
+: "${STOP_SECONDS:=60}" "${PYTHON_VERSION:=3.12}"
 
 # shellcheck source=launch/tpu_commands.sh
 . "$here/tpu_commands.sh"
@@ -35,7 +37,13 @@ set -euo pipefail
 check() {
   need PROJECT ZONE ACCELERATOR_TYPE RUNTIME_VERSION
   whole MAX_RESTARTS WAIT_SECONDS STRAGGLER_SECONDS LOG_LINES
-  whole QUOTA_TRIES QUOTA_SECONDS UNREACHABLE_TRIES SETUP_TRIES
+  whole QUOTA_TRIES QUOTA_SECONDS UNREACHABLE_TRIES SETUP_TRIES STOP_SECONDS
+  flag SPOT
+  [[ $POLL_SECONDS =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+    fail 2 "POLL_SECONDS is a number of seconds, and is '$POLL_SECONDS'"
+  # (It is what is removed before the code is sent.)
+  [[ $WORKER_DIR =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] ||
+    fail 2 "WORKER_DIR is one plain name, and is '$WORKER_DIR'"
   [[ $command == plan ]] ||
     tool gcloud "install the Google Cloud CLI, and log in with 'gcloud auth login'"
 }
@@ -45,7 +53,10 @@ devices() {
   case $ACCELERATOR_TYPE in
     v5litepod-*) echo "v5e-${ACCELERATOR_TYPE#*-}" ;;
     v4-* | v5p-* | v6e-*) echo "$ACCELERATOR_TYPE" ;;
-    *) fail 2 "the memory of $ACCELERATOR_TYPE is not known: take v4-N, v5litepod-N, v5p-N or v6e-N" ;;
+    *)
+      fail 2 "the memory of $ACCELERATOR_TYPE is not known: take v4-N, v5litepod-N, v5p-N \
+or v6e-N"
+      ;;
   esac
 }
 
@@ -55,7 +66,8 @@ outlives() {
   for word in "${args[@]}"; do
     [[ $word != --workdir=gs://* ]] || return 0
   done
-  say "--workdir is not on gs://: all workers must see it, and a preemption must not take it away"
+  say "--workdir is not on gs://: all workers must see it, and a preemption \
+must not take it away"
 }
 
 plan() {
@@ -84,6 +96,9 @@ case $command in
   delete) deletes "$NAME" ;;
 esac
 check
+case $command in
+  setup | run | watch) pin ;;
+esac
 case $command in
   plan) plan ;;
   create) create_resource ;;

@@ -32,9 +32,29 @@ on_workers() {
 worker_script() {
   local words=(env)
   [[ -z $WORKER_PYTHON ]] || words+=(WORKER_PYTHON="$WORKER_PYTHON")
-  [[ $1 != setup ]] || words+=(PACKAGES="$PACKAGES")
+  case $1 in
+    setup) words+=(PACKAGES="$PACKAGES" PYTHON_VERSION="$PYTHON_VERSION") ;;
+    start) words+=(JOB="$(job)" STOP_SECONDS="$STOP_SECONDS") ;;
+    stop) words+=(STOP_SECONDS="$STOP_SECONDS") ;;
+  esac
   ((${#words[@]} > 1)) || words=()
   quoted "${words[@]}" bash "$WORKER_DIR/launch/worker.sh" "$@"
+}
+
+# The commit to send, by its name; what is committed later is not sent.
+pin() {
+  dry || [[ -n $REPO ]] ||
+    REF=$(git rev-parse --quiet --verify "${REF:-HEAD}^{commit}") ||
+    fail 2 "there is no commit ${REF:-HEAD} here to send: set REPO and REF"
+}
+
+# What tells one run from another: arguments and commit.
+job() {
+  if dry; then
+    echo JOB
+  else
+    printf '%s\0' "$REPO" "$REF" "${args[@]}" | git hash-object --stdin
+  fi
 }
 
 # The code as it is committed: from REPO at REF, or from here.
@@ -48,8 +68,6 @@ send_code() {
   fi
   local archive=build/launch/$NAME.tar.gz
   if ! dry; then
-    git rev-parse --quiet --verify "${REF:-HEAD}^{commit}" > /dev/null ||
-      fail 2 "there is no commit ${REF:-HEAD} here to send: set REPO and REF"
     git diff --quiet HEAD || say "changes that are not committed are not sent"
   fi
   run mkdir -p build/launch &&
@@ -65,11 +83,12 @@ setup_workers() {
 
 start_run() { on_workers all "$(worker_script start "${args[@]}")"; }
 
-# A line for each worker: "sws_worker HOST bare|none|running|ended CODE".
+# A line for each worker: "sws_worker HOST bare|none|running JOB|ended CODE JOB".
 workers_state() {
   local script
   script=$(worker_script state)
-  on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; else echo sws_worker \$(hostname) bare; fi"
+  on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; \
+else echo sws_worker \$(hostname) bare; fi"
 }
 
 commands_of_a_watch() {

@@ -4,12 +4,14 @@
 #
 #   launch/worker.sh setup              Python with what the run needs, in .venv
 #   launch/worker.sh start ARGUMENTS    of python -m sws_jax.main; ends one that runs
-#   launch/worker.sh state              bare, none, running, or ended with its exit code
-#   launch/worker.sh stop               SIGTERM; after STOP_SECONDS what is left is killed
+#   launch/worker.sh state              none; running, or ended and its exit code; and JOB
+#   launch/worker.sh stop               SIGTERM; after STOP_SECONDS what is left is killed,
+#                                       and the state is ended 130, by hand
 #   launch/worker.sh log LINES          the last lines of what it printed
 #
 # WORKER_PYTHON names a Python that has everything already, PACKAGES what is installed
-# besides requirements.txt, PYTHON_VERSION which Python if the system's is older.
+# besides requirements.txt, PYTHON_VERSION which Python if the system's is older, and JOB
+# the run, so that who looks can tell whose state it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 kept=../$(basename "$PWD").run # outlives a new copy of the code
@@ -18,7 +20,7 @@ python=${WORKER_PYTHON:-.venv/bin/python}
 setup() {
   [[ -z ${WORKER_PYTHON:-} ]] || return 0
   local packages
-  read -ra packages <<< "${PACKAGES:-jax[tpu]}"
+  read -ra packages <<< "${PACKAGES:-jax[tpu] gcsfs>=2026.10,<2027}"
   if python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'; then
     python3 -m venv .venv
     .venv/bin/python -m pip install -q -r requirements.txt "${packages[@]}"
@@ -30,12 +32,20 @@ setup() {
   fi
 }
 
-lives() { [[ -f $kept/pid ]] && kill -0 -- "-$(< "$kept/pid")" 2> /dev/null; }
+booted() { cat /proc/sys/kernel/random/boot_id; }
+
+# (A host that was started anew gives the number to another.)
+lives() {
+  [[ -f $kept/pid && $(< "$kept/boot") == "$(booted)" ]] &&
+    kill -0 -- "-$(< "$kept/pid")" 2> /dev/null
+}
 
 start() {
-  stop
+  end
   mkdir -p "$kept"
-  rm -f "$kept/exit"
+  rm -f "$kept"/{exit,pid,by_hand}
+  booted > "$kept/boot"
+  echo "${JOB:--}" > "$kept/job"
   # A session of its own: neither the end of the connection nor its signals reach it.
   setsid bash launch/worker.sh attend "$@" >> "$kept/log" 2>&1 < /dev/null &
   echo $! > "$kept/pid"
@@ -51,6 +61,11 @@ attend() {
 }
 
 stop() {
+  ! lives || touch "$kept/by_hand"
+  end
+}
+
+end() {
   lives || return 0
   local group left
   group=$(< "$kept/pid")
@@ -63,15 +78,18 @@ stop() {
 }
 
 state() {
+  local code=137 # killed with all that belonged to it, or the host started anew
   if [[ -f $kept/exit ]]; then
-    echo "ended $(< "$kept/exit")"
+    code=$(< "$kept/exit")
   elif lives; then
-    echo running
-  elif [[ -f $kept/pid ]]; then
-    echo "ended 137" # killed with all that belonged to it, or the host started anew
-  else
+    echo "running $(< "$kept/job")"
+    return
+  elif [[ ! -f $kept/pid ]]; then
     echo none
+    return
   fi
+  [[ ! -f $kept/by_hand ]] || ((code <= 2)) || code=130
+  echo "ended $code $(< "$kept/job")"
 }
 
 case ${1:-} in

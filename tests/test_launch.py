@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
@@ -89,7 +90,23 @@ def test_nothing_is_spent_or_deleted_unasked(script):
         ("tpu", ["status"], {"NAME": "A_b"}, "NAME is up to 40 small letters"),
         ("tpu", ["status"], {"MAX_RESTARTS": "x"}, "MAX_RESTARTS is a whole number"),
         ("tpu", ["status"], {"SETTINGS": "/no"}, "there is no settings file /no"),
+        ("tpu", ["status"], {"POLL_SECONDS": "1m30"}, "is a number of seconds, and is"),
+        ("tpu", ["delete", "--delete"], {"DRY_RUN": "true"}, "DRY_RUN is 0 or 1"),
+        ("tpu", ["create"], {"SPOT": "yes"}, "SPOT is 0 or 1, and is 'yes'"),
+        ("tpu", ["setup"], {"WORKER_DIR": ".."}, "WORKER_DIR is one plain name"),
         ("gke", ["manifest", "--", *ARGUMENTS], {"HOSTS": "8"}, "16x16 has 256 chips"),
+        (
+            "gke",
+            ["create", "--", *ARGUMENTS],
+            {"TPU_TOPOLOGY": "16by16"},
+            "TPU_TOPOLOGY is as 16x16 or 4x4x4, and is '16by16'",
+        ),
+        (
+            "slurm",
+            ["create", "--", *ARGUMENTS],
+            {"GPUS_PER_NODE": "08"},
+            "GPUS_PER_NODE is a whole number, and is '08'",
+        ),
         ("sky", ["task", "--", *ARGUMENTS], {"SKY_SPOT": "1"}, "true or false"),
         (
             "sky",
@@ -216,6 +233,24 @@ def test_the_image_holds_what_a_run_needs():
         assert (ROOT / name).exists() and f"!{name}\n" in kept
     entry = re.search(r"^ENTRYPOINT (.*)", text, re.MULTILINE)
     assert json.loads(entry[1]) == ["python", "-m", "sws_jax.main"]
+
+
+def test_buckets_are_within_reach_wherever_packages_are_installed():
+    """What ``--workdir=gs://...`` needs, of the version that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = project["optional-dependencies"]["gs"]
+    defaults = {
+        path.name: re.findall(r"PACKAGES[^\n]*?jax\[([^\n\"'}]*)", path.read_text())
+        for path in LAUNCH.iterdir()
+        if path.suffix != ".md"
+    }
+    used = {name: texts for name, texts in defaults.items() if texts}
+    assert set(used) == {
+        *("tpu.sh", "gke.sh", "sky.sh", "worker.sh"),
+        *("Dockerfile", "settings.example.env"),
+    }
+    for name, texts in used.items():
+        assert [text.split()[1:] for text in texts] == [[wanted]], name
 
 
 def test_the_page_shows_what_is_printed():

@@ -59,9 +59,12 @@ class Cloud:
         arguments = arguments or ARGUMENTS
         return self.tpu("watch", "--spend", "--delete", "--", *arguments, **settings)
 
-    def calls(self, command):
+    def commands(self):
         lines = (self.folder / "calls.txt").read_text().splitlines()
-        return sum(line.split()[0] == command for line in lines)
+        return [line.split()[0] for line in lines]
+
+    def calls(self, command):
+        return self.commands().count(command)
 
     def resource(self):
         return json.loads((self.folder / "state.json").read_text())["resource"]
@@ -118,6 +121,48 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
 
 
 @pytest.mark.slow
+def test_the_end_of_an_earlier_run_is_not_taken_for_that_of_this_one(
+    tmp_path, repository
+):
+    cloud = Cloud(tmp_path)
+    cloud.plays((1, 1), (0, 0), (2, 2), ("stays", "stays"))
+    cloud.settings["REPO"] = repository
+    other = "--config=configs/aux_deit.py"
+
+    def watch(*words):
+        return cloud.tpu("watch", "--spend", *words)
+
+    assert watch("--", *ARGUMENTS).returncode == 1
+    assert watch("--", *ARGUMENTS).returncode == 0
+    assert watch("--", other).returncode == 2
+    lines = (tmp_path / "0.arguments").read_text().splitlines()
+    first = "-m sws_jax.main " + " ".join(ARGUMENTS)
+    assert lines == [first, first, f"-m sws_jax.main {other}"]
+    # And one that runs is neither ended nor deleted for another.
+    assert cloud.tpu("run", "--", *ARGUMENTS).returncode == 0
+    refused = watch("--delete", "--", other)
+    assert refused.returncode == 2
+    assert "another run, of other arguments or another commit" in refused.stderr
+    assert cloud.tpu("status").stdout.count(" running") == 2
+    assert cloud.tpu("delete", "--delete").returncode == 0
+
+
+def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
+    """Despite a notice, this machine's ssh, and an error of gcloud that passes."""
+    notice = "To take a quick anonymous survey, run: $ gcloud survey"
+    cloud = Cloud(tmp_path, create=["unavailable"], notice=notice, refused=3)
+    cloud.plays((0, 0))
+    words = ("watch", "--spend", "--", *ARGUMENTS)
+    settings = dict(UNREACHABLE_TRIES="2", QUOTA_TRIES="2", WAIT_SECONDS="30")
+    done = cloud.tpu(*words, REPO=repository, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "UNAVAILABLE: The service is currently" in done.stderr
+    assert done.stderr.count("answer: tpu@host: Permission denied (publickey)") == 3
+    assert "restart" not in done.stderr and cloud.resource() == "ACTIVE"
+    assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario, settings, code, words, creates",
     [
@@ -125,6 +170,8 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
         (dict(create=["quota"]), dict(QUOTA_TRIES="3"), 3, "asked 3 times", 3),
         (dict(create=["failed", "granted"]), {}, 0, "sws-aux-s is FAILED", 2),
         (dict(create=["denied"]), {}, 2, "PERMISSION_DENIED", 1),
+        ({}, dict(CREATE_FLAGS="--spott"), 2, "unrecognized arguments: --spott", 0),
+        (dict(refused=99), dict(WAIT_SECONDS="2"), 5, "not answered for 2 s", 1),
         (dict(waits=3), {}, 0, "the run is finished", 1),
         (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "still WAITING_FOR", 1),
         (dict(unreachable=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
@@ -136,7 +183,9 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
             1,
         ),
     ],
-    ids="quota no-quota failed denied waits forever unreachable lost".split(),
+    ids=(
+        "quota no-quota failed denied misused silent waits forever unreachable lost"
+    ).split(),
 )
 def test_what_the_cloud_may_do(
     tmp_path, repository, scenario, settings, code, words, creates
@@ -189,7 +238,7 @@ def test_the_watcher_ends_alone(tmp_path):
 @pytest.mark.slow
 def test_each_step_by_hand(tmp_path, repository):
     cloud = Cloud(tmp_path)
-    cloud.plays(("stays", "stays"))
+    cloud.plays(*[("stays", "stays")] * 2)
     cloud.settings["REPO"] = repository
 
     def said(*words):
@@ -204,7 +253,11 @@ def test_each_step_by_hand(tmp_path, repository):
     said("run", "--", *ARGUMENTS)
     assert said("status").count(" running") == 2
     said("stop")
-    assert said("status").count(" ended 143") == 2
+    assert said("status").count(" ended 130") == 2  # (by hand, though by a signal)
+    said("run", "--", *ARGUMENTS)
+    (tmp_path / "worker-0" / "sws_jax.run" / "boot").write_text("an earlier one")
+    status = said("status")
+    assert status.count(" ended 137") == status.count(" running") == 1
     said("logs")
     said("delete", "--delete")
     assert cloud.resource() is None
