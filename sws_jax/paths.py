@@ -29,8 +29,8 @@ class Unreachable(OSError):
     """A bucket does not answer, for now."""
 
 
-def is_remote(path: str) -> bool:
-    return path.startswith(BUCKET)
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).startswith(BUCKET)
 
 
 def absolute(path: str) -> str:
