@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -245,13 +246,16 @@ class Checkpoints:
             if processes.is_loss(error) or _is_no_disk(error):
                 raise
             folder = os.path.join(self._directory, DIRECTORY)
-            kind = Unsent if paths.is_remote(folder) else Unwritable
+            again = paths.is_remote(folder) and not _is_refused(error)
+            kind = Unsent if again else Unwritable
             failed = kind(f"a checkpoint in {folder}", error)
             _forget(error)
             if jax.process_count() == 1:  # others may write there still
                 _join_writers()
-                _remove_unfinished(folder)
-                self._manager.reload()
+                # (A bucket that is away is so for this too; the next start does it.)
+                with contextlib.suppress(paths.Unreachable, UserError):
+                    _remove_unfinished(folder)
+                    self._manager.reload()
             raise failed from None
 
     # (The manager's own reading ends in a barrier: a process that cannot read its part
@@ -384,6 +388,17 @@ def _is_no_disk(error: Exception) -> bool:
     # (JAX's own: no memory on a device.)
     kinds = (MemoryError, TypeError, AttributeError, jax.errors.JaxRuntimeError)
     return isinstance(error, kinds)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether a bucket has refused to be written, which it will do again."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_refused, error.exceptions))
+    # (The words are those of tensorstore, which has one kind of error.)
+    words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
+    rights = paths.verdict(error) is paths.Cause.RIGHTS
+    inner = error.__cause__
+    return rights or words is not None or bool(inner and _is_refused(inner))
 
 
 def _digest(said: dict[str, Any]) -> str:

@@ -94,12 +94,16 @@ def sweep(directory: str) -> None:
 
 
 @contextlib.contextmanager
-def claimed(path: str) -> Iterator[bool]:
+def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bool]:
     """Whether this process alone holds the lock file `path`, while the block lasts.
 
     The operating system frees the lock of a process that has died; in a bucket time
     does (`sws_jax.lease`). Afterwards the file is gone, and so are directories made for
     it if nothing was put there.
+
+    Args:
+      path: of a file that need not be there.
+      remedy: where there can be none, for the message.
 
     Raises:
       UserError: there can be no file.
@@ -109,7 +113,7 @@ def claimed(path: str) -> Iterator[bool]:
             yield mine
         return
     made = _missing(os.path.dirname(os.path.abspath(path)))
-    file = _locked(path)
+    file = _locked(path, remedy)
     try:
         yield file is not None
     finally:
@@ -128,7 +132,7 @@ def _missing(directory: str) -> list[str]:
     return [directory, *_missing(os.path.dirname(directory))]
 
 
-def _locked(path: str) -> IO[str] | None:
+def _locked(path: str, remedy: str) -> IO[str] | None:
     """The lock file, open and locked, or None where another holds it."""
     for attempt in range(_LOCK_ATTEMPTS):
         try:
@@ -141,7 +145,7 @@ def _locked(path: str) -> IO[str] | None:
             if gone and attempt + 1 < _LOCK_ATTEMPTS:
                 continue
             raise UserError(
-                f"{path} cannot be written ({error.strerror}): take another --workdir"
+                f"{path} cannot be written ({error.strerror}): {remedy}"
             ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,8 +160,8 @@ def _locked(path: str) -> IO[str] | None:
         except OSError as error:  # a network's disk that knows no locks
             file.close()
             raise UserError(
-                f"{path} cannot be locked ({error.strerror}): take a --workdir on a "
-                f"disk that has locks"
+                f"{path} cannot be locked ({error.strerror}): {remedy}, on a disk that "
+                f"has locks"
             ) from None
         file.close()
     return None  # others take it and free it, faster than it can be had

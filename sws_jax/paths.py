@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import enum
+import errno
 import functools
 import hashlib
 import logging
@@ -23,6 +25,14 @@ from typing import Any
 from sws_jax.errors import UserError
 
 BUCKET = "gs://"
+_NETWORK_LIBRARIES = ("aiohttp", "requests", "urllib3", "socket", "ssl")
+_NETWORK_ERRNOS = (
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EADDRNOTAVAIL,
+)
 
 
 class Unreachable(OSError):
@@ -66,12 +76,16 @@ def folders(directory: str) -> list[str]:
     return [name for name, is_folder in _entries(directory) if is_folder]
 
 
-def sizes(directory: str) -> dict[str, int]:
-    """Bytes of the files in a directory of a bucket, and below it, by their paths."""
+def objects(directory: str) -> dict[str, tuple[int, str]]:
+    """Bytes, and a mark of the content, of the files in a directory of a bucket, and
+    below it, by their paths."""
     with _asking(directory):
         found = _storage().find(directory, detail=True)
     start = len(directory.removeprefix(BUCKET)) + 1
-    return {name[start:]: entry["size"] for name, entry in sorted(found.items())}
+    return {
+        name[start:]: (entry["size"], entry.get("crc32c") or entry["generation"])
+        for name, entry in sorted(found.items())
+    }
 
 
 def here(path: str) -> str:
@@ -220,22 +234,94 @@ def explained(path: str, error: Exception) -> Exception:
     """An error of a storage library, in one sentence.
 
     Returns:
-      `UserError` where rights are missing, else `Unreachable`.
+      `Unreachable` where another try may do, `UserError` where rights are missing or
+      the bucket refuses what is asked, else the error itself: of this machine's disk,
+      or not expected.
     """
-    if isinstance(error, OSError) and error.errno:  # of this machine's disk
-        return error
+    cause = verdict(error)
     text = str(error)
     reason = (text.strip().splitlines() or [type(error).__name__])[-1][:160]
-    code = getattr(error, "code", None)
-    refused = code in (401, 403, "401", "403") or text.startswith("Forbidden")
-    of_rights = type(error).__module__.startswith("google.auth") and not (
-        getattr(error, "retryable", False) or type(error).__name__ == "TransportError"
-    )
-    if refused or of_rights:
-        bucket = path.removeprefix(BUCKET).partition("/")[0]
+    bucket = BUCKET + path.removeprefix(BUCKET).partition("/")[0]
+    if cause is Cause.AWAY:
+        return Unreachable(f"{path} cannot be reached ({reason})")
+    if cause is Cause.RIGHTS:
         return UserError(
             f"{path} may not be read or written from here ({reason}): run gcloud auth "
             f"application-default login, or give this machine's service account the "
-            f"role Storage Admin on {BUCKET}{bucket}"
+            f"role Storage Admin on {bucket}"
         )
-    return Unreachable(f"{path} cannot be reached ({reason})")
+    if cause is Cause.REFUSED:
+        return UserError(
+            f"{path} is refused by its storage ({reason}): see to the name and the "
+            f"settings of {bucket}"
+        )
+    return error
+
+
+class Cause(enum.Enum):
+    """Why a storage library failed."""
+
+    AWAY = "the network, or a service that is busy: another try may do"
+    RIGHTS = "rights are missing"
+    REFUSED = "the service takes no such request"
+
+
+def verdict(error: BaseException) -> Cause | None:
+    """The cause of a storage library's error, where it is known."""
+    # The innermost knows: a service of rights that could not be reached is told as
+    # rights that were refused.
+    for inner in reversed(_chain(error)):
+        if (found := _verdict(inner)) is not None:
+            return found
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, and those that are named as its causes."""
+    found: list[BaseException] = []
+    inner: BaseException | None = error
+    while inner is not None and inner not in found:
+        found.append(inner)
+        given = [arg for arg in inner.args if isinstance(arg, Exception)]
+        inner = inner.__cause__ or next(iter(given), None)
+    return found
+
+
+def _verdict(error: BaseException) -> Cause | None:
+    library, status = type(error).__module__.partition(".")[0], _status(error)
+    name = type(error).__name__
+    if status in (408, 429) or status >= 500:
+        return Cause.AWAY
+    if status in (401, 403) or str(error).startswith("Forbidden"):
+        return Cause.RIGHTS
+    if type(error).__module__.startswith("google.auth"):
+        transport = name == "TransportError" and not status
+        again = transport or getattr(error, "retryable", False)
+        return Cause.AWAY if again else Cause.RIGHTS
+    if status:
+        return Cause.REFUSED
+    if library in _NETWORK_LIBRARIES or name in ("RetryError", "ChecksumError"):
+        return Cause.AWAY
+    if isinstance(error, ConnectionError | TimeoutError):
+        return Cause.AWAY
+    if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
+        return Cause.AWAY
+    if isinstance(error, ValueError) and not isinstance(error, UserError):
+        return Cause.REFUSED  # (as gcsfs tells of names and of settings)
+    return None
+
+
+def _status(error: BaseException) -> int:
+    """The status of HTTP that an error is of; 0 where it is of none."""
+    response = getattr(error, "response", None)
+    given = [
+        getattr(error, "code", None),
+        getattr(error, "status", None),
+        getattr(response, "status_code", None),
+        *(getattr(arg, "status", None) for arg in error.args),
+    ]
+    for value in given:
+        with contextlib.suppress(TypeError, ValueError):
+            if 400 <= int(value) < 600:  # type: ignore[arg-type]
+                return int(value)  # type: ignore[arg-type]
+    return 0

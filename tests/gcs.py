@@ -35,14 +35,14 @@ class Storage:
     """The objects of one bucket; `requests` are what was asked, in order.
 
     Attributes:
-      refused: whether every request is answered as one without rights.
+      status: with which every request is refused, instead of being met.
     """
 
     def __init__(self):
         self.objects = {}
         self.uploads = {}
         self.requests = []
-        self.refused = False
+        self.status = 0
         self.lock = threading.RLock()
         self.generation = 1000
 
@@ -149,8 +149,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self.storage.lock:
             self.storage.requests.append(f"{self.command} {self.path}")
             try:
-                if self.storage.refused:
-                    raise _Answer(401, "Anonymous caller does not have access")
+                if self.storage.status:
+                    raise _Answer(self.storage.status, "Not for this caller")
                 bucket = re.search(r"/b/([^/]+)", self.route)
                 if bucket and bucket[1] != BUCKET:
                     raise _Answer(404, "The specified bucket does not exist.")

@@ -2,19 +2,25 @@
 
 import _thread
 import datetime
+import errno
+import importlib
 import importlib.util
 import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
+import types
 
+import fsspec
 import numpy as np
 import pytest
 from children import Job, ended, outcome, steps, until
-from conftest import equal
+from conftest import equal, params_of
 from test_checkpoints import CLOCK, abstract, fill
+from test_learngenes import describe
 from test_tfds import SPLITS, prepare
 
 import sws_jax
@@ -33,7 +39,7 @@ from sws_jax import (
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
-from sws_jax.files import Unwritable
+from sws_jax.files import Unsent, Unwritable
 
 ROOT = "gs://bucket"
 # (It is right about one thread, which a large file keeps busy.)
@@ -138,30 +144,109 @@ def test_a_large_file_is_sent_in_parts_and_whole(storage):
     assert "half.bin" not in storage.names()
 
 
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+@pytest.fixture
+def at_once(storage, monkeypatch):
+    """Tries that follow each other without a pause."""
+
+    async def sleep(seconds):
+        pass
+
+    retry = importlib.import_module("gcsfs.retry")
+    monkeypatch.setattr(retry, "asyncio", types.SimpleNamespace(sleep=sleep))
+
+
 @pytest.mark.slow
-def test_without_rights(storage, monkeypatch, capsys):
-    monkeypatch.setattr(storage, "refused", True)
+@pytest.mark.parametrize(
+    "status, code, said",
+    [
+        (401, 2, "gcloud auth application-default login"),
+        (403, 2, "Storage Admin on gs://bucket"),
+        (400, 2, "see to the name and the settings of gs://bucket"),
+        (429, 75, "cannot be reached"),
+        (503, 75, "cannot be reached"),
+    ],
+)
+def test_what_a_bucket_answers(
+    storage, at_once, monkeypatch, capsys, status, code, said
+):
+    monkeypatch.setattr(storage, "status", status)
     command = ["--config=configs/smoke.py", f"--workdir={ROOT}/run"]
-    assert main.main(command) == 2
-    said = capsys.readouterr().err
-    assert said.count("sws_jax: ") == 1 and "Traceback" not in said
-    assert "gcloud auth application-default login" in said
-    with pytest.raises(UserError, match="Storage Admin on gs://bucket"):
+    assert main.main(command) == code
+    err = capsys.readouterr().err
+    assert err.count("sws_jax: ") == 1 and "Traceback" not in err
+    assert said in err
+    refused = Unsent if code == 75 else UserError
+    with pytest.raises(refused, match="gs://bucket/run/file"):
         files.write_text(f"{ROOT}/run/file", "text")
 
 
 @pytest.mark.slow
-def test_rights_that_could_not_be_asked_for():
-    """Google's own service of rights does not answer, now: another try may do."""
-    exceptions = pytest.importorskip("google.auth.exceptions", reason="no gcsfs")
+def test_a_bucket_that_nobody_serves(storage, at_once, monkeypatch):
+    for address in (f"http://127.0.0.1:{_free_port()}", "http://nowhere.invalid"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        fsspec.filesystem("gcs").clear_instance_cache()
+        paths._storage.cache_clear()
+        with pytest.raises(paths.Unreachable, match="gs://bucket/run cannot be"):
+            paths.exists(f"{ROOT}/run")
+        with pytest.raises(Unsent, match="gs://bucket/run/file"):
+            files.write_text(f"{ROOT}/run/file", "text")
+    monkeypatch.undo()
+    fsspec.filesystem("gcs").clear_instance_cache()
+    paths._storage.cache_clear()
+    assert not paths.exists(f"{ROOT}/none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "status, expected",
+    [
+        (None, paths.Unreachable),  # there is no answer
+        (503, paths.Unreachable),
+        (404, UserError),  # a machine without a service account
+        (403, UserError),
+    ],
+)
+def test_rights_of_a_machine(storage, monkeypatch, status, expected):
+    """As the libraries tell of a machine of the cloud, whose rights are asked for."""
+    from gcsfs.credentials import GoogleCredentials
+    from google.auth import compute_engine
+
+    host = os.environ["STORAGE_EMULATOR_HOST"].removeprefix("http://")
+    monkeypatch.setattr(storage, "status", status)
+    module = "google.auth.compute_engine._metadata._GCE_METADATA_HOST"
+    monkeypatch.setattr(module, host if status else f"127.0.0.1:{_free_port()}")
+    pause = types.SimpleNamespace(sleep=lambda seconds: None)
+    monkeypatch.setattr("google.auth._exponential_backoff.time", pause)
+    held = GoogleCredentials("project", "read_write", "anon")
+    held.credentials = compute_engine.Credentials()
+    with pytest.raises(Exception) as raised:
+        held.maybe_refresh()
+    assert "Invalid Credentials" in str(raised.value)  # which may be untrue
+    found = paths.explained("gs://bucket/run", raised.value)
+    assert type(found) is expected
+
+
+@pytest.mark.slow
+def test_a_refresh_that_is_refused(storage):
+    from google.auth import exceptions
+
     path = "gs://bucket/run"
-    for error in (
-        exceptions.TransportError("metadata server"),
-        exceptions.RefreshError("503", retryable=True),
-    ):
-        assert isinstance(paths.explained(path, error), paths.Unreachable)
     denied = paths.explained(path, exceptions.RefreshError("invalid_grant"))
     assert isinstance(denied, UserError) and "Storage Admin" in str(denied)
+    later = paths.explained(path, exceptions.RefreshError("busy", retryable=True))
+    assert isinstance(later, paths.Unreachable)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), PermissionError(errno.EACCES, "no")]
+)
+def test_a_disk_of_this_machine_is_no_bucket(error):
+    assert paths.explained("gs://bucket/run", error) is error
 
 
 @pytest.mark.slow
@@ -289,6 +374,25 @@ def test_a_checkpoint_that_was_not_ended_is_removed(storage, aux):
     manager.close()
 
 
+@pytest.mark.slow
+def test_a_checkpoint_that_the_bucket_refuses(storage, aux, monkeypatch):
+    """Another try would not help, so that no launcher makes one."""
+    run = f"{ROOT}/rights"
+    fill(run, aux, {1: 0.1})
+    manager = Checkpoints(run)
+    items, about = {"params": params_of(aux, seed=2)}, describe(aux, step=2)
+    with monkeypatch.context() as broken, pytest.raises(Unwritable) as raised:
+        broken.setattr(storage, "status", 403)
+        manager.save(2, items, clock=CLOCK, description=about, val_top1=0.2)
+        manager.wait()
+    assert "a checkpoint in gs://bucket/rights" in str(raised.value)
+    assert not isinstance(raised.value, Unsent)
+    manager.close()
+    manager = Checkpoints(run)
+    assert manager.steps() == [1]
+    manager.close()
+
+
 # Data
 
 
@@ -315,7 +419,7 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
         assert len(here) == len(there)
         for index in range(len(here)):
             equal(here.read(index), there.read(index))
-    target = cache / "bucket" / "tfds" / "insects" / "1.0.0"
+    [target] = (cache / "bucket" / "tfds" / "insects").glob("*/1.0.0")
     assert f"are copied to {target}" in capfd.readouterr().out
     assert not list(target.glob("*.tfrecord*")) and not list(cache.rglob("lock"))
 
@@ -330,6 +434,17 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
     assert "2 of 5 files" in capfd.readouterr().out
     load()
     assert "copied" not in capfd.readouterr().out
+
+    # Prepared again, with one other label: no file has another size.
+    shards = [n for n in storage.names("tfds/insects/1.0.0/") if "-train." in n]
+    data = storage.objects[shards[0]].data
+    storage.write(shards[0], data[:-1] + bytes([data[-1] ^ 1]))
+    load()
+    said = capfd.readouterr().out
+    assert "5 of 5 files" in said and f"to be removed: {target}" in said
+    [other] = set((cache / "bucket" / "tfds" / "insects").glob("*/1.0.0")) - {target}
+    name = shards[0].rpartition("/")[2]
+    assert (other / name).read_bytes() != (target / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -405,7 +520,7 @@ def test_lines_are_sent_before_they_are_needed(storage, monkeypatch):
     assert metrics.read(run) == [{"step": 1, "loss": 3.0}]
     monkeypatch.setattr(metrics, "_SEND_SECONDS", 0.0)
     with monkeypatch.context() as broken:
-        broken.setattr(storage, "refused", True)
+        broken.setattr(storage, "status", 403)
         with pytest.raises(UserError, match="Storage Admin"):
             writer.send()
     writer.write(2, {"loss": 2.0})

@@ -1,11 +1,13 @@
 """Prepared sets that are in a bucket, brought to this machine's disk.
 
 The reader of array_record files opens files of this machine alone, and reads in any
-order: each host copies a set once, and reads its copy.
+order: each host copies a set once, and reads its copy. A set that has changed in its
+place gets a copy of its own, since the earlier one may be read by a run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -27,7 +29,8 @@ def staged(path: str, cache: str = "") -> str:
     """The directory of a prepared version on this machine.
 
     Files that are there in their full size are not copied again, so that a copy that
-    was broken off goes on. (A version of a set never changes.)
+    was broken off goes on. The directory is of what the files hold, and all else is
+    another's.
 
     Args:
       path: of the version's directory; one that is here is given back.
@@ -38,13 +41,19 @@ def staged(path: str, cache: str = "") -> str:
     """
     if not paths.is_remote(path):
         return path
-    target = _target(path, cache)
-    wanted = _wanted(path)
+    target, wanted = _asked(path, cache)
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
-        with files.claimed(os.path.join(f"{target}.staging", LOCK)) as mine:
+        lock = os.path.join(f"{target}.staging", LOCK)
+        with files.claimed(lock, remedy="give data.cache another directory") as mine:
             if mine:
                 _copy(path, target, wanted)
+                if _missing(target, wanted) or _asked(path, cache)[0] != target:
+                    shutil.rmtree(target, ignore_errors=True)  # what it is, none knows
+                    raise UserError(
+                        f"{path} changed while it was copied: is it being prepared? "
+                        f"the same command begins anew when it is whole"
+                    )
                 break
         time.sleep(_POLL_SECONDS)
     return target
@@ -52,23 +61,34 @@ def staged(path: str, cache: str = "") -> str:
 
 def awaited(path: str, cache: str = "") -> tuple[str, int]:
     """Where `staged` puts a version, and how many bytes of it are not there yet."""
-    target = _target(path, cache)
-    wanted = _wanted(path)
+    target, wanted = _asked(path, cache)
     return target, sum(wanted[name] for name in _missing(target, wanted))
 
 
-def _target(path: str, cache: str) -> str:
-    cache = os.path.expanduser(cache or "~/.cache/sws_jax")
-    return os.path.join(cache, path.removeprefix(paths.BUCKET))
-
-
-def _wanted(path: str) -> dict[str, int]:
-    """Bytes of the files that are read, by name: not those of other formats."""
-    return {
-        name: size
-        for name, size in paths.sizes(path).items()
-        if ".tfrecord" not in name and not name.endswith("/")
+def _asked(path: str, cache: str) -> tuple[str, dict[str, int]]:
+    """The directory of a copy, and the bytes of the files that are read, by name."""
+    found = {
+        name: about
+        for name, about in paths.objects(path).items()
+        if ".tfrecord" not in name and not name.endswith("/")  # (of other formats)
     }
+    known = hashlib.blake2b(repr(sorted(found.items())).encode(), digest_size=6)
+    where, version = os.path.split(path.removeprefix(paths.BUCKET))
+    cache = os.path.expanduser(cache or "~/.cache/sws_jax")
+    target = os.path.join(cache, where, known.hexdigest(), version)
+    return target, {name: size for name, (size, _) in found.items()}
+
+
+def _earlier(target: str) -> list[str]:
+    """Copies of what the set was before."""
+    known, version = os.path.split(target)
+    where = os.path.dirname(known)
+    return [
+        os.path.join(where, name, version)
+        for name in paths.folders(where)
+        if name != os.path.basename(known)
+        and os.path.isdir(os.path.join(where, name, version))
+    ]
 
 
 def _missing(target: str, wanted: dict[str, int]) -> list[str]:
@@ -89,6 +109,9 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
         f"{target}"
     )
     os.makedirs(target, exist_ok=True)
+    earlier = _earlier(target)
+    if earlier:
+        say(f"copies of an earlier state stay, to be removed: {', '.join(earlier)}")
     free = shutil.disk_usage(target).free
     if size > free - RESERVE:
         raise UserError(
@@ -106,12 +129,6 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     with bar, ThreadPoolExecutor(_PARALLEL) as pool:
         for name in pool.map(fetch, missing):
             bar.update(wanted[name])
-    left = _missing(target, wanted)
-    if left:
-        raise UserError(
-            f"{path} changed while it was copied ({left[0]} has another size): is it "
-            f"being prepared? the same command goes on when it is whole"
-        )
 
 
 def _gib(size: int) -> str:
