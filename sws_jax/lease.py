@@ -121,7 +121,7 @@ class _Lease:
                 if not self._write(self._generation):
                     break
                 last = time.monotonic()
-            except (OSError, UserError):  # the network may come back in time
+            except Exception:  # noqa: BLE001  the network may come back in time
                 if time.monotonic() - last > STALE_SECONDS - FRESH_SECONDS:
                     break
         if not self.ended.is_set():
