@@ -10,8 +10,8 @@ EXAMPLE = "python -m sws_jax doctor --config=configs/aux_deit.py --workdir=runs/
 
 _ABOUT = """\
 All other arguments are those of python -m sws_jax.main, --coordinator and the like
-included. Exit codes: 0 well, or warnings alone; 1 a problem; 2 a request that cannot
-be read."""
+included; processes have 30 seconds to come (--start_timeout, where it is less). Exit
+codes: 0 well, or warnings alone; 1 a problem; 2 a request that cannot be read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,9 @@ from sws_jax import chain, files, rendezvous, setup
 from sws_jax.data import Dataset
 from sws_jax.survey import Survey
 
+# That processes have to come, where a run may give them longer.
+_START_SECONDS = 30
+
 # From good to bad.
 OK, WARNING, LEFT_OUT, PROBLEM = STATES = ("ok", "warning", "left out", "problem")
 
@@ -85,8 +88,9 @@ class Case:
         start: rendezvous.Start,
         arguments: tuple[str, ...] = (),
     ):
-        self.config, self.workdir, self.start = config, workdir, start
-        self.arguments = arguments
+        self.config, self.workdir, self.arguments = config, workdir, arguments
+        timeout = min(start.start_timeout, _START_SECONDS)
+        self.start = dataclasses.replace(start, start_timeout=timeout)
         self.rows: list[chain.Run] = []
         self.place: rendezvous.Place | None = None
         self.unplaced = ""

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from sws_jax import chain, dry_run, setup, sharding, sizing
-from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
 from sws_jax.doctor.host import memory
 from sws_jax.errors import UserError
 from sws_jax.prepare.work import cores
@@ -37,6 +37,8 @@ _CUDA13_DRIVER = 580  # the oldest that runs CUDA 13 (NVIDIA's release notes)
 
 def devices(case: Case) -> Iterator[Finding]:
     """What JAX computes on, and whether the host has more than it sees."""
+    if case.apart:
+        raise Unknown("not asked: they may answer only once all processes are there")
     try:
         found = jax.devices()
     except (RuntimeError, AssertionError) as error:  # of a platform it does not know

@@ -14,6 +14,7 @@ from sws_jax import files, paths, processes, rendezvous
 from sws_jax.data import fingerprint
 from sws_jax.doctor import software
 from sws_jax.doctor.base import Case, Finding, ok, problem
+from sws_jax.errors import UserError
 from sws_jax.rendezvous import numbers
 
 _SEEN_SECONDS = 5.0  # a network's disk may show a file late
@@ -26,15 +27,22 @@ def meet(case: Case) -> Iterator[Finding]:
         yield problem(case.unplaced)
     if place is None:
         return
+    before = time.monotonic()
     try:
         # Not the job itself: processes of another one are told apart below, by name.
         rendezvous.start(case.start, "doctor")
         said = processes.collected(_own(case))
-    except Exception:
+    except Exception as error:
         case.apart = True
         # Nothing here shall wait for processes that are not there.
         jax.config.update("jax_platforms", "cpu")
-        raise
+        seconds = case.start.start_timeout
+        if not isinstance(error, UserError) or time.monotonic() - before < seconds:
+            raise
+        yield problem(
+            str(error), f"start all within {seconds} s: doctor waits no longer"
+        )
+        return
     case.together = True
     first = said[0]
     alike = True
