@@ -299,8 +299,10 @@ def test_a_set_that_is_not_there(tmp_path):
         checks=["data", "reading", "teacher", "weights", "disk", "memory"],
     )
     said(only(found, "data"), doctor.PROBLEM, "there is no dataset file nosuch.npz")
-    for name in ("reading", "teacher", "weights", "disk", "memory"):
+    for name in ("reading", "disk", "memory"):
         said(only(found, name), doctor.LEFT_OUT, "needs data")
+    for name in ("teacher", "weights"):
+        assert {line.state for line in found[name]} == {doctor.OK}
 
 
 def test_a_tfds_set_that_is_not_prepared(tmp_path):

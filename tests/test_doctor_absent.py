@@ -1,13 +1,88 @@
 """``doctor`` where data, a bucket or processes are not there, or not all of them."""
 
 import jax
+import pytest
 from jobs import free_port
-from test_doctor import SMOKE, said
+from test_doctor import SMOKE, examined, on, only, said, teacher  # noqa: F401  a fixture
+from test_folder import fill
 
 from sws_jax import configs, doctor
-from sws_jax.doctor import devices
+from sws_jax.data import base
+from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
 from sws_jax.rendezvous import Start
+
+SINGLE = "--config=configs/scratch_deit.py"
+NO_DATA = "--config.data.source=nosuch.npz"
+
+
+# Data
+
+
+def test_without_data_the_files_of_weights_are_looked_at(teacher, tmp_path):  # noqa: F811
+    """A teacher, and a network to start from, by themselves."""
+    taught = [SMOKE, NO_DATA, f"--config.teacher.path={teacher}"]
+    starting = [SINGLE, NO_DATA, f"--config.init.network={teacher}"]
+    for check, given in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
+        said(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2", "is not known")
+    teacher.write_bytes(teacher.read_bytes()[:-100])
+    for check, given in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
+        said(line, doctor.PROBLEM, "not a readable .safetensors file")
+    teacher.unlink()
+    for check, given in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
+        said(line, doctor.PROBLEM, f"there is no weights file {teacher}")
+
+
+def test_a_learngene_without_data(teacher, tmp_path):  # noqa: F811
+    """A network's file is none."""
+    given = [SINGLE, NO_DATA, f"--config.init.learngene={teacher}"]
+    found = examined(tmp_path / "work", *given, checks=["data", "weights"])
+    said(only(found, "weights"), doctor.PROBLEM, "not a learngene")
+
+
+def test_a_well_known_set_that_is_not_whole(tmp_path):
+    folder = fill(tmp_path / "imagenet2012", {"train": 4, "val": 1}, size=(16, 16))
+    warned, well = examined(tmp_path, *on(folder), checks=["data"])["data"]
+    lacking = "train has 12 images of 1,281,167 and validation has 3 images of 50,000"
+    said(warned, doctor.WARNING, lacking, "python -m sws_jax prepare")
+    said(well, doctor.OK, "imagenet2012: ")
+
+
+@pytest.mark.parametrize(
+    "name, counts, is_whole",
+    [
+        ("imagenet2012", (1_281_167, 50_000, 100_000), True),
+        ("imagenet2012-256", (1_281_167, 50_000, 1), True),
+        ("imagenet2012-256", (1_281_166, 50_000, 1), False),
+        ("imagenet2012", (1_281_167, 49_999, 1), False),
+        ("imagenet_v2", (20, 2, 2), True),
+    ],
+)
+@pytest.mark.parametrize("is_held_out", [True, False])
+def test_the_counts_of_well_known_sets(name, counts, is_whole, is_held_out):
+    """Whether validation images are the set's own, or held out of the others."""
+
+    class Split:
+        def __init__(self, count):
+            self.count = count
+
+        def __len__(self):
+            return self.count
+
+    train, val, test = map(Split, counts)
+    if is_held_out:
+        test = val
+        train, val = base.hold_out(train, 0.1)
+    found = base.Dataset(
+        name, train, val, test, ("a", "b"), (8, 8, 3), base.default_normalization(3)
+    )
+    assert [line.state for line in inputs._not_whole(found)] == (
+        [] if is_whole else [doctor.WARNING]
+    )
+
 
 # Processes
 

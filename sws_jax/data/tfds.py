@@ -50,8 +50,7 @@ def load(
     Raises:
       UserError: the set is unknown, not prepared, damaged or has no labelled images.
     """
-    root = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    path = staging.staged(prepared.find(name, os.path.expanduser(root)), cache)
+    path = staging.staged(prepared.find(name, root(directory)), cache)
     found, class_names = splits(path, name, decoder)
     if len(found) == 3:
         found["val"] = found.pop("validation")
@@ -66,6 +65,12 @@ def load(
         memory_gib=memory_gib,
         unreadable=unreadable,
     )
+
+
+def root(directory: str) -> str:
+    """The directory that holds prepared sets, where none or another is named."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return os.path.expanduser(directory or default)
 
 
 def splits(

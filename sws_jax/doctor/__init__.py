@@ -58,8 +58,8 @@ CHECKS = (
     Check("data", inputs.data),
     Check("data of all", together.same_data, ("processes", "data"), several=True),
     Check("reading", inputs.reading, ("config", "mesh", "data")),
-    Check("teacher", inputs.ans_net, ("config", "data")),
-    Check("weights", inputs.weights, ("config", "data")),
+    Check("teacher", inputs.ans_net, ("config",)),
+    Check("weights", inputs.weights, ("config",)),
     Check("disk", storage.disk, ("config",), unless=("weights",)),
     Check("memory", devices.sheet, ("config", "mesh"), unless=("teacher", "weights")),
 )

@@ -76,7 +76,8 @@ class Case:
       unplaced: why the place is not known, if the cluster does not say.
       together: whether the processes have met, and can compare what they find.
       apart: whether they could not meet.
-      data: what the runs train on; None until it is read.
+      data: what the runs train on, or what is known of it (`sws_jax.doctor.unstaged`);
+        None until it is looked at.
       token: a file that process 0 keeps in the work directory for the others to see.
       held: what is undone once all processes have looked.
     """
@@ -110,13 +111,18 @@ class Case:
     def index(self) -> int:
         return self.place.index if self.place else 0
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether it is known how large a network's images are."""
+        return self.data is not None and self.data.image_shape[0] > 0
+
     def survey(self) -> Survey:
         """The job's networks: of the data that was read, or of what is assumed.
 
         Raises:
           Unknown: neither is possible.
         """
-        if self.data is None and not self.config.data.image_size:
+        if not self.is_sized and not self.config.data.image_size:
             raise Unknown("needs data, which alone says how large images are")
         data = self.data
         if data is None:

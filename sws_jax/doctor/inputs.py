@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -16,20 +17,31 @@ from sws_jax import (
     chain,
     convert,
     files,
+    learngenes,
+    networks,
     paths,
     rundir,
     setup,
     sharding,
-    sizing,
     teacher,
     trees,
 )
-from sws_jax.data import Dataset, fingerprint, pipeline, prepared, staging
-from sws_jax.data.base import is_decoded
-from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
-from sws_jax.doctor.storage import room
+from sws_jax.data import Dataset, fingerprint, pipeline
+from sws_jax.data.base import Subset, is_decoded
+from sws_jax.doctor import unstaged
+from sws_jax.doctor.base import (
+    Case,
+    Finding,
+    Unknown,
+    few,
+    ok,
+    problem,
+    warning,
+)
 from sws_jax.errors import UserError
+from sws_jax.prepare import sources
 from sws_jax.prepare.work import cores
+from sws_jax.specs import Spec
 
 _IMAGES = 256  # of a batch that are read, at most
 
@@ -39,9 +51,13 @@ def data(case: Case) -> Iterator[Finding]:
     config = case.config.copy_and_resolve_references().unlock()
     # What fits is held in memory once a run starts, which may take minutes.
     config.data.memory_gib = 0.0
-    yield from _to_copy(config)
-    found = setup.dataset(config)
-    case.data = found
+    waiting = unstaged.find(config)
+    case.data = found = waiting.data if waiting else setup.dataset(config)
+    yield from _not_whole(found)
+    if waiting:
+        yield waiting.described()
+        yield waiting.fits()
+        raise Unknown("its images are not here yet: a run copies them when it begins")
     counts = ", ".join(
         f"{len(found.split(name)):,} {name}" for name in ("train", "val", "test")
     )
@@ -53,29 +69,18 @@ def data(case: Case) -> Iterator[Finding]:
     )
 
 
-def _to_copy(config) -> Iterator[Finding]:
-    """What a run copies from a bucket first, which is not done here.
-
-    Raises:
-      Unknown: there is something to be copied.
-    """
-    source, root = config.data.source, config.data.directory
-    if not source.startswith(prepared.PREFIX) or not paths.is_remote(root):
-        return
-    path = prepared.find(source.removeprefix(prepared.PREFIX), root)
-    target, size = staging.awaited(path, config.data.cache)
-    if not size:
-        return
-    folder, free = room(target)
-    text = (
-        f"{sizing.human(size)} of {path} are copied to {target} first, where "
-        f"{sizing.human(free)} are free"
-    )
-    if size + staging.RESERVE > free:
-        yield problem(text, "make room, or give data.cache another directory")
-    else:
-        yield ok(text)
-    raise Unknown("its images are not here yet: a run copies them when it begins")
+def _not_whole(found: Dataset) -> Iterator[Finding]:
+    """A set of a well-known name that lacks images (or has too many)."""
+    counts = {"train": len(found.train), "validation": len(found.val)}
+    if isinstance(found.train, Subset):  # validation images are of the training images
+        counts = {"train": sum(counts.values()), "validation": len(found.test)}
+    name = re.sub(r"-\d+$", "", found.name)  # resized, as `prepare --size` calls it
+    if wrong := sources.miscounts(name, counts):
+        yield warning(
+            f"{found.name} is not whole, {wrong}",
+            "python -m sws_jax prepare SOURCE OUT, of all its files (docs/data.md); or "
+            "go on, if a part is what you want",
+        )
 
 
 def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
@@ -175,9 +180,7 @@ def _duration(seconds: float) -> str:
 
 
 def ans_net(case: Case) -> Iterator[Finding]:
-    """The teachers that runs are distilled from."""
-    found = case.data
-    assert found is not None
+    """The teachers that runs are distilled from; without data, by themselves."""
     asked: dict[tuple[str, str], chain.Run] = {}
     for row in case.rows:
         if setup.needs_teacher(row.config):
@@ -191,16 +194,19 @@ def ans_net(case: Case) -> Iterator[Finding]:
         elif by := case.trained_by(path):
             yield ok(f"{row.name}: the job trains it itself ({by})")
         else:
-            yield from _teacher(row.config, found, case.workdir)
+            path = setup.resolve(path, case.workdir)
+            yield from _teacher(row.config, path, case)
     if not asked:
         yield ok("none is needed: no run is distilled")
 
 
-def _teacher(config, found: Dataset, workdir: str) -> Iterator[Finding]:
-    path = setup.resolve(config.teacher.path, workdir)
+def _teacher(config, path: str, case: Case) -> Iterator[Finding]:
     with _told() as told:
         try:
-            made = setup.load_teacher(config, found, workdir)
+            if case.data is None:
+                made = teacher.load_teacher(path, dtype=config.teacher.dtype)
+            else:
+                made = setup.load_teacher(config, case.data, case.workdir)
         except UserError as error:
             yield _converted(path, error)
             return
@@ -215,8 +221,11 @@ def _teacher(config, found: Dataset, workdir: str) -> Iterator[Finding]:
     for text in told:
         yield warning(text, "compare the two lists (python -m sws_jax describe)")
     about = network.description
+    assert about is not None  # of a file
     scored = f", top-1 {about.accuracy:.1%} when trained" if about.accuracy >= 0 else ""
-    yield ok(f"{path}: {network.spec.name}, {found.num_classes:,} classes{scored}")
+    classes = f"{network.spec.net.num_classes:,} classes"
+    alone = "" if case.data else "; whether it fits the data is not known"
+    yield ok(f"{path}: {network.spec.name}, {classes}{scored}{alone}")
 
 
 def _converted(path: str, error: UserError) -> Finding:
@@ -257,8 +266,6 @@ def _told() -> Iterator[list[str]]:
 
 def weights(case: Case) -> Iterator[Finding]:
     """The learngenes and networks that runs start from, made ready as a run does."""
-    found = case.data
-    assert found is not None
     files_of: dict[str, list[str]] = {}
     trained: dict[str, list[str]] = {}
     for row in case.rows:
@@ -270,9 +277,9 @@ def weights(case: Case) -> Iterator[Finding]:
     for path, names in files_of.items():
         told: list[str] = []
         for name in names:
-            network = setup.start(rows[name].config, found, case.workdir, told.append)
+            spec = _start(rows[name].config, case, told)
         yield ok(
-            f"{path}: {network.spec.name}"
+            f"{path}: {spec.name}"
             + (f" and {len(names) - 1} more start from it" if names[1:] else "")
             + "".join(f"; {text}" for text in dict.fromkeys(told))
         )
@@ -280,3 +287,14 @@ def weights(case: Case) -> Iterator[Finding]:
         yield ok(f"the job trains {by} first, for {few(names)}")
     if not files_of and not trained:
         yield ok("none: every run starts from its seed")
+
+
+def _start(config, case: Case, told: list[str]) -> Spec:
+    """The network that a run starts with; without data, what its file holds."""
+    if case.data is not None and case.is_sized:
+        return setup.start(config, case.data, case.workdir, told.append).spec
+    told.append("whether it fits the data is not known")
+    path = setup.initial_file(config, case.workdir)
+    if config.init.learngene:
+        return learngenes.load_learngene(path).description.spec
+    return networks.load_network(path).spec

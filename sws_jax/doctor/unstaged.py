@@ -1,0 +1,129 @@
+"""A prepared set in a bucket, which a run copies first: what is known until then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tempfile
+
+import numpy as np
+
+from sws_jax import paths, setup, sizing
+from sws_jax.data import Dataset, base, prepared, staging, tfds
+from sws_jax.doctor.base import Finding, ok, problem
+from sws_jax.doctor.storage import room
+from sws_jax.errors import UserError
+
+# Of a version's directory, the small files that say what the large ones hold.
+_DESCRIPTION = ("dataset_info.json", "features.json")
+_NAMES = ".labels.txt"  # of classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A split whose images are not here; what alone is known is how many there are."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        raise base.Unreadable(f"image {index} is in a bucket, and not copied yet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unstaged:
+    """A version of a set that is not on this machine, or not all of it.
+
+    Attributes:
+      path: of its directory in the bucket.
+      target: where a run copies it to, and `size` the bytes that are missing there.
+      data: as far as it is known: no images, as `val` and `test` the splits of these
+        names, and 0 for a height and width that are not known.
+    """
+
+    path: str
+    target: str
+    size: int
+    data: Dataset
+
+    def described(self) -> Finding:
+        """What the set says of itself."""
+        found = self.data
+        counts = dict(train=found.train, validation=found.val, test=found.test)
+        text = ", ".join(f"{len(s):,} {n}" for n, s in counts.items() if len(s))
+        if not len(found.train) or not (len(found.val) or len(found.test)):
+            return problem(
+                f"{self.path} needs images in train, and in test or validation, and "
+                f"has {text or 'none'}",
+                "prepare the set again",
+            )
+        height, width, channels = found.image_shape
+        size = f"{height} x {width} x {channels}" if height else f"{channels} channels"
+        classes = f"{found.num_classes:,} classes"
+        return ok(f"{self.path}: {text} images, {classes}, {size}")
+
+    def fits(self) -> Finding:
+        """Whether there is room for the copy."""
+        folder, free = room(self.target)
+        text = (
+            f"{sizing.human(self.size)} of {self.path} are copied to {self.target} "
+            f"first, where {sizing.human(free)} are free"
+        )
+        if self.size + staging.RESERVE > free:
+            return problem(text, "make room, or give data.cache another directory")
+        return ok(text)
+
+
+def root(config) -> str:
+    """Where a config's data is."""
+    source = config.data.source
+    is_set = source.startswith(prepared.PREFIX)
+    return tfds.root(config.data.directory) if is_set else source
+
+
+def find(config) -> Unstaged | None:
+    """The set of a config, if it is in a bucket and has to be copied.
+
+    Raises:
+      UserError: there is none, or a run would refuse it.
+    """
+    source, held = config.data.source, root(config)
+    if not source.startswith(prepared.PREFIX) or not paths.is_remote(held):
+        return None
+    name = source.removeprefix(prepared.PREFIX)
+    path = prepared.find(name, held)
+    target, size = staging.awaited(path, config.data.cache)
+    return Unstaged(path, target, size, _data(path, name, config)) if size else None
+
+
+def _data(path: str, name: str, config) -> Dataset:
+    """A set as its description has it."""
+    with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
+        for file in paths.names(path):
+            if file in _DESCRIPTION or file.endswith(_NAMES):
+                paths.fetch(os.path.join(path, file), os.path.join(folder, file))
+        try:
+            info = prepared.builder(folder).info
+            channels, class_names = tfds._features(info.features, name)
+        except UserError as error:
+            raise UserError(str(error).replace(folder, path)) from None
+    setup.transform(config).check_channels(channels)
+    own = info.features["image"].shape[:2]
+    size = (config.data.image_size,) * 2 if config.data.image_size else own
+    counts = {split: about.num_examples for split, about in info.splits.items()}
+    normalization = base.default_normalization(channels)
+    if config.data.mean or config.data.std:
+        given = tuple(config.data.mean), tuple(config.data.std)
+        normalization = base.Normalization(*given)
+    return Dataset(
+        name=re.split("[/:]", name)[0],
+        train=Counted(counts.get("train", 0)),
+        val=Counted(counts.get("validation", 0)),
+        test=Counted(counts.get("test", 0)),
+        class_names=class_names,
+        image_shape=(*(size if all(size) else (0, 0)), channels),
+        normalization=normalization,
+    )
