@@ -6,7 +6,7 @@ from jobs import free_port
 from test_doctor import SMOKE, examined, on, only, said, teacher  # noqa: F401  a fixture
 from test_folder import fill
 
-from sws_jax import configs, doctor
+from sws_jax import configs, doctor, paths
 from sws_jax.data import base
 from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
@@ -82,6 +82,71 @@ def test_the_counts_of_well_known_sets(name, counts, is_whole, is_held_out):
     assert [line.state for line in inputs._not_whole(found)] == (
         [] if is_whole else [doctor.WARNING]
     )
+
+
+# A bucket that does not answer
+
+
+class Silent:
+    """A storage library whose every question fails, after all its tries."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __getattr__(self, name):
+        def ask(path, *args, **settings):
+            self.asked.append(path)
+            raise ConnectionError("no route to host")
+
+        return ask
+
+
+@pytest.mark.parametrize(
+    "arguments, well, left_out",
+    [
+        (
+            [SMOKE, "--config.teacher.path=gs://silent/teacher.safetensors"],
+            ["data", "weights"],
+            ["runs", "teacher", "disk", "memory"],
+        ),
+        (
+            [
+                SINGLE,
+                "--config.data.source=tfds:insects",
+                "--config.data.directory=gs://silent/data",
+                "--config.data.image_size=8",
+                "--config.init.network=gs://silent/network.safetensors",
+            ],
+            ["teacher"],
+            ["runs", "data", "reading", "weights", "disk", "memory"],
+        ),
+    ],
+)
+def test_a_bucket_that_does_not_answer(arguments, well, left_out, monkeypatch):
+    """It is asked once, since the libraries try for half a minute."""
+    silent = Silent()
+    monkeypatch.setattr(paths, "_storage", lambda: silent)
+    names = ["directory", "mesh", "reading", *well, *left_out]
+    found = examined("gs://silent/work", *arguments, checks=names)
+    assert silent.asked == ["gs://silent/work"]
+    said(only(found, "directory"), doctor.PROBLEM, "gs://silent/work cannot be reached")
+    for name in left_out:
+        said(only(found, name), doctor.LEFT_OUT, "needs ")
+    for name in well:
+        assert {line.state for line in found[name]} == {doctor.OK}, found[name]
+
+
+def test_data_in_a_bucket_that_does_not_answer(tmp_path, monkeypatch):
+    """What else is there is not asked for."""
+    silent = Silent()
+    monkeypatch.setattr(paths, "_storage", lambda: silent)
+    monkeypatch.setenv("TFDS_DATA_DIR", "gs://silent/data")
+    given = [SMOKE, "--config.data.source=tfds:insects"]
+    given.append("--config.teacher.path=gs://silent/teacher.safetensors")
+    found = examined(tmp_path / "work", *given, checks=["data", "teacher"])
+    assert silent.asked == ["gs://silent/data"]
+    said(only(found, "data"), doctor.PROBLEM, "gs://silent/data cannot be reached")
+    said(only(found, "teacher"), doctor.LEFT_OUT, "needs gs://silent, which does not")
 
 
 # Processes

@@ -54,13 +54,13 @@ CHECKS = (
         ("processes", "directory"),
         several=True,
     ),
-    Check("runs", storage.runs, ("config",)),
+    Check("runs", storage.runs, ("config",), unless=("directory",)),
     Check("data", inputs.data),
     Check("data of all", together.same_data, ("processes", "data"), several=True),
     Check("reading", inputs.reading, ("config", "mesh", "data")),
     Check("teacher", inputs.ans_net, ("config",)),
     Check("weights", inputs.weights, ("config",)),
-    Check("disk", storage.disk, ("config",), unless=("weights",)),
+    Check("disk", storage.disk, ("config",), unless=("directory", "weights")),
     Check("memory", devices.sheet, ("config", "mesh"), unless=("teacher", "weights")),
 )
 
@@ -101,7 +101,7 @@ def examine(
       All lines.
     """
     found: list[Line] = []
-    states: dict[str, str] = {}
+    states = case.states
     alone: dict[str, list[Finding]] = {}  # found before the processes have met
 
     def report(lines: Iterable[Line]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from sws_jax import chain, files, rendezvous, setup
+from sws_jax import chain, files, paths, rendezvous, setup
 from sws_jax.data import Dataset
 from sws_jax.survey import Survey
 
@@ -76,6 +76,8 @@ class Case:
       unplaced: why the place is not known, if the cluster does not say.
       together: whether the processes have met, and can compare what they find.
       apart: whether they could not meet.
+      states: of the checks that were made, by their names.
+      silent: buckets that have not answered.
       data: what the runs train on, or what is known of it (`sws_jax.doctor.unstaged`);
         None until it is looked at.
       token: a file that process 0 keeps in the work directory for the others to see.
@@ -96,6 +98,8 @@ class Case:
         self.place: rendezvous.Place | None = None
         self.unplaced = ""
         self.together = self.apart = False
+        self.states: dict[str, str] = {}
+        self.silent: set[str] = set()
         self.data: Dataset | None = None
         self.token = ""
         self.held = contextlib.ExitStack()
@@ -111,6 +115,26 @@ class Case:
     def index(self) -> int:
         return self.place.index if self.place else 0
 
+    @contextlib.contextmanager
+    def asking(self, path: str) -> Iterator[None]:
+        """Where a path is looked at, which may be in a bucket that does not answer.
+
+        The libraries try for half a minute: no bucket is asked a second time.
+
+        Raises:
+          Unknown: it has not answered before.
+        """
+        self._check_answered(path)
+        try:
+            yield
+        except paths.Unreachable:
+            self.silent.add(_bucket(path))
+            raise
+
+    def _check_answered(self, path: str) -> None:
+        if paths.is_remote(path) and _bucket(path) in self.silent:
+            raise Unknown(f"needs {paths.BUCKET}{_bucket(path)}, which does not answer")
+
     @property
     def is_sized(self) -> bool:
         """Whether it is known how large a network's images are."""
@@ -124,6 +148,11 @@ class Case:
         """
         if not self.is_sized and not self.config.data.image_size:
             raise Unknown("needs data, which alone says how large images are")
+        for row in self.rows:
+            init = row.config.init
+            for path in (row.config.teacher.path, init.learngene, init.network):
+                if not self.trained_by(path):
+                    self._check_answered(setup.resolve(path, self.workdir))
         data = self.data
         if data is None:
             return Survey(self.config, self.workdir)
@@ -155,6 +184,10 @@ class Case:
     def about(self) -> dict[str, Any]:
         """The config as JSON has it."""
         return files.plain(self.config.to_dict())
+
+
+def _bucket(path: str) -> str:
+    return path.removeprefix(paths.BUCKET).partition("/")[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ from sws_jax.data import Dataset, fingerprint, pipeline
 from sws_jax.data.base import Subset, is_decoded
 from sws_jax.doctor import unstaged
 from sws_jax.doctor.base import (
+    PROBLEM,
     Case,
     Finding,
     Unknown,
@@ -51,8 +52,9 @@ def data(case: Case) -> Iterator[Finding]:
     config = case.config.copy_and_resolve_references().unlock()
     # What fits is held in memory once a run starts, which may take minutes.
     config.data.memory_gib = 0.0
-    waiting = unstaged.find(config)
-    case.data = found = waiting.data if waiting else setup.dataset(config)
+    with case.asking(unstaged.root(config)):
+        waiting = unstaged.find(config)
+        case.data = found = waiting.data if waiting else setup.dataset(config)
     yield from _not_whole(found)
     if waiting:
         yield waiting.described()
@@ -84,7 +86,7 @@ def _not_whole(found: Dataset) -> Iterator[Finding]:
 
 
 def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
-    if case.index:
+    if case.index or case.states.get("directory") == PROBLEM:
         return
     now = None
     for row in case.rows:
@@ -195,7 +197,8 @@ def ans_net(case: Case) -> Iterator[Finding]:
             yield ok(f"{row.name}: the job trains it itself ({by})")
         else:
             path = setup.resolve(path, case.workdir)
-            yield from _teacher(row.config, path, case)
+            with case.asking(path):
+                yield from _teacher(row.config, path, case)
     if not asked:
         yield ok("none is needed: no run is distilled")
 
@@ -276,8 +279,9 @@ def weights(case: Case) -> Iterator[Finding]:
     rows = {row.name: row for row in case.rows}
     for path, names in files_of.items():
         told: list[str] = []
-        for name in names:
-            spec = _start(rows[name].config, case, told)
+        with case.asking(setup.resolve(path, case.workdir)):
+            for name in names:
+                spec = _start(rows[name].config, case, told)
         yield ok(
             f"{path}: {spec.name}"
             + (f" and {len(names) - 1} more start from it" if names[1:] else "")

@@ -23,7 +23,15 @@ def work_directory(case: Case) -> Iterator[Finding]:
     """A small file is written, read and removed, as those of a run are."""
     if case.index:
         return
-    was_there = paths.is_dir(case.workdir)
+    with case.asking(case.workdir):
+        was_there = paths.is_dir(case.workdir)
+        _claim(case)
+    state = "can be written" if was_there else "can be made and written"
+    yield ok(f"{case.workdir} {state}")
+
+
+def _claim(case: Case) -> None:
+    """Holds the directory as a run does, until all processes have looked at it."""
     try:
         # (The lock makes what directories are missing, and removes them again.)
         lock = os.path.join(case.workdir, _TOKEN)
@@ -33,8 +41,6 @@ def work_directory(case: Case) -> Iterator[Finding]:
     finally:
         if not (case.together and case.token):
             case.held.close()
-    state = "can be written" if was_there else "can be made and written"
-    yield ok(f"{case.workdir} {state}")
 
 
 def _write(path: str, name: str) -> None:

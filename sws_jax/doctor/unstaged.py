@@ -93,6 +93,7 @@ def find(config) -> Unstaged | None:
     source, held = config.data.source, root(config)
     if not source.startswith(prepared.PREFIX) or not paths.is_remote(held):
         return None
+    paths.exists(held)  # tells a bucket that does not answer from one without the set
     name = source.removeprefix(prepared.PREFIX)
     path = prepared.find(name, held)
     target, size = staging.awaited(path, config.data.cache)
