@@ -87,7 +87,7 @@ def splits(
       UserError: it is damaged or has no labelled images.
     """
     info = prepared.builder(path).info
-    channels, class_names = _features(info.features, name)
+    channels, class_names = described(info.features, name)
     found = {}
     for split in _SPLITS:
         if split in info.splits and info.splits[split].num_examples:
@@ -183,8 +183,16 @@ class Records:
         return {key: kept for key, kept in vars(self).items() if key != "_opened"}
 
 
-def _features(features: Any, name: str) -> tuple[int, tuple[str, ...]]:
-    """Channels of the images, and names of the classes."""
+def described(features: Any, name: str) -> tuple[int, tuple[str, ...]]:
+    """Channels of a set's images, and names of its classes.
+
+    Args:
+      features: of the set, as TFDS describes them.
+      name: for messages.
+
+    Raises:
+      UserError: they are no images of 8 bits with labels of classes.
+    """
     kinds = prepared.library().features
     named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
     image, label = named.get("image"), named.get("label")

@@ -108,7 +108,7 @@ def _data(path: str, name: str, config) -> Dataset:
                 paths.fetch(os.path.join(path, file), os.path.join(folder, file))
         try:
             info = prepared.builder(folder).info
-            channels, class_names = tfds._features(info.features, name)
+            channels, class_names = tfds.described(info.features, name)
         except UserError as error:
             raise UserError(str(error).replace(folder, path)) from None
     setup.transform(config).check_channels(channels)
