@@ -583,6 +583,26 @@ def mistakes(tmp_path):
     yield "labels", where, ("--val-labels=x",), "is for ImageNet's tars"
 
 
+@pytest.mark.parametrize("of", ["image", "tar"])
+def test_links_in_the_tars_of_imagenet_are_refused(of, tmp_path, capsys):
+    where, _ = imagenet(tmp_path / "tars")
+    link = tarfile.TarInfo("n1_9.JPEG" if of == "image" else "n1.tar")
+    link.type, link.linkname = tarfile.SYMTYPE, "n0"
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(link)
+    inner = tarfile.TarInfo("n2.tar")
+    inner.size = len(file.getvalue())
+    with tarfile.open(where / "ILSVRC2012_img_train.tar", "a") as tar:
+        if of == "image":
+            tar.addfile(inner, io.BytesIO(file.getvalue()))
+        else:
+            tar.addfile(link)
+    message = refused(capsys, where, tmp_path / "out", "--partial")
+    within = " in n2.tar" if of == "image" else ""
+    assert f"{link.name}{within} in {where}/ILSVRC2012_img_train.tar is a" in message
+
+
 def test_tars_that_are_refused(tmp_path, capsys):
     for key, source, flags, words in mistakes(tmp_path):
         message = refused(capsys, source, tmp_path / "out", *flags)

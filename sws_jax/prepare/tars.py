@@ -169,12 +169,7 @@ def _plain(path: str) -> Iterator[_Member]:
             last = os.path.basename(name)
             if not last.lower().endswith(folder.EXTENSIONS) or last.startswith("."):
                 continue
-            if info.issym() or info.islnk() or info.issparse():
-                raise UserError(
-                    f"{name} in {path} is a link or has holes, not the bytes of an "
-                    f"image: make the tar again, of files (tar --dereference)"
-                )
-            if info.isreg():
+            if _stands_here(info, f"{name} in {path}"):
                 yield _Member(name, info.offset_data, info.size)
 
 
@@ -182,16 +177,33 @@ def _nested(path: str) -> Iterator[_Member]:
     """Images in the tars of a tar: the inner one's name is that of their class."""
     with open(path, "rb") as file:
         for tar, outer in _walk(file, path):
-            if not outer.isreg() or not outer.name.endswith(".tar"):
+            within = f"{outer.name} in {path}"
+            if not outer.name.endswith(".tar") or not _stands_here(outer, within):
                 continue
             group = os.path.basename(outer.name).removesuffix(".tar")
             window = tar.extractfile(outer)
             assert window is not None  # of a regular file
-            for _, info in _walk(window, f"{outer.name} in {path}"):
+            for _, info in _walk(window, within):
                 name = os.path.basename(info.name)
-                if info.isreg() and name.lower().endswith(folder.EXTENSIONS):
+                if not name.lower().endswith(folder.EXTENSIONS):
+                    continue
+                if _stands_here(info, f"{name} in {within}"):
                     start = outer.offset_data + info.offset_data
                     yield _Member(f"{group}/{name}", start, info.size)
+
+
+def _stands_here(info: tarfile.TarInfo, where: str) -> bool:
+    """Whether a member is a file, whose bytes can be read in place.
+
+    Raises:
+      UserError: it is a link, or its bytes are not all there.
+    """
+    if info.issym() or info.islnk() or info.issparse():
+        raise UserError(
+            f"{where} is a link or has holes, not the bytes of a file: make the tar "
+            f"again, of files (tar --dereference)"
+        )
+    return info.isreg()
 
 
 def _walk(
