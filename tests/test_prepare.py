@@ -388,6 +388,36 @@ def test_what_is_damaged_is_named_and_made_anew_alone(form, insects, tmp_path, c
     assert __main__.main(check) == 0
 
 
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("train_images.npy", b"|u1", b"|i1"),
+        ("test_labels.npy", b"<i4", b"<u4"),
+        ("train_images.npy", b"'fortran_order': False", b"'fortran_order': True "),
+    ],
+)
+def test_damage_in_a_header(file, old, new, insects, tmp_path, capsys):
+    """Of the bytes that it tells the meaning of, none is another."""
+    assert prepare(insects, tmp_path, "--size=8") == 0
+    directory = tmp_path / "insects-8"
+    before = content(directory)
+    assert before[file].count(old) == 1
+    (directory / file).write_bytes(before[file].replace(old, new))
+    check = ["prepare", "--check", str(directory)]
+    assert __main__.main(check) == 2
+    message = sentence(capsys.readouterr().err)
+    assert "1 of 3 parts of" in message or "2 of 3 parts of" in message
+    split = file.partition("_")[0]
+    assert f"{split}_images.npy[0:" in message and "another type or shape" in message
+    with pytest.raises(UserError, match=f"{file} is missing or damaged"):
+        load_dataset(str(directory))
+    assert prepare(insects, tmp_path, "--size=8") == 0
+    said = capsys.readouterr().out
+    assert "damaged, and made anew: " in said and "has changed" not in said
+    assert content(directory) == before
+    assert __main__.main(check) == 0
+
+
 def test_a_shard_that_is_gone(insects, tmp_path, capsys):
     assert prepare(insects, tmp_path) == 0
     shards(tmp_path)[0].unlink()

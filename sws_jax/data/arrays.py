@@ -68,21 +68,12 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
     Raises:
       UserError: it is damaged.
     """
-    about = files.read_json(os.path.join(path, DESCRIPTION), remedy=_REMEDY)
-    try:
-        shape = tuple(int(side) for side in about["shape"])
-        classes = tuple(str(name) for name in about["class_names"])
-        rows = {str(key): int(split["rows"]) for key, split in about["splits"].items()}
-        name = str(about["name"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}/{DESCRIPTION} is damaged ({error!r}): {_REMEDY}"
-        ) from None
+    about = _described(path)
     found = {
-        split: _split(path, split, (count, *shape), len(classes))
-        for split, count in rows.items()
+        split: _split(path, split, (count, *about.shape), len(about.classes))
+        for split, count in about.rows.items()
     }
-    if "train" not in found or len(found) < 2 or len(shape) != 3:
+    if "train" not in found or len(found) < 2 or len(about.shape) != 3:
         raise UserError(f"{path}/{DESCRIPTION} lacks splits or a shape: {_REMEDY}")
     train: base.Split = found.pop("train")
     test = found.pop("test") if "test" in found else found.pop("validation")
@@ -92,23 +83,69 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
     else:
         train, val = base.hold_out(train, val_fraction)
     return base.Dataset(
-        name=name,
+        name=about.name,
         train=train,
         val=val,
         test=test,
-        class_names=classes,
-        image_shape=shape,
-        normalization=base.default_normalization(shape[-1]),
+        class_names=about.classes,
+        image_shape=about.shape,
+        normalization=base.default_normalization(about.shape[-1]),
     )
 
 
+def misfits(path: str) -> set[str]:
+    """Splits with a file that is not of the type and shape that is described.
+
+    Raises:
+      UserError: the description is damaged.
+    """
+    about = _described(path)
+    return {
+        split
+        for split, count in about.rows.items()
+        if not all(
+            holds(*file) for file in files_of(path, split, (count, *about.shape))
+        )
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]  # of an image
+    rows: dict[str, int]  # of each split
+
+
+def _described(path: str) -> _Description:
+    about = files.read_json(os.path.join(path, DESCRIPTION), remedy=_REMEDY)
+    try:
+        return _Description(
+            str(about["name"]),
+            tuple(str(name) for name in about["class_names"]),
+            tuple(int(side) for side in about["shape"]),
+            {str(key): int(split["rows"]) for key, split in about["splits"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}/{DESCRIPTION} is damaged ({error!r}): {_REMEDY}"
+        ) from None
+
+
 def holds(path: str, dtype: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a file is a whole array of that type and shape."""
+    """Whether a file is a whole array of that type and shape, row after row."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing, damaged, too short, no array
         return False
-    return array.dtype == dtype and array.shape == shape
+    alike = array.dtype == dtype and array.shape == shape
+    return alike and bool(array.flags.c_contiguous)
+
+
+def files_of(path: str, split: str, shape: tuple[int, ...]):
+    """Path, type and shape of a split's images, and of its labels."""
+    images, labels = (os.path.join(path, f"{split}_{kind}.npy") for kind in KINDS)
+    return (images, np.uint8, shape), (labels, np.int32, shape[:1])
 
 
 def start_of(path: str) -> int:
@@ -122,23 +159,22 @@ def bytes_of_row(path: str) -> int:
 
 
 def _split(path: str, split: str, shape: tuple[int, ...], classes: int) -> Mapped:
-    files_of = [os.path.join(path, f"{split}_{kind}.npy") for kind in KINDS]
-    for file, dtype, wanted in zip(
-        files_of, (np.uint8, np.int32), (shape, shape[:1]), strict=True
-    ):
+    both = files_of(path, split, shape)
+    for file, dtype, wanted in both:
         if not holds(file, dtype, wanted):
             raise UserError(
                 f"{file} is missing or damaged, and should hold {np.dtype(dtype)} "
                 f"{list(wanted)}: {_REMEDY}"
             )
-    labels = np.load(files_of[1], allow_pickle=False)
+    (images, *_), (labels_file, *_) = both
+    labels = np.load(labels_file, allow_pickle=False)
     rows = np.flatnonzero(labels >= 0)
     if not len(rows) or labels.max() >= classes:
         raise UserError(
-            f"{files_of[1]} has labels up to {labels.max(initial=-1)}, and there are "
+            f"{labels_file} has labels up to {labels.max(initial=-1)}, and there are "
             f"{classes} classes: {_REMEDY}"
         )
-    return Mapped(files_of[0], labels[rows], rows)
+    return Mapped(images, labels[rows], rows)
 
 
 KINDS = ("images", "labels")

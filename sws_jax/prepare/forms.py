@@ -372,10 +372,7 @@ class Arrays:
 
     def _files(self, directory: str, split: str, count: int):
         shape = (count, self.size, self.size, self.source.channels)
-        return (
-            (os.path.join(directory, f"{split}_images.npy"), np.uint8, shape),
-            (os.path.join(directory, f"{split}_labels.npy"), np.int32, (count,)),
-        )
+        return arrays.files_of(directory, split, shape)
 
     def _pixels(self, split: str, index: int) -> tuple[np.ndarray, int]:
         part = self.source.parts[split]

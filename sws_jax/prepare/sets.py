@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from sws_jax import files
+from sws_jax.data import arrays
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sources, work
@@ -209,6 +210,12 @@ def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str,
             bar.advance(entry["bytes"] // 2**20)
             if problem:
                 found[name] = problem
+    if arrays.DESCRIPTION in entries.keys() - found.keys():
+        # A header says what the bytes mean, and may be damaged where they are not.
+        wrong = arrays.misfits(directory)
+        for name, entry in entries.items():
+            if entry.get("split") in wrong:
+                found.setdefault(name, "its file has another type or shape")
     return dict(sorted(found.items()))
 
 
