@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import types
 
 import children
 import numpy as np
@@ -26,7 +27,7 @@ from sws_jax import __main__
 from sws_jax.data import arrays, base, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.prepare import sets, sources, standard, work
+from sws_jax.prepare import forms, sets, sources, standard, work
 
 ROOT = pathlib.Path(__file__).parent.parent
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -550,10 +551,101 @@ def test_files_may_not_be_large(form, insects, tmp_path, capsys):
     assert left == ([] if form else ["manifest.json"])
 
 
-def test_a_dry_run_writes_nothing(insects, tmp_path, capsys):
-    assert prepare(insects, tmp_path / "out", "--dry-run", "--size=8") == 0
-    assert "24 images" not in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("form", [(), ("--size=8",)], ids=["records", "arrays"])
+def test_a_dry_run_writes_nothing(form, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepare(tree, out, "--dry-run", *form) == 0
+    said = capsys.readouterr().out
+    assert "18 train, 6 test images" in said and "shards to make" in said
+    assert not out.exists()
+    # Nor into a set that stands there, and would be mended.
+    assert prepare(tree, out, *form) == 0
+    (tree / "train/ant/000.png").unlink()
+    cut(next(out.rglob("*array_record*") if not form else out.rglob("*.npy")))
+    before = content(tmp_path)
+    assert prepare(tree, out, "--dry-run", *form) == 0
+    assert "shards to make" in capsys.readouterr().out
+    assert content(tmp_path) == before
+
+
+def space(monkeypatch, free):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free)
+    )
+
+
+def taken(directory):
+    """Bytes of the disk."""
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+
+
+def with_another_class(tree):
+    """Which changes all shards, and the size of none."""
+    for split in ("train", "test"):
+        (tree / split / "cat").rename(tree / split / "dog")
+
+
+def test_rows_are_replaced_where_they_stand(tree, tmp_path, monkeypatch, capsys):
+    out, needed = tmp_path / "out", 24 * (64 * 64 * 3 + 4)
+    with monkeypatch.context() as patch:
+        space(patch, needed - 1)
+        assert " needs 288.1 KiB more" in refused(capsys, tree, out, "--size=64")
+        space(patch, needed)
+        assert prepare(tree, out, "--size=64") == 0
+    with_another_class(tree)
+    space(monkeypatch, 0)
+    capsys.readouterr()
+    assert prepare(tree, out, "--size=64") == 0
+    said = capsys.readouterr().out
+    assert "24 shards are made anew" in said and ", 0 bytes of 0 bytes free" in said
+    assert load_dataset(str(out / "insects-64")).class_names[-1] == "dog"
+
+
+def test_rows_that_are_not_written_yet_take_room(tree, tmp_path, monkeypatch, capsys):
+    """The file has its whole size from the beginning, and holes."""
+    out, broken = tmp_path / "out", tree / "train/ant/001.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert "not a readable image" in refused(capsys, tree, out, "--size=64")
+    broken.write_bytes(whole)
+    left = taken(out / "incomplete.insects-64")
+    assert left < 5 * 64 * 64 * 3  # of 24 rows
+    space(monkeypatch, 17 * 64 * 64 * 3)
+    assert " more, and " in refused(capsys, tree, out, "--size=64")
+
+
+def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert prepare(tree, out) == 0
+    old = [path.stat().st_blocks * 512 for path in out.rglob("*array_record*")]
+    with_another_class(tree)
+
+    def room(directory, shard_bytes=5242):
+        source = sources.open_source(str(tree))
+        form = forms.Records(source, "insects", "1.0.0", shard_bytes)
+        return form.room(str(directory), form.shards(), 1.0, 1)
+
+    # (By estimate each is larger than it will be, so that none is counted too little.)
+    afresh, growth = room(""), 2**14
+    assert max(old) + growth < sum(old) < afresh
+    # Those of another plan, which has a single shard, go before it is written.
+    assert room(out / "insects/1.0.0", 2**20) == max(room("", 2**20) - sum(old), 0)
+    with monkeypatch.context() as patch:
+        space(patch, afresh - sum(old))
+        assert " more, and " in refused(capsys, tree, out)
+        space(patch, afresh - sum(old) + max(old) + growth)
+        assert prepare(tree, out) == 0
+    assert f"{len(old)} shards are made anew" in capsys.readouterr().out
+
+
+def test_more_workers_than_cores_take_no_less_time(
+    insects, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(work, "cores", lambda: 2)
+    monkeypatch.setattr(sets, "sample", lambda request, found: (10.0, 1.0))
+    for workers, said in ((1, "4 min 0 s"), (2, "2 min 0 s"), (8, "2 min 0 s")):
+        assert prepare(insects, tmp_path, "--dry-run", f"--workers={workers}") == 0
+        assert f"about {said} with {workers} worker" in capsys.readouterr().out
 
 
 def tree_of(tmp_path, **files):

@@ -206,7 +206,8 @@ def _make(request, args: argparse.Namespace) -> None:
         needed, free = sets.room(request, found, growth)
         processes = min(request.workers, max(len(found.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
-        took = work.duration(seconds * found.images / processes)
+        at_once = min(processes, work.cores())
+        took = work.duration(seconds * found.images / at_once)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "

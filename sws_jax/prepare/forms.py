@@ -8,7 +8,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,8 +65,14 @@ class Form(Protocol):
 
     def shards(self) -> list[Shard]: ...
 
-    def bytes_of(self, shard: Shard, growth: float) -> int:
-        """That it will take, where what is encoded anew grows that much."""
+    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+        """Bytes that must be free to make shards, beside those that they replace.
+
+        Args:
+          directory: of the set as far as it is made, or empty.
+          growth: of an image whose encoding changes.
+          count: of the shards that are written at a time.
+        """
         ...
 
     def try_out(self, split: str, index: int) -> int:
@@ -128,7 +134,19 @@ class Records:
                 found.append(Shard(file, split, first, end))
         return found
 
-    def bytes_of(self, shard: Shard, growth: float) -> int:
+    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+        """A file goes when there is a new one, those of another plan before."""
+        standing = _standing(directory)
+        pairs = [
+            (self._bytes_of(shard, growth), standing.get(shard.name, 0))
+            for shard in todo
+        ]
+        more = sum(max(new - old, 0) for new, old in pairs)
+        gone = sum(standing[name] for name in self._surplus(standing))
+        beside = sorted(min(pair) for pair in pairs)[-count:]
+        return max(more - gone, 0) + sum(beside)
+
+    def _bytes_of(self, shard: Shard, growth: float) -> int:
         sizes = self.source.parts[shard.split].sizes[shard.first : shard.end]
         content = int(sizes.sum() * growth) + len(shard) * _RECORD_OVERHEAD
         return content + _SHARD_OVERHEAD
@@ -138,10 +156,12 @@ class Records:
 
     def begin(self, directory: str) -> None:
         """Removes files that an earlier plan named otherwise."""
+        for name in self._surplus(os.listdir(directory)):
+            os.remove(os.path.join(directory, name))
+
+    def _surplus(self, names: Iterable[str]) -> list[str]:
         wanted = {shard.name for shard in self.shards()}
-        for name in os.listdir(directory):
-            if ".array_record-" in name and name not in wanted:
-                os.remove(os.path.join(directory, name))
+        return [n for n in names if ".array_record-" in n and n not in wanted]
 
     def renewed(self, directory: str) -> set[str]:
         """None: a file's name says how many there are, and each is made whole."""
@@ -276,7 +296,15 @@ class Arrays:
             for end in [min(first + rows, len(part))]
         ]
 
-    def bytes_of(self, shard: Shard, growth: float = 1.0) -> int:
+    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+        """Rows are written where they stand; a file of another shape goes before."""
+        standing = _standing(directory)
+        there = sum(standing[name] for name in standing if name.endswith(_ARRAYS))
+        made = set(self.shards()) - set(todo)
+        kept = sum(map(self._bytes_of, made))
+        return max(sum(map(self._bytes_of, todo)) - max(there - kept, 0), 0)
+
+    def _bytes_of(self, shard: Shard) -> int:
         return len(shard) * (self._image_bytes + 4)  # and its label
 
     def try_out(self, split: str, index: int) -> int:
@@ -335,7 +363,7 @@ class Arrays:
             raise files.Unwritable(pixels, error) from None
         made.update(found.tobytes())
         return {
-            "bytes": self.bytes_of(shard),
+            "bytes": self._bytes_of(shard),
             "digest": made.hexdigest(),
             "images": len(shard) - len(left_out),
             "left_out": left_out,
@@ -379,6 +407,17 @@ class Arrays:
         encoded, label = part.read(index)
         image = images.decode(encoded, part.where(index), channels=self.source.channels)
         return Fit((self.size, self.size))(image), label
+
+
+def _standing(directory: str) -> dict[str, int]:
+    """Bytes that a directory's files take on the disk, by name; of holes, none."""
+    if not directory:
+        return {}
+    # (The unit is that of the system's call, whatever the disk's blocks.)
+    return {
+        entry.name: entry.stat(follow_symlinks=False).st_blocks * 512
+        for entry in os.scandir(directory)
+    }
 
 
 def _each(

@@ -55,6 +55,7 @@ class Plan:
     changed: how many of these were made of a source that has changed since.
     damaged: names of those that have, and what is wrong with the first.
     described: whether the files that describe the set are whole, and of this source.
+    directory: of what there is, or empty.
     """
 
     kept: dict[str, Entry]
@@ -62,6 +63,7 @@ class Plan:
     changed: int = 0
     damaged: tuple[str, ...] = ()
     described: bool = False
+    directory: str = ""
 
     @property
     def images(self) -> int:
@@ -103,16 +105,17 @@ def plan(request: Request) -> Plan:
         changed,
         tuple(bad),
         bool(about) and not lost and not bad.keys() & about.keys(),
+        directory,
     )
 
 
 def room(request: Request, found: Plan, growth: float) -> tuple[int, int]:
-    """Bytes that what is missing takes, and those that are free.
+    """Bytes that what is missing takes beside what it replaces, and those free.
 
     Raises:
       UserError: they are too few.
     """
-    needed = sum(request.form.bytes_of(shard, growth) for shard in found.todo)
+    needed = request.form.room(found.directory, found.todo, growth, request.workers)
     folder = os.path.abspath(request.place)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
