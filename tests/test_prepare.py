@@ -911,7 +911,9 @@ def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatc
     assert standard.find(request, 1) == str(place)
 
 
-def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
+@pytest.fixture
+def moths(builder, tmp_path):
+    """A set that TFDS has prepared by itself; its directory."""
     import tensorflow_datasets as library
 
     write(tmp_path / "manual/moths.zip", b"")
@@ -920,9 +922,99 @@ def test_what_tfds_has_prepared_by_itself(builder, tmp_path, capsys):
         "prepare_moths", data_dir=str(tmp_path), file_format="array_record"
     )
     made.download_and_prepare(download_config=config)
+    return tmp_path / "prepare_moths/2.0.0"
+
+
+def test_what_tfds_has_prepared_by_itself(moths, tmp_path, capsys):
+    before = content(tmp_path)
+    for flags in ((), ("--size=8",)):
+        assert prepare("tfds:prepare_moths", tmp_path, "--dry-run", *flags) == 0
+        assert content(tmp_path) == before
     assert prepare("tfds:prepare_moths", tmp_path) == 0
     assert __main__.main(["prepare", "--check", str(tmp_path / "prepare_moths")]) == 0
     assert "8 train, 2 test images, all " in capsys.readouterr().out
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def replace(path):
+    """With a whole file, of fewer records."""
+    shutil.copy(next(path.parent.glob("*-test.array_record*")), path)
+
+
+@pytest.mark.parametrize(
+    "spoil, problem",
+    [(halve, ""), (pathlib.Path.unlink, ""), (replace, r", 2 records of 8\)")],
+    ids=["halved", "missing", "another"],
+)
+def test_what_tfds_has_prepared_by_itself_and_is_damaged(
+    spoil, problem, moths, builder, tmp_path, capsys, monkeypatch
+):
+    spoil(next(moths.glob("*-train.array_record*")))
+    before = content(tmp_path)
+
+    def without(name):
+        raise UserError(f"{name} needs TensorFlow")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(standard, "check_tensorflow", without)
+        assert prepare("tfds:prepare_moths", tmp_path) == 2
+        out, error = capsys.readouterr()
+        words = "1 of 1 files of split train in .* are missing or damaged, "
+        assert re.search(words + f".*prepare_moths-train.*{problem}\n", out)
+        assert "needs TensorFlow" in sentence(error) and "prepared:" not in out
+        message = refused(capsys, "tfds:prepare_moths", tmp_path, "--dry-run")
+        assert "which is not prepared" in message
+    assert content(tmp_path) == before  # no manifest, which would call it whole
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    assert standard.find(request, 1) == ""
+    assert standard.prepare(request) == str(moths) and len(builder) == 2
+    assert standard.find(request, 1) == str(moths)
+
+
+def test_a_set_that_tfds_left_damaged_is_not_taken(builder, tmp_path, monkeypatch):
+    """It is begun anew, though it stands where TFDS puts what is done."""
+    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    write(tmp_path / "manual/moths.zip", b"")
+    request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
+    with pytest.raises(UserError, match="train has 8 images of 9"):
+        standard.prepare(request)
+    left = tmp_path / "incomplete.tfds.prepare_moths/prepare_moths/2.0.0"
+    halve(next(left.glob("*-train.array_record*")))
+    place = standard.prepare(dataclasses.replace(request, partial=True))
+    assert len(builder) == 2 and standard.find(request, 1) == place
+
+
+def test_what_tfds_has_downloaded_or_begun_takes_no_more_room(
+    tmp_path, monkeypatch, capsys
+):
+    info = types.SimpleNamespace(
+        name="moths", full_name="moths/1.0.0", download_size=4000, dataset_size=500
+    )
+    begun = tmp_path / "begun"
+    arguments = (info, str(tmp_path), str(begun))
+    space(monkeypatch, 1500)
+    with pytest.raises(UserError, match="needs 4.4 KiB, and .* has 1.5 KiB free"):
+        standard._say(*arguments)
+    folder = tmp_path / "downloads" / "moths" / "deep"
+    write(folder / "whole.zip", bytes(3000))
+    with pytest.raises(UserError, match="needs 4.4 KiB"):  # TFDS does not know it
+        standard._say(*arguments)
+    write(folder / "whole.zip.INFO", b"{}")
+    write(tmp_path / "downloads/wasps/other.zip", bytes(1000))
+    write(tmp_path / "downloads/wasps/other.zip.INFO", b"{}")
+    standard._say(*arguments)
+    assert "1.5 KiB with its downloads, 1.5 KiB free" in capsys.readouterr().out
+    info.download_size = 2000  # as TFDS knew it, which may be old
+    standard._say(*arguments)
+    assert "500 bytes with its downloads" in capsys.readouterr().out
+    info.dataset_size = 1600
+    with pytest.raises(UserError, match="needs 1.6 KiB"):
+        standard._say(*arguments)
+    write(begun / "moths/2.0.0.incomplete/half", bytes(200))
+    standard._say(*arguments)
 
 
 def test_what_tfds_does_not_know(tmp_path):

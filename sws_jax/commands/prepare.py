@@ -140,7 +140,7 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     with files.claimed(standard.lock(request)) as alone:
         if not alone:
             raise UserError(f"another process is preparing {source} in {out}")
-        found = standard.find(request, workers)
+        found = standard.find(request, workers, write=not args.dry_run)
         if not found:
             if args.dry_run:
                 raise UserError(

@@ -30,6 +30,7 @@ from sws_jax.data import prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources
 
+_DOWNLOADS = "downloads"  # in OUT
 _INSTALL = "pip install tensorflow-cpu"
 
 
@@ -109,10 +110,11 @@ def _bare(request: Request) -> str:
     return re.sub(r"\W.*", "", request.name)
 
 
-def find(request: Request, workers: int) -> str:
+def find(request: Request, workers: int, *, write: bool = True) -> str:
     """The directory of a set that is prepared, and whole; or nothing.
 
-    A set that TFDS has prepared without this command gets a manifest.
+    A set that TFDS has prepared without this command gets a manifest, where one may
+    `write`.
 
     Raises:
       UserError: it has not the images that it should have.
@@ -121,15 +123,19 @@ def find(request: Request, workers: int) -> str:
         place = prepared.find(request.name, request.out)
     except UserError:
         return ""
-    if not os.path.isfile(os.path.join(place, sets.MANIFEST)):
+    known = os.path.isfile(os.path.join(place, sets.MANIFEST))
+    if not known:
         _check_counts(place, request)
-        _account(place, request)
-        return place
     try:
-        sets.check(place, workers)
+        if known:
+            sets.check(place, workers)
+        else:
+            _check_shards(place)
     except UserError as error:
         print(f"{error}", flush=True)
         return ""
+    if not known and write:
+        _account(place, request)
     return place
 
 
@@ -156,9 +162,9 @@ def prepare(request: Request) -> str:
         ) from None
     made = os.fspath(builder.data_path)
     if not _finished(made, request):
-        _say(builder.info, request.out)
+        _say(builder.info, request.out, building)
         shutil.rmtree(building, ignore_errors=True)  # TFDS begins anew
-        downloads = os.path.join(request.out, "downloads")  # which stay
+        downloads = os.path.join(request.out, _DOWNLOADS)  # which stay
         settings = {"manual_dir": request.manual_dir} if request.manual_dir else {}
         config = library.download.DownloadConfig(**settings)
         try:
@@ -182,7 +188,8 @@ def _finished(made: str, request: Request) -> bool:
         return False
     try:
         _check_counts(made, request)
-    except UserError:  # of what its files were then
+        _check_shards(made)
+    except UserError:  # of what its files were then, or are
         return False
     return True
 
@@ -210,17 +217,27 @@ def _check_counts(place: str, request: Request) -> None:
         )
 
 
-def _say(info: Any, out: str) -> None:
+def _check_shards(place: str) -> None:
+    for split in prepared.builder(place).info.splits.values():
+        prepared.check_shards(split, place)
+
+
+def _say(info: Any, out: str, building: str) -> None:
     """Room that TFDS says it takes, where it knows; of the time it says nothing.
+
+    Args:
+      building: a directory that goes before TFDS begins.
 
     Raises:
       UserError: there is less.
     """
-    needed = int(info.download_size or 0) + int(info.dataset_size or 0)
+    whole = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
+    downloads = max(int(info.download_size or 0) - whole, 0)
+    needed = downloads + int(info.dataset_size or 0)
     folder = os.path.abspath(out)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free + _taken(building)
     known = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
     print(
         f"{info.full_name}: {known}, {sets.size(free)} free; how long TFDS takes is "
@@ -232,6 +249,25 @@ def _say(info: Any, out: str) -> None:
             f"{info.full_name} needs {sets.size(needed)}, and {folder} has "
             f"{sets.size(free)} free: make room, or take another OUT"
         )
+
+
+def _downloaded(directory: str) -> int:
+    """Bytes of the files that TFDS has whole, each with a description beside it."""
+    paths = _files(directory)
+    return sum(os.path.getsize(path) for path in paths if f"{path}.INFO" in paths)
+
+
+def _taken(directory: str) -> int:
+    """Bytes of the disk; the unit is that of the system's call."""
+    return sum(os.lstat(path).st_blocks * 512 for path in _files(directory))
+
+
+def _files(directory: str) -> set[str]:
+    return {
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(directory)
+        for name in names
+    }
 
 
 def _account(place: str, request: Request) -> None:
