@@ -122,6 +122,31 @@ def test_encoded_images_are_kept_or_become_the_same_pixels(form, tree, tmp_path)
         assert image.format == ("PNG" if form == "WEBP" else form)
 
 
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        ("102flowers", "images_102flowers"),
+        ("2024", "images_2024"),
+        ("_x", "x"),
+        ("été à 3", "ete_a_3"),
+        ("花", "images"),
+        ("MIT-67", "mit_67"),
+    ],
+)
+def test_names_that_tfds_takes(folder, name, tree, tmp_path, capsys):
+    from tensorflow_datasets.core import naming
+
+    source = tree.rename(tmp_path / folder)
+    shutil.rmtree(source / "train/bee")
+    shutil.rmtree(source / "test/bee")
+    assert naming.is_valid_dataset_and_class_name(name)
+    assert prepare(source, tmp_path / "out") == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"prepared: data.source=tfds:{name} data.directory={tmp_path}/out"
+    found = read(tmp_path / "out", name)
+    assert len(found.train) + len(found.val) == 12 and len(found.test) == 4
+
+
 def make_tars(tree, where, prefix=""):
     where.mkdir()
     for split in ("train", "test"):
@@ -763,6 +788,11 @@ def test_labels_of_validation_images_that_do_not_fit(lines, words, tmp_path, cap
         (["--shard-mib=0"], "--shard-mib above 0"),
         (["--shard-mib=nan"], "--shard-mib above 0"),
         (["--name=a b"], "'a b' is not made of letters"),
+        *(
+            ([f"--name={name}", *dry], f"{name!r} is not made of letters, digits and")
+            for name in ("_x", "été", "2024", "a-b", "")
+            for dry in ([], ["--dry-run"])
+        ),
         (["--name=../x", "--size=8"], "'../x' is not made of letters"),
         (["--name=imagenet2012"], "train has 18 images of 1,281,167"),
         (["--manual-dir=x"], "--manual-dir is for a SOURCE tfds:NAME"),
@@ -771,6 +801,7 @@ def test_labels_of_validation_images_that_do_not_fit(lines, words, tmp_path, cap
 )
 def test_mistakes_are_answered_in_one_sentence(flags, words, insects, tmp_path, capsys):
     assert words in refused(capsys, insects, tmp_path, *flags)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_mistakes(insects, tmp_path, capsys):

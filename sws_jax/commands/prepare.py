@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import unicodedata
 
 HELP = "make images ready once: array_record files, or resized arrays"
 EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
 
 VERSION = "1.0.0"  # of sets made here; TFDS numbers its own
+
+# Of a set of array_record files, TFDS takes what could be the name of a class.
+_RECORDS, _ARRAYS = r"[A-Za-z][A-Za-z0-9_]*", r"\w[\w-]*"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         if not args.source or not args.out:
             raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
+        if args.name is not None:
+            _check_name(args.name, args.size)
         _prepare(args, workers)
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on", flush=True)
@@ -153,17 +159,27 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     return found
 
 
-def _name(args: argparse.Namespace, source: str) -> str:
+def _check_name(name: str, size: int | None) -> None:
     from sws_jax.errors import UserError
 
+    if not re.fullmatch(_RECORDS if size is None else _ARRAYS, name):
+        first = " (A to Z), a letter first" if size is None else ""
+        raise UserError(
+            f"--name {name!r} is not made of letters, digits and underscores{first}"
+        )
+
+
+def _name(args: argparse.Namespace, source: str) -> str:
+    """Of the set: what was given, or made of the source's."""
     if args.name is not None:
-        if not re.fullmatch(r"\w[\w-]*" if args.size else r"\w+", args.name):
-            raise UserError(
-                f"--name {args.name!r} is not made of letters, digits and underscores"
-            )
         return args.name
-    plain = re.sub(r"\W+", "_", source).strip("_").lower() or "images"
-    return plain if args.size is None else f"{plain}-{args.size}"
+    if args.size is not None:
+        plain = re.sub(r"\W+", "_", source).strip("_").lower() or "images"
+        return f"{plain}-{args.size}"
+    bare = unicodedata.normalize("NFKD", source)  # letters without their accents
+    ascii_alone = bare.encode("ascii", "ignore").decode()
+    plain = re.sub(r"\W+", "_", ascii_alone).strip("_").lower() or "images"
+    return plain if plain[0].isalpha() else f"images_{plain}"
 
 
 def _request(args, source, path, place, workers):
