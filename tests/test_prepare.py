@@ -25,7 +25,7 @@ from PIL import Image
 from test_folder import encoded, everything, fill, pixels, same, write
 
 from sws_jax import __main__
-from sws_jax.data import arrays, base, load_dataset, tfds
+from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources, standard, work
@@ -1162,11 +1162,14 @@ def test_tfds_fails_in_its_process(waiting, tmp_path):
 
 
 @pytest.mark.slow
-def test_tfds_ends_with_the_command(waiting):
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
+)
+def test_tfds_ends_with_the_command(number, code, waiting):
     """Else it would write on, and hold no lock."""
     process, inner = waiting
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    assert process.wait() == code
     deadline = time.monotonic() + 20
     while os.path.exists(f"/proc/{inner}") and not zombie(inner):
         assert time.monotonic() < deadline
@@ -1206,16 +1209,22 @@ def start(*arguments, **settings):
     )
 
 
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory):
+    """A folder that takes a while, and is not to be written to."""
+    root = tmp_path_factory.mktemp("larger") / "insects"
+    return fill(root, {"train": 24, "test": 2}, size=(200, 220))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--size=64",)], ids=["records", "arrays"])
-def test_killed_and_done_again_in_parallel(form, tmp_path):
+def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
     """The bytes are those of a serial run that met nothing."""
-    root = fill(tmp_path / "insects", {"train": 24, "test": 2}, size=(200, 220))
     flags = ["--shard-mib=0.02", *form]
     folder = tmp_path / "out" / ("" if form else "insects")
     building = folder / ("incomplete.insects-64" if form else "incomplete.1.0.0")
     manifest = building / sets.MANIFEST
-    process = start(root, tmp_path / "out", *flags, "--workers=2")
+    process = start(larger, tmp_path / "out", *flags, "--workers=2")
     deadline = time.monotonic() + 60
     while done(manifest) < 12:
         assert process.poll() is None and time.monotonic() < deadline
@@ -1226,12 +1235,12 @@ def test_killed_and_done_again_in_parallel(form, tmp_path):
     assert 12 <= before < 78
     assert not (folder / ("insects-64" if form else "1.0.0")).exists()
     process = start(
-        root, tmp_path / "out", *flags, "--workers=2", stdout=subprocess.PIPE
+        larger, tmp_path / "out", *flags, "--workers=2", stdout=subprocess.PIPE
     )
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     assert f"{before} are there" in out
-    serial = ["prepare", str(root), str(tmp_path / "serial"), *flags, "--workers=1"]
+    serial = ["prepare", str(larger), str(tmp_path / "serial"), *flags, "--workers=1"]
     assert __main__.main(serial) == 0
     assert content(tmp_path / "out") == content(tmp_path / "serial")
     whole = folder / ("insects-64" if form else "1.0.0")
@@ -1247,22 +1256,69 @@ def done(manifest):
         return 0
 
 
+def finished(building):
+    """How many shards are; and no half of a file is left."""
+    assert not [p.name for p in building.iterdir() if p.name.startswith(".")]
+    return done(building / sets.MANIFEST)
+
+
 @pytest.mark.slow
-def test_stopped_by_ctrl_c(tmp_path):
-    root = fill(tmp_path / "insects", {"train": 24, "test": 2}, size=(200, 220))
+@pytest.mark.parametrize(
+    "number, code, to_all, early",
+    [
+        (signal.SIGINT, 130, False, False),
+        (signal.SIGTERM, 75, True, False),
+        (signal.SIGINT, 130, True, True),
+    ],
+)
+def test_asked_to_end(number, code, to_all, early, larger, tmp_path):
+    """By a signal to the command, or to its processes too, perhaps as they start."""
     flags = ["--shard-mib=0.02", "--workers=2"]
-    process = start(root, tmp_path / "out", *flags, stdout=subprocess.PIPE)
+    process = start(
+        larger, tmp_path / "out", *flags, stdout=subprocess.PIPE, start_new_session=True
+    )
     manifest = tmp_path / "out/insects/incomplete.1.0.0" / sets.MANIFEST
     deadline = time.monotonic() + 60
-    while done(manifest) < 3:
+    while not manifest.exists() if early else done(manifest) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    if early:
+        time.sleep(0.3)  # the server of processes loads what they need
+    asked = time.monotonic()
+    (os.killpg if to_all else os.kill)(process.pid, number)
     out, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (130, "")
+    assert (process.returncode, error) == (code, "")
     assert out.endswith("stopped: the same command goes on\n")
-    names = [path.name for path in manifest.parent.iterdir()]
-    assert not [name for name in names if name.startswith(".")]  # no half of a file
+    assert time.monotonic() - asked < 20
+    assert finished(manifest.parent) < 78
+    assert not (tmp_path / "out/.insects.lock").exists()
+
+
+@pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
+def test_asked_to_end_in_the_midst_of_a_shard(
+    form, insects, tmp_path, monkeypatch, capsys
+):
+    decode, calls, before = images.decode, [], signal.getsignal(signal.SIGTERM)
+
+    def asked(*args, **settings):
+        calls.append(args)
+        if len(calls) == 24 + 11:  # after those that are tried
+            signal.raise_signal(signal.SIGTERM)
+        return decode(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "decode", asked)
+        assert prepare(insects, tmp_path / "out", *form) == 75
+    out, error = capsys.readouterr()
+    assert out.endswith("\nstopped: the same command goes on\n") and error == ""
+    assert signal.getsignal(signal.SIGTERM) == before
+    folder = tmp_path / "out" / ("" if form else "insects")
+    kept = finished(folder / ("incomplete.insects-16" if form else "incomplete.1.0.0"))
+    assert kept > 0
+    assert prepare(insects, tmp_path / "out", *form) == 0
+    assert f", {kept} are there" in capsys.readouterr().out
+    assert prepare(insects, tmp_path / "other", *form) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "other")
 
 
 @pytest.mark.slow

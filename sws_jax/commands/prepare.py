@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import unicodedata
+from collections.abc import Iterator
+from types import FrameType
 
 HELP = "make images ready once: array_record files, or resized arrays"
 EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
@@ -14,6 +18,10 @@ VERSION = "1.0.0"  # of sets made here; TFDS numbers its own
 
 # Of a set of array_record files, TFDS takes what could be the name of a class.
 _RECORDS, _ARRAYS = r"[A-Za-z][A-Za-z0-9_]*", r"\w[\w-]*"
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, at which the command ends as at Ctrl-C."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +75,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sws_jax import signals
+
+    try:
+        with _terminable():
+            _run(args)
+    except KeyboardInterrupt as error:
+        print("\nstopped: the same command goes on", flush=True)
+        if isinstance(error, _Terminated):
+            return signals.EXIT_AGAIN
+        return signals.EXIT_INTERRUPTED
+    return 0
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it, SIGTERM raises, so that what is half written is removed."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is asked once
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(args: argparse.Namespace) -> None:
     from sws_jax.errors import UserError
     from sws_jax.prepare import sets, work
 
@@ -78,19 +115,14 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.size is not None and args.size < 1:
         raise UserError(f"--size must be at least 1, and is {args.size}")
-    try:
-        if args.check:
-            print(sets.check(args.check, workers))
-            return 0
-        if not args.source or not args.out:
-            raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
-        if args.name is not None:
-            _check_name(args.name, args.size)
-        _prepare(args, workers)
-    except KeyboardInterrupt:
-        print("\nstopped: the same command goes on", flush=True)
-        return 130
-    return 0
+    if args.check:
+        print(sets.check(args.check, workers))
+        return
+    if not args.source or not args.out:
+        raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
+    if args.name is not None:
+        _check_name(args.name, args.size)
+    _prepare(args, workers)
 
 
 def _prepare(args: argparse.Namespace, workers: int) -> None:

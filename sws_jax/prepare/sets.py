@@ -7,6 +7,7 @@ are, the directory is renamed. So a process may be killed at any moment.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -174,11 +175,15 @@ def make(request: Request, found: Plan) -> None:
     task = work.Make(request.form, building, request.unreadable)
     try:
         with work.Bar(request.form.name, found.images, "images") as bar:
-            for shard, entry in work.run(task, found.todo, request.workers):
-                source = {"source": forms.stamp(request.form.source, shard)}
-                entries[shard.name] = entry | source
-                files.write_json(path, manifest)
-                bar.advance(len(shard))
+            # Closed here: no process writes on when others may begin.
+            with contextlib.closing(
+                work.run(task, found.todo, request.workers)
+            ) as made:
+                for shard, entry in made:
+                    source = {"source": forms.stamp(request.form.source, shard)}
+                    entries[shard.name] = entry | source
+                    files.write_json(path, manifest)
+                    bar.advance(len(shard))
     except Unreadable as error:
         raise UserError(
             f"{error}: mend or remove it and give the same command again, or leave "
@@ -207,12 +212,12 @@ def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str,
     with work.Bar("verifying", total // 2**20, "MiB") as bar:
         # Processes take longer to start than little takes to read.
         several = workers if total > 2**30 else 1
-        for (name, entry), problem in work.run(
-            work.Check(directory), list(entries.items()), several
-        ):
-            bar.advance(entry["bytes"] // 2**20)
-            if problem:
-                found[name] = problem
+        task, items = work.Check(directory), list(entries.items())
+        with contextlib.closing(work.run(task, items, several)) as checked:
+            for (name, entry), problem in checked:
+                bar.advance(entry["bytes"] // 2**20)
+                if problem:
+                    found[name] = problem
     if arrays.DESCRIPTION in entries.keys() - found.keys():
         # A header says what the bytes mean, and may be damaged where they are not.
         wrong = arrays.misfits(directory)

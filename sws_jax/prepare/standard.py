@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 from sws_jax import files
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sets, sources
+from sws_jax.prepare import forms, sets, sources, work
 
 _DOWNLOADS = "downloads"  # in OUT
 _INSTALL = "pip install tensorflow-cpu"
@@ -71,10 +70,12 @@ def run(request: Request) -> None:
     with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
         said = os.path.join(folder, "error")
         command = [sys.executable, "-m", "sws_jax.prepare.standard", given, said]
-        # It reads a pipe that ends with this process, however that ends.
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, env=_environment()
-        ) as child:
+        with work.unasked():
+            # It reads a pipe that ends with this process, however that ends.
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, env=_environment()
+            )
+        with process as child:
             try:
                 code = child.wait()
             except BaseException:
@@ -292,7 +293,6 @@ def _account(place: str, request: Request) -> None:
 
 def main() -> int:
     given, said = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = Request(**json.loads(given))
     try:

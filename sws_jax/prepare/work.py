@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -19,6 +22,7 @@ from sws_jax.errors import Stopped, UserError
 from sws_jax.prepare import forms
 from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
 
+_ASKING = (signal.SIGTERM, signal.SIGINT)
 _LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar
 
 # A task, in whichever process: its arguments, and whether all is to end.
@@ -58,7 +62,29 @@ class Check:
         return "" if found["digest"] == entry["digest"] else "its digest differs"
 
 
-def run(task: Task, items: Sequence[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+@contextlib.contextmanager
+def unasked() -> Iterator[None]:
+    """Starts processes: requests to end wait, and are for this process alone."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    handlers = {number: signal.signal(number, note) for number in _ASKING}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)  # they inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if asked:
+            signal.raise_signal(asked[0])
+
+
+def run(
+    task: Task, items: Sequence[Any], workers: int
+) -> Generator[tuple[Any, Any], None, None]:
     """Pairs of an item and what the task made of it, as they come.
 
     Where one fails, the others are given up and what they have half written is gone.
@@ -82,8 +108,9 @@ def run(task: Task, items: Sequence[Any], workers: int) -> Iterator[tuple[Any, A
     with concurrent.futures.ProcessPoolExecutor(
         workers, context, _begin, (task, stop)
     ) as pool:
-        futures = {pool.submit(_one, item): item for item in items}
         try:
+            with unasked():
+                futures = {pool.submit(_one, item): item for item in items}
             for future in concurrent.futures.as_completed(futures):
                 made, kind, message = future.result()
                 if kind:
@@ -107,16 +134,39 @@ _ERRORS: dict[str, type[UserError]] = {
 }
 _task: Task
 _stopped: Callable[[], bool]
+_busy = _terminated = False
 
 
 def _begin(task: Task, stop: Any) -> None:
     """In a new process."""
     global _task, _stopped
-    _task, _stopped = task, stop.is_set
+    _task, _stopped = task, lambda: _terminated or stop.is_set()
     signals.serve_parent()
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, perhaps to all processes at once: what is half written goes first."""
+    global _terminated
+    _terminated = True
+    if not _busy:
+        os._exit(1)
 
 
 def _one(item: Any) -> tuple[Any, str, str]:
+    global _busy
+    _busy = True
+    try:
+        return _result(item)
+    finally:
+        _busy = False
+        if _terminated:
+            os._exit(1)
+
+
+def _result(item: Any) -> tuple[Any, str, str]:
+    """What the task makes, or how it failed: the kind of error and its message."""
     try:
         return _task(item, _stopped), "", ""
     except GivenUp:
