@@ -15,6 +15,7 @@ HELP = "make images ready once: array_record files, or resized arrays"
 EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
 
 VERSION = "1.0.0"  # of sets made here; TFDS numbers its own
+_REMEDY = "take another OUT"
 
 # Of a set of array_record files, TFDS takes what could be the name of a class.
 _RECORDS, _ARRAYS = r"[A-Za-z][A-Za-z0-9_]*", r"\w[\w-]*"
@@ -158,7 +159,8 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
     if not args.partial:
         sources.check_counts(known, source)
     name = _name(args, source.name)
-    with files.claimed(os.path.join(out, f".{name}.lock")) as alone:
+    lock = os.path.join(out, f".{name}.lock")
+    with files.claimed(lock, remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {os.path.join(out, name)}")
         _make(_request(args, source, path, os.path.join(out, name), workers), args)
@@ -175,7 +177,7 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     if args.name and args.size is None:
         raise UserError(f"--name is not for {source}: TFDS names its own")
     request = standard.Request(name, out, args.manual_dir, args.partial)
-    with files.claimed(standard.lock(request)) as alone:
+    with files.claimed(standard.lock(request), remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {source} in {out}")
         found = standard.find(request, workers, write=not args.dry_run)
