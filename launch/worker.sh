@@ -60,8 +60,9 @@ attend() {
   mv "$kept/exit.new" "$kept/exit"
 }
 
+# (What has ended by itself is not to be started again, either.)
 stop() {
-  ! lives || touch "$kept/by_hand"
+  [[ ! -f $kept/pid ]] || touch "$kept/by_hand"
   end
 }
 
@@ -79,9 +80,11 @@ end() {
 
 state() {
   local code=137 # killed with all that belonged to it, or the host started anew
+  local alive='' # asked first: what ends after that leaves its code
+  ! lives || alive=yes
   if [[ -f $kept/exit ]]; then
     code=$(< "$kept/exit")
-  elif lives; then
+  elif [[ -n $alive ]]; then
     echo "running $(< "$kept/job")"
     return
   elif [[ ! -f $kept/pid ]]; then
@@ -96,5 +99,5 @@ case ${1:-} in
   setup | start | stop | attend) "$@" ;;
   state) echo "sws_worker $(hostname) $(state)" ;;
   log) tail -n "$2" "$kept/log" ;;
-  *) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "$0" >&2; exit 2 ;;
+  *) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p;}' "launch/${0##*/}" >&2; exit 2 ;;
 esac
