@@ -6,7 +6,7 @@
 # launch/settings.example.env lists them all. DRY_RUN=1 prints each command on a line
 # of its own, and runs nothing.
 
-here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 me=launch/${0##*/}
 
 # fail CODE SENTENCE
@@ -21,6 +21,8 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   fail 2 "this needs bash 4.4 or newer, and is run by $BASH_VERSION"
 fi
 
+# (By its whole path, for whoever reads it later, elsewhere.)
+if [[ -n ${SETTINGS:-} && $SETTINGS != /* ]]; then export SETTINGS=$PWD/$SETTINGS; fi
 # The environment is put back over what the file says.
 settings=${SETTINGS:-$here/settings.env}
 if [[ -r $settings ]]; then
@@ -166,8 +168,8 @@ verdict() {
   echo "$worst"
 }
 
-# usage FILE: the comment on top of it.
+# The comment on top of the script.
 usage() {
-  sed -n '2,/^[^#]/{/^[^#]/!s/^# \{0,1\}//p;}' "$1"
+  sed -n '2,/^[^#]/{/^[^#]/!s/^# \{0,1\}//p;}' "$here/${0##*/}"
   echo
 }

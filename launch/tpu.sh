@@ -16,12 +16,13 @@
 #
 # watch ends with 0: the run is finished; 1: it stopped with an error; 2: it was refused,
 # or a setting is wrong; 3: there was no quota, or gcloud failed on and on; 4: the resource
-# stayed waiting; 5: too many restarts, workers that cannot be set up, or no answer for
-# WAIT_SECONDS; 130: it was stopped by hand. With --delete the resource is then deleted;
-# without it, it goes on costing money. Ctrl-C ends the watcher alone, and the run goes on.
+# stayed waiting, or could not be deleted; 5: too many restarts, workers that cannot be set
+# up, or no answer for WAIT_SECONDS; 130: the run was stopped, or the resource deleted, by
+# hand. With --delete the resource is then deleted, unless it is ACTIVE and nobody could
+# look; without it, it goes on costing money. Ctrl-C ends the watcher alone.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SPOT:=1}" "${CREATE_FLAGS:=}" "${REPO:=}" "${REF:=}" "${WORKER_DIR:=sws_jax}"
 : "${WORKER_PYTHON:=}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}"
 : "${WORKER:=0}" "${LOG_LINES:=50}"
@@ -33,6 +34,8 @@ set -euo pipefail
 . "$here/tpu_commands.sh"
 # shellcheck source=launch/tpu_watch.sh
 . "$here/tpu_watch.sh"
+# shellcheck source=launch/tpu_look.sh
+. "$here/tpu_look.sh"
 
 check() {
   need PROJECT ZONE ACCELERATOR_TYPE RUNTIME_VERSION
@@ -62,10 +65,7 @@ or v6e-N"
 
 # What is on the workers' own disks goes with them.
 outlives() {
-  local word
-  for word in "${args[@]}"; do
-    [[ $word != --workdir=gs://* ]] || return 0
-  done
+  [[ " ${args[*]} " != *" --workdir"[=\ ]gs://* ]] || return 0
   say "--workdir is not on gs://: all workers must see it, and a preemption \
 must not take it away"
 }
@@ -88,8 +88,8 @@ parse "$@"
 case $command in
   plan | run | watch) need_arguments ;;
   create | setup | logs | status | stop | delete) ;;
-  -h | --help) usage "$0"; exit 0 ;;
-  *) usage "$0" >&2; exit 2 ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
 esac
 case $command in
   create | watch) costs "a Cloud TPU" ;;

@@ -13,9 +13,10 @@ create_resource() {
   local flags=()
   read -ra flags <<< "$CREATE_FLAGS"
   [[ $SPOT != 1 ]] || flags+=(--spot)
-  # A request that nobody waits for any more must not be granted in the night.
+  # A request that nobody waits for any more must not be granted in the night. (The
+  # watcher gives it up before it expires, and so can tell the one from a failure.)
   queued create "$NAME" --node-id="$NAME" --accelerator-type="$ACCELERATOR_TYPE" \
-    --runtime-version="$RUNTIME_VERSION" --valid-until-duration="${WAIT_SECONDS}s" \
+    --runtime-version="$RUNTIME_VERSION" --valid-until-duration="$((WAIT_SECONDS + 3600))s" \
     "${flags[@]}"
 }
 
@@ -23,9 +24,9 @@ describe() { queued describe "$NAME" --format='value(state.state)'; }
 
 delete_resource() { queued delete "$NAME" --force --quiet; }
 
-# on_workers WORKERS COMMAND
+# on_workers WORKERS COMMAND [AT-ONCE]
 on_workers() {
-  queued ssh "$NAME" --worker="$1" --batch-size=all --command="$2"
+  queued ssh "$NAME" --worker="$1" --batch-size="${3:-all}" --command="$2"
 }
 
 # worker_script WORD...: the command that runs launch/worker.sh with these words there.
@@ -83,12 +84,13 @@ setup_workers() {
 
 start_run() { on_workers all "$(worker_script start "${args[@]}")"; }
 
-# A line for each worker: "sws_worker HOST bare|none|running JOB|ended CODE JOB".
+# A line for each worker: "sws_worker HOST bare|none|running JOB|ended CODE JOB". (A few
+# at once: of very many connections one may fail.)
 workers_state() {
   local script
   script=$(worker_script state)
   on_workers all "if [ -f $(quoted "$WORKER_DIR/launch/worker.sh") ]; then $script; \
-else echo sws_worker \$(hostname) bare; fi"
+else echo sws_worker \$(hostname) bare; fi" 16
 }
 
 commands_of_a_watch() {

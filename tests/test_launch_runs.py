@@ -90,7 +90,7 @@ def ended(process, seconds=150):
 
 def test_a_preempted_pod_is_recreated_and_the_run_finished(run, tmp_path):
     (tmp_path / "scenario.json").write_text(
-        json.dumps({"waits": 1, "preempt": str(run.sign("pod"))})
+        json.dumps({"waits": ["ACCEPTED"], "preempt": str(run.sign("pod"))})
     )
     words = ("watch", "--spend", "--delete", "--", *run.arguments("pod"))
     code, out = ended(

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 from children import ROOT
@@ -17,6 +18,10 @@ echo "$@" >> "$list.arguments"
 code=$(head -n 1 "$list")
 sed -i 1d "$list"
 [[ $code != stays ]] || exec sleep 60
+if [[ $code == dropped ]]; then
+  while [[ ! -e $PLAYED/dropped ]]; do sleep 0.05; done
+  code=0
+fi
 exit "$code"
 """
 ARGUMENTS = ("--config=configs/smoke.py", "--config.data.mean=(0.5, 0.5)")
@@ -66,8 +71,14 @@ class Cloud:
     def calls(self, command):
         return self.commands().count(command)
 
+    def state(self, name):
+        return json.loads((self.folder / "state.json").read_text())[name]
+
     def resource(self):
-        return json.loads((self.folder / "state.json").read_text())["resource"]
+        return self.state("resource")
+
+    def made(self):
+        return self.state("made")
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +124,8 @@ def test_a_run_that_says_why_it_ended_is_not_started_again(
     done = cloud.tpu("watch", "--spend", "--", *ARGUMENTS, REPO=repository)
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "restart" not in done.stderr
-    assert "may cost money: launch/tpu.sh delete --delete" in done.stderr
-    assert cloud.resource() == "ACTIVE"
+    kept = "(sws-aux-s is kept, and costs money: launch/tpu.sh delete --delete)"
+    assert kept in done.stderr and cloud.resource() == "ACTIVE"
     assert cloud.tpu("delete").returncode == 2
     assert cloud.tpu("delete", "--delete").returncode == 0
     assert cloud.resource() is None
@@ -162,6 +173,27 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
     assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
 
 
+def test_connections_that_fail_are_no_host_that_is_lost(tmp_path, repository):
+    """While the run is seen to go on, whichever worker does not answer."""
+    cloud = Cloud(tmp_path, dropped=5)
+    cloud.plays(("dropped", "dropped"))
+    done = cloud.watch(REPO=repository, UNREACHABLE_TRIES="2")
+    assert done.returncode == 0, done.stderr
+    assert "restart" not in done.stderr and cloud.calls("create") == 1
+    said = "a worker does not answer, and the run goes on on others: ssh: connect"
+    assert done.stderr.count(said) == 5
+
+
+def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
+    cloud = Cloud(tmp_path, deleted=str(tmp_path / "0.arguments"))
+    cloud.plays(("stays", "stays"))
+    done = cloud.watch(REPO=repository)
+    assert done.returncode == 130, done.stderr
+    said = "sws-aux-s was deleted by another hand (there is no sws-aux-s)"
+    assert said in done.stderr
+    assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario, settings, code, words, creates",
@@ -171,9 +203,29 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
         (dict(create=["failed", "granted"]), {}, 0, "sws-aux-s is FAILED", 2),
         (dict(create=["denied"]), {}, 2, "PERMISSION_DENIED", 1),
         ({}, dict(CREATE_FLAGS="--spott"), 2, "unrecognized arguments: --spott", 0),
-        (dict(refused=99), dict(WAIT_SECONDS="2"), 5, "not answered for 2 s", 1),
-        (dict(waits=3), {}, 0, "the run is finished", 1),
-        (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "still WAITING_FOR", 1),
+        (
+            dict(
+                waits=["CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"]
+            ),
+            *({}, 0, "the run is finished", 1),
+        ),
+        (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "is WAITING_FOR_RESOURC", 1),
+        # It has expired before it is looked at again.
+        (
+            dict(waits="forever"),
+            dict(
+                WAIT_SECONDS="2",
+                POLL_SECONDS="2.5",
+                CREATE_FLAGS="--valid-until-duration=1s",
+            ),
+            *(4, "is FAILED after 2 s (WAIT_SECONDS)", 1),
+        ),
+        (
+            dict(create=["failed", "granted"], undeleted=3),
+            *(dict(QUOTA_TRIES="2"), 0, "cannot be deleted yet: ERROR", 2),
+        ),
+        (dict(create=["exists"]), dict(QUOTA_TRIES="3"), 3, "ALREADY_EXISTS", 3),
+        (dict(lost=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
         (dict(unreachable=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
         (
             dict(unreachable=[1]),
@@ -184,7 +236,8 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
         ),
     ],
     ids=(
-        "quota no-quota failed denied misused silent waits forever unreachable lost"
+        "quota no-quota failed denied misused waits forever expired undeleted exists "
+        "lost unreachable no-restarts"
     ).split(),
 )
 def test_what_the_cloud_may_do(
@@ -196,7 +249,75 @@ def test_what_the_cloud_may_do(
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert cloud.calls("create") == creates
+    assert done.stderr.count("asked for sws-aux-s") == cloud.made()
     assert cloud.resource() is None  # nothing is left that costs money
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scenario, settings, code, words",
+    [
+        (dict(create=["denied"]), {}, 2, "PERMISSION_DENIED: Permission 'tpu.nodes"),
+        (dict(create=["quota"]), dict(QUOTA_TRIES="2"), 3, "asked 2 times"),
+    ],
+    ids=["denied", "no-quota"],
+)
+def test_nothing_is_said_to_be_kept_where_there_is_nothing(
+    tmp_path, scenario, settings, code, words
+):
+    cloud = Cloud(tmp_path, **scenario)
+    done = cloud.tpu("watch", "--spend", "--", *ARGUMENTS, **settings)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and "(there is no sws-aux-s)" in done.stderr
+    assert "money" not in done.stderr and "asked for" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_request_that_is_given_up_is_deleted_unasked(tmp_path):
+    """It might be granted, and cost money, when nobody is there."""
+    cloud = Cloud(tmp_path, waits="forever")
+    words = ("watch", "--spend", "--", *ARGUMENTS)
+    done = cloud.tpu(*words, WAIT_SECONDS="1")
+    assert done.returncode == 4, done.stderr
+    assert cloud.calls("delete") == 1 and cloud.resource() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scenario, words",
+    [
+        (dict(refused=99), "sws-aux-s does not answer: tpu@host: Permission denied"),
+        (dict(says="RESTING"), "gcloud says that sws-aux-s is 'RESTING', which is no"),
+        (dict(says=""), "gcloud says that sws-aux-s is '', which is no state"),
+    ],
+    ids=["silent", "unknown", "empty"],
+)
+def test_where_nobody_can_look_the_watcher_ends_and_the_pod_is_let_be(
+    tmp_path, repository, scenario, words
+):
+    """Even with ``--delete``: the run may be well."""
+    cloud = Cloud(tmp_path, **scenario)
+    cloud.plays((0, 0))
+    done = cloud.watch(REPO=repository, WAIT_SECONDS="1")
+    assert done.returncode == 5, done.stderr
+    assert f"for 1 s (WAIT_SECONDS) {words}" in done.stderr
+    assert "costs money: launch/tpu.sh delete --delete" in done.stderr
+    assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
+
+
+@pytest.mark.slow
+def test_a_preemption_is_one_restart_however_long_the_deletion_takes(
+    tmp_path, repository
+):
+    scenario = dict(preempt=str(tmp_path / "0.arguments"), undeleted=3, lingers=2)
+    cloud = Cloud(tmp_path, **scenario)
+    cloud.plays(("stays", "stays"), (0, 0))
+    words = ("watch", "--spend", "--", *ARGUMENTS)
+    done = cloud.tpu(*words, REPO=repository, MAX_RESTARTS="1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be deleted yet: ERROR") == 3
+    assert done.stderr.count("SUSPENDED, as after a preemption: restart 1 of") == 1
+    assert cloud.calls("create") == 2 and cloud.resource() == "ACTIVE"
 
 
 @pytest.mark.slow
@@ -219,20 +340,36 @@ def test_processes_that_stay_behind_are_ended(tmp_path, repository):
 
 
 @pytest.mark.slow
-def test_the_watcher_ends_alone(tmp_path):
-    cloud = Cloud(tmp_path, waits="forever")
+@pytest.mark.parametrize(
+    "scenario, sign, left, resource",
+    [
+        (
+            dict(waits="forever"),
+            "asked for sws-aux-s",
+            "the request for sws-aux-s is kept, and costs money once it is granted",
+            "WAITING_FOR_RESOURCES",
+        ),
+        (dict(create=["quota"]), "again in 60 s", "there is no sws-aux-s)", None),
+    ],
+    ids=["waiting", "no-quota"],
+)
+def test_the_watcher_ends_alone_and_at_once(tmp_path, scenario, sign, left, resource):
+    cloud = Cloud(tmp_path, **scenario)
+    cloud.settings |= dict(POLL_SECONDS="60", QUOTA_SECONDS="60")
     with subprocess.Popen(
         [ROOT / "launch" / "tpu.sh", "watch", "--spend", "--", *ARGUMENTS],
         env={**os.environ, **cloud.settings},
         stderr=subprocess.PIPE,
         text=True,
     ) as watcher:
-        assert any("asked for sws-aux-s" in line for line in watcher.stderr)
+        assert any(sign in line for line in watcher.stderr)
+        begun = time.monotonic()
         watcher.send_signal(signal.SIGINT)
         said = watcher.stderr.read()
+    assert time.monotonic() - begun < 30
     assert watcher.returncode == 130
-    assert "the watcher has ended; sws-aux-s goes on" in said
-    assert cloud.resource() == "WAITING_FOR_RESOURCES"
+    assert f"the watcher has ended, and nothing else ({left}" in said
+    assert cloud.resource() == resource
 
 
 @pytest.mark.slow

@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # what the parts of launch/tpu.sh share
+# The watcher of launch/tpu.sh: the run on a resource that is ACTIVE.
+
+unreachable=0 setups=0
+stragglers_since='' # since some workers have ended, and others have not
+worker_line='sws_worker [^ ]+ (bare|none|(running|ended [0-9]+) [0-9a-f-]+)'
+begun=''            # once the run has been started from here, or found to run
+
+set_up_and_start() {
+  if setup_workers; then begin; else tried "the workers cannot be set up"; fi
+}
+
+# The run, on workers that are set up.
+begin() {
+  if start_run; then begun=yes setups=0; else tried "the run cannot be started"; fi
+}
+
+tried() {
+  setups=$((setups + 1))
+  ((setups < SETUP_TRIES)) || over 5 "$1, tried $setups times (SETUP_TRIES)"
+  say "$1: $setups of $SETUP_TRIES times"
+}
+
+# What the run says on all workers decides.
+look_at_workers() {
+  local said lines states ended all=yes
+  waiting_since=''
+  said=$(workers_state 2> "$errors") || all=''
+  lines=$(grep -oE "$worker_line" <<< "$said") || {
+    # (It may be this machine that is cut off.)
+    no_answer "$NAME does not answer: $(last_error)"
+    return
+  }
+  unknown_since=''
+  lines=$(awk -v job="$(job)" '
+    $3 == "ended" && $5 != job {$3 = "none"}
+    $3 == "running" && $4 != job {$3 = "another"}
+    {print}' <<< "$lines")
+  states=$(awk '{print $3}' <<< "$lines" | sort -u)
+  case $states in
+    *another*)
+      fail 2 "another run, of other arguments or another commit, is on $NAME, which is kept: \
+end it with $me stop first"
+      ;;
+    *running*) begun=yes ;;
+  esac
+  [[ -n $all ]] || {
+    some_are_silent "$states"
+    return
+  }
+  unreachable=0 quota=0 pause_seconds=$QUOTA_SECONDS
+  # What an earlier run ended with is not the end of this one.
+  [[ -n $begun ]] || {
+    set_up_and_start
+    return
+  }
+  mapfile -t ended < <(awk '$3 == "ended" {print $4}' <<< "$lines")
+  case $states in
+    *bare*) set_up_and_start ;;
+    *none*) begin ;;
+    running) stragglers_since='' ;;
+    ended) all_ended "$(verdict "${ended[@]}")" "${ended[*]}" ;;
+    *) some_ended "$(verdict "${ended[@]}")" "${ended[*]}" ;;
+  esac
+}
+
+# some_are_silent STATES, of those that answer. A host that is lost ends the run on the
+# others within minutes; while it runs on one, a connection failed, and no more.
+some_are_silent() {
+  if [[ $1 == *running* ]]; then
+    unreachable=0
+    say "a worker does not answer, and the run goes on on others: $(last_error)"
+    return
+  fi
+  unreachable=$((unreachable + 1))
+  say "a worker cannot be reached, $unreachable of $UNREACHABLE_TRIES times"
+  ((unreachable < UNREACHABLE_TRIES)) || {
+    again "a worker cannot be reached"
+    recreate "$NAME has lost a worker"
+  }
+}
+
+# all_ended VERDICT CODES
+all_ended() {
+  stragglers_since=''
+  case $1 in
+    0) over 0 "the run is finished" ;;
+    75)
+      again "the run ended with $2"
+      begin
+      ;;
+    1) over 1 "the run stopped with an error, which $me logs shows" ;;
+    2) over 2 "the run was refused, for what $me logs shows" ;;
+    *) over "$1" "the run was stopped by hand" ;;
+  esac
+}
+
+# Others are about to end, too; those that do not are ended by the next start.
+some_ended() {
+  stragglers_since=${stragglers_since:-$SECONDS}
+  case $1 in
+    1 | 2) all_ended "$@" ;;
+    *) ((SECONDS - stragglers_since >= STRAGGLER_SECONDS)) || return 0 ;;&
+    130) all_ended "$@" ;;
+    *) all_ended 75 "$2 on some workers" ;;
+  esac
+}
