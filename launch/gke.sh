@@ -12,7 +12,7 @@
 # launch/settings.example.env; the cluster is the one that kubectl is at.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${NAMESPACE:=default}" "${GKE_SPOT:=0}" "${GRACE_SECONDS:=120}" "${LOG_LINES:=50}"
 : "${SERVICE_ACCOUNT:=default}" "${PACKAGES:=jax[tpu] gcsfs>=2026.10,<2027}"
 
@@ -23,10 +23,11 @@ label = "cloud.google.com/gke-"
 found = {label + "tpu-accelerator": sys.argv[1], label + "tpu-topology": sys.argv[2]}
 print(json.dumps(found | ({label + "spot": "true"} if sys.argv[3] == "1" else {})))' \
     "$TPU_ACCELERATOR" "$TPU_TOPOLOGY" "$GKE_SPOT")
+  # (Kubernetes reads $$ in arguments as $, and $(NAME) as a variable.)
   render launch/jobset.yaml NAME="$NAME" NAMESPACE="$NAMESPACE" IMAGE="$IMAGE" \
     HOSTS:="$HOSTS" CHIPS_PER_HOST="$CHIPS_PER_HOST" MAX_RESTARTS:="$MAX_RESTARTS" \
     GRACE_SECONDS:="$GRACE_SECONDS" SERVICE_ACCOUNT="$SERVICE_ACCOUNT" \
-    NODE_SELECTOR:="$selector" -- "${args[@]}"
+    NODE_SELECTOR:="$selector" -- "${args[@]//\$/\$\$}"
 }
 
 check_manifest() {
@@ -43,9 +44,11 @@ CHIPS_PER_HOST is $named"
 
 create() {
   if dry; then
-    echo "$(quoted "$me" manifest -- "${args[@]}") | $(quoted kubectl apply --filename=-)"
+    echo "$(quoted "$me" manifest -- "${args[@]}") | $(quoted kubectl create --filename=-)"
   else
-    manifest | kubectl apply --filename=-
+    # (To apply what has ended once more would do nothing.)
+    manifest | kubectl create --filename=- ||
+      fail 1 "$NAME was not created; one that is there goes by $me delete --delete"
   fi
 }
 
@@ -59,8 +62,8 @@ case $command in
     ;;
   image) need IMAGE ;;
   logs | status | delete) ;;
-  -h | --help) usage "$0"; exit 0 ;;
-  *) usage "$0" >&2; exit 2 ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
 esac
 case $command in
   create) costs "a TPU slice" ;;

@@ -11,7 +11,7 @@
 # exit codes: those of python -m sws_jax.main; 75 too where there were too many restarts.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${PROCESSES:=1}" "${GPUS_PER_PROCESS:=}" "${COORDINATOR_PORT:=}"
 
 free_port() {
@@ -103,6 +103,6 @@ main() {
 }
 
 case ${1:-} in
-  -h | --help) usage "$0" ;;
+  -h | --help) usage ;;
   *) main "$@" ;;
 esac

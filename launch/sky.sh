@@ -11,7 +11,7 @@
 # launch/settings.example.env.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SKY_NODES:=1}" "${SKY_INFRA:=gcp}" "${SKY_SPOT:=true}"
 task_file=build/launch/$NAME.sky.yaml
 
@@ -61,8 +61,8 @@ case $command in
       fail 2 "SKY_SPOT is true or false, and is '$SKY_SPOT'"
     ;;
   logs | status | delete) ;;
-  -h | --help) usage "$0"; exit 0 ;;
-  *) usage "$0" >&2; exit 2 ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
 esac
 case $command in
   create) costs "a managed job" ;;

@@ -12,7 +12,7 @@
 # launch/settings.example.env.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${TIME:=24:00:00}" "${SBATCH_FLAGS:=}" "${SIGNAL_SECONDS:=120}" "${LOG_LINES:=50}"
 : "${NODE_PYTHON:=.venv/bin/python}"
 
@@ -55,6 +55,6 @@ case $command in
     tool scancel "run this on a login node of the cluster"
     run scancel --me --name="$NAME"
     ;;
-  -h | --help) usage "$0" ;;
-  *) usage "$0" >&2; exit 2 ;;
+  -h | --help) usage ;;
+  *) usage >&2; exit 2 ;;
 esac

@@ -10,7 +10,7 @@
 # times. Settings: launch/settings.example.env.
 set -euo pipefail
 # shellcheck source=launch/common.sh
-. "${BASH_SOURCE[0]%/*}/common.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${GRACE_SECONDS:=120}"
 
 xpk_workload() {
@@ -29,8 +29,8 @@ case $command in
     ;;
   status) ;;
   delete) deletes "$NAME" ;;
-  -h | --help) usage "$0"; exit 0 ;;
-  *) usage "$0" >&2; exit 2 ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
 esac
 need CLUSTER PROJECT ZONE
 tool xpk "pip install xpk"

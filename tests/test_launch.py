@@ -17,12 +17,12 @@ LAUNCH = ROOT / "launch"
 EXAMPLE = LAUNCH / "settings.example.env"
 GOLDEN = ROOT / "tests" / "golden" / "launch"
 SCRIPTS = ("tpu", "gke", "xpk", "sky", "slurm", "local")
-# Words that a shell, or YAML, would read as something else.
+# Words that a shell, YAML or Kubernetes would read as something else.
 ARGUMENTS = (
     "--config=configs/aux_deit.py:variant=S/16,dataset=tfds:imagenet2012",
     "--workdir=gs://bucket/aux",
     "--config.data.mean=(0.5, 0.5, 0.5)",
-    "--config.name=it's: $HOME # {1}",
+    "--config.name=it's: $HOME $(NAME) # {1}",
 )
 
 
@@ -146,6 +146,69 @@ def test_the_example_file_names_every_setting(script):
     assert len(used) > 3 and used - named == {"DRY_RUN"}
 
 
+def test_settings_may_be_named_from_where_one_is(tmp_path):
+    """And are found by what runs later, elsewhere: here the job of Slurm."""
+    (tmp_path / "mine.env").write_text("NAME=mine\nNODES=1\nGPUS_PER_NODE=1\n")
+    stubs = ROOT / "tests" / "stubs"
+    done = subprocess.run(
+        ["bash", "slurm.sh", "create", "--spend", "--", *ARGUMENTS],
+        env={
+            "PATH": f"{stubs}:{os.environ['PATH']}",
+            "SETTINGS": os.path.relpath(tmp_path / "mine.env", LAUNCH),
+            "NODE_PYTHON": "true",
+            "SLURM_STUB": str(tmp_path),
+            "STUB_JOB": "7",
+        },
+        capture_output=True,
+        text=True,
+        cwd=LAUNCH,
+    )
+    log = ROOT / "build" / "launch" / "mine-7.log"
+    said = log.read_text() if log.exists() else done.stderr
+    log.unlink(missing_ok=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ended").read_text() == "0 1", said
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "worker"])
+def test_a_script_may_be_run_from_its_folder(script):
+    done = subprocess.run(
+        ["bash", f"{script}.sh", "--help"], cwd=LAUNCH, capture_output=True, text=True
+    )
+    worker = script == "worker"  # (which knows no --help, and says how it is used)
+    assert done.returncode == (2 if worker else 0), done.stderr
+    assert f"launch/{script}.sh " in (done.stderr if worker else done.stdout)
+
+
+@pytest.mark.parametrize(
+    "words, warned",
+    [
+        (["--workdir=gs://b/x"], False),
+        (["--workdir", "gs://b/x"], False),
+        (["--workdir=runs/gs://x"], True),
+        ([], True),
+    ],
+)
+def test_a_workdir_that_goes_with_the_workers_is_warned_of(words, warned):
+    said = launch("tpu", "run", "--", ARGUMENTS[0], *words).stderr
+    assert ("--workdir is not on gs://" in said) == warned
+
+
+def test_a_jobset_that_is_there_already_is_not_taken_for_a_new_one(tmp_path):
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        "#!/bin/sh\ncat > /dev/null\n[ $1 = create ] || exit 0\n"
+        "echo 'Error from server (AlreadyExists)' >&2\nexit 1\n"
+    )
+    kubectl.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    words = ("create", "--spend", "--", *ARGUMENTS)
+    done = launch("gke", *words, DRY_RUN="0", PATH=path)
+    assert done.returncode == 1
+    assert "(AlreadyExists)" in done.stderr
+    assert "one that is there goes by launch/gke.sh delete --delete" in done.stderr
+
+
 def jobset():
     return yaml.safe_load(printed("gke", "manifest", "--", *ARGUMENTS))
 
@@ -175,13 +238,22 @@ def test_a_jobset_starts_again_only_what_may_go_on():
     assert pod["restartPolicy"] == "Never"  # as a podFailurePolicy asks for
     (container,) = pod["containers"]
     assert container["name"] == rule["onExitCodes"]["containerName"]
-    assert tuple(container["args"]) == ARGUMENTS
+    assert tuple(map(given, container["args"])) == ARGUMENTS
     chips = container["resources"]
     assert chips["limits"] == chips["requests"] == {"google.com/tpu": "4"}
     assert pod["nodeSelector"] == {
         "cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
         "cloud.google.com/gke-tpu-topology": "16x16",
     }
+
+
+def given(word):
+    """What Kubernetes makes of an argument, if all names were variables."""
+
+    def of(found):
+        return "$" if found[0] == "$$" else "a variable"
+
+    return re.sub(r"\$\$|\$\([^)]*\)", of, word)
 
 
 @pytest.mark.slow
@@ -265,8 +337,10 @@ def test_the_page_shows_what_is_printed():
     readme = (ROOT / "README.md").read_text().split("<!-- dry run -->")[1]
     table = sheet.partition("\n")[2]  # below the title
     assert len(table.splitlines()) > 8 and table in readme
-    lines = printed("tpu", "watch", "--", *shlex.split(command)).splitlines()
-    assert [line for line in lines if line not in commands] == []
+    lines = printed("tpu", "watch", "--", *shlex.split(command))
+    lines += printed("tpu", "delete")
+    found = [line for line in commands.splitlines() if line and line[0] != "#"]
+    assert found == lines.splitlines()
 
 
 @pytest.mark.slow
