@@ -49,6 +49,8 @@ start() {
   # A session of its own: neither the end of the connection nor its signals reach it.
   setsid bash launch/worker.sh attend "$@" >> "$kept/log" 2>&1 < /dev/null &
   echo $! > "$kept/pid"
+  # Until it has its session: before that it would look lost.
+  while kill -0 $! 2> /dev/null && ! lives; do sleep 0.02; done
 }
 
 # The run, and then its exit code. (A trap that does something is not inherited.)

@@ -173,6 +173,7 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
     assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
 
 
+@pytest.mark.slow
 def test_connections_that_fail_are_no_host_that_is_lost(tmp_path, repository):
     """While the run is seen to go on, whichever worker does not answer."""
     cloud = Cloud(tmp_path, dropped=5)
@@ -182,6 +183,18 @@ def test_connections_that_fail_are_no_host_that_is_lost(tmp_path, repository):
     assert "restart" not in done.stderr and cloud.calls("create") == 1
     said = "a worker does not answer, and the run goes on on others: ssh: connect"
     assert done.stderr.count(said) == 5
+
+
+@pytest.mark.slow
+def test_a_host_that_is_lost_is_replaced_once_the_others_have_ended(
+    tmp_path, repository
+):
+    cloud = Cloud(tmp_path, lost=[1])
+    cloud.plays((134, "stays"), (0, 0))
+    done = cloud.watch(REPO=repository, UNREACHABLE_TRIES="2")
+    assert done.returncode == 0, done.stderr
+    assert "a worker cannot be reached: restart 1 of at most 20" in done.stderr
+    assert cloud.calls("create") == 2
 
 
 def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
@@ -225,7 +238,6 @@ def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
             *(dict(QUOTA_TRIES="2"), 0, "cannot be deleted yet: ERROR", 2),
         ),
         (dict(create=["exists"]), dict(QUOTA_TRIES="3"), 3, "ALREADY_EXISTS", 3),
-        (dict(lost=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
         (dict(unreachable=[1]), dict(UNREACHABLE_TRIES="2"), 0, "2 of 2 times", 2),
         (
             dict(unreachable=[1]),
@@ -237,7 +249,7 @@ def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
     ],
     ids=(
         "quota no-quota failed denied misused waits forever expired undeleted exists "
-        "lost unreachable no-restarts"
+        "unreachable lost"
     ).split(),
 )
 def test_what_the_cloud_may_do(
