@@ -9,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -79,6 +80,15 @@ def _sending(path: str) -> Iterator[str]:
         raise Unsent(path, error) from None
     except OSError as error:
         raise Unwritable(path, error) from None
+
+
+def room(path: str) -> tuple[str, int]:
+    """The nearest folder that is there, of a path on this machine, and the bytes that
+    are free in it."""
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder, shutil.disk_usage(folder).free
 
 
 def sweep(directory: str) -> None:

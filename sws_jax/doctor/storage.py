@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import os
-import shutil
 from collections.abc import Iterator
 
 import jax
@@ -124,7 +123,7 @@ def disk(case: Case) -> Iterator[Finding]:
         size = sizing.human(wanted)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
         return
-    folder, free = room(case.workdir)
+    folder, free = files.room(case.workdir)
     text = (
         f"checkpoints and weights will take about {sizing.human(wanted)}, and "
         f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
@@ -138,14 +137,6 @@ def disk(case: Case) -> Iterator[Finding]:
         yield warning(text, "make room: others may fill what is left")
     else:
         yield ok(text)
-
-
-def room(folder: str) -> tuple[str, int]:
-    """The nearest folder that is there, and the bytes that are free in it."""
-    folder = os.path.abspath(folder)
-    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-    return folder, shutil.disk_usage(folder).free
 
 
 def kept(config, spec: Spec) -> int:

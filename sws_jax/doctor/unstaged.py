@@ -9,10 +9,9 @@ import tempfile
 
 import numpy as np
 
-from sws_jax import paths, setup, sizing
+from sws_jax import files, paths, setup, sizing
 from sws_jax.data import Dataset, base, prepared, staging, tfds
 from sws_jax.doctor.base import Finding, ok, problem
-from sws_jax.doctor.storage import room
 from sws_jax.errors import UserError
 
 # Of a version's directory, the small files that say what the large ones hold.
@@ -67,7 +66,7 @@ class Unstaged:
 
     def fits(self) -> Finding:
         """Whether there is room for the copy."""
-        folder, free = room(self.target)
+        folder, free = files.room(self.target)
         text = (
             f"{sizing.human(self.size)} of {self.path} are copied to {self.target} "
             f"first, where {sizing.human(free)} are free"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import time
 from typing import Any
 
@@ -117,10 +116,7 @@ def room(request: Request, found: Plan, growth: float) -> tuple[int, int]:
       UserError: they are too few.
     """
     needed = request.form.room(found.directory, found.todo, growth, request.workers)
-    folder = os.path.abspath(request.place)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
+    folder, free = files.room(request.place)
     if needed > free:
         raise UserError(
             f"{request.place} needs {size(needed)} more, and {folder} has {size(free)} "

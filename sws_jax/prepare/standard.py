@@ -235,10 +235,8 @@ def _say(info: Any, out: str, building: str) -> None:
     whole = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
     downloads = max(int(info.download_size or 0) - whole, 0)
     needed = downloads + int(info.dataset_size or 0)
-    folder = os.path.abspath(out)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free + _taken(building)
+    folder, free = files.room(out)
+    free += _taken(building)
     known = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
     print(
         f"{info.full_name}: {known}, {sets.size(free)} free; how long TFDS takes is "
