@@ -885,12 +885,12 @@ def builder():
 
         def _split_generators(self, manager):
             asked.append(os.fspath(manager.manual_dir))
-            return {"train": self._rows(8), "test": self._rows(2)}
+            return {
+                "train": self._generate_examples(8),
+                "test": self._generate_examples(2),
+            }
 
-        def _generate_examples(self, *args):
-            raise NotImplementedError
-
-        def _rows(self, count):
+        def _generate_examples(self, count):
             for n in range(count):
                 image = io.BytesIO(encoded(pixels(n), "PNG"))
                 yield n, {"image": image, "label": n % 2}
