@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 
-from sws_jax import configs, setup, sharding, step
+from sws_jax import configs, setup, sharding, start, step
 from sws_jax.data import pipeline
 
 imported = time.time()
@@ -25,7 +25,7 @@ def main() -> None:
     config.loss.kind = "none"
     config.teacher.path = ""
     data = setup.dataset(config)
-    network = setup.start(config, data, "")
+    network = start.start(config, data, "")
     ready = time.time()
     recipe = setup.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])

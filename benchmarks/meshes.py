@@ -68,7 +68,7 @@ def _rows(steps: int):
 
 def _jobs():
     """(name, (recipe, network, teacher or None, batches)) of each row."""
-    from sws_jax import chain, configs, setup
+    from sws_jax import chain, configs, setup, start
     from sws_jax.data import pipeline
     from sws_jax.models import vit
     from sws_jax.networks import Network, Predictor
@@ -80,11 +80,11 @@ def _jobs():
         config.init.learngene = ""
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
-        network = setup.start(config, data, "")
+        network = start.start(config, data, "")
         recipe = setup.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
-            spec = setup.start(rows[chain.ANCESTOR].config, data, "").spec
+            spec = start.start(rows[chain.ANCESTOR].config, data, "").spec
             import jax
 
             params = vit.init_params(spec.build(), jax.random.key(1))

@@ -21,7 +21,17 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, paths, presets, processes, report, rundir, setup, train
+from sws_jax import (
+    files,
+    paths,
+    places,
+    presets,
+    processes,
+    report,
+    rundir,
+    setup,
+    train,
+)
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
@@ -194,8 +204,8 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
 
 def _publish(workdir: str, name: str) -> None:
     """The learngene of a run, where users look for it."""
-    source = os.path.join(workdir, name, setup.LEARNGENE)
-    target = os.path.join(workdir, setup.LEARNGENE)
+    source = os.path.join(workdir, name, places.LEARNGENE)
+    target = os.path.join(workdir, places.LEARNGENE)
     with _own_turn(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)
 

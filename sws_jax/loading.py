@@ -9,7 +9,7 @@ from sws_jax import (
     learngenes,
     networks,
     paths,
-    setup,
+    places,
     teacher,
     weights,
 )
@@ -41,15 +41,15 @@ def load(
         return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
         return _checkpoint(path, step, depth)
-    for name in (teacher.WEIGHTS, setup.LEARNGENE):
+    for name in (teacher.WEIGHTS, places.LEARNGENE):
         file = os.path.join(path, name)
         if paths.is_file(file):
             return _file(file, depth, None)
     if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
         return _checkpoint(path, None, depth)
     raise UserError(
-        f"the directory {path} holds no {teacher.WEIGHTS}, no {setup.LEARNGENE} and no "
-        f"{checkpoints.DIRECTORY}"
+        f"the directory {path} holds no {teacher.WEIGHTS}, no {places.LEARNGENE} and "
+        f"no {checkpoints.DIRECTORY}"
     )
 
 

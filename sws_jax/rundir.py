@@ -15,7 +15,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, paths, presets, processes, setup
+from sws_jax import files, paths, places, presets, processes
 from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
@@ -147,7 +147,7 @@ class RunDirectory:
             path, config = self._file(CONFIG), self.config
             before = files.read_json(path) if paths.exists(path) else {}
             files.write_json(path, files.plain(config.to_dict()))
-            inputs = {**setup.inputs(config, self.workdir), DATA: data}
+            inputs = {**places.inputs(config, self.workdir), DATA: data}
             files.write_json(self._file(INPUTS), inputs)
             return before.get("compute", {}).get("dtype", config.compute.dtype)
 
@@ -183,7 +183,7 @@ def refuse_other(
         )
     path = os.path.join(directory, INPUTS)
     theirs = files.read_json(path) if paths.exists(path) else {}
-    mine = setup.inputs(config, workdir)
+    mine = places.inputs(config, workdir)
     names = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
     if names:
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import cost, paths, profiles, setup, specs, teacher, weights
+from sws_jax import cost, paths, places, profiles, setup, specs, start, teacher, weights
 from sws_jax.chain import Run
 from sws_jax.description import Description
 from sws_jax.errors import UserError
@@ -75,14 +75,14 @@ class Survey:
         return found
 
     def _spec(self, config) -> ViTSpec | AuxViTSpec:
-        own = setup.network_spec(config, self.shape)
+        own = start.network_spec(config, self.shape)
         init = config.init
         if not (init.learngene or init.network):
             return own
         origin = self.known.get(init.learngene or init.network)
         about = None
         if origin is None:
-            path = setup.initial_file(config, self.workdir)
+            path = places.initial_file(config, self.workdir)
             if not paths.is_file(path):
                 self.note(f"no file {path}: the networks are as the config has them")
                 return own
@@ -112,7 +112,7 @@ class Survey:
             return None
         if path in self.known:
             return self.known[path]
-        resolved = setup.resolve(path, self.workdir)
+        resolved = places.resolve(path, self.workdir)
         if paths.exists(resolved):
             return weights.describe(teacher.weights_file(resolved)).spec
         if is_name(path):

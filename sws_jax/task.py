@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import evaluation, setup, sharding, step, teacher, trees
+from sws_jax import evaluation, setup, sharding, start, step, teacher, trees
 from sws_jax.data import Dataset
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
@@ -103,7 +103,7 @@ def prepare(run: RunDirectory) -> Task:
 
     # The network before its first step, the teacher, and what a step does.
     told: list[str] = []
-    network = setup.start(config, data, run.workdir, told.append)
+    network = start.start(config, data, run.workdir, told.append)
     assert network.description is not None
     task = Task(
         config=config,

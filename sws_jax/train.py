@@ -20,10 +20,12 @@ from sws_jax import (
     learngenes,
     metrics,
     networks,
+    places,
     processes,
     setup,
     sharding,
     sizing,
+    start,
     step,
     teacher,
     trees,
@@ -131,7 +133,7 @@ class _Training:
             keep_steps=list(task.milestones.values()),
         )
         # Where the weights come from: this run's newest whole checkpoint, else what
-        # `init` names, else the seed (setup.start did the last two).
+        # `init` names, else the seed (`start.start` did the last two).
         self.places = step.state_shardings(task.recipe, task.mesh)
         self.state = self._new_state()
         told, saved = list(task.told), None
@@ -171,7 +173,7 @@ class _Training:
             lambda params, ema: step.new_state(task.recipe, params, ema),
             out_shardings=places,
         )
-        ema = setup.ema_start(task.config, task.network.spec)
+        ema = start.ema_start(task.config, task.network.spec)
         return place(
             sharding.put(task.network.params, places.params),
             None if ema is None else sharding.put(ema, places.params),
@@ -458,7 +460,7 @@ def _finished(about: Description, at: int, val: dict[str, float]) -> Description
 def _save_weights(directory: str, network: Network) -> None:
     if isinstance(network.spec, AuxViTSpec):
         gene = learngenes.extract(network)
-        learngenes.save_learngene(os.path.join(directory, setup.LEARNGENE), gene)
+        learngenes.save_learngene(os.path.join(directory, places.LEARNGENE), gene)
     else:
         networks.save_network(os.path.join(directory, teacher.WEIGHTS), network)
 
@@ -467,7 +469,7 @@ def _stored(config, workdir: str, params: trees.Tree) -> int:
     """Parameters that had to be stored to start this run; its own, from scratch."""
     if not config.init.learngene:
         return trees.count(params)
-    path = setup.learngene_file(config, workdir)
+    path = places.learngene_file(config, workdir)
     return learngenes.num_stored(learngenes.load_learngene(path))
 
 

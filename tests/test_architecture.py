@@ -18,11 +18,11 @@ LAYERS = {
         "profiles presets configs description weights checkpoints data rendezvous "
         "processes checksums signals hlo prepare paths lease"
     ),
-    "networks": "models networks teacher evaluation",
+    "networks": "models networks teacher evaluation places",
     "method": "learngenes convert",
     "runs": (
-        "step sizing setup rundir task cost train chain survey dry_run report loading "
-        "doctor commands main __main__"
+        "step sizing setup start rundir task cost train chain survey dry_run report "
+        "loading doctor commands main __main__"
     ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.

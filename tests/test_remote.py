@@ -34,7 +34,7 @@ from sws_jax import (
     main,
     metrics,
     paths,
-    setup,
+    places,
 )
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import load_dataset, staging
@@ -503,8 +503,8 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     for name in ("results.csv", "table.md", "report.png", "config.json"):
         assert f"jobs/one/{name}" in left
     assert sum("tfevents" in name for name in left) == 2
-    gene = sws_jax.load_learngene(f"{work}/run/{setup.LEARNGENE}")
-    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / setup.LEARNGENE))
+    gene = sws_jax.load_learngene(f"{work}/run/{places.LEARNGENE}")
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / places.LEARNGENE))
     equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
     assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")

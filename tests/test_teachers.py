@@ -13,7 +13,7 @@ import safetensors.numpy
 from golden import make_levit, make_regnet
 from PIL import Image
 
-from sws_jax import chain, configs, setup, step, teacher
+from sws_jax import chain, configs, setup, start, step, teacher
 from sws_jax.data import pipeline
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
 
     config = chain.runs(configs.parse(command)[0])[0].config
     data = setup.dataset(config)
-    spec = setup.start(config, data, str(workdir)).spec
+    spec = start.start(config, data, str(workdir)).spec
     recipe = setup.recipe(config, spec, data.normalization)
     loaded = teacher.load_teacher(str(ours))
     batches = pipeline.train_batches(

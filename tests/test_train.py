@@ -24,6 +24,7 @@ from sws_jax import (
     setup,
     sizing,
     specs,
+    start,
     step,
     teacher,
     train,
@@ -346,7 +347,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = setup.dataset(config)
-    found = setup.start(config, data, "")
+    found = start.start(config, data, "")
     equal(gene.params["head"], found.params["head"])
     assert found.spec.drop_path == 0.2
     assert found.description.plan == (0, 0, 1)
@@ -355,7 +356,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
     sws_jax.save_learngene(path, renamed)
-    other = setup.start(config, data, "")
+    other = start.start(config, data, "")
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
@@ -386,7 +387,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return setup.start(config, setup.dataset(config), "")
+    return start.start(config, setup.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -432,7 +433,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        setup.start(config, setup.dataset(config), "")
+        start.start(config, setup.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -458,7 +459,7 @@ def test_no_run_starts_from_two_heads(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="two heads, .* no run starts from it"):
-        setup.start(config, setup.dataset(config), "")
+        start.start(config, setup.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -554,7 +555,7 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    found = setup.start(config, data, str(tmp_path))
+    found = start.start(config, data, str(tmp_path))
     same = np.array_equal(found.params["head"]["kernel"], gene.params["head"]["kernel"])
     assert same is kept
     assert (found.spec.norm_eps, found.spec.pool_order) == (1e-6, "mean_norm")
@@ -565,7 +566,7 @@ def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
 def test_where_an_official_moving_average_starts(tmp_path):
     """One step on, at decay 1/2: half of the seed's weights, half of the new ones."""
     _, config, data = official_start(tmp_path)
-    first = setup.start(config, data, str(tmp_path))
+    first = start.start(config, data, str(tmp_path))
     train.train(config, str(tmp_path))
     checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
     like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
@@ -584,4 +585,4 @@ def test_a_learngene_of_another_profile_is_refused(tmp_path):
     _, config, data = official_start(tmp_path)
     config.profile = "consistent"
     with pytest.raises(UserError, match="official profile .*profile=official"):
-        setup.start(config, data, str(tmp_path))
+        start.start(config, data, str(tmp_path))

@@ -54,10 +54,10 @@ def modules(flat: Mapping) -> dict[str, int]:
 
 def _file(path: str) -> str:
     """The weights in a folder: of a run, of a job, or as timm and transformers save."""
-    from sws_jax import paths, setup, teacher
+    from sws_jax import paths, places, teacher
     from sws_jax.convert import hub
 
-    gene = os.path.join(path, setup.LEARNGENE)
+    gene = os.path.join(path, places.LEARNGENE)
     if paths.is_file(gene):
         return gene
     inside = hub.weights_in(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import chain, files, paths, rendezvous, setup
+from sws_jax import chain, files, paths, places, rendezvous
 from sws_jax.data import Dataset
 from sws_jax.survey import Survey
 
@@ -152,7 +152,7 @@ class Case:
             init = row.config.init
             for path in (row.config.teacher.path, init.learngene, init.network):
                 if not self.trained_by(path):
-                    self._check_answered(setup.resolve(path, self.workdir))
+                    self._check_answered(places.resolve(path, self.workdir))
         data = self.data
         if data is None:
             return Survey(self.config, self.workdir)
@@ -177,8 +177,8 @@ class Case:
 
     def trained_by(self, path: str) -> str:
         """The run of this job that a ``run:NAME`` path stands for, or nothing."""
-        name = path.removeprefix(setup.RUN)
-        known = path.startswith(setup.RUN) and any(r.name == name for r in self.rows)
+        name = path.removeprefix(places.RUN)
+        known = path.startswith(places.RUN) and any(r.name == name for r in self.rows)
         return name if known else ""
 
     def about(self) -> dict[str, Any]:

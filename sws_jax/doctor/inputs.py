@@ -20,9 +20,11 @@ from sws_jax import (
     learngenes,
     networks,
     paths,
+    places,
     rundir,
     setup,
     sharding,
+    start,
     teacher,
     trees,
 )
@@ -196,7 +198,7 @@ def ans_net(case: Case) -> Iterator[Finding]:
         elif by := case.trained_by(path):
             yield ok(f"{row.name}: the job trains it itself ({by})")
         else:
-            path = setup.resolve(path, case.workdir)
+            path = places.resolve(path, case.workdir)
             with case.asking(path):
                 yield from _teacher(row.config, path, case)
     if not asked:
@@ -279,7 +281,7 @@ def weights(case: Case) -> Iterator[Finding]:
     rows = {row.name: row for row in case.rows}
     for path, names in files_of.items():
         told: list[str] = []
-        with case.asking(setup.resolve(path, case.workdir)):
+        with case.asking(places.resolve(path, case.workdir)):
             for name in names:
                 spec = _start(rows[name].config, case, told)
         yield ok(
@@ -296,9 +298,9 @@ def weights(case: Case) -> Iterator[Finding]:
 def _start(config, case: Case, told: list[str]) -> Spec:
     """The network that a run starts with; without data, what its file holds."""
     if case.data is not None and case.is_sized:
-        return setup.start(config, case.data, case.workdir, told.append).spec
+        return start.start(config, case.data, case.workdir, told.append).spec
     told.append("whether it fits the data is not known")
-    path = setup.initial_file(config, case.workdir)
+    path = places.initial_file(config, case.workdir)
     if config.init.learngene:
         return learngenes.load_learngene(path).description.spec
     return networks.load_network(path).spec
