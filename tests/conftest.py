@@ -1,4 +1,7 @@
-"""Eight CPU devices, and array shapes checked against their annotations."""
+"""Eight CPU devices, array shapes checked against their annotations, and fixtures.
+
+Functions that tests share are in `support`.
+"""
 
 import atexit
 import importlib.util
@@ -30,22 +33,15 @@ install_import_hook(
     "beartype.beartype",
 )
 
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from sws_jax import networks, specs, trees  # noqa: E402
+pytest.register_assert_rewrite("support")
 
-TINY = dict(
-    width=16,
-    heads=2,
-    patch_size=4,
-    image_size=8,
-    channels=1,
-    num_classes=10,
-    weight_init="fan_in",
-    pos_embed_std=0.5,
-)
+import sws_jax  # noqa: E402
+from sws_jax import paths, specs  # noqa: E402
+
+from support.networks import TINY, aux_spec  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,41 +78,27 @@ def with_timm():
             pytest.skip(f"{name} is not installed")
 
 
-def aux_spec(stages, **changes):
-    net = specs.ViTSpec(depth=sum(stages), **{**TINY, "drop_path": 0.3, **changes})
-    return specs.AuxViTSpec(net, stages)
+@pytest.fixture
+def teacher(tmp_path):
+    """The file of a network of digits."""
+    from support.digits import network_of
+
+    path = tmp_path / "teacher.safetensors"
+    found = network_of(specs.ViTSpec(depth=2, **TINY))
+    sws_jax.save_network(str(path), found)
+    return path
 
 
-def params_of(spec, seed=0):
-    """Numpy parameters with no zeros, so that every leaf matters."""
-    random = np.random.default_rng(seed)
+@pytest.fixture(scope="module")
+def storage():
+    """What the bucket holds, in this process and those that it starts."""
+    if importlib.util.find_spec("gcsfs") is None:
+        pytest.skip("gcsfs is not installed")
+    from support import gcs
 
-    def draw(name, leaf):
-        kernel = name.endswith(("kernel", "embed", "token"))
-        spread = 0.25 if kernel else 0.1
-        values = random.normal(scale=spread, size=leaf.shape)
-        return (values + name.endswith("scale")).astype(leaf.dtype)
-
-    return trees.map_with_name(draw, networks.abstract_params(spec))
-
-
-def close(a, b, tolerance=1e-5):
-    """Every leaf within `tolerance`, relative to the leaf's largest value."""
-
-    def check(x, y):
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        scale = max(np.abs(x).max(initial=0.0), 1e-6)
-        np.testing.assert_allclose(y / scale, x / scale, rtol=0, atol=tolerance)
-
-    jax.tree.map(check, a, b)
-
-
-def equal(a, b):
-    """Every leaf the same, bit for bit."""
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)
-
-
-def everything(split):
-    """``image`` and ``label`` of all images, stacked, as arrays in a file."""
-    images, labels = zip(*(split.read(i) for i in range(len(split))), strict=True)
-    return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
+    with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, held):
+        for name, value in gcs.environment(address).items():
+            patch.setenv(name, value)
+        paths._storage.cache_clear()
+        yield held
+        paths._storage.cache_clear()

@@ -4,6 +4,7 @@ import ast
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -167,6 +168,51 @@ def test_only_commands_read_flags(name):
         if belongs(target, FLAG_LIBRARIES)
     ]
     assert not used or belongs(name, READ_FLAGS)
+
+
+def test_tests_import_no_other_test():
+    """What they share is in `tests/support`; programs within strings are walked too."""
+    tests = {path.stem: path for path in (ROOT / "tests").rglob("*.py")}
+    modules = {name for name in tests if name.startswith("test_")} | {"conftest"}
+    assert len(modules) > 50
+    taken = []
+    for name, path in tests.items():
+        for source in programs(path.read_text()):
+            taken += [
+                (name, target)
+                for target, _ in imports(source)
+                if not modules.isdisjoint(target.split("."))
+            ]
+    assert taken == []
+
+
+def programs(source):
+    """Python source, and what in its strings can be read as such."""
+    yield source
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if "import" in node.value:
+                try:
+                    inner = textwrap.dedent(node.value)
+                    ast.parse(inner)
+                except SyntaxError:
+                    continue
+                yield inner
+
+
+def test_imports_within_strings_are_found():
+    source = """
+def late():
+    from test_none import run
+    import tests.test_nothing
+PROGRAM = '''
+    import test_nobody
+    print(1)
+'''
+WORDS = "import no program"
+"""
+    found = [t for program in programs(source) for t, _ in imports(program)]
+    assert found == ["test_none.run", "tests.test_nothing", "test_nobody"]
 
 
 def test_importing_is_light():

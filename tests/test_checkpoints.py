@@ -1,51 +1,15 @@
 import logging
-import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from conftest import equal, params_of
-from test_learngenes import describe
 
 from sws_jax import checkpoints, networks
 from sws_jax.checkpoints import Checkpoints
 
-CLOCK = {"seconds": 1.5, "steps": 3}
-
-
-def fill(directory, spec, steps, **kwargs):
-    """Checkpoints of other parameters at each step; returns them."""
-    manager = Checkpoints(str(directory), **kwargs)
-    trees = {step: {"params": params_of(spec, seed=step)} for step in steps}
-    for step, items in trees.items():
-        manager.save(
-            step,
-            items,
-            clock=CLOCK,
-            description=describe(spec, step=step),
-            val_top1=steps[step],
-        )
-    manager.close()
-    return trees
-
-
-def abstract(spec):
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return {
-        "params": jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-            networks.abstract_params(spec),
-        )
-    }
-
-
-def data_files(directory, step):
-    """The files of a checkpoint's params that hold numbers; copies among them."""
-    folder = pathlib.Path(directory) / checkpoints.DIRECTORY / str(step) / "params"
-    found = [p for p in folder.rglob("d/*") if p.stat().st_size > 1000]
-    assert found
-    return found
+from support.checkpoints import CLOCK, abstract, data_files, fill, flip_a_bit, truncate
+from support.compare import equal
+from support.learngenes import describe
 
 
 def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
@@ -65,16 +29,6 @@ def test_last_best_and_milestones_are_kept(aux, tmp_path):
     assert manager.steps() == [2, 3, 5, 6]
     assert manager.best_step() == 2
     manager.close()
-
-
-def flip_a_bit(path):
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0x10
-    path.write_bytes(raw)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def empty_meta(path):

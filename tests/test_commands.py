@@ -7,7 +7,6 @@ import re
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, aux_spec, everything, params_of
 from PIL import Image
 
 import sws_jax
@@ -17,23 +16,12 @@ from sws_jax.commands import show_batch
 from sws_jax.data import load_dataset
 from sws_jax.networks import Network
 
+from support.digits import DIGITS, describe, network_of
+from support.images import stacked
+from support.networks import TINY, aux_spec, params_of
+
 ROOT = pathlib.Path(__file__).parent.parent
-DIGITS = load_dataset("digits")
 NAMES = tuple("zero one two three four five six seven eight nine".split())
-
-
-def describe(**fields):
-    about = dict(
-        normalization=DIGITS.normalization,
-        dataset="digits",
-        class_names=DIGITS.class_names,
-    )
-    return sws_jax.Description(**{**about, **fields})
-
-
-def network_of(spec, seed=0, **fields):
-    about = describe(kind="network", net=spec, **fields)
-    return Network(spec, params_of(spec, seed), about)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +73,7 @@ def logits_of(network, images):
 
 
 def top1(network, split="test"):
-    rows = everything(DIGITS.split(split))
+    rows = stacked(DIGITS.split(split))
     hits = logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]
     return int(hits.sum()), len(hits)
 
@@ -136,7 +124,7 @@ def test_a_network_is_shown_what_it_was_scored_on(interpolation, tmp_path, capsy
     )
     method = Image.Resampling[interpolation.upper()]
     sws_jax.save_network(str(path), network)
-    rows = everything(DIGITS.test)
+    rows = stacked(DIGITS.test)
     doubled = [
         np.asarray(Image.fromarray(image[..., 0]).resize((16, 16), method))
         for image in rows["image"]
@@ -171,7 +159,7 @@ def test_evaluate_several_files(files, capsys):
 def test_evaluate_on_other_data(files, tmp_path, capsys):
     """Normalised as in training, whatever the data's own normalisation."""
     path, data = files / "net1.safetensors", tmp_path / "mine.npz"
-    rows = {kind: some[:30] for kind, some in everything(DIGITS.test).items()}
+    rows = {kind: some[:30] for kind, some in stacked(DIGITS.test).items()}
     arrays = {
         f"{split}_{kind}s": rows[kind]
         for split in ("train", "test")

@@ -6,14 +6,11 @@ import pathlib
 import re
 import zipfile
 
-import google_vit
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import close, equal, params_of
-from conversions import shapes_of
 
 import sws_jax
 from benchmarks import peers
@@ -22,6 +19,11 @@ from sws_jax import convert, networks, specs, trees
 from sws_jax.convert import base, hub, levit, regnet, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+
+from support import google_vit
+from support.compare import close, equal
+from support.conversions import shapes_of
+from support.networks import params_of
 
 NETS = {
     "mean": dict(),

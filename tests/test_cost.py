@@ -4,34 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_specs import formula
 
 from sws_jax import cost, networks, specs
 from sws_jax.losses import Loss
 from sws_jax.models.loop import LoopViT
-from sws_jax.specs import Compute
 
-S12 = specs.named("vit_small_patch16_L12")
-NANO = specs.named("vit_nano_patch8_L2", image_size=32)
+from support.formulas import (
+    DEPTHS,
+    NANO,
+    PLAIN,
+    REMAT,
+    S12,
+    block_flops,
+    formula,
+    forward,
+    patch_flops,
+)
+
 AUX = specs.AuxViTSpec(NANO, (1, 1))
-PLAIN, REMAT = Compute(), Compute(remat=True)
-
-
-def patch_flops(net):
-    rows, columns = net.grid
-    return 2 * rows * columns * net.patch_size**2 * net.channels * net.width
-
-
-def block_flops(net):
-    n, d, m = net.tokens, net.width, net.hidden
-    qkv, attention, proj, mlp = 3 * n * d * d, 2 * n * n * d, n * d * d, 2 * n * d * m
-    return 2 * (qkv + attention + proj + mlp)
-
-
-def forward(net):
-    """A transformer's products by hand, 2 for each multiply-add."""
-    heads = 2 * net.width * net.num_classes * (1 + net.distilled)
-    return patch_flops(net) + net.depth * block_flops(net) + heads
 
 
 def shape(*sizes):
@@ -224,8 +214,6 @@ def test_activations_are_most_of_the_memory_that_xla_sets_aside(compute):
 
 
 # Plans of runs
-
-DEPTHS = range(6, 16)  # of the paper's tables: 105 blocks
 
 
 @pytest.mark.parametrize(

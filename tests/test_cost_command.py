@@ -4,10 +4,6 @@ import json
 import pathlib
 
 import pytest
-from conftest import params_of
-from test_cost import DEPTHS, NANO, REMAT, S12, forward, patch_flops
-from test_learngenes import learngene
-from test_specs import formula
 
 from sws_jax import __main__ as tools
 from sws_jax import cost, specs
@@ -15,6 +11,10 @@ from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.learngenes import num_stored, save_learngene
 from sws_jax.networks import Network, save_network
+
+from support.formulas import DEPTHS, NANO, REMAT, S12, formula, forward, patch_flops
+from support.learngenes import learngene
+from support.networks import params_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 # What configs/smoke.py trains, as far as it matters here.

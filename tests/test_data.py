@@ -1,4 +1,3 @@
-import io
 import math
 import os
 import re
@@ -6,7 +5,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import everything
 from sklearn.datasets import load_digits
 
 from sws_jax.data import base, load_dataset, pipeline
@@ -14,12 +12,15 @@ from sws_jax.data.base import Arrays, Normalization
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 
+from support.damage import header_of
+from support.images import stacked
+
 
 def rows(*splits):
     """Every labelled image as bytes, sorted."""
     found = []
     for split in splits:
-        data = everything(split)
+        data = stacked(split)
         pairs = zip(data["image"], data["label"], strict=True)
         found += [image.tobytes() + label.tobytes() for image, label in pairs]
     return sorted(found)
@@ -35,14 +36,6 @@ def refusal(source, **settings):
     return message
 
 
-def header_of(shape):
-    """The start of an ``.npy`` of bytes, which promises that shape."""
-    file = io.BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    return file.getvalue()
-
-
 # Digits
 
 
@@ -55,7 +48,7 @@ def test_digits():
     sizes = [len(split) for split in (digits.train, digits.val, digits.test)]
     assert sizes == [1257, 140, 400]
     for name in ("train", "val", "test"):
-        data = everything(digits.split(name))
+        data = stacked(digits.split(name))
         assert (data["image"].dtype, data["label"].dtype) == (np.uint8, np.int32)
         assert data["image"].shape[1:] == (8, 8, 1)
         assert set(data["label"].tolist()) == set(range(10))
@@ -71,14 +64,14 @@ def test_digits_splits_are_a_partition():
 def test_digits_are_split_the_same_every_time():
     first, again = load_dataset("digits"), load_dataset("digits")
     for name in ("train", "val", "test"):
-        a, b = everything(first.split(name)), everything(again.split(name))
+        a, b = stacked(first.split(name)), stacked(again.split(name))
         np.testing.assert_array_equal(a["image"], b["image"])
         np.testing.assert_array_equal(a["label"], b["label"])
 
 
 def test_digits_normalization():
     digits = load_dataset("digits")
-    images = [everything(split)["image"] for split in (digits.train, digits.val)]
+    images = [stacked(split)["image"] for split in (digits.train, digits.val)]
     scaled = np.concatenate(images) / 255.0
     assert len(scaled) == 1397
     assert digits.normalization.mean == pytest.approx([scaled.mean()], abs=2e-3)
@@ -103,7 +96,7 @@ def test_holding_out(fraction, held):
     source = Arrays(np.arange(30, dtype=np.uint8), np.arange(30, dtype=np.int32))
     train, val = base.hold_out(source, fraction)
     assert (len(train), len(val)) == (30 - held, held)
-    found, kept = everything(val), everything(train)
+    found, kept = stacked(val), stacked(train)
     assert sorted([*kept["label"], *found["label"]]) == list(range(30))
     for part in (kept, found):
         np.testing.assert_array_equal(part["image"], part["label"])
@@ -118,9 +111,7 @@ def test_holding_out_does_not_touch_the_test_set(source, request):
     assert len(few.val) < len(many.val)
     assert rows(few.train, few.val) == rows(many.train, many.val)
     for key in ("image", "label"):
-        np.testing.assert_array_equal(
-            everything(few.test)[key], everything(many.test)[key]
-        )
+        np.testing.assert_array_equal(stacked(few.test)[key], stacked(many.test)[key])
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.0003, math.nan])
@@ -171,7 +162,7 @@ def test_npz(save, dtype, tmp_path):
     assert (len(found.train), len(found.val), len(found.test)) == (27, 3, 8)
     source = Arrays(given["train_images"], given["train_labels"].astype(np.int32))
     assert rows(found.train, found.val) == rows(source)
-    test = everything(found.test)
+    test = stacked(found.test)
     np.testing.assert_array_equal(test["image"], given["test_images"])
     np.testing.assert_array_equal(test["label"], given["test_labels"])
     assert (test["image"].dtype, test["label"].dtype) == (np.uint8, np.int32)
@@ -184,7 +175,7 @@ def test_npz_of_grey_images(shape, tmp_path):
     found = load_dataset(str(write(tmp_path, shape=shape)))
     assert found.image_shape == (6, 4, 1)
     expected = given["test_images"].reshape(8, 6, 4, 1)
-    np.testing.assert_array_equal(everything(found.test)["image"], expected)
+    np.testing.assert_array_equal(stacked(found.test)["image"], expected)
     assert found.normalization == Normalization((0.5,), (0.5,))
 
 

@@ -10,14 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from children import CONFIG, environment
-from conftest import TINY
-from jobs import Job
 from packaging.requirements import Requirement
 from PIL import Image
-from test_commands import DIGITS, network_of
-from test_faults import Disk
-from test_folder import fill
 
 import sws_jax
 from sws_jax import __main__ as tools
@@ -27,36 +21,16 @@ from sws_jax.doctor import devices, host, software
 from sws_jax.doctor.base import Case, Check
 from sws_jax.rendezvous import Start
 
+from support.children import CONFIG, environment
+from support.digits import DIGITS, network_of
+from support.disks import Disk
+from support.examinations import SMOKE, examined, on, only, said
+from support.images import fill
+from support.jobs import Job
+from support.networks import TINY
+
 ROOT = pathlib.Path(__file__).parent.parent
-SMOKE = "--config=configs/smoke.py"
 DOCTOR = (sys.executable, "-m", "sws_jax", "doctor")
-
-
-def examined(workdir, *arguments, checks=()):
-    """State and text of all lines by check, of the named checks and `config`."""
-    argv = [*(arguments or (SMOKE,)), f"--workdir={workdir}"]
-    if not any(a.startswith("--config=") for a in argv):
-        argv.insert(0, SMOKE)
-    config, workdir = configs.parse(argv)
-    case = Case(config, workdir, Start(), tuple(argv))
-    wanted = {"config", *checks}
-    made = [check for check in doctor.CHECKS if check.name in wanted]
-    found: dict[str, list] = {}
-    for line in doctor.examine(case, lambda line: None, checks=made):
-        found.setdefault(line.check, []).append(line.finding)
-    return found
-
-
-def only(found, check):
-    (line,) = found[check]
-    return line
-
-
-def said(line, state, *words):
-    """A line has that state, and the words in it or in its advice."""
-    assert line.state == state, line
-    for word in words:
-        assert word in f"{line.text} | {line.advice}", line
 
 
 def test_a_job_that_is_well(tmp_path, capsys):
@@ -321,10 +295,6 @@ def folder(tmp_path):
     return fill(tmp_path / "images", {"train": 20, "test": 2}, size=(16, 16))
 
 
-def on(folder):
-    return f"--config.data.source={folder}", "--config.model.patch_size=4"
-
-
 def test_a_broken_image(folder, tmp_path):
     assert only(examined(tmp_path, *on(folder), checks=["data"]), "data").state == "ok"
     broken = folder / "train" / "bee" / "007.png"
@@ -366,14 +336,6 @@ def test_other_data_than_a_run_began_on(tmp_path):
 
 
 # Teachers, and what runs start from
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    path = tmp_path / "teacher.safetensors"
-    found = network_of(specs.ViTSpec(depth=2, **TINY))
-    sws_jax.save_network(str(path), found)
-    return path
 
 
 def taught(path, tmp_path):

@@ -2,15 +2,16 @@
 
 import jax
 import pytest
-from jobs import free_port
-from test_doctor import SMOKE, examined, on, only, said, teacher  # noqa: F401  a fixture
-from test_folder import fill
 
 from sws_jax import configs, doctor, paths
 from sws_jax.data import base
 from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
 from sws_jax.rendezvous import Start
+
+from support.examinations import SMOKE, examined, on, only, said
+from support.images import fill
+from support.jobs import free_port
 
 SINGLE = "--config=configs/scratch_deit.py"
 NO_DATA = "--config.data.source=nosuch.npz"
@@ -19,7 +20,7 @@ NO_DATA = "--config.data.source=nosuch.npz"
 # Data
 
 
-def test_without_data_the_files_of_weights_are_looked_at(teacher, tmp_path):  # noqa: F811
+def test_without_data_the_files_of_weights_are_looked_at(teacher, tmp_path):
     """A teacher, and a network to start from, by themselves."""
     taught = [SMOKE, NO_DATA, f"--config.teacher.path={teacher}"]
     starting = [SINGLE, NO_DATA, f"--config.init.network={teacher}"]
@@ -36,7 +37,7 @@ def test_without_data_the_files_of_weights_are_looked_at(teacher, tmp_path):  # 
         said(line, doctor.PROBLEM, f"there is no weights file {teacher}")
 
 
-def test_a_learngene_without_data(teacher, tmp_path):  # noqa: F811
+def test_a_learngene_without_data(teacher, tmp_path):
     """A network's file is none."""
     given = [SINGLE, NO_DATA, f"--config.init.learngene={teacher}"]
     found = examined(tmp_path / "work", *given, checks=["data", "weights"])

@@ -3,20 +3,21 @@
 import tempfile
 
 import pytest
-from conftest import TINY
-from test_commands import network_of
-from test_doctor import SMOKE, examined, only, said
-from test_remote import LARGE, ROOT, put, storage  # noqa: F401  a fixture
-from test_tfds import CLASSES, SPLITS, prepare
 
 import sws_jax
 from sws_jax import doctor, files, rundir, specs
 from sws_jax.data import base, staging
 
+from support.buckets import LARGE, ROOT, put
+from support.digits import network_of
+from support.examinations import SMOKE, examined, only, said
+from support.networks import TINY
+from support.tfds import CLASSES, SPLITS, prepare
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(LARGE)]
 
 
-def test_a_work_directory_in_a_bucket(storage):  # noqa: F811
+def test_a_work_directory_in_a_bucket(storage):
     work = f"{ROOT}/doctor/work"
     names = ["directory", "runs", "data", "disk"]
     found = examined(work, checks=names)
@@ -30,12 +31,12 @@ def test_a_work_directory_in_a_bucket(storage):  # noqa: F811
     assert storage.names("doctor/") == []
 
 
-def test_a_bucket_that_is_not_there(storage):  # noqa: F811
+def test_a_bucket_that_is_not_there(storage):
     found = examined("gs://other/work", checks=["directory"])
     said(only(found, "directory"), doctor.PROBLEM, "gs://other")
 
 
-def test_data_that_a_run_would_copy(storage, tmp_path, monkeypatch):  # noqa: F811
+def test_data_that_a_run_would_copy(storage, tmp_path, monkeypatch):
     """Nothing is copied: a set may take hours. Where it is here, it is read."""
     prepare(tmp_path / "made", SPLITS)
     put(storage, tmp_path / "made", "doctor_tfds")
@@ -67,7 +68,7 @@ def test_data_that_a_run_would_copy(storage, tmp_path, monkeypatch):  # noqa: F8
 
 
 @pytest.fixture
-def unstaged(storage, tmp_path, monkeypatch):  # noqa: F811
+def unstaged(storage, tmp_path, monkeypatch):
     """Makes a set in the bucket that TFDS_DATA_DIR names; its config's arguments."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()

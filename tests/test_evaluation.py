@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from conftest import params_of
 
 from sws_jax import evaluation, sharding
 from sws_jax.data.base import Arrays, Normalization
 from sws_jax.data.transforms import Fit
 from sws_jax.networks import Network, Predictor
+
+from support.networks import params_of
 
 GREY = Normalization((0.3,), (0.4,))
 

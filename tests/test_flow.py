@@ -9,7 +9,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import close
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -19,6 +18,8 @@ from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
 from sws_jax.networks import Predictor
+
+from support.compare import close
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALLER = [

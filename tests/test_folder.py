@@ -17,24 +17,7 @@ from sws_jax.data import base, folder, load_dataset, pipeline
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 
-SIZE = (12, 10)  # height, width
-
-
-def pixels(seed, size=SIZE, channels=3):
-    """Smooth, so that a JPEG of it is not noise."""
-    random = np.random.default_rng(seed)
-    small = random.integers(0, 256, (3, 3, channels), np.uint8)
-    image = Image.fromarray(small.squeeze()).resize(
-        size[::-1], Image.Resampling.BICUBIC
-    )
-    return np.asarray(image)
-
-
-def encoded(image, form, **settings):
-    file = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(file, form, **settings)
-    return file.getvalue()
+from support.images import SIZE, encoded, everything, fill, pixels, same, write
 
 
 def opened(content):
@@ -42,29 +25,9 @@ def opened(content):
         return np.asarray(image.convert("RGB"))
 
 
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def fill(root, counts, classes=("ant", "bee", "cat"), size=SIZE):
-    """PNG files of random colours; `counts` of images by split, for each class."""
-    seed = itertools.count()
-    for split, count in counts.items():
-        for name in classes:
-            for n in range(count):
-                content = encoded(pixels(next(seed), size), "PNG")
-                write(root / split / name / f"{n:03}.png", content)
-    return root
-
-
 @pytest.fixture
 def tree(tmp_path):
     return fill(tmp_path / "insects", {"train": 8, "test": 2})
-
-
-def everything(split):
-    return [split.read(i) for i in range(len(split))]
 
 
 def rows(*splits):
@@ -78,14 +41,6 @@ def written(root, split):
         for path in sorted((root / split / name).iterdir()):
             found.append((opened(path.read_bytes()), label))
     return found
-
-
-def same(found, expected):
-    assert len(found) == len(expected)
-    for (image, label), (pixels, number) in zip(found, expected, strict=True):
-        assert (image.dtype, type(label)) == (np.uint8, int)
-        np.testing.assert_array_equal(image, pixels)
-        assert label == number
 
 
 def refusal(source, **settings):

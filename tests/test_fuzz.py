@@ -20,23 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import (
-    FEW_AND_MANY,
-    JSON,
-    NUMBERS,
-    ODD_TEXTS,
-    bounded,
-    damaged,
-    edited,
-    in_memory,
-    in_time,
-    one_sentence,
-    safetensors_of,
-    safetensors_parts,
-)
 from PIL import Image
-from test_data import header_of
-from test_learngenes import learngene
 
 import sws_jax
 from sws_jax import __main__ as tools
@@ -46,6 +30,23 @@ from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws
+
+from support.damage import (
+    FEW_AND_MANY,
+    JSON,
+    NUMBERS,
+    ODD_TEXTS,
+    bounded,
+    damaged,
+    edited,
+    header_of,
+    in_memory,
+    in_time,
+    one_sentence,
+    safetensors_of,
+    safetensors_parts,
+)
+from support.learngenes import learngene
 
 ROOT = pathlib.Path(__file__).parent.parent
 GENE = learngene(

@@ -11,7 +11,8 @@ import tomllib
 
 import pytest
 import yaml
-from children import CONFIG, ROOT
+
+from support.children import CONFIG, ROOT
 
 LAUNCH = ROOT / "launch"
 EXAMPLE = LAUNCH / "settings.example.env"

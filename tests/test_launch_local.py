@@ -6,7 +6,8 @@ import subprocess
 import time
 
 import pytest
-from children import ROOT
+
+from support.children import ROOT
 
 # Ends with the next exit code of its list, or waits to be asked.
 PLAYED = """#!/usr/bin/env bash

@@ -12,9 +12,10 @@ import threading
 import time
 
 import pytest
-from children import CONFIG, ROOT, environment, outcome, steps, unfinished
-from jobs import Job as Processes
-from jobs import free_port
+
+from support.children import CONFIG, ROOT, environment, outcome, steps, unfinished
+from support.jobs import Job as Processes
+from support.jobs import free_port
 
 pytestmark = pytest.mark.slow
 STUBS = ROOT / "tests" / "stubs"

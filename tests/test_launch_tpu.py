@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import pytest
-from children import ROOT
+
+from support.children import ROOT
 
 STUBS = ROOT / "tests" / "stubs"
 PLAYED = """#!/usr/bin/env bash

@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from children import ROOT
+
+from support.children import ROOT
 
 # Ends with its argument, or with 0 once the file `go` is there.
 PLAYED = """#!/usr/bin/env bash

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import aux_spec, close, equal, params_of
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
@@ -14,30 +13,9 @@ from sws_jax.description import Description
 from sws_jax.learngenes import base, sws
 from sws_jax.models import vit
 
-DIGITS = tuple("0123456789")
-
-
-def describe(spec, **changes):
-    fields = dict(
-        kind="aux_net",
-        net=spec.net,
-        stages=spec.stages,
-        method="sws",
-        normalization=Normalization((0.3,), (0.4,)),
-        class_names=DIGITS,
-        teacher="vit_base_patch16_L12",
-        dataset="digits",
-        accuracy=0.5,
-        step=3,
-    )
-    return Description(**{**fields, **changes})
-
-
-def learngene(stages=(3, 3, 4, 3, 3), about=None, **changes):
-    spec = aux_spec(stages, **changes)
-    description = describe(spec, **(about or {}))
-    network = sws_jax.Network(spec, params_of(spec), description)
-    return sws_jax.extract(network)
+from support.compare import close, equal
+from support.learngenes import DIGITS, GENE, describe, learngene
+from support.networks import aux_spec, params_of
 
 
 @pytest.mark.parametrize(
@@ -97,9 +75,6 @@ def test_every_depth_takes_each_block_from_its_gene(depth):
     assert list(found.plan) == sorted(found.plan)
     if depth >= 5:
         assert set(found.plan) == set(range(5))
-
-
-GENE = learngene()
 
 
 @pytest.mark.parametrize(

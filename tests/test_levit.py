@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import close, equal, params_of
-from conversions import abstract_params, kept, shapes_of, weights_of
 from golden import make_levit
 
 from sws_jax import trees
@@ -16,6 +14,10 @@ from sws_jax.models import levit, vit
 from sws_jax.specs import base as specs
 from sws_jax.specs.base import Compute
 from sws_jax.specs.levit import LEVITS, LeViTSpec
+
+from support.compare import close, equal
+from support.conversions import abstract_params, kept, shapes_of, weights_of
+from support.networks import params_of
 
 TIMM, TIMM_CONV, FACEBOOK, HUGGING_FACE = LAYOUTS
 SMALL = LeViTSpec(

@@ -18,17 +18,19 @@ import tarfile
 import time
 import types
 
-import children
 import numpy as np
 import pytest
 from PIL import Image
-from test_folder import encoded, everything, fill, pixels, same, write
 
 from sws_jax import __main__
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources, standard, work
+
+from support import children
+from support import tfds as tfds_sets
+from support.images import encoded, everything, fill, pixels, same, write
 
 ROOT = pathlib.Path(__file__).parent.parent
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -279,10 +281,8 @@ def test_arrays_of_256_give_the_published_evaluation_of_224_exactly(tmp_path):
 
 
 def test_grey_sets_stay_grey(tmp_path):
-    import test_tfds
-
-    rows = [(test_tfds.encoded(n, mode="L"), n % 3) for n in range(6)]
-    test_tfds.prepare(tmp_path, {"train": rows, "test": rows[:3]}, channels=1)
+    rows = [(tfds_sets.encoded(n, mode="L"), n % 3) for n in range(6)]
+    tfds_sets.prepare(tmp_path, {"train": rows, "test": rows[:3]}, channels=1)
     assert prepare(tmp_path / "insects", tmp_path / "out", "--size=8") == 0
     found = load_dataset(str(tmp_path / "out/insects-8"), val_fraction=0.5)
     assert found.image_shape == (8, 8, 1)

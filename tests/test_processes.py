@@ -7,15 +7,16 @@ import time
 
 import numpy as np
 import pytest
-from children import CONFIG, ROOT, arrays
-from conftest import close
-from jobs import Job, free_port
 from PIL import Image
-from test_step import no_key_bias
 
 from sws_jax import main, metrics, weights
 from sws_jax.sharding import AXES
 from sws_jax.signals import EXIT_AGAIN
+
+from support.children import CONFIG, ROOT, arrays
+from support.compare import close
+from support.jobs import Job, free_port
+from support.steps import no_key_bias
 
 STEPS = 10
 

@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import equal, params_of
-from conversions import abstract_params, kept, shapes_of, weights_of
 from golden import make_regnet
 
 from sws_jax import networks, trees
@@ -16,6 +14,10 @@ from sws_jax.models import vit
 from sws_jax.specs import base as specs
 from sws_jax.specs.base import Compute
 from sws_jax.specs.regnet import REGNETS, RegNetSpec
+
+from support.compare import equal
+from support.conversions import abstract_params, kept, shapes_of, weights_of
+from support.networks import params_of
 
 TIMM, HUGGING_FACE = LAYOUTS
 SMALL = RegNetSpec(**make_regnet.SMALL)

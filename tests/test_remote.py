@@ -17,11 +17,6 @@ import types
 import fsspec
 import numpy as np
 import pytest
-from children import Job, ended, outcome, steps, until
-from conftest import equal, params_of
-from test_checkpoints import CLOCK, abstract, fill
-from test_learngenes import describe
-from test_tfds import SPLITS, prepare
 
 import sws_jax
 from sws_jax import __main__ as commands
@@ -41,33 +36,13 @@ from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
 from sws_jax.files import Unsent, Unwritable
 
-ROOT = "gs://bucket"
-# (It is right about one thread, which a large file keeps busy.)
-LARGE = "ignore:Sending a large body directly:ResourceWarning"
-
-
-@pytest.fixture(scope="module")
-def storage():
-    """What the bucket holds, in this process and those that it starts."""
-    if importlib.util.find_spec("gcsfs") is None:
-        pytest.skip("gcsfs is not installed")
-    import gcs
-
-    with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, held):
-        for name, value in gcs.environment(address).items():
-            patch.setenv(name, value)
-        paths._storage.cache_clear()
-        yield held
-        paths._storage.cache_clear()
-
-
-def put(storage, folder, prefix):
-    """All files below a folder, as objects."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            name = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            storage.write(name, path.read_bytes())
-
+from support.buckets import LARGE, ROOT, put
+from support.checkpoints import CLOCK, abstract, fill
+from support.children import Job, ended, outcome, steps, until
+from support.compare import equal
+from support.learngenes import describe
+from support.networks import params_of
+from support.tfds import SPLITS, prepare
 
 # Without a bucket
 

@@ -6,12 +6,13 @@ import socket
 import time
 
 import pytest
-from children import CONFIG
-from jobs import Job, free_port
 
 from sws_jax import main, rendezvous
 from sws_jax.errors import UserError
 from sws_jax.rendezvous import NotComplete, Place, Start
+
+from support.children import CONFIG
+from support.jobs import Job, free_port
 
 
 def meet(*places, timeout=20, jobs=None):

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, aux_spec
 from jax.sharding import PartitionSpec
 
 from sws_jax import networks, sharding, specs, step, trees
 from sws_jax.errors import UserError
+
+from support.networks import TINY, aux_spec
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import math
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, params_of
-from test_step import BATCH, raw_batch, recipe_of, teacher_of
-from test_traffic import AUX, PLAIN
 
 from sws_jax import networks, sharding, sizing, specs, step, trees
 from sws_jax.losses import Loss
 from sws_jax.networks import Network
 from sws_jax.specs import Compute
+
+from support.networks import TINY, params_of
+from support.steps import AUX, BATCH, PLAIN, raw_batch, recipe_of, teacher_of
 
 
 def mesh_of(*sizes):

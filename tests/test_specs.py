@@ -3,6 +3,8 @@ import pytest
 
 from sws_jax import networks, specs, trees
 
+from support.formulas import formula
+
 # Parameters with 1000 classes at 224 px and no class token. The Aux-Nets' and the
 # 12-layer descendants' are those of the published networks.
 COUNTS = {
@@ -15,16 +17,6 @@ COUNTS = {
     "aux_vit_small_patch16_3-3-4-3-3": 9_628_648,
     "aux_vit_base_patch16_3-3-4-3-3": 36_951_016,
 }
-
-
-def formula(spec):
-    """Counted by hand from the shapes of a transformer."""
-    net = spec.net
-    d, m = net.width, net.hidden
-    blocks = len(spec.stages) if isinstance(spec, specs.AuxViTSpec) else spec.depth
-    block = 4 * d + (d * 3 * d + 3 * d) + (d * d + d) + (d * m + m) + (m * d + d)
-    patch = net.patch_size**2 * net.channels * d + d
-    return patch + net.tokens * d + blocks * block + 2 * d + (d + 1) * net.num_classes
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -4,20 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY, aux_spec, close, equal, params_of
-from test_learngenes import describe
 
 from sws_jax import networks, sharding, specs, step, trees
-from sws_jax.data.augment import Augment
-from sws_jax.data.base import Normalization
 from sws_jax.losses import Loss
-from sws_jax.networks import Network, Predictor
+from sws_jax.networks import Network
 from sws_jax.optim import Optimizer
 from sws_jax.specs import Compute
 from sws_jax.teacher import load_teacher
 
-GREY = Normalization((0.3,), (0.4,))
-BATCH = 16
+from support.compare import close, equal
+from support.learngenes import describe
+from support.networks import TINY, aux_spec, params_of
+from support.steps import BATCH, GREY, no_key_bias, raw_batch, recipe_of, teacher_of
+
 SLOW = pytest.mark.slow
 
 
@@ -25,32 +24,6 @@ SLOW = pytest.mark.slow
 def aux():
     """Two stages, one of them repeated: enough, and quick to compile."""
     return aux_spec((1, 2))
-
-
-def recipe_of(spec, **changes):
-    fields = dict(
-        spec=spec,
-        normalization=GREY,
-        augment=Augment(erase=0.5, mixup=0.8, cutmix=1.0, label_smoothing=0.1),
-        # With the usual eps, Adam turns a gradient of rounding noise into a step.
-        optimizer=Optimizer(weight_decay=0.05, clip_norm=1.0, eps=1e-3),
-        ema=0.9,
-    )
-    return step.Recipe(**{**fields, **changes})
-
-
-def raw_batch(seed=0):
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (BATCH, 8, 8, 1), dtype=np.uint8)
-    labels = random.integers(0, 10, BATCH).astype(np.int32)
-    return {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
-
-
-def teacher_of(**changes):
-    spec = specs.ViTSpec(depth=2, **{**TINY, **changes})
-    return Predictor(
-        Network(spec, params_of(spec, seed=7)), Normalization((0.5,), (0.2,))
-    )
 
 
 def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
@@ -123,19 +96,6 @@ def test_every_mesh_is_one_device(sizes, kind, aux):
     np.testing.assert_allclose(sharded, losses, rtol=2e-5)
     close(no_key_bias(state.params), no_key_bias(sharded_state.params), 1e-4)
     close(no_key_bias(state.ema), no_key_bias(sharded_state.ema), 1e-4)
-
-
-def no_key_bias(params):
-    """Softmax does not see the keys' bias: its gradient is rounding noise, which
-    Adam turns into steps of full size. Everything else is compared."""
-
-    def mask(name, leaf):
-        leaf = np.array(leaf)
-        if name.endswith("qkv/bias"):
-            leaf[..., 1, :, :] = 0
-        return leaf
-
-    return trees.map_with_name(mask, params)
 
 
 def gradients(recipe, params, batch, teacher=None):

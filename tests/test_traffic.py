@@ -4,8 +4,6 @@ import dataclasses
 
 import jax
 import pytest
-from conftest import TINY, aux_spec
-from test_step import GREY, recipe_of, teacher_of
 
 from sws_jax import hlo, networks, sharding, specs, step, trees
 from sws_jax.data.augment import Augment
@@ -13,11 +11,12 @@ from sws_jax.losses import Loss
 from sws_jax.networks import Network, Predictor
 from sws_jax.specs.regnet import RegNetSpec
 
+from support.networks import TINY
+from support.steps import AUX, GREY, PLAIN, recipe_of, teacher_of
+
 ROWS = 7  # images of a device: no axis of a parameter is a multiple of it
 DEPTH = 5
-AUX = aux_spec((1, 2))
 DES = specs.ViTSpec(depth=DEPTH, drop_path=0.3, **TINY)
-PLAIN = Augment(mixup=0.0, cutmix=0.0)
 SLOW = pytest.mark.slow
 
 

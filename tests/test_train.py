@@ -10,16 +10,12 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, aux_spec, close, equal, params_of
-from test_checkpoints import data_files, flip_a_bit
-from test_learngenes import describe, learngene
 
 import sws_jax
 from sws_jax import (
     files,
     metrics,
     networks,
-    presets,
     rundir,
     setup,
     sizing,
@@ -36,28 +32,13 @@ from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.models import vit
 
+from support.checkpoints import data_files, flip_a_bit
+from support.compare import close, equal
+from support.learngenes import describe, learngene
+from support.networks import TINY, aux_spec, params_of
+from support.runs import epochs, tiny
+
 ROOT = pathlib.Path(__file__).parent.parent
-IMAGES = 1257  # digits to train on
-
-
-def epochs(steps, batch=64):
-    """So many steps, as the epochs that a config takes."""
-    return steps * batch / IMAGES
-
-
-def tiny(steps=10, save_every=5, name="run", **groups):
-    """A run on digits that takes seconds, through the fields of every config."""
-    config = presets.run()
-    presets.small(config)
-    config.name = name
-    config.model.update(depth=2, width=16, heads=2)
-    config.schedule.update(total_epochs=epochs(steps), warmup_epochs=0.0, rate=1e-3)
-    config.checkpoint.every_epochs = epochs(save_every)
-    config.evaluation.update(batch_size=128, every_epochs=epochs(save_every))
-    config.ema = 0.9
-    for group, fields in groups.items():
-        config[group].update(fields)
-    return config
 
 
 def weights(directory):
@@ -79,7 +60,7 @@ def child(script, *arguments, **kwargs):
 
 KILL_AT_STEP = """
     import os, signal, sys, time
-    import test_train
+    from support import runs
     from sws_jax import train
 
     workdir, at, wait_for = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -93,7 +74,7 @@ KILL_AT_STEP = """
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    train.train(test_train.tiny(save_every=3), workdir, should_stop=kill)
+    train.train(runs.tiny(save_every=3), workdir, should_stop=kill)
 """
 
 

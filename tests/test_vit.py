@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import aux_spec, close, equal, params_of
 from flax import linen as nn
 
 from sws_jax import networks, sharding, specs, trees
 from sws_jax.models import loop, vit
 from sws_jax.specs import Compute
+
+from support.compare import close, equal
+from support.networks import aux_spec, params_of
 
 
 def masks(spec, batch, seed=0):

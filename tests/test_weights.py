@@ -5,13 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import equal, params_of
-from test_learngenes import GENE, describe
 
 import sws_jax
 from sws_jax import weights
 from sws_jax.description import Description
 from sws_jax.errors import UserError
+
+from support.compare import equal
+from support.learngenes import GENE, describe
+from support.networks import params_of
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

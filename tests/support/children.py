@@ -14,7 +14,7 @@ import sws_jax
 from sws_jax import checksums, files, learngenes, metrics, paths, teacher
 from sws_jax.data import load_dataset
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = 1257  # digits to train on
 BATCH = 64
 MAIN = (sys.executable, "-m", "sws_jax.main")

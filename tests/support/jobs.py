@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 
-from children import MAIN, ROOT, environment
+from support.children import MAIN, ROOT, environment
 
 
 def free_port():

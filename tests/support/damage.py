@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import io
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import signal
 import struct
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import configuration
 from hypothesis import strategies as st
@@ -164,3 +166,11 @@ def safetensors_parts(whole):
 def safetensors_of(header, numbers):
     text = json.dumps(header).encode("utf-8", "replace")
     return struct.pack("<Q", len(text)) + text + numbers
+
+
+def header_of(shape):
+    """The start of an ``.npy`` of bytes, which promises that shape."""
+    file = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
