@@ -30,10 +30,10 @@ from sws_jax import (
     report,
     rundir,
     setup,
+    start,
     train,
 )
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base, sws
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
@@ -94,7 +94,7 @@ def execute(
     rows = runs(config)
 
     def refuse() -> None:
-        check(config, rows)
+        check(config, rows, workdir)
         for run in rows:
             rundir.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         refuse_other(config, workdir)
@@ -255,7 +255,9 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
         raise UserError(
             f"compare.seeds must be from 1 to {_MAX_SEEDS}, and is {compare.seeds}"
         )
-    for number, depth in itertools.product(range(compare.seeds), compare.depths):
+    # A depth that is named twice is one row.
+    depths = tuple(dict.fromkeys(compare.depths))
+    for number, depth in itertools.product(range(compare.seeds), depths):
         if number and compare.level == "untuned":
             continue  # nothing in an expansion is random
         label = f"L{depth:02d}" + (f"-seed{number}" if number else "")
@@ -272,11 +274,11 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
         rows.append(Run(name, role, descendant, needs))
         if compare.level != "full":
             continue
-        budgets = (
-            ("scratch_short", descendant.schedule.total_epochs),
-            ("scratch_long", float(compare.long_epochs)),
-        )
-        for role, epochs in budgets:
+        short, long = descendant.schedule.total_epochs, float(compare.long_epochs)
+        budgets = {"scratch_short": short, "scratch_long": long}
+        if long == short:  # one row serves both
+            del budgets["scratch_long"]
+        for role, epochs in budgets.items():
             name = f"scratch-{label}-{epochs:g}ep"
             scratch = _run(config, name, config.scratch)
             scratch.seed = config.seed + number
@@ -296,8 +298,17 @@ def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
     return made
 
 
-def check(config, rows: Sequence[Run]) -> None:
-    """Refuses now what would else be refused after hours of earlier runs."""
+def check(config, rows: Sequence[Run], workdir: str) -> None:
+    """Refuses now what would else be refused after hours of earlier runs.
+
+    Args:
+      config: of the job.
+      rows: of it.
+      workdir: where ``run:NAME`` paths are found.
+
+    Raises:
+      UserError: naming what is wrong.
+    """
     fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
     if config.job != "single" and fixed:
         raise UserError(
@@ -305,11 +316,11 @@ def check(config, rows: Sequence[Run]) -> None:
             f"configs/des_deit.py, or compare.depths here"
         )
     _check_order(rows)
-    stages = tuple(config.model.stages)
+    answers = start.Answers(None, workdir)
     for run in rows:
         setup.check(run.config)
-        if run.role in ("untuned", "tune") and stages:
-            base.resolve_plan(stages, sws.allot, depth=run.config.model.depth)
+        setup.check_teacher(run.config)
+        answers.of(run.name, run.config)
 
 
 def _check_order(rows: Sequence[Run]) -> None:

@@ -129,9 +129,14 @@ def load_network(path: str) -> Network:
       UserError: the file is missing, broken, or holds a learngene.
     """
     params, description = weights.load(path)
+    check_network(path, description)
+    weights.check(path, abstract_params(description.spec), params)
+    return Network(description.spec, params, description)
+
+
+def check_network(path: str, description: Description) -> None:
+    """Refuses a file, named `path`, that holds a learngene."""
     if description.kind == "learngene":
         raise UserError(
             f"{path} holds a learngene, not a network: expand it to a depth first"
         )
-    weights.check(path, abstract_params(description.spec), params)
-    return Network(description.spec, params, description)

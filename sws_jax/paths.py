@@ -66,6 +66,14 @@ def is_dir(path: str) -> bool:
     return (_info(path) or {}).get("type") == "directory"
 
 
+def version(path: str) -> tuple[int, ...]:
+    """Of a file that is there: another one where it was written again or replaced."""
+    if not is_remote(path):
+        found = os.stat(path)
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return (int((_info(path) or {}).get("generation", 0)),)
+
+
 def names(directory: str) -> list[str]:
     """Of what is in a directory, sorted; none where there is no directory."""
     return [name for name, _ in _entries(directory)]

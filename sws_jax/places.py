@@ -1,7 +1,8 @@
-"""Where the files are that a run starts from, and by what they are known again."""
+"""Where the files are that a run starts from, and their digests."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 
@@ -33,9 +34,15 @@ def inputs(config, workdir: str) -> dict[str, str]:
     found = {}
     for field, path in named.items():
         if path and paths.is_file(path):
-            with open(paths.here(path), "rb") as file:
-                found[field] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+            found[field] = _digest(path, paths.version(path))
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: str, version: tuple[int, ...]) -> str:
+    """Of a file's bytes, which are read once for all the runs that start from it."""
+    with open(paths.here(path), "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def learngene_file(config, workdir: str) -> str:

@@ -96,7 +96,17 @@ def run() -> ml_collections.ConfigDict:
             # learngene with model.depth, a plan or an allotment. A path, or
             # run:NAME for an earlier run of the same chain.
             # `head`: "keep", "fresh", or "auto", which is as the profile has it.
-            init=dict(network="", learngene="", plan=(), allotment=(), head="auto"),
+            # `insist`: names of fields of `model` that the file must agree with; the
+            # others follow it. Fields that a command line or a config's argument sets
+            # are added to it.
+            init=dict(
+                network="",
+                learngene="",
+                plan=(),
+                allotment=(),
+                head="auto",
+                insist=(),
+            ),
             teacher=dict(path="", dtype="float32", min_accuracy=-1.0),
             loss=dict(kind="none", alpha=1.0, tau=1.0, reduction="batchmean"),
             # What an image goes through on the host, ...

@@ -104,7 +104,25 @@ def check(config: ml_collections.ConfigDict) -> None:
     patch = config.model.patch_size
     some = dict(image_size=(patch, patch), channels=1, num_classes=1)
     start.network_spec(config, some)
+    known = set(presets.run().model)
+    if unknown := [name for name in config.init.insist if name not in known]:
+        raise UserError(
+            f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
+            f"{', '.join(sorted(known))}"
+        )
     _check_finite(config)
+
+
+def check_teacher(config: ml_collections.ConfigDict) -> None:
+    """Refuses a run that is distilled and names no teacher.
+
+    (A job's own config may: its runs get theirs from each other.)
+    """
+    if needs_teacher(config) and not config.teacher.path:
+        raise UserError(
+            f"loss.kind {config.loss.kind!r} needs a teacher: give its weights file or "
+            f"run directory as teacher.path"
+        )
 
 
 def _check_finite(config: ml_collections.ConfigDict) -> None:
@@ -190,6 +208,15 @@ def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedul
     )
 
 
+def check_length(config, durations: Durations, schedule: Schedule) -> None:
+    """Refuses a run that is to train and is shorter than a step."""
+    if config.schedule.total_epochs and not schedule.total_steps:
+        raise UserError(
+            f"schedule.total_epochs {config.schedule.total_epochs} is less than one "
+            f"step of {durations.global_batch_size} images"
+        )
+
+
 def check_batches(config, mesh: Mesh) -> None:
     """Refuses batches that do not divide over a mesh."""
     for name, size, parts in (
@@ -234,11 +261,6 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
         ema=config.ema,
     )
     made.augment.check_batch(config.global_batch_size)
-    if made.loss.needs_teacher and not config.teacher.path:
-        raise UserError(
-            f"loss.kind {made.loss.kind!r} needs a teacher: give its weights file or "
-            f"run directory as teacher.path"
-        )
     return made
 
 

@@ -1,4 +1,10 @@
-"""The network of a run before its first step: from a learngene, a file or a seed."""
+"""The network of a run before its first step: from a learngene, a file or a seed.
+
+`answer` says which network a run has, from shapes and descriptions alone, and refuses
+what no run can start with. `start` makes its parameters. Whoever only wants to know
+(a dry run, ``cost``, ``doctor``, the check before a job) asks `answer` too, so that
+none of them takes what the run would refuse.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +15,100 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from sws_jax import description as descriptions
-from sws_jax import learngenes, networks, places, profiles, trees
+from sws_jax import (
+    learngenes,
+    networks,
+    paths,
+    places,
+    presets,
+    profiles,
+    trees,
+    weights,
+)
 from sws_jax.data import Dataset
+from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.models import vit
 from sws_jax.progress import say
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+
+# Fields of `model` that are a run's own, whatever file it starts from.
+_OWN = ("drop_path",)
+
+
+def _silent(text: str) -> None:
+    """Takes a line that nobody is to see."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What a run's network depends on of its images.
+
+    Attributes:
+      image_size: height and width in pixels.
+      channels: of colour.
+      num_classes: of the set.
+      name: of the set.
+      class_names: in the order of the labels; empty where they are not known.
+      normalization: of the pixels; None takes what is usual.
+      known: whether the set was read. Where it is assumed, no file is refused for not
+        fitting it.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    num_classes: int
+    name: str = ""
+    class_names: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    known: bool = True
+
+    @classmethod
+    def of(cls, data: Dataset) -> Images:
+        """Those of a set that was read."""
+        height, width, channels = data.image_shape
+        return cls(
+            image_size=(height, width),
+            channels=channels,
+            num_classes=data.num_classes,
+            name=data.name,
+            class_names=data.class_names,
+            normalization=data.normalization,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The trained weights that a run starts from, by what is said of them.
+
+    Attributes:
+      path: of their file, for messages.
+      about: their description.
+    """
+
+    path: str
+    about: Description
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Which network a run has.
+
+    Attributes:
+      spec: of the network.
+      about: its description before the first step.
+      keeps_head: whether the head of the file is taken over.
+    """
+
+    spec: ViTSpec | AuxViTSpec
+    about: Description
+    keeps_head: bool = False
 
 
 def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
@@ -32,8 +121,244 @@ def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
     return AuxViTSpec(net, stages) if stages else net
 
 
+def find_origin(config, workdir: str) -> Origin | None:
+    """What is said of the file that a run starts from; None where there is no file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    path = places.initial_file(config, workdir)
+    if not path or not paths.is_file(path):
+        return None
+    return Origin(path, weights.describe(path))
+
+
+def answer(
+    config: ml_collections.ConfigDict,
+    images: Images | None,
+    origin: Origin | None,
+    tell: Callable[[str], None] = _silent,
+    *,
+    insist: bool = True,
+) -> Answer:
+    """Which network a run has, from shapes and descriptions alone.
+
+    Args:
+      config: of the run.
+      images: what it trains on; None where nothing is known of them, so that only
+        what does not depend on them is refused.
+      origin: what `init` names; None where it names nothing, or a file that is not
+        there (the network is then as the config has it).
+      tell: takes a line on what is not taken over from a file.
+      insist: refuse a file that differs from the fields in ``init.insist``; else tell
+        it. (A run that older software began goes on as it began.)
+
+    Raises:
+      UserError: the config contradicts itself, the images or the file it names.
+    """
+    init, model = config.init, config.model
+    if init.learngene and init.network:
+        raise UserError("init takes a learngene or a network, not both")
+    if init.learngene and model.stages:
+        raise UserError(
+            "a learngene initialises descendants, which share nothing: leave "
+            "model.stages empty"
+        )
+    if images is None:
+        images = _like(config, origin)
+    if origin is None:
+        shape = dict(
+            image_size=images.image_size,
+            channels=images.channels,
+            num_classes=images.num_classes,
+        )
+        spec = network_spec(config, shape)
+        return Answer(spec, _describe(config, images, spec))
+    if init.learngene:
+        learngenes.check_learngene(origin.path, origin.about)
+        found = _descendant_of(config, images, origin, tell)
+    else:
+        networks.check_network(origin.path, origin.about)
+        found = _continuation_of(config, images, origin, tell)
+    _check_insisted(config, found.spec, origin.path, tell if not insist else None)
+    return found
+
+
+def _like(config, origin: Origin | None) -> Images:
+    """Images that any set could have, for a question that does not depend on them."""
+    if origin is None:
+        patch = config.model.patch_size
+        return Images((patch, patch), channels=1, num_classes=1, known=False)
+    net = origin.about.net
+    return Images(net.image_size, net.channels, net.num_classes, known=False)
+
+
+def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
+    """The descendant that a learngene initialises."""
+    path, about, init = origin.path, origin.about, config.init
+    request: dict[str, Any] = {"depth": config.model.depth}
+    if init.plan or init.allotment:
+        request = {n: tuple(init[n]) for n in ("plan", "allotment") if init[n]}
+    if about.profile != config.profile:
+        raise UserError(
+            f"{path} is of the {about.profile} profile and the run of the "
+            f"{config.profile} one: give the config profile={about.profile}"
+        )
+    plan = base.resolve_plan(
+        about.stages, learngenes.find_method(about.method).allot, **request
+    )
+    keeps = _keeps_head(config, about, images, tell)
+    _check_channels(path, about.net.channels, images)
+    _tell_pixels(config, about, images, tell)
+    spec = (
+        profiles.find(about.profile)
+        .descendant(about.vit)
+        .replace(
+            depth=len(plan),
+            image_size=images.image_size,
+            num_classes=about.vit.num_classes if keeps else images.num_classes,
+            drop_path=config.model.drop_path,
+        )
+    )
+    made = _describe(config, images, spec).replace(
+        method=about.method, stages=about.stages, plan=plan, teacher=about.teacher
+    )
+    return Answer(spec, made, keeps)
+
+
+def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
+    """The trained network that a run goes on with."""
+    path, about = origin.path, origin.about
+    old = about.vit
+    if old.distilled:
+        raise UserError(
+            f"{path} holds a network with a distillation token: it can teach, and no "
+            f"run starts from it"
+        )
+    _check_channels(path, old.channels, images)
+    _tell_pixels(config, about, images, tell)
+    net = old.replace(
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+        drop_path=config.model.drop_path,
+    )
+    keeps = _keeps_head(config, about, images, tell)
+    shared = isinstance(about.spec, AuxViTSpec)
+    spec = AuxViTSpec(net, about.stages) if shared else net
+    made = _describe(config, images, spec).replace(
+        method=about.method, stages=about.stages, plan=about.plan, teacher=about.teacher
+    )
+    if about.method:  # Weights stay of the reading of the method that made them.
+        made = made.replace(profile=about.profile)
+    return Answer(spec, made, keeps)
+
+
+def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
+    """The fields of a config's `model` that make this network."""
+    stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
+    own = {field.name for field in dataclasses.fields(ViTSpec)}
+    names = own & set(presets.run().model)
+    return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
+
+
+def _check_insisted(config, spec, path: str, tell) -> None:
+    """Compares the file with what was asked for by name.
+
+    Args:
+      tell: takes a line instead of the refusal; None refuses.
+    """
+    init, found = config.init, model_fields(spec)
+    for name in sorted(set(init.insist) - set(_OWN)):
+        wanted = config.model[name]
+        wanted = tuple(wanted) if name == "stages" else wanted
+        if wanted == found[name]:
+            continue
+        where, remedy = path, "take a file that has it"
+        if name == "depth" and init.learngene:  # (`depth` alone decides otherwise)
+            where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
+        shown = {False: f"{found[name]}", True: _dashed(found[name])}[name == "stages"]
+        asked = {False: f"{wanted}", True: _dashed(wanted)}[name == "stages"]
+        if tell is None:
+            raise UserError(
+                f"model.{name} is {asked} and {where} has {shown}: leave model.{name} "
+                f"out, or {remedy}"
+            )
+        tell(
+            f"{config.name}: goes on as it began: model.{name} is {shown}, as in "
+            f"{where}, where the config says {asked}"
+        )
+
+
+def _dashed(stages) -> str:
+    return "-".join(map(str, stages)) or "empty"
+
+
+def recorded(
+    config: ml_collections.ConfigDict, spec: ViTSpec | AuxViTSpec
+) -> ml_collections.ConfigDict:
+    """The config with the network that the run really has."""
+    made = config.copy_and_resolve_references().unlock()
+    made.model.update(model_fields(spec))
+    return made
+
+
+def followed(config: ml_collections.ConfigDict) -> set[str]:
+    """Fields of `model` that a config does not decide, but its file or its stages."""
+    names = set(config.model) - set(_OWN)
+    if config.init.network:
+        return names - set(config.init.insist)
+    if config.init.learngene:
+        asked = not (config.init.plan or config.init.allotment)
+        return names - set(config.init.insist) - ({"depth"} if asked else set())
+    return {"depth"} if config.model.stages else set()
+
+
+class Answers:
+    """The networks of a job's runs, each after those that it starts from.
+
+    Args:
+      images: what they train on; None where nothing is known of them.
+      workdir: where ``run:NAME`` paths are found.
+    """
+
+    def __init__(self, images: Images | None, workdir: str):
+        self.images, self.workdir = images, workdir
+        self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
+        self._files: dict[str, Origin] = {}
+
+    def of(self, name: str, config: ml_collections.ConfigDict) -> Answer:
+        """The answer for a run of that name.
+
+        Raises:
+          UserError: as `answer`.
+        """
+        made = answer(config, self.images, self.origin(config))
+        about = made.about
+        if isinstance(made.spec, AuxViTSpec):  # which its directory holds as
+            about = about.replace(kind="learngene")
+        self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
+        return made
+
+    def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
+        """What a run starts from: of an earlier run, or of a file that is there."""
+        path = config.init.learngene or config.init.network
+        if path in self.runs:
+            return self.runs[path]
+        if path not in self._files:
+            found = find_origin(config, self.workdir)
+            if found is None:
+                return None
+            self._files[path] = found
+        return self._files[path]
+
+
 def start(
-    config, data: Dataset, workdir: str, tell: Callable[[str], None] = say
+    config,
+    data: Dataset,
+    workdir: str,
+    tell: Callable[[str], None] = say,
+    *,
+    insist: bool = True,
 ) -> networks.Network:
     """The network of a run before its first step, from learngene, file or seed.
 
@@ -44,17 +369,58 @@ def start(
       data: what it trains on.
       workdir: where ``run:NAME`` paths are found.
       tell: takes a line on what is not taken over from a file.
+      insist: as in `answer`.
 
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
     """
-    if config.init.learngene and config.init.network:
-        raise UserError("init takes a learngene or a network, not both")
-    if config.init.learngene:
-        return _from_learngene(config, data, workdir, tell)
-    if config.init.network:
-        return _from_network(config, data, workdir, tell)
-    return _from_seed(config, data)
+    path, images = places.initial_file(config, workdir), Images.of(data)
+    if config.init.learngene and not config.init.network:
+        gene = learngenes.load_learngene(path)
+        origin = Origin(path, gene.description)
+        found = answer(config, images, origin, tell, insist=insist)
+        params = _expanded(config, path, gene, found)
+    elif config.init.network and not config.init.learngene:
+        network = networks.load_network(path)
+        assert network.description is not None  # of a file
+        origin = Origin(path, network.description)
+        found = answer(config, images, origin, tell, insist=insist)
+        params = _continued(config, path, network, found)
+    else:
+        found = answer(config, images, None, tell)
+        check_memory(found.spec)
+        params = vit.init_params(found.spec.build(), jax.random.key(config.seed))
+    return networks.Network(found.spec, params, found.about)
+
+
+def _expanded(config, path: str, gene: learngenes.Learngene, found: Answer):
+    """The parameters of a descendant."""
+    net = found.spec.net
+    made = learngenes.expand(
+        dataclasses.replace(gene, params=_float32(path, gene.params)),
+        plan=found.about.plan,
+        num_classes=None if found.keeps_head else net.num_classes,
+        image_size=net.image_size,
+        seed=config.seed,
+    )
+    assert made.spec.net.replace(drop_path=net.drop_path) == net
+    return made.params
+
+
+def _continued(config, path: str, network: networks.Network, found: Answer):
+    """The parameters of a network for other images or classes."""
+    assert network.description is not None
+    net, params = found.spec.net, dict(_float32(path, network.params))
+    params["pos_embed"] = base.resize_pos_embed(
+        params["pos_embed"],
+        network.description.vit,
+        net,
+        antialias=profiles.find(config.profile).antialias,
+    )
+    if not found.keeps_head:
+        like = params["norm"]["scale"]
+        params["head"] = base.fresh_head(net, config.seed, like=like)
+    return params
 
 
 def _float32(path: str, params: trees.Tree) -> trees.Tree:
@@ -73,14 +439,7 @@ def _float32(path: str, params: trees.Tree) -> trees.Tree:
     return found
 
 
-def _from_seed(config, data: Dataset) -> networks.Network:
-    spec = network_spec(config, _shape_of(data))
-    _check_memory(spec)
-    params = vit.init_params(spec.build(), jax.random.key(config.seed))
-    return networks.Network(spec, params, _describe(config, data, spec))
-
-
-def _check_memory(spec: Spec) -> None:
+def check_memory(spec: Spec) -> None:
     """Refuses a network whose weights this host cannot hold, where they are made.
 
     (JAX may wait for ever for an array on a CPU that found no room.)
@@ -94,59 +453,17 @@ def _check_memory(spec: Spec) -> None:
         )
 
 
-def _from_learngene(config, data: Dataset, workdir: str, tell) -> networks.Network:
-    path = places.learngene_file(config, workdir)
-    gene = learngenes.load_learngene(path)
-    origin = gene.description
-    if config.model.stages:
-        raise UserError(
-            "a learngene initialises descendants, which share nothing: leave "
-            "model.stages empty"
-        )
-    request: dict[str, Any] = {"depth": config.model.depth}
-    if config.init.plan or config.init.allotment:
-        request = {
-            name: tuple(config.init[name])
-            for name in ("plan", "allotment")
-            if config.init[name]
-        }
-    if origin.profile != config.profile:
-        raise UserError(
-            f"{path} is of the {origin.profile} profile and the run of the "
-            f"{config.profile} one: give the config profile={origin.profile}"
-        )
-    found = learngenes.expand(
-        dataclasses.replace(gene, params=_float32(path, gene.params)),
-        **request,
-        num_classes=None
-        if _keeps_head(config, origin, data, tell)
-        else data.num_classes,
-        image_size=data.image_shape[:2],
-        seed=config.seed,
-    )
-    _check_channels(path, found.spec.net.channels, data)
-    _tell_pixels(config, origin, data, tell)
-    spec = found.spec.net.replace(drop_path=config.model.drop_path)
-    description = _describe(config, data, spec).replace(
-        method=origin.method,
-        stages=origin.stages,
-        plan=found.plan,
-        teacher=origin.teacher,
-    )
-    return networks.Network(spec, found.params, description)
-
-
-def _keeps_head(config, origin: Description, data: Dataset, tell) -> bool:
+def _keeps_head(config, origin: Description, images: Images, tell) -> bool:
     """Whether a run takes over the head of a file; it tells so."""
-    kept, reason = _head(config, origin, data)
+    kept, reason = _head(config, origin, images)
     tell(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
     return kept
 
 
-def _tell_pixels(config, origin: Description, data: Dataset, tell) -> None:
+def _tell_pixels(config, origin: Description, images: Images, tell) -> None:
     """Tells where a file has seen other pixels than those of the run."""
-    if origin.normalization != data.normalization:
-        was, now = origin.normalization, data.normalization
+    was, now = origin.normalization, images.normalization
+    if now is not None and was != now:
         tell(
             f"{config.name}: pixels of mean {now.mean} and deviation {now.std}, where "
             f"these weights have seen {was.mean} and {was.std} (data.mean and data.std "
@@ -154,32 +471,32 @@ def _tell_pixels(config, origin: Description, data: Dataset, tell) -> None:
         )
 
 
-def _head(config, origin: Description, data: Dataset) -> tuple[bool, str]:
+def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     """Whether the head of a file is for the classes of a dataset, and why."""
-    theirs, classes = origin.net.num_classes, data.num_classes
+    theirs, classes = origin.net.num_classes, images.num_classes
     if config.init.head == "fresh":
         return False, "as init.head says"
     if theirs != classes:
-        if config.init.head == "keep":
+        if config.init.head == "keep" and images.known:
             raise UserError(
-                f"init.head=keep: the file has {theirs} classes and {data.name} has "
+                f"init.head=keep: the file has {theirs} classes and {images.name} has "
                 f"{classes}"
             )
-        return False, f"it has {theirs} classes and {data.name} has {classes}"
+        return False, f"it has {theirs} classes and {images.name} has {classes}"
     if config.init.head == "keep":
         return True, "as init.head says"
     otherwise = " (--config.init.head=keep takes it over)"
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
-        same = origin.class_names == data.class_names
+        same = origin.class_names == images.class_names
         named = "the same" if same else "other"
-        reason = f"the classes of {data.name} have {named} names"
+        reason = f"the classes of {images.name} have {named} names"
         return same, reason + ("" if same else otherwise)
     # The released code inherits the head on ImageNet alone, where it was trained.
-    same = _set_name(origin.dataset) == _set_name(data.name)
+    same = _set_name(origin.dataset) == _set_name(images.name)
     known = f"was trained on {origin.dataset}" if origin.dataset else "names no dataset"
-    reason = f"its file {known}, and this is {data.name}"
+    reason = f"its file {known}, and this is {images.name}"
     return same, reason + ("" if same else otherwise)
 
 
@@ -187,35 +504,6 @@ def _set_name(name: str) -> str:
     """Of a dataset; ImageNet has many."""
     known = re.fullmatch(r"(imagenet|ilsvrc)[-_]?(2012|1k)?", name.lower())
     return "imagenet" if known else name
-
-
-def _from_network(config, data: Dataset, workdir: str, tell) -> networks.Network:
-    path = places.network_file(config, workdir)
-    found = networks.load_network(path)
-    assert found.description is not None
-    old, params = found.description.vit, dict(_float32(path, found.params))
-    if old.distilled:
-        raise UserError(
-            f"{path} holds a network of two heads, one distilled: it can teach, "
-            f"and no run starts from it"
-        )
-    _check_channels(path, old.channels, data)
-    _tell_pixels(config, found.description, data, tell)
-    net = old.replace(
-        num_classes=data.num_classes,
-        image_size=data.image_shape[:2],
-        drop_path=config.model.drop_path,
-    )
-    profile = profiles.find(config.profile)
-    params["pos_embed"] = base.resize_pos_embed(
-        params["pos_embed"], old, net, antialias=profile.antialias
-    )
-    if not _keeps_head(config, found.description, data, tell):
-        like = params["norm"]["scale"]
-        params["head"] = base.fresh_head(net, config.seed, like=like)
-    stages = found.description.stages
-    spec = AuxViTSpec(net, stages) if isinstance(found.spec, AuxViTSpec) else net
-    return networks.Network(spec, params, _describe(config, data, spec))
 
 
 def ema_start(config, spec: Spec) -> trees.Tree | None:
@@ -231,32 +519,27 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
     return params
 
 
-def _check_channels(path: str, channels: int, data: Dataset) -> None:
-    if channels != data.image_shape[-1]:
+def _check_channels(path: str, channels: int, images: Images) -> None:
+    if images.known and channels != images.channels:
         raise UserError(
-            f"{path} takes images of {channels} channels, and {data.name} has "
-            f"{data.image_shape[-1]}"
+            f"{path} takes images of {channels} channels, and {images.name} has "
+            f"{images.channels}"
         )
 
 
-def _shape_of(data: Dataset) -> dict[str, Any]:
-    return dict(
-        image_size=data.image_shape[:2],
-        channels=data.image_shape[-1],
-        num_classes=data.num_classes,
-    )
-
-
-def _describe(config, data: Dataset, spec) -> Description:
+def _describe(config, images: Images, spec) -> Description:
     auxiliary = isinstance(spec, AuxViTSpec)
+    look = images.normalization
+    if look is None or look.channels != spec.net.channels:
+        look = default_normalization(spec.net.channels)
     return Description(
         kind="aux_net" if auxiliary else "network",
         net=spec.net,
         stages=spec.stages if auxiliary else (),
         method="sws" if auxiliary else "",
-        normalization=data.normalization,
-        dataset=data.name,
-        class_names=data.class_names,
+        normalization=look,
+        dataset=images.name,
+        class_names=images.class_names,
         profile=config.profile,
         seed=config.seed,
         versions=descriptions.versions(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import ml_collections
 
-from sws_jax import cost, paths, places, profiles, setup, specs, start, teacher, weights
+from sws_jax import cost, networks, paths, places, setup, specs, start, teacher, weights
 from sws_jax.chain import Run
+from sws_jax.data import Dataset
+from sws_jax.data.pipeline import epoch_images
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
@@ -20,6 +23,7 @@ class Survey:
       config: of the job.
       workdir: where ``run:NAME`` paths of the config are found.
       image_size, classes, images: instead of what is read or assumed.
+      data: what the runs train on, where the caller has read it.
 
     Attributes:
       shape: ``image_size``, ``channels`` and ``num_classes`` of every run.
@@ -37,84 +41,100 @@ class Survey:
         image_size: int | None = None,
         classes: int | None = None,
         images: int | None = None,
+        data: Dataset | None = None,
     ):
         self.workdir = workdir
-        self.known: dict[str, Any] = {}  # "run:NAME" -> spec
         self.notes: list[str] = []
         self.learngene: Spec | Description | None = None
-        source = config.data.source
-        if source == "digits":  # comes with a package, and is small
-            data = setup.dataset(config)
-            found, channels = len(data.train), data.image_shape[-1]
-            own_classes, size = data.num_classes, image_size or data.image_shape[0]
+        source, read = config.data.source, data
+        if read is None and source == "digits":  # comes with a package, and is small
+            read = setup.dataset(config)
+        known = read is not None and not (image_size or classes)
+        if read is not None:
+            found, shape = len(read.train), start.Images.of(read)
+            size = (image_size,) * 2 if image_size else shape.image_size
         else:
-            found, own_classes, channels = cost.IMAGENET_IMAGES, 1000, 3
-            size = image_size or config.data.image_size
-            if not size:
+            found, shape = cost.IMAGENET_IMAGES, _assumed(config, workdir)
+            side = image_size or config.data.image_size
+            if not side:
                 raise UserError(
                     "this config takes images as large as its source has them, which "
                     "is not read here: say it as --config.data.image_size"
                 )
+            size = (side, side)
             source += " is not read; assumed"
         self.images = images or found
-        self.shape = dict(
-            image_size=(size, size),
-            channels=channels,
-            num_classes=classes or own_classes,
+        self.shape: dict[str, Any] = dict(
+            image_size=size,
+            channels=shape.channels,
+            num_classes=classes or shape.num_classes,
         )
+        looks = dataclasses.replace(shape, known=known, **self.shape)
+        if not known:  # other classes than those whose names were read
+            looks = dataclasses.replace(looks, class_names=())
+        self._images, self._known = looks, known
+        self._read = read is not None
+        self._answers = start.Answers(looks, workdir)
+        channels = self.shape["channels"]
         self.note(
-            f"{source}: {self.images:,} training images, {size} x {size} pixels, "
+            f"{source}: {self.images:,} training images, {size[0]} x {size[1]} pixels, "
             f"{self.shape['num_classes']} classes, {channels} colour channel"
             + ("s" if channels > 1 else "")
         )
 
     def spec(self, run: Run) -> ViTSpec | AuxViTSpec:
-        """Of the network that a run trains; those of earlier runs must be known."""
-        found = self._spec(run.config)
-        self.known[f"run:{run.name}"] = found
+        """Of the network that a run trains; those of earlier runs must be known.
+
+        Raises:
+          UserError: no run could start so; see `sws_jax.start.answer`.
+        """
+        origin = self._answers.origin(run.config)
+        init = run.config.init
+        if origin is None and (init.learngene or init.network):
+            path = places.initial_file(run.config, self.workdir)
+            self.note(f"no file {path}: the networks are as the config has them")
+        setup.check_teacher(run.config)
+        found = self._answers.of(run.name, run.config).spec
+        if self._read:
+            epoch = epoch_images(self.images, run.config.data.repeats)
+            durations = setup.Durations(epoch, run.config.global_batch_size)
+            schedule = setup.schedule(run.config, durations)
+            setup.check_length(run.config, durations, schedule)
+        if init.learngene and origin is not None:
+            own = self.trains(init.learngene)
+            self.learngene = origin.about.spec if own else origin.about
         return found
 
-    def _spec(self, config) -> ViTSpec | AuxViTSpec:
-        own = start.network_spec(config, self.shape)
-        init = config.init
-        if not (init.learngene or init.network):
-            return own
-        origin = self.known.get(init.learngene or init.network)
-        about = None
-        if origin is None:
-            path = places.initial_file(config, self.workdir)
-            if not paths.is_file(path):
-                self.note(f"no file {path}: the networks are as the config has them")
-                return own
-            about = weights.describe(path)
-            if init.learngene and about.kind != "learngene":
-                raise UserError(
-                    f"{path} holds a network ({about.spec.name}), not a learngene"
-                )
-            origin = about.spec
-        net: Any = origin.net
-        changes = {**self.shape, "drop_path": config.model.drop_path}
-        if init.learngene:
-            self.learngene = about or origin
-            depth = len(init.plan) or sum(init.allotment) or config.model.depth
-            net = profiles.find(config.profile).descendant(net)
-            return net.replace(depth=depth, **changes)
-        net = net.replace(**changes)
-        return AuxViTSpec(net, origin.stages) if isinstance(origin, AuxViTSpec) else net
+    def trains(self, path: str) -> bool:
+        """Whether a path stands for an earlier run of this job."""
+        return path in self._answers.runs
 
     def teacher(self, run: Run) -> Spec | None:
         """Of a distillation: an earlier run's, a file's, or the network of that name.
 
         None without distillation, and where nothing is known.
+
+        Raises:
+          UserError: no run could be taught so.
         """
         path = run.config.teacher.path
         if not path or not setup.needs_teacher(run.config):
             return None
-        if path in self.known:
-            return self.known[path]
+        if path in self._answers.runs:
+            return self._answers.runs[path].about.spec
         resolved = places.resolve(path, self.workdir)
         if paths.exists(resolved):
-            return weights.describe(teacher.weights_file(resolved)).spec
+            file = teacher.weights_file(resolved)
+            about = weights.describe(file)
+            networks.check_network(file, about)
+            if self._known:
+                teacher.check_fits(
+                    about.spec,
+                    num_classes=self._images.num_classes,
+                    channels=self._images.channels,
+                    name=self._images.name,
+                )
+            return about.spec
         if is_name(path):
             changes = {n: self.shape[n] for n in ("num_classes", "channels")}
             return named(path, changes)
@@ -123,6 +143,22 @@ class Survey:
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _assumed(config, workdir: str) -> start.Images:
+    """ImageNet, in the colours of the files that the job starts from or is taught by.
+
+    (A run takes images of other channels, or a teacher of other classes, for none.)
+    """
+    classes, channels = 1000, 3
+    taught = config.teacher.path if setup.needs_teacher(config) else ""
+    path = places.resolve(taught, workdir)
+    if (origin := start.find_origin(config, workdir)) is not None:
+        channels = origin.about.net.channels
+    elif path and paths.exists(path):
+        about = weights.describe(teacher.weights_file(path))
+        channels, classes = about.net.channels, about.net.num_classes
+    return start.Images((1, 1), channels, classes, known=False)
 
 
 def is_name(text: str) -> bool:

@@ -14,7 +14,6 @@ from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
 from sws_jax.description import Description
-from sws_jax.errors import UserError
 from sws_jax.networks import Network, Predictor
 from sws_jax.optim import Schedule
 from sws_jax.rundir import RunDirectory
@@ -95,11 +94,7 @@ def prepare(run: RunDirectory) -> Task:
     known_data = run.check_data(data)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
-    if config.schedule.total_epochs and not schedule.total_steps:
-        raise UserError(
-            f"schedule.total_epochs {config.schedule.total_epochs} is less than one "
-            f"step of {config.global_batch_size} images"
-        )
+    setup.check_length(config, durations, schedule)
 
     # The network before its first step, the teacher, and what a step does.
     told: list[str] = []

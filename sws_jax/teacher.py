@@ -11,6 +11,7 @@ from sws_jax import networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
+from sws_jax.specs import Spec
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 
@@ -54,13 +55,12 @@ def weights_file(path: str) -> str:
 
 def check_classes(teacher: Predictor, dataset: Dataset) -> None:
     """Refuses a teacher whose head or input does not fit the student's data."""
-    spec = teacher.network.spec
-    net = spec.net
-    if net.num_classes != dataset.num_classes:
-        raise UserError(
-            f"the teacher {spec.name} has {net.num_classes} classes and {dataset.name} "
-            f"has {dataset.num_classes}; take a teacher trained on these classes"
-        )
+    check_fits(
+        teacher.network.spec,
+        num_classes=dataset.num_classes,
+        channels=dataset.image_shape[-1],
+        name=dataset.name,
+    )
     known = teacher.network.description
     if known and known.class_names and known.class_names != dataset.class_names:
         logging.getLogger(__name__).warning(
@@ -70,10 +70,29 @@ def check_classes(teacher: Predictor, dataset: Dataset) -> None:
             dataset.name,
             dataset.class_names[0],
         )
-    if net.channels != dataset.image_shape[-1]:
+
+
+def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> None:
+    """Refuses a teacher whose head or input does not fit the student's images.
+
+    Args:
+      spec: of the teacher.
+      num_classes, channels: of the images.
+      name: of their set.
+
+    Raises:
+      UserError: naming both.
+    """
+    net = spec.net
+    if net.num_classes != num_classes:
         raise UserError(
-            f"the teacher {spec.name} takes {net.channels} channels and {dataset.name} "
-            f"has {dataset.image_shape[-1]}"
+            f"the teacher {spec.name} has {net.num_classes} classes and {name} has "
+            f"{num_classes}; take a teacher trained on these classes"
+        )
+    if net.channels != channels:
+        raise UserError(
+            f"the teacher {spec.name} takes {net.channels} channels and {name} has "
+            f"{channels}"
         )
 
 

@@ -177,13 +177,12 @@ def _paper(args) -> None:
 
 def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
-    from sws_jax import chain, configs, cost, setup
+    from sws_jax import chain, configs, cost
     from sws_jax.errors import UserError
 
     config, workdir = configs.parse([f"--config={args.config}", *args.flags])
     every = chain.runs(config)
-    for row in every:
-        setup.check(row.config)
+    chain.check(config, every, workdir)
     # One seed of every depth: the others are for the spread alone.
     first: dict[tuple[str, int], Any] = {}
     for row in every:
@@ -299,7 +298,7 @@ class _Reader:
         if row.config.loss.kind == "none":
             return None
         path = row.config.teacher.path
-        if path not in self.survey.known:
+        if not self.survey.trains(path):
             self.note("training of the teacher: not counted")
         if self.args.teacher:
             return _teacher(self.args, student)

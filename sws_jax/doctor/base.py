@@ -153,19 +153,7 @@ class Case:
             for path in (row.config.teacher.path, init.learngene, init.network):
                 if not self.trained_by(path):
                     self._check_answered(places.resolve(path, self.workdir))
-        data = self.data
-        if data is None:
-            return Survey(self.config, self.workdir)
-        height, width, channels = data.image_shape
-        found = Survey(
-            self.config,
-            self.workdir,
-            image_size=height,
-            classes=data.num_classes,
-            images=len(data.train),
-        )
-        found.shape.update(image_size=(height, width), channels=channels)
-        return found
+        return Survey(self.config, self.workdir, data=self.data)
 
     def assumed(self, survey: Survey) -> str:
         """What a survey without data goes by, to be added to its results."""

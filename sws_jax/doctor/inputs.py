@@ -190,12 +190,7 @@ def ans_net(case: Case) -> Iterator[Finding]:
         if setup.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
     for (path, _), row in asked.items():
-        if not path:
-            yield problem(
-                f"{row.name} is distilled and has no teacher",
-                "give its weights file or run directory as teacher.path",
-            )
-        elif by := case.trained_by(path):
+        if by := case.trained_by(path):
             yield ok(f"{row.name}: the job trains it itself ({by})")
         else:
             path = places.resolve(path, case.workdir)
@@ -301,6 +296,8 @@ def _start(config, case: Case, told: list[str]) -> Spec:
         return start.start(config, case.data, case.workdir, told.append).spec
     told.append("whether it fits the data is not known")
     path = places.initial_file(config, case.workdir)
-    if config.init.learngene:
-        return learngenes.load_learngene(path).description.spec
-    return networks.load_network(path).spec
+    load = learngenes.load_learngene if config.init.learngene else networks.load_network
+    about = load(path).description
+    assert about is not None  # of a file
+    start.answer(config, None, start.Origin(path, about))
+    return about.spec

@@ -133,6 +133,21 @@ def load_learngene(path: str) -> Learngene:
       UserError: the file is missing, broken, foreign, or no learngene.
     """
     params, description = weights.load(path)
+    check_learngene(path, description)
+    weights.check(path, abstract_learngene(description).params, params)
+    return Learngene(params, description)
+
+
+def check_learngene(path: str, description: Description) -> None:
+    """Refuses what is no learngene, or of a method that is not known here.
+
+    Args:
+      path: for the message.
+      description: of what is in the file.
+
+    Raises:
+      UserError: naming the file.
+    """
     if description.kind != "learngene":
         raise UserError(
             f"{path} holds a network ({description.spec.name}), not a learngene"
@@ -141,8 +156,6 @@ def load_learngene(path: str) -> Learngene:
         find_method(description.method)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    weights.check(path, abstract_learngene(description).params, params)
-    return Learngene(params, description)
 
 
 def abstract_learngene(description: Description) -> Learngene:
@@ -175,6 +188,7 @@ __all__ = [
     "Method",
     "abstract_learngene",
     "auxiliary",
+    "check_learngene",
     "expand",
     "extract",
     "find_method",
