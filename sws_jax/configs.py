@@ -7,13 +7,14 @@ import importlib.util
 import operator
 import os
 import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from sws_jax import paths, presets
+from sws_jax import paths, presets, profiles
 from sws_jax.errors import UserError
 
 _WANTED = {
@@ -30,6 +31,26 @@ def load(text: str) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, no config in it, or an argument it does not take.
     """
+    get_config, arg = _found(text)
+    try:
+        config = get_config(arg or None)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  a config is the user's own code
+        path = text.partition(":")[0]
+        raise UserError(f"{path} makes no config: {error!r}") from error
+    given = config if isinstance(config, ml_collections.ConfigDict) else {}
+    missing = [key for key in presets.job("single", name="") if key not in given]
+    if missing:
+        raise UserError(
+            f"{text.partition(':')[0]} is no config: what get_config returns lacks "
+            f"{', '.join(missing)}; start from sws_jax.presets.job"
+        )
+    return config.lock()
+
+
+def _found(text: str) -> tuple[Callable[[str | None], Any], str]:
+    """The function of ``FILE:ARG`` that makes the config, and its argument."""
     path, _, arg = text.partition(":")
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
@@ -41,20 +62,7 @@ def load(text: str) -> ml_collections.ConfigDict:
     module = _import(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} is no config: it has no function get_config")
-    try:
-        config = module.get_config(arg or None)
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001  a config is the user's own code
-        raise UserError(f"{path} makes no config: {error!r}") from error
-    given = config if isinstance(config, ml_collections.ConfigDict) else {}
-    missing = [key for key in presets.job("single", name="") if key not in given]
-    if missing:
-        raise UserError(
-            f"{path} is no config: what get_config returns lacks {', '.join(missing)}; "
-            f"start from sws_jax.presets.job"
-        )
-    return config.lock()
+    return module.get_config, arg
 
 
 def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
@@ -102,7 +110,64 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
     for name in named:
         _check_tuple(config, name)
+    _insist(config, {*named, *_follow_argument(chosen)})
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
+
+
+def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
+    """Notes in ``init.insist`` which fields of `model` were asked for by name.
+
+    Args:
+      names: of fields of the job, of its groups of changes too (tune.model.width).
+    """
+    for prefix in ("", *(f"{group}." for group in presets.CHANGES)):
+        found = re.findall(rf"^{prefix}model\.(\w+)$", "\n".join(names), re.MULTILINE)
+        if not found:
+            continue
+        group = config[prefix[:-1]] if prefix else config
+        with config.unlocked():
+            if "init" not in group:
+                group.init = ml_collections.ConfigDict()
+            known = {*config.init.insist, *group.init.get("insist", ())}
+            group.init.insist = tuple(sorted({*known, *found}))
+
+
+def _follow_argument(text: str) -> set[str]:
+    """Fields of `model` that the argument of ``FILE:ARG`` decides.
+
+    They are those that change where a part of the argument is left out or says
+    something else: a config is a function, which is asked.
+    """
+    get_config, arg = _found(text)
+    parts = [part for part in arg.split(",") if part]
+
+    def fields_of(parts: Sequence[str]) -> dict[str, Any]:
+        made = get_config(",".join(parts) or None)
+        names = [n for n in fields(made) if re.search(r"(^|\.)model\.\w+$", n)]
+        return {name: _value(made, name) for name in names}
+
+    asked = fields_of(parts) if parts else {}
+    found: set[str] = set()
+    for position, part in enumerate(parts):
+        rest = [*parts[:position], *parts[position + 1 :]]
+        key, _, value = part.partition("=")
+        for other in (rest, *([*rest, f"{key}={o}"] for o in _others(value))):
+            try:
+                changed = fields_of(other)
+            except Exception:  # noqa: BLE001  not a value that the config takes
+                continue
+            found |= {n for n in asked if changed.get(n, asked[n]) != asked[n]}
+    return found
+
+
+def _others(value: str) -> list[str]:
+    """Other values that an argument of this form may take."""
+    if value.isdecimal():
+        return [str(int(value) + 1)]
+    if re.fullmatch(r"\d+(-\d+)+", value):
+        return [f"{value}-1"]
+    words = [*presets.SMALL, "Ti/16", "S/16", "B/16", *profiles.PROFILES]
+    return [word for word in words if word != value]
 
 
 def _workdir(given: str | None) -> str:
@@ -168,6 +233,8 @@ def _check_field(config: ml_collections.ConfigDict, name: str) -> None:
 def _check_tuple(config: ml_collections.ConfigDict, name: str) -> None:
     """Refuses ``3-3`` for ``(3,3)``, which the flag's parser takes for a text."""
     value = _value(config, name)
+    if name.rsplit(".", 1)[-1] == "insist":  # names, which `setup.check` knows
+        return
     fractions = name.rsplit(".", 1)[-1] in presets.FRACTIONS
     kinds = (int, float) if fractions else (int,)
     if isinstance(value, tuple) and any(type(v) not in kinds for v in value):

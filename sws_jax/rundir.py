@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import zlib
@@ -15,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, paths, places, presets, processes
+from sws_jax import files, paths, places, presets, processes, start
 from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
@@ -26,18 +27,15 @@ CONFIG = "config.json"
 INPUTS = "inputs.json"
 DATA = "data"  # in INPUTS
 LOCK = "lock"
-# Fields that change how a run is computed or watched, and not what it computes (the
-# type of numbers does, and a run may all the same go on in another; it says so).
+# Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
     "checkpoint.every_epochs",
     "checkpoint.keep_last",
-    "compute.dtype",
     "compute.remat",
     "compute.unroll",
     "data.cache",
     "data.memory_gib",
     "data.threads",
-    "data.unreadable",
     "data.workers",
     "log_steps",
     "mesh.data",
@@ -45,6 +43,13 @@ _HARMLESS = (
     "mesh.fsdp",
     "mesh.tensor",
 )
+# Fields that do change it, and that a run may all the same go on with: its result says
+# from which step on they were what. A finished run is asked for with its own.
+_CHANGEABLE = ("compute.dtype", "data.unreadable")
+_INSIST = "init.insist"
+# Fields that a recipe sets to other values than those by which runs were computed
+# before the fields were there; a run that began then goes on as it began.
+_LATER: tuple[str, ...] = ()
 
 
 class Busy(UserError):
@@ -78,6 +83,33 @@ class RunDirectory:
             return files.read_json(path) if paths.exists(path) else None
 
         return processes.decided(known)
+
+    def finished(self) -> dict[str, Any]:
+        """The result of a run that has just ended; nothing else is read again."""
+        return processes.decided(lambda: files.read_json(self._file(RESULT)))
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, str]:
+        """Digests of the files that the run starts from, as it found them."""
+        return places.inputs(self.config, self.workdir)
+
+    def check_inputs(self) -> None:
+        """Refuses files that were replaced while the run read them."""
+
+        def changed() -> list[str]:
+            now = places.inputs(self.config, self.workdir)
+            then = self.inputs
+            return [field for field in then if now.get(field) != then[field]]
+
+        if found := processes.decided(changed):
+            raise UserError(
+                f"the file of {found[0]} has changed while {self.config.name} read it: "
+                f"start it again once the file is whole"
+            )
+
+    def is_older(self) -> bool:
+        """Whether software began the run that let a file decide without a word."""
+        return processes.decided(lambda: _is_older(self._file(CONFIG)))
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -133,23 +165,26 @@ class RunDirectory:
 
         return processes.decided(compared)
 
-    def begin(self, data: dict[str, Any]) -> str:
+    def begin(
+        self, config: ml_collections.ConfigDict, data: dict[str, Any]
+    ) -> dict[str, str]:
         """Writes what the run is.
 
         Args:
+          config: of the run, with the network that it really has.
           data: its fingerprint.
 
         Returns:
-          The type of numbers that it was computed in until now.
+          The fields that may change on the way, as they were until now.
         """
 
-        def write() -> str:
-            path, config = self._file(CONFIG), self.config
+        def write() -> dict[str, str]:
+            path, now = self._file(CONFIG), files.plain(config.to_dict())
             before = files.read_json(path) if paths.exists(path) else {}
-            files.write_json(path, files.plain(config.to_dict()))
-            inputs = {**places.inputs(config, self.workdir), DATA: data}
-            files.write_json(self._file(INPUTS), inputs)
-            return before.get("compute", {}).get("dtype", config.compute.dtype)
+            files.write_json(path, now)
+            files.write_json(self._file(INPUTS), {**self.inputs, DATA: data})
+            both = files.merged(now, before)
+            return {name: _value(both, name) for name in _CHANGEABLE}
 
         return processes.decided(write)
 
@@ -181,6 +216,8 @@ def refuse_other(
             f"{directory} holds a run with another config (it differs in "
             f"{', '.join(names)}): {advice}"
         )
+    if paths.exists(os.path.join(directory, RESULT)):
+        _refuse_recomputing(directory, config)
     path = os.path.join(directory, INPUTS)
     theirs = files.read_json(path) if paths.exists(path) else {}
     mine = places.inputs(config, workdir)
@@ -190,6 +227,74 @@ def refuse_other(
             f"{directory} holds a run that started from another file than "
             f"{', '.join(names)} is now: {advice}"
         )
+
+
+def _refuse_recomputing(directory: str, config: ml_collections.ConfigDict) -> None:
+    """Refuses a finished run that is asked for as it was not computed."""
+    now = files.plain(config.to_dict())
+    then = files.merged(now, files.read_json(os.path.join(directory, CONFIG)))
+    for name in _CHANGEABLE:
+        before, wanted = _value(then, name), _value(now, name)
+        if before != wanted:
+            raise UserError(
+                f"{directory} holds a finished run with {name} {before}, and {wanted} "
+                f"is asked for: ask for {before}, take another --workdir, or remove it"
+            )
+
+
+def as_begun(
+    directory: str, config: ml_collections.ConfigDict
+) -> tuple[ml_collections.ConfigDict, list[str]]:
+    """The config with which a run goes on that older software began.
+
+    Args:
+      directory: of the run.
+      config: as it is asked for.
+
+    Returns:
+      The config, and a line for each field that it has otherwise.
+    """
+
+    def look() -> dict[str, Any]:
+        path = os.path.join(directory, CONFIG)
+        if not paths.exists(path):
+            return {}
+        then = files.read_json(path)
+        return {n: None for n in _LATER if _value(then, n, default=None) is None}
+
+    told, default = [], presets.run()
+    made = config.copy_and_resolve_references()
+    for name in processes.decided(look):
+        group, _, field = name.rpartition(".")
+        before, wanted = _value(default, name), _value(config, name)
+        if before != wanted:
+            with made.unlocked():
+                _value(made, group)[field] = before
+            told.append(
+                f"{config.name}: goes on as it began, with {name} {before}: it was "
+                f"begun before there was {wanted}"
+            )
+    return made, told
+
+
+def _is_older(path: str) -> bool:
+    """Whether a ``config.json`` is there and does not know what it insists on."""
+    if not paths.exists(path):
+        return False
+    return _value(files.read_json(path), _INSIST, default=None) is None
+
+
+def _value(tree: Any, name: str, **absent: Any) -> Any:
+    """What a dotted name stands for in nested mappings.
+
+    Args:
+      absent: ``default``, where there may be none.
+    """
+    for part in name.split("."):
+        if absent and part not in tree:
+            return absent["default"]
+        tree = tree[part]
+    return tree
 
 
 def _holds(directory: str, name: str) -> bool:
@@ -209,6 +314,11 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     """
     if not paths.exists(path):
         return []
-    theirs = files.merged(files.plain(presets.run().to_dict()), files.read_json(path))
+    written = files.read_json(path)
+    theirs = files.merged(files.plain(presets.run().to_dict()), written)
     found = files.differing(theirs, files.plain(config.to_dict()))
-    return [name for name in found if name not in _HARMLESS]
+    allowed = {*_HARMLESS, *_CHANGEABLE}
+    allowed |= {n for n in _LATER if _value(written, n, default=None) is None}
+    followed = start.followed(config, insist=not _is_older(path))
+    allowed |= {f"model.{name}" for name in followed}
+    return [n for n in found if n not in allowed and not n.endswith(_INSIST)]

@@ -139,7 +139,7 @@ def answer(
     origin: Origin | None,
     tell: Callable[[str], None] = _silent,
     *,
-    insist: bool = True,
+    differs: Callable[[str], None] | None = None,
 ) -> Answer:
     """Which network a run has, from shapes and descriptions alone.
 
@@ -150,8 +150,8 @@ def answer(
       origin: what `init` names; None where it names nothing, or a file that is not
         there (the network is then as the config has it).
       tell: takes a line on what is not taken over from a file.
-      insist: refuse a file that differs from the fields in ``init.insist``; else tell
-        it. (A run that older software began goes on as it began.)
+      differs: takes a line where the file differs from a field in ``init.insist``;
+        None refuses it. (A run that older software began goes on as it began.)
 
     Raises:
       UserError: the config contradicts itself, the images or the file it names.
@@ -180,7 +180,7 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         found = _continuation_of(config, images, origin, tell)
-    _check_insisted(config, found.spec, origin.path, tell if not insist else None)
+    _check_insisted(config, found.spec, origin.path, differs)
     return found
 
 
@@ -261,12 +261,8 @@ def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
     return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
 
 
-def _check_insisted(config, spec, path: str, tell) -> None:
-    """Compares the file with what was asked for by name.
-
-    Args:
-      tell: takes a line instead of the refusal; None refuses.
-    """
+def _check_insisted(config, spec, path: str, differs) -> None:
+    """Compares the file with what was asked for by name; see `answer`."""
     init, found = config.init, model_fields(spec)
     for name in sorted(set(init.insist) - set(_OWN)):
         wanted = config.model[name]
@@ -276,21 +272,23 @@ def _check_insisted(config, spec, path: str, tell) -> None:
         where, remedy = path, "take a file that has it"
         if name == "depth" and init.learngene:  # (`depth` alone decides otherwise)
             where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
-        shown = {False: f"{found[name]}", True: _dashed(found[name])}[name == "stages"]
-        asked = {False: f"{wanted}", True: _dashed(wanted)}[name == "stages"]
-        if tell is None:
+        shown, asked = _shown(found[name]), _shown(wanted)
+        if differs is None:
             raise UserError(
                 f"model.{name} is {asked} and {where} has {shown}: leave model.{name} "
                 f"out, or {remedy}"
             )
-        tell(
+        differs(
             f"{config.name}: goes on as it began: model.{name} is {shown}, as in "
             f"{where}, where the config says {asked}"
         )
 
 
-def _dashed(stages) -> str:
-    return "-".join(map(str, stages)) or "empty"
+def _shown(value: Any) -> str:
+    """A field of `model`, as an argument writes it."""
+    if isinstance(value, tuple):
+        return "-".join(map(str, value)) or "empty"
+    return f"{value}"
 
 
 def recorded(
@@ -302,14 +300,21 @@ def recorded(
     return made
 
 
-def followed(config: ml_collections.ConfigDict) -> set[str]:
-    """Fields of `model` that a config does not decide, but its file or its stages."""
+def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[str]:
+    """Fields of `model` that a config does not decide, but its file or its stages.
+
+    Args:
+      config: of a run or of a job.
+      insist: leave out those that the file must agree with.
+    """
     names = set(config.model) - set(_OWN)
+    if insist:
+        names -= set(config.init.insist)
     if config.init.network:
-        return names - set(config.init.insist)
+        return names
     if config.init.learngene:
         asked = not (config.init.plan or config.init.allotment)
-        return names - set(config.init.insist) - ({"depth"} if asked else set())
+        return names - ({"depth"} if asked else set())
     return {"depth"} if config.model.stages else set()
 
 
@@ -358,7 +363,7 @@ def start(
     workdir: str,
     tell: Callable[[str], None] = say,
     *,
-    insist: bool = True,
+    differs: Callable[[str], None] | None = None,
 ) -> networks.Network:
     """The network of a run before its first step, from learngene, file or seed.
 
@@ -369,7 +374,7 @@ def start(
       data: what it trains on.
       workdir: where ``run:NAME`` paths are found.
       tell: takes a line on what is not taken over from a file.
-      insist: as in `answer`.
+      differs: as in `answer`.
 
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
@@ -378,13 +383,13 @@ def start(
     if config.init.learngene and not config.init.network:
         gene = learngenes.load_learngene(path)
         origin = Origin(path, gene.description)
-        found = answer(config, images, origin, tell, insist=insist)
+        found = answer(config, images, origin, tell, differs=differs)
         params = _expanded(config, path, gene, found)
     elif config.init.network and not config.init.learngene:
         network = networks.load_network(path)
         assert network.description is not None  # of a file
         origin = Origin(path, network.description)
-        found = answer(config, images, origin, tell, insist=insist)
+        found = answer(config, images, origin, tell, differs=differs)
         params = _continued(config, path, network, found)
     else:
         found = answer(config, images, None, tell)

@@ -8,7 +8,19 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import evaluation, setup, sharding, start, step, teacher, trees
+from sws_jax import (
+    evaluation,
+    learngenes,
+    places,
+    remarks,
+    setup,
+    sharding,
+    start,
+    step,
+    teacher,
+    trees,
+    weights,
+)
 from sws_jax.data import Dataset
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
@@ -34,7 +46,9 @@ class Task:
       recipe: of a step.
       ans_net: the teacher, on its devices; None where there is none.
       about: what the network is.
+      stored: parameters that had to be stored to start it.
       told: lines to say when it begins.
+      remarks: lines to say whenever it starts or goes on.
     """
 
     config: ml_collections.ConfigDict
@@ -49,7 +63,9 @@ class Task:
     recipe: step.Recipe
     ans_net: Predictor | None
     about: Description
+    stored: int
     told: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -98,7 +114,14 @@ def prepare(run: RunDirectory) -> Task:
 
     # The network before its first step, the teacher, and what a step does.
     told: list[str] = []
-    network = start.start(config, data, run.workdir, told.append)
+    as_begun: list[str] = []
+    network = start.start(
+        config,
+        data,
+        run.workdir,
+        told.append,
+        differs=as_begun.append if run.is_older() else None,
+    )
     assert network.description is not None
     task = Task(
         config=config,
@@ -113,9 +136,12 @@ def prepare(run: RunDirectory) -> Task:
         recipe=setup.recipe(config, network.spec, data.normalization),
         ans_net=None,
         about=network.description,
+        stored=_stored(run, network),
         told=tuple(told),
+        remarks=(*as_begun, *remarks.of(config, durations, schedule)),
     )
     ans_net = setup.load_teacher(config, data, run.workdir)
+    run.check_inputs()
     return task if ans_net is None else _with_teacher(task, ans_net)
 
 
@@ -136,6 +162,14 @@ def _with_teacher(task: Task, ans_net: Predictor) -> Task:
         about=task.about.replace(teacher=known),
         told=(*task.told, told),
     )
+
+
+def _stored(run: RunDirectory, network: Network) -> int:
+    """Those of the learngene's file, or of the network itself."""
+    if not run.config.init.learngene:
+        return trees.count(network.params)
+    about = weights.describe(places.learngene_file(run.config, run.workdir))
+    return trees.count(learngenes.abstract_learngene(about).params)
 
 
 def _milestones(config) -> list[float]:

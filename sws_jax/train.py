@@ -22,6 +22,7 @@ from sws_jax import (
     networks,
     places,
     processes,
+    rundir,
     setup,
     sharding,
     sizing,
@@ -84,22 +85,28 @@ def train(
     """
     directory = directory or os.path.join(workdir, config.name)
     setup.check(config)
+    setup.check_teacher(config)
+    config, as_begun = rundir.as_begun(directory, config)
+    for line in as_begun:
+        say(line)
     run = RunDirectory(directory, config, workdir)
-    if (result := run.result()) is None:
-        with run.claimed():
-            # It may have been finished while this one asked.
-            if run.result() is None:
-                _train(run, should_stop, starting)
-        result = run.result()
-    assert result is not None
-    return result
+    if (result := run.result()) is not None:
+        return result
+    with run.claimed():
+        # It may have been finished while this one asked.
+        if (result := run.result()) is not None:
+            return result
+        _train(run, should_stop, starting)
+    # (The files that it started from may be others by now, or gone.)
+    return run.finished()
 
 
 def _train(run: RunDirectory, should_stop, starting) -> None:
     task = tasks.prepare(run)
     # The config can be run: from here on the directory is this run's.
     starting()
-    training = _Training(run, task, should_stop, run.begin(task.known_data))
+    recorded = start.recorded(task.config, task.recipe.spec)
+    training = _Training(run, task, should_stop, run.begin(recorded, task.known_data))
     together = False  # all processes end the run alike
     try:
         training.open()
@@ -124,7 +131,9 @@ class _Training:
     what one of them may have met alone.
     """
 
-    def __init__(self, run: RunDirectory, task: Task, should_stop, dtype_before: str):
+    def __init__(
+        self, run: RunDirectory, task: Task, should_stop, before: dict[str, Any]
+    ):
         self.run, self.task, self.should_stop = run, task, should_stop
         config = task.config
         self.checkpoints = Checkpoints(
@@ -150,12 +159,11 @@ class _Training:
             counted = sharding.put(np.int32(saved.step), self.places.step)
             self.state = self.state.replace(step=counted, **saved.items)
             told = [f"{config.name}: goes on from step {saved.step} of {task.total}"]
-            if dtype_before != config.compute.dtype:
-                told[0] += f", in {config.compute.dtype} where it was {dtype_before}"
-        for line in told:
-            say(line)
         self.first = self.done = saved.step if saved else 0  # steps behind `state`
         spent = dict(saved.clock) if saved else {}
+        told += self._changes(spent, before)
+        for line in (*told, *task.remarks):
+            say(line)
         # Numbers of the steps since the last line of the log.
         self.window: list[dict[str, float]] = list(spent.pop("window", []))
         self.passed_over = int(spent.pop("unreadable", 0))  # before this start
@@ -166,6 +174,40 @@ class _Training:
         self.writer: metrics.Writer | None = None
         self.progress = Progress(config.name, total=task.total, done=self.first)
         _say_batch(config, task.recipe.spec, task.mesh, task.total)
+
+    def _changes(self, spent: dict[str, Any], before: dict[str, Any]) -> list[str]:
+        """Takes note of what the run is computed in, and says what is new.
+
+        Args:
+          spent: what a checkpoint kept, from which its own is taken.
+          before: the fields that may change, as the directory has them. (What older
+            software kept says nothing of them.)
+        """
+        task, told = self.task, []
+        dtype, skips = task.config.compute.dtype, task.reading.unreadable == "skip"
+        now = {"dtype": dtype, "from_step": self.first}
+        was = {"dtype": before["compute.dtype"], "from_step": 0}
+        # Types of numbers, each with the first step that was not computed in it: 0 for
+        # the first, which all steps were until the next.
+        self.dtypes = list(spent.pop("dtypes", [was] if self.first else []))
+        if not self.dtypes or self.dtypes[-1]["dtype"] != dtype:
+            if self.dtypes:
+                told.append(
+                    f"{task.config.name}: computed in {dtype} from here on, and in "
+                    f"{self.dtypes[-1]['dtype']} before"
+                )
+            self.dtypes.append(now)
+        # The step from which images that cannot be read are passed over.
+        skipped = before["data.unreadable"] == "skip" and self.first
+        self.skips_from = spent.pop("unreadable_from", 0 if skipped else None)
+        if skips and self.skips_from is None:
+            self.skips_from = self.first
+            if self.first:
+                told.append(
+                    f"{task.config.name}: images that cannot be read are passed over "
+                    f"from here on, and stopped the run before"
+                )
+        return told
 
     def _new_state(self) -> step.TrainState:
         task, places = self.task, self.places
@@ -303,7 +345,12 @@ class _Training:
         val = self.val
         if self.writer:
             self.writer.send()
-        spent = {"unreadable": self._skipped(), "window": list(self.window)}
+        spent = {
+            "dtypes": self.dtypes,
+            "unreadable": self._skipped(),
+            "unreadable_from": self.skips_from,
+            "window": list(self.window),
+        }
         self.checkpoints.save(
             at,
             _items(self.state),
@@ -358,19 +405,22 @@ class _Training:
             "name": config.name,
             "network": spec.name,
             "depth": spec.depth,
+            "stages": list(about.stages),
             "plan": list(about.plan),
             "method": about.method,
             "profile": about.profile,
             "dataset": task.data.name,
             "seed": config.seed,
             "params": trees.count(params),
-            "stored_params": _stored(config, self.run.workdir, params),
+            "stored_params": task.stored,
             "epochs": config.schedule.total_epochs,
             "steps": total,
             "layer_epochs": spec.depth * config.schedule.total_epochs,
             "val_top1": val["top1"],
             "test": scores,
+            "dtypes": self.dtypes,
             "unreadable": self._skipped(),
+            "unreadable_from": self.skips_from,
             "seconds": round(self.clock.seconds, 2),
             "hardware": hardware(),
             "versions": dict(about.versions),
@@ -407,7 +457,10 @@ class _Training:
                 return self._stopped(self.done)
         remedy = ""
         if isinstance(error, Unreadable):
-            remedy = ": mend it, or pass over such images with data.unreadable=skip"
+            remedy = (
+                ": mend it, or pass over such images with data.unreadable=skip (in "
+                "another --workdir where other runs have finished without)"
+            )
         return self._cut_short(f"{error}{remedy}")
 
     def unwritten(self, error: files.Unwritable) -> Stopped:
@@ -463,14 +516,6 @@ def _save_weights(directory: str, network: Network) -> None:
         learngenes.save_learngene(os.path.join(directory, places.LEARNGENE), gene)
     else:
         networks.save_network(os.path.join(directory, teacher.WEIGHTS), network)
-
-
-def _stored(config, workdir: str, params: trees.Tree) -> int:
-    """Parameters that had to be stored to start this run; its own, from scratch."""
-    if not config.init.learngene:
-        return trees.count(params)
-    path = places.learngene_file(config, workdir)
-    return learngenes.num_stored(learngenes.load_learngene(path))
 
 
 def _say_batch(config, spec, mesh, total: int) -> None:

@@ -22,7 +22,7 @@ LAYERS = {
     "networks": "models networks teacher evaluation places",
     "method": "learngenes convert",
     "runs": (
-        "step sizing setup start rundir task cost train chain survey dry_run report "
+        "step sizing setup start remarks rundir task cost train chain survey dry_run report "
         "loading doctor commands main __main__"
     ),
 }
