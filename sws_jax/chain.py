@@ -37,6 +37,7 @@ from sws_jax.errors import UserError
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
+_COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
 _MAX_SEEDS = 100  # refuses a typing error, not a table
 _POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
 _TURN_SECONDS = 0.05  # between looks at a file that another job writes
@@ -107,7 +108,24 @@ def execute(
 
 def _write_report(results: list[dict[str, Any]], workdir: str) -> None:
     with _own_turn(workdir):
-        report.write(results, workdir)
+        report.write([*results, *_besides(results, workdir)], workdir)
+
+
+def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
+    """Finished runs of a larger comparison, of which this one is a part."""
+    asked = {result["name"] for result in results}
+    # (Results have no role that older software wrote.)
+    roles = report.roles(workdir)
+    found = []
+    for name in paths.folders(workdir):
+        path = os.path.join(workdir, name, rundir.RESULT)
+        if name in asked or not paths.exists(path):
+            continue
+        result = files.read_json(path)
+        role = result.get("role") or roles.get(name, "")
+        if role in _COMPARED:
+            found.append({**result, "role": role})
+    return found
 
 
 @contextlib.contextmanager
@@ -191,6 +209,7 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
     result = train.train(
         run.config,
         workdir,
+        role=run.role,
         should_stop=should_stop,
         starting=starting,
     )

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from sws_jax import setup
-from sws_jax.data.augment import Augment
+from sws_jax import presets, setup
 from sws_jax.losses import Loss
 from sws_jax.optim import Schedule
 
@@ -96,7 +95,10 @@ def _targets(config):
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
     # (The recipe's own is left alone: who has not set it does not count on it.)
-    smoothing, usual = config.augment.label_smoothing, Augment().label_smoothing
+    smoothing, usual = (
+        config.augment.label_smoothing,
+        presets.run().augment.label_smoothing,
+    )
     if loss.needs_teacher and loss.alpha == 1 and smoothing not in (0, usual):
         yield (
             f"augment.label_smoothing={smoothing:g} does nothing: with loss.alpha 1 "

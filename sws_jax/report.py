@@ -11,7 +11,7 @@ from typing import Any
 
 import tabulate
 
-from sws_jax import files, metrics
+from sws_jax import files, metrics, paths
 from sws_jax.progress import say
 
 RESULTS = "results.csv"
@@ -25,7 +25,7 @@ _COLUMNS = (
     "run", "role", "network", "depth", "method", "profile", "dataset", "seed",
     "params", "stored_params", "total_epochs", "epochs", "layer_epochs",
     "test_top1", "test_top5", "test_loss", "test_images", "val_top1",
-    "seconds", "hardware", "jax",
+    "seconds", "hardware", "jax", "dtype", "unreadable", "unreadable_from",
 )  # fmt: skip
 
 # One colour per stage, early to late; the teacher and scratch nets are neutral.
@@ -73,9 +73,22 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
                     "seconds": result["seconds"],
                     "hardware": result["hardware"],
                     "jax": result["versions"].get("jax", ""),
+                    "dtype": _dtypes(result),
+                    "unreadable": result.get("unreadable", ""),
+                    "unreadable_from": _known(result.get("unreadable_from")),
                 }
             )
     return found
+
+
+def roles(workdir: str) -> dict[str, str]:
+    """Run -> role, by the ``results.csv`` of a work directory, if there is one."""
+    path = os.path.join(workdir, RESULTS)
+    if not paths.exists(path):
+        return {}
+    with open(paths.here(path), encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    return {line["run"]: line["role"] for line in lines if line.get("run")}
 
 
 def to_csv(found: Sequence[dict[str, Any]]) -> str:
@@ -84,6 +97,20 @@ def to_csv(found: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(found)
     return text.getvalue()
+
+
+def _dtypes(result: Result) -> str:
+    """Every type of numbers of a run: float32, or float32 bfloat16@40 (from step 40).
+
+    Empty for results of older software, which do not say.
+    """
+    first, *others = result.get("dtypes") or [{"dtype": ""}]
+    changed = (f"{one['dtype']}@{one['from_step']}" for one in others)
+    return " ".join([first["dtype"], *changed])
+
+
+def _known(value: Any) -> Any:
+    return "" if value is None else value
 
 
 def sentence(result: Result) -> str:

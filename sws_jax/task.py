@@ -12,6 +12,7 @@ from sws_jax import (
     evaluation,
     learngenes,
     places,
+    processes,
     remarks,
     setup,
     sharding,
@@ -112,7 +113,9 @@ def prepare(run: RunDirectory) -> Task:
     schedule = setup.schedule(config, durations)
     setup.check_length(config, durations, schedule)
 
-    # The network before its first step, the teacher, and what a step does.
+    # The network before its first step, the teacher, and what a step does. Their files
+    # are known before they are read, and must not change meanwhile.
+    processes.first_does(lambda: run.inputs)
     told: list[str] = []
     as_begun: list[str] = []
     network = start.start(

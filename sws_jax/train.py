@@ -57,6 +57,7 @@ def train(
     workdir: str,
     *,
     directory: str | None = None,
+    role: str = "single",
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def train(
       directory: of this run; default ``workdir/name``. It holds config, metrics,
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
         ``result.json``. A finished run is not repeated, an unfinished one goes on.
+      role: in a job, kept in the result.
       should_stop: asked after every step; true saves and raises `Preempted`.
       starting: called once the run is this process's to do, and can be done.
 
@@ -96,12 +98,12 @@ def train(
         # It may have been finished while this one asked.
         if (result := run.result()) is not None:
             return result
-        _train(run, should_stop, starting)
+        _train(run, role, should_stop, starting)
     # (The files that it started from may be others by now, or gone.)
     return run.finished()
 
 
-def _train(run: RunDirectory, should_stop, starting) -> None:
+def _train(run: RunDirectory, role: str, should_stop, starting) -> None:
     task = tasks.prepare(run)
     # The config can be run: from here on the directory is this run's.
     starting()
@@ -111,7 +113,7 @@ def _train(run: RunDirectory, should_stop, starting) -> None:
     try:
         training.open()
         training.steps()
-        training.finish()
+        training.finish(role)
         together = True
     except (Preempted, NonFinite):
         together = True
@@ -375,7 +377,7 @@ class _Training:
             self.checkpoints.wait()
         raise self._stopped(total)
 
-    def finish(self) -> None:
+    def finish(self, role: str) -> None:
         """The end: the weights that are kept, and the test images, once."""
         task, config, total = self.task, self.task.config, self.task.total
         self.clock.pause()
@@ -403,6 +405,7 @@ class _Training:
         network = Network(spec, trees.to_host(params), about)
         result = {
             "name": config.name,
+            "role": role,
             "network": spec.name,
             "depth": spec.depth,
             "stages": list(about.stages),

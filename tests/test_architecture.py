@@ -22,8 +22,8 @@ LAYERS = {
     "networks": "models networks teacher evaluation places",
     "method": "learngenes convert",
     "runs": (
-        "step sizing setup start remarks rundir task cost train chain survey dry_run report "
-        "loading doctor commands main __main__"
+        "step sizing setup start remarks rundir task cost train chain survey dry_run "
+        "report loading doctor commands main __main__"
     ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.

@@ -433,13 +433,13 @@ def test_half_precision_is_trained_in_float32(tmp_path):
     }
 
 
-def test_no_run_starts_from_two_heads(tmp_path):
+def test_no_run_starts_from_a_distilled_network(tmp_path):
     net = specs.ViTSpec(**{**TINY, "depth": 1, "pool": "token", "distilled": True})
     about = describe(aux_spec((1,)), kind="network", net=net, stages=())
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
-    with pytest.raises(UserError, match="two heads, .* no run starts from it"):
+    with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
         start.start(config, setup.dataset(config), "")
 
 

@@ -1,0 +1,326 @@
+"""Which network a run has: one answer, whoever asks."""
+
+import argparse
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import sws_jax
+from sws_jax import __main__ as commands
+from sws_jax import (
+    chain,
+    configs,
+    files,
+    learngenes,
+    main,
+    places,
+    rundir,
+    setup,
+    specs,
+    start,
+    teacher,
+    train,
+)
+from sws_jax.commands import cost
+from sws_jax.data.base import Normalization
+from sws_jax.doctor.base import Case
+from sws_jax.errors import UserError
+from sws_jax.rendezvous import Start
+from sws_jax.survey import Survey
+
+from support.examinations import examined
+from support.learngenes import describe, learngene
+from support.networks import TINY, aux_spec, params_of
+from support.runs import tiny
+
+GENE, NET, WORK = "gene.safetensors", "net.safetensors", "work"
+SMALL = ("--config.model.width=16", "--config.model.heads=2")
+DEPTHS = ("--config.compare.depths=(2,4)",)
+
+
+def gene(path, **changes):
+    """A learngene for digits, in a file."""
+    about = changes.pop("about", {})
+    sws_jax.save_learngene(str(path), learngene((1, 2), about=about, **changes))
+    return path
+
+
+def net(path, *, about=None, **changes):
+    """A network of one block for digits, in a file."""
+    spec = specs.ViTSpec(**{**TINY, "depth": 1, **changes})
+    fields = dict(kind="network", net=spec, stages=(), method="", **(about or {}))
+    made = describe(aux_spec((1,)), **fields)
+    sws_jax.save_network(str(path), sws_jax.Network(spec, params_of(spec), made))
+    return path
+
+
+# Every shipped config, on digits, as small as it goes.
+SHIPPED = {
+    "aux_deit": ("configs/aux_deit.py:stages=1-2,compare=full", *SMALL, *DEPTHS),
+    "official": ("configs/smoke.py:profile=official",),
+    "smoke": ("configs/smoke.py",),
+    "ancestor": ("configs/ancestor_vit.py:depth=1", *SMALL),
+    "scratch": ("configs/scratch_deit.py:depth=2", *SMALL),
+    "des": (f"configs/des_deit.py:depth=3,learngene={GENE}",),
+    "plan": (f"configs/des_deit.py:learngene={GENE}", "--config.init.plan=(0,1)"),
+    "transfer": (
+        f"configs/transfer.py:learngene={GENE},dataset=digits,compare=full",
+        *DEPTHS,
+    ),
+    "network": ("configs/scratch_deit.py", f"--config.init.network={NET}"),
+}
+
+
+def of_cost(config, workdir, row):
+    names = ("image_size", "classes", "images", "teacher")
+    args = argparse.Namespace(**dict.fromkeys(names))
+    return cost._Reader(args, config, workdir)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Networks start from zeros: here their shapes alone count."""
+    init_params = start.vit.init_params
+
+    def zeros(module, key, **fields):
+        make = functools.partial(init_params, module, **fields)
+        shapes = jax.eval_shape(make, key)
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+    monkeypatch.setattr(start.vit, "init_params", zeros)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled):
+    path, *flags = SHIPPED[name]
+    for kept in (gene(tmp_path / GENE), net(tmp_path / NET)):
+        path = path.replace(kept.name, str(kept))
+        flags = [flag.replace(kept.name, str(kept)) for flag in flags]
+    argv = [f"--config={path}", *flags]
+    config, workdir = configs.parse([*argv, f"--workdir={tmp_path / WORK}"])
+    data = setup.dataset(config)
+    rows = chain.runs(config)
+    survey = Survey(config, workdir)  # of a dry run
+    counted = of_cost(config, workdir, rows)
+    case = Case(config, workdir, Start(), tuple(argv))
+    case.data, case.rows = data, rows
+    examined = case.survey()
+    for row in rows:
+        # (The runs before it have ended, and left their files.)
+        network = start.start(row.config, data, workdir, lambda line: None)
+        folder = tmp_path / WORK / row.name
+        if row.role == chain.AUX:
+            made = learngenes.extract(network)
+            sws_jax.save_learngene(str(folder / places.LEARNGENE), made)
+        if row.role == chain.ANCESTOR:
+            sws_jax.save_network(str(folder / teacher.WEIGHTS), network)
+        answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
+        assert answers == [network.spec] * 3, row.name
+
+
+THREE = Normalization((0.5,) * 3, (0.5,) * 3)
+OTHERS = dict(class_names=())
+# What no run starts with: arguments of configs/des_deit.py (or of another), what makes
+# its files, and words of the refusal.
+REFUSED = {
+    "profile": ([], dict(about=dict(profile="official")), {}, "official profile"),
+    "stages": (["--config.model.stages=(1,2)"], {}, {}, "leave model.stages empty"),
+    "both": ([f"--config.init.network={NET}"], {}, {}, "a learngene or a network"),
+    "plan": (["--config.init.plan=(0,7)"], {}, {}, "is gene 7, but there are 2 genes"),
+    "width": (
+        ["--config.model.width=32"],
+        {},
+        {},
+        "model.width is 32 and .* has 16: leave model.width out",
+    ),
+    "heads": (["--config.model.heads=4"], {}, {}, "model.heads is 4 and .* has 2"),
+    "depth of a plan": (
+        ["--config.model.depth=5", "--config.init.plan=(0,1)"],
+        {},
+        {},
+        "model.depth is 5 and init.plan has 2",
+    ),
+    "channels": ([], dict(about=dict(normalization=THREE), channels=3), {}, "channels"),
+    "kept head": (
+        ["--config.init.head=keep"],
+        dict(num_classes=4, about=OTHERS),
+        {},
+        "the file has 4 classes and digits has 10",
+    ),
+    "no teacher": (["--config.loss.kind=soft"], {}, {}, "'soft' needs a teacher"),
+    "a network": ([f"--config.init.learngene={NET}"], {}, {}, "not a learngene"),
+    "short": (["--config.schedule.total_epochs=0.001"], {}, {}, "less than one step"),
+}
+OF_A_NETWORK = {
+    "depth": ("depth=3", [], {}, "model.depth is 3 and .* has 1: leave model.depth"),
+    "depth by flag": ("", ["--config.model.depth=2"], {}, "is 2 and .* has 1"),
+    "depth as by default": ("depth=12", [], {}, "model.depth is 12 and .* has 1"),
+    "variant": ("variant=32px,dataset=digits,image_size=8", [], {}, "model.heads is 4 and .* has 2"),
+    "stages": ("", ["--config.model.stages=(1,2)"], {}, "model.stages is 1-2 and"),
+    "learngene": ("", [f"--config.init.network={GENE}"], {}, "not a network"),
+    "distilled": ("", [], dict(pool="token", distilled=True), "no run starts from it"),
+}
+
+
+def refused(tmp_path, argv, words, capsys):
+    """One sentence, from the run and from all who speak of it beforehand."""
+    argv = [a.replace(GENE, f"{tmp_path}/{GENE}") for a in argv]
+    argv = [a.replace(NET, f"{tmp_path}/{NET}") for a in argv]
+    workdir = str(tmp_path / WORK)
+    config, _ = configs.parse([*argv, f"--workdir={workdir}"])
+    (row,) = chain.runs(config)
+    with pytest.raises(UserError, match=words) as refusal:
+        train.train(row.config, workdir)
+    assert not (tmp_path / WORK).exists()
+    sentence = f"sws_jax: {refusal.value}\n"
+    assert main.main([*argv, "--config.mesh.dry_run=2"]) == 2
+    assert capsys.readouterr() == ("", sentence)
+    assert commands.main(["cost", *argv]) == 2
+    assert capsys.readouterr() == ("", sentence)
+    checks = ("data", "teacher", "weights", "memory", "length")
+    found = examined(workdir, *argv, checks=checks)
+    wrong = [f.text for lines in found.values() for f in lines if f.state == "problem"]
+    assert any(str(refusal.value) in text for text in wrong), found
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_run_refuses_is_refused_by_all(name, tmp_path, capsys):
+    flags, changes, others, words = REFUSED[name]
+    gene(tmp_path / GENE, **changes)
+    net(tmp_path / NET, **others)
+    argv = [f"--config=configs/des_deit.py:learngene={GENE}", *flags]
+    refused(tmp_path, argv, words, capsys)
+
+
+@pytest.mark.parametrize("name", OF_A_NETWORK)
+def test_what_no_run_goes_on_from_is_refused_by_all(name, tmp_path, capsys):
+    argument, flags, changes, words = OF_A_NETWORK[name]
+    gene(tmp_path / GENE)
+    net(tmp_path / NET, **changes)
+    path = f"configs/scratch_deit.py:{argument}".rstrip(":")
+    argv = [f"--config={path}", f"--config.init.network={NET}", *flags]
+    argv = [a for a in argv if not (a.endswith(NET) and GENE in str(flags))]
+    refused(tmp_path, argv, words, capsys)
+
+
+@pytest.mark.parametrize(
+    "text, insisted",
+    [
+        ("configs/scratch_deit.py", ()),
+        ("configs/scratch_deit.py:epochs=3.0", ()),
+        ("configs/scratch_deit.py:depth=12", ("depth",)),
+        ("configs/aux_deit.py:stages=1-2", ("stages",)),
+    ],
+)
+def test_a_config_is_asked_which_fields_its_argument_decides(text, insisted):
+    """depth=12 is the default of the argument, and was asked for all the same."""
+    config, _ = configs.parse([f"--config={text}"])
+    assert config.init.insist == insisted
+
+
+def test_a_field_of_a_group_is_insisted_on_in_its_runs(tmp_path):
+    argv = ["--config=configs/smoke.py", "--config.tune.model.width=64"]
+    config, _ = configs.parse(argv)
+    rows = {row.role: row.config.init.insist for row in chain.runs(config)}
+    assert (rows[chain.AUX], rows["tune"]) == ((), ("width",))
+    with pytest.raises(UserError, match="model.width is 64 and run:aux has 32"):
+        chain.check(config, chain.runs(config), str(tmp_path))
+
+
+def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
+    with pytest.raises(UserError, match="init.insist names .*'wide' is none"):
+        train.train(tiny(init=dict(insist=("wide",))), str(tmp_path))
+
+
+def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
+    about = dict(method="sws", plan=(1,), stages=(1, 2), teacher="vit_t")
+    spec = specs.ViTSpec(**{**TINY, "depth": 1})
+    made = describe(aux_spec((1,)), kind="network", net=spec, **about)
+    path = str(tmp_path / NET)
+    sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), made))
+    config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
+    result = train.train(config, str(tmp_path))
+    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))["model"]
+    assert (written["depth"], written["width"], written["heads"]) == (1, 16, 2)
+    assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
+    assert result["stages"] == [1, 2]
+    weights = str(tmp_path / "run" / teacher.WEIGHTS)
+    kept = sws_jax.load_network(weights).description
+    assert (kept.method, kept.plan, kept.stages, kept.teacher) == (
+        *("sws", (1,), (1, 2)),
+        "vit_t",
+    )
+    # The same config is the same run, and one that wants another network is not.
+    assert train.train(config, str(tmp_path)) == result
+    config.init.insist = ("depth",)
+    with pytest.raises(UserError, match="another config .it differs in model.depth"):
+        train.train(config, str(tmp_path))
+
+
+def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
+    """As older software left it: a depth of 3 in the config, and of 1 in the run."""
+    path = str(net(tmp_path / NET))
+    config = tiny(steps=2, save_every=1, init=dict(network=path))
+    once = iter([True])
+    with pytest.raises(train.Preempted):
+        train.train(config, str(tmp_path), should_stop=lambda: next(once, False))
+    written = tmp_path / "run" / rundir.CONFIG
+    older = files.read_json(str(written))
+    del older["init"]["insist"]
+    older["model"]["depth"] = 3
+    files.write_json(str(written), older)
+    config.model.depth, config.init.insist = 3, ("depth",)
+    assert train.train(config, str(tmp_path))["depth"] == 1
+    said = "run: goes on as it began: model.depth is 1, as in "
+    assert said in capsys.readouterr().out
+    assert files.read_json(str(written))["model"]["depth"] == 1
+
+
+def test_what_a_run_started_from_is_not_read_again(tmp_path):
+    """A learngene that goes while a run is under way loses nothing."""
+    path = gene(tmp_path / GENE)
+    config = tiny(steps=2, init=dict(learngene=str(path)), model=dict(depth=3))
+    stored = learngenes.num_stored(sws_jax.load_learngene(str(path)))
+
+    def gone():
+        path.unlink(missing_ok=True)
+        return False
+
+    result = train.train(config, str(tmp_path), should_stop=gone)
+    assert (result["steps"], result["stored_params"]) == (2, stored)
+    assert train.train(config, str(tmp_path)) == result
+
+
+def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = gene(tmp_path / GENE)
+    config = tiny(steps=0, init=dict(learngene=str(path)), model=dict(depth=2))
+    load = learngenes.load_learngene
+
+    def replaced(name):
+        found = load(name)
+        gene(path, about=dict(step=5))
+        return found
+
+    monkeypatch.setattr(start.learngenes, "load_learngene", replaced)
+    with pytest.raises(UserError, match="init.learngene has changed while run read"):
+        train.train(config, str(tmp_path))
+
+
+def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
+    path = gene(tmp_path / GENE)
+    config = tiny(init=dict(learngene=str(path)))
+    digest, calls = places.hashlib.file_digest, []
+
+    def counted(file, name):
+        calls.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(places.hashlib, "file_digest", counted)
+    first = places.inputs(config, "")
+    assert places.inputs(config, "") == first
+    assert calls == [str(path)]
+    gene(path, about=dict(step=5))
+    assert places.inputs(config, "") != first
+    assert len(calls) == 2
