@@ -14,6 +14,7 @@ KINDS = {
     "step": "a training step: scan, remat, unrolled",
     "peers": "a training step beside PyTorch's",
     "expansion": "expanding a learngene beside a copy",
+    "checksums": "what a checkpoint costs the thread that trains",
     "input": "images read per second",
     "startup": "imports, the first step, compilation",
 }
