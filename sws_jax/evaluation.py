@@ -76,7 +76,7 @@ def evaluate(
     """
     sharding.check_batch("a batch of", global_batch_size, mesh)
     sums_of = _compiled(normalization, mesh)
-    totals = None
+    totals: list[dict[str, jax.Array]] = []  # until and with each batch
     for batch in pipeline.eval_batches(
         split,
         fit,
@@ -85,8 +85,9 @@ def evaluate(
         reading=reading,
     ):
         sums = sums_of(predictor, sharding.to_global(mesh, global_batch_size, batch))
-        totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-    assert totals is not None  # a split is never empty
-    totals = {name: float(value) for name, value in totals.items()}
-    count = totals.pop("count")
-    return {**{k: v / count for k, v in totals.items()}, "count": count}
+        totals.append(jax.tree.map(jnp.add, totals[-1], sums) if totals else sums)
+        sharding.hold_back(totals)
+    # (A split is never empty.)
+    means = {name: float(value) for name, value in totals[-1].items()}
+    count = means.pop("count")
+    return {**{k: v / count for k, v in means.items()}, "count": count}

@@ -44,6 +44,9 @@ RULES = {
     "groups": None,
 }
 
+# Programs that an accelerator has besides the one that it is at.
+_WAITING = 8
+
 # The mesh that a program is being traced for: modules know none.
 _traced_for: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
     "mesh", default=None
@@ -285,6 +288,21 @@ def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
         return jax.make_array_from_callback(shape, sharding, part)
 
     return jax.tree.map(place, tree)
+
+
+def hold_back(started: Sequence) -> None:
+    """Waits until few enough programs are under way.
+
+    Called after each program that a loop starts: a device is kept busy by a few, and
+    more would only hold their batches in its memory. Devices that share a host's
+    threads can starve each other's collectives when programs pile up.
+
+    Args:
+      started: results of the loop's programs until now, the newest last.
+    """
+    waiting = 0 if jax.default_backend() == "cpu" else _WAITING
+    if len(started) > waiting:
+        jax.block_until_ready(started[-1 - waiting])
 
 
 def put(tree: trees.Tree, places: trees.Tree) -> trees.Tree:

@@ -253,9 +253,6 @@ class _Training:
         save_every = task.durations.every(config.checkpoint.every_epochs)
         # The best is chosen among checkpoints, and the last step may be it.
         keep_last = config.checkpoint.final or config.evaluation.select == "best"
-        # Devices that share a host's threads can starve each other's collectives when
-        # steps pile up; an accelerator is kept busy by a few.
-        in_flight = 0 if jax.default_backend() == "cpu" else 8
         for number in range(self.first + 1, total + 1):
             rate = task.schedule(number - 1)
             rows = next(batches)
@@ -267,8 +264,7 @@ class _Training:
             )
             self.done = number
             self.pending.append((number, found))
-            if len(self.pending) > in_flight:
-                jax.block_until_ready(self.pending[-1 - in_flight][1])
+            sharding.hold_back(self.pending)
             self.progress.advance()
             if number == self.first + 1:
                 jax.block_until_ready(found)  # compilation is not training

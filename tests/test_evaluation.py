@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -62,3 +63,29 @@ def test_fewer_than_five_classes_and_nan(net, images_of):
         Predictor(Network(small, params), GREY), split, Fit((8, 8)), **arguments
     )
     assert (found["top1"], found["top5"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("backend, ahead", [("cpu", 0), ("gpu", 8)])
+def test_few_batches_are_under_way(backend, ahead, images_of, monkeypatch):
+    """As many as in training: more would fill a device's memory with images."""
+    events = []
+
+    def start(predictor, batch):
+        events.append("start")
+        return {name: 1.0 for name in ("count", "loss", "top1", "top5")}
+
+    def wait(sums):
+        events.append(("wait", sums["count"]))  # batches until that one
+
+    monkeypatch.setattr(evaluation, "_compiled", lambda *_: start)
+    monkeypatch.setattr(sharding.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(sharding.jax, "block_until_ready", wait)
+    one = sharding.make_mesh(jax.devices()[:1])
+    arguments = dict(normalization=GREY, global_batch_size=3, mesh=one)
+    evaluation.evaluate(None, images_of, Fit((8, 8)), **arguments)
+    batches, expected = 13, []
+    for number in range(1, batches + 1):
+        expected.append("start")
+        if number > ahead:
+            expected.append(("wait", number - ahead))
+    assert events == expected
