@@ -146,11 +146,16 @@ def read(directory: str) -> list[dict[str, Any]]:
 
 
 class Clock:
-    """Seconds of training alone: no compilation, no evaluation, across restarts."""
+    """Seconds of training alone: no compilation, no evaluation, across restarts.
+
+    Args:
+      seconds, steps: of the run's earlier starts, from `state`.
+    """
 
     def __init__(self, seconds: float = 0.0, steps: float = 0):
         self.seconds, self.steps = seconds, steps
         self._since: float | None = None
+        self.lap()
 
     def start(self) -> None:
         self._since = time.perf_counter()
@@ -164,11 +169,25 @@ class Clock:
         """Adds `steps` done while the clock ran."""
         self.steps += steps
 
+    def lap(self) -> None:
+        """Begins a new window, for `steps_per_second`."""
+        self._lap = self._total(), self.steps
+
     @property
-    def steps_per_second(self) -> float:
+    def steps_per_second(self) -> float | None:
+        """Of the steps since the last `lap`; None where there are none.
+
+        A run may go on after a restart on other hardware: a mean over its whole life
+        says nothing of how fast it is now.
+        """
+        begun, before = self._lap
+        seconds, steps = self._total() - begun, self.steps - before
+        return steps / seconds if steps and seconds > 0 else None
+
+    def _total(self) -> float:
+        """Seconds until now."""
         running = time.perf_counter() - self._since if self._since is not None else 0.0
-        seconds = self.seconds + running
-        return self.steps / seconds if seconds > 0 else 0.0
+        return self.seconds + running
 
     def state(self) -> dict[str, float]:
         return {"seconds": self.seconds, "steps": self.steps}

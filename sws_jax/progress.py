@@ -16,8 +16,14 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
+# (tqdm's own rate and ETA take compilation, evaluation and saving for steps.)
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
 class Progress:
     """A bar with ETA on a terminal, one line per log step elsewhere.
+
+    The ETA follows from the speed of the last window of steps, once there is one.
 
     Args:
       label: the run's name.
@@ -27,36 +33,56 @@ class Progress:
     def __init__(self, label: str, *, total: int, done: int = 0):
         self._label, self._total = label, total
         self._last: dict[str, str] = {}
+        self._steps_per_second: float | None = None
         self._bar = None
         if sys.stderr.isatty() and jax.process_index() == 0:
             self._bar = tqdm(
                 total=total,
                 initial=done,
                 desc=label,
-                unit="step",
+                bar_format=_BAR,
                 dynamic_ncols=True,
                 leave=False,
             )
 
     def advance(self) -> None:
         if self._bar is not None:
+            self._set_postfix(self._bar.n + 1)
             self._bar.update(1)
 
-    def log(self, step: int, values: dict[str, float], steps_per_second: float) -> None:
-        """Shows the numbers of a log step."""
+    def log(
+        self, step: int, values: dict[str, float], steps_per_second: float | None
+    ) -> None:
+        """Shows the numbers of a log step.
+
+        Args:
+          step: updates made.
+          values: by their names.
+          steps_per_second: since the last log step; None where that is not known.
+        """
         shown = {k: _short(v) for k, v in values.items()}
+        self._steps_per_second = steps_per_second or self._steps_per_second
         if self._bar is not None:
             # A line is short: the loss, and how good the network last was.
             self._last |= {k: shown[k] for k in ("loss", "val_top1") if k in shown}
-            self._bar.set_postfix(self._last, refresh=False)
+            self._set_postfix(step)
             return
-        left = (self._total - step) / steps_per_second if steps_per_second else 0.0
-        eta = datetime.timedelta(seconds=round(left))
-        numbers = "  ".join(f"{k} {v}" for k, v in shown.items())
+        numbers = "  ".join(f"{k} {v}" for k, v in (shown | self._eta(step)).items())
         say(
             f"{self._label}  step {step}/{self._total} "
-            f"({step / max(self._total, 1):.0%})  {numbers}  ETA {eta}"
+            f"({step / max(self._total, 1):.0%})  {numbers}"
         )
+
+    def _set_postfix(self, step: int) -> None:
+        assert self._bar is not None
+        self._bar.set_postfix(self._last | self._eta(step), refresh=False)
+
+    def _eta(self, step: int) -> dict[str, str]:
+        """At a step; nothing before the first speed is known."""
+        if self._steps_per_second is None:
+            return {}
+        left = (self._total - step) / self._steps_per_second
+        return {"ETA": str(datetime.timedelta(seconds=round(left)))}
 
     def close(self) -> None:
         if self._bar is not None:

@@ -170,7 +170,8 @@ class _Training:
         self.window: list[dict[str, float]] = list(spent.pop("window", []))
         self.passed_over = int(spent.pop("unreadable", 0))  # before this start
         self.unreadable = 0  # since, and of this process's rows
-        self.clock = metrics.Clock(**spent)
+        self.clock = metrics.Clock(spent.pop("seconds", 0.0), spent.pop("steps", 0))
+        self.unknown = spent  # a newer version's fields, for the next checkpoint
         self.pending: list[tuple[int, dict[str, jax.Array]]] = []  # steps under way
         self.val: dict[str, float] = {}  # the last scores, and their step
         self.writer: metrics.Writer | None = None
@@ -322,7 +323,9 @@ class _Training:
             if task.reading.unreadable == "skip":
                 row["unreadable"] = self._skipped()
         row |= {"rate": rate, "epoch": number * task.size / task.durations.images}
-        row["images_per_second"] = self.clock.steps_per_second * task.size
+        speed = self.clock.steps_per_second
+        if speed is not None:
+            row["images_per_second"] = speed * task.size
         if look:
             scored = task.score(task.predictor(self.state.params), task.data.val)
             self.val = {**scored, "step": number}
@@ -333,7 +336,8 @@ class _Training:
         if self.writer:
             self.writer.write(number, row)
         if shown:
-            self.progress.log(number, row, self.clock.steps_per_second)
+            self.progress.log(number, row, speed)
+            self.clock.lap()
 
     def _skipped(self) -> int:
         """Images passed over until now, by all processes."""
@@ -352,7 +356,7 @@ class _Training:
         self.checkpoints.save(
             at,
             _items(self.state),
-            clock={**self.clock.state(), **spent},
+            clock={**self.unknown, **self.clock.state(), **spent},
             description=_finished(self.task.about, at, val),
             val_top1=val["top1"] if val.get("step") == at else -1.0,
         )

@@ -206,6 +206,30 @@ def test_a_run_goes_on_elsewhere(group, fields, uninterrupted, tmp_path, capsys)
     assert found == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
 
 
+def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
+    """What its clock holds besides is kept; the speed is that of this start's steps
+    since the last line, and the time is that of the whole run."""
+    config, clock = tiny(steps=4), {"seconds": 1e6, "steps": 1, "joules": {"gpu": [7]}}
+    config.log_steps = 1
+    with monkeypatch.context() as newer:
+        newer.setattr(metrics.Clock, "state", lambda self: clock)
+        with pytest.raises(train.Preempted, match="saved at step 1 of 4"):
+            train.train(config, str(tmp_path), should_stop=lambda: True)
+    begun, lap = [], metrics.Clock.lap
+    monkeypatch.setattr(
+        metrics.Clock, "lap", lambda self: begun.append(self.steps) or lap(self)
+    )
+    result = train.train(config, str(tmp_path))
+    saved = files.read_json(tmp_path / "run" / "checkpoints" / "4" / "clock/metadata")
+    assert (saved["joules"], saved["steps"]) == ({"gpu": [7]}, 3)
+    assert result["seconds"] > 1e6
+    assert begun == [1, 1, 2, 3]  # steps behind each window; the first is not timed
+    first, *others = metrics.read(str(tmp_path / "run"))[1:]
+    assert "images_per_second" not in first
+    assert [row["step"] for row in others] == [3, 4]
+    assert all(row["images_per_second"] > 1 for row in others)
+
+
 def test_seeds(uninterrupted, tmp_path):
     """Another seed is another run; that the same is the same, resuming shows."""
     directory, _ = uninterrupted

@@ -1,0 +1,65 @@
+"""How fast a run is, and what a person is told of it."""
+
+import sys
+
+import pytest
+
+from sws_jax import metrics
+from sws_jax.progress import Progress
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """The time in seconds, in a list, for a test to set."""
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_speed_is_that_of_the_last_window(at):
+    """Neither an earlier start counts, nor an earlier window, nor a pause."""
+    clock = metrics.Clock(seconds=1000.0, steps=10)
+    assert clock.steps_per_second is None
+    clock.start()
+    at[0] += 2
+    assert clock.steps_per_second is None  # not 0 steps a second
+    clock.count(4)
+    assert clock.steps_per_second == 2
+    clock.pause()
+    at[0] += 50  # an evaluation
+    assert clock.steps_per_second == 2
+    clock.lap()
+    assert clock.steps_per_second is None
+    clock.start()
+    at[0] += 1
+    clock.count(8)
+    assert clock.steps_per_second == 8
+    clock.pause()
+    assert clock.state() == {"seconds": 1003.0, "steps": 22}
+
+
+def test_a_line_has_an_eta_once_a_speed_is_known(capsys):
+    progress = Progress("run", total=100)
+    progress.log(10, {"loss": 0.5}, None)
+    progress.log(20, {"loss": 0.5}, 2.0)
+    progress.log(30, {"loss": 0.5}, None)  # the last speed that was known
+    assert capsys.readouterr().out.splitlines() == [
+        "run  step 10/100 (10%)  loss 0.5",
+        "run  step 20/100 (20%)  loss 0.5  ETA 0:00:40",
+        "run  step 30/100 (30%)  loss 0.5  ETA 0:00:35",
+    ]
+
+
+def test_a_bar_has_that_eta_too(monkeypatch, capsys):
+    """And none of tqdm's, which takes the time between steps for theirs."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress("run", total=100, done=50)
+    progress.advance()
+    assert "ETA" not in capsys.readouterr().err
+    progress.log(51, {"loss": 0.5}, 0.01)
+    progress._bar.mininterval = 0  # shows every step
+    progress.advance()
+    shown = capsys.readouterr().err
+    assert "52/100 [00:00, loss=0.5, ETA=1:20:00]" in shown
+    assert "step/s" not in shown and "it/s" not in shown
+    progress.close()
