@@ -17,7 +17,7 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums signals hlo prepare paths lease"
+        "processes checksums signals hlo prepare paths lease host"
     ),
     "networks": "models networks teacher evaluation places",
     "method": "learngenes convert",
