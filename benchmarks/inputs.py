@@ -30,6 +30,7 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.measure import Row, Settings
+from sws_jax import host
 from sws_jax.data import Dataset, load_dataset, pipeline
 from sws_jax.data.images import DECODERS
 from sws_jax.data.pipeline import Reading
@@ -113,7 +114,7 @@ def _measure(data: Dataset, transform: Transform | None, settings: Settings) -> 
 def _with_workers(
     data: Dataset, transform: Transform | None, settings: Settings
 ) -> Row:
-    workers = measure.cores()
+    workers = host.cores()
     reading = Reading(workers=workers)
     with contextlib.closing(_images(data, transform, reading)) as counts:
         # What the workers have read ahead while they were started is not a rate.

@@ -135,13 +135,6 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def available_bytes() -> int | None:
     """Host memory that can be had without swapping; None where nobody says."""
     return _meminfo("MemAvailable")
@@ -151,13 +144,15 @@ def machine() -> dict[str, Any]:
     """Where and with what a run was made."""
     import jax
 
+    from sws_jax import host
+
     device = jax.devices()[0]
     total = _meminfo("MemTotal")
     return {
         "date_utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cpu_cores": cores(),
+        "cpu_cores": host.cores(),
         "memory_gib": round(total / 2**30, 1) if total else None,
         # Other work on the machine slows every figure.
         "load_average_1min": round(os.getloadavg()[0], 2),

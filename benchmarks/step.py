@@ -69,7 +69,7 @@ def _runs(
     first = size == settings.sizes[0]
     for name in QUICK if settings.quick else NETWORKS:
         spec = network(name.format(size), settings, drop_path=DROP_PATH)
-        if not (everything or first) and name.endswith("L16"):
+        if not (everything or first) and isinstance(spec, ViTSpec) and spec.depth == 16:
             continue
         for dtype in ("float32", "bfloat16") if settings.accelerator else ("float32",):
             end = "" if dtype == "float32" else ", bf16"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -21,6 +20,11 @@ import safetensors.numpy
 
 from sws_jax import lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where weights can be read and written all the same
+    fcntl = None  # type: ignore[assignment]
 
 _LOCK_ATTEMPTS = 100
 _TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
@@ -58,7 +62,7 @@ def replacing(path: str) -> Iterator[str]:
     try:
         os.makedirs(directory, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "rb+") as file:  # Windows syncs what may be written
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -116,12 +120,13 @@ def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bo
       remedy: where there can be none, for the message.
 
     Raises:
-      UserError: there can be no file.
+      UserError: there can be no file, or the system has no such locks.
     """
     if paths.is_remote(path):
         with lease.held(path) as mine:
             yield mine
         return
+    _check_locks(path)
     made = _missing(os.path.dirname(os.path.abspath(path)))
     file = _locked(path, remedy)
     try:
@@ -133,6 +138,16 @@ def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bo
                 for directory in made:
                     os.rmdir(directory)
             file.close()
+
+
+def _check_locks(path: str) -> None:
+    """Refuses to go on where a second job could not be kept out."""
+    if fcntl is None:
+        raise UserError(
+            f"{path} cannot be locked, as this system has no fcntl (Windows has none), "
+            f"and unlocked a second job could write into the same directory: use "
+            f"Linux, macOS or WSL; expanding a learngene works here"
+        )
 
 
 def _missing(directory: str) -> list[str]:
@@ -178,9 +193,16 @@ def _locked(path: str, remedy: str) -> IO[str] | None:
 
 
 def is_claimed(path: str) -> bool:
-    """Whether some process holds the lock file `path`; nothing is changed."""
+    """Whether some process holds the lock file `path`; nothing is changed.
+
+    Raises:
+      UserError: there is such a file, and the system has no such locks.
+    """
     if paths.is_remote(path):
         return lease.is_held(path)
+    if not os.path.exists(path):
+        return False
+    _check_locks(path)
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -211,8 +233,10 @@ def write_tensors(
 
 
 def write_text(path: str, text: str) -> None:
-    with replacing(path) as temporary, open(temporary, "w") as file:
-        file.write(text)
+    """In UTF-8 with Unix's line ends, whatever the system's own are."""
+    with replacing(path) as temporary:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
 
 
 def write_json(path: str, value: Any) -> None:

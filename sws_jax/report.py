@@ -1,4 +1,8 @@
-"""What a job bought: rows, a table, a picture."""
+"""What a job bought: rows, a table, a picture.
+
+What a run is stands in the fields of its result: the name of a run or of a network is
+shown and never read, so that any method's may be called as it likes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import io
 import os
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tabulate
 
@@ -19,7 +23,42 @@ TABLE = "table.md"
 PICTURE = "report.png"
 
 Result = dict[str, Any]
-Series = dict[str, dict[int, list[float]]]
+
+# Roles of the runs that are compared by depth; all others are listed one by one.
+_TUNED, _UNTUNED = "tune", "untuned"
+_SCRATCH = ("scratch_short", "scratch_long")
+_COMPARED = (_TUNED, _UNTUNED, *_SCRATCH)
+
+
+class Way(NamedTuple):
+    """A way to have a network of any depth.
+
+    Attributes:
+      role: of its runs, as in `sws_jax.chain.Run`.
+      epochs: that each of them trains.
+    """
+
+    role: str
+    epochs: float
+
+
+class Line(NamedTuple):
+    """A column of the table, and a line of the picture.
+
+    Attributes:
+      start: what its networks begin from, "learngene" or "scratch".
+      epochs: after which they were scored.
+      budget: epochs that they trained in all; 0 where they were scored untrained, which
+        is the same of all budgets.
+    """
+
+    start: str
+    epochs: float
+    budget: float
+
+
+Ways = dict[Way, dict[int, list[Result]]]
+Series = dict[Line, dict[int, list[float]]]
 
 _COLUMNS = (
     "run", "role", "network", "depth", "method", "profile", "dataset", "seed",
@@ -31,6 +70,8 @@ _COLUMNS = (
 # One colour per stage, early to late; the teacher and scratch nets are neutral.
 _STAGE_COLOURS = ("#3b6fb6", "#3fa7a0", "#8fb84e", "#e0a93b", "#d1603d")
 _GREY, _INK = "#9aa3ad", "#22303c"
+# Roles of what comes before a learngene: a title, and what is done to get on.
+_FLOW = {"ancestor": ("Ans-Net", "distil"), "aux": ("Aux-Net", "extract")}
 
 
 def write(results: Sequence[Result], workdir: str) -> None:
@@ -131,7 +172,7 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []
-    single = [r for r in results if r["role"] in ("ancestor", "aux", "single")]
+    single = [r for r in results if r["role"] not in _COMPARED]
     if single:
         body = [
             [
@@ -145,119 +186,176 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
         ]
         head = ["run", "network", "epochs", "test top-1", "parameters"]
         parts.append(_tabulate(head, body, markup))
-    depths = by_depth(results)
-    if depths:
-        parts.append(_tabulate(*_comparison(depths), markup))
-        seeds = max(len(runs) for roles in depths.values() for runs in roles.values())
-        if seeds > 1:
-            parts[-1] += f"\n\nMean and standard deviation over {seeds} seeds."
-        parts.append(_tabulate(*_cost(results, depths), markup))
+    found = ways(results)
+    if found:
+        parts.append(_tabulate(*_comparison(found), markup) + _seeds(series(found)))
+        parts.append(_tabulate(*_cost(results), markup))
     profiles = sorted({r["profile"] for r in results} - {"consistent"})
     if profiles:
         parts.append(f"Profile: {', '.join(profiles)}.")
     return "\n\n".join(parts)
 
 
-def by_depth(results: Sequence[Result]) -> dict[int, dict[str, list[Result]]]:
-    """depth -> role -> its runs, one for each seed: descendants and what they are
-    compared with."""
-    found: dict[int, dict[str, list[Result]]] = {}
-    for result in results:
-        if result["role"] in ("untuned", "tune", "scratch_short", "scratch_long"):
-            roles = found.setdefault(result["depth"], {})
-            roles.setdefault(result["role"], []).append(result)
-    return dict(sorted(found.items()))
+def ways(results: Iterable[Result]) -> Ways:
+    """Way -> depth -> its runs, one for each seed: descendants and what they are
+    compared with.
 
-
-def series(depths: dict[int, dict[str, list[Result]]]) -> Series:
-    """Label -> depth -> test top-1 of each seed, in the order of a table's columns."""
-    lines: Series = {}
-    for depth, roles in depths.items():
-        for result in descendants(roles):
-            for score in result["test"]:
-                line = lines.setdefault(f"learngene, {_epochs(score['epochs'])}", {})
-                line.setdefault(depth, []).append(score["top1"])
-        for role in ("scratch_short", "scratch_long"):
-            for result in roles.get(role, []):
-                line = lines.setdefault(f"scratch, {_epochs(result['epochs'])}", {})
-                line.setdefault(depth, []).append(_last(result))
-    return lines
-
-
-def descendants(roles: dict[str, list[Result]]) -> list[Result]:
-    """Of one depth: tuned, or else as they were expanded."""
-    return roles.get("tune") or roles.get("untuned") or []
-
-
-def cost(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Layer-epochs and stored parameters of having every depth, either way.
-
-    Layer-epochs are depth x epochs, summed over runs. Through the learngene:
-    ancestor, Aux-Net and the tuning of every depth, as far as this job trained them
-    (`_uncounted` says what it was given). Stored is what must be kept to have every
-    depth without training it long again: the learngene, or every network.
+    A work directory may hold more than was asked for last: several budgets of one role,
+    depths that only some of the ways have, seeds that only some of the depths have.
     """
-    depths = by_depth(results)
+    found: Ways = {}
+    for result in results:
+        if result["role"] in _COMPARED:
+            depths = found.setdefault(Way(result["role"], result["epochs"]), {})
+            runs = depths.setdefault(result["depth"], [])
+            if result["seed"] not in [run["seed"] for run in runs]:
+                runs.append(result)
+    order = sorted(found, key=lambda way: (_COMPARED.index(way.role), way.epochs))
+    return {way: dict(sorted(found[way].items())) for way in order}
 
-    def spent(role: str) -> float:
-        """By one seed of every depth: the others are for the spread alone."""
-        if role in ("ancestor", "aux"):
-            return sum(r["layer_epochs"] for r in results if r["role"] == role)
-        return summed(role, "layer_epochs")
 
-    def summed(role: str, field: str) -> float:
-        return sum(roles[role][0][field] for roles in depths.values() if role in roles)
-
-    found = {}
-    tuned = "tune" if any("tune" in roles for roles in depths.values()) else "untuned"
-    stored = [r["stored_params"] for r in results if r["role"] == tuned]
-    if stored:
-        found["learngene"] = {
-            "once": spent("ancestor") + spent("aux"),
-            "per_depth": spent(tuned),
-            "layer_epochs": spent("ancestor") + spent("aux") + spent(tuned),
-            "stored": max(stored),
+def series(found: Ways) -> Series:
+    """Line -> depth -> test top-1 of each seed, in the order of a table's columns."""
+    lines: dict[Line, dict[int, dict[int, float]]] = {}
+    for way, depths in found.items():
+        start = "scratch" if way.role in _SCRATCH else "learngene"
+        for result in (result for runs in depths.values() for result in runs):
+            # From scratch the end alone is compared.
+            scores = result["test"] if start == "learngene" else result["test"][-1:]
+            for score in scores:
+                epochs = score["epochs"]
+                line = Line(start, epochs, way.epochs if epochs else 0.0)
+                seeds = lines.setdefault(line, {}).setdefault(result["depth"], {})
+                seeds.setdefault(result["seed"], score["top1"])
+    return {
+        line: {
+            depth: list(lines[line][depth].values()) for depth in sorted(lines[line])
         }
-    for role in ("scratch_short", "scratch_long"):
-        if spent(role):
-            found[role] = {
-                "once": 0.0,
-                "per_depth": spent(role),
-                "layer_epochs": spent(role),
-                "stored": summed(role, "params"),
-            }
+        for line in sorted(lines)
+    }
+
+
+def labels(lines: Iterable[Line]) -> list[str]:
+    """What the columns are called; the budget is said where it tells two apart."""
+    lines = list(lines)
+    short = [f"{line.start}, {_epochs(line.epochs)}" for line in lines]
+    return [
+        text if short.count(text) == 1 else f"{text} of {line.budget:g}"
+        for text, line in zip(short, lines, strict=True)
+    ]
+
+
+def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
+    """Layer-epochs and stored parameters of having every depth, by each way.
+
+    Layer-epochs are depth x epochs, summed over runs, one seed of every depth: the
+    others are for the spread alone. Through the learngene: ancestor, Aux-Net and the
+    tuning of every depth, as far as this job trained them (`_uncounted` says what it
+    was given); expansions count as a way of their own only where none was tuned. Stored
+    is what must be kept to have every depth without training it long again: the
+    learngene, or every network.
+
+    Returns:
+      For each way layer-epochs spent ``once``, ``per_depth`` (summed over the depths)
+      and in all, parameters ``stored``, and the number of ``depths`` that it has:
+      sums over different depths are no comparison.
+    """
+    # (Here, too, what differs in its seed alone counts once.)
+    shared = {
+        (r["role"], r["method"], r["depth"], r["epochs"]): r["layer_epochs"]
+        for r in results
+        if r["role"] in _FLOW
+    }
+    found = {}
+    for way, depths in _counted(ways(results)).items():
+        first = [runs[0] for runs in depths.values()]
+        once, stored = 0.0, sum(run["params"] for run in first)
+        if way.role not in _SCRATCH:
+            once, stored = sum(shared.values()), max(r["stored_params"] for r in first)
+        per_depth = sum(run["layer_epochs"] for run in first)
+        found[way] = {
+            "once": once,
+            "per_depth": per_depth,
+            "layer_epochs": once + per_depth,
+            "stored": stored,
+            "depths": len(depths),
+        }
     return found
 
 
-def _comparison(depths) -> tuple[list, list]:
-    lines = series(depths)
-    head = ["depth", "parameters", *lines]
-    body = []
-    for depth, roles in depths.items():
-        params = next(iter(roles.values()))[0]["params"]
-        marks = [_spread(line.get(depth, [])) for line in lines.values()]
-        body.append([depth, f"{params:,}", *marks])
+def _counted(found: Ways) -> Ways:
+    """Without the expansions of a job that tunes: they cost nothing more."""
+    tuned = any(way.role == _TUNED for way in found)
+    return {way: d for way, d in found.items() if not (tuned and way.role == _UNTUNED)}
+
+
+def _depths(results: Sequence[Result]) -> int:
+    """That some way of `cost` has."""
+    return len({d for depths in _counted(ways(results)).values() for d in depths})
+
+
+def _comparison(found: Ways) -> tuple[list, list]:
+    lines = series(found)
+    seeds = _most(lines)
+    head = ["depth", "parameters", *labels(lines)]
+    params: dict[int, int] = {}
+    for depths in found.values():
+        for depth, runs in depths.items():
+            params.setdefault(depth, runs[0]["params"])
+    body = [
+        [
+            depth,
+            f"{params[depth]:,}",
+            *(_spread(line.get(depth, []), seeds) for line in lines.values()),
+        ]
+        for depth in sorted(params)
+    ]
     return head, body
 
 
-def _cost(results, depths) -> tuple[list, list]:
+def _most(lines: Series) -> int:
+    """Seeds, at the depth and in the column that have most."""
+    return max(len(values) for line in lines.values() for values in line.values())
+
+
+def _seeds(lines: Series) -> str:
+    """What the numbers of several seeds are, below the table."""
+    seeds = _most(lines)
+    if seeds == 1:
+        return ""
+    text = f"\n\nMean and standard deviation over {seeds} seeds"
+    if any(len(values) < seeds for line in lines.values() for values in line.values()):
+        text += ", or over as many as stand in brackets"
+    return text + "."
+
+
+def _cost(results) -> tuple[list, list]:
+    found = cost(results)
+    total = _depths(results)
     names = {
-        "learngene": "learngene + tuning" + _uncounted(results),
+        _TUNED: "learngene + tuning",
+        _UNTUNED: "learngene",
         "scratch_short": "scratch, same budget",
         "scratch_long": "scratch, long",
     }
-    body = [
-        [
-            names[role],
-            f"{found['once']:g}",
-            f"{found['per_depth']:g}",
-            f"{found['layer_epochs']:g}",
-            f"{found['stored']:,}",
-        ]
-        for role, found in cost(results).items()
-    ]
+    body = []
+    for way, spent in found.items():
+        notes = _notes(way, found, total)
+        if way.role not in _SCRATCH:
+            notes = [*_uncounted(results), *notes]
+        body.append(
+            [
+                names[way.role] + (f" ({'; '.join(notes)})" if notes else ""),
+                f"{spent['once']:g}",
+                f"{spent['per_depth']:g}",
+                f"{spent['layer_epochs']:g}",
+                f"{spent['stored']:,}",
+            ]
+        )
+    whole = len({d for depths in ways(results).values() for d in depths})
+    depths = f"all {total} depths" if total > 1 else "the depth"
     head = [
-        f"all {len(depths)} depths" if len(depths) > 1 else "the depth",
+        depths if total == whole else f"{total} of the {whole} depths",
         "layer-epochs once",
         "of the depths",
         "together",
@@ -266,13 +364,28 @@ def _cost(results, depths) -> tuple[list, list]:
     return head, body
 
 
-def _uncounted(results) -> str:
+def _notes(way: Way, found: dict[Way, dict[str, float]], total: int) -> list[str]:
+    """What tells a way from others of its role, and what it lacks.
+
+    Args:
+      way: one of `found`.
+      found: of `cost`.
+      total: depths that any of them has.
+    """
+    notes = []
+    if [other.role for other in found].count(way.role) > 1:
+        notes.append(_epochs(way.epochs))
+    if found[way]["depths"] < total:
+        notes.append(f"{found[way]['depths']} of {total} depths")
+    return notes
+
+
+def _uncounted(results) -> list[str]:
     """What the learngene cost that this job did not train itself."""
     roles = {r["role"] for r in results}
-    missing = [name for name in ("ancestor", "aux") if name not in roles]
     names = {"ancestor": "teacher", "aux": "Aux-Net"}
-    words = " and ".join(names[name] for name in missing)
-    return f" ({words} not counted)" if words else ""
+    missing = [name for role, name in names.items() if role not in roles]
+    return [f"{' and '.join(missing)} not counted"] if missing else []
 
 
 def _tabulate(head, body, markup: str) -> str:
@@ -285,28 +398,34 @@ def _last(result: Result) -> float:
     return result["test"][-1]["top1"]
 
 
-def _scores(result: Result) -> list[float]:
-    return [score["top1"] for score in result["test"]]
-
-
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _spread(values: Sequence[float]) -> str:
-    """Mean and, where seeds differ, sample standard deviation, in per cent."""
+def _spread(values: Sequence[float], seeds: int) -> str:
+    """Mean and, where seeds differ, sample standard deviation, in per cent.
+
+    Args:
+      values: of each seed there is.
+      seeds: that other cells have; fewer are said.
+    """
     if not values:
         return ""
-    if len(set(values)) == 1:
-        return _percent(values[0])
-    mean, deviation = statistics.mean(values), statistics.stdev(values)
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}%"
+    text = _percent(values[0])
+    if len(set(values)) > 1:
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        text = f"{100 * mean:.1f} ± {100 * deviation:.1f}%"
+    return text if len(values) == seeds else f"{text} ({len(values)})"
 
 
 def _epochs(epochs: float) -> str:
     if not epochs:
         return "untuned"
     return "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
+
+
+def _blocks(count: int) -> str:
+    return "1 block" if count == 1 else f"{count} blocks"
 
 
 def draw(results: Sequence[Result], workdir: str, path: str) -> None:
@@ -316,14 +435,19 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    depths = by_depth(results)
+    found = ways(results)
+    grown = _grown(found)
     with plt.rc_context(_STYLE):  # type: ignore[arg-type]
-        if depths:
+        if found:
             figure = plt.figure(figsize=(13, 8.6), layout="constrained")
             grid = figure.add_gridspec(2, 3, height_ratios=(1.05, 1))
-            _draw_flow(figure.add_subplot(grid[0, :]), results, depths)
-            _draw_accuracy(figure.add_subplot(grid[1, :2]), depths)
-            _draw_cost(figure.add_subplot(grid[1, 2]), results)
+            below = grid[1, :2], grid[1, 2]
+            if grown:
+                _draw_flow(figure.add_subplot(grid[0, :]), results, grown)
+            else:  # no descendants
+                below = grid[:, :2], grid[:, 2]
+            _draw_accuracy(figure.add_subplot(below[0]), found)
+            _draw_cost(figure.add_subplot(below[1]), results)
         else:
             figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
             _draw_curve(axes, results, workdir)
@@ -355,9 +479,27 @@ def _colour(stage: int, stages: int) -> str:
     return colors.to_hex(colormaps["turbo"]((stage + 0.5) / stages))
 
 
-def _draw_flow(axes, results, depths) -> None:
-    """Stacks of blocks, input at the bottom, one colour per stage."""
-    tallest = max(depths)
+def _grown(found: Ways) -> dict[int, list[Result]]:
+    """Depth -> descendants to draw: of the longest tuning, or else untuned."""
+    longest = [depths for way, depths in found.items() if way.role == _TUNED][-1:]
+    untuned = [depths for way, depths in found.items() if way.role == _UNTUNED]
+    grown: dict[int, list[Result]] = {}
+    for depths in untuned + longest:
+        grown.update(depths)
+    return dict(sorted(grown.items()))
+
+
+def _draw_flow(axes, results, grown: dict[int, list[Result]]) -> None:
+    """Stacks of blocks, input at the bottom, one colour per gene.
+
+    Blocks of which no result says that they came from a gene are grey.
+    """
+    alone = {role: [r for r in results if r["role"] == role] for role in _FLOW}
+    shown = [runs[0] for runs in (*alone.values(), *grown.values()) if runs]
+    tallest = max(result["depth"] for result in shown)
+    plans = [r["plan"] for r in shown]
+    stages = next((list(r.get("stages") or ()) for r in alone["aux"]), [])
+    genes = max([len(stages), *(1 + max(plan) for plan in plans if plan)])
     x = 0.0
 
     def column(at: float, colours: Sequence[str], label: str, scale: float = 1.0):
@@ -375,51 +517,49 @@ def _draw_flow(axes, results, depths) -> None:
         )
         axes.text(start + 1.1, middle + 0.5, text, ha="center", va="bottom")
 
-    roles = {r["role"]: r for r in results}
-    grown = {d: descendants(roles) for d, roles in depths.items()}
-    first = next(runs[0] for runs in grown.values() if runs)
-    genes = 1 + max(max(runs[0]["plan"]) for runs in grown.values() if runs)
-    if "ancestor" in roles:
-        ancestor = roles["ancestor"]
-        label = f"Ans-Net\n{ancestor['depth']} blocks\n{_percent(_last(ancestor))}"
-        column(x, [_GREY] * ancestor["depth"], label)
-        arrow(x + 1.2, "distil")
+    def coloured(plan: Sequence[int], depth: int) -> list[str]:
+        if len(plan) != depth:
+            return [_GREY] * depth
+        return [_colour(gene, genes) for gene in plan]
+
+    for role, (title, verb) in _FLOW.items():
+        if not alone[role]:
+            continue
+        same = ("method", "depth", "epochs")  # all but the seed
+        runs = [r for r in alone[role] if all(r[n] == alone[role][0][n] for n in same)]
+        depth, plan = runs[0]["depth"], []
+        size = _blocks(depth)
+        if role == "aux" and stages:
+            plan = [s for s, n in enumerate(stages) for _ in range(n)]
+            size = "-".join(map(str, stages))
+        score = _percent(statistics.mean(map(_last, runs)))
+        column(x, coloured(plan, depth), f"{title}\n{size}\n{score}")
+        arrow(x + 1.2, verb)
         x += 3.7
-    if "aux" in roles:
-        aux = roles["aux"]
-        stages = [int(n) for n in aux["network"].rsplit("_", 1)[-1].split("-")]
-        colours = [_colour(s, genes) for s, n in enumerate(stages) for _ in range(n)]
-        lengths = "-".join(map(str, stages))
-        column(x, colours, f"Aux-Net\n{lengths}\n{_percent(_last(aux))}")
-        arrow(x + 1.2, "extract")
-        x += 3.7
-    column(
-        x,
-        [_colour(s, genes) for s in range(genes)],
-        f"learngene\n{genes} genes\n{first['stored_params'] / 1e6:.2g} M stored",
-    )
+    some = next(iter(grown.values()))[0]
+    said = [f"{genes} gene{'s' * (genes > 1)}"] if genes else []
+    said.append(f"{some['stored_params'] / 1e6:.2g} M stored")
+    column(x, coloured(range(genes), max(genes, 1)), "\n".join(["learngene", *said]))
     arrow(x + 1.2, "expand")
     x += 3.7
     for depth, runs in grown.items():
-        if not runs:
-            continue
-        scores = [
-            statistics.mean(column) for column in zip(*map(_scores, runs), strict=True)
+        ends = [
+            statistics.mean(run["test"][at]["top1"] for run in runs) for at in (0, -1)
         ]
-        label = f"{depth} blocks\n{_percent(scores[0])}"
-        if len(scores) > 1:
-            label += f"\n{_percent(scores[-1])}"
-        column(x, [_colour(s, genes) for s in runs[0]["plan"]], label)
+        label = f"{_blocks(depth)}\n{_percent(ends[0])}"
+        if len(runs[0]["test"]) > 1:
+            label += f"\n{_percent(ends[-1])}"
+        column(x, coloured(runs[0]["plan"], depth), label)
         x += 1.75
-    if first["role"] == "tune":
-        shown = [score["epochs"] for score in first["test"]]
-        lines = dict.fromkeys((_epochs(shown[0]), _epochs(shown[-1])))
+    tuned = [runs[0]["test"] for runs in grown.values() if runs[0]["role"] == _TUNED]
+    if tuned:
+        lines = dict.fromkeys(_epochs(tuned[0][at]["epochs"]) for at in (0, -1))
         note = "Des-Nets:\n" + ",\n".join(lines)
         axes.text(x + 0.1, -0.6, note, va="top", color=_GREY, linespacing=1.35)
     axes.set_xlim(-0.4, x + 2.2)
     axes.set_ylim(-0.26 * tallest, tallest + 0.4)
     axes.axis("off")
-    dataset = first["dataset"]
+    dataset = some["dataset"]
     axes.set_title(f"One learngene, networks of any depth ({dataset}, test top-1)")
 
 
@@ -438,10 +578,10 @@ def _rounded(corner, width: float, height: float, colour: str):
     )
 
 
-def _draw_accuracy(axes, depths) -> None:
-    lines = series(depths)
+def _draw_accuracy(axes, found: Ways) -> None:
+    lines = series(found)
     scored = [v for line in lines.values() for values in line.values() for v in values]
-    some = next(runs[0] for runs in next(iter(depths.values())).values())
+    some = next(runs[0] for depths in found.values() for runs in depths.values())
     # Near 100 % errors are drawn, on a logarithmic axis labelled as accuracies: 98 %
     # and 99 % are as far apart as they should be. No error at all is half an image.
     smallest = 0.5 / some["test"][0]["count"]
@@ -450,29 +590,33 @@ def _draw_accuracy(axes, depths) -> None:
     def height(accuracy: float) -> float:
         return max(1.0 - accuracy, smallest) if logarithmic else accuracy
 
-    learned = [label for label in lines if label.startswith("learngene")]
-    shades = ("#e8b48f", "#dd8452", "#b5482a")
-    for label, line in lines.items():
-        means = [statistics.mean(values) for values in line.values()]
-        if label in learned:
-            index = learned.index(label) - len(learned)
+    learned = [line for line in lines if line.start == "learngene"]
+    fresh = [line for line in lines if line.start == "scratch"]
+    shades, dashes = ("#e8b48f", "#dd8452", "#b5482a"), (":", "--", "-")
+    for (line, values_at), label in zip(lines.items(), labels(lines), strict=True):
+        means = [statistics.mean(values) for values in values_at.values()]
+        if line in learned:
+            index = learned.index(line) - len(learned)
             style: dict[str, Any] = dict(
                 color=shades[max(index, -len(shades))], lw=2.4, marker="o"
             )
-        else:
-            long = label == list(lines)[-1]
-            style = dict(color=_GREY, lw=1.8, marker="s", ls="-" if long else "--")
-            style["markerfacecolor"] = _GREY if long else "white"
+        else:  # the longest with a whole line and full marks
+            index = max(fresh.index(line) - len(fresh), -len(dashes))
+            style = dict(color=_GREY, lw=1.8, marker="s", ls=dashes[index])
+            style["markerfacecolor"] = _GREY if index == -1 else "white"
         axes.plot(
-            list(line), list(map(height, means)), label=label, markersize=5, **style
+            list(values_at),
+            list(map(height, means)),
+            label=label,
+            markersize=5,
+            **style,
         )
-        for depth, values in line.items():
+        for depth, values in values_at.items():
             ends = [height(min(values)), height(max(values))]
             axes.plot([depth, depth], ends, color=style["color"], lw=1.2)
-    axes.set_xticks(list(depths))
+    axes.set_xticks(sorted({depth for line in lines.values() for depth in line}))
     axes.set_xlabel("blocks")
-    seeds = max(len(values) for line in lines.values() for values in line.values())
-    note = ", mean and range of the seeds" if seeds > 1 else ""
+    note = ", mean and range of the seeds" if _most(lines) > 1 else ""
     if logarithmic and max(scored) == 1.0:
         note += " (100 drawn at half an image)"
     axes.set_ylabel(f"test top-1, %{note}")
@@ -500,22 +644,26 @@ def _accuracy_marks(axes, *, worst: float, best: float) -> None:
 
 def _draw_cost(axes, results) -> None:
     found = cost(results)
+    total = _depths(results)
     names = {
-        "learngene": "learngene",
+        _TUNED: "learngene",
+        _UNTUNED: "learngene",
         "scratch_short": "scratch,\nsame budget",
         "scratch_long": "scratch,\nlong",
     }
     order = list(reversed(found))
-    for level, role in enumerate(order):
-        once, rest = found[role]["once"], found[role]["per_depth"]
-        colour = "#b5482a" if role == "learngene" else _GREY
+    for level, way in enumerate(order):
+        once, rest = found[way]["once"], found[way]["per_depth"]
+        colour = _GREY if way.role in _SCRATCH else "#b5482a"
         axes.barh(level, once, color="#e8b48f", height=0.55)
         axes.barh(level, rest, left=once, color=colour, height=0.55)
-        stored = f"{found[role]['stored'] / 1e6:.2g} M kept"
-        text = f" {found[role]['layer_epochs']:,.0f}\n {stored}"
+        stored = f"{found[way]['stored'] / 1e6:.2g} M kept"
+        text = f" {found[way]['layer_epochs']:,.0f}\n {stored}"
         axes.text(once + rest, level, text, va="center", fontsize=10)
-    axes.set_yticks(range(len(order)), [names[role] for role in order])
+    marks = ["\n".join([names[w.role], *_notes(w, found, total)]) for w in order]
+    axes.set_yticks(range(len(order)), marks)
     axes.margins(x=0.35)
+    axes.set_xlim(left=0)
     axes.set_xlabel("layer-epochs (light: ancestor and Aux-Net)")
     axes.set_title("Cost of all depths")
     axes.tick_params(axis="y", length=0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from sws_jax import (
     files,
+    host,
     learngenes,
     metrics,
     networks,
@@ -500,7 +501,7 @@ def hardware() -> str:
     """What computed a result, for tables."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        return f"{host.cores()} CPU cores ({platform.machine()})"
     return f"{jax.device_count()} x {device.device_kind}"
 
 

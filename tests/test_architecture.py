@@ -1,6 +1,7 @@
 """Imports point down, and nothing heavy or machine-bound slips in."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,7 +18,7 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums signals hlo prepare paths lease"
+        "processes checksums signals hlo prepare paths lease host"
     ),
     "networks": "models networks teacher evaluation places",
     "method": "learngenes convert",
@@ -215,25 +216,80 @@ WORDS = "import no program"
     assert found == ["test_none.run", "tests.test_nothing", "test_nobody"]
 
 
-def test_importing_is_light():
-    """Neither another framework nor flags: not even an attempt, installed or not."""
-    program = """
-import sys
+# A learngene through files and expansion, in a process that lacks what Windows lacks.
+# (JAX, which has its own ways there, is loaded before.)
+ELSEWHERE = """
+import os, signal, sys
 tried = set()
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name in ("tensorflow", "torch"):
             tried.add(name)
 sys.meta_path.insert(0, Watch())
+import jax, numpy
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
+    delattr(signal, name)
+for name in ("fchmod", "sched_getaffinity", "sysconf"):
+    delattr(os, name)
 import sws_jax
 import sws_jax.chain
 from absl import flags
 own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
+
+from sws_jax import files, networks
+from sws_jax.data.base import Normalization
+small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)
+net = sws_jax.ViTSpec(depth=3, **small)
+spec = sws_jax.AuxViTSpec(net, (1, 2))
+about = sws_jax.Description(
+    kind="aux_net", net=net, stages=(1, 2), method="sws",
+    normalization=Normalization((0.5,), (0.5,)),
+)
+params = jax.tree.map(
+    lambda leaf: numpy.ones(leaf.shape, leaf.dtype), networks.abstract_params(spec)
+)
+gene = sws_jax.extract(sws_jax.Network(spec, params, about))
+sws_jax.save_learngene("gene.safetensors", gene)
+descendant = sws_jax.expand(
+    sws_jax.load_learngene("gene.safetensors"), depth=4, num_classes=5
+)
+network = sws_jax.Network(descendant.spec, descendant.params, about.replace(
+    kind="network", net=descendant.spec, stages=(), plan=descendant.plan))
+sws_jax.save_network("network.safetensors", network)
+print(sws_jax.load_network("network.safetensors").spec.name)
+files.write_text("run/table.md", "97.5 \\u00b1 0.1\\n")
+print(files.is_claimed("run/lock"))
+for path in ("run/lock", "other/lock"):
+    try:
+        with files.claimed(path):
+            print("unlocked")
+    except sws_jax.UserError as error:
+        print(error)
+print(sorted(os.listdir()), os.listdir("run"))
 """
-    command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "[] False []\n", done.stderr
+
+
+def test_importing_is_light_and_expanding_needs_no_posix(tmp_path):
+    """Neither another framework nor flags: not even an attempt, installed or not. And
+    where there are no locks, what needs one says so and leaves nothing."""
+    command = [sys.executable, "-W", "error", "-c", ELSEWHERE]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # ASCII
+    environment = {**os.environ, **plain, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:1] == ["[] False []"], done.stderr
+    assert lines[1:3] == ["vit_w16h2_patch4_L4", "False"], done.stderr
+    for line, path in zip(lines[3:5], ("run/lock", "other/lock"), strict=True):
+        assert line.startswith(f"{path} cannot be locked, as this system has no fcntl")
+    assert lines[5:] == [
+        "['gene.safetensors', 'network.safetensors', 'run'] ['table.md']"
+    ]
+    assert (tmp_path / "run/table.md").read_bytes() == b"97.5 \xc2\xb1 0.1\n"
 
 
 def test_no_file_names_this_machine():

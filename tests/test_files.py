@@ -1,5 +1,6 @@
 """Locks, and files that appear whole or not at all."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -64,6 +65,18 @@ def test_replacing_leaves_the_old_file_or_the_new(tmp_path):
         raise ValueError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_files_are_synced_through_what_may_write(tmp_path, monkeypatch):
+    """Windows refuses to sync a file that is open for reading alone."""
+    modes = []
+
+    def sync(number):
+        modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files.write_text(str(tmp_path / "file.txt"), "new")
+    assert modes == [os.O_RDWR]
 
 
 def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import __main__
+from sws_jax import __main__, host
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
@@ -669,7 +669,7 @@ def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
 def test_more_workers_than_cores_take_no_less_time(
     insects, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(work, "cores", lambda: 2)
+    monkeypatch.setattr(host, "cores", lambda: 2)
     monkeypatch.setattr(sets, "sample", lambda request, found: (10.0, 1.0))
     for workers, said in ((1, "4 min 0 s"), (2, "2 min 0 s"), (8, "2 min 0 s")):
         assert prepare(insects, tmp_path, "--dry-run", f"--workers={workers}") == 0

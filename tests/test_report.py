@@ -3,12 +3,16 @@
 import csv
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sws_jax import report
+from sws_jax.report import Line, Way
+
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 # Parameters of the little networks below: a block has 10, all the rest has 7.
 BLOCK, REST, GENES = 10, 7, 3
@@ -19,7 +23,7 @@ def score(epochs, top1):
     return {"epochs": epochs, "step": int(10 * epochs), **scores}
 
 
-def result(role, depth, epochs, *top1, name="", plan=(), stored=0, network=""):
+def result(role, depth, epochs, *top1, name="", plan=(), stored=0, **more):
     """What `sws_jax.train.train` writes, with `sws_jax.chain.execute`'s role.
 
     Scores are of epochs 0, 1, ... with the last one at the run's end.
@@ -29,7 +33,7 @@ def result(role, depth, epochs, *top1, name="", plan=(), stored=0, network=""):
     return {
         "name": name or role,
         "role": role,
-        "network": network or f"vit_nano_patch4_L{depth}",
+        "network": f"vit_nano_patch4_L{depth}",
         "depth": depth,
         "plan": list(plan),
         "method": "sws" if plan else "",
@@ -46,6 +50,8 @@ def result(role, depth, epochs, *top1, name="", plan=(), stored=0, network=""):
         "seconds": 12.5,
         "hardware": "2 CPU cores",
         "versions": {"jax": "0.0.1", "flax": "0.0.2"},
+        "stages": [],
+        **more,
     }
 
 
@@ -53,21 +59,28 @@ def plan(depth):
     return [layer * GENES // depth for layer in range(depth)]
 
 
-def descendant(depth, epochs, *top1):
+def descendant(depth, epochs, *top1, **more):
     role = "tune" if epochs else "untuned"
     name = f"des-L{depth:02d}" if epochs else f"untuned-L{depth:02d}"
     genes = GENES * BLOCK + REST
-    return result(role, depth, epochs, *top1, name=name, plan=plan(depth), stored=genes)
+    about = {"name": name, "plan": plan(depth), "stored": genes, **more}
+    return result(role, depth, epochs, *top1, **about)
 
 
 def ancestor():
     return result("ancestor", 6, 30.0, 0.985)
 
 
-def aux(accuracy=0.98):
-    network = "aux_vit_nano_patch4_2-3-2"
-    stored = GENES * BLOCK + REST
-    return result("aux", 7, 40.0, accuracy, network=network, stored=stored)
+def aux(accuracy=0.98, **more):
+    about = {"network": "aux_vit_nano_patch4_2-3-2", "stages": [2, 3, 2], **more}
+    return result("aux", 7, 40.0, accuracy, stored=GENES * BLOCK + REST, **about)
+
+
+def scratch(depth, epochs, top1, **more):
+    role = "scratch_long" if epochs > 5 else "scratch_short"
+    return result(
+        role, depth, epochs, top1, name=f"scratch-L{depth}-{epochs:g}ep", **more
+    )
 
 
 def full():
@@ -76,8 +89,8 @@ def full():
     for depth, tuned in ((4, (0.5, 0.9, 0.96)), (9, (0.75, 0.95, 0.9875))):
         found += [
             descendant(depth, 5.0, *tuned),
-            result("scratch_short", depth, 5.0, 0.8, name=f"scratch-L{depth}-5ep"),
-            result("scratch_long", depth, 40.0, 0.97, name=f"scratch-L{depth}-40ep"),
+            scratch(depth, 5.0, 0.8),
+            scratch(depth, 40.0, 0.97),
         ]
     return found
 
@@ -128,57 +141,124 @@ def test_csv_gives_the_rows_back():
     assert report.to_csv([]).count("\n") == 1
 
 
-def test_by_depth_sorts_and_leaves_the_others_out():
-    found = report.by_depth(list(reversed(full())))
-    assert list(found) == [4, 9]
-    for depth, roles in found.items():
-        assert set(roles) == {"tune", "scratch_short", "scratch_long"}
-        assert [r["depth"] for runs in roles.values() for r in runs] == [depth] * 3
-    assert report.by_depth([ancestor(), aux()]) == {}
+def kept():
+    """What is left of a larger comparison, and its rows in an order that says nothing:
+    two seeds of which one is unfinished, two long budgets, a depth never tuned."""
+    return [
+        descendant(2, 0.0, 0.4),
+        scratch(9, 40.0, 0.97),
+        descendant(9, 5.0, 0.75, 0.95, 0.98),
+        ancestor(),
+        scratch(4, 20.0, 0.9),
+        scratch(4, 40.0, 0.95),
+        descendant(4, 5.0, 0.5, 0.9, 0.96),
+        descendant(4, 0.0, 0.5),
+        descendant(4, 5.0, 0.5, 0.8, 0.94, seed=4),
+        aux(),
+    ]
+
+
+def test_runs_are_grouped_by_what_they_are():
+    found = report.ways(list(reversed(full())))
+    assert {way: list(depths) for way, depths in found.items()} == {
+        Way("tune", 5.0): [4, 9],
+        Way("scratch_short", 5.0): [4, 9],
+        Way("scratch_long", 40.0): [4, 9],
+    }
+    assert report.ways([ancestor(), aux()]) == {}
+    found = report.ways(kept())
+    seeds = {
+        way: {depth: [run["seed"] for run in runs] for depth, runs in depths.items()}
+        for way, depths in found.items()
+    }
+    assert seeds == {
+        Way("tune", 5.0): {4: [3, 4], 9: [3]},
+        Way("untuned", 0.0): {2: [3], 4: [3]},
+        Way("scratch_long", 20.0): {4: [3]},
+        Way("scratch_long", 40.0): {4: [3], 9: [3]},
+    }
+    again = report.ways([*kept(), *kept()])  # of one seed, a run counts once
+    assert again == found
+
+
+def series(results):
+    return report.series(report.ways(results))
 
 
 def test_series_are_the_columns_of_the_table():
-    assert report.series(report.by_depth(full())) == {
-        "learngene, untuned": {4: [0.5], 9: [0.75]},
-        "learngene, 1 epoch": {4: [0.9], 9: [0.95]},
-        "learngene, 5 epochs": {4: [0.96], 9: [0.9875]},
-        "scratch, 5 epochs": {4: [0.8], 9: [0.8]},
-        "scratch, 40 epochs": {4: [0.97], 9: [0.97]},
+    assert series(full()) == {
+        Line("learngene", 0, 0): {4: [0.5], 9: [0.75]},
+        Line("learngene", 1, 5): {4: [0.9], 9: [0.95]},
+        Line("learngene", 5, 5): {4: [0.96], 9: [0.9875]},
+        Line("scratch", 5, 5): {4: [0.8], 9: [0.8]},
+        Line("scratch", 40, 40): {4: [0.97], 9: [0.97]},
     }
-    assert report.series(report.by_depth(untuned())) == {
-        "learngene, untuned": {4: [0.5], 9: [0.75]}
+    assert series(untuned()) == {Line("learngene", 0, 0): {4: [0.5], 9: [0.75]}}
+    # An expansion is the same, whatever the tuning after it; and one that both roles
+    # have scored is one.
+    assert series(kept())[Line("learngene", 0, 0)] == {
+        2: [0.4],
+        4: [0.5, 0.5],
+        9: [0.75],
     }
+
+
+def test_columns_of_two_budgets_are_told_apart():
+    both = [descendant(4, 5.0, 0.5, 0.9, 0.96), descendant(4, 9.0, 0.5, 0.7, 0.99)]
+    assert report.labels(series([*both, scratch(4, 5.0, 0.8)])) == [
+        "learngene, untuned",
+        "learngene, 1 epoch of 5",
+        "learngene, 1 epoch of 9",
+        "learngene, 5 epochs",
+        "learngene, 9 epochs",
+        "scratch, 5 epochs",
+    ]
 
 
 def test_cost_counts_ancestor_and_aux_net():
     once = 6 * 30 + 7 * 40
     assert report.cost(full()) == {
-        "learngene": {
+        Way("tune", 5.0): {
             "once": once,
             "per_depth": (4 + 9) * 5,
             "layer_epochs": once + (4 + 9) * 5,
             "stored": 3 * 10 + 7,
+            "depths": 2,
         },
-        "scratch_short": {
+        Way("scratch_short", 5.0): {
             "once": 0,
             "per_depth": (4 + 9) * 5,
             "layer_epochs": (4 + 9) * 5,
             "stored": (4 + 9) * 10 + 2 * 7,
+            "depths": 2,
         },
-        "scratch_long": {
+        Way("scratch_long", 40.0): {
             "once": 0,
             "per_depth": (4 + 9) * 40,
             "layer_epochs": (4 + 9) * 40,
             "stored": (4 + 9) * 10 + 2 * 7,
+            "depths": 2,
         },
+    }
+    seeds = [ancestor(), {**ancestor(), "seed": 4}, *full()[1:]]
+    assert report.cost(seeds) == report.cost(full())
+
+
+def test_cost_does_not_add_up_what_differs_in_budget():
+    found = report.cost(kept())
+    assert {way: (c["per_depth"], c["depths"]) for way, c in found.items()} == {
+        Way("tune", 5.0): ((4 + 9) * 5, 2),
+        Way("scratch_long", 20.0): (4 * 20, 1),
+        Way("scratch_long", 40.0): ((4 + 9) * 40, 2),
     }
 
 
 def test_cost_without_tuning_and_without_an_ancestor():
     found = report.cost(untuned())
-    assert list(found) == ["learngene"]
-    assert found["learngene"]["layer_epochs"] == found["learngene"]["once"] == 7 * 40
-    assert found["learngene"]["per_depth"] == 0
+    assert list(found) == [Way("untuned", 0.0)]
+    (spent,) = found.values()
+    assert spent["layer_epochs"] == spent["once"] == 7 * 40
+    assert spent["per_depth"] == 0
     assert report.cost([ancestor()]) == {}
 
 
@@ -195,7 +275,7 @@ def test_table():
         ["ancestor", "vit_nano_patch4_L6", "30", "98.5%", "67"],
         ["aux", "aux_vit_nano_patch4_2-3-2", "40", "98.0%", "77"],
     ]
-    lines = list(report.series(report.by_depth(full())))
+    lines = report.labels(series(full()))
     assert cells(depths) == [
         ["depth", "parameters", *lines],
         ["4", "47", "50.0%", "90.0%", "96.0%", "80.0%", "97.0%"],
@@ -218,10 +298,10 @@ def test_table_leaves_open_what_was_not_run():
 def seeds():
     """Two seeds of tuning and scratch; an expansion is the same for both."""
     found = [aux()]
-    for tuned, short in ((0.96, 0.8), (0.94, 0.7)):
+    for seed, tuned, short in ((3, 0.96, 0.8), (4, 0.94, 0.7)):
         found += [
-            descendant(4, 5.0, 0.5, 0.9, tuned),
-            result("scratch_short", 4, 5.0, short, name="scratch"),
+            descendant(4, 5.0, 0.5, 0.9, tuned, seed=seed),
+            scratch(4, 5.0, short, seed=seed),
         ]
     return found
 
@@ -232,9 +312,48 @@ def test_table_of_several_seeds():
     assert cells(depths)[1][2:] == ["50.0%", "90.0%", "95.0 ± 1.4%", "75.0 ± 7.1%"]
     assert cost.startswith("Mean and standard deviation over 2 seeds.")
     found = report.cost(seeds())  # one of them is what a depth costs
-    assert found["learngene"]["per_depth"] == 4 * 5
-    assert found["scratch_short"]["layer_epochs"] == 4 * 5
-    assert found["scratch_short"]["stored"] == 47
+    assert found[Way("tune", 5.0)]["per_depth"] == 4 * 5
+    assert found[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
+    assert found[Way("scratch_short", 5.0)]["stored"] == 47
+
+
+def test_table_of_what_is_left_of_a_larger_comparison():
+    _, depths, seeds, cost = report.table(kept(), markup="github").split("\n\n")
+    heads = ["untuned", "1 epoch", "5 epochs", "20 epochs", "40 epochs"]
+    assert [cell.split(", ")[1] for cell in cells(depths)[0][2:]] == heads
+    assert [row[:1] + row[2:] for row in cells(depths)[1:]] == [
+        ["2", "40.0% (1)", "", "", "", ""],
+        ["4", "50.0%", "85.0 ± 7.1%", "95.0 ± 1.4%", "90.0% (1)", "95.0% (1)"],
+        ["9", "75.0% (1)", "95.0% (1)", "98.0% (1)", "", "97.0% (1)"],
+    ]
+    assert seeds.endswith("over 2 seeds, or over as many as stand in brackets.")
+    assert [row[0] for row in cells(cost)] == [
+        "2 of the 3 depths",  # the expansion of the third cost nothing
+        "learngene + tuning",
+        "scratch, long (20 epochs; 1 of 2 depths)",
+        "scratch, long (40 epochs)",
+    ]
+
+
+def test_table_lists_runs_of_any_other_role():
+    found = report.table([result("stitching", 6, 30.0, 0.9)], markup="github")
+    assert cells(found)[1][0] == "stitching"
+
+
+@pytest.mark.parametrize("job", ["digits", "natural", "transfer"])
+def test_committed_tables_are_those_of_their_rows(job):
+    found = {}
+    whole = ("depth", "seed", "params", "stored_params")
+    with open(RESULTS / job / "results.csv") as file:
+        for row in csv.DictReader(file):
+            score = {"epochs": float(row["epochs"]), "top1": float(row["test_top1"])}
+            about = {**row, **{name: int(row[name]) for name in whole}}
+            about["epochs"] = float(row["total_epochs"])
+            about |= {"name": row["run"], "test": []}
+            about["layer_epochs"] = about["depth"] * about["epochs"]
+            found.setdefault(row["run"], about)["test"].append(score)
+    table = report.table(list(found.values()), markup="github")
+    assert table + "\n" == (RESULTS / job / "table.md").read_text()
 
 
 def test_table_of_one_run():
@@ -268,13 +387,22 @@ def pixels(path):
         return np.asarray(image.convert("RGB"))
 
 
+OLD = {name: value for name, value in aux(1.0).items() if name != "stages"}
 JOBS = {
     "full": full(),
     "untuned": [descendant(1, 0.0, 0.0)],  # one depth, no Aux-Net, all wrong
-    "perfect": [aux(1.0), descendant(4, 5.0, 1.0, 1.0), descendant(9, 5.0, 1.0, 1.0)],
-    "seeds": seeds(),
+    # (Its Aux-Net is a result of before there were stages in it.)
+    "perfect": [OLD, descendant(4, 5.0, 1.0, 1.0), descendant(9, 5.0, 1.0, 1.0)],
     "low": [aux(0.2), descendant(4, 5.0, 0.0, 0.1, 0.2)],  # linear axis
     "single": [result("single", 6, 30.0, 0.9, name="mine")],
+    "kept": kept(),
+    # Blocks that come from no gene, under names that say nothing.
+    "fresh": [
+        {**ancestor(), "network": "any"},
+        aux(network="pooled-net", stages=[], method="pool"),
+        descendant(4, 5.0, 0.5, 0.9, 0.96, plan=[], network="x_1-2", method="pool"),
+    ],
+    "scratch": [scratch(4, 5.0, 0.8)],  # no descendants
 }
 
 
@@ -286,6 +414,8 @@ def test_draw(job, tmp_path):
     drawn = pixels(path)
     assert min(drawn.shape[:2]) > 400
     assert (drawn != 255).any(axis=-1).mean() > 0.01  # more than white
+    first_gene = np.abs(drawn.astype(int) - (0x3B, 0x6F, 0xB6)).max(axis=-1) <= 2
+    assert first_gene.any() == any(r["plan"] for r in JOBS[job])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "report.png"]
 
 

@@ -312,7 +312,7 @@ class _Reader:
 
     def kept(self, runs) -> tuple:
         """Networks to store: the Aux-Net that holds the learngene, or every one."""
-        if runs[0].role.startswith("scratch"):
+        if runs[0].role not in WAYS["learngene"]:
             return tuple(run.spec for run in runs)
         if self.survey.learngene is None:
             self.note("stored parameters of the learngene: not known")

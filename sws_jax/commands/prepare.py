@@ -105,10 +105,11 @@ def _terminable() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from sws_jax import host
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sets, work
+    from sws_jax.prepare import sets
 
-    workers = work.cores() if args.workers is None else args.workers
+    workers = host.cores() if args.workers is None else args.workers
     if workers < 1 or not 0 < args.shard_mib < 2**20:
         raise UserError(
             f"--workers is at least 1 and --shard-mib above 0, and they are {workers} "
@@ -238,6 +239,7 @@ def _request(args, source, path, place, workers):
 
 
 def _make(request, args: argparse.Namespace) -> None:
+    from sws_jax import host
     from sws_jax.prepare import sets, work
 
     source = request.form.source
@@ -256,7 +258,7 @@ def _make(request, args: argparse.Namespace) -> None:
         needed, free = sets.room(request, found, growth)
         processes = min(request.workers, max(len(found.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
-        at_once = min(processes, work.cores())
+        at_once = min(processes, host.cores())
         took = work.duration(seconds * found.images / at_once)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sws_jax import host
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
@@ -251,7 +251,7 @@ def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
             return error
 
     found: list[_Read] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(host.cores()) as pool:
         for start in range(0, len(indices), _BLOCK):
             found += pool.map(one, indices[start : start + _BLOCK])
     return found

@@ -14,11 +14,9 @@ from typing import Any
 
 import jax
 
-from sws_jax import chain, dry_run, setup, sharding, sizing
+from sws_jax import chain, dry_run, host, setup, sharding, sizing
 from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
-from sws_jax.doctor.host import memory
 from sws_jax.errors import UserError
-from sws_jax.prepare.work import cores
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through, as other makers' devices are.
@@ -55,7 +53,9 @@ def devices(case: Case) -> Iterator[Finding]:
     local = jax.local_devices()
     limit = sizing.memory_limit(local[0])
     each = f", {sizing.human(limit)} each" if limit else ""
-    host = f"this host: {cores()} cores, {sizing.human(memory())}"
+    here = f"this host: {host.cores()} cores"
+    if (memory := host.memory()) is not None:
+        here += f", {sizing.human(memory)}"
     per = collections.Counter(d.process_index for d in found)
     if len(set(per.values())) > 1:
         yield problem(
@@ -66,7 +66,7 @@ def devices(case: Case) -> Iterator[Finding]:
     elif found[0].platform == "cpu" and (advice := _install()):
         yield problem(f"JAX computes on {text} alone, and {_present()}", advice)
     else:
-        yield ok(f"{text}{each}; {host}")
+        yield ok(f"{text}{each}; {here}")
 
 
 def _present() -> str:
@@ -179,8 +179,10 @@ def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:
     local = jax.local_devices()
     limit, whose, total = sizing.memory_limit(local[0]), "a device", found.total
     if local[0].platform == "cpu" or limit is None:
-        limit, whose = memory(), "this host"
+        limit, whose = host.memory(), "this host"
         total = found.total * len(local)
+    if limit is None:
+        raise Unknown("this system does not say how much memory it has")
     parts = sizing.parts(found)
     text = f"{name}: about {sizing.human(total)} of {sizing.human(limit)} of {whose}"
     text += f" ({parts}{' for each device' if len(local) > 1 else ''})"

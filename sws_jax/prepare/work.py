@@ -179,13 +179,6 @@ def _result(item: Any) -> tuple[Any, str, str]:
         return None, "UserError", str(error)
 
 
-def cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Bar:
     """A bar with ETA on a terminal, a line now and then elsewhere."""
 

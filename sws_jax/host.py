@@ -1,0 +1,91 @@
+"""What this host lends to a process: cores and memory.
+
+A container, a job of Slurm or a service of systemd may have less than its host, by the
+limits of its control group and of those around it: the smallest counts. Linux shows
+them as files, in the tree of version 2 or in the trees of version 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+
+_GROUPS = "/sys/fs/cgroup"  # where the trees are mounted
+_OWN = "/proc/self/cgroup"  # this process's place in each of them
+_PLACE = re.compile(r"^\d+:([^:]*):(.*)$", re.MULTILINE)  # 4:cpu,cpuacct:/a, or 0::/a
+
+
+def cores() -> int:
+    """That this process may use: by its affinity, and by the time that is its own.
+
+    A quota of one and a half cores counts as two, and of less than one as one.
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(min([count, *map(math.ceil, _quotas())]), 1)
+
+
+def memory() -> int | None:
+    """Bytes: of the host, or as many as its container may take.
+
+    None on a system that does not say (Windows).
+    """
+    if not hasattr(os, "sysconf"):
+        return None
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [
+        limit
+        for folder in _folders("memory")
+        for name in ("memory.max", "memory.limit_in_bytes")  # versions 2 and 1
+        for limit in _numbers(folder, name)[:1]
+    ]
+    return int(min([whole, *limits]))
+
+
+def _quotas() -> Iterator[float]:
+    """Cores' worth of time: of each control group that has a limit of it."""
+    for folder in _folders("cpu"):
+        pair = _numbers(folder, "cpu.max")  # version 2: "150000 100000"
+        pair = pair or [
+            number
+            for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            for number in _numbers(folder, name)
+        ]
+        if len(pair) == 2 and min(pair) > 0:  # a quota of -1 is none
+            yield pair[0] / pair[1]
+
+
+def _folders(controller: str) -> Iterator[str]:
+    """Of this process's control group for cpu or memory, and of those around it."""
+    # Without its place (a container sees its own group as the top of all) the tops are
+    # what there is.
+    places = [("", ""), (controller, ""), *_PLACE.findall(_text(_OWN))]
+    for controllers, place in places:
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = os.path.join(_GROUPS, controller) if controllers else _GROUPS
+        place = os.path.normpath("/" + place).strip("/")
+        while place:
+            yield os.path.join(top, place)
+            place = os.path.dirname(place)
+        yield top
+
+
+def _numbers(folder: str, name: str) -> list[float]:
+    """Those in a file; none where it is not there, or says "max"."""
+    try:
+        return [float(word) for word in _text(os.path.join(folder, name)).split()]
+    except ValueError:
+        return []
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except (OSError, ValueError):
+        return ""
