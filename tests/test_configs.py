@@ -235,6 +235,8 @@ def test_what_the_released_code_does_otherwise_in_networks(variant, aux_heads, h
     assert isinstance(scratch, ViTSpec)
     assert (scratch.heads, scratch.norm_eps) == (heads, 1e-6)
     assert scratch.pool_order == "mean_norm"
+    assert net.patch_bias_init == scratch.patch_bias_init == "uniform"
+    assert runs(*paper(variant))["aux"].config.model.patch_bias_init == "zeros"
     for name in ("aux", "scratch-L12-10ep", "des-L12"):
         assert found[name].config.profile == "official"
     alone = load(

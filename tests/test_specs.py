@@ -56,6 +56,7 @@ def test_specs_survive_json():
         (dict(pool="max"), "mean, token"),
         (dict(pool="token", pool_order="mean_norm"), "needs pool 'mean'"),
         (dict(num_classes=-1), "num_classes"),
+        (dict(patch_bias_init="ones"), "'ones' is not one of zeros, uniform"),
     ],
 )
 def test_impossible_networks_are_refused(changes, words):

@@ -250,6 +250,23 @@ def test_same_seed_same_parameters(net):
     assert not np.array_equal(a["pos_embed"], c["pos_embed"])
 
 
+def test_the_bias_of_patches_as_pytorch_starts_it():
+    """Uniform in 1/sqrt(fan in); no other parameter is drawn otherwise for it."""
+    spec = specs.ViTSpec(depth=1, width=768, heads=12, image_size=16, num_classes=2)
+    usual, drawn = (
+        vit.init_params(spec.replace(patch_bias_init=kind).build(), jax.random.key(3))
+        for kind in ("zeros", "uniform")
+    )
+    bias = np.asarray(drawn["patch_embed"]["proj"]["bias"])
+    assert np.abs(bias).max() <= 768**-0.5
+    assert float(bias.std()) == pytest.approx(0.0208, rel=0.05)
+    assert abs(bias.mean()) < 0.003  # four standard errors
+    zeros = np.zeros_like(bias)
+    equal(usual["patch_embed"]["proj"]["bias"], zeros)
+    drawn["patch_embed"]["proj"]["bias"] = zeros
+    equal(usual, drawn)
+
+
 def test_initial_scale():
     wide = specs.ViTSpec(depth=2, width=128, heads=4, num_classes=10)
     params = vit.init_params(wide.build(), jax.random.key(0))

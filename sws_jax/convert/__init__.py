@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import learngenes, networks, weights
+from sws_jax import learngenes, networks, profiles, weights
 from sws_jax.convert import base, hub, hugging_face, levit, regnet, tensors, timm, vit
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import Normalization, default_normalization
@@ -315,7 +315,9 @@ def _learngene(
         dataset=about.dataset or released,
         method=layout.method,
         profile=profile,
-        net=about.vit.replace(depth=sum(stages)),
+        net=about.vit.replace(
+            depth=sum(stages), patch_bias_init=profiles.find(profile).patch_bias_init
+        ),
         stages=stages,
     )
     return learngenes.abstract_learngene(about)

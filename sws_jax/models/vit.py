@@ -49,6 +49,17 @@ def _patch_init(spec: ViTSpec):
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def _patch_bias_init(spec: ViTSpec):
+    if spec.patch_bias_init == "zeros":
+        return nn.initializers.zeros
+    bound = (spec.patch_size**2 * spec.channels) ** -0.5
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform
+
+
 def drop_path_masks(
     key: jax.Array, rates, batch: int
 ) -> Float[Array, "layers 2 batch"]:
@@ -213,7 +224,7 @@ class PatchEmbed(nn.Module):
             axis=(-3, -2, -1),
             dtype=jnp.dtype(self.compute.dtype),
             kernel_init=init(_patch_init(spec), (None, None, "channels", "embed")),
-            bias_init=init(nn.initializers.zeros, ("embed",)),
+            bias_init=init(_patch_bias_init(spec), ("embed",)),
             dot_general=sharding.matmul(None, None, "channels", "embed"),
             name="proj",
         )(x)

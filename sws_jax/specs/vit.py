@@ -22,6 +22,7 @@ SIZES = {
 POOLS = ("mean", "token")
 POOL_ORDERS = ("norm_mean", "mean_norm")
 WEIGHT_INITS = ("normal", "fan_in")
+PATCH_BIAS_INITS = ("zeros", "uniform")
 GELUS = ("exact", "tanh")
 
 
@@ -51,6 +52,8 @@ class ViTSpec:
         the patch embedding uniform in 1/sqrt(fan in), as PyTorch's convolution)
         or "fan_in" (truncated normal of variance 1/fan in; suits small widths).
       init_std: standard deviation for "normal".
+      patch_bias_init: of the patch embedding, "zeros" or "uniform" in 1/sqrt(fan in),
+        as a convolution of PyTorch has it, and so the released code.
       pos_embed_std: of the position embedding and class token at the start.
     """
 
@@ -70,6 +73,7 @@ class ViTSpec:
     drop_path: float = 0.0
     weight_init: str = "normal"
     init_std: float = 0.02
+    patch_bias_init: str = "zeros"
     pos_embed_std: float = 0.02
 
     def __post_init__(self):
@@ -114,6 +118,7 @@ class ViTSpec:
             ("pool", POOLS),
             ("pool_order", POOL_ORDERS),
             ("weight_init", WEIGHT_INITS),
+            ("patch_bias_init", PATCH_BIAS_INITS),
             ("gelu", GELUS),
         ):
             if getattr(self, field) not in known:
