@@ -15,7 +15,7 @@ import safetensors.numpy
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs, trees
+from sws_jax import convert, learngenes, networks, specs, trees
 from sws_jax.convert import base, hub, levit, regnet, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
@@ -443,6 +443,23 @@ def test_describe_says_what_a_teacher_is_for(tmp_path, capsys):
     assert re.search(r"initialises +an Aux-Net's distillation, as its teacher", out)
     assert re.search(r"images +32 x 32 pixels, .* crop 0.9, bicubic", out)
     assert re.search(r"method +none, profile consistent", out)
+
+
+def test_only_published_methods_have_published_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(learngenes.METHODS, "magic", learngenes.METHODS["sws"])
+    gene = sws_jax.load_learngene(
+        str(
+            pathlib.Path(__file__).parent.parent
+            / "results/digits/learngene.safetensors"
+        )
+    )
+    about = gene.description.replace(method="magic")
+    gene = learngenes.Learngene(gene.params, about)
+    with pytest.raises(
+        UserError, match="'magic' have no published names: .* sws and t"
+    ):
+        convert.save(str(tmp_path / "gene.npz"), gene, "published")
+    assert not list(tmp_path.iterdir())
 
 
 def described(spec, **fields):

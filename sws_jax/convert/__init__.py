@@ -26,6 +26,8 @@ from sws_jax.specs import base as specs_base
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # What programs put before every name of what they save.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "params/", "opt/target/")
+# Names of the released Aux-Nets, by the method of their learngenes.
+PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 # What `save` writes for: two libraries' folders, and files of tensors.
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 
@@ -254,7 +256,12 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
             f"released code have the names of timm"
         )
     if isinstance(network, Learngene):
-        names = vit.SWS if about.method == "sws" else vit.TLEG
+        if about.method not in PUBLISHED:
+            raise UserError(
+                f"learngenes of the method {about.method!r} have no published names: "
+                f"those of {' and '.join(PUBLISHED)} have"
+            )
+        names = PUBLISHED[about.method]
         net = about.vit.replace(depth=len(about.stages))
         tensors.write(path, base.write(network.params, names.entries(net)))
         return
