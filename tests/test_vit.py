@@ -120,7 +120,8 @@ def reference(spec, params, images):
             x[:, r * columns + c] = np.einsum("bhwc,hwcd->bd", patch, kernel)
     x = x + p["patch_embed"]["proj"]["bias"]
     if spec.pool == "token":
-        x = np.concatenate([np.repeat(p["cls_token"], n, 0), x], axis=1)
+        first = [p[name] for name in ("cls_token", "dist_token") if name in p]
+        x = np.concatenate([*(np.repeat(token, n, 0) for token in first), x], axis=1)
     x = x + p["pos_embed"]
     for layer in range(spec.depth):
         b = jax.tree.map(lambda w, i=layer: w[i], p["blocks"])
@@ -137,7 +138,12 @@ def reference(spec, params, images):
         y = gelu(y @ mlp["fc1"]["kernel"] + mlp["fc1"]["bias"])
         x = x + y @ mlp["fc2"]["kernel"] + mlp["fc2"]["bias"]
     if spec.pool == "token":
-        x = norm(x, p["norm"])[:, 0]
+        x = norm(x, p["norm"])
+        logits = x[:, 0] @ p["head"]["kernel"] + p["head"]["bias"]
+        if "head_dist" in p:
+            second = x[:, 1] @ p["head_dist"]["kernel"] + p["head_dist"]["bias"]
+            logits = (logits + second) / 2
+        return logits
     elif spec.pool_order == "norm_mean":
         x = norm(x, p["norm"]).mean(1)
     else:
@@ -151,10 +157,12 @@ def reference(spec, params, images):
         dict(),
         dict(pool_order="mean_norm"),
         dict(pool="token"),
+        dict(pool="token", distilled=True),
+        dict(pool="token", distilled=True, dist_head=False),
         dict(norm_eps=1e-2, mlp_ratio=2.0),
         dict(image_size=(8, 12), channels=3),
     ],
-    ids=["norm_mean", "mean_norm", "token", "eps", "oblong"],
+    ids=["norm_mean", "mean_norm", "token", "two heads", "one head", "eps", "oblong"],
 )
 def test_function_against_numpy(changes, net):
     spec = net.replace(**changes)

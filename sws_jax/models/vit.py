@@ -4,7 +4,7 @@ Parameters, for a network of L blocks, width D, h heads of size k, hidden width 
 
     patch_embed/proj/kernel [p, p, C, D]   bias [D]
     cls_token [1, 1, D]                    only with pool "token"
-    dist_token [1, 1, D]                   only where distilled, with head_dist/...
+    dist_token [1, 1, D]                   only where distilled
     pos_embed [1, tokens, D]
     blocks/norm1/scale [L, D]              bias [L, D]
     blocks/attn/qkv/kernel [L, D, 3, h, k] bias [L, 3, h, k]
@@ -14,6 +14,7 @@ Parameters, for a network of L blocks, width D, h heads of size k, hidden width 
     blocks/mlp/fc2/kernel [L, M, D]        bias [L, D]
     norm/scale [D]                         bias [D]
     head/kernel [D, classes]               bias [classes]
+    head_dist/...                          of the distillation token, if it has one
 
 Every parameter is created with the names of its logical axes; the table in
 `sws_jax.sharding` decides what they mean on a mesh.
@@ -284,7 +285,7 @@ class ViT(nn.Module):
         spec = self.net
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
-            x = norm(x)[:, : 1 + spec.distilled]
+            x = norm(x)[:, : spec.read_tokens]
         elif spec.pool_order == "norm_mean":
             x = norm(x).mean(axis=1, keepdims=True)
         else:
@@ -302,7 +303,7 @@ class ViT(nn.Module):
                 dot_general=sharding.matmul("embed", "classes"),
                 name=name,
             )(x[:, i])
-            for i, name in enumerate(("head", "head_dist")[: 1 + spec.distilled])
+            for i, name in enumerate(spec.classifiers)
         ]
         logits = [sharding.constrain(part, "batch", "classes") for part in logits]
         return sum(logits) / len(logits)
