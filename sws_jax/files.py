@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from sws_jax import lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
@@ -27,6 +25,14 @@ except ImportError:  # Windows, where weights can be read and written all the sa
     fcntl = None  # type: ignore[assignment]
 
 _LOCK_ATTEMPTS = 100
+# What the format calls the numbers of numpy and ml_dtypes.
+_SAFETENSORS = {
+    "bool": "BOOL",
+    "bfloat16": "BF16",
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+}
 _TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
 
 
@@ -218,18 +224,40 @@ def write_tensors(
 ) -> None:
     """Writes one ``.safetensors`` file, whole or not at all.
 
+    Equal content is equal bytes, whatever the order of the names. (The library writes
+    the metadata of each file in another order.)
+
     Raises:
-      Unwritable: the disk is full, or the directory read-only.
+      Unwritable: the disk is full, or the directory read-only; or an array holds no
+        numbers that such files have.
+
+    Reference:
+      https://github.com/huggingface/safetensors#format
     """
-    try:
-        with replacing(path) as temporary:
-            # The library would leave the file to its owner alone.
-            with open(temporary, "wb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-            safetensors.numpy.save_file(dict(flat), temporary, metadata=metadata)
-            os.chmod(temporary, mode)
-    except safetensors.SafetensorError as error:
-        raise Unwritable(path, error) from None
+    for name, array in flat.items():
+        if array.dtype.name not in _SAFETENSORS:
+            odd = ValueError(f"{name} holds {array.dtype}")
+            raise Unwritable(path, odd)
+    # By the width of a number, the widest first, so that every array is aligned.
+    names = sorted(flat, key=lambda name: (-flat[name].dtype.itemsize, name))
+    header: dict[str, Any] = {}
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    start = 0
+    for name in names:
+        array = flat[name]
+        header[name] = {
+            "dtype": _SAFETENSORS[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": (start, start := start + array.nbytes),
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:  # one at a time, row by row, the lowest byte first
+            array = flat[name].astype(flat[name].dtype.newbyteorder("<"), copy=False)
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def write_text(path: str, text: str) -> None:

@@ -89,6 +89,7 @@ def run() -> ml_collections.ConfigDict:
                 drop_path=0.1,
                 weight_init="normal",
                 init_std=0.02,
+                patch_bias_init="zeros",
                 pos_embed_std=0.02,
             ),
             compute=dict(dtype="float32", remat=False, unroll=1),
@@ -332,13 +333,15 @@ def official(config: ml_collections.ConfigDict) -> None:
     """What the released PyTorch code does otherwise, in networks and in training.
 
     Networks average their tokens before the last norm (an Aux-Net after it, with 12
-    heads where it is 384 wide and a LayerNorm epsilon of 1e-5: `auxiliary`). Three
-    augmented copies of each drawn image, the cosine set once per epoch and one epoch
-    late, a distillation loss divided by batch x classes, and a moving average that
-    starts from the weights before the learngene was loaded.
+    heads where it is 384 wide and a LayerNorm epsilon of 1e-5: `auxiliary`), and their
+    patch embedding's bias starts as PyTorch's convolutions have theirs. Three augmented
+    copies of each drawn image, the cosine set once per epoch and one epoch late, a
+    distillation loss divided by batch x classes, and a moving average that starts from
+    the weights before the learngene was loaded.
     """
     config.profile = "official"
     config.model.pool_order = "mean_norm"
+    config.model.patch_bias_init = profiles.find("official").patch_bias_init
     config.data.repeats = 3
     config.schedule.kind = "cosine_per_epoch"
     config.loss.reduction = "per_class"

@@ -27,6 +27,7 @@ class Profile:
     Attributes:
       auxiliary: the net that an Aux-Net looks like, from that of its descendants.
       descendant: the net that an Aux-Net's genes initialise, from the Aux-Net's.
+      patch_bias_init: how the patch embedding's bias starts; see `ViTSpec`.
       antialias: whether a position embedding that shrinks is smoothed.
       head_by: what decides that a head is inherited: the same "classes" by name, or
         the same "dataset".
@@ -34,6 +35,7 @@ class Profile:
 
     auxiliary: Callable[[ViTSpec], ViTSpec]
     descendant: Callable[[ViTSpec], ViTSpec]
+    patch_bias_init: str
     antialias: bool
     head_by: str
 
@@ -53,12 +55,14 @@ PROFILES = {
     "consistent": Profile(
         auxiliary=lambda net: net,
         descendant=lambda net: net,
+        patch_bias_init="zeros",
         antialias=True,
         head_by="classes",
     ),
     "official": Profile(
         auxiliary=_official_auxiliary,
         descendant=_official_descendant,
+        patch_bias_init="uniform",
         antialias=False,
         head_by="dataset",
     ),

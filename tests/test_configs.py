@@ -138,7 +138,8 @@ def test_groups_are_the_dataclasses_they_become(name):
             names = [field.name for field in dataclasses.fields(cls)]
             assert sorted(config[group]) == sorted(names)
         from_data = {"image_size", "channels", "num_classes"}
-        teachers = {"distilled"}  # nothing is trained with a second head
+        # Nothing that starts from a seed has a second token.
+        teachers = {"distilled", "dist_head"}
         names = {field.name for field in dataclasses.fields(ViTSpec)}
         names -= from_data | teachers
         assert set(config.model) - {"stages"} == names
@@ -235,6 +236,8 @@ def test_what_the_released_code_does_otherwise_in_networks(variant, aux_heads, h
     assert isinstance(scratch, ViTSpec)
     assert (scratch.heads, scratch.norm_eps) == (heads, 1e-6)
     assert scratch.pool_order == "mean_norm"
+    assert net.patch_bias_init == scratch.patch_bias_init == "uniform"
+    assert runs(*paper(variant))["aux"].config.model.patch_bias_init == "zeros"
     for name in ("aux", "scratch-L12-10ep", "des-L12"):
         assert found[name].config.profile == "official"
     alone = load(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import pathlib
 import re
 import zipfile
@@ -15,7 +16,7 @@ import safetensors.numpy
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs, trees
+from sws_jax import convert, learngenes, networks, specs, trees
 from sws_jax.convert import base, hub, levit, regnet, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
@@ -30,6 +31,7 @@ NETS = {
     "mean, then norm": dict(pool_order="mean_norm"),
     "token": dict(pool="token"),
     "distilled": dict(pool="token", distilled=True),
+    "one head": dict(pool="token", distilled=True, dist_head=False),
     "features": dict(num_classes=0),
 }
 
@@ -47,13 +49,13 @@ HELD = {
     "timm-vit": (ANY, {}),
     "hugging-face-vit-file": (("token",), dict(norm_eps=1e-12)),
     "hugging-face-vit-in-memory": (("token",), dict(norm_eps=1e-12)),
-    "hugging-face-deit-file": (("distilled",), dict(norm_eps=1e-12)),
-    "hugging-face-deit-in-memory": (("distilled",), dict(norm_eps=1e-12)),
+    "hugging-face-deit-file": (("distilled", "one head"), dict(norm_eps=1e-12)),
+    "hugging-face-deit-in-memory": (("distilled", "one head"), dict(norm_eps=1e-12)),
     "vision-transformer": (("token", "mean", "features"), dict(gelu="tanh")),
     "big-vision": (("mean", "features"), dict(gelu="tanh")),
     "big-vision-scanned": (("mean", "features"), dict(gelu="tanh")),
-    "flax-tree": (("token", "mean", "distilled", "features"), {}),
-    "flax-tree-stacked": (("token", "mean", "distilled", "features"), {}),
+    "flax-tree": (("token", "mean", "distilled", "one head", "features"), {}),
+    "flax-tree-stacked": (("token", "mean", "distilled", "one head", "features"), {}),
 }
 
 
@@ -445,6 +447,48 @@ def test_describe_says_what_a_teacher_is_for(tmp_path, capsys):
     assert re.search(r"method +none, profile consistent", out)
 
 
+def test_describe_says_what_reads_the_tokens(tmp_path, capsys):
+    path = str(tmp_path / "net.safetensors")
+    for kind, function, use in (
+        ("token", "class token\n", "a run of its own"),
+        ("distilled", "class and distillation token, the mean of both\n", "an Aux-N"),
+        ("one head", "class token beside a .* that no head reads\n", "an Aux-Net's d"),
+    ):
+        sws_jax.save_network(path, described(spec_of(kind)))
+        assert tools.main(["describe", path]) == 0
+        out = capsys.readouterr().out
+        assert re.search(f"1e-06, {function}", out)
+        assert re.search(f"initialises +{use}", out)
+
+
+def test_describe_says_what_convert_refuses(timm_file, capsys):
+    """A file that is not all of what its names look like initialises nothing."""
+    path, flat = timm_file
+    del flat["norm.bias"]
+    safetensors.numpy.save_file(flat, path)
+    assert tools.main(["describe", str(path)]) == 0
+    out = capsys.readouterr().out
+    words = r"initialises +nothing: it is not all of that \(missing norm.bias \[128\]\)"
+    assert re.search(words, out)
+
+
+def test_only_published_methods_have_published_names(tmp_path, monkeypatch):
+    monkeypatch.setitem(learngenes.METHODS, "magic", learngenes.METHODS["sws"])
+    gene = sws_jax.load_learngene(
+        str(
+            pathlib.Path(__file__).parent.parent
+            / "results/digits/learngene.safetensors"
+        )
+    )
+    about = gene.description.replace(method="magic")
+    gene = learngenes.Learngene(gene.params, about)
+    with pytest.raises(
+        UserError, match="'magic' have no published names: .* sws and t"
+    ):
+        convert.save(str(tmp_path / "gene.npz"), gene, "published")
+    assert not list(tmp_path.iterdir())
+
+
 def described(spec, **fields):
     about = sws_jax.Description(
         kind="network",
@@ -482,6 +526,143 @@ def test_what_timm_does_not_have(tmp_path):
         network = networks.Network(spec, {}, described(spec_of("mean")).description)
         with pytest.raises(UserError, match=words):
             convert.save(str(tmp_path / "folder"), network, "timm")
+    assert not list(tmp_path.iterdir())
+
+
+# A distillation token without a head
+
+
+def deit_state(in_memory):
+    """DeiTForImageClassification by hand: its names, PyTorch's shapes, two blocks."""
+    if in_memory:
+        block, qkv = "deit.layers.{}.", [f"attention.{part}_proj" for part in "qkv"]
+        proj, fc1, fc2 = "attention.o_proj", "mlp.fc1", "mlp.fc2"
+    else:
+        block = "deit.encoder.layer.{}."
+        qkv = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+        proj, fc1, fc2 = "attention.output.dense", "intermediate.dense", "output.dense"
+    random = np.random.default_rng(5)
+    embeddings = "deit.embeddings."
+    shapes = {
+        f"{embeddings}cls_token": (1, 1, 8),
+        f"{embeddings}distillation_token": (1, 1, 8),
+        f"{embeddings}position_embeddings": (1, 6, 8),
+    }
+    dense = {
+        f"{embeddings}patch_embeddings.projection": (8, 3, 4, 4),
+        "deit.layernorm": (8,),
+        "classifier": (5, 8),
+    }
+    for layer in range(2):
+        here = block.format(layer)
+        dense |= {f"{here}layernorm_{end}": (8,) for end in ("before", "after")}
+        dense |= {f"{here}{name}": (8, 8) for name in (*qkv, proj)}
+        dense |= {f"{here}{fc1}": (16, 8), f"{here}{fc2}": (8, 16)}
+    for name, shape in dense.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    state = {
+        name: random.normal(scale=0.5, size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    return state, (block, qkv, proj, fc1, fc2)
+
+
+def deit_logits(state, parts, images):
+    """What transformers computes from them, in numpy; one head of attention."""
+    block, qkv, proj, fc1, fc2 = parts
+
+    def dense(x, name):
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-12)
+        return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    embeddings = "deit.embeddings."
+    cut = images.reshape(-1, 2, 4, 2, 4, 3).transpose(0, 1, 3, 5, 2, 4)
+    kernel = state[f"{embeddings}patch_embeddings.projection.weight"].reshape(8, -1)
+    x = cut.reshape(-1, 4, 48) @ kernel.T
+    x = x + state[f"{embeddings}patch_embeddings.projection.bias"]
+    first = [state[f"{embeddings}{name}_token"] for name in ("cls", "distillation")]
+    x = np.concatenate([*(np.repeat(t, len(x), 0) for t in first), x], axis=1)
+    x = x + state[f"{embeddings}position_embeddings"]
+    for layer in range(2):
+        here = block.format(layer)
+        y = norm(x, f"{here}layernorm_before")
+        q, k, v = (dense(y, here + name) for name in qkv)
+        scores = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(8))
+        weights = scores / scores.sum(-1, keepdims=True)
+        x = x + dense(weights @ v, here + proj)
+        y = dense(norm(x, f"{here}layernorm_after"), here + fc1)
+        erf = np.vectorize(math.erf)(y / np.sqrt(2))
+        x = x + dense(y * (1 + erf) / 2, here + fc2)
+    return dense(norm(x, "deit.layernorm")[:, 0], "classifier")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_deit_of_one_head(in_memory, tmp_path, capsys):
+    """The same function of pixels, and back bit for bit."""
+    state, parts = deit_state(in_memory)
+    path = tmp_path / "deit.safetensors"
+    safetensors.numpy.save_file(state, path)
+    network, layout = convert.load(state if in_memory else path)
+    where = "in memory" if in_memory else "file"
+    assert layout.name == f"Hugging Face DeiT {where}"
+    assert (network.spec.distilled, network.spec.classifiers) == (True, ("head",))
+    images = np.random.default_rng(6).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    ours = network.spec.build().apply({"params": network.params}, images)
+    close(deit_logits(state, parts, images), ours)
+    assert tools.main(["describe", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"classes +5\n", out)
+    assert re.search(r"class token beside a distillation token that no head", out)
+    assert re.search(r"initialises +an Aux-Net's distillation, as its teacher", out)
+    convert.save(str(tmp_path / "net"), network, "hugging-face")
+    config = json.loads((tmp_path / "net" / hub.CONFIG).read_text())
+    assert config["architectures"] == ["DeiTForImageClassification"]
+    back = tensors.read(str(tmp_path / "net"))
+    theirs = {  # in memory, names alone are others
+        base.write(network.params, [entry])[entry.theirs].tobytes()
+        for entry in layout.entries(network.spec)
+    }
+    assert {array.tobytes() for array in back.values()} == theirs
+    assert in_memory or back.keys() == state.keys()
+    assert in_memory or all((back[name] == state[name]).all() for name in state)
+
+
+@pytest.mark.parametrize("fields", [{}, dict(num_classes=0)])
+def test_what_no_head_reads_is_a_register_to_timm(fields, tmp_path):
+    network = described(spec_of("one head", **fields))
+    convert.save(str(tmp_path / "net"), network, "timm")
+    config = json.loads((tmp_path / "net" / hub.CONFIG).read_text())
+    assert config["architecture"] == "vit_tiny_patch16_224"
+    assert config["model_args"]["reg_tokens"] == 1
+    assert config["pretrained_cfg"]["classifier"] == "head"
+    assert "reg_token" in tensors.read(str(tmp_path / "net"))
+    found, _ = convert.load(tmp_path / "net")
+    assert found.spec == network.spec
+    equal(found.params, network.params)
+
+
+def test_registers_beside_other_tokens_are_refused(timm_file):
+    """Several of them, or one where there is no class token."""
+    path, flat = timm_file
+    flat["reg_token"] = np.zeros((1, 4, 128), np.float32)
+    flat["pos_embed"] = np.zeros((1, 18, 128), np.float32)
+    safetensors.numpy.save_file(flat, path)
+    assert "reg_token [1, 4, 128], not [1, 1, 128]" in refused(path)
+    del flat["cls_token"]
+    flat["pos_embed"] = np.zeros((1, 16, 128), np.float32)
+    safetensors.numpy.save_file(flat, path)
+    assert "surplus reg_token [1, 4, 128]" in refused(path)
+
+
+@pytest.mark.parametrize("to", ["flax", "flax-stacked"])
+def test_without_a_head_nothing_says_which_token_is_read(to, tmp_path):
+    network = described(spec_of("one head", num_classes=0))
+    with pytest.raises(UserError, match="without a head, .* read as another network"):
+        convert.save(str(tmp_path / "net.npz"), network, to)
     assert not list(tmp_path.iterdir())
 
 
@@ -785,7 +966,7 @@ def test_timm(name, fields, with_timm, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [False, True])
-@pytest.mark.parametrize("kind", ["ViT", "DeiT"])
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "DeiT of one head"])
 def test_hugging_face(kind, in_memory, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     import transformers
@@ -798,6 +979,10 @@ def test_hugging_face(kind, in_memory, tmp_path):
         "DeiT": (
             transformers.DeiTConfig,
             transformers.DeiTForImageClassificationWithTeacher,
+        ),
+        "DeiT of one head": (
+            transformers.DeiTConfig,
+            transformers.DeiTForImageClassification,
         ),
     }
     config, model = names[kind]
@@ -858,7 +1043,7 @@ def test_timm_at_another_size(size, with_timm, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["token", "distilled"])
+@pytest.mark.parametrize("kind", ["token", "distilled", "one head"])
 def test_transformers_loads_what_is_written_for_it(kind, tmp_path):
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed"
@@ -870,6 +1055,7 @@ def test_transformers_loads_what_is_written_for_it(kind, tmp_path):
     model = {
         "token": transformers.ViTForImageClassification,
         "distilled": transformers.DeiTForImageClassificationWithTeacher,
+        "one head": transformers.DeiTForImageClassification,
     }[kind]
     model, loading = model.from_pretrained(tmp_path / "net", output_loading_info=True)
     assert not any(loading.values())

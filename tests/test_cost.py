@@ -36,6 +36,7 @@ def shape(*sizes):
     [
         dict(),
         dict(pool="token", distilled=True, num_classes=7, mlp_ratio=3.0),
+        dict(pool="token", distilled=True, dist_head=False),
         dict(image_size=(32, 64), patch_size=8, channels=1, depth=3),
     ],
 )

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from sws_jax import files
 from sws_jax.errors import UserError
@@ -53,6 +55,59 @@ def test_a_dead_process_holds_nothing(tmp_path):
     assert done.returncode == -9 and path.exists()
     with files.claimed(str(path)) as mine:
         assert mine
+    assert not path.exists()
+
+
+def test_equal_tensors_are_equal_bytes(tmp_path):
+    """The library writes metadata in another order each time."""
+    flat = {name: np.arange(n, dtype=np.float32) for n, name in enumerate("cab", 1)}
+    metadata = {name: name * 3 for name in ("format", "digest", "description", "x", "")}
+    written = set()
+    for turn in range(8):
+        path = tmp_path / f"{turn}.safetensors"
+        names, keys = sorted(flat), sorted(metadata)
+        if turn % 2:
+            names, keys = names[::-1], keys[::-1]
+        files.write_tensors(
+            str(path), {n: flat[n] for n in names}, {k: metadata[k] for k in keys}
+        )
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert file.metadata() == metadata
+
+
+def test_tensors_of_all_kinds_are_read_by_the_library(tmp_path):
+    """Whatever their order in memory, and as the library itself writes them."""
+    kinds = "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64"
+    kinds += " float16 bfloat16 float32 float64"
+    flat = {
+        kind: np.arange(6).reshape(2, 3).astype(np.dtype(kind))
+        for kind in kinds.split()
+    }
+    flat |= {'odd " \n ü': np.ones(3, np.int8), "none": np.zeros((0, 2), np.float32)}
+    flat["one"] = np.full((), 7.0, np.float32)
+    plain = dict(flat)
+    flat["turned"] = np.arange(6.0).reshape(2, 3).T
+    flat["big"] = np.arange(3, dtype=">i4")
+    path = tmp_path / "net.safetensors"
+    files.write_tensors(str(path), flat)
+    found = safetensors.numpy.load_file(path)
+    assert found.keys() == flat.keys()
+    for name, array in flat.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype.newbyteorder("<")
+    start = int.from_bytes(path.read_bytes()[:8], "little")
+    assert start % 8 == 0  # where the widest numbers begin
+    single = {name: array for name, array in plain.items() if array.dtype == np.float32}
+    files.write_tensors(str(path), single)
+    assert path.read_bytes() == safetensors.numpy.save(single)
+
+
+def test_tensors_that_such_files_do_not_have(tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(UserError, match="net.safetensors cannot be written .a holds <"):
+        files.write_tensors(str(path), {"a": np.asarray(["text"])})
     assert not path.exists()
 
 

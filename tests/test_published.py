@@ -327,6 +327,8 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     gene = converted(golden, key, tmp_path, stages)
     path = str(tmp_path / "back.safetensors")
     convert.save(path, gene, "published")
+    # Not in the file: how the released code starts such networks.
+    assert gene.description.vit.patch_bias_init == "uniform"
     state = make_published.read_state(golden, key)
     back = tensors.read(path)
     assert back.keys() == state.keys()

@@ -2,6 +2,7 @@ import jax
 import pytest
 
 from sws_jax import networks, specs, trees
+from sws_jax.errors import UserError
 
 from support.formulas import formula
 
@@ -46,6 +47,18 @@ def test_specs_survive_json():
     assert hash(spec) == hash(specs.from_dict(specs.AuxViTSpec, specs.to_dict(spec)))
 
 
+def test_specs_of_older_files_lack_fields():
+    """What a spec has gained since is then as it was without it."""
+    data = specs.to_dict(specs.named("vit_small_patch16_L12"))
+    for field in ("dist_head", "patch_bias_init"):
+        del data[field]
+    found = specs.from_dict(specs.ViTSpec, data)
+    assert found == specs.named("vit_small_patch16_L12")
+    assert (found.dist_head, found.patch_bias_init) == (True, "zeros")
+    with pytest.raises(UserError, match="ViTSpec has no field colour"):
+        specs.from_dict(specs.ViTSpec, {**data, "colour": "red"})
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -56,6 +69,8 @@ def test_specs_survive_json():
         (dict(pool="max"), "mean, token"),
         (dict(pool="token", pool_order="mean_norm"), "needs pool 'mean'"),
         (dict(num_classes=-1), "num_classes"),
+        (dict(dist_head=False), "dist_head=False says .* needs distilled=True"),
+        (dict(patch_bias_init="ones"), "'ones' is not one of zeros, uniform"),
     ],
 )
 def test_impossible_networks_are_refused(changes, words):

@@ -120,7 +120,8 @@ def reference(spec, params, images):
             x[:, r * columns + c] = np.einsum("bhwc,hwcd->bd", patch, kernel)
     x = x + p["patch_embed"]["proj"]["bias"]
     if spec.pool == "token":
-        x = np.concatenate([np.repeat(p["cls_token"], n, 0), x], axis=1)
+        first = [p[name] for name in ("cls_token", "dist_token") if name in p]
+        x = np.concatenate([*(np.repeat(token, n, 0) for token in first), x], axis=1)
     x = x + p["pos_embed"]
     for layer in range(spec.depth):
         b = jax.tree.map(lambda w, i=layer: w[i], p["blocks"])
@@ -137,7 +138,12 @@ def reference(spec, params, images):
         y = gelu(y @ mlp["fc1"]["kernel"] + mlp["fc1"]["bias"])
         x = x + y @ mlp["fc2"]["kernel"] + mlp["fc2"]["bias"]
     if spec.pool == "token":
-        x = norm(x, p["norm"])[:, 0]
+        x = norm(x, p["norm"])
+        logits = x[:, 0] @ p["head"]["kernel"] + p["head"]["bias"]
+        if "head_dist" in p:
+            second = x[:, 1] @ p["head_dist"]["kernel"] + p["head_dist"]["bias"]
+            logits = (logits + second) / 2
+        return logits
     elif spec.pool_order == "norm_mean":
         x = norm(x, p["norm"]).mean(1)
     else:
@@ -151,10 +157,12 @@ def reference(spec, params, images):
         dict(),
         dict(pool_order="mean_norm"),
         dict(pool="token"),
+        dict(pool="token", distilled=True),
+        dict(pool="token", distilled=True, dist_head=False),
         dict(norm_eps=1e-2, mlp_ratio=2.0),
         dict(image_size=(8, 12), channels=3),
     ],
-    ids=["norm_mean", "mean_norm", "token", "eps", "oblong"],
+    ids=["norm_mean", "mean_norm", "token", "two heads", "one head", "eps", "oblong"],
 )
 def test_function_against_numpy(changes, net):
     spec = net.replace(**changes)
@@ -248,6 +256,23 @@ def test_same_seed_same_parameters(net):
     a, b, c = (vit.init_params(net.build(), jax.random.key(s)) for s in (1, 1, 2))
     equal(a, b)
     assert not np.array_equal(a["pos_embed"], c["pos_embed"])
+
+
+def test_the_bias_of_patches_as_pytorch_starts_it():
+    """Uniform in 1/sqrt(fan in); no other parameter is drawn otherwise for it."""
+    spec = specs.ViTSpec(depth=1, width=768, heads=12, image_size=16, num_classes=2)
+    usual, drawn = (
+        vit.init_params(spec.replace(patch_bias_init=kind).build(), jax.random.key(3))
+        for kind in ("zeros", "uniform")
+    )
+    bias = np.asarray(drawn["patch_embed"]["proj"]["bias"])
+    assert np.abs(bias).max() <= 768**-0.5
+    assert float(bias.std()) == pytest.approx(0.0208, rel=0.05)
+    assert abs(bias.mean()) < 0.003  # four standard errors
+    zeros = np.zeros_like(bias)
+    equal(usual["patch_embed"]["proj"]["bias"], zeros)
+    drawn["patch_embed"]["proj"]["bias"] = zeros
+    equal(usual, drawn)
 
 
 def test_initial_scale():

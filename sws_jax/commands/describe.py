@@ -66,14 +66,14 @@ def _file(path: str) -> str:
 
 def _theirs(found) -> dict[str, str]:
     """Of another program's weights, with what stands beside them."""
-    from sws_jax import specs
+    from sws_jax import convert, specs
 
     about, layout = found.description, found.layout
     lines = {"layout": layout.name, "network": about.net.name}
     if layout.method == "sws":
         lines["network"] = f"{about.vit.depth} blocks, each shared in a stage"
         lines["stages"] = "not in the file: convert --stages"
-    elif layout.method:
+    elif layout.method == "tleg":
         lines["network"] = "a block as base and slope"
     lines["images"] = images(about)
     lines["classes"] = _classes(about)
@@ -83,6 +83,8 @@ def _theirs(found) -> dict[str, str]:
     if layout.method:
         lines["method"] = f"{layout.method}, profile official"
     lines["initialises"] = f"{use}, after python -m sws_jax convert"
+    if differences := convert.mismatch(found):
+        lines["initialises"] = f"nothing: it is not all of that ({differences})"
     lines["note"] = "images, function: as far as its files say, else what is usual"
     return lines
 
@@ -106,9 +108,16 @@ def images(about) -> str:
 def function(net) -> str:
     """What the tensors of a ViT do not show."""
     pool = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
+    read = pool[net.pool_order]
+    if net.pool == "token":
+        read = "class token"
+        if net.distilled:
+            read += " beside a distillation token that no head reads"
+        if net.read_tokens > 1:
+            read = "class and distillation token, the mean of both"
     return (
         f"{net.heads} heads of {net.head_size}, LayerNorm epsilon {net.norm_eps:g}, "
-        + ("class token" if net.pool == "token" else pool[net.pool_order])
+        + read
         + (", tanh GELU" if net.gelu == "tanh" else "")
     )
 

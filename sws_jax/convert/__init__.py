@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import learngenes, networks, weights
+from sws_jax import learngenes, networks, profiles, weights
 from sws_jax.convert import base, hub, hugging_face, levit, regnet, tensors, timm, vit
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import Normalization, default_normalization
@@ -26,6 +26,8 @@ from sws_jax.specs import base as specs_base
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # What programs put before every name of what they save.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "params/", "opt/target/")
+# Names of the released Aux-Nets, by the method of their learngenes.
+PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 # What `save` writes for: two libraries' folders, and files of tensors.
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 
@@ -212,11 +214,7 @@ def load(
         raise UserError(
             f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
         )
-    made: Network | Learngene
-    if found.method:
-        made = _learngene(path, found, about, tuple(stages), profile or "official")
-    else:
-        made = Network(about.net, networks.abstract_params(about.net), about)
+    made = _abstract(given, tuple(stages), profile or "official")
     try:
         entries = found.entries(about.net)
         params = base.read(given.flat, entries, made.params, ignored=found.ignored)
@@ -226,6 +224,19 @@ def load(
             f"{differences}"
         ) from None
     return _at_size(dataclasses.replace(made, params=params), found, size), found
+
+
+def mismatch(given: Identified) -> base.Mismatch | None:
+    """What keeps `load` from taking over a file that was identified, if anything."""
+    layout, about = given.layout, given.description
+    stages = (1,) * about.vit.depth if layout.method else ()
+    params = _abstract(given, stages, "official").params
+    entries = layout.entries(about.net)
+    try:
+        base.check(given.flat, entries, params, ignored=layout.ignored)
+    except base.Mismatch as differences:
+        return differences
+    return None
 
 
 def save(path: str, network: Network | Learngene, to: str) -> None:
@@ -254,7 +265,12 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
             f"released code have the names of timm"
         )
     if isinstance(network, Learngene):
-        names = vit.SWS if about.method == "sws" else vit.TLEG
+        if about.method not in PUBLISHED:
+            raise UserError(
+                f"learngenes of the method {about.method!r} have no published names: "
+                f"those of {' and '.join(PUBLISHED)} have"
+            )
+        names = PUBLISHED[about.method]
         net = about.vit.replace(depth=len(about.stages))
         tensors.write(path, base.write(network.params, names.entries(net)))
         return
@@ -266,15 +282,28 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
         )
     if to == "timm":
         config = timm.config_of(about, spec)
-        flat = base.write(network.params, vit.TIMM.entries(spec))
-        hub.write(path, flat, {hub.CONFIG: config})
+        hub.write(path, _tensors(network, vit.TIMM, to), {hub.CONFIG: config})
     elif to == "hugging-face":
         configs = hugging_face.configs_of(about, spec)
         names = vit.HF_DEIT if spec.distilled else vit.HF_VIT
-        hub.write(path, base.write(network.params, names.entries(spec)), configs)
+        hub.write(path, _tensors(network, names, to), configs)
     else:
         names = vit.UNSTACKED if to == "flax" else vit.STACKED
-        tensors.write(path, base.write(network.params, names.entries(spec)))
+        tensors.write(path, _tensors(network, names, to))
+
+
+def _tensors(network: Network, names: vit.Names, to: str) -> dict[str, np.ndarray]:
+    """A network's tensors by those names, if they show which tokens are read."""
+    spec = network.spec
+    assert isinstance(spec, ViTSpec)
+    flat = base.write(network.params, names.entries(spec))
+    seen = names.recognise({name: array.shape for name, array in flat.items()})
+    if seen is None or seen.read_tokens != spec.read_tokens:
+        raise UserError(
+            f"without a head, the names of {to} do not say that nothing reads the "
+            f"distillation token of {spec.name}: it would be read as another network"
+        )
+    return flat
 
 
 def _of_its_positions(
@@ -293,6 +322,16 @@ def _of_its_positions(
             f"its image size (--image-size HEIGHTxWIDTH)"
         )
     return spec
+
+
+def _abstract(
+    given: Identified, stages: tuple[int, ...], profile: str
+) -> Network | Learngene:
+    """The names and shapes of what a file holds, if it is what it looks like."""
+    about = given.description
+    if given.layout.method:
+        return _learngene(given.path, given.layout, about, stages, profile)
+    return Network(about.net, networks.abstract_params(about.net), about)
 
 
 def _learngene(
@@ -315,7 +354,9 @@ def _learngene(
         dataset=about.dataset or released,
         method=layout.method,
         profile=profile,
-        net=about.vit.replace(depth=sum(stages)),
+        net=about.vit.replace(
+            depth=sum(stages), patch_bias_init=profiles.find(profile).patch_bias_init
+        ),
         stages=stages,
     )
     return learngenes.abstract_learngene(about)

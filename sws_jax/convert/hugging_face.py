@@ -29,9 +29,12 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
     if not spec.num_classes:
         raise UserError("a network without classes is not written for transformers")
     labels = about.class_names or [f"LABEL_{i}" for i in range(spec.num_classes)]
-    model = "DeiTForImageClassificationWithTeacher"
+    model = "ViTForImageClassification"
+    if spec.distilled:
+        teacher = "WithTeacher" if spec.dist_head else ""
+        model = f"DeiTForImageClassification{teacher}"
     config = {
-        "architectures": [model if spec.distilled else "ViTForImageClassification"],
+        "architectures": [model],
         "model_type": "deit" if spec.distilled else "vit",
         "hidden_size": spec.width,
         "num_hidden_layers": spec.depth,

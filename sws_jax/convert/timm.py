@@ -20,7 +20,8 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
             f"timm's ViTs have LayerNorms of epsilon 1e-6, and this one has "
             f"{spec.norm_eps:g}: it would compute something else"
         )
-    kind = "deit_tiny_distilled" if spec.distilled else "vit_tiny"
+    two_heads = spec.distilled and spec.dist_head
+    kind = "deit_tiny_distilled" if two_heads else "vit_tiny"
     arguments: dict[str, Any] = dict(
         img_size=list(spec.image_size),
         patch_size=spec.patch_size,
@@ -32,6 +33,8 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
     )
     if spec.gelu == "tanh":
         arguments["act_layer"] = "gelu_tanh"
+    if spec.distilled and not two_heads:
+        arguments["reg_tokens"] = 1  # a token that no head reads
     if spec.pool == "mean":
         after = spec.pool_order == "mean_norm"
         arguments |= dict(class_token=False, global_pool="avg", fc_norm=after)
@@ -48,6 +51,6 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
             "num_classes": spec.num_classes,
             "label_names": list(about.class_names) or None,
             "first_conv": "patch_embed.proj",
-            "classifier": ["head", "head_dist"] if spec.distilled else "head",
+            "classifier": ["head", "head_dist"] if two_heads else "head",
         },
     }

@@ -71,6 +71,8 @@ class Names:
       cls_token, dist_token, pos_embed: names of whole tensors.
       patch, norm, head, head_dist: modules; `norm` before pooling.
       fc_norm: the norm after pooling; empty where it has no name of its own.
+      lone_token, lone_head: the distillation token and the head of networks that have
+        no second one; empty where a layout has none of those.
       block: of module {m} of block {l}.
       stacked: whether one tensor holds all blocks, and {l} is in no name.
       qkv: one module, or three.
@@ -90,6 +92,8 @@ class Names:
     fc_norm: str = ""
     head: str
     head_dist: str = ""
+    lone_token: str = ""
+    lone_head: str = ""
     block: str
     norm1: str
     qkv: tuple[str, ...]
@@ -111,16 +115,19 @@ class Names:
         found += _weights(self.patch, "patch_embed/proj", style, style.conv)
         if spec.pool == "token":
             found.append(Entry(self.cls_token, "cls_token"))
+        lone = not spec.dist_head
         if spec.distilled:
-            found.append(Entry(self.dist_token, "dist_token"))
+            token = self.lone_token if lone else self.dist_token
+            found.append(Entry(token, "dist_token"))
         after = spec.pool_order == "mean_norm" and self.fc_norm
         norm = self.fc_norm if after else self.norm
         found += _weights(norm, "norm", style)
         for half, own in self.halves or (("", style),):
             for layer in (slice(None),) if self.stacked else range(spec.depth):
                 found += self._block(layer, f"blocks/{half}", own)
-        heads = [(self.head, "head"), (self.head_dist, "head_dist")]
-        for theirs, ours in heads[: 1 + spec.distilled] if spec.num_classes else ():
+        first = self.lone_head if lone else self.head
+        for ours in spec.classifiers:
+            theirs = {"head": first, "head_dist": self.head_dist}[ours]
             found += _weights(theirs, ours, style, style.linear[1])
         return found
 
@@ -178,9 +185,18 @@ class Names:
             depth = max(int(n) for m in layers for n in m.groups() or (0,)) + 1
         out = 0 if self.style is TORCH else -1  # the axis of a kernel that comes out
         hidden = shapes[fc1][out]
-        token, distilled = self.cls_token in shapes, self.dist_token in shapes
+        token = self.cls_token in shapes
+        named = self.lone_token != self.dist_token  # else its head alone can tell
+        lone = (
+            token
+            and self.lone_token in shapes
+            and (named or self.lone_head + self.style.kernel in shapes)
+            and self.head_dist + self.style.kernel not in shapes
+        )
+        distilled = lone or self.dist_token in shapes
         side = math.isqrt(pos[1] - token - distilled)
-        head = shapes.get(self.head + self.style.kernel)
+        first = self.lone_head if lone else self.head
+        head = shapes.get(first + self.style.kernel)
         after = bool(self.fc_norm) and self.fc_norm + self.style.scale in shapes
         return ViTSpec(
             depth=depth,
@@ -194,6 +210,7 @@ class Names:
             pool="token" if token else "mean",
             pool_order="mean_norm" if after and not token else "norm_mean",
             distilled=distilled,
+            dist_head=not lone,
             norm_eps=self.eps,
             gelu=self.gelu,
         )
@@ -220,6 +237,9 @@ TIMM = Names(
     fc_norm="fc_norm",
     head="head",
     head_dist="head_dist",
+    # What nothing reads is to timm a register (2309.16588).
+    lone_token="reg_token",
+    lone_head="head",
     block="blocks.{l}.{m}",
     norm1="norm1",
     qkv=("attn.qkv",),
@@ -265,6 +285,8 @@ STACKED = Names(
     norm="norm",
     head="head",
     head_dist="head_dist",
+    lone_token="dist_token",
+    lone_head="head",
     block="blocks/{m}",
     stacked=True,
     norm1="norm1",
@@ -364,14 +386,18 @@ def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
         qkv = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
         proj, fc1, fc2 = "attention.output.dense", "intermediate.dense", "output.dense"
     embeddings = f"{model}.embeddings"
+    dist_token = f"{embeddings}.distillation_token"
     return Names(
         cls_token=f"{embeddings}.cls_token",
-        dist_token=f"{embeddings}.distillation_token",
+        dist_token=dist_token,
         pos_embed=f"{embeddings}.position_embeddings",
         patch=f"{embeddings}.patch_embeddings.projection",
         norm=f"{model}.layernorm",
         head="cls_classifier" if distilled else "classifier",
         head_dist="distillation_classifier",
+        # (DeiTForImageClassification; with both, it is its sibling WithTeacher.)
+        lone_token=dist_token if distilled else "",
+        lone_head="classifier" if distilled else "",
         block=block,
         norm1="layernorm_before",
         qkv=qkv,

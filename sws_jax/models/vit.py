@@ -4,7 +4,7 @@ Parameters, for a network of L blocks, width D, h heads of size k, hidden width 
 
     patch_embed/proj/kernel [p, p, C, D]   bias [D]
     cls_token [1, 1, D]                    only with pool "token"
-    dist_token [1, 1, D]                   only where distilled, with head_dist/...
+    dist_token [1, 1, D]                   only where distilled
     pos_embed [1, tokens, D]
     blocks/norm1/scale [L, D]              bias [L, D]
     blocks/attn/qkv/kernel [L, D, 3, h, k] bias [L, 3, h, k]
@@ -14,6 +14,7 @@ Parameters, for a network of L blocks, width D, h heads of size k, hidden width 
     blocks/mlp/fc2/kernel [L, M, D]        bias [L, D]
     norm/scale [D]                         bias [D]
     head/kernel [D, classes]               bias [classes]
+    head_dist/...                          of the distillation token, if it has one
 
 Every parameter is created with the names of its logical axes; the table in
 `sws_jax.sharding` decides what they mean on a mesh.
@@ -47,6 +48,17 @@ def _patch_init(spec: ViTSpec):
         return weight_init(spec)
     # PyTorch's default for a convolution: uniform in +-1/sqrt(fan in).
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _patch_bias_init(spec: ViTSpec):
+    if spec.patch_bias_init == "zeros":
+        return nn.initializers.zeros
+    bound = (spec.patch_size**2 * spec.channels) ** -0.5
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform
 
 
 def drop_path_masks(
@@ -213,7 +225,7 @@ class PatchEmbed(nn.Module):
             axis=(-3, -2, -1),
             dtype=jnp.dtype(self.compute.dtype),
             kernel_init=init(_patch_init(spec), (None, None, "channels", "embed")),
-            bias_init=init(nn.initializers.zeros, ("embed",)),
+            bias_init=init(_patch_bias_init(spec), ("embed",)),
             dot_general=sharding.matmul(None, None, "channels", "embed"),
             name="proj",
         )(x)
@@ -273,7 +285,7 @@ class ViT(nn.Module):
         spec = self.net
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
-            x = norm(x)[:, : 1 + spec.distilled]
+            x = norm(x)[:, : spec.read_tokens]
         elif spec.pool_order == "norm_mean":
             x = norm(x).mean(axis=1, keepdims=True)
         else:
@@ -291,7 +303,7 @@ class ViT(nn.Module):
                 dot_general=sharding.matmul("embed", "classes"),
                 name=name,
             )(x[:, i])
-            for i, name in enumerate(("head", "head_dist")[: 1 + spec.distilled])
+            for i, name in enumerate(spec.classifiers)
         ]
         logits = [sharding.constrain(part, "batch", "classes") for part in logits]
         return sum(logits) / len(logits)

@@ -22,6 +22,7 @@ SIZES = {
 POOLS = ("mean", "token")
 POOL_ORDERS = ("norm_mean", "mean_norm")
 WEIGHT_INITS = ("normal", "fan_in")
+PATCH_BIAS_INITS = ("zeros", "uniform")
 GELUS = ("exact", "tanh")
 
 
@@ -41,6 +42,9 @@ class ViTSpec:
       pool: "mean" over tokens (no class token), or "token" (the class token).
       distilled: a second, distillation token and head (DeiT, 2012.12877, section 4);
         in evaluation the logits of both heads are averaged. Needs pool "token".
+      dist_head: whether a distillation token has that head. Without it, the class
+        token alone is classified, beside a token that only the blocks see (as in
+        transformers' ``DeiTForImageClassification``).
       pool_order: "norm_mean" (norm every token, then average) or "mean_norm".
         With a class token both are the same function, and it must be "norm_mean".
       norm_eps: epsilon of every LayerNorm.
@@ -51,6 +55,8 @@ class ViTSpec:
         the patch embedding uniform in 1/sqrt(fan in), as PyTorch's convolution)
         or "fan_in" (truncated normal of variance 1/fan in; suits small widths).
       init_std: standard deviation for "normal".
+      patch_bias_init: of the patch embedding, "zeros" or "uniform" in 1/sqrt(fan in),
+        as a convolution of PyTorch has it, and so the released code.
       pos_embed_std: of the position embedding and class token at the start.
     """
 
@@ -64,12 +70,14 @@ class ViTSpec:
     num_classes: int = 1000
     pool: str = "mean"
     distilled: bool = False
+    dist_head: bool = True
     pool_order: str = "norm_mean"
     norm_eps: float = 1e-6
     gelu: str = "exact"
     drop_path: float = 0.0
     weight_init: str = "normal"
     init_std: float = 0.02
+    patch_bias_init: str = "zeros"
     pos_embed_std: float = 0.02
 
     def __post_init__(self):
@@ -114,6 +122,7 @@ class ViTSpec:
             ("pool", POOLS),
             ("pool_order", POOL_ORDERS),
             ("weight_init", WEIGHT_INITS),
+            ("patch_bias_init", PATCH_BIAS_INITS),
             ("gelu", GELUS),
         ):
             if getattr(self, field) not in known:
@@ -122,6 +131,11 @@ class ViTSpec:
                 )
         if self.distilled and self.pool != "token":
             raise UserError("a distilled network has a class token: pool is 'token'")
+        if not (self.distilled or self.dist_head):
+            raise UserError(
+                "dist_head=False says that a distillation token has no head, and needs "
+                "distilled=True"
+            )
         if self.pool == "token" and self.pool_order != "norm_mean":
             raise UserError(
                 "pool_order 'mean_norm' needs pool 'mean': a class token is not "
@@ -142,6 +156,16 @@ class ViTSpec:
     def tokens(self) -> int:
         """Length of the sequence, class and distillation token included."""
         return math.prod(self.grid) + (self.pool == "token") + self.distilled
+
+    @property
+    def read_tokens(self) -> int:
+        """How many tokens the heads read after pooling, the first ones."""
+        return 1 + (self.distilled and self.dist_head)
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Names of the heads."""
+        return ("head", "head_dist")[: bool(self.num_classes) * self.read_tokens]
 
     @property
     def hidden(self) -> int:

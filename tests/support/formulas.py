@@ -22,7 +22,7 @@ def block_flops(net):
 
 def forward(net):
     """A transformer's products by hand, 2 for each multiply-add."""
-    heads = 2 * net.width * net.num_classes * (1 + net.distilled)
+    heads = 2 * net.width * net.num_classes * len(net.classifiers)
     return patch_flops(net) + net.depth * block_flops(net) + heads
 
 
