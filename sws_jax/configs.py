@@ -136,7 +136,8 @@ def _follow_argument(text: str) -> set[str]:
     """Fields of `model` that the argument of ``FILE:ARG`` decides.
 
     They are those that change where a part of the argument is left out or says
-    something else: a config is a function, which is asked.
+    something else: a config is a function, which is asked. How weights begin is not
+    among them, since a file has its own.
     """
     get_config, arg = _found(text)
     parts = [part for part in arg.split(",") if part]
@@ -144,6 +145,7 @@ def _follow_argument(text: str) -> set[str]:
     def fields_of(parts: Sequence[str]) -> dict[str, Any]:
         made = get_config(",".join(parts) or None)
         names = [n for n in fields(made) if re.search(r"(^|\.)model\.\w+$", n)]
+        names = [n for n in names if n.rpartition(".")[2] not in presets.BEGINNINGS]
         return {name: _value(made, name) for name in names}
 
     asked = fields_of(parts) if parts else {}

@@ -29,6 +29,8 @@ CHANGES = ("ancestor", "tune", "scratch")
 
 COMPARE = ("untuned", "tune", "full")
 HEADS = ("auto", "keep", "fresh")
+# Fields of `model` that say how its weights begin, and not what it computes.
+BEGINNINGS = ("weight_init", "init_std", "patch_bias_init", "pos_embed_std")
 # Fields that are tuples of any numbers; the other tuples hold whole ones.
 FRACTIONS = (
     "mean", "std", "milestones", "scale", "ratio", "erase_area", "erase_aspect",

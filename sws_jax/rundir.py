@@ -49,7 +49,7 @@ _CHANGEABLE = ("compute.dtype", "data.unreadable")
 _INSIST = "init.insist"
 # Fields that a recipe sets to other values than those by which runs were computed
 # before the fields were there; a run that began then goes on as it began.
-_LATER: tuple[str, ...] = ()
+_LATER = ("model.patch_bias_init",)
 
 
 class Busy(UserError):

@@ -9,7 +9,6 @@ none of them takes what the run would refuse.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from sws_jax import description as descriptions
 from sws_jax import (
+    host,
     learngenes,
     networks,
     paths,
@@ -450,11 +450,11 @@ def check_memory(spec: Spec) -> None:
     (JAX may wait for ever for an array on a CPU that found no room.)
     """
     count = trees.count(networks.abstract_params(spec))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 4 * count > there:
+    there = host.memory()
+    if there is not None and 4 * count > there:
         raise UserError(
             f"{spec.name} has {count:,} parameters, {4 * count / 2**30:,.0f} GiB, and "
-            f"this host has {there / 2**30:,.0f} GiB of memory: take a smaller model"
+            f"this host lends {there / 2**30:,.0f} GiB of memory: take a smaller model"
         )
 
 

@@ -157,7 +157,12 @@ OF_A_NETWORK = {
     "depth": ("depth=3", [], {}, "model.depth is 3 and .* has 1: leave model.depth"),
     "depth by flag": ("", ["--config.model.depth=2"], {}, "is 2 and .* has 1"),
     "depth as by default": ("depth=12", [], {}, "model.depth is 12 and .* has 1"),
-    "variant": ("variant=32px,dataset=digits,image_size=8", [], {}, "model.heads is 4 and .* has 2"),
+    "variant": (
+        "variant=32px,dataset=digits,image_size=8",
+        [],
+        {},
+        "model.heads is 4 and .* has 2",
+    ),
     "stages": ("", ["--config.model.stages=(1,2)"], {}, "model.stages is 1-2 and"),
     "learngene": ("", [f"--config.init.network={GENE}"], {}, "not a network"),
     "distilled": ("", [], dict(pool="token", distilled=True), "no run starts from it"),
