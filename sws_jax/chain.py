@@ -95,7 +95,8 @@ def execute(
     rows = runs(config)
 
     def refuse() -> None:
-        check(config, rows, workdir)
+        check(config, rows)
+        check_networks(rows, workdir)
         for run in rows:
             rundir.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         refuse_other(config, workdir)
@@ -317,17 +318,8 @@ def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
     return made
 
 
-def check(config, rows: Sequence[Run], workdir: str) -> None:
-    """Refuses now what would else be refused after hours of earlier runs.
-
-    Args:
-      config: of the job.
-      rows: of it.
-      workdir: where ``run:NAME`` paths are found.
-
-    Raises:
-      UserError: naming what is wrong.
-    """
+def check(config, rows: Sequence[Run]) -> None:
+    """Refuses now what would else be refused after hours of earlier runs."""
     fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
     if config.job != "single" and fixed:
         raise UserError(
@@ -335,10 +327,25 @@ def check(config, rows: Sequence[Run], workdir: str) -> None:
             f"configs/des_deit.py, or compare.depths here"
         )
     _check_order(rows)
-    answers = start.Answers(None, workdir)
     for run in rows:
         setup.check(run.config)
         setup.check_teacher(run.config)
+
+
+def check_networks(rows: Sequence[Run], workdir: str) -> None:
+    """Refuses runs that no weights could start as they are asked for.
+
+    Files that are not there refuse nothing: of a finished run none is needed.
+
+    Args:
+      rows: of a job.
+      workdir: where ``run:NAME`` paths are found.
+
+    Raises:
+      UserError: as `sws_jax.start.answer`.
+    """
+    answers = start.Answers(None, workdir)
+    for run in rows:
         answers.of(run.name, run.config)
 
 

@@ -174,7 +174,9 @@ def test_memory_that_is_too_small(tmp_path):
     """Four million images in a step ask for more than this host has."""
     found = examined(
         tmp_path,
+        "--config=configs/scratch_deit.py",
         f"--config.global_batch_size={2**24}",
+        f"--config.schedule.total_epochs={2**14}",
         checks=["data", "mesh", "memory"],
     )
     line = only(found, "memory")

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
@@ -274,6 +274,9 @@ def weights(case: Case) -> Iterator[Finding]:
             by = case.trained_by(path)
             (trained if by else files_of).setdefault(by or path, []).append(row.name)
     rows = {row.name: row for row in case.rows}
+    if wrong := list(_unstartable(case, files_of)):
+        yield from wrong
+        return
     for path, names in files_of.items():
         told: list[str] = []
         with case.asking(places.resolve(path, case.workdir)):
@@ -288,6 +291,25 @@ def weights(case: Case) -> Iterator[Finding]:
         yield ok(f"the job trains {by} first, for {few(names)}")
     if not files_of and not trained:
         yield ok("none: every run starts from its seed")
+
+
+def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
+    """Runs that no weights start as they are asked for, by what their files say."""
+    with contextlib.ExitStack() as asking:
+        for path in paths:
+            asking.enter_context(case.asking(places.resolve(path, case.workdir)))
+        images = None
+        if case.data is not None and case.is_sized:
+            images = start.Images.of(case.data)
+        answers = start.Answers(images, case.workdir)
+        wrong: dict[str, list[str]] = {}
+        for row in case.rows:
+            try:
+                answers.of(row.name, row.config)
+            except UserError as error:
+                wrong.setdefault(str(error), []).append(row.name)
+    for text, names in wrong.items():
+        yield problem(f"{few(names)}: {text}")
 
 
 def _start(config, case: Case, told: list[str]) -> Spec:

@@ -37,7 +37,7 @@ def config(case: Case) -> Iterator[Finding]:
         yield problem(f"{few(names)}: {text}")
     if wrong:
         return
-    chain.check(case.config, rows, case.workdir)
+    chain.check(case.config, rows)
     case.rows = rows
     if case.config.mesh.dry_run:
         yield warning(
