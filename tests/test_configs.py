@@ -368,7 +368,6 @@ def test_a_transfer_tunes_every_depth_with_the_arrays():
         (dict(job="sewing"), "no job 'sewing'; the known ones are single, desc"),
         (dict(compare=dict(level="all")), "'all': compare is one of untuned, tune, fu"),
         (dict(compare=dict(depths=())), "compare.depths is empty"),
-        (dict(compare=dict(depths=(6, 6))), "two runs named des-L06"),
     ],
 )
 def test_impossible_jobs(changes, words, tmp_path):
@@ -376,6 +375,19 @@ def test_impossible_jobs(changes, words, tmp_path):
     config.update(changes)
     with pytest.raises(UserError, match=words):
         chain.execute(config, str(tmp_path))
+
+
+def test_one_row_serves_where_two_would_be_the_same():
+    """A depth that is named twice; a long budget that is the short one."""
+    config = load("transfer.py", NEEDED["transfer.py"])
+    config.compare.update(level="full", depths=(6, 12, 6), long_epochs=7)
+    config.schedule.total_epochs = 7.0
+    assert [(run.name, run.role) for run in chain.runs(config)] == [
+        ("des-L06", "tune"),
+        ("scratch-L06-7ep", "scratch_short"),
+        ("des-L12", "tune"),
+        ("scratch-L12-7ep", "scratch_short"),
+    ]
 
 
 # Arguments after the file's name.

@@ -632,7 +632,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     done = ended(process)
     assert done.code == 1
     assert f"{image} is not a readable image" in done.said()
-    assert "data.unreadable=skip; the same command goes on at step" in done.said()
+    assert "pass over such images with data.unreadable=skip" in done.said()
     step = int(done.said().split("goes on at step ")[1].split()[0])
     assert complete(tmp_path / "work") == [step]
     shutil.copytree(tmp_path / "work", tmp_path / "skipping")
@@ -640,6 +640,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     assert skipping.code == 0, skipping.err
     result = files.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
     assert result["unreadable"] > 0
+    assert result["unreadable_from"] == step
     image.write_bytes(whole)
     assert job.run(tmp_path / "work", *fields).code == 0
     assert job.run(tmp_path / "whole", *fields).code == 0

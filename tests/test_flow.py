@@ -20,6 +20,7 @@ from sws_jax.evaluation import evaluate
 from sws_jax.networks import Predictor
 
 from support.compare import close
+from support.learngenes import learngene
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALLER = [
@@ -301,3 +302,28 @@ def test_carried_to_another_dataset(job, tmp_path):
     assert net.description.class_names == ("zero", "one", "two")
     assert net.spec.image_size == (16, 16)
     assert net.description.plan == (0, 2)
+
+
+def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):
+    """Also where older software wrote the results, which then have no role."""
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, learngene((1, 2)))
+    argument = f"learngene={path},dataset=digits,compare=untuned,depths"
+    command = [f"--config={ROOT}/configs/transfer.py:{argument}"]
+    work = tmp_path / "work"
+
+    def rows(depths):
+        argv = [f"{command[0]}={depths}", f"--workdir={work}"]
+        assert main.main(argv) == 0
+        return [(row["run"], row["role"]) for row in table(work)]
+
+    both = [("untuned-L01", "untuned"), ("untuned-L02", "untuned")]
+    assert rows("1-2") == both
+    assert rows("1") == both
+    older = work / "untuned-L02" / "result.json"
+    result = files.read_json(str(older))
+    assert result.pop("role") == "untuned"
+    files.write_json(str(older), result)
+    assert rows("1") == both
+    assert rows("2") == both[::-1]
+    assert "| 1 " in (work / "table.md").read_text().replace("  ", "")
