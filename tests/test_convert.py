@@ -719,6 +719,9 @@ def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
         np.testing.assert_array_equal(flat["blocks_1/mlp/fc1/kernel"], kernel[1])
     else:
         np.testing.assert_array_equal(flat["blocks/mlp/fc1/kernel"], kernel)
+    again = tmp_path / f"again{ending}"
+    convert.save(str(again), network, to)
+    assert again.read_bytes() == out.read_bytes()
     found, layout = convert.load(str(out), pool_order="mean_norm")
     assert (layout.key, found.spec) == (
         "flax-tree" + to.removeprefix("flax"),
