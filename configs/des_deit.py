@@ -14,7 +14,7 @@ accelerators and not run by its authors. Arguments:
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
     profile     consistent (default), or official: as the released code
     learngene   the file to start from; required
-    depth       of the descendant, 12
+    depth       of the descendant; 0 takes 12, or as many as the allotment has
     allotment   instead of the rule: copies of each gene, like 3-3-2-2-2
     epochs      0 keeps the recipe's: 5 for digits, 3 for 32px, or 10
 """
@@ -23,9 +23,9 @@ from sws_jax import presets
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(arg, learngene="", depth=12, allotment=(), epochs=0.0)
+    arg = presets.parse_recipe(arg, learngene="", depth=0, allotment=(), epochs=0.0)
     presets.require(arg, "learngene")
-    depth = sum(arg.allotment) or arg.depth
+    depth = arg.depth or sum(arg.allotment) or 12
     config = presets.job("single", name=f"des-{presets.slug(arg.variant)}-L{depth}")
     budget = presets.recipe(config, arg)
     config.model.depth = depth

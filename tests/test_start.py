@@ -329,3 +329,22 @@ def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
     gene(path, about=dict(step=5))
     assert places.inputs(config, "") != first
     assert len(calls) == 2
+
+
+def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
+    tmp_path, capsys
+):
+    """Older software started it at 0, and had no field for it."""
+    config = tiny(steps=0, model=dict(patch_bias_init="zeros"))
+    result = train.train(config, str(tmp_path))
+    written = tmp_path / "run" / rundir.CONFIG
+    older = files.read_json(str(written))
+    del older["model"]["patch_bias_init"]
+    files.write_json(str(written), older)
+    config.model.patch_bias_init = "uniform"
+    assert train.train(config, str(tmp_path)) == result
+    said = "goes on as it began, with model.patch_bias_init zeros"
+    assert said in capsys.readouterr().out
+    (tmp_path / "run" / rundir.RESULT).unlink()
+    assert train.train(config, str(tmp_path))["test"] == result["test"]
+    assert files.read_json(str(written))["model"]["patch_bias_init"] == "zeros"
