@@ -16,11 +16,21 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import files, paths, places, presets, processes, start
+from sws_jax import (
+    files,
+    paths,
+    places,
+    presets,
+    processes,
+    start,
+    teacher,
+    weights,
+)
 from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
 from sws_jax.rendezvous import numbers
+from sws_jax.specs import AuxViTSpec, ViTSpec
 
 RESULT = "result.json"
 CONFIG = "config.json"
@@ -258,23 +268,43 @@ def as_begun(
     def look() -> dict[str, Any]:
         path = os.path.join(directory, CONFIG)
         if not paths.exists(path):
-            return {}
+            return {"later": [], "against": []}
         then = files.read_json(path)
-        return {n: None for n in _LATER if _value(then, n, default=None) is None}
+        later = [n for n in _LATER if _value(then, n, default=None) is None]
+        return {"later": later, "against": _against(directory, config)}
 
-    told, default = [], presets.run()
+    found, told, default = processes.decided(look), [], presets.run()
     made = config.copy_and_resolve_references()
-    for name in processes.decided(look):
+    for name in found["later"]:
         group, _, field = name.rpartition(".")
         before, wanted = _value(default, name), _value(config, name)
-        if before != wanted:
+        if before != wanted and field not in start.followed(config, insist=False):
             with made.unlocked():
                 _value(made, group)[field] = before
             told.append(
                 f"{config.name}: goes on as it began, with {name} {before}: it was "
                 f"begun before there was {wanted}"
             )
+    for name, asked, shown in found["against"]:
+        told.append(
+            f"{config.name}: was trained with model.{name} {shown}, as in its file, "
+            f"where the config says {asked}"
+        )
     return made, told
+
+
+def _against(directory: str, config) -> list[tuple[str, str, str]]:
+    """What a finished run has otherwise that older software trained."""
+    done = paths.exists(os.path.join(directory, RESULT))
+    if not (done and _is_older(os.path.join(directory, CONFIG))):
+        return []
+    for name in (teacher.WEIGHTS, places.LEARNGENE):
+        path = os.path.join(directory, name)
+        if paths.is_file(path) and (config.init.network or config.init.learngene):
+            spec = weights.describe(path).spec
+            assert isinstance(spec, ViTSpec | AuxViTSpec)  # no other is trained
+            return start.against(config, spec)
+    return []
 
 
 def _is_older(path: str) -> bool:

@@ -261,18 +261,24 @@ def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
     return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
 
 
-def _check_insisted(config, spec, path: str, differs) -> None:
-    """Compares the file with what was asked for by name; see `answer`."""
-    init, found = config.init, model_fields(spec)
-    for name in sorted(set(init.insist) - set(_OWN)):
+def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
+    """Fields in ``init.insist`` that a network has otherwise: (name, asked, found)."""
+    found, rows = model_fields(spec), []
+    for name in sorted(set(config.init.insist) - set(_OWN)):
         wanted = config.model[name]
         wanted = tuple(wanted) if name == "stages" else wanted
-        if wanted == found[name]:
-            continue
+        if wanted != found[name]:
+            rows.append((name, _shown(wanted), _shown(found[name])))
+    return rows
+
+
+def _check_insisted(config, spec, path: str, differs) -> None:
+    """Compares the file with what was asked for by name; see `answer`."""
+    init = config.init
+    for name, asked, shown in against(config, spec):
         where, remedy = path, "take a file that has it"
         if name == "depth" and init.learngene:  # (`depth` alone decides otherwise)
             where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
-        shown, asked = _shown(found[name]), _shown(wanted)
         if differs is None:
             raise UserError(
                 f"model.{name} is {asked} and {where} has {shown}: leave model.{name} "

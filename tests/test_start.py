@@ -281,6 +281,11 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
     said = "run: goes on as it began: model.depth is 1, as in "
     assert said in capsys.readouterr().out
     assert files.read_json(str(written))["model"]["depth"] == 1
+    # The same of one that has ended.
+    files.write_json(str(written), older)
+    assert train.train(config, str(tmp_path))["depth"] == 1
+    said = "run: was trained with model.depth 1, as in its file, where the config says"
+    assert said in capsys.readouterr().out
 
 
 def test_what_a_run_started_from_is_not_read_again(tmp_path):
