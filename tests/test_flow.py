@@ -1,25 +1,27 @@
 """The whole flow, teacher to report, through the shipped configs."""
 
+import copy
 import csv
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.datasets import load_digits
 
 import sws_jax
-from sws_jax import chain, configs, files, main, rundir, sharding
+from sws_jax import chain, configs, files, main, report, rundir, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
 from sws_jax.networks import Predictor
 
+from support.children import MAIN, ended, until, watched
 from support.compare import close
+from support.images import png
 from support.learngenes import learngene
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -140,12 +142,30 @@ def test_training_moved_what_it_should(job):
     close(start, kernel, 0.5)
 
 
-def test_the_picture(job):
+def test_the_picture(job, tmp_path):
+    """Drawn of this job's results: the same again, and another of other results.
+
+    It fails where the picture is drawn before the last run has ended, of other
+    results, or of a part of them, as of a job of one run (880 pixels wide).
+    """
     workdir, _ = job
-    with Image.open(workdir / "report.png") as picture:
-        assert picture.size[0] > 1000
-        colours = picture.convert("RGB").getcolors(maxcolors=2**24)
-    assert len(colours) > 100
+    results = [
+        {**files.read_json(str(workdir / run / "result.json")), "role": role}
+        for run, role in dict((r["run"], r["role"]) for r in table(workdir)).items()
+    ]
+
+    def drawn(results):
+        report.draw(results, str(workdir), str(tmp_path / "report.png"))
+        return png(tmp_path / "report.png")
+
+    found = png(workdir / "report.png")
+    assert found.shape[1] == 1430
+    np.testing.assert_array_equal(found, drawn(results))
+    for index, result in enumerate(results):
+        other = copy.deepcopy(results)
+        other[index]["test"][-1]["top1"] = 0.5 * result["test"][-1]["top1"]
+        changed = drawn(other)
+        assert changed.shape != found.shape or (changed != found).any(), result["name"]
 
 
 def test_the_same_command_again_does_nothing_twice(job, capsys):
@@ -221,33 +241,48 @@ def test_a_job_may_grow(job, tmp_path):
 
 
 def test_two_processes_share_out_the_runs(job, tmp_path):
-    """The same command twice, at once: every run is done once, and both report."""
+    """The same command twice: the second leaves the first its run, and does the rest.
+
+    The first is halted in the midst of a run, which leaves nothing to chance. It fails
+    where a run is not claimed (then the second trains it too), where a run of another
+    job is waited for before the next (then nothing more is done), and where what
+    another job did is done again.
+    """
     workdir, command = job
     for name in ("ancestor", "aux"):
         shutil.copytree(workdir / name, tmp_path / name)
     command = [c for c in command if not c.startswith("--workdir")]
-    command += [f"--workdir={tmp_path}"]
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "sws_jax.main", *command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
+    command = [*MAIN, *command, f"--workdir={tmp_path}"]
+
+    def started():
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for _ in range(2)
-    ]
-    printed = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    for name in ("des-L04", "scratch-L04-1ep", "scratch-L04-2ep"):
-        assert sum(text.count(f"{name}: test top-1") for text in printed) in (1, 2)
-        assert sum(text.count(f"{name}: vit_") for text in printed) == 1, name
-    timed = ("seconds",)
+
+    first = started()
+    until(first, "des-L04: vit_")
+    first.send_signal(signal.SIGSTOP)
+    second = started()
+    done = []
+    with watched(second):
+        for line in second.stdout:
+            done.append(line)
+            if "waiting for other jobs, which are at des-L04" in line:
+                break
+    first.send_signal(signal.SIGCONT)
+    ends = [ended(first), ended(second)]
+    assert [end.code for end in ends] == [0, 0], ends
+    by_second = "".join(done)
+    for name in ("scratch-L04-1ep", "scratch-L04-2ep"):
+        assert f"{name}: test top-1" in by_second
+        assert f"{name}: vit_" not in ends[0].out
+    assert "des-L04: test top-1" in ends[0].out
+    assert "des-L04: vit_" not in by_second + ends[1].out
     rows = [
-        [{k: v for k, v in r.items() if k not in timed} for r in table(folder)]
+        [{k: v for k, v in r.items() if k != "seconds"} for r in table(folder)]
         for folder in (workdir, tmp_path)
     ]
     assert rows[0] == rows[1]
-    assert all("test top-1" in text for text in printed)  # each did some of it
     assert not list(tmp_path.rglob("lock"))
 
 

@@ -1,6 +1,8 @@
 """The command that runs jobs, and what it answers to mistakes."""
 
+import argparse
 import pathlib
+import shlex
 
 import pytest
 
@@ -91,18 +93,31 @@ def test_the_tools_are_listed_with_examples(capsys):
 
 @pytest.mark.parametrize("name", list(tools.COMMANDS))
 def test_every_tool_explains_itself(name, capsys):
+    """Every argument with its words, in the help of its own tool, and the example.
+
+    It fails where an argument has no help, where it is hidden (`argparse.SUPPRESS`),
+    and where the example has an option that the tool does not take.
+    """
     with pytest.raises(SystemExit) as stop:
         tools.main([name, "--help"])
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert tools.COMMANDS[name].EXAMPLE in out
-    assert "--step" in out or name in (
-        "convert",
-        "cost",
-        "describe",
-        "doctor",
-        "prepare",
-    )
+    tool = tools.COMMANDS[name]
+    assert tool.EXAMPLE in out and tool.HELP in out
+    parser = argparse.ArgumentParser()
+    tool.add_arguments(parser)
+    arguments = [a for a in parser._actions if a.dest != "help"]
+    assert arguments
+    for argument in arguments:
+        assert argument.help, argument
+        words = argument.help % vars(argument)
+        assert " ".join(words.split()) in out, argument
+        assert all(option in out for option in argument.option_strings)
+    given = shlex.split(tool.EXAMPLE.removeprefix(f"python -m sws_jax {name} "))
+    _, unknown = parser.parse_known_args(given)
+    assert unknown == [] or parser.get_default("flags") == []  # those of a run
+    if name in ("evaluate", "predict", "show_batch"):
+        assert any("--step" in argument.option_strings for argument in arguments)
 
 
 @pytest.mark.parametrize("argv", [[], ["nope"], ["evaluate"], ["predict", "x"]])

@@ -7,10 +7,12 @@ import pathlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib import pyplot
 
 from sws_jax import report
 from sws_jax.report import Line, Way
+
+from support.images import png
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -128,6 +130,9 @@ def test_one_row_for_every_scored_set_of_weights():
         "seconds": 12.5,
         "hardware": "2 CPU cores",
         "jax": "0.0.1",
+        "dtype": "",
+        "unreadable": "",
+        "unreadable_from": "",
     }
     assert found[0]["method"] == "-"
 
@@ -380,13 +385,6 @@ def metrics_of(workdir, name):
     (directory / "metrics.jsonl").write_text("".join(lines) + '{"step": 50, "lo')
 
 
-def pixels(path):
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        image.load()
-        return np.asarray(image.convert("RGB"))
-
-
 OLD = {name: value for name, value in aux(1.0).items() if name != "stages"}
 JOBS = {
     "full": full(),
@@ -411,7 +409,7 @@ def test_draw(job, tmp_path):
     metrics_of(tmp_path, "mine")
     path = tmp_path / "report.png"
     report.draw(JOBS[job], str(tmp_path), str(path))
-    drawn = pixels(path)
+    drawn = png(path)
     assert min(drawn.shape[:2]) > 400
     assert (drawn != 255).any(axis=-1).mean() > 0.01  # more than white
     first_gene = np.abs(drawn.astype(int) - (0x3B, 0x6F, 0xB6)).max(axis=-1) <= 2
@@ -419,12 +417,49 @@ def test_draw(job, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "report.png"]
 
 
+def test_the_picture_holds_the_numbers_of_the_table(tmp_path, monkeypatch):
+    """Networks, accuracies and costs, each where it belongs.
+
+    It fails where a panel is left out, where a line has another's numbers, and where
+    bars are not the layer-epochs.
+    """
+    figures = []
+    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+    report.draw(full(), str(tmp_path), str(tmp_path / "report.png"))
+    monkeypatch.undo()
+    (figure,) = figures
+    pyplot.close(figure)
+    flow, accuracy, cost = figure.axes
+    words = [text.get_text() for text in flow.texts]
+    for label in (
+        "Ans-Net\n6 blocks\n98.5%",
+        "Aux-Net\n2-3-2\n98.0%",
+        f"learngene\n3 genes\n{37 / 1e6:.2g} M stored",
+        "4 blocks\n50.0%\n96.0%",
+        "9 blocks\n75.0%\n98.8%",
+    ):
+        assert label in words
+    assert len(flow.patches) == 6 + 7 + GENES + 4 + 9
+    lines = {line.get_label(): line for line in accuracy.lines}
+    expected = report.series(report.ways(full()))
+    assert len(expected) == 5
+    for label, scores in zip(report.labels(expected), expected.values(), strict=True):
+        x, y = lines[label].get_data()
+        assert list(x) == [4, 9]
+        np.testing.assert_allclose(y, [1 - np.mean(scores[d]) for d in (4, 9)])
+    widths = [bar.get_width() for bar in cost.patches]
+    spent = [(c["once"], c["per_depth"]) for c in report.cost(full()).values()]
+    assert widths == [width for both in reversed(spent) for width in both]
+    names = [mark.get_text() for mark in cost.get_yticklabels()]
+    assert names == ["scratch,\nlong", "scratch,\nsame budget", "learngene"]
+
+
 def test_the_picture_shows_the_runs_own_curve(tmp_path):
     """Validation accuracy in red and loss in grey, where there are any."""
 
     def drawn(colour):
         report.draw(JOBS["single"], str(tmp_path), str(tmp_path / "report.png"))
-        near = np.abs(pixels(tmp_path / "report.png").astype(int) - colour).max(axis=-1)
+        near = np.abs(png(tmp_path / "report.png").astype(int) - colour).max(axis=-1)
         return (near <= 2).sum()
 
     red, grey = (0xB5, 0x48, 0x2A), (0x9A, 0xA3, 0xAD)
@@ -441,7 +476,7 @@ def test_write_leaves_rows_table_and_picture(tmp_path, capsys):
     )
     markdown = (tmp_path / report.TABLE).read_text()
     assert markdown == report.table(results, markup="github") + "\n"
-    pixels(tmp_path / report.PICTURE)
+    png(tmp_path / report.PICTURE)
     out = capsys.readouterr().out
     assert report.table(results) in out
     assert str(tmp_path / report.RESULTS) in out

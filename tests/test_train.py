@@ -25,6 +25,7 @@ from sws_jax import (
     specs,
     start,
     step,
+    task,
     teacher,
     train,
     trees,
@@ -35,7 +36,7 @@ from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.models import vit
 
-from support.checkpoints import data_files, flip_a_bit
+from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
 from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
@@ -512,17 +513,38 @@ def test_milestones_are_scored_on_their_own_weights(tmp_path):
     assert untrained["test"][0]["loss"] == result["test"][0]["loss"]
 
 
-def test_the_best_on_validation_is_kept_when_asked(tmp_path):
-    """A rate that ruins the network late: the best checkpoint is an early one."""
-    schedule = dict(kind="constant", rate=0.3)
-    config = tiny(
-        steps=8, save_every=1, schedule=schedule, evaluation=dict(select="best")
-    )
+def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
+    """The second of four steps is the best: its weights are kept, scored and described.
+
+    It fails where the last weights are written, where the last are scored on the test
+    images, and where the file or the result says the last step or its accuracy.
+    """
+    tops = iter([0.1, 0.5, 0.4, 0.3, 0.5])  # the chosen one is scored again
+    score = task.Task.score
+
+    def scored(self, predictor, split):
+        found = score(self, predictor, split)
+        return found | {"top1": next(tops)} if split is self.data.val else found
+
+    monkeypatch.setattr(task.Task, "score", scored)
+    kept = dict(select="best", milestones=(epochs(2),))
+    config = tiny(steps=4, save_every=1, evaluation=kept)
+    config.ema = 0.0
     result = train.train(config, str(tmp_path))
-    rows = metrics.read(str(tmp_path / "run"))
-    best = max(rows, key=lambda row: (row["val_top1"], row["step"]))
-    assert result["val_top1"] == pytest.approx(best["val_top1"])
-    assert result["val_top1"] >= rows[-1]["val_top1"]
+    network = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    manager = Checkpoints(str(tmp_path / "run"))
+    best, last = (
+        manager.restore(at, abstract(network.spec)).items["params"] for at in (2, 4)
+    )
+    manager.close()
+    equal(best, network.params)
+    with pytest.raises(AssertionError):
+        equal(last, network.params)
+    assert (network.description.step, network.description.accuracy) == (2, 0.5)
+    assert result["val_top1"] == 0.5
+    at_two, chosen = result["test"]
+    assert chosen == {**at_two, "epochs": epochs(4)}
+    assert chosen["step"] == 2
 
 
 def test_another_file_behind_the_same_path_is_refused(tmp_path):

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WEIGHTS",
         help="a .safetensors file, a run's directory, or one of its checkpoints",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file of an image")
     parser.add_argument("--top", type=int, default=3, help="classes shown (default 3)")
     parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
     parser.add_argument("--step", type=int, help="of a run's checkpoint")

@@ -58,3 +58,10 @@ def stacked(split):
     """``image`` and ``label`` of all images, stacked, as arrays in a file."""
     images, labels = zip(*(split.read(i) for i in range(len(split))), strict=True)
     return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
+
+
+def png(path):
+    """The pixels of a PNG file."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
