@@ -9,12 +9,13 @@ import os
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    # Tests compile much and compute little.
-    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+import pytest
+
+pytest.register_assert_rewrite("support")
+
+from support import compiler  # noqa: E402
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.flags(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What one process has compiled, no other needs to: of the workers, and those that tests
@@ -34,9 +35,6 @@ install_import_hook(
 )
 
 import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-
-pytest.register_assert_rewrite("support")
 
 import sws_jax  # noqa: E402
 from sws_jax import paths, specs  # noqa: E402

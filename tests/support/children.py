@@ -14,6 +14,8 @@ import sws_jax
 from sws_jax import checksums, files, learngenes, metrics, paths, teacher
 from sws_jax.data import load_dataset
 
+from support import compiler
+
 ROOT = pathlib.Path(__file__).parents[2]
 IMAGES = 1257  # digits to train on
 BATCH = 64
@@ -52,9 +54,7 @@ def environment(cache=None, devices=1):
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-        " --xla_backend_optimization_level=0"
-        " --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": compiler.flags(devices),
         **(kept if cache else {}),
     }
 
