@@ -9,12 +9,15 @@ import os
 import shutil
 import tempfile
 
+from sws_jax import xla_flags
+
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
     # Tests compile much and compute little.
     + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+xla_flags.add()  # the children of tests inherit it
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What one process has compiled, no other needs to: of the workers, and those that tests

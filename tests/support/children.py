@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import checksums, files, learngenes, metrics, paths, teacher
+from sws_jax import checksums, files, learngenes, metrics, paths, teacher, xla_flags
 from sws_jax.data import load_dataset
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -52,9 +52,11 @@ def environment(cache=None, devices=1):
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
-        " --xla_backend_optimization_level=0"
-        " --xla_llvm_disable_expensive_passes=true",
+        "XLA_FLAGS": xla_flags.merged(
+            f"--xla_force_host_platform_device_count={devices}"
+            " --xla_backend_optimization_level=0"
+            " --xla_llvm_disable_expensive_passes=true"
+        ),
         **(kept if cache else {}),
     }
 
