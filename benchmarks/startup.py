@@ -2,7 +2,8 @@
 
 Each start is a fresh process; a cache of compiled programs on disk is not used.
 
-How to read it: `import sws_jax` beside `import jax` shows what the package adds. "first
+How to read it: all names of sws_jax, which loads them when they are first used, beside
+`import jax` show what the package adds. "first
 step" is from the start of the process to the end of the first update of the Aux-Net in
 configs/smoke.py, data included. For compilation, `lower_s` is tracing and `compile_s`
 is XLA's own time: a scanned network's stays level over its depth, an unrolled one's
@@ -28,9 +29,7 @@ from sws_jax.errors import UserError
 from sws_jax.specs import Compute
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_IMPORT = (
-    "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-)
+_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
 def run(settings: Settings) -> list[Row]:
@@ -41,9 +40,9 @@ def run(settings: Settings) -> list[Row]:
         measure.say("startup", row)
         rows.append(row)
 
-    for module in ("jax", "sws_jax"):
-        found = [float(_process("-c", _IMPORT.format(module))) for _ in range(repeats)]
-        add({"what": f"import {module}", "seconds": measure.figure(found)})
+    for line in ("import jax", "from sws_jax import *"):
+        found = [float(_process("-c", _IMPORT.format(line))) for _ in range(repeats)]
+        add({"what": line, "seconds": measure.figure(found)})
     add({"what": "first step, configs/smoke.py", **_first_steps(repeats)})
 
     for mode, recipe in _recipes(settings):

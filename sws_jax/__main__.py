@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sws_jax import xla_flags
 from sws_jax.commands import (
     convert,
     cost,
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         args.flags += flags
     elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    xla_flags.add()
     try:
         return args.run(args)
     except UserError as error:

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sws_jax import xla_flags
 from sws_jax.errors import UserError
+
+xla_flags.warn()
 
 KINDS = ("none", "soft", "hard")
 REDUCTIONS = ("batchmean", "per_class")

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 
-from sws_jax import configs, paths, rendezvous, signals, version
+from sws_jax import configs, paths, rendezvous, signals, version, xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
 
 USAGE = """\
@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(USAGE, end="")
         return 0 if argv else EXIT_REFUSED
+    xla_flags.add()
     with signals.Asked() as asked:
         return _run(argv, asked)
 

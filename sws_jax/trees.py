@@ -10,6 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sws_jax import xla_flags
+
+xla_flags.warn()  # whoever computes comes by here, or by one of the others that do this
+
 Tree = Any
 
 

@@ -13,9 +13,12 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
+from sws_jax import xla_flags  # noqa: E402
+
 from support import compiler  # noqa: E402
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.flags(8)}"
+xla_flags.add()  # the children of tests inherit it
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What one process has compiled, no other needs to: of the workers, and those that tests

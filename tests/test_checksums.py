@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sws_jax import checksums, sharding
+from sws_jax import checksums, sharding, xla_flags
 
 from support.children import ROOT
 from support.jobs import free_port
@@ -138,7 +138,7 @@ def test_no_process_holds_all_of_it():
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": xla_flags.merged("--xla_force_host_platform_device_count=2"),
     }
     port = str(free_port())
     parts = [

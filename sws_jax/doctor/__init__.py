@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 from sws_jax import processes
-from sws_jax.doctor import devices, inputs, software, storage, together
+from sws_jax.doctor import compiler, devices, inputs, software, storage, together
 from sws_jax.doctor.base import (
     LEFT_OUT,
     OK,
@@ -46,6 +46,7 @@ CHECKS = (
     Check("versions", software.versions),
     Check("processes", together.meet, several=True),
     Check("devices", devices.devices),
+    Check("compiler", compiler.compiler, ("devices",)),
     Check("mesh", devices.mesh, ("config", "devices")),
     Check("directory", storage.work_directory),
     Check(

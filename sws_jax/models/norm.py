@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sws_jax import xla_flags
+
+xla_flags.warn()
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation in evaluation: its statistics are parameters like others.

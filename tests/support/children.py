@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import checksums, files, learngenes, metrics, paths, teacher
+from sws_jax import checksums, files, learngenes, metrics, paths, teacher, xla_flags
 from sws_jax.data import load_dataset
 
 from support import compiler
@@ -54,7 +54,7 @@ def environment(cache=None, devices=1):
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": compiler.flags(devices),
+        "XLA_FLAGS": xla_flags.merged(compiler.flags(devices)),
         **(kept if cache else {}),
     }
 

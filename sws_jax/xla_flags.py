@@ -1,0 +1,146 @@
+"""The flag without which some versions of jaxlib compute wrong numbers on a CPU.
+
+Commands, benchmarks and tests call `add` before JAX starts. A notebook or a script does
+so itself, in its first line, or is told once. Importing the package changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import sys
+import warnings
+
+_VARIABLE = "XLA_FLAGS"
+_NAME = "xla_cpu_experimental_ynn_fusion_type"
+NO_REDUCE = f"--{_NAME}=-reduce"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What a version of jaxlib was found to do, and the flag that it is given for it.
+
+    Attributes:
+      date: of the trial.
+      found: in the cases of `TRIED`, on a CPU.
+      flag: with which they are right; empty where none is needed.
+    """
+
+    date: str
+    found: str
+    flag: str = ""
+
+
+# Each version was tried without the flag and with it, on x86-64, with Python 3.11, from
+# 0.11 on 3.12. With it all were right in all cases, which are:
+#   squares: `jit(vmap(lambda r: sum((eye3 @ r) ** 2)))` over 32,769 rows `[i, 0, 0]`;
+#   equal numbers: `sum((x @ full_like(x, c)) * x, axis=-1)`, x of 64 x 16 x 16;
+#   tokens: `sum(x @ w, axis=1)`, x of 4 x 50 x 256 (197 tokens of 384 too; 256 not);
+#   many axes: a product of rank 7 or 8 summed over one axis.
+# (jax issues 39103, 39257 and 40412.) `doctor` runs the first three. GPU plugin and
+# libtpu parse the same variable: those of jax 0.10.2 know the flag too, which is
+# of the CPU's compiler alone.
+TRIED = {
+    "0.10.0": Tried("2026-11-28", "tokens wrong", NO_REDUCE),
+    "0.10.1": Tried("2026-11-28", "tokens wrong", NO_REDUCE),
+    "0.10.2": Tried(
+        "2026-11-28",
+        "the last of the squares wrong, equal numbers wrong, many axes crash",
+        NO_REDUCE,
+    ),
+    "0.11.0": Tried("2026-11-28", "equal numbers wrong, many axes crash", NO_REDUCE),
+    "0.11.1": Tried("2026-11-28", "equal numbers wrong", NO_REDUCE),
+    "0.11.2": Tried("2026-11-28", "equal numbers wrong", NO_REDUCE),
+}
+
+
+@functools.cache
+def jaxlib() -> str:
+    """The version that is installed, empty without any; JAX is not imported for it."""
+    try:
+        return importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def needed() -> str:
+    """The flag for the jaxlib that is installed; empty where it was not tried.
+
+    A flag that a version does not know ends the process, so that none is given to a
+    version on suspicion.
+    """
+    tried = TRIED.get(jaxlib())
+    return tried.flag if tried else ""
+
+
+def merged(flags: str) -> str:
+    """Flags with the needed one beside them; a value that they give it is kept.
+
+    Args:
+      flags: as in ``XLA_FLAGS``: flags, or the path of a file of them.
+    """
+    flag = needed()
+    if not flag:
+        return flags
+    said = _read(flags)
+    return flags if _NAME in said else f"{said} {flag}".strip()
+
+
+def _read(flags: str) -> str:
+    """The flags themselves, where they are in a file as XLA allows."""
+    if flags.lstrip().startswith("-") or not os.path.isfile(flags):
+        return flags
+    try:
+        with open(flags, encoding="utf-8", errors="replace") as file:
+            return " ".join(file.read().split())
+    except OSError:
+        return flags  # XLA says itself that it cannot read it
+
+
+def missing() -> str:
+    """The flag that this process needs and does not have."""
+    flag = needed()
+    return flag if flag and _NAME not in _read(os.environ.get(_VARIABLE, "")) else ""
+
+
+def add() -> None:
+    """Adds the flag that this version of jaxlib needs, beside those that are set.
+
+    JAX reads flags when it first looks at its devices: this comes before. Too late, it
+    changes nothing, and warns. Child processes inherit what it sets.
+    """
+    if not missing():
+        return
+    if _started():
+        warn()
+    else:
+        os.environ[_VARIABLE] = merged(os.environ.get(_VARIABLE, ""))
+
+
+def warn() -> None:
+    """One line where the flag is missing, once in a process, with the way out."""
+    global _warned
+    if _warned or not (flag := missing()):
+        return
+    _warned = True
+    first = "restart Python and first of all" if _started() else "first of all"
+    # Without a file and its line, of which Python would print a second one.
+    warnings.warn_explicit(
+        f"jaxlib {jaxlib()} gives wrong sums of products in some programs on a CPU: "
+        f"{first} call sws_jax.xla_flags.add(), or have {flag} in {_VARIABLE}",
+        RuntimeWarning,
+        "sws_jax",
+        0,
+    )
+
+
+_warned = False
+
+
+def _started() -> bool:
+    """Whether JAX has read its flags; it is not imported for the question."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    asked = getattr(bridge, "backends_are_initialized", None)
+    return bool(asked and asked())
