@@ -231,7 +231,7 @@ def test_a_field_of_a_group_is_insisted_on_in_its_runs(tmp_path):
     rows = {row.role: row.config.init.insist for row in chain.runs(config)}
     assert (rows[chain.AUX], rows["tune"]) == ((), ("width",))
     with pytest.raises(UserError, match="model.width is 64 and run:aux has 32"):
-        chain.check(config, chain.runs(config), str(tmp_path))
+        chain.check_networks(chain.runs(config), str(tmp_path))
 
 
 def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
