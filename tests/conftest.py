@@ -4,6 +4,7 @@ Functions that tests share are in `support`.
 """
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -39,7 +40,7 @@ import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
-from sws_jax import paths, specs  # noqa: E402
+from sws_jax import paths, specs, step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
 
@@ -60,6 +61,18 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Compiled programs of earlier modules go before they add up to gigabytes."""
+    yield
+    with open("/proc/self/statm") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resident > 2**30:
+        step._program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
