@@ -106,8 +106,14 @@ def predictor(network: Network, *, dtype: str = "float32") -> Predictor:
 
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
     """Names, shapes and dtypes of a network's parameters, without computing."""
-    module = spec.build()
-    init = functools.partial(vit.init_params, module, boxed=boxed)
+    # A tree of its own for everyone who asks: dicts may be changed.
+    return jax.tree.map(lambda leaf: leaf, _abstract_params(spec, boxed))
+
+
+# Tracing takes up to a second, and one run asks for the same shapes a dozen times.
+@functools.lru_cache(maxsize=64)
+def _abstract_params(spec: Spec, boxed: bool) -> trees.Tree:
+    init = functools.partial(vit.init_params, spec.build(), boxed=boxed)
     return jax.eval_shape(init, jax.random.key(0))
 
 

@@ -4,6 +4,7 @@ Functions that tests share are in `support`.
 """
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -37,12 +38,23 @@ install_import_hook(
     "beartype.beartype",
 )
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
-from sws_jax import paths, specs  # noqa: E402
+from sws_jax import paths, specs, step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
+
+# Orbax lets each of eight devices write an eighth of what all hold, and compiles a
+# program for every such part: here that is half of a run's compilations. Arrays over a
+# MiB, and the jobs of several processes, are written as always.
+ocp.type_handlers.register_type_handler(
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
+    override=True,
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -52,6 +64,18 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Compiled programs of earlier modules go before they add up to gigabytes."""
+    yield
+    with open("/proc/self/statm") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resident > 2**30:
+        step._program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """``evaluate``, ``predict`` and ``show_batch``, on files as users have them."""
 
-import functools
 import pathlib
 import re
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +17,7 @@ from sws_jax.networks import Network
 from support.digits import DIGITS, describe, network_of
 from support.images import stacked
 from support.networks import TINY, aux_spec, params_of
+from support.networks import logits_of as apply
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = tuple("zero one two three four five six seven eight nine".split())
@@ -58,11 +57,6 @@ def digit(position, path):
     pixels = DIGITS.test.read(position)[0][..., 0]
     Image.fromarray(pixels).save(path)
     return pixels
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def apply(spec, params, x):
-    return spec.build().apply({"params": params}, x)
 
 
 def logits_of(network, images):

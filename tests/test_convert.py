@@ -24,7 +24,7 @@ from sws_jax.errors import UserError
 from support import google_vit
 from support.compare import close, equal
 from support.conversions import shapes_of
-from support.networks import params_of
+from support.networks import logits_of, params_of
 
 NETS = {
     "mean": dict(),
@@ -611,7 +611,7 @@ def test_deit_of_one_head(in_memory, tmp_path, capsys):
     assert layout.name == f"Hugging Face DeiT {where}"
     assert (network.spec.distilled, network.spec.classifiers) == (True, ("head",))
     images = np.random.default_rng(6).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    ours = network.spec.build().apply({"params": network.params}, images)
+    ours = logits_of(network.spec, network.params, images)
     close(deit_logits(state, parts, images), ours)
     assert tools.main(["describe", str(path)]) == 0
     out = capsys.readouterr().out
@@ -690,11 +690,10 @@ def test_flax_files(name, prefix, fields, tmp_path):
     network, layout = convert.load(str(path), image_size=(8, 12))
     assert layout.name == name
     assert network.spec.heads == 4  # seen in the shapes
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     close(logits, ours)
     assert network.description.normalization.mean == (0.5, 0.5, 0.5)
-    exact = network.spec.replace(gelu="exact").build()
-    other = exact.apply({"params": network.params}, x)
+    other = logits_of(network.spec.replace(gelu="exact"), network.params, x)
     assert np.abs(other - logits).max() > 10 * np.abs(ours - logits).max()
 
 
@@ -939,7 +938,7 @@ def test_timm_loads_what_is_written_for_it(kind, with_timm, tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -1015,7 +1014,7 @@ def test_hugging_face_at_another_size(size, tmp_path):
     with torch.no_grad():
         given = torch.tensor(x.transpose(0, 3, 1, 2))
         theirs = model(given, interpolate_pos_encoding=True).logits.numpy()
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -1041,7 +1040,7 @@ def test_timm_at_another_size(size, with_timm, tmp_path):
     x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = other(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -1065,7 +1064,7 @@ def test_transformers_loads_what_is_written_for_it(kind, tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).logits.numpy()
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -1089,7 +1088,7 @@ def logits_agree(model, folder, save=None, memory=False):
     with torch.no_grad():
         theirs = model(torch.tensor(x.transpose(0, 3, 1, 2)))
     theirs = getattr(theirs, "logits", theirs).numpy()
-    ours = network.spec.build().apply({"params": network.params}, x)
+    ours = logits_of(network.spec, network.params, x)
     assert theirs.std() > 0.1
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 

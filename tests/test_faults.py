@@ -126,6 +126,7 @@ def killed_and_resumed(job, workdir, seconds):
     return kills, torn
 
 
+@pytest.mark.slow
 def test_killed_twice(job, long, tmp_path):
     """Once at random, once while a checkpoint is being written."""
     expected, span = long
@@ -155,7 +156,9 @@ def test_killed_at_ten_random_moments(seed, job, long, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    "number, code",
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+    ids=["TERM", "INT"],
 )
 def test_asked_to_stop(number, code, job, tmp_path):
     """In the midst of its steps: it saves the step it is at."""

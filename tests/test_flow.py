@@ -240,6 +240,7 @@ def test_a_job_may_grow(job, tmp_path):
     assert (tmp_path / "work" / "untuned-L02" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_out_the_runs(job, tmp_path):
     """The same command twice: the second leaves the first its run, and does the rest.
 

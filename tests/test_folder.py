@@ -338,22 +338,6 @@ def handlers():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_run(tree, tmp_path, capsys, handlers):
-    config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
-    code = main.main(
-        [
-            f"--config={config}:depth=1,epochs=2,dataset={tree},image_size=8",
-            f"--workdir={tmp_path / 'runs'}",
-            "--config.global_batch_size=8",
-            "--config.evaluation.batch_size=8",
-            "--config.log_steps=1",
-        ]
-    )
-    out, error = capsys.readouterr()
-    assert code == 0, error
-    assert "step 5/6" in out or "step 6/6" in out
-
-
 def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
     """In the result: all of them, also of what was done before a restart."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})

@@ -15,12 +15,12 @@ from sws_jax.models import vit
 
 from support.compare import close, equal
 from support.learngenes import DIGITS, GENE, describe, learngene
-from support.networks import aux_spec, params_of
+from support.networks import aux_spec, logits_of, params_of
 
 
 @pytest.mark.parametrize(
     "stages, training",
-    [((1, 2, 2), False), ((1, 2, 2), True), ((4,), True), ((1, 1, 1), True)],
+    [((1, 2), False), ((1, 2), True), ((2,), True), ((1, 1), True)],
 )
 def test_own_plan_is_the_aux_net(stages, training, images):
     """Same logits; each gene's gradient is the sum over its copies."""
@@ -110,7 +110,7 @@ def test_three_ways_to_ask(images):
     equal(by_depth.params, by_plan.params)
     odd = sws_jax.expand(GENE, plan=np.asarray([4, 0, 4]))
     assert odd.plan == (4, 0, 4)
-    logits = odd.spec.build().apply({"params": odd.params}, images)
+    logits = logits_of(odd.spec, odd.params, images)
     assert logits.shape == (6, 10)
 
 
@@ -171,6 +171,8 @@ def test_numpy_stays_numpy_and_dtype_is_kept(dtype):
     for leaf in jax.tree.leaves(sws_jax.expand(gene, depth=7, **kinds)):
         assert type(leaf) is np.ndarray
         assert leaf.dtype == dtype
+    if dtype == np.float16:  # the others on a device too
+        return
     on_device = jax.tree.map(jnp.asarray, gene)
     for leaf in jax.tree.leaves(sws_jax.expand(on_device, depth=7, **kinds)):
         assert isinstance(leaf, jax.Array)
@@ -201,7 +203,7 @@ def test_expand_is_differentiable():
             leaf.sum() for leaf in jax.tree.leaves(sws_jax.expand(gene, depth=8).params)
         )
 
-    gradient = jax.grad(total)(jax.tree.map(jnp.asarray, GENE))
+    gradient = jax.jit(jax.grad(total))(jax.tree.map(jnp.asarray, GENE))
     counts = np.asarray([2, 2, 2, 1, 1], np.float32)
     for leaf in jax.tree.leaves(gradient.params["blocks"]):
         np.testing.assert_array_equal(
@@ -293,7 +295,7 @@ def test_image_size(pool):
     assert found.spec.grid == (2, 4)
     assert found.params["pos_embed"].shape == (1, 8 + (pool == "token"), 16)
     images = np.zeros((2, 8, 16, 1), np.float32)
-    logits = found.spec.build().apply({"params": found.params}, images)
+    logits = logits_of(found.spec, found.params, images)
     assert np.isfinite(logits).all()
     if pool == "token":
         equal(found.params["pos_embed"][:, 0], gene.params["pos_embed"][:, 0])
@@ -359,7 +361,7 @@ def test_an_official_learngene_expands_to_another_function():
     same = sws_jax.expand(sws_jax.Learngene(gene.params, about), depth=2)
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     auxiliary, kept, changed = (
-        net.spec.build().apply({"params": net.params}, images)
+        logits_of(net.spec, net.params, images)
         for net in (learngenes.auxiliary(gene), same, found)
     )
     close(auxiliary, kept)
@@ -389,8 +391,9 @@ def test_tleg_is_linear_in_depth(depth):
             slope,
         )
         close(exact, jax.tree.map(lambda x: x[layer], found.params["blocks"]), 1e-6)  # noqa: B023
-    compiled = jax.jit(lambda g: sws_jax.expand(g, depth=depth))(gene)
-    close(found.params, compiled.params, 1e-6)
+    if depth in (1, 5, 16):
+        compiled = jax.jit(lambda g: sws_jax.expand(g, depth=depth))(gene)
+        close(found.params, compiled.params, 1e-6)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.params))
 
 

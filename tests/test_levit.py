@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import make_levit
 
-from sws_jax import trees
+from sws_jax import networks, trees
 from sws_jax.convert import base
 from sws_jax.convert.levit import LAYOUTS
 from sws_jax.models import levit, vit
@@ -16,7 +16,7 @@ from sws_jax.specs.base import Compute
 from sws_jax.specs.levit import LEVITS, LeViTSpec
 
 from support.compare import close, equal
-from support.conversions import abstract_params, kept, shapes_of, weights_of
+from support.conversions import kept, shapes_of, weights_of
 from support.networks import params_of
 
 TIMM, TIMM_CONV, FACEBOOK, HUGGING_FACE = LAYOUTS
@@ -63,7 +63,7 @@ def tiny():
 
 
 def read(layout, spec, flat):
-    entries, abstract = layout.entries(spec), abstract_params(spec)
+    entries, abstract = layout.entries(spec), networks.abstract_params(spec)
     return base.read(flat, entries, abstract, ignored=layout.ignored)
 
 
@@ -85,7 +85,7 @@ def error_of(ours, theirs):
 def test_every_named_levit_has_its_size():
     assert set(COUNTS) == set(LEVITS)
     for name, spec in LEVITS.items():
-        leaves = trees.flatten(abstract_params(spec))
+        leaves = trees.flatten(networks.abstract_params(spec))
         learned = [v for k, v in leaves.items() if not k.endswith(("/mean", "/var"))]
         assert (name, trees.count(learned)) == (name, COUNTS[name])
 
@@ -149,7 +149,7 @@ def test_impossible_values_are_named(changes, message):
 
 
 def test_layout():
-    params = abstract_params(TINY.replace(depths=(1, 1)))
+    params = networks.abstract_params(TINY.replace(depths=(1, 1)))
     shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
     kernels = {
         "stem/conv1": (3, 3, 1, 1),
@@ -211,8 +211,8 @@ def test_two_heads_one_or_none():
     params, images = tiny()
     trunk = {k: v for k, v in params.items() if not k.startswith("head")}
     none, one = TINY.replace(num_classes=0), TINY.replace(distilled=False)
-    assert set(abstract_params(none)) == set(trunk)
-    assert set(abstract_params(one)) == {*trunk, "head"}
+    assert set(networks.abstract_params(none)) == set(trunk)
+    assert set(networks.abstract_params(one)) == {*trunk, "head"}
     features = np.asarray(function_of(none)(trunk, images))
     assert features.shape == (2, 20) and features.dtype == np.float32
 
@@ -283,7 +283,7 @@ def test_any_levit_is_recognised(changes, layout):
 
 @by_layout
 def test_other_files_are_not_recognised(layout, net):
-    ours = {k: v.shape for k, v in trees.flatten(abstract_params(net)).items()}
+    ours = {k: v.shape for k, v in trees.flatten(networks.abstract_params(net)).items()}
     assert layout.recognise(ours) is None
     assert layout.recognise({}) is None
     assert layout.recognise(dict.fromkeys(shapes_of(layout, TINY), ())) is None

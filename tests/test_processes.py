@@ -81,6 +81,7 @@ def result(workdir):
     return json.loads((workdir / "run" / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_are_stopped_and_one_goes_on(alone, tmp_path, cache):
     """SIGTERM to one of two stops and saves both at the same step."""
     arguments = command(tmp_path, "many")

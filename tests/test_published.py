@@ -21,6 +21,8 @@ from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.losses import Loss
 
+from support.networks import logits_of as apply
+
 ALPHAS, DECAYS = make_published.ALPHAS, make_published.DECAYS
 HEADS, STAGES = make_published.TRAIN["heads"], make_published.TRAIN["stages"]
 WIDTH = make_published.TRAIN["width"]
@@ -143,7 +145,7 @@ def show(what, found, golden, key):
 
 def test_logits_before_training(golden):
     params, images = params_of(golden, "train/initial"), batches(golden)[0].images
-    logits = SPEC.build().apply({"params": params}, images)
+    logits = apply(SPEC, params, images)
     assert golden["train/logits"].std(axis=0).mean() > 0.05
     np.testing.assert_allclose(logits, golden["train/logits"], rtol=0, atol=1e-5)
 
@@ -264,7 +266,7 @@ def converted(golden, key, folder, stages=(), **changes):
 
 def logits_of(network, golden):
     images = golden["images"][0].astype(np.float32)
-    return network.spec.build().apply({"params": network.params}, images)
+    return apply(network.spec, network.params, images)
 
 
 def apart(network, heads):
@@ -299,7 +301,13 @@ def test_a_published_sws_file(golden, tmp_path):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", make_published.DEPTHS)
+@pytest.mark.parametrize(
+    "depth",
+    [
+        depth if depth in (3, 12, 16) else pytest.param(depth, marks=pytest.mark.slow)
+        for depth in make_published.DEPTHS
+    ],
+)
 def test_a_published_tleg_file(depth, golden, tmp_path):
     gene = converted(golden, "tleg/state", tmp_path)
     assert (gene.description.method, gene.description.stages) == ("tleg", (12,))
@@ -539,7 +547,7 @@ def test_live_from_a_released_checkpoint_to_timm(torch, tmp_path, capsys):
         "its descendant": (sws_jax.expand(learngene, depth=12), descendant),
     }
     for name, (network, expected) in found.items():
-        ours = network.spec.build().apply({"params": network.params}, x)
+        ours = apply(network.spec, network.params, x)
         worst = np.abs(ours - expected).max()
         with capsys.disabled():
             print(f"\n{name}: {worst:.1e}, std {expected.std():.2f}", end="")

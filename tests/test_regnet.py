@@ -16,7 +16,7 @@ from sws_jax.specs.base import Compute
 from sws_jax.specs.regnet import REGNETS, RegNetSpec
 
 from support.compare import equal
-from support.conversions import abstract_params, kept, shapes_of, weights_of
+from support.conversions import kept, shapes_of, weights_of
 from support.networks import params_of
 
 TIMM, HUGGING_FACE = LAYOUTS
@@ -59,7 +59,7 @@ def drawn(spec):
 def converted(layout, flat, image_size):
     """Spec and parameters of a file's tensors, as a reader of files would do it."""
     spec = layout.recognise({k: v.shape for k, v in flat.items()})
-    abstract = abstract_params(spec)
+    abstract = networks.abstract_params(spec)
     params = base.read(flat, layout.entries(spec), abstract, ignored=layout.ignored)
     return spec.replace(image_size=image_size), params
 
@@ -74,7 +74,7 @@ def logits_of(spec, params, images, compute=Compute()):
 def test_every_named_regnet_has_its_size():
     assert set(COUNTS) == set(REGNETS)
     for name, spec in REGNETS.items():
-        leaves = trees.flatten(abstract_params(spec))
+        leaves = trees.flatten(networks.abstract_params(spec))
         learned = [v for k, v in leaves.items() if not k.endswith(("/mean", "/var"))]
         assert (name, trees.count(learned)) == (name, COUNTS[name])
 

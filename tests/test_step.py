@@ -98,6 +98,13 @@ def test_every_mesh_is_one_device(sizes, kind, aux):
     close(no_key_bias(state.ema), no_key_bias(sharded_state.ema), 1e-4)
 
 
+new_state = jax.jit(step.new_state, static_argnums=0)
+
+
+def logits_of(teacher, view=GREY):
+    return jax.jit(lambda images: teacher.logits(images, view))
+
+
 def gradients(recipe, params, batch, teacher=None):
     def loss(params, part):
         masks = None if part.drop_path is None else jnp.moveaxis(part.drop_path, 0, -1)
@@ -107,15 +114,15 @@ def gradients(recipe, params, batch, teacher=None):
     return step.accumulate(jax.value_and_grad(loss), params, batch, recipe.accum_steps)
 
 
-def test_accumulated_gradients_equal_the_large_batch(aux):
-    recipe = recipe_of(aux, loss=Loss("soft", 0.7, 2.0, "per_class"))
+def test_accumulated_gradients_equal_the_large_batch(net):
+    recipe = recipe_of(net.replace(depth=2), loss=Loss("soft", 0.7, 2.0, "per_class"))
     prepare = jax.jit(step.prepare, static_argnums=0)
     batch = prepare(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
     assert (np.asarray(batch.drop_path) == 0).any()
     random = np.random.default_rng(2)
     logits = random.normal(size=(BATCH, 10)).astype(np.float32)
     batch = batch._replace(teacher_logits=logits)
-    params = params_of(aux)
+    params = params_of(recipe.spec)
     whole = jax.jit(gradients, static_argnums=0)(recipe, params, batch)
     parts = dataclasses.replace(recipe, accum_steps=4)
     close(whole, jax.jit(gradients, static_argnums=0)(parts, params, batch))
@@ -132,7 +139,7 @@ def test_a_step_against_adamw_by_hand(net):
         targets=np.full((4, 10), 0.1, np.float32),
         teacher_logits=random.normal(size=(4, 10)).astype(np.float32),
     )
-    state = step.new_state(recipe, jax.tree.map(jnp.asarray, params_of(net)))
+    state = new_state(recipe, params_of(net))
     loss, grads = jax.jit(gradients, static_argnums=0)(recipe, state.params, batch)
     after, metrics = jax.jit(step.train_step, static_argnums=0)(
         recipe, state, batch, jnp.float32(0.01)
@@ -190,8 +197,8 @@ def test_a_teacher_resizes_as_its_file_says(tmp_path):
         right = large * 0.75 + after.take(range(1, 9), axis) * 0.25
         shape = [n * (1 + (i == axis)) for i, n in enumerate(large.shape)]
         large = np.stack([left, right], axis + 1).reshape(shape)
-    expected = spec.build().apply({"params": params}, large)
-    close(expected, found.logits(jnp.asarray(rows), found.normalization))
+    expected = jax.jit(spec.build().apply)({"params": params}, large)
+    close(expected, logits_of(found, found.normalization)(rows))
 
 
 def test_the_teacher_sees_the_students_batch(aux):
@@ -200,15 +207,16 @@ def test_the_teacher_sees_the_students_batch(aux):
     pixels = np.asarray(raw_batch()["image"][:3])
     student_view = (pixels / 255.0 - 0.3) / 0.4
     own_view = (pixels / 255.0 - 0.5) / 0.2
-    own_view = jax.image.resize(own_view, (3, 16, 16, 1), "bicubic", antialias=True)
+    resize = jax.jit(jax.image.resize, static_argnums=(1, 2, 3))
+    own_view = resize(own_view, (3, 16, 16, 1), "bicubic", True)
     net = teacher.network
-    expected = net.spec.build().apply({"params": net.params}, own_view)
-    found = teacher.logits(jnp.asarray(student_view, jnp.float32), GREY)
+    expected = jax.jit(net.spec.build().apply)({"params": net.params}, own_view)
+    found = logits_of(teacher)(jnp.asarray(student_view, jnp.float32))
     close(expected, found, 1e-5)
     low = dataclasses.replace(teacher, compute=Compute(dtype="bfloat16"))
-    error = np.abs(low.logits(jnp.asarray(student_view, jnp.float32), GREY) - expected)
+    error = np.abs(logits_of(low)(jnp.asarray(student_view, jnp.float32)) - expected)
     assert 1e-5 < error.max() / np.abs(expected).max() < 5e-2
-    gradient = jax.grad(lambda x: teacher.logits(x, GREY).sum())(
+    gradient = jax.jit(jax.grad(lambda x: teacher.logits(x, GREY).sum()))(
         jnp.asarray(student_view)
     )
     assert not np.asarray(gradient).any()
@@ -221,11 +229,11 @@ def test_teacher_logits_of_the_batch_go_before_the_teacher(net):
     images = random.normal(size=(4, 8, 8, 1)).astype(np.float32)
     batch = step.Batch(jnp.asarray(images), jnp.full((4, 10), 0.1))
     teacher = teacher_of()
-    state = step.new_state(recipe, jax.tree.map(jnp.asarray, params_of(spec)))
+    state = new_state(recipe, params_of(spec))
     train = jax.jit(step.train_step, static_argnums=0)
     rate = jnp.float32(0.1)
     asked, _ = train(recipe, state, batch, rate, teacher)
-    given = batch._replace(teacher_logits=teacher.logits(batch.images, GREY))
+    given = batch._replace(teacher_logits=logits_of(teacher)(batch.images))
     told, _ = train(recipe, state, given, rate)
     close(no_key_bias(asked.params), no_key_bias(told.params), 1e-5)
 

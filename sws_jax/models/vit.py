@@ -317,7 +317,13 @@ def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> di
       key: random key.
       boxed: keep each leaf in the box that holds the names of its logical axes.
     """
+    params = _init(module, key)
+    return params if boxed else nn.meta.unbox(params)
+
+
+# One program for all runs of equal networks.
+@functools.partial(jax.jit, static_argnums=0)
+def _init(module: nn.Module, key: jax.Array) -> dict:
     net = module.net
     images = jnp.zeros((1, *net.image_size, net.channels), jnp.float32)
-    params = jax.jit(module.init)(key, images)["params"]
-    return params if boxed else nn.meta.unbox(params)
+    return module.init(key, images)["params"]

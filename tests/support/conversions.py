@@ -1,17 +1,13 @@
 """What the tests of several layouts share."""
 
-import functools
 import re
 
 from sws_jax import networks
 from sws_jax.convert import base
 
-# Tracing the large ones takes a second each.
-abstract_params = functools.cache(networks.abstract_params)
-
 
 def shapes_of(layout, spec):
-    return base.shapes(layout.entries(spec), abstract_params(spec))
+    return base.shapes(layout.entries(spec), networks.abstract_params(spec))
 
 
 def kept(layout, shapes):

@@ -131,4 +131,4 @@ def with_params(images, **fields):
         lambda leaf: random.normal(scale=0.6, size=leaf.shape).astype(np.float32),
         shapes,
     )
-    return module, params, module.apply({"params": params}, images)
+    return module, params, jax.jit(module.apply)({"params": params}, images)

@@ -1,5 +1,8 @@
 """Networks small in everything but their number of parts, and their parameters."""
 
+import functools
+
+import jax
 import numpy as np
 
 from sws_jax import networks, specs, trees
@@ -32,3 +35,9 @@ def params_of(spec, seed=0):
         return (values + name.endswith("scale")).astype(leaf.dtype)
 
     return trees.map_with_name(draw, networks.abstract_params(spec))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(spec, params, images):
+    """One program, which tests of equal networks share."""
+    return spec.build().apply({"params": params}, images)
