@@ -27,6 +27,7 @@ from sws_jax import (
     places,
     presets,
     processes,
+    remarks,
     report,
     rundir,
     setup,
@@ -102,6 +103,8 @@ def execute(
         refuse_other(config, workdir)
 
     processes.decided(refuse)
+    for line in remarks.of_job(config):
+        say(line)
     results = _results(config, rows, workdir, should_stop)
     processes.first_does(lambda: _write_report(results, workdir))
     return results
@@ -122,9 +125,13 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
         path = os.path.join(workdir, name, rundir.RESULT)
         if name in asked or not paths.exists(path):
             continue
-        result = files.read_json(path)
+        try:
+            result = files.read_json(path)
+        except UserError as error:
+            say(f"{report.RESULTS} lacks {name}: {error}")
+            continue
         role = result.get("role") or roles.get(name, "")
-        if role in _COMPARED:
+        if role in _COMPARED and result.get("name") == name:  # and no copy of another
             found.append({**result, "role": role})
     return found
 
@@ -285,7 +292,8 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             name, role = f"untuned-{label}", "untuned"
         else:
             name, role = f"des-{label}", "tune"
-        descendant = _run(config, name, tune)
+        # (What was asked of the Aux-Net by name was not asked of its descendants.)
+        descendant = _run(config, name, tune, insist=not needs)
         descendant.seed = config.seed + number
         descendant.model.depth = depth
         descendant.init.learngene = learngene
@@ -296,7 +304,7 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             continue
         short, long = descendant.schedule.total_epochs, float(compare.long_epochs)
         budgets = {"scratch_short": short, "scratch_long": long}
-        if long == short:  # one row serves both
+        if f"{long:g}" == f"{short:g}":  # one row serves both
             del budgets["scratch_long"]
         for role, epochs in budgets.items():
             name = f"scratch-{label}-{epochs:g}ep"
@@ -308,12 +316,23 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
     return rows
 
 
-def _run(config, name: str, changes=None) -> ml_collections.ConfigDict:
-    """The fields of one run: the job's own, then the changes."""
+def _run(
+    config, name: str, changes=None, *, insist: bool = True
+) -> ml_collections.ConfigDict:
+    """The fields of one run: the job's own, then the changes.
+
+    Args:
+      insist: on the job's fields that were asked for by name too, and not on the
+        changes' alone.
+    """
     made = presets.run()
     made.update({key: config[key] for key in made})
+    insisted = set(presets.insisted(config)) if insist else set()
     if changes:
         made.update(changes)
+        if "init" in changes:
+            insisted |= set(presets.insisted(changes))
+    made.init.insist = tuple(sorted(insisted))
     made.name = name
     return made
 
@@ -344,9 +363,53 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
     Raises:
       UserError: as `sws_jax.start.answer`.
     """
-    answers = start.Answers(None, workdir)
+    answers = start.Answers(None, workdir, older_in(workdir))
     for run in rows:
-        answers.of(run.name, run.config)
+        path = os.path.join(workdir, run.name)
+        done = paths.exists(os.path.join(path, rundir.RESULT))
+        if not (done and places.initial_file_is_outside(run.config)):
+            answers.of(run.name, run.config)
+    check_alike(rows, answers, workdir)
+
+
+def older_in(workdir: str) -> Callable[[str], bool]:
+    """Whether older software began the run of a name, in a work directory."""
+    return lambda name: rundir.is_older(os.path.join(workdir, name))
+
+
+def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> None:
+    """Refuses nets from scratch that are no comparison, as descendants are others.
+
+    Fields that were set for the nets from scratch by name are left alone, and so are
+    runs that have begun.
+
+    Args:
+      rows: of a job.
+      answers: for each of them.
+      workdir: of the job.
+
+    Raises:
+      UserError: naming the field.
+    """
+    grown = {
+        run.config.model.depth: run for run in rows if run.role in ("tune", "untuned")
+    }
+    for run in rows:
+        depth = run.config.model.depth
+        if not run.role.startswith("scratch") or depth not in grown:
+            continue
+        if paths.exists(os.path.join(workdir, run.name, rundir.CONFIG)):
+            continue
+        pair = (answers.made.get(one.name) for one in (grown[depth], run))
+        theirs, own = (start.model_fields(found) if found else {} for found in pair)
+        for name in sorted(theirs.keys() & own.keys()):
+            free = ("drop_path", *presets.BEGINNINGS, *presets.insisted(run.config))
+            if name not in free and own[name] != theirs[name]:
+                raise UserError(
+                    f"{run.name} would be no comparison: its model.{name} is "
+                    f"{own[name]}, and {grown[depth].name} has {theirs[name]} from its "
+                    f"learngene: give --config.model.{name}={theirs[name]}"
+                )
 
 
 def _check_order(rows: Sequence[Run]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import io
 import operator
 import os
 import re
@@ -31,7 +33,10 @@ def load(text: str) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, no config in it, or an argument it does not take.
     """
-    get_config, arg = _found(text)
+    return _made(text, *_found(text)).lock()
+
+
+def _made(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
     try:
         config = get_config(arg or None)
     except UserError:
@@ -46,7 +51,7 @@ def load(text: str) -> ml_collections.ConfigDict:
             f"{text.partition(':')[0]} is no config: what get_config returns lacks "
             f"{', '.join(missing)}; start from sws_jax.presets.job"
         )
-    return config.lock()
+    return config
 
 
 def _found(text: str) -> tuple[Callable[[str | None], Any], str]:
@@ -82,7 +87,9 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError("--config=FILE is missing; see --help")
     if sum(bool(re.match(r"--?config(=|$)", arg)) for arg in argv) > 1:
         raise UserError("--config is given twice: a command runs one config")
-    config = load(chosen)
+    get_config, argument = _found(chosen)
+    config = _made(chosen, get_config, argument).lock()
+    decided = _follow_argument(config, get_config, argument)
     rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
     if "--config" in argv or "-config" in argv:  # its value is the next argument
         rest.remove(chosen)
@@ -110,7 +117,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
     for name in named:
         _check_tuple(config, name)
-    _insist(config, {*named, *_follow_argument(chosen)})
+    _insist(config, {*named, *decided})
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
 
 
@@ -128,35 +135,39 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
         with config.unlocked():
             if "init" not in group:
                 group.init = ml_collections.ConfigDict()
-            known = {*config.init.insist, *group.init.get("insist", ())}
-            group.init.insist = tuple(sorted({*known, *found}))
+            group.init.insist = tuple(sorted({*presets.insisted(group), *found}))
 
 
-def _follow_argument(text: str) -> set[str]:
+def _follow_argument(
+    config: ml_collections.ConfigDict, get_config, arg: str
+) -> set[str]:
     """Fields of `model` that the argument of ``FILE:ARG`` decides.
 
     They are those that change where a part of the argument is left out or says
     something else: a config is a function, which is asked. How weights begin is not
     among them, since a file has its own.
     """
-    get_config, arg = _found(text)
-    parts = [part for part in arg.split(",") if part]
 
-    def fields_of(parts: Sequence[str]) -> dict[str, Any]:
-        made = get_config(",".join(parts) or None)
+    def fields_of(made: ml_collections.ConfigDict) -> dict[str, Any]:
         names = [n for n in fields(made) if re.search(r"(^|\.)model\.\w+$", n)]
         names = [n for n in names if n.rpartition(".")[2] not in presets.BEGINNINGS]
         return {name: _value(made, name) for name in names}
 
-    asked = fields_of(parts) if parts else {}
-    found: set[str] = set()
+    def changed_to(parts: Sequence[str]) -> dict[str, Any]:
+        # What it may print was printed when it was asked for good.
+        silent = io.StringIO()
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+            return fields_of(get_config(",".join(parts) or None))
+
+    parts = [part for part in arg.split(",") if part]
+    asked, found = fields_of(config), set()
     for position, part in enumerate(parts):
         rest = [*parts[:position], *parts[position + 1 :]]
         key, _, value = part.partition("=")
         for other in (rest, *([*rest, f"{key}={o}"] for o in _others(value))):
             try:
-                changed = fields_of(other)
-            except Exception:  # noqa: BLE001  not a value that the config takes
+                changed = changed_to(other)
+            except (Exception, SystemExit):  # noqa: BLE001  it takes no such value
                 continue
             found |= {n for n in asked if changed.get(n, asked[n]) != asked[n]}
     return found

@@ -108,6 +108,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     there = machine(config.mesh.dry_run)
     rows = chain.runs(config)
     chain.check(config, rows)
+    chain.check_networks(rows, workdir)
     pretend(there.devices)
     devices = jax.devices("cpu")[: there.devices]
     survey = Survey(config, workdir)

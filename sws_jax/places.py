@@ -7,6 +7,7 @@ import hashlib
 import os
 
 from sws_jax import paths, teacher
+from sws_jax.errors import UserError
 from sws_jax.losses import Loss
 
 LEARNGENE = "learngene.safetensors"
@@ -22,15 +23,12 @@ def resolve(path: str, workdir: str) -> str:
 
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
+    taught = config.teacher.path if Loss(**config.loss).needs_teacher else ""
     named = {
         "init.learngene": learngene_file(config, workdir),
-        "init.network": network_file(config, workdir),
-        "teacher.path": "",
+        "init.network": _weights_there(config.init.network, workdir),
+        "teacher.path": _weights_there(taught, workdir),
     }
-    if config.teacher.path and Loss(**config.loss).needs_teacher:
-        named["teacher.path"] = teacher.weights_file(
-            resolve(config.teacher.path, workdir)
-        )
     found = {}
     for field, path in named.items():
         if path and paths.is_file(path):
@@ -45,6 +43,14 @@ def _digest(path: str, version: tuple[int, ...]) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
+def _weights_there(path: str, workdir: str) -> str:
+    """The weights of a path, or nothing: a finished run needs none any more."""
+    try:
+        return teacher.weights_file(resolve(path, workdir)) if path else ""
+    except UserError:
+        return ""
+
+
 def learngene_file(config, workdir: str) -> str:
     path = resolve(config.init.learngene, workdir)
     return os.path.join(path, LEARNGENE) if paths.is_dir(path) else path
@@ -54,6 +60,12 @@ def initial_file(config, workdir: str) -> str:
     """The weights file that a run starts from; empty where it starts from a seed."""
     named = config.init.learngene
     return learngene_file(config, workdir) if named else network_file(config, workdir)
+
+
+def initial_file_is_outside(config) -> bool:
+    """Whether a run starts from a file that is no earlier run's of its job."""
+    path = config.init.learngene or config.init.network
+    return bool(path) and not path.startswith(RUN)
 
 
 def network_file(config, workdir: str) -> str:

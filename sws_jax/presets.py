@@ -162,6 +162,29 @@ def run() -> ml_collections.ConfigDict:
     )
 
 
+def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Fields of `model` that a file must agree with.
+
+    (Configs of older software, and groups that a config makes anew, do not say.)
+    """
+    return tuple(config.init.get("insist", ()))
+
+
+def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A run's config with the fields that software did not know which wrote it."""
+    made = config.copy_and_resolve_references().unlock()
+
+    def complete(mine, default):
+        for name, value in default.items():
+            if name not in mine:
+                mine[name] = value
+            elif isinstance(value, ml_collections.ConfigDict):
+                complete(mine[name], value)
+
+    complete(made, run())
+    return made
+
+
 def job(kind: str, **fields) -> ml_collections.ConfigDict:
     """A run's fields and those of the chain it belongs to.
 

@@ -17,6 +17,22 @@ _HELD = 0.01
 # Of the peak of the rate: a warm-up of a fifth of the run ends at 0.9.
 _REACHED = 0.8
 _LOOKS = 1000  # at the rate of a run
+_DEPTHS = "the depths are those of compare.depths"
+_SEEDS = "runs have the job's seed, and compare.seeds after it"
+# Fields of a job's groups that its rows decide.
+_DECIDED = {
+    "tune": {
+        "model.depth": _DEPTHS,
+        "seed": _SEEDS,
+        "init.learngene": "descendants start from the job's learngene",
+    },
+    "scratch": {
+        "model.depth": _DEPTHS,
+        "seed": _SEEDS,
+        "schedule.total_epochs": "nets from scratch train as long as the tuning, and "
+        "compare.long_epochs",
+    },
+}
 
 
 def of(
@@ -37,8 +53,24 @@ def of(
         *_milestones(config),
         *_targets(config),
         *_images(config, durations),
+        *_starts(config),
     ]
     return [f"{config.name}: {line}" for line in found]
+
+
+def of_job(config: ml_collections.ConfigDict) -> list[str]:
+    """Lines on fields of a job's groups that its rows decide otherwise."""
+    if "compare" not in config:
+        return []
+    found = []
+    for group, fields in _DECIDED.items():
+        for name, by in fields.items():
+            node, _, field = name.rpartition(".")
+            changes = config.get(group, {})
+            inside = changes.get(node, {}) if node else changes
+            if field in inside:
+                found.append(f"{group}.{name}={inside[field]} is not used: {by}")
+    return found
 
 
 def _average(config, steps: int):
@@ -118,3 +150,12 @@ def _images(config, durations: setup.Durations):
             f"global_batch_size {config.global_batch_size:,} is more than the "
             f"{durations.images:,} images of an epoch"
         )
+
+
+def _starts(config):
+    init = config.init
+    for name in ("plan", "allotment"):
+        if init[name] and not init.learngene:
+            yield f"init.{name} is not used: there is no init.learngene"
+    if init.head == "keep" and not (init.learngene or init.network):
+        yield "init.head=keep: there is no file whose head could be kept"

@@ -35,7 +35,7 @@ from sws_jax.specs import AuxViTSpec, ViTSpec
 RESULT = "result.json"
 CONFIG = "config.json"
 INPUTS = "inputs.json"
-DATA = "data"  # in INPUTS
+DATA, BEGUN = "data", "begun"  # in INPUTS
 LOCK = "lock"
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
@@ -118,8 +118,8 @@ class RunDirectory:
             )
 
     def is_older(self) -> bool:
-        """Whether software began the run that let a file decide without a word."""
-        return processes.decided(lambda: _is_older(self._file(CONFIG)))
+        """As the function of that name, in all processes."""
+        return processes.decided(lambda: is_older(self.path))
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -177,7 +177,7 @@ class RunDirectory:
 
     def begin(
         self, config: ml_collections.ConfigDict, data: dict[str, Any]
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         """Writes what the run is.
 
         Args:
@@ -185,16 +185,17 @@ class RunDirectory:
           data: its fingerprint.
 
         Returns:
-          The fields that may change on the way, as they were until now.
+          The fields that may change on the way, as the run began with them.
         """
 
-        def write() -> dict[str, str]:
-            path, now = self._file(CONFIG), files.plain(config.to_dict())
-            before = files.read_json(path) if paths.exists(path) else {}
-            files.write_json(path, now)
-            files.write_json(self._file(INPUTS), {**self.inputs, DATA: data})
-            both = files.merged(now, before)
-            return {name: _value(both, name) for name in _CHANGEABLE}
+        def write() -> dict[str, Any]:
+            now = files.plain(config.to_dict())
+            begun = _begun(self.path) or _record(now, older=False, later=[])
+            inputs = {**self.inputs, DATA: data, BEGUN: begun}
+            # (Of a directory of older software the config alone says what it is.)
+            files.write_json(self._file(INPUTS), inputs)
+            files.write_json(self._file(CONFIG), now)
+            return begun
 
         return processes.decided(write)
 
@@ -266,11 +267,7 @@ def as_begun(
     """
 
     def look() -> dict[str, Any]:
-        path = os.path.join(directory, CONFIG)
-        if not paths.exists(path):
-            return {"later": [], "against": []}
-        then = files.read_json(path)
-        later = [n for n in _LATER if _value(then, n, default=None) is None]
+        later = _begun(directory).get("later", [])
         return {"later": later, "against": _against(directory, config)}
 
     found, told, default = processes.decided(look), [], presets.run()
@@ -296,7 +293,7 @@ def as_begun(
 def _against(directory: str, config) -> list[tuple[str, str, str]]:
     """What a finished run has otherwise that older software trained."""
     done = paths.exists(os.path.join(directory, RESULT))
-    if not (done and _is_older(os.path.join(directory, CONFIG))):
+    if not (done and is_older(directory)):
         return []
     for name in (teacher.WEIGHTS, places.LEARNGENE):
         path = os.path.join(directory, name)
@@ -307,11 +304,42 @@ def _against(directory: str, config) -> list[tuple[str, str, str]]:
     return []
 
 
-def _is_older(path: str) -> bool:
-    """Whether a ``config.json`` is there and does not know what it insists on."""
+def is_older(directory: str) -> bool:
+    """Whether software began the run there that let a file decide without a word."""
+    return bool(_begun(directory).get("older"))
+
+
+def _begun(directory: str) -> dict[str, Any]:
+    """How the run of a directory began; nothing where none has.
+
+    Kept for as long as the run goes on, since its config is written anew at each start.
+    """
+    path = os.path.join(directory, INPUTS)
+    known = files.read_json(path).get(BEGUN) if paths.exists(path) else None
+    if known is not None:
+        return known
+    path = os.path.join(directory, CONFIG)
     if not paths.exists(path):
-        return False
-    return _value(files.read_json(path), _INSIST, default=None) is None
+        return {}
+    then = files.read_json(path)
+    older = _value(then, _INSIST, default=None) is None
+    later = [name for name in _LATER if _value(then, name, default=None) is None]
+    return _record(files.merged(_defaults(), then), older=older, later=later)
+
+
+def _record(config: dict[str, Any], *, older: bool, later: list[str]) -> dict[str, Any]:
+    """What `_begun` gives back.
+
+    Args:
+      older: see `is_older`.
+      later: fields of `_LATER` that the software did not know.
+    """
+    changeable = {name: _value(config, name) for name in _CHANGEABLE}
+    return {"older": older, "later": later, **changeable}
+
+
+def _defaults() -> dict[str, Any]:
+    return files.plain(presets.run().to_dict())
 
 
 def _value(tree: Any, name: str, **absent: Any) -> Any:
@@ -344,11 +372,21 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     """
     if not paths.exists(path):
         return []
-    written = files.read_json(path)
-    theirs = files.merged(files.plain(presets.run().to_dict()), written)
-    found = files.differing(theirs, files.plain(config.to_dict()))
-    allowed = {*_HARMLESS, *_CHANGEABLE}
-    allowed |= {n for n in _LATER if _value(written, n, default=None) is None}
-    followed = start.followed(config, insist=not _is_older(path))
+    begun = _begun(os.path.dirname(path))
+    theirs = files.merged(_defaults(), files.read_json(path))
+    mine = files.plain(config.to_dict())
+    found = files.differing(_uninsisted(theirs), _uninsisted(mine))
+    followed = start.followed(config, insist=not begun["older"])
+    allowed = {*_HARMLESS, *_CHANGEABLE, *begun["later"]}
     allowed |= {f"model.{name}" for name in followed}
-    return [n for n in found if n not in allowed and not n.endswith(_INSIST)]
+    return [name for name in found if name not in allowed]
+
+
+def _uninsisted(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without what was asked for by name: it is compared by its values."""
+    made = {k: _uninsisted(v) if isinstance(v, dict) else v for k, v in config.items()}
+    if isinstance(made.get("init"), dict):
+        made["init"].pop("insist", None)
+        if not made["init"]:
+            del made["init"]
+    return made

@@ -105,7 +105,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     some = dict(image_size=(patch, patch), channels=1, num_classes=1)
     start.network_spec(config, some)
     known = set(presets.run().model)
-    if unknown := [name for name in config.init.insist if name not in known]:
+    if unknown := [n for n in presets.insisted(config) if n not in known]:
         raise UserError(
             f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
             f"{', '.join(sorted(known))}"

@@ -173,7 +173,10 @@ def answer(
             num_classes=images.num_classes,
         )
         spec = network_spec(config, shape)
-        return Answer(spec, _describe(config, images, spec))
+        found = Answer(spec, _describe(config, images, spec))
+        if not (init.learngene or init.network):
+            _check_insisted(config, spec, "", differs)
+        return found
     if init.learngene:
         learngenes.check_learngene(origin.path, origin.about)
         found = _descendant_of(config, images, origin, tell)
@@ -264,7 +267,7 @@ def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
 def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, found)."""
     found, rows = model_fields(spec), []
-    for name in sorted(set(config.init.insist) - set(_OWN)):
+    for name in sorted(set(presets.insisted(config)) - set(_OWN)):
         wanted = config.model[name]
         wanted = tuple(wanted) if name == "stages" else wanted
         if wanted != found[name]:
@@ -277,7 +280,9 @@ def _check_insisted(config, spec, path: str, differs) -> None:
     init = config.init
     for name, asked, shown in against(config, spec):
         where, remedy = path, "take a file that has it"
-        if name == "depth" and init.learngene:  # (`depth` alone decides otherwise)
+        if not path:  # (Of a seed's network stages alone decide otherwise.)
+            where, remedy = "model.stages", "change one"
+        elif name == "depth" and init.learngene:
             where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
         if differs is None:
             raise UserError(
@@ -315,7 +320,7 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
     """
     names = set(config.model) - set(_OWN)
     if insist:
-        names -= set(config.init.insist)
+        names -= set(presets.insisted(config))
     if config.init.network:
         return names
     if config.init.learngene:
@@ -330,10 +335,17 @@ class Answers:
     Args:
       images: what they train on; None where nothing is known of them.
       workdir: where ``run:NAME`` paths are found.
+      older: whether a run of that name goes on as older software began it.
     """
 
-    def __init__(self, images: Images | None, workdir: str):
-        self.images, self.workdir = images, workdir
+    def __init__(
+        self,
+        images: Images | None,
+        workdir: str,
+        older: Callable[[str], bool] = lambda name: False,
+    ):
+        self.images, self.workdir, self._older = images, workdir, older
+        self.made: dict[str, ViTSpec | AuxViTSpec] = {}  # by the names of runs
         self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
         self._files: dict[str, Origin] = {}
 
@@ -343,8 +355,10 @@ class Answers:
         Raises:
           UserError: as `answer`.
         """
-        made = answer(config, self.images, self.origin(config))
-        about = made.about
+        differs = _silent if self._older(name) else None
+        origin = self.origin(config)
+        made = answer(config, self.images, origin, differs=differs)
+        self.made[name], about = made.spec, made.about
         if isinstance(made.spec, AuxViTSpec):  # which its directory holds as
             about = about.replace(kind="learngene")
         self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
@@ -386,6 +400,9 @@ def start(
       UserError: the config contradicts itself, the data or the file it names.
     """
     path, images = places.initial_file(config, workdir), Images.of(data)
+    early = find_origin(config, workdir)
+    if early is not None:  # before the file is read, which may be small
+        check_memory(answer(config, images, early, differs=_silent).spec)
     if config.init.learngene and not config.init.network:
         gene = learngenes.load_learngene(path)
         origin = Origin(path, gene.description)
@@ -521,7 +538,12 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
     """Where the moving average of the weights starts, if not from the weights."""
     if not config.ema or config.ema_start == "weights":
         return None
-    params = vit.init_params(spec.build(), jax.random.key(config.seed))
+    bias = config.model.patch_bias_init
+    if isinstance(spec, AuxViTSpec):
+        begun: Spec = AuxViTSpec(spec.net.replace(patch_bias_init=bias), spec.stages)
+    else:
+        begun = spec.net.replace(patch_bias_init=bias)
+    params = vit.init_params(begun.build(), jax.random.key(config.seed))
     if (config.init.learngene or config.init.network) and "head" in params:
         # A head that is not inherited is the same in both.
         like = params["norm"]["scale"]

@@ -7,7 +7,18 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import cost, networks, paths, places, setup, specs, start, teacher, weights
+from sws_jax import (
+    chain,
+    cost,
+    networks,
+    paths,
+    places,
+    setup,
+    specs,
+    start,
+    teacher,
+    weights,
+)
 from sws_jax.chain import Run
 from sws_jax.data import Dataset
 from sws_jax.data.pipeline import epoch_images
@@ -74,7 +85,7 @@ class Survey:
             looks = dataclasses.replace(looks, class_names=())
         self._images, self._known = looks, known
         self._read = read is not None
-        self._answers = start.Answers(looks, workdir)
+        self._answers = start.Answers(looks, workdir, chain.older_in(workdir))
         channels = self.shape["channels"]
         self.note(
             f"{source}: {self.images:,} training images, {size[0]} x {size[1]} pixels, "

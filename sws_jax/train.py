@@ -22,6 +22,7 @@ from sws_jax import (
     metrics,
     networks,
     places,
+    presets,
     processes,
     rundir,
     setup,
@@ -87,6 +88,7 @@ def train(
     With several processes, all of them call this, and the first writes the files.
     """
     directory = directory or os.path.join(workdir, config.name)
+    config = presets.completed(config)
     setup.check(config)
     setup.check_teacher(config)
     config, as_begun = rundir.as_begun(directory, config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sws_jax import remarks, setup
+from sws_jax import configs, remarks, setup
 
 from support.runs import tiny
 
@@ -59,6 +59,10 @@ def of(ema=0.0, images=1257, **groups):
             "label_smoothing=0.3 does nothing",
         ),
         (
+            dict(init=dict(plan=(0, 1), head="keep")),
+            "init.plan is not used: there is no init.learngene",
+        ),
+        (
             dict(data=dict(repeats=3)),
             "data.repeats=3: an epoch of 1,257 images has 419 different ones",
         ),
@@ -72,6 +76,17 @@ def test_what_is_not_as_it_seems_is_said_with_its_number(changes, words):
     lines = of(**changes)
     assert [line for line in lines if words in line], lines
     assert all(line.startswith("run: ") for line in lines)
+
+
+def test_what_the_rows_of_a_job_decide_is_said():
+    argv = ["--config=configs/smoke.py", "--config.tune.model.depth=7"]
+    config, _ = configs.parse([*argv, "--config.scratch.schedule.total_epochs=77"])
+    assert remarks.of_job(config) == [
+        "tune.model.depth=7 is not used: the depths are those of compare.depths",
+        "scratch.schedule.total_epochs=77.0 is not used: nets from scratch train as "
+        "long as the tuning, and compare.long_epochs",
+    ]
+    assert remarks.of_job(configs.parse(argv[:1])[0]) == []
 
 
 def test_nothing_is_said_of_what_is_as_it_seems():

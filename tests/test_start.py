@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -264,26 +265,51 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
         train.train(config, str(tmp_path))
 
 
+def as_older(directory, **model):
+    """A run's directory as software left it that did not know `init.insist`, nor which
+    fields of `model` a file decides."""
+    written = str(directory / rundir.CONFIG)
+    older = files.read_json(written)
+    del older["init"]["insist"], older["model"]["patch_bias_init"]
+    older["model"].update(model)
+    files.write_json(written, older)
+    inputs = directory / rundir.INPUTS
+    if inputs.exists():  # of a run, and not of its job
+        found = files.read_json(str(inputs))
+        del found[rundir.BEGUN]
+        files.write_json(str(inputs), found)
+
+
 def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
-    """As older software left it: a depth of 3 in the config, and of 1 in the run."""
+    """As older software left it: a depth of 3 in the config, and of 1 in the run; asked
+    for by name, with the one command, as often as it is stopped."""
     path = str(net(tmp_path / NET))
-    config = tiny(steps=2, save_every=1, init=dict(network=path))
-    once = iter([True])
-    with pytest.raises(train.Preempted):
-        train.train(config, str(tmp_path), should_stop=lambda: next(once, False))
-    written = tmp_path / "run" / rundir.CONFIG
-    older = files.read_json(str(written))
-    del older["init"]["insist"]
-    older["model"]["depth"] = 3
-    files.write_json(str(written), older)
-    config.model.depth, config.init.insist = 3, ("depth",)
-    assert train.train(config, str(tmp_path))["depth"] == 1
-    said = "run: goes on as it began: model.depth is 1, as in "
-    assert said in capsys.readouterr().out
-    assert files.read_json(str(written))["model"]["depth"] == 1
-    # The same of one that has ended.
-    files.write_json(str(written), older)
-    assert train.train(config, str(tmp_path))["depth"] == 1
+    config = tiny(steps=3, save_every=1, init=dict(network=path))
+    job = configs.load("configs/scratch_deit.py").unlock()
+    job.update(config)
+    work = str(tmp_path / WORK)
+
+    def run(stop):
+        times = itertools.count()
+        return chain.execute(job, work, should_stop=lambda: next(times) == stop)
+
+    with pytest.raises(train.Preempted, match="at step 1 of 3"):
+        run(1)
+    for directory in (tmp_path / WORK, tmp_path / WORK / "run"):
+        as_older(directory, depth=3)
+    job.model.depth, job.init.insist = 3, ("depth",)
+    for stop, outcome in ((1, "at step 2 of 3"), (9, "")):
+        if outcome:
+            with pytest.raises(train.Preempted, match=outcome):
+                run(stop)
+        else:
+            (result,) = run(stop)
+        said = "run: goes on as it began: model.depth is 1, as in "
+        assert said in capsys.readouterr().out
+    written = files.read_json(f"{work}/run/{rundir.CONFIG}")
+    assert (result["depth"], written["model"]["depth"]) == (1, 1)
+    # Of one that has ended, it is said too.
+    assert run(9)[0]["steps"] == 3
     said = "run: was trained with model.depth 1, as in its file, where the config says"
     assert said in capsys.readouterr().out
 
@@ -339,17 +365,97 @@ def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
 def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     tmp_path, capsys
 ):
-    """Older software started it at 0, and had no field for it."""
-    config = tiny(steps=0, model=dict(patch_bias_init="zeros"))
-    result = train.train(config, str(tmp_path))
-    written = tmp_path / "run" / rundir.CONFIG
-    older = files.read_json(str(written))
-    del older["model"]["patch_bias_init"]
-    files.write_json(str(written), older)
+    """Older software started it at 0, and had no field for it; nor did its checkpoints
+    say in which numbers they were computed."""
+    config = tiny(steps=3, save_every=1, model=dict(patch_bias_init="zeros"))
+    with pytest.raises(train.Preempted):
+        train.train(config, str(tmp_path), should_stop=lambda: True)
+    as_older(tmp_path / "run")
+    monkeypatch = pytest.MonkeyPatch()
     config.model.patch_bias_init = "uniform"
-    assert train.train(config, str(tmp_path)) == result
+    config.compute.dtype = "bfloat16"
+    begun = rundir.RunDirectory.begin
+
+    def killed(*args):
+        begun(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rundir.RunDirectory, "begin", killed)
+    with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
+        train.train(config, str(tmp_path))
+    monkeypatch.undo()
+    result = train.train(config, str(tmp_path))
     said = "goes on as it began, with model.patch_bias_init zeros"
-    assert said in capsys.readouterr().out
-    (tmp_path / "run" / rundir.RESULT).unlink()
-    assert train.train(config, str(tmp_path))["test"] == result["test"]
-    assert files.read_json(str(written))["model"]["patch_bias_init"] == "zeros"
+    assert capsys.readouterr().out.count(said) == 2
+    assert [one["dtype"] for one in result["dtypes"]] == ["float32", "bfloat16"]
+    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))
+    assert written["model"]["patch_bias_init"] == "zeros"
+    # A config of the older software is still a run's.
+    del config.init.insist, config.model.patch_bias_init
+    assert train.train(config, str(tmp_path)) == result
+
+
+def test_fields_of_groups_do_not_make_another_job(tmp_path):
+    """Asked for by name, a field has the value that the config has."""
+    config = configs.load("configs/smoke.py")
+    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
+    config, _ = configs.parse(argv)
+    chain.refuse_other(config, str(tmp_path))
+    config, _ = configs.parse([*argv[:1], "--config.ancestor.model.depth=3"])
+    with pytest.raises(UserError, match="it differs in ancestor.model.depth"):
+        chain.refuse_other(config, str(tmp_path))
+
+
+def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
+    """Official: 12 heads where the Aux-Net is 384 wide, and 6 in its descendants."""
+    argument = "variant=S/16,profile=official,dataset=digits,teacher=t,depths=6"
+    argv = [f"--config=configs/aux_deit.py:{argument}", "--config.model.heads=12"]
+    config, _ = configs.parse(argv)
+    rows = {row.role: row.config for row in chain.runs(config)}
+    assert "heads" in rows["aux"].init.insist
+    assert rows["untuned"].init.insist == ()
+    chain.check_networks(chain.runs(config), str(tmp_path))
+
+
+def test_stages_beside_a_depth_that_they_do_not_have(tmp_path):
+    argv = ["--config=configs/smoke.py", "--config.model.depth=7"]
+    config, _ = configs.parse(argv)
+    with pytest.raises(UserError, match="model.depth is 7 and model.stages has 4"):
+        chain.check_networks(chain.runs(config), str(tmp_path))
+
+
+def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
+    """The learngene is 16 wide, and the recipe 64."""
+    path = gene(tmp_path / GENE)
+    argument = f"learngene={path},dataset=digits,compare=full,depths=2"
+    argv = [f"--config=configs/transfer.py:{argument}"]
+    words = "scratch-L02-10ep would be no comparison: its model.heads is 4, and des-L02"
+    for run in (
+        lambda: main.main([*argv, f"--workdir={tmp_path / WORK}"]),
+        lambda: commands.main(["cost", *argv]),
+        lambda: main.main([*argv, "--config.mesh.dry_run=2"]),
+    ):
+        assert run() == 2
+        assert words in capsys.readouterr().err
+    found = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
+    assert words in found["weights"][0].text
+    config, _ = configs.parse([*argv, *SMALL])
+    chain.check_networks(chain.runs(config), str(tmp_path))
+
+
+def test_a_finished_run_needs_its_file_no_more(tmp_path):
+    """Nor the directory that it stood in, which may have become another's."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    path = net(folder / teacher.WEIGHTS)
+    argv = [
+        "--config=configs/scratch_deit.py",
+        f"--config.init.network={folder}",
+        "--config.schedule.total_epochs=0",
+        "--config.schedule.warmup_epochs=0",
+        f"--workdir={tmp_path / WORK}",
+    ]
+    assert main.main(argv) == 0
+    path.unlink()
+    assert main.main(argv) == 0

@@ -183,6 +183,7 @@ def _config(args) -> None:
     config, workdir = configs.parse([f"--config={args.config}", *args.flags])
     every = chain.runs(config)
     chain.check(config, every)
+    chain.check_networks(every, workdir)
     # One seed of every depth: the others are for the spread alone.
     first: dict[tuple[str, int], Any] = {}
     for row in every:

@@ -301,13 +301,15 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
         images = None
         if case.data is not None and case.is_sized:
             images = start.Images.of(case.data)
-        answers = start.Answers(images, case.workdir)
+        answers = start.Answers(images, case.workdir, chain.older_in(case.workdir))
         wrong: dict[str, list[str]] = {}
         for row in case.rows:
             try:
                 answers.of(row.name, row.config)
             except UserError as error:
                 wrong.setdefault(str(error), []).append(row.name)
+        if not wrong:
+            chain.check_alike(case.rows, answers, case.workdir)
     for text, names in wrong.items():
         yield problem(f"{few(names)}: {text}")
 
@@ -315,11 +317,17 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
 def _start(config, case: Case, told: list[str]) -> Spec:
     """The network that a run starts with; without data, what its file holds."""
     if case.data is not None and case.is_sized:
-        return start.start(config, case.data, case.workdir, told.append).spec
+        older = chain.older_in(case.workdir)(config.name)
+        differs = told.append if older else None
+        return start.start(
+            config, case.data, case.workdir, told.append, differs=differs
+        ).spec
     told.append("whether it fits the data is not known")
     path = places.initial_file(config, case.workdir)
     load = learngenes.load_learngene if config.init.learngene else networks.load_network
     about = load(path).description
     assert about is not None  # of a file
-    start.answer(config, None, start.Origin(path, about))
+    older = chain.older_in(case.workdir)(config.name)
+    differs = told.append if older else None
+    start.answer(config, None, start.Origin(path, about), differs=differs)
     return about.spec
