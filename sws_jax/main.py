@@ -21,7 +21,9 @@ stopped, and does nothing twice.
 
   --config=FILE[:ARGS]   configs/aux_deit.py, configs/des_deit.py, ...; the text on top
                          of each file says what it does and which arguments it takes
-  --config.a.b=value     overrides one field; tuples are written "(1,2,3)"
+  --config.a.b=value     overrides one field; tuples are written "(1,2,3)". A field of
+                         `model` that the file a run starts from has otherwise is
+                         refused; those that are not named follow the file
   --config.mesh.dry_run=DEVICES
                          runs nothing, and prints what each device would hold and send;
                          DEVICES are a number or named, as v5e-256 or 8xH100
