@@ -127,31 +127,24 @@ def killed_and_resumed(job, workdir, seconds):
 
 
 @pytest.mark.slow
-def test_killed_twice(job, long, tmp_path):
-    """Once at random, once while a checkpoint is being written."""
-    expected, span = long
-    moment = np.random.default_rng(0).uniform(0.2, 0.4) * span
-    kills, torn = killed_and_resumed(job, tmp_path, [moment, None])
-    assert kills == 2 and torn
-    assert outcome(tmp_path) == outcome(expected)
-
-
-@pytest.mark.slow
 def test_killed_in_every_eighth_of_a_run(job, long, tmp_path):
-    """At a random moment of each, in a random order: start, compilation, steps, saves,
-    scores, report."""
+    """While a checkpoint is being written; and at a random moment of each eighth:
+    start, compilation, steps, saves, scores, report."""
     expected, span = long
     random = np.random.default_rng(5)
-    moments = (random.permutation(8) + random.uniform(size=8)) / 8 * span
-    kills = 0
+    moments = (np.arange(8) + random.uniform(size=8)) / 8 * span
+    left, writes = [None, *moments.tolist()], 0
     for number in itertools.count():
         workdir = tmp_path / str(number)
-        kills += killed_and_resumed(job, workdir, moments[kills:].tolist())[0]
+        kills, torn = killed_and_resumed(job, workdir, left)
         assert outcome(workdir) == outcome(expected)
-        if kills == len(moments):
+        left, writes = left[kills:], writes + torn
+        if not left:
             break
-        # (It was at its end before that moment, since it had gone on; begun anew it
-        # is not.)
+        # (What has gone on is at its end before the last moments; what is begun anew
+        # is not, unless this machine has become faster since it was timed.)
+        left = [moment if moment is None else 0.9 * moment for moment in left]
+    assert writes
 
 
 # Asked to stop
