@@ -939,7 +939,7 @@ def test_timm_loads_what_is_written_for_it(kind, with_timm, tmp_path):
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
     ours = logits_of(network.spec, network.params, x)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
