@@ -150,24 +150,22 @@ def test_killed_in_every_eighth_of_a_run(job, long, tmp_path):
 # Asked to stop
 
 
-@pytest.mark.parametrize(
-    "number, code",
-    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
-    ids=["TERM", "INT"],
-)
-def test_asked_to_stop(number, code, job, tmp_path):
+def is_saved(workdir, done):
+    """It says at which step it stopped, and that one is there."""
+    stopped = int(done.err.split("run: stopped and saved at step ")[1].split()[0])
+    assert complete(workdir)[-1] == stopped
+    assert not (workdir / "run" / "result.json").exists()
+    assert unfinished(workdir) == []
+
+
+def test_asked_to_stop(job, tmp_path):
     """In the midst of its steps: it saves the step it is at."""
     process = job.start(tmp_path, f"schedule.total_epochs={steps(100_000)}")
     until(process, "step 3/100000")
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     done = ended(process)
-    assert done.code == code
-    if number == signal.SIGINT:
-        assert "saves and stops (Ctrl-C again: at once)" in done.err
-    stopped = int(done.err.split("run: stopped and saved at step ")[1].split()[0])
-    assert complete(tmp_path)[-1] == stopped
-    assert not (tmp_path / "run" / "result.json").exists()
-    assert unfinished(tmp_path) == []
+    assert done.code == 75
+    is_saved(tmp_path, done)
 
 
 @pytest.mark.slow
@@ -225,7 +223,7 @@ def test_ctrl_c_twice(job, long, tmp_path):
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["TERM", "INT"]
 )
-def test_workers_are_asked_to_stop_too(number, code, job, tmp_path):
+def test_all_processes_are_asked_to_stop(number, code, job, tmp_path):
     """A terminal, and many launchers, signal the whole group of processes."""
     endless = f"schedule.total_epochs={steps(100_000)}"
     process = job.start(tmp_path, endless, "data.workers=1", start_new_session=True)
@@ -233,8 +231,9 @@ def test_workers_are_asked_to_stop_too(number, code, job, tmp_path):
     os.killpg(process.pid, number)
     done = ended(process)
     assert done.code == code, done.err
-    stopped = int(done.err.split("run: stopped and saved at step ")[1].split()[0])
-    assert complete(tmp_path)[-1] == stopped
+    if number == signal.SIGINT:
+        assert "saves and stops (Ctrl-C again: at once)" in done.err
+    is_saved(tmp_path, done)
 
 
 @pytest.mark.slow
