@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -80,6 +81,23 @@ def _append(path: str, text: str) -> None:
             raise Unwritable(path, error) from None
 
 
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Imports in the block take a package for absent, unless it is loaded already.
+
+    tensorboardX imports PyTorch wherever that is installed, for kinds of values that
+    are not written here, and it takes longer than everything else a run imports.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 class _Board:
     """A TensorBoard file, written by the caller's own thread.
 
@@ -89,8 +107,9 @@ class _Board:
 
     def __init__(self, directory: str, *, step: int):
         # Slow to import, and only writers need it.
-        from tensorboardX import record_writer, summary
-        from tensorboardX.proto import event_pb2
+        with _hidden("torch"):
+            from tensorboardX import record_writer, summary
+            from tensorboardX.proto import event_pb2
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
         where = f"{socket.gethostname()}.{os.getpid()}"

@@ -236,6 +236,11 @@ for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
 import sws_jax.chain
+from sws_jax import metrics
+os.mkdir("run")
+metrics.Writer("run").close()
+for path in os.listdir("run"):
+    os.remove(os.path.join("run", path))
 from absl import flags
 own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
@@ -274,8 +279,9 @@ print(sorted(os.listdir()), os.listdir("run"))
 
 
 def test_importing_is_light_and_expanding_needs_no_posix(tmp_path):
-    """Neither another framework nor flags: not even an attempt, installed or not. And
-    where there are no locks, what needs one says so and leaves nothing."""
+    """Neither another framework nor flags: not even an attempt, installed or not, nor
+    by the library that writes for TensorBoard. And where there are no locks, what needs
+    one says so and leaves nothing."""
     command = [sys.executable, "-W", "error", "-c", ELSEWHERE]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # ASCII
     environment = {**os.environ, **plain, "PYTHONPATH": str(ROOT)}

@@ -28,9 +28,7 @@ class Run:
     def __init__(self, folder):
         self.folder = folder
         (folder / "config.py").write_text(CONFIG)
-        job = Processes(
-            *self.arguments("whole"), processes=2, cache=folder / "compiled"
-        )
+        job = Processes(*self.arguments("whole"), processes=2)
         codes, outputs = job.finish()
         assert codes == [0, 0], outputs
         self.outcome = outcome(folder / "whole")
@@ -52,7 +50,7 @@ class Run:
         """The script, begun, in a world where one port is the run's."""
         job = str(61440 + free_port() % 4096)  # (JAX takes the port from its number)
         variables = {
-            **environment(self.folder / "compiled"),
+            **environment(),
             "PATH": f"{STUBS}:{os.environ['PATH']}",
             "SETTINGS": str(ROOT / "launch" / "settings.example.env"),
             "NAME": script,

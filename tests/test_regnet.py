@@ -324,7 +324,7 @@ def compare(layout, model, size, expected, tmp_path):
 
 @live
 @quiet
-@pytest.mark.parametrize("name", ["regnety_002", "regnety_016", "regnety_160"])
+@pytest.mark.parametrize("name", ["regnety_002", "regnety_160"])
 def test_live_timm(name, with_timm, tmp_path):
     model = make_regnet.named_timm(name)
     compare(TIMM, model, 224, REGNETS[name], tmp_path)
@@ -332,11 +332,10 @@ def test_live_timm(name, with_timm, tmp_path):
 
 @live
 @quiet
-@pytest.mark.parametrize("name", ["regnety_004", "regnety_040"])
-def test_live_hugging_face(name, tmp_path):
+def test_live_hugging_face(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    spec = REGNETS[name]
+    spec = REGNETS["regnety_004"]
     fields = {field: getattr(spec, field) for field in make_regnet.SMALL}
     model = make_regnet.hugging_face(**fields)
     compare(HUGGING_FACE, model, 224, spec, tmp_path)

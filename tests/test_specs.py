@@ -99,3 +99,11 @@ def test_drop_path_rises_linearly_over_applied_blocks():
     assert len(rates) == 16
     assert rates[[0, 1, 15]].tolist() == pytest.approx([0.0, 0.01, 0.15])
     assert jax.tree.leaves(specs.ViTSpec(depth=1).drop_path_rates)[0].tolist() == [0.0]
+
+
+def test_shapes_are_the_callers_own(net):
+    """A network is traced once, and whoever asks may change what it gets."""
+    first = networks.abstract_params(net)
+    expected = trees.flatten(first)
+    first.clear()
+    assert trees.flatten(networks.abstract_params(net)) == expected

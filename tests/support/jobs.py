@@ -23,7 +23,6 @@ class Job:
       flags: whether the processes are told of each other by flags; else `cluster`
         gives the variables that tell each, by its number and a port.
       only: numbers of those that are started at all.
-      cache: of compiled programs, for jobs that have some in common.
       under: by its number, the command that a process is started under.
       program: in place of ``python -m sws_jax.main``.
       own: by its number, what a process is given besides.
@@ -37,7 +36,6 @@ class Job:
         flags=True,
         cluster=None,
         only=(),
-        cache="",
         under=None,
         program=MAIN,
         own=None,
@@ -54,7 +52,7 @@ class Job:
                     f"--num_processes={processes}",
                     f"--process_id={index}",
                 ]
-            settings = environment(cache, devices)
+            settings = environment(devices=devices)
             settings |= cluster(index, port) if cluster else {}
             self.parts[index] = subprocess.Popen(
                 command,
