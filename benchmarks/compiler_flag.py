@@ -1,32 +1,33 @@
 """What the flag of `sws_jax.xla_flags` costs, and what it changes in runs of tables.
 
-    python -m benchmarks.compiler_flag [--rounds 4] [--only digits,32px,transfer,224px]
+    python -m benchmarks.compiler_flag [--rounds 15] [--only digits,32px,transfer,224px]
 
-Processes with the flag and without it take turns: each compiles the steps of every run
-of the shipped jobs that has a table (random images: the program is the same), takes
-three from the same weights, evaluates, and times both. 224 px are S/16 and its Aux-Net.
+Two processes, one with the flag and one without, compile the step of every run of the
+shipped jobs that has a table (on random images: the program is the same), take three
+from the same weights and evaluate. Then they are timed in turns. 224 px are S/16 and
+its Aux-Net, with a batch of 8.
 
 How to read it: `step` and `evaluation` are time with the flag over time without, the
-median of the rounds; with `_cpu` the time of all cores, which other work on the machine
-disturbs less. The differences are those of `benchmarks.meshes`
-between the two, after three updates; `logits` is relative to their largest. Rounding is
-about 1e-7, and what Adam makes of it in weights.
+median over the rounds of the ratio of neighbours; `_least` compares the least times, of
+which `_ms` is the one without. The differences are those of `benchmarks.meshes` between
+the two, after three updates; `logits` is relative to their largest. Rounding is about
+1e-7, and what Adam makes of it in weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from typing import Any
 
 PARTS = ("digits", "32px", "transfer", "224px")
 STEPS = 3
-# The name's last value counts, and this one is what the compiler does without any.
+# The user's own value counts, and this one is what the compiler does without any.
 WITHOUT = "--xla_cpu_experimental_ynn_fusion_type=+reduce"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -39,90 +40,123 @@ def main() -> int:
         prog="python -m benchmarks.compiler_flag",
         description="Time and numbers of training with the flag and without.",
     )
-    parser.add_argument("--rounds", type=int, default=4, help="processes of each kind")
+    parser.add_argument("--rounds", type=int, default=15, help="timings of each kind")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
     parser.add_argument("--out", default="results/benchmarks/compiler-flag.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    parts = args.only.split(",")
     if args.child:
-        return _child(args.only.split(","), args.child)
+        return _child(parts, args.child)
     if not xla_flags.needed():
         print(f"jaxlib {xla_flags.jaxlib()} is given no flag", file=sys.stderr)
         return 2
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    report = {"machine": measure.machine(), "flag": xla_flags.needed(), "rows": []}
-    for part in args.only.split(","):
-        report["rows"] += _compared(part, args.rounds)
-        files.write_json(args.out, report)
+    report: dict[str, Any] = {"machine": measure.machine()}
+    report |= {"flag": xla_flags.needed(), "rows": []}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        sides = []
+        for flag in (xla_flags.needed(), WITHOUT):
+            side = _Side(flag, parts, os.path.join(folder, str(len(sides))))
+            sides.append(side)
+            ends.callback(side.end)
+        while (row := _row(*sides, args.rounds)) is not None:
+            measure.say("compiler_flag", row)
+            report["rows"].append(row)
+            files.write_json(args.out, report)
     print(measure.table(report["rows"]))
     return 0
 
 
-def _compared(part: str, rounds: int) -> list[dict]:
-    """Rows of a part: each run's ratios and differences."""
+class _Side:
+    """A process with one of the flags, which does what it is asked."""
+
+    def __init__(self, flag: str, parts: list[str], out: str):
+        self.out = out
+        command = [sys.executable, "-m", "benchmarks.compiler_flag"]
+        self._process = subprocess.Popen(
+            [*command, "--only", ",".join(parts), "--child", out],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": flag},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self):
+        """What it says next: a run that is ready, a time, or None at the end."""
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line.startswith("{"):
+                return json.loads(line)
+        return None
+
+    def tell(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+
+    def seconds(self, what: str) -> float:
+        """Of one of them."""
+        self.tell(what)
+        return self.answer()["seconds"]
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _row(mine: _Side, other: _Side, rounds: int) -> dict | None:
+    """The next run's ratios and differences; None where there is no more."""
     import numpy as np
 
     from benchmarks import measure, meshes
-    from sws_jax import xla_flags
 
-    times: dict[str, list[dict]] = {"with": [], "without": []}
-    with tempfile.TemporaryDirectory() as folder:
-        flags = {"with": xla_flags.needed(), "without": WITHOUT}
-        for number in range(rounds):
-            for kind in sorted(flags, reverse=bool(number % 2)):
-                environment = {
-                    **os.environ,
-                    "XLA_FLAGS": flags[kind],
-                    "JAX_COMPILATION_CACHE_DIR": os.path.join(folder, "compiled"),
-                }
-                command = [sys.executable, "-m", "benchmarks.compiler_flag"]
-                command += ["--only", part, "--child", os.path.join(folder, kind)]
-                done = subprocess.run(
-                    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE
-                )
-                done.check_returncode()
-                times[kind].append(json.loads(done.stdout.splitlines()[-1]))
-        rows = []
-        for name in times["with"][0]:
-            row: dict = {"part": part, "run": name}
-            for what in ("step", "step_cpu", "evaluation", "evaluation_cpu"):
-                pairs = [
-                    (a[name][what], b[name][what])
-                    for a, b in zip(times["with"], times["without"], strict=True)
-                ]
-                row[what] = measure.figure([a / b for a, b in pairs])
-                row[f"{what}_ms"] = measure.short(
-                    1e3 * statistics.median(b for _, b in pairs)
-                )
-            found = []
-            for kind in ("without", "with"):
-                with np.load(os.path.join(folder, f"{kind}-{name}.npz")) as arrays:
-                    found.append(dict(arrays))
-            losses = [one.pop("losses") for one in found]
-            logits = [one.pop("logits") for one in found]
-            both = tuple(zip(losses, found, strict=True))
-            largest = float(np.abs(logits[1] - logits[0]).max())
-            values = (
-                *meshes._differences(*both),
-                largest / float(np.abs(logits[0]).max()),
-            )
-            heads = ("loss", "weights_99", "weights_largest", "keys_biases", "logits")
-            row |= {h: float(f"{v:.1e}") for h, v in zip(heads, values, strict=True)}
-            measure.say("compiler_flag", row)
-            rows.append(row)
-    return rows
+    ready, also = mine.answer(), other.answer()
+    if ready is None or also is None:
+        return None
+    assert ready == also
+    row = dict(ready)
+    for what in ("step", "evaluation"):
+        sides = (mine, other)
+        pairs = [[side.seconds(what) for side in sides] for _ in range(rounds + 1)]
+        with_it, without = zip(*pairs[1:], strict=True)  # the first ones warm up
+        ratios = [a / b for a, b in zip(with_it, without, strict=True)]
+        row[what] = measure.figure(ratios)
+        # Least beside least: where other work disturbs, it never speeds anything up.
+        row[f"{what}_least"] = measure.short(min(with_it) / min(without))
+        row[f"{what}_ms"] = measure.short(1e3 * min(without))
+    found = []
+    for side in (other, mine):
+        with np.load(f"{side.out}.npz") as arrays:
+            found.append(dict(arrays))
+    losses = [one.pop("losses") for one in found]
+    logits = [one.pop("logits") for one in found]
+    largest = float(np.abs(logits[1] - logits[0]).max()) / float(
+        np.abs(logits[0]).max()
+    )
+    values = *meshes._differences(*zip(losses, found, strict=True)), largest
+    heads = ("loss", "weights_99", "weights_largest", "keys_biases", "logits")
+    row |= {h: float(f"{v:.1e}") for h, v in zip(heads, values, strict=True)}
+    for side in (mine, other):
+        side.tell("next")
+    return row
 
 
-def _child(parts, out: str) -> int:
-    """Prints the times of all runs, and writes what each has computed."""
+def _child(parts: list[str], out: str) -> int:
+    """Makes one run after the other ready, and takes times of it as it is asked."""
     import numpy as np
 
-    times = {}
+    from benchmarks import measure
+
     for part in parts:
         for name, job in _jobs(part):
-            times[name], losses, params, logits = _measured(*job)
-            np.savez(f"{out}-{name}.npz", losses=losses, logits=logits, **params)
-    print(json.dumps(times))
+            calls, losses, params, logits = _made(*job)
+            np.savez(f"{out}.npz", losses=losses, logits=logits, **params)
+            print(json.dumps({"part": part, "run": name}), flush=True)
+            while (what := sys.stdin.readline().strip()) != "next":
+                seconds = measure.seconds(calls[what])
+                print(json.dumps({"seconds": seconds}), flush=True)
     return 0
 
 
@@ -184,8 +218,8 @@ def _weights(spec):
     return trees.map_with_name(draw, networks.abstract_params(spec))
 
 
-def _measured(recipe, teacher, size: int, count: int):
-    """Seconds, losses, final parameters by name, and logits of an evaluation."""
+def _made(recipe, teacher, size: int, count: int):
+    """What is timed, losses, final parameters by name, and logits of an evaluation."""
     import jax
     import numpy as np
 
@@ -227,34 +261,16 @@ def _measured(recipe, teacher, size: int, count: int):
     sums_of = evaluation._compiled(recipe.normalization, mesh)
     losses.append(float(sums_of(predictor, batch)["loss"]))
 
-    def steps(times):
+    def one_step():
         nonlocal state
-        for number in range(times):
-            state, numbers = update(state, number % STEPS)
+        state, numbers = update(state, 0)
         jax.block_until_ready((state, numbers))
 
-    def evaluations(times):
-        jax.block_until_ready([sums_of(predictor, batch) for _ in range(times)])
+    def one_evaluation():
+        jax.block_until_ready(sums_of(predictor, batch))
 
-    seconds = {}
-    for what, call in (("step", steps), ("evaluation", evaluations)):
-        seconds[what], seconds[f"{what}_cpu"] = _each(call)
-    return seconds, losses, trees.flatten(params), logits
-
-
-def _each(call) -> tuple[float, float]:
-    """Seconds of one of many, and those of all cores; the least of three times."""
-    from benchmarks import measure
-
-    call(1)
-    times = max(1, min(50, int(0.5 / measure.seconds(lambda: call(1)))))
-    found = []
-    for _ in range(3):
-        before = time.process_time()
-        wall = measure.seconds(lambda: call(times))
-        found.append((wall / times, (time.process_time() - before) / times))
-    walls, cpus = zip(*found, strict=True)
-    return min(walls), min(cpus)
+    calls = {"step": one_step, "evaluation": one_evaluation}
+    return calls, losses, trees.flatten(params), logits
 
 
 if __name__ == "__main__":
