@@ -68,8 +68,9 @@ LONG = (
 
 
 @pytest.fixture(scope="module")
-def long(job, tmp_path_factory):
-    """A run of 12 steps, each of them saved; and its seconds after it has greeted."""
+def long(job, whole, tmp_path_factory):
+    """A run of 12 steps, each of them saved; and its seconds after it has greeted, its
+    programs being compiled before."""
     workdir = tmp_path_factory.mktemp("long")
     process = job.start(workdir, *LONG)
     until(process, "process 0 of 1")
