@@ -390,6 +390,22 @@ def test_one_row_serves_where_two_would_be_the_same():
     ]
 
 
+def test_seeds_are_those_of_a_comparison():
+    """Of the tuning and of the training from scratch; what is compared shares one. A
+    long budget below the short one is a row of its own."""
+    config = load("transfer.py", NEEDED["transfer.py"])
+    config.compare.update(level="full", depths=(6,), seeds=2, long_epochs=3)
+    config.schedule.total_epochs, config.seed = 7.0, 5
+    assert [(run.name, run.config.seed) for run in chain.runs(config)] == [
+        ("des-L06", 5),
+        ("scratch-L06-7ep", 5),
+        ("scratch-L06-3ep", 5),
+        ("des-L06-seed1", 6),
+        ("scratch-L06-seed1-7ep", 6),
+        ("scratch-L06-seed1-3ep", 6),
+    ]
+
+
 # Arguments after the file's name.
 
 TYPED = dict(text="", whole=3, number=0.5, yes=False, several=(1, 2))
