@@ -261,7 +261,7 @@ MUTATIONS = (
     Mutation(
         "a short long run",
         "chain.py",
-        "if long == short:",
+        'if f"{long:g}" == f"{short:g}":',
         "if long <= short:",
         "a budget that differs is a row of its own",
         ("test_configs::test_seeds_are_those_of_a_comparison",),
