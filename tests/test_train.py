@@ -611,16 +611,14 @@ def test_a_line_is_of_all_steps_since_the_last_one(tmp_path, monkeypatch):
 def test_a_checkpoint_is_the_best_by_its_own_score(tmp_path, monkeypatch):
     """A stop saves weights that were not scored: the last score is not theirs. And the
     last weights are kept where they may be the best, whatever checkpoint.final says."""
-    top1 = {0.0: 0.1, 2.0: 0.5, 3.0: 0.5, 4.0: 0.6}
-    Script(monkeypatch, top1=top1.get)
+    Script(monkeypatch, top1={2: 0.9, 3: 0.2, 4: 0.1, 6: 0.6}.get)
     best = dict(evaluation=dict(select="best"), checkpoint=dict(final=False))
-    config = tiny(steps=4, save_every=2, **best)
-    config.checkpoint.every_epochs = epochs(3)
-    config.ema = 0.0
-    with pytest.raises(train.Preempted, match="saved at step 2 of 4"):
-        train.train(config, str(tmp_path), should_stop=stopped_after(2))
+    config = tiny(steps=6, save_every=2, **best)
+    config.checkpoint.every_epochs = config.ema = 0.0
+    with pytest.raises(train.Preempted, match="saved at step 3 of 6"):
+        train.train(config, str(tmp_path), should_stop=stopped_after(3))
     result = train.train(config, str(tmp_path))
-    assert (result["val_top1"], result["test"][-1]["step"]) == (0.6, 4)
+    assert (result["val_top1"], result["test"][-1]["step"]) == (0.6, 6)
 
 
 def test_the_end_is_scored_once(tmp_path, monkeypatch):

@@ -274,6 +274,22 @@ MUTATIONS = (
         "nothing is said of what is as it seems",
         ("test_remarks::test_nothing_is_said_of_what_is_as_it_seems",),
     ),
+    Mutation(
+        "optimiser of defaults",
+        "setup.py",
+        "        optimizer=Optimizer(**config.optimizer),\n",
+        "",
+        "optimizer.weight_decay, and what else is set of it",
+        ("test_configs::test_fields_reach_the_objects_that_are_run",),
+    ),
+    Mutation(
+        "accumulation ignored",
+        "setup.py",
+        "        accum_steps=config.accum_steps,\n",
+        "",
+        "a batch is computed in as many parts as asked for",
+        ("test_configs::test_fields_reach_the_objects_that_are_run",),
+    ),
     # Data
     Mutation(
         "augmentation of no seed",
