@@ -117,6 +117,15 @@ def test_erasing_takes_rectangles_of_some_images():
     assert covered.min() > 0.0 and covered[20, 20] > covered[0, 0]
 
 
+def test_erased_squares_are_anywhere():
+    """How far down one is says nothing of how far right: 400 draws, four deviations."""
+    _, where = erased(1.0, area=(1 / 16, 1 / 16), aspect=(1.0, 1.0), batch=400, side=16)
+    assert [set(sides) for sides in extent(where)] == [{4}, {4}]
+    top, left = (where.any(axis=axis).argmax(axis=1) for axis in (2, 1))
+    assert set(top) == set(left) == set(range(13))
+    assert abs(np.corrcoef(top, left)[0, 1]) < 0.2
+
+
 def test_erased_pixels_are_noise():
     found, where = erased(1.0)
     noise = found[where]
@@ -289,6 +298,15 @@ def test_same_key_same_batch():
     for a, b, c in zip(first, again, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
+
+
+def test_what_is_mixed_does_not_follow_from_what_is_erased():
+    """Each has a key of its own."""
+    _, targets = augmented(KEY, 2)
+    smooth = 0.01 + 0.9 * np.eye(10)[np.arange(16) % 10]
+    x, mix_key = np.zeros((16, 6, 6, 1)), jax.random.split(KEY)[1]
+    _, expected = mixed(mix_key, x, smooth, 2, mixup=0.8, cutmix=1.0)
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("group, stays", [(0, False), (2, True)])

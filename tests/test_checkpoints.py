@@ -1,15 +1,18 @@
 import logging
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from sws_jax import checkpoints, networks
 from sws_jax.checkpoints import Checkpoints
+from sws_jax.errors import Stopped
 
 from support.checkpoints import CLOCK, abstract, data_files, fill, flip_a_bit, truncate
 from support.compare import equal
 from support.learngenes import describe
+from support.networks import params_of
 
 
 def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
@@ -105,6 +108,53 @@ def test_a_changed_clock_is_noticed(old, new, aux, tmp_path):
     manager.close()
 
 
+def test_changed_words_of_meta_are_noticed(aux, tmp_path):
+    """They say what the weights are: of which teacher, here."""
+    fill(tmp_path, aux, {1: 0.1, 2: 0.2})
+    path = tmp_path / checkpoints.DIRECTORY / "2" / "meta" / "metadata"
+    text = path.read_text()
+    assert "vit_base_" in text
+    path.write_text(text.replace("vit_base_", "vit_bare_"))
+    manager = Checkpoints(str(tmp_path))
+    assert manager.restore_newest(abstract(aux)).step == 1
+    manager.close()
+
+
+def test_every_item_is_checked_against_its_checksums(aux, tmp_path, monkeypatch):
+    """Storage gives back other numbers for the optimiser, and does not notice."""
+    manager = Checkpoints(str(tmp_path))
+    items = abstract(aux) | {"opt": {"mean": abstract(aux)["params"]}}
+    saved = {"params": params_of(aux), "opt": {"mean": params_of(aux, seed=1)}}
+    about = dict(clock=CLOCK, description=describe(aux), val_top1=0.1)
+    manager.save(1, saved, **about)
+    manager.wait()
+    equal(saved, manager.restore(1, items).items)
+    tree = Checkpoints._tree
+
+    def flipped(self, step, item, like):
+        found = tree(self, step, item, like)
+        return jax.tree.map(lambda leaf: -leaf, found) if item == "opt" else found
+
+    monkeypatch.setattr(Checkpoints, "_tree", flipped)
+    with pytest.raises(checkpoints.BrokenCheckpoint, match="opt/mean/.* is not what"):
+        manager.restore(1, items)
+    manager.close()
+
+
+def test_a_broken_one_that_is_needed_goes_with_all_later_ones(aux, tmp_path):
+    """So that the run trains again from before it."""
+    fill(tmp_path, aux, {1: 0.1, 2: 0.2, 3: 0.3}, keep_last=3)
+    for path in data_files(tmp_path, 2):
+        flip_a_bit(path)
+    manager = Checkpoints(str(tmp_path))
+    with pytest.raises(Stopped, match="step 2 .* goes on from step 1"):
+        manager.restore_or_redo(2, abstract(aux))
+    assert manager.steps() == [1]
+    aside = (tmp_path / checkpoints.BROKEN).iterdir()
+    assert sorted(path.name for path in aside) == ["2", "3"]
+    manager.close()
+
+
 @pytest.mark.parametrize(
     "text", ["", '{"val', "{}", '{"val_top1": "high"}', '{"val_top1": 0.3}']
 )
@@ -150,3 +200,8 @@ def test_params_alone(aux, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint of step 7; it has 1, 2"):
         load(str(tmp_path), 7, networks.abstract_params)
     np.testing.assert_array_equal(params["pos_embed"].shape, (1, 4, 16))
+    for path in data_files(tmp_path, 2):  # the newest that is whole
+        flip_a_bit(path)
+    step, params, about = load(str(tmp_path), None, networks.abstract_params)
+    assert (step, about.step) == (1, 1)
+    equal(saved[1]["params"], params)

@@ -6,6 +6,7 @@ import inspect
 import pathlib
 import re
 import shlex
+from fractions import Fraction
 
 import ml_collections
 import numpy as np
@@ -19,6 +20,8 @@ from sws_jax.errors import UserError
 from sws_jax.losses import Loss
 from sws_jax.optim import Optimizer
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+
+from support.networks import TINY
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -150,6 +153,31 @@ def test_groups_are_the_dataclasses_they_become(name):
         assert recipe.loss.kind == config.loss.kind
         durations = setup.Durations(len(data.train), config.global_batch_size)
         assert setup.schedule(config, durations).minimum == config.schedule.minimum
+
+
+def test_fields_reach_the_objects_that_are_run():
+    """None of them is a default, by which a field that is forgotten would go unseen."""
+    config = presets.run()
+    config.update(accum_steps=2, ema=0.25, global_batch_size=64)
+    config.augment.update(erase=0.3, mixup=0.2, cutmix=0.4, mix_switch=0.6)
+    config.loss.update(kind="soft", alpha=0.5, tau=2.0, reduction="per_class")
+    config.optimizer.update(weight_decay=0.3, b1=0.5, b2=0.7, eps=0.1, clip_norm=2.0)
+    config.compute.update(dtype="bfloat16", remat=True, unroll=2)
+    config.data.update(threads=3, workers=2, unreadable="skip")
+    net = ViTSpec(**{**TINY, "depth": 1})
+    recipe = setup.recipe(config, net, base.default_normalization(1))
+    for group in ("augment", "loss", "optimizer", "compute"):
+        fields = config[group].to_dict()
+        assert dataclasses.asdict(getattr(recipe, group)) == fields, group
+    assert (recipe.accum_steps, recipe.ema, recipe.spec) == (2, 0.25, net)
+    assert dataclasses.astuple(setup.reading(config)) == (3, 2, "skip")
+    config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
+    config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
+    made = setup.schedule(config, setup.Durations(96, 64))
+    assert dataclasses.asdict(made) == dict(
+        kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
+        minimum=1e-4, steps_per_epoch=Fraction(3, 2),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", PAPER)
@@ -387,6 +415,22 @@ def test_one_row_serves_where_two_would_be_the_same():
         ("scratch-L06-7ep", "scratch_short"),
         ("des-L12", "tune"),
         ("scratch-L12-7ep", "scratch_short"),
+    ]
+
+
+def test_seeds_are_those_of_a_comparison():
+    """Of the tuning and of the training from scratch; what is compared shares one. A
+    long budget below the short one is a row of its own."""
+    config = load("transfer.py", NEEDED["transfer.py"])
+    config.compare.update(level="full", depths=(6,), seeds=2, long_epochs=3)
+    config.schedule.total_epochs, config.seed = 7.0, 5
+    assert [(run.name, run.config.seed) for run in chain.runs(config)] == [
+        ("des-L06", 5),
+        ("scratch-L06-7ep", 5),
+        ("scratch-L06-3ep", 5),
+        ("des-L06-seed1", 6),
+        ("scratch-L06-seed1-7ep", 6),
+        ("scratch-L06-seed1-3ep", 6),
     ]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sws_jax.data import base, load_dataset, pipeline
+from sws_jax import files, presets, rundir
+from sws_jax.data import base, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays, Normalization
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
@@ -91,7 +92,7 @@ def test_there_are_three_splits():
 # Held-out images
 
 
-@pytest.mark.parametrize("fraction, held", [(0.1, 3), (0.5, 15), (0.9, 27)])
+@pytest.mark.parametrize("fraction, held", [(0.1, 3), (0.25, 8), (0.5, 15), (0.9, 27)])
 def test_holding_out(fraction, held):
     source = Arrays(np.arange(30, dtype=np.uint8), np.arange(30, dtype=np.int32))
     train, val = base.hold_out(source, fraction)
@@ -120,6 +121,68 @@ def test_both_sides_keep_some(fraction, source, request):
     path = "digits" if source == "digits" else request.getfixturevalue("good")
     message = refusal(path, val_fraction=fraction)
     assert f"data.val_fraction {fraction} must leave some of the" in message
+
+
+# What a set is known by
+
+
+def few(images=6, **changes):
+    """A set whose images are all alike, but for the changes to its training images."""
+    pixels = np.zeros((images, 2, 2, 1), np.uint8)
+    labels = np.zeros(images, np.int32)
+    split = Arrays(pixels, labels)
+    train = changes.pop("train", split)
+    names = changes.pop("names", ("ant", "bee"))
+    shape, look = (2, 2, 1), base.default_normalization(1)
+    return base.Dataset("few", train, split, split, names, shape, look)
+
+
+class Gone(Arrays):
+    """Images of which the last cannot be read."""
+
+    def read(self, index):
+        if index == len(self) - 1:
+            raise base.Unreadable("gone")
+        return super().read(index)
+
+
+def test_a_set_is_known_again():
+    """By its labels too; an image that cannot be read now, or could not, says nothing,
+    and what the others say counts all the same."""
+
+    def changed(*place, kind=Arrays):
+        pixels, labels = np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32)
+        for array, at in zip((pixels, labels), place, strict=False):
+            if at is not None:
+                array[at] = 1
+        return few(train=kind(pixels, labels))
+
+    before, gone = fingerprint.take(few()), fingerprint.take(changed(kind=Gone))
+    for other, names in (
+        (few(), []),
+        (changed(0), ["train images"]),
+        (changed(None, 0), ["train images"]),
+        (changed(5), ["train images"]),
+        (few(names=("ant", "wasp")), ["class names"]),
+        (changed(0, kind=Gone), ["train images"]),
+        (changed(kind=Gone), []),
+    ):
+        now = fingerprint.take(other)
+        assert fingerprint.differing(before, now) == names
+        assert fingerprint.differing(now, before) == names
+    assert fingerprint.differing(gone, fingerprint.take(changed(5))) == []
+    assert fingerprint.differing(fingerprint.take(changed(5)), gone) == []
+    more = fingerprint.differing(before, fingerprint.take(few(7)))
+    assert more == [f"{name} images (6 then, 7)" for name in ("train", "val", "test")]
+
+
+def test_a_run_remembers_what_it_has_seen(tmp_path):
+    """Also while the image cannot be read: it must be the old one when it is back."""
+    run = rundir.RunDirectory(str(tmp_path), presets.run(), "")
+    seen = run.check_data(few())
+    files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
+    gone = Gone(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))
+    assert run.check_data(few(train=gone)) == seen
 
 
 # Arrays in a file

@@ -65,6 +65,18 @@ def test_fewer_than_five_classes_and_nan(net, images_of):
     assert (found["top1"], found["top5"]) == (0.0, 0.0)
 
 
+def test_a_network_that_prefers_no_class_is_at_chance(net, images_of):
+    """Of equal scores the earlier class comes first, as in ``argmax``."""
+    params = params_of(net)
+    params["head"] = jax.tree.map(np.zeros_like, params["head"])
+    arguments = dict(normalization=GREY, global_batch_size=8, mesh=sharding.make_mesh())
+    found = evaluation.evaluate(
+        Predictor(Network(net, params), GREY), images_of, Fit((8, 8)), **arguments
+    )
+    expected = [(images_of.labels < most).mean() for most in (1, 5)]
+    assert (found["top1"], found["top5"]) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("backend, ahead", [("cpu", 0), ("gpu", 8)])
 def test_few_batches_are_under_way(backend, ahead, images_of, monkeypatch):
     """As many as in training: more would fill a device's memory with images."""

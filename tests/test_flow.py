@@ -340,6 +340,15 @@ def test_carried_to_another_dataset(job, tmp_path):
     assert net.description.plan == (0, 2)
 
 
+def test_what_else_a_directory_holds_is_no_row(tmp_path):
+    """A run beside a comparison, or one that it started from."""
+    for role in ("aux", "single", "tune"):
+        path = str(tmp_path / f"of-{role}" / rundir.RESULT)
+        files.write_json(path, {"name": f"of-{role}", "role": role})
+    found = chain._besides([], str(tmp_path))
+    assert [result["name"] for result in found] == ["of-tune"]
+
+
 def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):
     """Also where older software wrote the results, which then have no role."""
     path = str(tmp_path / "gene.safetensors")

@@ -62,6 +62,17 @@ def test_extract_and_auxiliary_are_inverse(aux):
     assert back.description == network.description
 
 
+def test_the_tenth_stage_follows_the_ninth():
+    """And not the first, as their names in order of the alphabet would have it."""
+    spec = aux_spec((1,) * 11)
+    params = params_of(spec)
+    gene = sws_jax.extract(sws_jax.Network(spec, params, describe(spec)))
+    for stage in range(11):
+        taken = jax.tree.map(lambda leaf, s=stage: leaf[s], gene.params["blocks"])
+        equal(params[f"stage_{stage}"], taken)
+    equal(params, learngenes.auxiliary(gene).params)
+
+
 @pytest.mark.parametrize("depth", range(1, 65))
 def test_every_depth_takes_each_block_from_its_gene(depth):
     gene = GENE
@@ -93,6 +104,7 @@ def test_every_depth_takes_each_block_from_its_gene(depth):
         (16, (1, 2, 3, 2), (2, 4, 6, 4)),
         (8, (1, 2, 3, 2), (1, 2, 3, 2)),
         (3, (1, 1, 10), (1, 1, 1)),  # no stage is left empty
+        (3, (1, 5, 5), (1, 1, 1)),
         (7, (1,), (7,)),
     ],
 )
@@ -144,6 +156,12 @@ def test_wrong_requests_are_one_sentence(request_, words):
     with pytest.raises(ValueError, match=words) as caught:
         sws_jax.expand(GENE, **request_)
     assert "\n" not in str(caught.value)
+
+
+def test_a_descendant_was_never_scored():
+    """The accuracy of the Aux-Net is not its own."""
+    assert GENE.description.accuracy == 0.5
+    assert sws_jax.expand(GENE, depth=4).description.accuracy == -1.0
 
 
 def test_expand_changes_nothing_it_was_given():
@@ -312,6 +330,15 @@ def test_a_smooth_position_embedding_is_interpolated():
     rows = found.params["pos_embed"].reshape(16, 8, 16)
     expected = (np.arange(16) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(rows[4:12, 3, 0], expected[4:12], atol=1e-5)
+
+
+def test_as_many_patches_in_another_shape():
+    """4 x 4 patches are not 2 x 8, although they are 16."""
+    old = aux_spec((3,), image_size=16).net
+    new = old.replace(image_size=(8, 32))
+    given = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    expected = jax.image.resize(given.reshape(1, 4, 4, 16), (1, 2, 8, 16), "bicubic")
+    close(expected.reshape(1, 16, 16), base.resize_pos_embed(given, old, new))
 
 
 # PyTorch 2.13's bicubic interpolation, not antialiased, of OLD to 2 x 6.

@@ -160,6 +160,15 @@ def test_augmentation_depends_on_seed_and_step_alone():
     assert not np.array_equal(augmented(6, seed=3), whole)
 
 
+def test_another_seed_augments_otherwise():
+    """Of one image there is one order: what differs is what it goes through."""
+    views = [
+        next(train(noise(1), AUGMENTED, (6, 6), seed=seed, global_batch_size=8))
+        for seed in (2, 3)
+    ]
+    assert not np.array_equal(views[0]["image"], views[1]["image"])
+
+
 def test_an_image_is_augmented_anew_in_every_epoch():
     found = augmented(30).reshape(20, 12, 6, 6, 3)
     order = labels(12, 30, seed=2, global_batch_size=8).reshape(20, 12)

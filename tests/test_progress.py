@@ -34,8 +34,23 @@ def test_speed_is_that_of_the_last_window(at):
     at[0] += 1
     clock.count(8)
     assert clock.steps_per_second == 8
+    at[0] += 3
+    clock.lap()  # the clock runs on
+    at[0] += 1
+    clock.count(3)
+    assert clock.steps_per_second == 3
     clock.pause()
-    assert clock.state() == {"seconds": 1003.0, "steps": 22}
+    assert clock.state() == {"seconds": 1007.0, "steps": 25}
+
+
+def test_a_run_goes_on_after_the_lines_of_its_step(tmp_path):
+    """Those of later steps are written again."""
+    writer = metrics.Writer(str(tmp_path))
+    for step in (1, 2, 3):
+        writer.write(step, {"loss": 0.5})
+    writer.close()
+    metrics.Writer(str(tmp_path), step=2).close()
+    assert [row["step"] for row in metrics.read(str(tmp_path))] == [1, 2]
 
 
 def test_a_line_has_an_eta_once_a_speed_is_known(capsys):

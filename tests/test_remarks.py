@@ -92,3 +92,5 @@ def test_what_the_rows_of_a_job_decide_is_said():
 def test_nothing_is_said_of_what_is_as_it_seems():
     assert of(0.5) == []
     assert of(0.99996, steps=0) == []
+    marks = (0.5, 1.0)  # the second is the end, which is scored
+    assert of(schedule=dict(total_epochs=1.0), evaluation=dict(milestones=marks)) == []

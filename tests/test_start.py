@@ -1,11 +1,8 @@
 """Which network a run has: one answer, whoever asks."""
 
 import argparse
-import functools
 import itertools
 
-import jax
-import numpy as np
 import pytest
 
 import sws_jax
@@ -28,13 +25,15 @@ from sws_jax.commands import cost
 from sws_jax.data.base import Normalization
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
+from sws_jax.learngenes import base
 from sws_jax.rendezvous import Start
 from sws_jax.survey import Survey
 
+from support.compare import equal
 from support.examinations import examined
 from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
-from support.runs import tiny
+from support.runs import begin_with_zeros, tiny
 
 GENE, NET, WORK = "gene.safetensors", "net.safetensors", "work"
 SMALL = ("--config.model.width=16", "--config.model.heads=2")
@@ -82,15 +81,8 @@ def of_cost(config, workdir, row):
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    """Networks start from zeros: here their shapes alone count."""
-    init_params = start.vit.init_params
-
-    def zeros(module, key, **fields):
-        make = functools.partial(init_params, module, **fields)
-        shapes = jax.eval_shape(make, key)
-        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-
-    monkeypatch.setattr(start.vit, "init_params", zeros)
+    """Here the shapes of networks alone count."""
+    begin_with_zeros(monkeypatch)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -263,6 +255,32 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     config.init.insist = ("depth",)
     with pytest.raises(UserError, match="another config .it differs in model.depth"):
         train.train(config, str(tmp_path))
+
+
+@pytest.mark.parametrize("init", ["learngene", "network"])
+def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
+    path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
+    config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
+    config.seed = 4
+    found = start.start(config, setup.dataset(config), "", lambda line: None)
+    like = found.params["norm"]["scale"]
+    equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
+
+
+@pytest.mark.parametrize(
+    "profile, antialias", [("official", False), ("consistent", True)]
+)
+def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
+    """Resized as the run's profile has it, and with the run's own stochastic depth."""
+    path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
+    config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
+    config.profile = profile
+    found = start.start(config, setup.dataset(config), "", lambda line: None)
+    before = sws_jax.load_network(path)
+    given = before.params["pos_embed"], before.spec, found.spec
+    expected = base.resize_pos_embed(*given, antialias=antialias)
+    equal(expected, found.params["pos_embed"])
+    assert (found.spec.image_size, found.spec.drop_path) == ((8, 8), 0.25)
 
 
 def as_older(directory, **model):

@@ -7,6 +7,7 @@ import pytest
 
 from sws_jax import networks, sharding, specs, step, trees
 from sws_jax.losses import Loss
+from sws_jax.models import vit
 from sws_jax.networks import Network
 from sws_jax.optim import Optimizer
 from sws_jax.specs import Compute
@@ -174,6 +175,19 @@ def test_the_step_is_a_function_of_seed_and_step(aux):
     for other in ((0, 0), (1, 0)):
         assert not np.array_equal(batches[other].images, again.images)
         assert not np.array_equal(batches[other].drop_path, again.drop_path)
+
+
+def test_augmentation_and_stochastic_depth_have_keys_of_their_own(aux):
+    """What one of them draws says nothing of the other."""
+    recipe, key = recipe_of(aux), jax.random.key(0)
+    batch = step.prepare(recipe, key, jnp.int32(7), raw_batch())
+    augment_key, drop_key = step.keys(key, 7)
+    assert not np.array_equal(*map(jax.random.key_data, (augment_key, drop_key)))
+    masks = vit.drop_path_masks(drop_key, aux.net.drop_path_rates, BATCH)
+    equal(np.moveaxis(masks, -1, 0), batch.drop_path)
+    raw = raw_batch()
+    images, _ = recipe.augment(augment_key, raw["image"], raw["label"], 10, GREY)
+    close(images, batch.images)
 
 
 def test_a_teacher_resizes_as_its_file_says(tmp_path):

@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -15,9 +16,11 @@ import pytest
 
 import sws_jax
 from sws_jax import (
+    configs,
     files,
     metrics,
     networks,
+    presets,
     report,
     rundir,
     setup,
@@ -40,7 +43,7 @@ from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
 from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
-from support.runs import epochs, tiny
+from support.runs import Script, epochs, tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -137,6 +140,30 @@ def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
     assert (directory / rundir.CONFIG).read_text() == before
+
+
+# What may differ where a run goes on, or was finished; whatever else does makes another
+# run.
+FREE = {
+    "checkpoint.every_epochs", "checkpoint.keep_last", "compute.dtype", "compute.remat",
+    "compute.unroll", "data.cache", "data.memory_gib", "data.threads",
+    "data.unreadable", "data.workers", "init.insist", "log_steps", "mesh.data",
+    "mesh.dry_run", "mesh.fsdp", "mesh.tensor",
+}  # fmt: skip
+
+
+def test_every_other_field_makes_another_run(tmp_path):
+    config, path = presets.run(), str(tmp_path / rundir.CONFIG)
+    files.write_json(path, files.plain(config.to_dict()))
+    others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
+    for name in configs.fields(config):
+        changed = config.copy_and_resolve_references()
+        group, _, field = name.rpartition(".")
+        node = changed[group] if group else changed
+        before = node[field]
+        node[field] = others.get(type(before), not before)  # or a switch
+        expected = [] if name in FREE else [name]
+        assert rundir.differing(changed, path) == expected
 
 
 def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
@@ -339,6 +366,8 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
+    kept = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    assert kept.description.teacher == "vit_w16h2_patch4_L4"
     data = setup.dataset(tiny())
     teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
     teacher.check_scores(dict(top1=0.2, loss=1.0), data, minimum=-1.0)
@@ -545,6 +574,67 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     at_two, chosen = result["test"]
     assert chosen == {**at_two, "epochs": epochs(4)}
     assert chosen["step"] == 2
+
+
+def stopped_after(*steps):
+    """A run is asked to stop when it has done so many; the questions are counted."""
+    asked = itertools.count(1)
+    return lambda: next(asked) in steps
+
+
+def test_fields_reach_the_steps_and_the_scores(tmp_path, monkeypatch):
+    """Each of them, and not its default; update k, from 0, has the rate of step k."""
+    script = Script(monkeypatch)
+    config = tiny(data=dict(repeats=2, eval_crop=0.5))
+    # 4 steps, and 16 in an epoch of 1,024 images.
+    config.schedule.update(total_epochs=0.25, warmup_epochs=0.125, minimum=1e-4)
+    config.seed = 5
+    train.train(config, str(tmp_path))
+    assert script.rates == pytest.approx([0.0, 5e-4, 5.5e-4, 2.318e-4], rel=1e-3)
+    assert script.keys == [jax.random.key_data(jax.random.key(5)).tolist()] * 4
+    assert (script.read["seed"], script.read["repeats"]) == (5, 2)
+    assert {fit.crop for fit in script.fits} == {0.5}
+
+
+def test_a_line_is_of_all_steps_since_the_last_one(tmp_path, monkeypatch):
+    """Of those before a restart too; and the average goes on as it was saved."""
+    Script(monkeypatch, losses=[1.0, 2.0, 3.0, 6.0], top1=lambda bias: bias / 100)
+    config = tiny(steps=4, save_every=4)
+    with pytest.raises(train.Preempted, match="saved at step 2 of 4"):
+        train.train(config, str(tmp_path), should_stop=stopped_after(2))
+    train.train(config, str(tmp_path))
+    (row,) = metrics.read(str(tmp_path / "run"))
+    assert (row["step"], row["loss"]) == (4, 3.0)
+    assert (row["val_top1"], row["val_top1_ema"]) == pytest.approx((0.04, 0.4))
+
+
+def test_a_checkpoint_is_the_best_by_its_own_score(tmp_path, monkeypatch):
+    """A stop saves weights that were not scored: the last score is not theirs. And the
+    last weights are kept where they may be the best, whatever checkpoint.final says."""
+    Script(monkeypatch, top1={2: 0.9, 3: 0.2, 4: 0.1, 6: 0.6}.get)
+    best = dict(evaluation=dict(select="best"), checkpoint=dict(final=False))
+    config = tiny(steps=6, save_every=2, **best)
+    config.checkpoint.every_epochs = config.ema = 0.0
+    with pytest.raises(train.Preempted, match="saved at step 3 of 6"):
+        train.train(config, str(tmp_path), should_stop=stopped_after(3))
+    result = train.train(config, str(tmp_path))
+    assert (result["val_top1"], result["test"][-1]["step"]) == (0.6, 6)
+
+
+def test_the_end_is_scored_once(tmp_path, monkeypatch):
+    """A milestone at the end of the run is the end."""
+    Script(monkeypatch)
+    marks = (epochs(2), epochs(4))
+    config = tiny(steps=4, evaluation=dict(milestones=marks))
+    result = train.train(config, str(tmp_path))
+    assert [row["step"] for row in result["test"]] == [2, 4]
+
+
+@pytest.mark.parametrize("numbers", [(1.0, np.inf), (np.nan, 1.0)])
+def test_one_number_that_is_none_is_enough(numbers, tmp_path, monkeypatch):
+    Script(monkeypatch, losses=[1.0, numbers])
+    with pytest.raises(train.NonFinite, match="at step 2 .*, with nothing kept"):
+        train.train(tiny(steps=4), str(tmp_path))
 
 
 def test_another_file_behind_the_same_path_is_refused(tmp_path):
