@@ -415,6 +415,7 @@ def test_a_directory_of_another_run_is_refused(change, words, job, whole, tmp_pa
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_other_data_behind_the_same_name(job, whole, tmp_path):
     """One label of the file is another: refused, until the old one is back."""
     copied(whole, tmp_path)
