@@ -69,6 +69,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     safetensors.numpy.save_file(state, source)
     run("sws_jax", "convert", source, ours)
     chosen = f"variant=Ti/16,dataset={photographs},teacher={ours}"
+    chosen += ",stages=1-2,depths=3,compare=untuned"
     fields = {
         "global_batch_size": BATCH,
         "schedule.rate_batch": 0,
@@ -83,7 +84,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     }
     workdir = tmp_path / "job"
     command = [
-        f"--config={ROOT}/configs/aux_deit.py:{chosen},depths=6,compare=untuned",
+        f"--config={ROOT}/configs/aux_deit.py:{chosen}",
         f"--workdir={workdir}",
         *(f"--config.{key}={value}" for key, value in fields.items()),
     ]
