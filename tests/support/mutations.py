@@ -330,7 +330,7 @@ MUTATIONS = (
         "map(os.fsencode, sorted(files))",
         "map(os.fsencode, files)",
         "images stand in the order of their names",
-        ("test_folder::test_all_is_rgb",),
+        ("test_folder::test_images_stand_in_the_order_of_their_names",),
     ),
     Mutation(
         "labels not known",
