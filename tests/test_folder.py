@@ -118,6 +118,17 @@ def test_classes_are_sorted_by_name(tmp_path):
     assert [label for _, label in everything(found.test)] == [0, 1, 2, 3]
 
 
+def test_images_stand_in_the_order_of_their_names(tree, monkeypatch):
+    """However a disk lists them."""
+    entries = folder._entries
+
+    def backwards(path):
+        return sorted(entries(path), key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(folder, "_entries", backwards)
+    same(everything(load_dataset(str(tree)).test), written(tree, "test"))
+
+
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_lone_split_is_the_test_set(name, tmp_path):
     fill(tmp_path, {"train": 8, name: 2})

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -329,7 +330,7 @@ MUTATIONS = (
         "map(os.fsencode, sorted(files))",
         "map(os.fsencode, files)",
         "images stand in the order of their names",
-        ("test_folder::test_all_is_rgb",),
+        ("test_folder::test_images_stand_in_the_order_of_their_names",),
     ),
     Mutation(
         "labels not known",
@@ -445,11 +446,16 @@ def missing_tests(mutation: Mutation, root: pathlib.Path) -> list[str]:
     missing = []
     for test in mutation.tests:
         module, _, name = test.partition("::")
-        path = root / "tests" / f"{module}.py"
-        body = ast.parse(path.read_text()).body if path.exists() else []
-        if name not in {n.name for n in body if isinstance(n, ast.FunctionDef)}:
+        if name not in _functions(root / "tests" / f"{module}.py"):
             missing.append(test)
     return missing
+
+
+@functools.cache
+def _functions(path: pathlib.Path) -> set[str]:
+    """Names of the functions of a module; none, where there is no such file."""
+    body = ast.parse(path.read_text()).body if path.exists() else []
+    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
