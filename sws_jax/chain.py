@@ -209,6 +209,7 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
 
         def write() -> None:
             with _own_turn(workdir):
+                rundir.keep_begun(workdir)
                 files.write_json(path, written)
 
         processes.first_does(write)
@@ -365,16 +366,20 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
     """
     answers = start.Answers(None, workdir, older_in(workdir))
     for run in rows:
-        path = os.path.join(workdir, run.name)
-        done = paths.exists(os.path.join(path, rundir.RESULT))
+        done = is_done(run, workdir)
         if not (done and places.initial_file_is_outside(run.config)):
             answers.of(run.name, run.config)
     check_alike(rows, answers, workdir)
 
 
+def is_done(run: Run, workdir: str) -> bool:
+    """Whether a run of a job has its result."""
+    return paths.exists(os.path.join(workdir, run.name, rundir.RESULT))
+
+
 def older_in(workdir: str) -> Callable[[str], bool]:
     """Whether older software began the run of a name, in a work directory."""
-    return lambda name: rundir.is_older(os.path.join(workdir, name))
+    return lambda name: rundir.is_older(os.path.join(workdir, name), workdir)
 
 
 def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> None:
@@ -398,7 +403,9 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
         depth = run.config.model.depth
         if not run.role.startswith("scratch") or depth not in grown:
             continue
-        if paths.exists(os.path.join(workdir, run.name, rundir.CONFIG)):
+        if older_in(workdir)(run.name) or paths.exists(
+            os.path.join(workdir, run.name, rundir.CONFIG)
+        ):
             continue
         pair = (answers.made.get(one.name) for one in (grown[depth], run))
         theirs, own = (start.model_fields(found) if found else {} for found in pair)

@@ -62,7 +62,14 @@ def of_job(config: ml_collections.ConfigDict) -> list[str]:
     """Lines on fields of a job's groups that its rows decide otherwise."""
     if "compare" not in config:
         return []
-    found = []
+    found, model = [], config.model
+    if config.job == "descendants" and "depth" in presets.insisted(config):
+        found.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
+    if config.compare.level == "untuned" and config.compare.seeds > 1:
+        found.append(
+            f"compare.seeds={config.compare.seeds} is not used: nothing in an "
+            f"expansion is random"
+        )
     for group, fields in _DECIDED.items():
         for name, by in fields.items():
             node, _, field = name.rpartition(".")
@@ -124,6 +131,8 @@ def _targets(config):
         yield (
             f"teacher.path={config.teacher.path} is not used: loss.kind is {loss.kind}"
         )
+    if config.teacher.dtype != "float32" and not loss.needs_teacher:
+        yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
     # (The recipe's own is left alone: who has not set it does not count on it.)

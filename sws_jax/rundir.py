@@ -119,7 +119,7 @@ class RunDirectory:
 
     def is_older(self) -> bool:
         """As the function of that name, in all processes."""
-        return processes.decided(lambda: is_older(self.path))
+        return processes.decided(lambda: is_older(self.path, self.workdir))
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -190,7 +190,7 @@ class RunDirectory:
 
         def write() -> dict[str, Any]:
             now = files.plain(config.to_dict())
-            begun = _begun(self.path) or _record(now, older=False, later=[])
+            begun = _begun(self.path) or _record(now, **_of_job(self.workdir))
             inputs = {**self.inputs, DATA: data, BEGUN: begun}
             # (Of a directory of older software the config alone says what it is.)
             files.write_json(self._file(INPUTS), inputs)
@@ -254,20 +254,21 @@ def _refuse_recomputing(directory: str, config: ml_collections.ConfigDict) -> No
 
 
 def as_begun(
-    directory: str, config: ml_collections.ConfigDict
+    directory: str, config: ml_collections.ConfigDict, workdir: str
 ) -> tuple[ml_collections.ConfigDict, list[str]]:
-    """The config with which a run goes on that older software began.
+    """The config with which a run goes on that older software began, or its job.
 
     Args:
       directory: of the run.
       config: as it is asked for.
+      workdir: of the job.
 
     Returns:
       The config, and a line for each field that it has otherwise.
     """
 
     def look() -> dict[str, Any]:
-        later = _begun(directory).get("later", [])
+        later = (_begun(directory) or _of_job(workdir))["later"]
         return {"later": later, "against": _against(directory, config)}
 
     found, told, default = processes.decided(look), [], presets.run()
@@ -284,8 +285,8 @@ def as_begun(
             )
     for name, asked, shown in found["against"]:
         told.append(
-            f"{config.name}: was trained with model.{name} {shown}, as in its file, "
-            f"where the config says {asked}"
+            f"{config.name}: was trained with model.{name} {shown}, where the config "
+            f"says {asked}"
         )
     return made, told
 
@@ -293,7 +294,7 @@ def as_begun(
 def _against(directory: str, config) -> list[tuple[str, str, str]]:
     """What a finished run has otherwise that older software trained."""
     done = paths.exists(os.path.join(directory, RESULT))
-    if not (done and is_older(directory)):
+    if not (done and _begun(directory).get("older")):
         return []
     for name in (teacher.WEIGHTS, places.LEARNGENE):
         path = os.path.join(directory, name)
@@ -304,13 +305,31 @@ def _against(directory: str, config) -> list[tuple[str, str, str]]:
     return []
 
 
-def is_older(directory: str) -> bool:
-    """Whether software began the run there that let a file decide without a word."""
-    return bool(_begun(directory).get("older"))
+def is_older(directory: str, workdir: str) -> bool:
+    """Whether software began a run, or its job, that let files decide without a word.
+
+    Args:
+      directory: of the run.
+      workdir: of the job.
+    """
+    return bool((_begun(directory) or _of_job(workdir))["older"])
+
+
+def keep_begun(workdir: str) -> None:
+    """Notes that older software began a job, before its config is written anew."""
+    if _of_job(workdir)["older"]:
+        path = os.path.join(workdir, INPUTS)
+        files.write_json(path, {BEGUN: _begun(workdir)})
+
+
+def _of_job(workdir: str) -> dict[str, Any]:
+    """What a run that has not begun has from its job."""
+    begun = _begun(workdir)
+    return {"older": begun.get("older", False), "later": begun.get("later", [])}
 
 
 def _begun(directory: str) -> dict[str, Any]:
-    """How the run of a directory began; nothing where none has.
+    """How the run or the job of a directory began; nothing where none has.
 
     Kept for as long as the run goes on, since its config is written anew at each start.
     """

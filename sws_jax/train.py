@@ -91,7 +91,7 @@ def train(
     config = presets.completed(config)
     setup.check(config)
     setup.check_teacher(config)
-    config, as_begun = rundir.as_begun(directory, config)
+    config, as_begun = rundir.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)

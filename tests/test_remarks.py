@@ -87,6 +87,12 @@ def test_what_the_rows_of_a_job_decide_is_said():
         "long as the tuning, and compare.long_epochs",
     ]
     assert remarks.of_job(configs.parse(argv[:1])[0]) == []
+    argument = "learngene=g,dataset=digits,compare=untuned,seeds=5"
+    argv = [f"--config=configs/transfer.py:{argument}", "--config.model.depth=7"]
+    assert remarks.of_job(configs.parse(argv)[0]) == [
+        "model.depth=7 is not used: the depths are those of compare.depths",
+        "compare.seeds=5 is not used: nothing in an expansion is random",
+    ]
 
 
 def test_nothing_is_said_of_what_is_as_it_seems():

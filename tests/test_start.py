@@ -23,6 +23,7 @@ from sws_jax import (
 )
 from sws_jax.commands import cost
 from sws_jax.data.base import Normalization
+from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
@@ -324,11 +325,19 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
             (result,) = run(stop)
         said = "run: goes on as it began: model.depth is 1, as in "
         assert said in capsys.readouterr().out
+        # All who speak of it beforehand take it too.
+        rows = chain.runs(job)
+        found = Survey(job, work), of_cost(job, work, rows).survey
+        case = Case(job, work, Start(), ())
+        case.data, case.rows = setup.dataset(job), rows
+        assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
+        states = {finding.state for finding in inputs.weights(case)}
+        assert states == {"ok"}
     written = files.read_json(f"{work}/run/{rundir.CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
     # Of one that has ended, it is said too.
     assert run(9)[0]["steps"] == 3
-    said = "run: was trained with model.depth 1, as in its file, where the config says"
+    said = "run: was trained with model.depth 1, where the config says 3"
     assert said in capsys.readouterr().out
 
 
@@ -378,6 +387,40 @@ def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
     gene(path, about=dict(step=5))
     assert places.inputs(config, "") != first
     assert len(calls) == 2
+
+
+def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, capsys):
+    """By name a width was asked for that the file has not; of the second row too. And
+    what older software did not know is not mixed into a job."""
+    path = gene(tmp_path / GENE)
+    argument = f"learngene={path},dataset=digits,compare=full,depths=1-2"
+    short = ("--config.schedule.total_epochs=0", "--config.schedule.warmup_epochs=0")
+    argv = [f"--config=configs/transfer.py:{argument}", *short]
+    work = tmp_path / WORK
+    config, _ = configs.parse([*argv, "--config.compare.long_epochs=0"])
+    config = config.unlock()
+    config.model.patch_bias_init = "uniform"  # as a recipe sets it
+    files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+    as_older(work, width=32)
+    config.model.width, config.init.insist = 32, ("width",)
+    rows = chain.runs(config)
+    for _ in range(2):  # the config of the job is written anew each time
+        chain.check(config, rows)
+        chain.check_networks(rows, str(work))
+        chain.refuse_other(config, str(work))
+        rundir.keep_begun(str(work))
+        files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+    scratch = next(row.config for row in rows if row.role == "scratch_short")
+    folder = str(work / scratch.name)
+    made, told = rundir.as_begun(folder, scratch, str(work))
+    assert made.model.patch_bias_init == "zeros"
+    assert "goes on as it began, with model.patch_bias_init zeros" in told[0]
+    # A run of today's software has its own.
+    other = tmp_path / "other"
+    train.train(tiny(steps=0), str(other))
+    changed = tiny(steps=0, model=dict(patch_bias_init="uniform"))
+    with pytest.raises(UserError, match="it differs in model.patch_bias_init"):
+        train.train(changed, str(other))
 
 
 def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
@@ -477,3 +520,5 @@ def test_a_finished_run_needs_its_file_no_more(tmp_path):
     assert main.main(argv) == 0
     path.unlink()
     assert main.main(argv) == 0
+    found = examined(tmp_path / WORK, *argv[:-1], checks=("data", "weights"))
+    assert found["weights"][0].state == "ok"

@@ -186,7 +186,7 @@ def _duration(seconds: float) -> str:
 def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, by themselves."""
     asked: dict[tuple[str, str], chain.Run] = {}
-    for row in case.rows:
+    for row in _waiting(case):
         if setup.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
     for (path, _), row in asked.items():
@@ -268,7 +268,7 @@ def weights(case: Case) -> Iterator[Finding]:
     """The learngenes and networks that runs start from, made ready as a run does."""
     files_of: dict[str, list[str]] = {}
     trained: dict[str, list[str]] = {}
-    for row in case.rows:
+    for row in _waiting(case):
         init = row.config.init
         for path in filter(None, (init.learngene, init.network)):
             by = case.trained_by(path)
@@ -293,6 +293,11 @@ def weights(case: Case) -> Iterator[Finding]:
         yield ok("none: every run starts from its seed")
 
 
+def _waiting(case: Case) -> list[chain.Run]:
+    """Runs that are not done: the others need no file any more."""
+    return [row for row in case.rows if not chain.is_done(row, case.workdir)]
+
+
 def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
     """Runs that no weights start as they are asked for, by what their files say."""
     with contextlib.ExitStack() as asking:
@@ -303,7 +308,11 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             images = start.Images.of(case.data)
         answers = start.Answers(images, case.workdir, chain.older_in(case.workdir))
         wrong: dict[str, list[str]] = {}
+        waiting = _waiting(case)
         for row in case.rows:
+            # (What is done may still be what another starts from.)
+            if row not in waiting and places.initial_file_is_outside(row.config):
+                continue
             try:
                 answers.of(row.name, row.config)
             except UserError as error:
