@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     # JAX starts below; a request that cannot be met need not wait for it.
+    from sws_jax import xla_flags
     from sws_jax.errors import UserError
     from sws_jax.specs import SIZES
 
@@ -82,7 +83,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.quick:  # it compiles much, and its figures mean nothing
         # Of a flag that is there twice, the later one counts: the user's.
         flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{FAST_COMPILATION} {flags}".strip()
+        os.environ["XLA_FLAGS"] = xla_flags.joined(FAST_COMPILATION, flags)
     import jax
 
     from benchmarks import measure

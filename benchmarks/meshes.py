@@ -36,10 +36,11 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     flag = f"--xla_force_host_platform_device_count={DEVICES}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
     from tabulate import tabulate
 
-    from sws_jax import files
+    from sws_jax import files, xla_flags
+
+    os.environ["XLA_FLAGS"] = xla_flags.joined(os.environ.get("XLA_FLAGS", ""), flag)
 
     head = (
         "data x fsdp x tensor",

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import tabulate
 
-from sws_jax import chain, cost, networks, setup, sharding, sizing, step
+from sws_jax import chain, cost, networks, setup, sharding, sizing, step, xla_flags
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.networks import Network, Predictor
@@ -76,7 +76,7 @@ def pretend(devices: int) -> None:
     # Programs are compiled to be looked at, and never run.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=1"
     before = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, (before, flags)))
+    os.environ["XLA_FLAGS"] = xla_flags.joined(before or "", flags)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
         jax.config.update("jax_platforms", "cpu")

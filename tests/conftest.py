@@ -18,7 +18,8 @@ from sws_jax import xla_flags  # noqa: E402
 
 from support import compiler  # noqa: E402
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiler.flags(8)}"
+_given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = xla_flags.joined(_given, compiler.flags(8))
 xla_flags.add()  # the children of tests inherit it
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -1,5 +1,6 @@
 """The flag that versions of jaxlib need: who gets it, and who is told."""
 
+import ast
 import importlib
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 import benchmarks
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import doctor, main, xla_flags
+from sws_jax import doctor, dry_run, main, xla_flags
 from sws_jax.doctor import compiler
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -51,18 +52,117 @@ def test_a_flag_is_added_by_version_beside_others(
 
 
 def test_versions_that_were_tried():
+    """The ones that this project names as its floor and its newest are among them."""
+    assert {"0.10.0", "0.10.2", "0.11.2"} <= set(xla_flags.TRIED)
     for tried in xla_flags.TRIED.values():
         assert tried.date >= "2026-11-28" and tried.found
         assert tried.flag in ("", FLAG)
 
 
-def test_flags_in_a_file_are_kept(bare, tmp_path):
-    """XLA takes a path in the place of flags, and no flag beside it."""
+@pytest.fixture
+def listed(tmp_path):
+    """The path of a file of flags, one of whose values has spaces in quotes."""
     path = tmp_path / "flags"
-    path.write_text("--a=1\n--b=2\n")
-    assert xla_flags.merged(str(path)) == f"--a=1 --b=2 {FLAG}"
-    path.write_text(OWN)
-    assert xla_flags.merged(str(path)) == str(path)
+    path.write_text('--a=1\n--b="two  words"\n')
+    return str(path)
+
+
+IN_FILE = '--a=1 --b="two  words"'
+
+
+def test_flags_in_a_file_are_kept(bare, listed, monkeypatch):
+    """XLA takes a path in the place of flags, and no flag beside it."""
+    assert xla_flags.merged(listed) == f"{IN_FILE} {FLAG}"
+    monkeypatch.setenv("XLA_FLAGS", listed)
+    assert xla_flags.missing() == FLAG
+    pathlib.Path(listed).write_text(FLAG)
+    assert xla_flags.merged(listed) == listed
+    assert not xla_flags.missing()
+
+
+def test_flags_are_joined(listed):
+    assert xla_flags.joined("", " --a=1 ", "--b") == "--a=1 --b"
+    assert xla_flags.joined("--c", listed, "--d='-'") == f"--c {IN_FILE} --d='-'"
+    # What XLA itself does not read has not to hide what follows.
+    assert xla_flags.joined("--a=1 b --c", "--d") == "--a=1 --d"
+    assert xla_flags.joined("--a=1", "no/such/file") == "no/such/file"
+
+
+def test_a_dry_run_adds_its_flags_to_those_of_a_file(listed, monkeypatch):
+    seen = []
+    monkeypatch.setattr(dry_run.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(
+        dry_run.jax, "devices", lambda: seen.append(os.environ["XLA_FLAGS"])
+    )
+    monkeypatch.setenv("XLA_FLAGS", listed)
+    dry_run.pretend(8)
+    assert seen[0].startswith(f"{IN_FILE} --xla_backend_optimization_level=0 ")
+    assert os.environ["XLA_FLAGS"] == listed
+
+
+def test_only_one_place_writes_flags_beside_others():
+    """Text beside a path ends the process, so that each of the others asks for it."""
+    written = {}
+    for folder in ("sws_jax", "benchmarks", "tests", "configs", "notebooks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Assign) and any(
+                    ast.unparse(t)
+                    in ("os.environ['XLA_FLAGS']", "os.environ[_VARIABLE]")
+                    for t in node.targets
+                ):
+                    written.setdefault(str(path.relative_to(ROOT)), []).append(
+                        ast.unparse(node.value).split("(")[0]
+                    )
+    assert written == {
+        "sws_jax/dry_run.py": ["xla_flags.joined", "before"],  # and puts it back
+        "sws_jax/xla_flags.py": ["merged"],
+        "benchmarks/__main__.py": ["xla_flags.joined"],
+        "benchmarks/meshes.py": ["xla_flags.joined"],
+        "tests/conftest.py": ["xla_flags.joined"],
+    }
+
+
+NAME = FLAG.removesuffix("-reduce")
+
+
+# As found by running `doctor`'s cases with jaxlib 0.10.2.
+@pytest.mark.parametrize(
+    "flags, right",
+    [
+        (NAME, True),
+        (f"{NAME}-reduce,-dot", True),
+        (f"{NAME}-REDUCE", True),
+        (f"{NAME}'-reduce'", True),
+        (f"{NAME}-LIBRARY_FUSION_TYPE_REDUCE", True),
+        (f"{NAME}-reduce {NAME}-dot", True),
+        (f"{NAME}+reduce {NAME}-reduce", True),
+        (f"{NAME}-reduce a", True),
+        (f"{NAME}-dot", False),
+        (f"{NAME}dot", False),
+        (f"{NAME}dot,reduce", False),
+        (f"{NAME}-reduce {NAME}+reduce", False),
+    ],
+)
+def test_a_value_of_ones_own_is_kept_and_one_that_does_not_help_is_said(
+    flags, right, bare, monkeypatch, recwarn
+):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert xla_flags.missing() == ("" if right else FLAG)
+    xla_flags.add()
+    xla_flags.warn()  # said once
+    assert os.environ["XLA_FLAGS"] == flags
+    told = [str(warning.message) for warning in recwarn]
+    assert len(told) == (not right)
+    for text in told:
+        assert f"have {FLAG} in XLA_FLAGS, whose own value '" in text
+        assert "\n" not in text
+
+
+def test_a_flag_that_xla_does_not_read_is_missing(bare, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 b {FLAG}")
+    xla_flags.add()
+    assert os.environ["XLA_FLAGS"] == f"--a=1 {FLAG}"
 
 
 def test_it_is_added_once(bare, monkeypatch):
