@@ -163,7 +163,7 @@ def add() -> None:
     """Adds the flag that this version of jaxlib needs, beside those that are set.
 
     JAX reads flags when it first looks at its devices: this comes before. Too late, or
-    where the user has set the flag to what does not help, it changes nothing, and warns.
+    where the user's own value of the flag does not help, it changes nothing, and warns.
     Child processes inherit what it sets.
     """
     if not missing():

@@ -1,6 +1,7 @@
 """Imports point down, and nothing heavy or machine-bound slips in."""
 
 import ast
+import functools
 import os
 import pathlib
 import subprocess
@@ -92,6 +93,7 @@ def module_of(target):
     return name
 
 
+@functools.cache
 def edges(name):
     path = MODULES[name]
     inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -170,6 +172,52 @@ def test_only_commands_read_flags(name):
         if belongs(target, FLAG_LIBRARIES)
     ]
     assert not used or belongs(name, READ_FLAGS)
+
+
+# Modules that load JAX and compute nothing with it: they count devices and processes,
+# and hand whole numbers about.
+IDLE = ("processes", "progress")
+# They load it within their functions, after the flag is set: commands.
+LATE = ("commands", "main", "rendezvous")
+COMPUTING = ("jax", "flax", "optax")
+
+
+def with_jax(name):
+    """Functions within which a module imports it; an empty name for the top."""
+    found = imports(MODULES[name].read_text())
+    return {function for target, function in found if belongs(target, COMPUTING)}
+
+
+def warns(name):
+    tree = ast.parse(MODULES[name].read_text())
+    return any(
+        isinstance(node, ast.Expr) and ast.unparse(node) == "xla_flags.warn()"
+        for node in tree.body
+    )
+
+
+def loaded_with(name):
+    """All modules that importing one loads, itself and the packages around included."""
+    seen, todo = set(), [name]
+    while todo:
+        name = todo.pop()
+        while name and name not in seen:
+            seen.add(name)
+            todo += [to for _, to, function in edges(name) if not function]
+            name = name.rpartition(".")[0]
+    return seen
+
+
+def test_who_computes_tells_of_the_flag_that_is_missing():
+    """Each module alone: from `losses` or `models.norm`, no other one is reached."""
+    computing = [name for name in MODULES if "" in with_jax(name)]
+    assert {"losses", "models.norm", "trees", "step", "data.augment"} <= set(computing)
+    silent = [
+        name for name in computing if not any(warns(to) for to in loaded_with(name))
+    ]
+    assert tuple(silent) == IDLE
+    late = [name for name in MODULES if with_jax(name) - {""} and name not in computing]
+    assert late and all(belongs(name, LATE) for name in late)
 
 
 def test_tests_import_no_other_test():

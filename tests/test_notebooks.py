@@ -4,13 +4,15 @@ import pathlib
 import nbformat
 import pytest
 
+from support import compiler
+
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def printed(notebook):
+def printed(notebook, to="stdout"):
     return [
-        "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+        "".join(o.text for o in cell.outputs if o.get("name") == to)
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
@@ -20,12 +22,15 @@ def printed(notebook):
 # The kernel's own libraries, not ours.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_notebook_runs_and_its_outputs_are_those_it_shows(path, monkeypatch):
+    """Nor is it told of a flag that is missing: its first cell adds it."""
     monkeypatch.delenv("MPLBACKEND", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", compiler.flags(8))
     spec = importlib.util.spec_from_file_location("run", FOLDER / "run.py")
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)
     fresh, stored = run.execute(path), nbformat.read(path, as_version=4)
     assert printed(fresh) == printed(stored)
+    assert "".join(printed(fresh, "stderr")) == ""
     for notebook in (fresh, stored):
         pictures = [
             o
