@@ -1,6 +1,7 @@
 """Files of other programs: names, shapes, damage, and the command."""
 
 import argparse
+import dataclasses
 import json
 import math
 import pathlib
@@ -925,12 +926,20 @@ def test_what_transformers_does_not_have(kind, fields, words, tmp_path):
 # Against PyTorch
 
 
+def with_small_heads(network):
+    """Logits of a quarter: at up to 5, as they were, float32 was seen to round by
+    1.2e-5 (compiled in another way, by 3e-6), and 1e-5 is what is asked."""
+    heads = {k: v for k, v in network.params.items() if k in ("head", "head_dist")}
+    small = jax.tree.map(lambda leaf: leaf / 4, heads)
+    return dataclasses.replace(network, params={**network.params, **small})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in NETS if kind != "features"])
 def test_timm_loads_what_is_written_for_it(kind, with_timm, tmp_path):
     import torch
 
-    network = described(spec_of(kind))
+    network = with_small_heads(described(spec_of(kind)))
     convert.save(str(tmp_path / "net"), network, "timm")
     with peers.without_torchvision():
         import timm as library
@@ -940,7 +949,8 @@ def test_timm_loads_what_is_written_for_it(kind, with_timm, tmp_path):
     with torch.no_grad():
         theirs = model.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
     ours = logits_of(network.spec, network.params, x)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert theirs.std() > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -173,6 +173,7 @@ def test_command_lines(cases, tmp_path, monkeypatch):
     """No job starts, as the dataset that each line ends with does not exist."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    assert configs.parse([AUX, "--config.model.depth=3"])
 
     @bounded(cases)
     @given(CONFIG, FLAGS)
@@ -209,6 +210,10 @@ MACHINES = st.one_of(
 
 @FEW_AND_MANY
 def test_flags_of_processes_and_names_of_machines(cases):
+    places = ["--coordinator=host:1", "--num_processes=2", "--process_id=1"]
+    assert rendezvous.parse(places)[0].process_id == 1
+    assert dry_run.machine("v5e-8").devices == 8
+
     @bounded(cases)
     @given(PLACES, MACHINES)
     def check(flags, text):
@@ -251,6 +256,10 @@ def test_plans(cases):
             seed=NUMBERS | JSON,
         ),
     )
+
+    assert base.resolve_plan((1, 2), sws.allot, plan=(0, 1, 1)) == (0, 1, 1)
+    changed = sws_jax.expand(GENE, depth=2, num_classes=5, image_size=8, seed=1)
+    assert (changed.spec.depth, changed.spec.num_classes) == (2, 5)
 
     @bounded(cases)
     @given(requests, rest, st.lists(st.integers(1, 5), min_size=1, max_size=4))
@@ -307,6 +316,10 @@ def headers(whole):
 @FEW_AND_MANY
 def test_headers_of_learngenes(cases, gene_bytes, tmp_path):
     path = str(tmp_path / "gene.safetensors")
+    # What is whole is taken, here and below: to refuse everything would pass the rest.
+    pathlib.Path(path).write_bytes(gene_bytes)
+    whole = sws_jax.expand(sws_jax.load_learngene(path), depth=3)
+    assert whole.spec.depth == 3
 
     @bounded(cases)
     @given(headers(gene_bytes))
@@ -391,20 +404,25 @@ def npz_files(draw):
 
 
 def read_all(data):
-    """Every image of every split is what a split promises."""
+    """How many images were taken: each is what a split promises."""
+    taken = 0
     for split in (data.train, data.val, data.test):
         for index in range(len(split)):
             pixels = refused_or(split.read, index)
             if pixels is not None:
+                taken += 1
                 image, label = pixels
                 assert image.dtype == np.uint8 and image.ndim == 3
                 assert 0 <= label < data.num_classes
                 assert Fit((4, 4))(image).shape == (4, 4, image.shape[2])
+    return taken
 
 
 @FEW_AND_MANY
 def test_files_of_arrays(cases, tmp_path):
     path = str(tmp_path / "data.npz")
+    pathlib.Path(path).write_bytes(npz(ARRAYS))
+    assert read_all(load_dataset(path, val_fraction=0.5)) == 8
 
     @bounded(cases)
     @given(npz_files(), st.sampled_from([0.2, 0.5]))
@@ -474,6 +492,7 @@ def test_files_of_images(cases, tmp_path):
         for number in range(3):
             (folder / split / name / f"{number}.png").write_bytes(WHOLE[0])
     path = folder / "train" / "a" / "0.png"
+    assert read_all(load_dataset(str(folder), val_fraction=0.5, image_size=4)) == 12
 
     @bounded(cases)
     @given(

@@ -45,12 +45,16 @@ def files_of(workdir):
 
 def same(one, many):
     """Losses and weights to float32 rounding, and each output written once."""
-    for path in sorted(one.rglob("*.safetensors")):
+    written, logs = (
+        sorted(one.rglob(name)) for name in ("*.safetensors", metrics.METRICS)
+    )
+    assert written and logs
+    for path in written:
         other = many / path.relative_to(one)
         # (Keys' biases have no true gradient: Adam makes steps of rounding noise.)
         old, new = (no_key_bias(weights.load(str(p))[0]) for p in (path, other))
         close(old, new, 1e-4)
-    for path in sorted(one.rglob(metrics.METRICS)):
+    for path in logs:
         rows, others = (
             metrics.read(str(p)) for p in (path.parent, many / path.parent.name)
         )

@@ -78,13 +78,14 @@ def seen(spec, tensor):
 
 @pytest.mark.parametrize("parts", [1, pytest.param(2, marks=SLOW)])
 def test_data_parallelism_sums_gradients_and_nothing_else(parts):
+    """Once for each layer and part; more than that is loss and counts, if anything."""
     mixed = Augment(erase=0.5, mixup=0.8, cutmix=1.0, mix_group=ROWS)
     found, images = traffic(AUX, (8, 1, 1), accum_steps=parts, augment=mixed)
     assert kinds(found) == {"all-reduce"}
     assert not images
-    assert sum(one.bytes for one in found) >= 4 * trees.count(
-        networks.abstract_params(AUX)
-    )
+    summed = sum(one.bytes * one.times for one in found)
+    assert summed >= 4 * trees.count(networks.abstract_params(AUX))
+    assert summed <= 1.1 * parts * 4 * trees.count(networks.abstract_params(AUX.net))
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), pytest.param((2, 4, 1), marks=SLOW)])
@@ -143,7 +144,8 @@ def test_each_axis_of_the_mesh_carries_what_is_its_own(sizes):
     # Gradients are summed; where both split weights, some change places once summed.
     summed = sum(one.bytes * one.times for one in sums if one not in images)
     weights = networks.abstract_params(DES)
-    assert summed >= 4 * trees.count(weights) / tensor
+    once = 4 * trees.count(weights) / tensor
+    assert once <= summed < 2 * once
     assert not moves or (fsdp > 1 and tensor > 1)
     largest = max(leaf.size for leaf in jax.tree.leaves(weights)) / DEPTH
     for one in moves:
