@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -35,6 +36,7 @@ class Survey:
       workdir: where ``run:NAME`` paths of the config are found.
       image_size, classes, images: instead of what is read or assumed.
       data: what the runs train on, where the caller has read it.
+      older: instead of `sws_jax.chain.older_in` of the work directory.
 
     Attributes:
       shape: ``image_size``, ``channels`` and ``num_classes`` of every run.
@@ -53,6 +55,7 @@ class Survey:
         classes: int | None = None,
         images: int | None = None,
         data: Dataset | None = None,
+        older: Callable[[str], bool] | None = None,
     ):
         self.workdir = workdir
         self.notes: list[str] = []
@@ -85,7 +88,8 @@ class Survey:
             looks = dataclasses.replace(looks, class_names=())
         self._images, self._known = looks, known
         self._read = read is not None
-        self._answers = start.Answers(looks, workdir, chain.older_in(workdir))
+        older = older or chain.older_in(workdir)
+        self._answers = start.Answers(looks, workdir, older)
         channels = self.shape["channels"]
         self.note(
             f"{source}: {self.images:,} training images, {size[0]} x {size[1]} pixels, "

@@ -42,9 +42,6 @@ def begin(folder, *attempts, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs tests in the background ignores it, and a shell that begins so
-        # cannot be asked.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

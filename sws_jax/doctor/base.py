@@ -153,7 +153,22 @@ class Case:
             for path in (row.config.teacher.path, init.learngene, init.network):
                 if not self.trained_by(path):
                     self._check_answered(places.resolve(path, self.workdir))
-        return Survey(self.config, self.workdir, data=self.data)
+        return Survey(self.config, self.workdir, data=self.data, older=self.older)
+
+    def older(self, name: str) -> bool:
+        """As `sws_jax.chain.older_in`, of a work directory that can be looked at."""
+        return self.is_readable and chain.older_in(self.workdir)(name)
+
+    def waiting(self) -> list[chain.Run]:
+        """Runs that are not done, as far as that is known: those need no file more."""
+        if not self.is_readable:
+            return self.rows
+        return [row for row in self.rows if not chain.is_done(row, self.workdir)]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the work directory answers, as far as it was asked."""
+        return self.states.get("directory") not in (PROBLEM, LEFT_OUT)
 
     def assumed(self, survey: Survey) -> str:
         """What a survey without data goes by, to be added to its results."""

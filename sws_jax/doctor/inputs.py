@@ -186,7 +186,7 @@ def _duration(seconds: float) -> str:
 def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, by themselves."""
     asked: dict[tuple[str, str], chain.Run] = {}
-    for row in _waiting(case):
+    for row in case.waiting():
         if setup.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
     for (path, _), row in asked.items():
@@ -268,7 +268,7 @@ def weights(case: Case) -> Iterator[Finding]:
     """The learngenes and networks that runs start from, made ready as a run does."""
     files_of: dict[str, list[str]] = {}
     trained: dict[str, list[str]] = {}
-    for row in _waiting(case):
+    for row in case.waiting():
         init = row.config.init
         for path in filter(None, (init.learngene, init.network)):
             by = case.trained_by(path)
@@ -293,11 +293,6 @@ def weights(case: Case) -> Iterator[Finding]:
         yield ok("none: every run starts from its seed")
 
 
-def _waiting(case: Case) -> list[chain.Run]:
-    """Runs that are not done: the others need no file any more."""
-    return [row for row in case.rows if not chain.is_done(row, case.workdir)]
-
-
 def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
     """Runs that no weights start as they are asked for, by what their files say."""
     with contextlib.ExitStack() as asking:
@@ -306,9 +301,9 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
         images = None
         if case.data is not None and case.is_sized:
             images = start.Images.of(case.data)
-        answers = start.Answers(images, case.workdir, chain.older_in(case.workdir))
+        answers = start.Answers(images, case.workdir, case.older)
         wrong: dict[str, list[str]] = {}
-        waiting = _waiting(case)
+        waiting = case.waiting()
         for row in case.rows:
             # (What is done may still be what another starts from.)
             if row not in waiting and places.initial_file_is_outside(row.config):
@@ -317,7 +312,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
                 answers.of(row.name, row.config)
             except UserError as error:
                 wrong.setdefault(str(error), []).append(row.name)
-        if not wrong:
+        if not wrong and case.is_readable:
             chain.check_alike(case.rows, answers, case.workdir)
     for text, names in wrong.items():
         yield problem(f"{few(names)}: {text}")
@@ -326,7 +321,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
 def _start(config, case: Case, told: list[str]) -> Spec:
     """The network that a run starts with; without data, what its file holds."""
     if case.data is not None and case.is_sized:
-        older = chain.older_in(case.workdir)(config.name)
+        older = case.older(config.name)
         differs = told.append if older else None
         return start.start(
             config, case.data, case.workdir, told.append, differs=differs
@@ -336,7 +331,7 @@ def _start(config, case: Case, told: list[str]) -> Spec:
     load = learngenes.load_learngene if config.init.learngene else networks.load_network
     about = load(path).description
     assert about is not None  # of a file
-    older = chain.older_in(case.workdir)(config.name)
+    older = case.older(config.name)
     differs = told.append if older else None
     start.answer(config, None, start.Origin(path, about), differs=differs)
     return about.spec
