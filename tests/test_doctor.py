@@ -434,7 +434,7 @@ def test_no_device_at_all(tmp_path):
         "reading",
         "memory",
     ]
-    assert text.endswith("1 problem, 3 left out; " + text.split("; ")[-1])
+    assert text.endswith("1 problem, 4 left out; " + text.split("; ")[-1])
 
 
 @pytest.mark.slow
@@ -545,7 +545,7 @@ def test_processes_that_do_not_come(tmp_path):
     codes, (first, second) = pair(tmp_path, "--start_timeout=6", **settings)
     assert codes == [1, 1], first + second
     assert first.count("process 2 of 3 did not come") == 1
-    assert "digits: 1,257 train" in first and "1 problem, 6 left out" in first
+    assert "digits: 1,257 train" in first and "1 problem, 7 left out" in first
     assert "do: start all within 6 s: doctor waits no longer" in first
     assert "process 1: run: ema must be in [0, 1), and is 2.0" in second
     assert "process 1: process 2 of 3 did not come" in second
