@@ -169,6 +169,7 @@ def _results(
     """Does what is not yet done, and waits for what other jobs are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
+    datasets = setup.Datasets()
     while len(results) < len(rows):
         progressed = False
         busy = []
@@ -182,7 +183,9 @@ def _results(
                 )
             try:
                 label = f"[{position}/{len(rows)}] {run.name}"
-                results[run.name] = _one(config, run, label, workdir, should_stop)
+                results[run.name] = _one(
+                    config, run, label, workdir, should_stop, datasets
+                )
                 progressed = True
             except rundir.Busy:
                 busy.append(run.name)
@@ -196,7 +199,9 @@ def _results(
     return [results[run.name] for run in rows]
 
 
-def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, Any]:
+def _one(
+    config, run: Run, label: str, workdir: str, should_stop, datasets: setup.Datasets
+) -> dict[str, Any]:
     """Does one row, unless it is done, or another job is at it."""
     done = True
 
@@ -221,6 +226,7 @@ def _one(config, run: Run, label: str, workdir: str, should_stop) -> dict[str, A
         role=run.role,
         should_stop=should_stop,
         starting=starting,
+        datasets=datasets,
     )
     if run.role == AUX:
         processes.first_does(lambda: _publish(workdir, run.name))

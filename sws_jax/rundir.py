@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
@@ -36,6 +36,7 @@ RESULT = "result.json"
 CONFIG = "config.json"
 INPUTS = "inputs.json"
 DATA, BEGUN = "data", "begun"  # in INPUTS
+OPENED = "opened"  # in DATA: how its set was opened
 LOCK = "lock"
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
@@ -143,11 +144,12 @@ class RunDirectory:
             processes.check_shared(lock)
             yield
 
-    def check_data(self, data: Dataset) -> dict[str, Any]:
-        """The fingerprint of the run's data.
+    def check_data(self, data: Dataset) -> tuple[dict[str, Any], list[str]]:
+        """The fingerprint of the run's data, and lines to say of it.
 
         Raises:
-          UserError: the run began on other data, or processes read different ones.
+          UserError: the run, or another of its job, began on other data; or processes
+            read different ones.
         """
         now = fingerprint.take(data)
         text = json.dumps(now, sort_keys=True).encode()
@@ -159,21 +161,80 @@ class RunDirectory:
                 f"all hosts the same {data.name}"
             )
 
-        def compared() -> dict[str, Any]:
-            path = self._file(INPUTS)
-            then = files.read_json(path).get(DATA) if paths.exists(path) else None
+        def compared() -> tuple[dict[str, Any], list[str]]:
+            for name in self._sharing():
+                path = os.path.join(self.workdir, name)
+                refuse_other_data(path, data.name, now)
+            then = known_data(self.path)
             if then is None:  # a run that has not begun, or did so with older software
-                return now
-            names = fingerprint.differing(then, now)
-            if names:
-                raise UserError(
-                    f"{self.path} holds a run on other data than {data.name} is now "
-                    f"(other {', '.join(names)}): bring the old data back, or take "
-                    f"another --workdir"
-                )
-            return then
+                return now, []
+            refuse_other_data(self.path, data.name, now)
+            return fingerprint.completed(then, now), self._known_better(then, data.name)
+
+        known, told = processes.decided(compared)
+        return {**known, OPENED: _opening(self.config)}, told
+
+    def check_finished(self, glance: Callable[[], Dataset | None]) -> list[str]:
+        """Holds a finished run to its data, as far as that is still there.
+
+        Args:
+          glance: opens the run's data; None where that would take long.
+
+        Returns:
+          Lines to say.
+
+        Raises:
+          UserError: the run was trained on other data.
+        """
+
+        def compared() -> list[str]:
+            then = known_data(self.path)
+            if then is None:
+                return []
+            try:
+                data = glance()
+            except UserError as error:
+                return [
+                    f"{self.config.name}: is finished, and not compared with its data, "
+                    f"which cannot be read ({error})"
+                ]
+            if data is None:
+                return []
+            now = fingerprint.take(data)
+            refuse_other_data(self.path, data.name, now)
+            if told := self._known_better(then, data.name):
+                inputs = files.read_json(self._file(INPUTS))
+                known = fingerprint.completed(then, now)
+                inputs[DATA] = {**known, OPENED: _opening(self.config)}
+                # (What is only read, from another's directory, is read all the same.)
+                with contextlib.suppress(files.Unwritable):
+                    files.write_json(self._file(INPUTS), inputs)
+            return told
 
         return processes.decided(compared)
+
+    def _known_better(self, then: dict[str, Any], name: str) -> list[str]:
+        """What is said where older software noted less of the data."""
+        if fingerprint.is_whole(then):
+            return []
+        return [
+            f"{self.config.name}: {name} is what this run began on as far as older "
+            f"software noted it, by a few images; all labels and names are noted now"
+        ]
+
+    def _sharing(self) -> list[str]:
+        """Another run of the work directory that began on the same source, if any.
+
+        (One is enough: each was compared with one before it.)
+        """
+        for name in paths.folders(self.workdir):
+            path = os.path.join(self.workdir, name)
+            if paths.absolute(path) == paths.absolute(self.path):
+                continue
+            then = known_data(path)
+            if then is not None and then.get(OPENED) == _opening(self.config):
+                return [name]
+        return []
 
     def begin(
         self, config: ml_collections.ConfigDict, data: dict[str, Any]
@@ -205,6 +266,45 @@ class RunDirectory:
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, name)
+
+
+def known_data(directory: str) -> dict[str, Any] | None:
+    """The fingerprint of the data that the run of a directory began on, if any."""
+    path = os.path.join(directory, INPUTS)
+    return files.read_json(path).get(DATA) if paths.exists(path) else None
+
+
+def other_data(directory: str, name: str, now: dict[str, Any]) -> str:
+    """What is wrong, in words, where the run of a directory began on other data.
+
+    Args:
+      directory: of the run.
+      name: of the set that it would go on with, and `now` its fingerprint.
+    """
+    then = known_data(directory)
+    names = fingerprint.differing(then, now) if then else []
+    if not names:
+        return ""
+    return (
+        f"{directory} holds a run on other data than {name} is now (other "
+        f"{', '.join(names)})"
+    )
+
+
+def refuse_other_data(directory: str, name: str, now: dict[str, Any]) -> None:
+    """Refuses a set that is not the one that the run of a directory began on.
+
+    Raises:
+      UserError: see `other_data`.
+    """
+    if wrong := other_data(directory, name, now):
+        raise UserError(f"{wrong}: bring the old data back, or take another --workdir")
+
+
+def _opening(config: ml_collections.ConfigDict) -> list[Any]:
+    """The fields that decide which images a run has: equal ones open the same set."""
+    names = ("source", "directory", "val_fraction", "decoder")
+    return [config.data[name] for name in names]
 
 
 def refuse_other(

@@ -22,7 +22,7 @@ from sws_jax import (
     start,
     teacher,
 )
-from sws_jax.data import Dataset, images, load_dataset
+from sws_jax.data import Dataset, images, load_dataset, tfds
 from sws_jax.data.augment import Augment
 from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
@@ -151,6 +151,50 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
     )
     transform(config).check_channels(found.image_shape[-1])
     return found
+
+
+class Datasets:
+    """The sets that the runs of a job train on, each opened once for all of them."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Dataset] = {}
+        self._told: set[str] = set()
+
+    def of(self, config: ml_collections.ConfigDict) -> Dataset:
+        """The set of a run, as `dataset` opens it."""
+        key = repr(sorted(config.data.to_dict().items()))
+        if key not in self._open:
+            self._open.clear()  # a set may take much memory, and few jobs have two
+            self._open[key] = dataset(config)
+        found = self._open[key]
+        transform(config).check_channels(found.image_shape[-1])
+        return found
+
+    def glance(self, config: ml_collections.ConfigDict) -> Dataset | None:
+        """The set of a run, without what takes long: its images are neither decoded
+        nor copied. None where it is in a bucket, and not here.
+
+        Raises:
+          UserError: there is no such set any more, or not as it was.
+        """
+        light = config.copy_and_resolve_references().unlock()
+        light.data.update(memory_gib=0.0, unreadable="skip")
+        for one in (config, light):
+            key = repr(sorted(one.data.to_dict().items()))
+            if key in self._open:
+                return self._open[key]
+        data = config.data
+        name = data.source.removeprefix(tfds.PREFIX)
+        if name != data.source and not tfds.is_here(name, data.directory, data.cache):
+            return None
+        return self.of(light)
+
+    def remarks(self, data: Dataset) -> list[str]:
+        """What is to be said of a set, once."""
+        lines = [f"{data.name}: {note}" for note in data.notes]
+        new = [line for line in lines if line not in self._told]
+        self._told.update(new)
+        return new
 
 
 def reading(config: ml_collections.ConfigDict) -> Reading:

@@ -96,8 +96,12 @@ class Task:
         )
 
 
-def prepare(run: RunDirectory) -> Task:
+def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
     """Data, network and teacher of a run; nothing is written.
+
+    Args:
+      run: its directory.
+      datasets: of its job.
 
     Raises:
       UserError: the run cannot be begun, with the reason.
@@ -107,8 +111,8 @@ def prepare(run: RunDirectory) -> Task:
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh(sizes=config.mesh)
     setup.check_batches(config, mesh)
-    data = setup.dataset(config)
-    known_data = run.check_data(data)
+    data = datasets.of(config)
+    known_data, of_data = run.check_data(data)
     durations = setup.durations(config, data)
     schedule = setup.schedule(config, durations)
     setup.check_length(config, durations, schedule)
@@ -141,7 +145,12 @@ def prepare(run: RunDirectory) -> Task:
         about=network.description,
         stored=_stored(run, network),
         told=tuple(told),
-        remarks=(*as_begun, *remarks.of(config, durations, schedule)),
+        remarks=(
+            *datasets.remarks(data),
+            *of_data,
+            *as_begun,
+            *remarks.of(config, durations, schedule),
+        ),
     )
     ans_net = setup.load_teacher(config, data, run.workdir)
     run.check_inputs()

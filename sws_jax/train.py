@@ -62,6 +62,7 @@ def train(
     role: str = "single",
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
+    datasets: setup.Datasets | None = None,
 ) -> dict[str, Any]:
     """Trains one network to the end of its schedule and scores it.
 
@@ -74,6 +75,7 @@ def train(
       role: in a job, kept in the result.
       should_stop: asked after every step; true saves and raises `Preempted`.
       starting: called once the run is this process's to do, and can be done.
+      datasets: of the job, whose runs share what is opened; default its own.
 
     Returns:
       The contents of ``result.json``.
@@ -95,19 +97,24 @@ def train(
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)
+    datasets = datasets or setup.Datasets()
     if (result := run.result()) is not None:
+        for line in run.check_finished(lambda: datasets.glance(config)):
+            say(line)
         return result
     with run.claimed():
         # It may have been finished while this one asked.
         if (result := run.result()) is not None:
             return result
-        _train(run, role, should_stop, starting)
+        _train(run, datasets, role, should_stop, starting)
     # (The files that it started from may be others by now, or gone.)
     return run.finished()
 
 
-def _train(run: RunDirectory, role: str, should_stop, starting) -> None:
-    task = tasks.prepare(run)
+def _train(
+    run: RunDirectory, datasets: setup.Datasets, role: str, should_stop, starting
+) -> None:
+    task = tasks.prepare(run, datasets)
     # The config can be run: from here on the directory is this run's.
     starting()
     recorded = start.recorded(task.config, task.recipe.spec)

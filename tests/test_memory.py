@@ -19,6 +19,7 @@ class Pictures:
     name: str
     shapes: list
     bad: tuple = ()
+    labels = None  # that only a look at the images tells
 
     def __post_init__(self):
         self.reads = collections.Counter()

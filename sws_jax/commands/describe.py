@@ -1,26 +1,36 @@
-"""``describe``: what a file of weights is."""
+"""``describe``: what a file of weights is, or a set of images."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Mapping
 
-HELP = "say what a file of weights is, this project's or another's"
+HELP = "say what a file of weights is, this project's or another's, or a set of images"
 EXAMPLE = "python -m sws_jax describe results/digits/learngene.safetensors"
 
 
+_LOOKED_AT = 16  # images of a set, for their sizes
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="as for convert")
+    parser.add_argument(
+        "file", metavar="FILE", help="as for convert; or a set, as dataset= takes it"
+    )
+    parser.add_argument("--directory", default="", help="of prepared TFDS sets")
 
 
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, paths, weights
+    from sws_jax import convert, data, paths, weights
     from sws_jax.convert import tensors
 
+    if data.is_set(args.file):
+        print(_of_set(args.file, args.directory))
+        return 0
     path = _file(args.file)
     if paths.is_file(path) and weights.is_ours(path):
         flat, lines = tensors.read(paths.here(path)), _ours(weights.describe(path))
@@ -39,6 +49,57 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _of_set(source: str, directory: str) -> str:
+    """A set of images: how many of each class in each split, and what is odd."""
+    import tabulate
+
+    from sws_jax import data
+    from sws_jax.data import facts
+
+    # Nothing is decoded but a few images. (Those of one set may be of many sizes.)
+    size = (1, 1) if data.is_encoded(source) else None
+    found = data.load_dataset(
+        source,
+        directory=directory,
+        image_size=size,
+        memory_gib=0.0,
+        unreadable="skip",
+    )
+    totals = [f"{len(found.split(name)):,} {name}" for name in facts.SPLITS]
+    lines = {
+        "set": found.name,
+        "images": f"{', '.join(totals)}, {_sizes(found)}",
+        "classes": f"{found.num_classes:,}",
+    }
+    notes = [("note", note) for note in found.notes]
+    by_split = facts.counts(found)
+    known = {name: n for name, n in by_split.items() if n is not None}
+    if len(known) < len(by_split):
+        notes.append(("note", "which classes the images have, their records alone tell"))
+    columns = [known[name].tolist() for name in known]
+    rows = list(zip(found.class_names, *columns, strict=True))
+    return (
+        tabulate.tabulate([*lines.items(), *notes], tablefmt="plain")
+        + "\n\n"
+        + tabulate.tabulate(rows, ["class", *known], intfmt=",")
+    )
+
+
+def _sizes(found) -> str:
+    """Height, width and channels of a few training images, or their range."""
+    import numpy as np
+
+    from sws_jax.data.base import Unreadable
+
+    shapes = set()
+    for place in np.linspace(0, len(found.train) - 1, _LOOKED_AT).astype(int).tolist():
+        with contextlib.suppress(Unreadable):
+            shapes.add(found.train.read(place)[0].shape)
+    sides = zip(*sorted(shapes), strict=True)
+    ends = [sorted({min(side), max(side)}) for side in sides]
+    return " x ".join(" to ".join(map(str, end)) for end in ends)
 
 
 def modules(flat: Mapping) -> dict[str, int]:

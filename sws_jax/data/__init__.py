@@ -10,12 +10,22 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import paths
-from sws_jax.data import arrays, base, digits, folder, images, npz, prepared, tfds
+from sws_jax import classes, paths
+from sws_jax.data import (
+    arrays,
+    base,
+    digits,
+    facts,
+    folder,
+    images,
+    npz,
+    prepared,
+    tfds,
+)
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
 
-__all__ = ["Dataset", "Normalization", "Split", "load_dataset"]
+__all__ = ["Dataset", "Normalization", "Split", "is_set", "load_dataset"]
 
 
 def load_dataset(
@@ -86,6 +96,11 @@ def load_dataset(
         dataset = folder.load(source, **encoded)
     else:
         raise _unknown(source)
+    names = tuple(map(classes.clean, dataset.class_names))
+    classes.check(names, source)
+    dataset = dataclasses.replace(
+        dataset, name=_named(dataset.name, source), class_names=names
+    )
     if dataset.num_classes < 2:
         raise UserError(
             f"{source} has the one class {dataset.class_names[0]}, and a classifier "
@@ -103,7 +118,36 @@ def load_dataset(
             f"{source} has {dataset.image_shape[-1]} channels, but data.mean and "
             f"data.std have {dataset.normalization.channels}"
         )
-    return dataset
+    notes = (*dataset.notes, *facts.remarks(dataset))
+    return dataclasses.replace(dataset, notes=notes)
+
+
+def is_set(path: str) -> bool:
+    """Whether a name or path reads as a dataset's, and not as that of weights."""
+    if _is_built_in(path) or arrays.is_set(path):
+        return True
+    if path.endswith(".npz"):  # which weights may be, too
+        return npz.is_set(path)
+    return os.path.isdir(os.path.join(path, "train"))
+
+
+def is_encoded(source: str) -> bool:
+    """Whether the images of a source are files or records, of any sizes."""
+    if source.startswith(prepared.PREFIX):
+        return True
+    return os.path.isdir(source) and not arrays.is_set(source)
+
+
+def _is_built_in(source: str) -> bool:
+    """Whether a source is one of everybody's, wherever a command is given."""
+    return source == "digits" or source.startswith(prepared.PREFIX)
+
+
+def _named(name: str, source: str) -> str:
+    """The name of a set, which a built-in one has alone."""
+    name = classes.clean(name)
+    mistaken = _is_built_in(name) and not _is_built_in(source)
+    return os.path.join(".", name) if mistaken else name
 
 
 def _unknown(source: str) -> UserError:

@@ -42,6 +42,9 @@ class Mapped:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         return np.array(self._images[self.rows[index]]), int(self.labels[index])
 
+    def identity(self) -> str:
+        return base.digest(self.labels, self.rows)
+
     @functools.cached_property
     def _images(self) -> np.ndarray:
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
@@ -75,6 +78,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
     }
     if "train" not in found or len(found) < 2 or len(about.shape) != 3:
         raise UserError(f"{path}/{DESCRIPTION} lacks splits or a shape: {_REMEDY}")
+    stored = dict(found)
     train: base.Split = found.pop("train")
     test = found.pop("test") if "test" in found else found.pop("validation")
     val: base.Split
@@ -90,6 +94,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         class_names=about.classes,
         image_shape=about.shape,
         normalization=base.default_normalization(about.shape[-1]),
+        stored=stored,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +16,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # How images are resized, each smoothing what shrinks (but nearest).
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
+_HASHED_BYTES = 64 * 2**20  # of pixels, which takes an eighth of a second
 
 
 class Split(Protocol):
     """Labelled images, each read by its position, in any order and any process."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32 [n]; None where only reading the images would tell."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -27,6 +35,14 @@ class Split(Protocol):
         Raises:
           Unreadable: naming the file or record.
         """
+        ...
+
+
+class Stored(Split, Protocol):
+    """A split as its source holds it: of all its images, in the source's order."""
+
+    def identity(self) -> str:
+        """A digest of what the source says of all images: labels, names, sizes."""
         ...
 
 
@@ -67,8 +83,12 @@ class Dataset:
     whatever is chosen is chosen on it. `test` is scored once, at the end of a run.
 
     Attributes:
+      class_names: as `sws_jax.classes.clean` gives them.
       image_shape: height, width and channels that a network gets; the splits may
         hold images of any height and width.
+      stored: the splits as the source has them, by its names of them.
+      notes: what of the source is passed over, and what is not as it may seem: a
+        sentence each.
     """
 
     name: str
@@ -78,6 +98,8 @@ class Dataset:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     normalization: Normalization
+    stored: Mapping[str, Stored] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -107,6 +129,13 @@ class Arrays:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         return self.images[index], int(self.labels[index])
 
+    def identity(self) -> str:
+        """Of all labels and, up to 64 MiB, all pixels; of more a part of the images,
+        evenly spread."""
+        step = max(-(-len(self) * self.images[0].nbytes // _HASHED_BYTES), 1)
+        pixels = (np.ascontiguousarray(image) for image in self.images[::step])
+        return digest(np.asarray(self.labels, np.int32), *pixels)
+
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
@@ -114,6 +143,11 @@ class Subset:
 
     split: Split
     indices: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        labels = self.split.labels
+        return None if labels is None else labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -151,6 +185,22 @@ def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, S
         )
     order = np.random.default_rng(seed).permutation(len(train))
     return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are besides."""
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def digest(*parts: bytes | np.ndarray) -> str:
+    """Of all the parts, told apart."""
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.tobytes() if isinstance(part, np.ndarray) else part
+        made.update(len(content).to_bytes(8, "little"))
+        made.update(content)
+    return made.hexdigest()
 
 
 def default_normalization(channels: int) -> Normalization:

@@ -39,4 +39,5 @@ def load(*, val_fraction: float) -> base.Dataset:
         class_names=tuple(str(n) for n in raw.target_names),
         image_shape=(8, 8, 1),
         normalization=_NORMALIZATION,
+        stored={"train": everything},
     )

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from sws_jax import classes
 from sws_jax.data import base, images, memory
+from sws_jax.data.base import few
 from sws_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _LAYOUT = "images stand in PATH/train/CLASS/ and PATH/test/CLASS/ (or val)"
+# What systems and programs leave in folders, which nobody takes for images or classes.
+_LITTER_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")
+_LITTER_FOLDERS = (
+    "$RECYCLE.BIN", "#recycle", "@Recycle", "@eaDir", "System Volume Information",
+    "__MACOSX", "__pycache__", "lost+found",
+)  # fmt: skip
 
 
 def load(
@@ -41,23 +50,81 @@ def load(
     Raises:
       UserError: the folder is laid out otherwise, or images cannot be read.
     """
-    found = find(path, decoder)
+    passed = PassedOver()
+    found = find(path, decoder, passed)
     train = found["train"]
     if len(found) == 2:
         found = {"train": train, "test": found[list(found)[1]]}
     return memory.dataset(
         os.path.basename(os.path.abspath(path)),
         found,
-        train.classes,
+        tuple(map(classes.clean, train.classes)),
         val_fraction=val_fraction,
         image_size=image_size,
         memory_gib=memory_gib,
         unreadable=unreadable,
+        notes=tuple(passed.notes()),
     )
 
 
-def find(path: str, decoder: str) -> dict[str, Files]:
+class PassedOver:
+    """What stands in a folder of images and is not read: how many, and the first."""
+
+    def __init__(self) -> None:
+        self._loose: list[str] = []  # images beside the folders of classes
+        self._litter: list[str] = []  # folders that are no classes
+        self._nested: list[str] = []  # folders in those of classes
+        self._others = collections.Counter[str]()  # files not read, by their endings
+        self._first_other = ""
+
+    def in_split(self, root: str, loose: Iterable[str], litter: Iterable[str]) -> None:
+        """Images and folders that stand beside the folders of classes."""
+        self._loose += [os.path.join(root, name) for name in sorted(loose)]
+        self._litter += [os.path.join(root, name) for name in sorted(litter)]
+
+    def in_class(self, path: str, files: Iterable[str], folders: Iterable[str]) -> None:
+        """Files and folders that stand among the images of a class."""
+        files = sorted(files)
+        self._others.update(os.path.splitext(name)[1] for name in files)
+        if files and not self._first_other:
+            self._first_other = os.path.join(path, files[0])
+        self._nested += [os.path.join(path, name) for name in sorted(folders)]
+
+    def notes(self) -> Iterator[str]:
+        """What is passed over, a line for each kind."""
+        if found := self._loose:
+            yield (
+                f"{len(found):,} images beside the folders of classes are passed over "
+                f"(the first: {classes.clean(found[0])})"
+            )
+        for kind, folders in (("in the folders of classes", self._nested),
+                              ("that are no classes", self._litter)):  # fmt: skip
+            if inside := sum(map(_images_below, folders)):
+                yield (
+                    f"{len(folders):,} folders {kind} are passed over, with {inside:,} "
+                    f"images in them (the first: {classes.clean(folders[0])})"
+                )
+        if found := self._others:
+            counts = [f"{n:,} {end or 'without one'}" for end, n in found.most_common()]
+            yield (
+                f"{found.total():,} files of types that are not read are passed over "
+                f"({classes.clean(few(counts))}; the first: "
+                f"{classes.clean(self._first_other)})"
+            )
+
+
+def _images_below(path: str) -> int:
+    """Images anywhere in a folder."""
+    return sum(len(_images(names)) for _, _, names in os.walk(path))
+
+
+def find(path: str, decoder: str, passed: PassedOver | None = None) -> dict[str, Files]:
     """The splits of a folder by the names of their folders, train first.
+
+    Args:
+      path: of the folder.
+      decoder: see `sws_jax.data.images.decode`.
+      passed: is told what is not read.
 
     Raises:
       UserError: the folder is laid out otherwise.
@@ -69,7 +136,10 @@ def find(path: str, decoder: str) -> dict[str, Files]:
         raise UserError(f"{path} has no folder train: {_LAYOUT}")
     if len(present) == 1:
         raise UserError(f"{path} has neither a folder test nor val: {_LAYOUT}")
-    found = {name: _files(os.path.join(path, name), decoder) for name in present}
+    passed = passed or PassedOver()
+    found = {
+        name: _files(os.path.join(path, name), decoder, passed) for name in present
+    }
     for name in present[1:]:
         _check_classes(found["train"], found[name])
     return found
@@ -81,7 +151,8 @@ class Files:
 
     Attributes:
       root: the folder that holds the classes' folders.
-      classes: names of these, sorted.
+      classes: names of these, in the order of the classes' names, which may be
+        written in another form (see `sws_jax.classes.clean`).
       names: bytes [n], of the files: one array, as ImageNet has over a million.
       labels: int32 [n].
       decoder: see `sws_jax.data.images.decode`.
@@ -102,6 +173,10 @@ class Files:
         pixels = images.decode(encoded, path, channels=3, decoder=self.decoder)
         return pixels, int(self.labels[index])
 
+    def identity(self) -> str:
+        """Of all names and labels. (Of no size: an image that is mended has another.)"""
+        return base.digest(self.names, self.labels)
+
     def where(self, index: int) -> str:
         folder = self.classes[self.labels[index]]
         return os.path.join(self.root, folder, os.fsdecode(self.names[index]))
@@ -111,30 +186,56 @@ def _is_dir(*parts: str) -> bool:
     return os.path.isdir(os.path.join(*parts))
 
 
-def _files(root: str, decoder: str) -> Files:
-    visible = [entry for entry in _entries(root) if not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in visible if entry.is_dir())
-    loose = _images(entry.name for entry in visible)
-    if not classes:
+def _files(root: str, decoder: str, passed: PassedOver) -> Files:
+    folders, files = _apart(_entries(root))
+    litter = [name for name in folders if name in _LITTER_FOLDERS]
+    folders = sorted(set(folders) - set(litter), key=classes.clean)
+    loose = _images(files)
+    if not folders:
         holds = (
             "images, but no folders of classes" if loose else "no folders of classes"
         )
         raise UserError(f"{root} holds {holds}: {_LAYOUT}")
+    classes.check([classes.clean(name) for name in folders], root)
+    passed.in_split(root, loose, litter)
     names: list[bytes] = []
     counts = []
-    for name in classes:
-        # A link that leads nowhere counts: it is an image that cannot be read.
-        entries = _entries(os.path.join(root, name))
-        files = _images(entry.name for entry in entries if not entry.is_dir())
-        if not files:
+    for name in folders:
+        path = os.path.join(root, name)
+        nested, files = _apart(_entries(path))
+        found = _images(files)
+        if not found:
+            below = sum(_images_below(os.path.join(path, one)) for one in nested)
+            inside = f" of its own, and {below:,} in folders in it" if below else ""
             raise UserError(
-                f"{os.path.join(root, name)} holds no images ({' '.join(EXTENSIONS)}): "
-                f"put some into it, or remove this class"
+                f"{path} holds no images ({' '.join(EXTENSIONS)}){inside}: put some "
+                f"into it, or remove this class"
             )
-        names += map(os.fsencode, sorted(files))
-        counts.append(len(files))
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    return Files(root, tuple(classes), np.asarray(names), labels, decoder)
+        if nested or len(found) < len(files):
+            others = set(files) - set(found) - set(_LITTER_FILES)
+            passed.in_class(path, others, nested)
+        names += map(os.fsencode, sorted(found))
+        counts.append(len(found))
+    labels = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
+    return Files(root, tuple(folders), np.asarray(names), labels, decoder)
+
+
+def _apart(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], list[str]]:
+    """Names of folders, and of files; hidden ones are neither.
+
+    A link that leads nowhere, or to itself, counts as a file: one that cannot be read.
+    """
+    folders, files = [], []
+    for entry in entries:
+        name = entry.name
+        if name[0] == ".":
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False
+        (folders if is_folder else files).append(name)
+    return folders, files
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
@@ -154,11 +255,10 @@ def _images(names: Iterable[str]) -> list[str]:
 
 
 def _check_classes(train: Files, other: Files) -> None:
-    missing = sorted(set(train.classes) - set(other.classes))
-    surplus = sorted(set(other.classes) - set(train.classes))
+    ours, theirs = (set(map(classes.clean, found.classes)) for found in (train, other))
     parts = [
-        f"{words} {_few(names)}"
-        for words, names in (("lacks", missing), ("has besides", surplus))
+        f"{words} {few(sorted(names))}"
+        for words, names in (("lacks", ours - theirs), ("has besides", theirs - ours))
         if names
     ]
     if parts:
@@ -166,8 +266,3 @@ def _check_classes(train: Files, other: Files) -> None:
             f"{other.root} must have the classes of {train.root}, and "
             f"{' and '.join(parts)}"
         )
-
-
-def _few(names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -47,12 +49,19 @@ def read(path: str, *, channels: int) -> np.ndarray:
 
 def read_bytes(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        # (A pipe is opened without waiting for its other end, and is no image.)
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Unreadable(f"{path} is not a readable image (no regular file)")
             return file.read()
     except FileNotFoundError:
         raise Unreadable(f"there is no image {path}") from None
     except OSError as error:
         raise Unreadable(f"{path} is not a readable image ({error})") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(

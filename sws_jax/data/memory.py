@@ -24,7 +24,7 @@ _QUIET_SECONDS = 2.0  # that need no explanation
 _Read = tuple[np.ndarray, int] | Unreadable
 
 
-class Encoded(Split, Protocol):
+class Encoded(base.Stored, Protocol):
     """A split whose images are decoded as they are read."""
 
     def where(self, index: int) -> str:
@@ -38,7 +38,7 @@ class Partial:
 
     Attributes:
       images: uint8 [height, width, channels], or None for an unreadable one.
-      labels: int32 [n].
+      labels: int32 [n]; -1 for an unreadable one whose source does not tell.
       source: what is asked for the images that are None.
     """
 
@@ -65,6 +65,7 @@ def dataset(
     image_size: tuple[int, int] | None,
     memory_gib: float,
     unreadable: str,
+    notes: Sequence[str] = (),
 ) -> base.Dataset:
     """A dataset of encoded images, held in memory where all of it fits.
 
@@ -75,6 +76,7 @@ def dataset(
       val_fraction: of the training images, held out where there is no val.
       image_size: height and width for the network; None takes that of the images.
       memory_gib, unreadable: see `hold`.
+      notes: as a dataset has them.
 
     Raises:
       UserError: images cannot be read, or differ in size where no size is given.
@@ -99,6 +101,8 @@ def dataset(
         class_names=tuple(class_names),
         image_shape=shape,
         normalization=base.default_normalization(shape[2]),
+        stored=splits,
+        notes=tuple(notes),
     )
 
 
@@ -260,7 +264,15 @@ def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
 def _arrays(found: list[_Read], split: Split) -> Split:
     """Empties `found`, so that no image is held twice."""
     images = [None if isinstance(made, Unreadable) else made[0] for made in found]
-    labels = [-1 if isinstance(made, Unreadable) else made[1] for made in found]
+    known = split.labels
+    labels = [
+        made[1]
+        if not isinstance(made, Unreadable)
+        else -1
+        if known is None
+        else known[index]
+        for index, made in enumerate(found)
+    ]
     found.clear()
     whole = [image for image in images if image is not None]
     if len(whole) < len(images):

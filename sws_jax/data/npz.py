@@ -9,9 +9,12 @@ import numpy as np
 
 from sws_jax import files, paths
 from sws_jax.data import base
+from sws_jax.data.base import few
 from sws_jax.errors import UserError
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+_VAL = ("val_images", "val_labels")
+_FEW = 4  # channels, at most, of images that are usual
 
 
 def load(path: str, *, val_fraction: float) -> base.Dataset:
@@ -19,34 +22,44 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
 
     Args:
       path: a file with ``train_images`` uint8 [n, height, width(, channels)],
-        ``train_labels`` integers [n], the same two for ``test``, and
-        ``class_names`` strings [classes].
-      val_fraction: of the training images, held out.
+        ``train_labels`` integers [n], the same two for ``test`` and perhaps for
+        ``val``, and ``class_names`` strings [classes].
+      val_fraction: of the training images, held out where there is no ``val``.
 
     Raises:
       UserError: the file is missing, is no such file, or its arrays disagree.
     """
-    arrays = _read(path)
+    arrays, others = _read(path)
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U":
         raise UserError(
             f"{path}: class_names must be one string for each class, and is "
             f"{names.dtype} {list(names.shape)}"
         )
-    splits, shapes = {}, {}
-    for split in ("train", "test"):
+    splits = {}
+    for split in ("train", "test", "val"):
+        if split == "val" and _VAL[0] not in arrays:
+            continue
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         _check(path, split, images, labels, len(names))
         images = images[..., None] if images.ndim == 3 else images
         splits[split] = base.Arrays(images, labels.astype(np.int32))
-        shapes[split] = images.shape[1:]
+    shapes = {split: held.images[0].shape for split, held in splits.items()}
     shape = shapes["train"]
-    if shape != shapes["test"]:
-        raise UserError(
-            f"{path}: training images are {shape} and test images {shapes['test']}; "
-            f"resize them to one shape"
-        )
-    train, val = base.hold_out(splits["train"], val_fraction)
+    for split, other in shapes.items():
+        if other != shape:
+            called = {"test": "test", "val": "validation"}[split]
+            raise UserError(
+                f"{path}: training images are {shape} and {called} images {other}; "
+                f"resize them to one shape"
+            )
+    train: base.Split = splits["train"]
+    val: base.Split
+    if "val" in splits:
+        val = splits["val"]
+    else:
+        train, val = base.hold_out(train, val_fraction)
+    notes = [f"arrays that are not read: {few(others)}"] if others else []
     return base.Dataset(
         name=os.path.splitext(os.path.basename(path))[0],
         train=train,
@@ -55,23 +68,41 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         class_names=tuple(names.tolist()),
         image_shape=shape,
         normalization=base.default_normalization(shape[-1]),
+        stored=splits,
+        notes=tuple(notes),
     )
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def _read(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of a set, and the names of others that are in its file."""
     if not paths.is_file(path):
         raise UserError(f"there is no dataset file {path}")
     if not zipfile.is_zipfile(paths.here(path)):
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )
-    arrays = files.read_npz(path, _KEYS)
-    missing = [key for key in _KEYS if key not in arrays]
+    arrays = files.read_npz(path, (*_KEYS, *_VAL))
+    there = _names(path)
+    wanted = _KEYS if not there & set(_VAL) else (*_KEYS, *_VAL)
+    missing = [key for key in wanted if key not in arrays]
     if missing:
         raise UserError(
-            f"{path} lacks {', '.join(missing)}; a dataset holds {', '.join(_KEYS)}"
+            f"{path} lacks {', '.join(missing)}; a dataset holds {', '.join(wanted)}"
         )
-    return arrays
+    return arrays, sorted(there - set(wanted))
+
+
+def _names(path: str) -> set[str]:
+    """Of the arrays in a file."""
+    with zipfile.ZipFile(paths.here(path)) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+def is_set(path: str) -> bool:
+    """Whether a file holds arrays that are called as a dataset's."""
+    if not paths.is_file(path) or not zipfile.is_zipfile(paths.here(path)):
+        return False
+    return bool(_names(path) & {*_KEYS, *_VAL})
 
 
 def _check(path, split, images, labels, classes):
@@ -79,6 +110,17 @@ def _check(path, split, images, labels, classes):
         raise UserError(
             f"{path}: {split}_images must be uint8 [n, height, width(, channels)] with "
             f"at least one image, and is {images.dtype} {list(images.shape)}"
+        )
+    if 0 in images.shape:
+        raise UserError(
+            f"{path}: {split}_images are {list(images.shape)}, without a single pixel"
+        )
+    if images.ndim == 4 and images.shape[1] <= _FEW < images.shape[3]:
+        raise UserError(
+            f"{path}: {split}_images are {list(images.shape)}, which reads as "
+            f"{images.shape[1]} x {images.shape[2]} pixels of {images.shape[3]} "
+            f"channels; channels stand last, so write "
+            f"{split}_images.transpose(0, 2, 3, 1)"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
         raise UserError(

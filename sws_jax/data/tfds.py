@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sws_jax import paths
 from sws_jax.data import base, images, memory, prepared, staging
 from sws_jax.data.prepared import PREFIX
 from sws_jax.errors import UserError
@@ -65,6 +66,16 @@ def load(
         memory_gib=memory_gib,
         unreadable=unreadable,
     )
+
+
+def is_here(name: str, directory: str, cache: str = "") -> bool:
+    """Whether a prepared set is on this machine; arguments as of `load`.
+
+    Raises:
+      UserError: it is nowhere.
+    """
+    path = prepared.find(name, root(directory))
+    return not paths.is_remote(path) or not staging.awaited(path, cache)[1]
 
 
 def root(directory: str) -> str:
@@ -130,6 +141,18 @@ class Records:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Not known: they stand in the records."""
+        return None
+
+    def identity(self) -> str:
+        """Of the split's files: their names, sizes and numbers of records."""
+        about = prepared.builder(self.path).info.splits[self.split]
+        names = sorted(about.filenames)
+        sizes = [os.path.getsize(os.path.join(self.path, name)) for name in names]
+        return base.digest(repr((names, sizes, list(about.shard_lengths))).encode())
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         encoded, label = self.encoded(index)

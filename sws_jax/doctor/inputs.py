@@ -16,10 +16,8 @@ import numpy as np
 from sws_jax import (
     chain,
     convert,
-    files,
     learngenes,
     networks,
-    paths,
     places,
     rundir,
     setup,
@@ -28,7 +26,7 @@ from sws_jax import (
     teacher,
     trees,
 )
-from sws_jax.data import Dataset, fingerprint, pipeline
+from sws_jax.data import Dataset, facts, fingerprint, pipeline
 from sws_jax.data.base import Subset, is_decoded
 from sws_jax.doctor import unstaged
 from sws_jax.doctor.base import (
@@ -62,14 +60,14 @@ def data(case: Case) -> Iterator[Finding]:
         yield waiting.described()
         yield waiting.fits()
         raise Unknown("its images are not here yet: a run copies them when it begins")
-    counts = ", ".join(
-        f"{len(found.split(name)):,} {name}" for name in ("train", "val", "test")
-    )
     height, width, channels = found.image_shape
     yield from _begun_on_others(case, found)
+    for note in found.notes:
+        yield warning(f"{found.name}: {note}")
+    totals = ", ".join(f"{len(found.split(name)):,} {name}" for name in facts.SPLITS)
     yield ok(
-        f"{found.name}: {counts} images, {found.num_classes:,} classes, {height} x "
-        f"{width} x {channels}"
+        f"{found.name}: {totals} images, {found.num_classes:,} classes, {height} x "
+        f"{width} x {channels}; by class: {'; '.join(facts.summary(found))}"
     )
 
 
@@ -92,17 +90,12 @@ def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
         return
     now = None
     for row in case.rows:
-        path = os.path.join(case.workdir, row.name, rundir.INPUTS)
-        if not paths.exists(path):
+        directory = os.path.join(case.workdir, row.name)
+        if rundir.known_data(directory) is None:
             continue
-        then = files.read_json(path).get(rundir.DATA)
         now = now or fingerprint.take(found)
-        if then and (names := fingerprint.differing(then, now)):
-            yield problem(
-                f"{os.path.dirname(path)} holds a run on other data than "
-                f"{found.name} is now (other {', '.join(names)})",
-                "bring the old data back, or take another --workdir",
-            )
+        if wrong := rundir.other_data(directory, found.name, now):
+            yield problem(wrong, "bring the old data back, or take another --workdir")
 
 
 def reading(case: Case) -> Iterator[Finding]:

@@ -25,6 +25,10 @@ class Counted:
 
     count: int
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        return None
+
     def __len__(self) -> int:
         return self.count
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from typing import Protocol
 
 import numpy as np
 
 from sws_jax.data import folder, images, prepared, tfds
+from sws_jax.data.base import digest
 from sws_jax.errors import UserError
 
 # Splits by the names that folders and tars give them, and those of TFDS.
@@ -137,15 +137,6 @@ class RecordsPart:
 
     def stamp(self, first: int, end: int) -> str:
         return digest(self.files.encode(), f"{first}:{end}".encode())
-
-
-def digest(*parts: bytes | np.ndarray) -> str:
-    """Of all the parts, told apart."""
-    made = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part.tobytes() if isinstance(part, np.ndarray) else part
-        made.update(len(content).to_bytes(8, "little") + content)
-    return made.hexdigest()
 
 
 def open_source(path: str, *, labels: str = "") -> Source:
