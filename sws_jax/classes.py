@@ -1,8 +1,4 @@
-"""Names of classes: how they are kept, and whether two lists of them mean the same.
-
-A label is a place in a list of names. Where two lists hold the same names in another
-order, the names decide, and never the places.
-"""
+"""Names of classes: how they are kept, checked and matched."""
 
 from __future__ import annotations
 
@@ -13,112 +9,88 @@ from collections.abc import Sequence
 from sws_jax.errors import UserError
 
 
-def clean(name: str) -> str:
-    r"""A name as it is kept and shown.
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """How the outputs of a head become those of a set's classes.
 
-    In Unicode's composed form (NFC), so that a name that came by a Mac is the one that
-    came by another way; with escapes (``\n``, ``\xe9``) for bytes that are no text and
-    for characters that cannot be printed.
+    Attributes:
+      order: output ``order[i]`` of the head is class i of the set; empty where it is
+        taken as it is.
+      said: how the names differ, for a line to people; empty where they do not.
     """
-    text = "".join(map(_shown, name))
-    return unicodedata.normalize("NFC", text)
+
+    order: tuple[int, ...] = ()
+    said: str = ""
 
 
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+def clean(name: str) -> str:
+    """A class's name as it is kept and shown.
+
+    Unicode NFC; what cannot be printed or is no text (a newline, a byte that is not
+    UTF-8) as a backslash escape. ``clean(clean(name)) == clean(name)``.
+    """
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return unicodedata.normalize("NFC", "".join(shown))
 
 
 def check(names: Sequence[str], where: str) -> None:
     """Refuses names that do not tell classes apart.
 
     Args:
-      names: as they stand in a set, or as `clean` gives them.
+      names: of all classes, as they were found.
       where: they stand, for the message.
 
     Raises:
-      UserError: a name is empty, or there twice.
+      UserError: one is blank, or two are one.
     """
-    seen: dict[str, tuple[int, str]] = {}
-    for number, name in enumerate(names):
+    seen: dict[str, str] = {}
+    for label, name in enumerate(names):
+        if not name.strip():
+            raise UserError(f"{where}: class {label} has no name: give it one")
         kept = clean(name)
-        if not kept.strip():
-            raise UserError(
-                f"{where}: class {number} has an empty name: every class needs one"
-            )
         if kept in seen:
-            first, before = seen[kept]
-            how = "" if before == name else ", which differ in their Unicode form alone"
+            how = "" if seen[kept] == name else " (they differ in their Unicode form)"
             raise UserError(
-                f"{where}: classes {first} and {number} are both named {kept}{how}: "
-                f"rename one, or make them one class"
+                f"{where}: two classes are called {kept!r}{how}: rename or merge them"
             )
-        seen[kept] = number, name
+        seen[kept] = name
 
 
-@dataclasses.dataclass(frozen=True)
-class Match:
-    """How the outputs of a head stand to the classes of a set.
-
-    Attributes:
-      order: of the classes, the output that is of each; None where each output is of
-        the class in its place.
-      text: what is to be said of the names; empty where they are the same in the same
-        order.
-    """
-
-    order: tuple[int, ...] | None = None
-    text: str = ""
-
-
-def match(theirs: Sequence[str], ours: Sequence[str], *, who: str, whose: str) -> Match:
-    """How a head whose outputs are called `theirs` serves the classes `ours`.
-
-    The same names in another order are matched by name. Where no name of the one list
-    stands at another place of the other, the lists are taken to be of the same classes
-    in the same order: other words for them, or some that were renamed.
+def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Match:
+    """Matches the outputs of a head with the classes of a set, by name.
 
     Args:
-      theirs, ours: names, of the same number.
-      who: has `theirs`, and `whose` are `ours`, for messages.
+      theirs: names of the head's outputs, in order; empty where they are not known.
+      ours: names of the set's classes, in the order of labels; as many, or empty.
+      who: has the head, for messages.
+      name: of the set.
 
     Raises:
-      UserError: some names are shared, at other places, and others are not: neither
-        names nor places tell which output is of which class.
+      UserError: some names stand at other places, and the others do not match.
     """
-    theirs, ours = tuple(map(clean, theirs)), tuple(map(clean, ours))
-    if theirs == ours:
+    if not theirs or not ours:
         return Match()
-    places = {name: number for number, name in enumerate(theirs)}
-    if len(places) == len(theirs) and set(theirs) == set(ours):
-        return Match(
-            tuple(places[name] for name in ours),
-            f"the classes of {who} are those of {whose} in another order, and are "
-            f"matched by their names",
-        )
-    for number, name in enumerate(ours):
-        if name in places and places[name] != number:
+    left, right = [clean(n) for n in theirs], [clean(n) for n in ours]
+    if left == right:
+        return Match()
+    places = {n: at for at, n in enumerate(left)}
+    if len(places) == len(left) == len(right) and set(left) == set(right):
+        said = f"the classes of {who} are those of {name} in another order"
+        return Match(tuple(places[n] for n in right), f"{said}, and matched by name")
+    for label, n in enumerate(right):
+        if n in places and left[label] != n:
             raise UserError(
-                f"{who} and {whose} share names of classes in other places, and not "
-                f"all of them: {name} is output {places[name]} of the one and label "
-                f"{number} of the other: give the classes the same names"
+                f"the classes of {who} and of {name} are not the same, and class {n!r} "
+                f"is output {places[n]} of {who} and label {label} of {name}: take a "
+                f"set with the same names"
             )
-    pairs = zip(theirs, ours, strict=False)
-    first = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
-    return Match(
-        text=f"{who} knows other class names than {whose} has ({first[0]} for "
-        f"{first[1]}{_likeness(*first)}), and its outputs are taken in its own order"
-    )
+    pairs = zip(left, right, strict=False)
+    a, b = next(((a, b) for a, b in pairs if a != b), (left[-1], right[-1]))
+    said = f"the classes of {who} have other names than those of {name}"
+    how = " (in case or blanks)" if _plain(left) == _plain(right) else ""
+    return Match(said=f"{said}{how}: {a!r} there is {b!r} here; are they the same?")
 
 
-def _likeness(one: str, other: str) -> str:
-    """How two names that look alike differ."""
-    if one.casefold() == other.casefold():
-        return ", in other letters"
-    if "".join(one.split()) == "".join(other.split()):
-        return ", with other blanks"
-    return ""
+def _plain(names: Sequence[str]) -> list[str]:
+    """Names without case and blanks."""
+    return ["".join(name.casefold().split()) for name in names]

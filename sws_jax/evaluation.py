@@ -69,7 +69,8 @@ def evaluate(
       reading: how; images that it skips are not counted.
 
     Returns:
-      ``top1`` and ``top5`` in 0..1, ``loss`` as a mean over images, ``count``.
+      ``top1`` and ``top5`` in 0..1, ``loss`` as a mean over images; their ``count``,
+      and how many were ``skipped`` besides.
 
     Raises:
       Unreadable: an image cannot be decoded, and `reading` says stop.
@@ -90,4 +91,5 @@ def evaluate(
     # (A split is never empty.)
     means = {name: float(value) for name, value in totals[-1].items()}
     count = means.pop("count")
-    return {**{k: v / count for k, v in means.items()}, "count": count}
+    scores = {name: value / count for name, value in means.items()}
+    return {**scores, "count": count, "skipped": len(split) - count}

@@ -161,7 +161,15 @@ def sentence(result: Result) -> str:
         + (f"after {_epochs(score['epochs'])}" if score["epochs"] else "untuned")
         for score in result["test"]
     )
-    return f"test top-1 {scores} ({result['seconds']:.0f} s of training)"
+    last = result["test"][-1]
+    some = ""
+    if skipped := int(last.get("skipped", 0)):  # (Older software did not say.)
+        total = int(last["count"]) + skipped
+        some = (
+            f" of {int(last['count']):,} of {total:,} images, as {skipped:,} cannot be "
+            f"read"
+        )
+    return f"test top-1 {scores}{some} ({result['seconds']:.0f} s of training)"
 
 
 def table(results: Sequence[Result], *, markup: str = "simple") -> str:

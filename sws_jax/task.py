@@ -168,6 +168,8 @@ def _with_teacher(task: Task, ans_net: Predictor) -> Task:
     teacher.check_scores(scored, task.data, task.config.teacher.min_accuracy)
     known = network.description.net.name
     told = f"{name}: teacher {known}, validation top-1 {scored['top1']:.1%}"
+    if scored["skipped"]:
+        told += f" of {int(scored['count']):,} images that can be read"
     return dataclasses.replace(
         task,
         ans_net=ans_net,

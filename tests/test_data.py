@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 import os
 import re
@@ -8,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sws_jax import files, presets, rundir
-from sws_jax.data import base, fingerprint, load_dataset, pipeline
+from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays, Normalization
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
@@ -176,6 +178,81 @@ def test_a_set_is_known_again():
     assert more == [f"{name} images (6 then, 7)" for name in ("train", "val", "test")]
 
 
+@pytest.mark.parametrize("change", ["one label", "one pixel"])
+def test_every_label_and_pixel_of_arrays_counts(change, tmp_path):
+    """None of those that are read of each split are touched."""
+    images = np.zeros((1000, 2, 2, 1), np.uint8)
+    given = dict(train_images=images, test_images=images)
+    labels = np.arange(1000) % 3
+    given |= dict(train_labels=labels, test_labels=labels)
+    before = fingerprint.take(load_dataset(str(write(tmp_path, **given))))
+    found = load_dataset(str(tmp_path / "mine.npz"))
+    read = {int(found.train.indices[int(p)]) for p in before["train"]["samples"]}
+    place = next(i for i in found.train.indices.tolist() if i not in read)
+    name = "train_labels" if change == "one label" else "train_images"
+    changed = given[name].copy()
+    changed[place] += 1
+    changed %= 3
+    now = fingerprint.take(
+        load_dataset(str(write(tmp_path, **given | {name: changed})))
+    )
+    assert fingerprint.differing(before, now) == ["labels or files of train"]
+    assert fingerprint.differing(now, json.loads(json.dumps(now))) == []
+
+
+def older(known):
+    """As software noted it that knew a set by four images of each split."""
+    made = {"classes": known["classes"]}
+    for name in ("train", "val", "test"):
+        places = np.linspace(0, known[name]["images"] - 1, 4).astype(int)
+        samples = [known[name]["samples"][str(place)] for place in places]
+        made[name] = {"images": known[name]["images"], "samples": samples}
+    return made
+
+
+def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
+    run = rundir.RunDirectory(str(tmp_path / "run"), presets.run(), str(tmp_path))
+    inputs = str(tmp_path / "run" / rundir.INPUTS)
+    known = fingerprint.take(few(20))
+    files.write_json(inputs, {rundir.DATA: older(known)})
+    now, (told,) = run.check_data(few(20))
+    assert "stored" in now and "by a few images; all labels and names are noted" in told
+    pixels, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
+    pixels[6] = 1  # the second of four
+    with pytest.raises(UserError, match="other data than few is now .other train ima"):
+        run.check_data(few(20, train=Arrays(pixels, labels)))
+    # A finished run is held to it, and noted better, too.
+    (told,) = run.check_finished(lambda: few(20))
+    assert "noted now" in told
+    assert run.check_finished(lambda: few(20)) == []
+    assert fingerprint.is_whole(files.read_json(inputs)[rundir.DATA])
+    with pytest.raises(UserError, match="20 then, 21"):
+        run.check_finished(lambda: few(21))
+
+    def gone():
+        raise UserError("there is no few")
+
+    (told,) = run.check_finished(gone)
+    assert "not compared with its data, which cannot be read (there is no few)" in told
+
+
+def test_runs_of_a_job_share_their_data(tmp_path):
+    """A second run, of another process perhaps, is held to what the first has seen."""
+    first, second = (
+        rundir.RunDirectory(str(tmp_path / name), presets.run(), str(tmp_path))
+        for name in ("first", "second")
+    )
+    known, _ = first.check_data(few())
+    files.write_json(str(tmp_path / "first" / rundir.INPUTS), {rundir.DATA: known})
+    assert second.check_data(few())[0] == known
+    with pytest.raises(UserError, match="first holds a run on other data than few"):
+        second.check_data(few(7))
+    other = presets.run()
+    other.data.source = "elsewhere"
+    third = rundir.RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
+    third.check_data(few(7))
+
+
 def test_a_run_remembers_what_it_has_seen(tmp_path):
     """Also while the image cannot be read: it must be the old one when it is back."""
     run = rundir.RunDirectory(str(tmp_path), presets.run(), "")
@@ -267,7 +344,108 @@ def test_splits_of_two_sizes(tmp_path):
     assert "(6, 4, 3)" in message and "(5, 5, 3)" in message
 
 
+def test_validation_images_of_ones_own(tmp_path):
+    images = np.full((5, 6, 4, 3), 7, np.uint8)
+    path = write(tmp_path, val_images=images, val_labels=np.arange(5) % 3)
+    found = load_dataset(str(path), val_fraction=0.5)
+    assert (len(found.train), len(found.val), len(found.test)) == (30, 5, 8)
+    np.testing.assert_array_equal(stacked(found.val)["image"], images)
+    np.testing.assert_array_equal(stacked(found.val)["label"], np.arange(5) % 3)
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    path = write(tmp_path, extra=np.zeros(3), valid_images=np.zeros(3))
+    notes = load_dataset(str(path)).notes
+    assert notes == ("arrays that are not read: extra, valid_images",)
+
+
+# Classes that nothing is learned of
+
+
+def test_a_class_without_a_training_image(tmp_path):
+    names = np.asarray(["ant", "bee", "cat", "dodo"])
+    path = write(tmp_path, class_names=names, test_labels=np.arange(8) % 4)
+    (note,) = load_dataset(str(path)).notes
+    assert note.startswith("1 class without a training image: dodo (nothing is learned")
+
+
+def test_classes_whose_only_images_are_held_out(tmp_path):
+    names = np.asarray([f"rare{i}" for i in range(30)])
+    path = write(tmp_path, class_names=names, train_labels=np.arange(30))
+    found = load_dataset(str(path), val_fraction=0.2)
+    lost = sorted(found.val.labels.tolist())
+    lost_note, unseen = found.notes
+    assert "6 classes without a training image, as the only ones are held" in lost_note
+    assert f"rare{lost[0]}, rare{lost[1]}, rare{lost[2]} and 3 more" in lost_note
+    assert unseen.startswith("27 classes without a test image: rare3, rare4, rare5 and")
+
+
+def test_images_are_counted_by_class(good):
+    found = load_dataset(good, val_fraction=0.1)
+    counts = facts.counts(found)
+    assert (counts["train"] + counts["val"]).tolist() == [10, 10, 10]
+    assert counts["test"].tolist() == [3, 3, 2]
+    assert list(facts.summary(found))[2] == "test ant: 3, bee: 3, cat: 2"
+    many = dataclasses.replace(found, class_names=tuple("abcdefghijklmnop"))
+    assert list(facts.summary(many))[2] == "test 0 of d to 3 of a"
+
+
+def test_a_set_that_is_called_like_a_built_in_one(tmp_path, monkeypatch):
+    """Its name is never the other's, which `evaluate` would score in its place."""
+    write(tmp_path).rename(tmp_path / "digits.npz")
+    assert load_dataset(str(tmp_path / "digits.npz")).name == "./digits"
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset("digits").num_classes == 10
+
+
 # What is refused
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (["ant", "bee", "ant"], "two classes are called 'ant': "),
+        (["ant", "", "cat"], "class 1 has no name"),
+        (["caf\u00e9", "tea", "cafe\u0301"], "differ in their Unicode form"),
+    ],
+)
+def test_names_of_classes_that_do_not_tell_them_apart(names, words, tmp_path):
+    message = refusal(write(tmp_path, class_names=np.asarray(names)))
+    assert f"{tmp_path}/mine.npz: " in message and words in message
+
+
+def test_a_name_that_breaks_lines_is_escaped(tmp_path):
+    path = write(tmp_path, class_names=np.asarray(["ant\n", "be\te", "cafe\u0301"]))
+    assert load_dataset(str(path)).class_names == ("ant\\n", "be\\te", "caf\u00e9")
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 16, 16), (1, 8, 8), (4, 32, 24)], ids=["RGB", "grey", "RGBA"]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_channels_stand_last(shape, split, tmp_path):
+    path = write(tmp_path, **{f"{split}_images": np.zeros((30, *shape), np.uint8)})
+    message = refusal(path)
+    assert f"{split}_images.transpose(0, 2, 3, 1)" in message
+    assert f"{shape[0]} x {shape[1]} pixels of {shape[2]} channels" in message
+
+
+def test_many_channels_are_no_mistake(tmp_path):
+    path = write(tmp_path, shape=(6, 4, 13))
+    assert load_dataset(str(path)).image_shape == (6, 4, 13)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (6, 0, 3), (6, 4, 0)])
+def test_images_have_pixels(shape, tmp_path):
+    message = refusal(write(tmp_path, shape=shape))
+    assert f"train_images are [30, {', '.join(map(str, shape))}], without" in message
+
+
+@pytest.mark.parametrize("key", ["val_images", "val_labels"])
+def test_half_of_a_validation_set(key, tmp_path):
+    other = {"val_images": "val_labels", "val_labels": "val_images"}[key]
+    path = write(tmp_path, **{key: np.zeros(3, np.uint8)})
+    assert f"{path} lacks {other}; a dataset holds" in refusal(path)
 
 
 @pytest.mark.parametrize("source", ["cifar", "images/", "digits.csv", ""])

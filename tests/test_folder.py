@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from sws_jax import files, main
-from sws_jax.data import base, folder, load_dataset, pipeline
+from sws_jax.data import (
+    base,
+    facts,
+    fingerprint,
+    folder,
+    load_dataset,
+    pipeline,
+)
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 
@@ -252,6 +259,126 @@ def test_an_image_that_turns_unreadable(tree):
 def test_a_link_that_leads_nowhere_is_unreadable(tree):
     (tree / "test/ant/lost.png").symlink_to(tree / "gone.png")
     assert "lost.png" in refusal(tree)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "circle", "device"])
+def test_what_is_no_regular_file_is_unreadable(kind, tree):
+    """Nothing waits for the other end of a pipe, or reads /dev/zero to its end."""
+    path = tree / "test/ant/000.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"circle": path, "device": "/dev/zero"}[kind])
+    for gib in (0.0, 2.0):
+        assert f"{path} is not a readable image (" in refusal(tree, memory_gib=gib)
+        found = load_dataset(str(tree), memory_gib=gib, unreadable="skip")
+        with pytest.raises(base.Unreadable):
+            found.test.read(0)
+        assert found.test.read(1)[1] == 0
+        assert facts.counts(found)["test"].tolist() == [2, 2, 2]
+
+
+# What is passed over
+
+
+def test_all_that_is_read_is_not_worth_a_word(tree):
+    for name in ("train/.hidden/0.png", "train/ant/Thumbs.db", "test/ant/.DS_Store"):
+        write(tree / name, b"no image")
+    assert load_dataset(str(tree)).notes == ()
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (["train/0.png", "test/1.jpg"], "2 images beside the folders of classes"),
+        (
+            ["train/ant/a/0.png", "train/ant/a/b/1.png", "test/bee/c/2.png"],
+            "2 folders in the folders of classes are passed over, with 3 images in",
+        ),
+        (
+            ["train/__MACOSX/ant/0.png", "train/@eaDir/1.jpg"],
+            "2 folders that are no classes are passed over, with 2 images in them",
+        ),
+        (
+            ["train/ant/0.tif", "train/ant/1.tif", "test/cat/2.HEIC", "test/cat/list"],
+            "4 files of types that are not read are passed over (2 .tif, 1 .HEIC, 1 "
+            "without an ending; the first: ",
+        ),
+    ],
+    ids=["loose", "nested", "litter", "types"],
+)
+def test_what_is_passed_over_is_counted(names, words, tree):
+    expected = everything(load_dataset(str(tree)).test)
+    for name in names:
+        write(tree / name, encoded(pixels(0), "PNG"))
+    found = load_dataset(str(tree))
+    (note,) = found.notes
+    assert words in note and f"the first: {tree}/" in note
+    assert found.class_names == ("ant", "bee", "cat")
+    same(everything(found.test), expected)
+
+
+def test_a_class_whose_images_are_in_folders(tree):
+    inside = tree / "train/bee/more"
+    inside.mkdir()
+    for path in (tree / "train/bee").glob("*.png"):
+        path.rename(inside / path.name)
+    assert "of its own, and 8 in folders in it: put some into it" in refusal(tree)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text(tmp_path):
+    """In Latin-1, of a class and of the set."""
+    root = os.path.join(os.fsencode(tmp_path), b"men\xfc")
+    for split, count in ((b"train", 4), (b"test", 2)):
+        for name in (b"caf\xe9", b"tea"):
+            for number in range(count):
+                path = os.path.join(root, split, name, b"%d\xe9.png" % number)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as file:
+                    file.write(encoded(pixels(number), "PNG"))
+    found = load_dataset(os.fsdecode(root), val_fraction=0.5)
+    assert (found.name, found.class_names) == ("men\\udcfc", ("caf\\udce9", "tea"))
+    assert len(everything(found.test)) == 4
+
+
+def test_classes_in_another_unicode_form(tmp_path):
+    """As a Mac writes them: the same classes, in the same order."""
+    composed, apart = ["caf\u00e9", "cafz", "tea"], ["cafe\u0301", "cafz", "tea"]
+    fill(tmp_path, {"train": 4}, composed)
+    fill(tmp_path, {"test": 2}, apart)
+    found = load_dataset(str(tmp_path), val_fraction=0.5)
+    assert found.class_names == tuple(sorted(composed))
+    labels = {name: number for number, name in enumerate(found.class_names)}
+    for index, (_, label) in enumerate(everything(found.test)):
+        folder_name = os.path.basename(
+            os.path.dirname(found.stored["test"].where(index))
+        )
+        expected = "caf\u00e9" if folder_name == apart[0] else folder_name
+        assert label == labels[expected]
+    fill(tmp_path, {"train": 1}, apart)
+    message = refusal(tmp_path)
+    assert (
+        "two classes are called 'caf\u00e9' (they differ in their Unicode form)"
+        in message
+    )
+
+
+def test_a_folder_is_known_again(tree):
+    """Whether they are held or not; every name counts, and the pixels of some."""
+    before = fingerprint.take(load_dataset(str(tree), memory_gib=0))
+    assert fingerprint.take(load_dataset(str(tree))) == before
+    (tree / "train/ant/007.png").rename(tree / "train/ant/008.png")
+    now = fingerprint.take(load_dataset(str(tree)))
+    assert fingerprint.differing(before, now) == ["labels or files of train"]
+    mended = encoded(pixels(0), "PNG", compress_level=0)
+    (tree / "train/ant/008.png").rename(tree / "train/ant/007.png")
+    at = load_dataset(str(tree)).train.indices[1]
+    files_of = sorted((tree / "train").rglob("*.png"))
+    files_of[at].write_bytes(mended)
+    now = fingerprint.take(load_dataset(str(tree)))
+    assert fingerprint.differing(before, now) == ["train images"]
 
 
 def test_no_image_can_be_read(tree):

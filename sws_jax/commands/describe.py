@@ -77,7 +77,9 @@ def _of_set(source: str, directory: str) -> str:
     by_split = facts.counts(found)
     known = {name: n for name, n in by_split.items() if n is not None}
     if len(known) < len(by_split):
-        notes.append(("note", "which classes the images have, their records alone tell"))
+        notes.append(
+            ("note", "which classes the images have, their records alone tell")
+        )
     columns = [known[name].tolist() for name in known]
     rows = list(zip(found.class_names, *columns, strict=True))
     return (

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, and is {args.batch_size}")
     mesh = sharding.make_mesh()
-    body = []
+    body, skipped = [], {}
     for path in args.weights:
         network, label = loading.load(path, depth=args.depth, step=args.step)
         about = network.description
@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
             mesh=mesh,
             reading=Reading(unreadable=args.unreadable),
         )
+        if found["skipped"]:
+            skipped[data.name] = int(found["skipped"])
         body.append(
             [
                 label,
@@ -106,4 +108,6 @@ def run(args: argparse.Namespace) -> int:
         )
     head = ["weights", "data", "images", "top-1", "top-5", "loss"]
     print(tabulate.tabulate(body, head, disable_numparse=True))
+    for name, count in skipped.items():
+        print(f"{count:,} images of {name} cannot be read, and are not scored")
     return 0

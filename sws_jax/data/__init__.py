@@ -96,10 +96,11 @@ def load_dataset(
         dataset = folder.load(source, **encoded)
     else:
         raise _unknown(source)
-    names = tuple(map(classes.clean, dataset.class_names))
-    classes.check(names, source)
+    classes.check(dataset.class_names, source)
     dataset = dataclasses.replace(
-        dataset, name=_named(dataset.name, source), class_names=names
+        dataset,
+        name=_named(dataset.name, source),
+        class_names=tuple(map(classes.clean, dataset.class_names)),
     )
     if dataset.num_classes < 2:
         raise UserError(

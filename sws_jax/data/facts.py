@@ -40,8 +40,8 @@ def remarks(dataset: Dataset) -> Iterator[str]:
         held = missing & (val > 0) if val is not None else np.zeros_like(missing)
         if never := names[missing & ~held].tolist():
             yield (
-                f"{_classes(never)} without a training image: {base.few(never)} (nothing "
-                f"is learned of {_it(never)})"
+                f"{_classes(never)} without a training image: {base.few(never)} "
+                f"(nothing is learned of {_it(never)})"
             )
         if lost := names[held].tolist():
             yield (
@@ -51,8 +51,8 @@ def remarks(dataset: Dataset) -> Iterator[str]:
             )
     if test is not None and (unseen := names[test == 0].tolist()):
         yield (
-            f"{_classes(unseen)} without a test image: {base.few(unseen)} (the accuracy "
-            f"says nothing of {_it(unseen)})"
+            f"{_classes(unseen)} without a test image: {base.few(unseen)} (the "
+            f"accuracy says nothing of {_it(unseen)})"
         )
 
 

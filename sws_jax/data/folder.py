@@ -104,10 +104,11 @@ class PassedOver:
                     f"{len(folders):,} folders {kind} are passed over, with {inside:,} "
                     f"images in them (the first: {classes.clean(folders[0])})"
                 )
-        if found := self._others:
-            counts = [f"{n:,} {end or 'without one'}" for end, n in found.most_common()]
+        if others := self._others:
+            ends = others.most_common()
+            counts = [f"{n:,} {end or 'without an ending'}" for end, n in ends]
             yield (
-                f"{found.total():,} files of types that are not read are passed over "
+                f"{others.total():,} files of types that are not read are passed over "
                 f"({classes.clean(few(counts))}; the first: "
                 f"{classes.clean(self._first_other)})"
             )
@@ -174,7 +175,7 @@ class Files:
         return pixels, int(self.labels[index])
 
     def identity(self) -> str:
-        """Of all names and labels. (Of no size: an image that is mended has another.)"""
+        """Of all names and labels; an image that is mended has them still."""
         return base.digest(self.names, self.labels)
 
     def where(self, index: int) -> str:
@@ -196,7 +197,7 @@ def _files(root: str, decoder: str, passed: PassedOver) -> Files:
             "images, but no folders of classes" if loose else "no folders of classes"
         )
         raise UserError(f"{root} holds {holds}: {_LAYOUT}")
-    classes.check([classes.clean(name) for name in folders], root)
+    classes.check(folders, root)
     passed.in_split(root, loose, litter)
     names: list[bytes] = []
     counts = []
@@ -225,7 +226,8 @@ def _apart(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], list[str]]:
 
     A link that leads nowhere, or to itself, counts as a file: one that cannot be read.
     """
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     for entry in entries:
         name = entry.name
         if name[0] == ".":
