@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tabulate
 
 from sws_jax import files, metrics, paths
+from sws_jax.errors import UserError
 from sws_jax.progress import say
 
 RESULTS = "results.csv"
@@ -123,13 +124,27 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def roles(workdir: str) -> dict[str, str]:
-    """Run -> role, by the ``results.csv`` of a work directory, if there is one."""
+    """Run -> role, by the ``results.csv`` of a work directory, if there is one.
+
+    Raises:
+      UserError: it is no table of this project, of this or an older version.
+    """
     path = os.path.join(workdir, RESULTS)
     if not paths.exists(path):
         return {}
-    with open(paths.here(path), encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {line["run"]: line["role"] for line in lines if line.get("run")}
+    try:
+        with open(paths.here(path), encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            lines, head = list(table), list(table.fieldnames or ())
+    except (ValueError, csv.Error, IsADirectoryError):
+        lines, head = [], []
+    # (Older versions had fewer columns.)
+    if head[:2] != list(_COLUMNS[:2]) or not set(head) <= set(_COLUMNS):
+        raise UserError(
+            f"{path} is no table of this project's, and would be written over: take "
+            f"another --workdir, or move it away"
+        )
+    return {line["run"]: line["role"] or "" for line in lines if line["run"]}
 
 
 def to_csv(found: Sequence[dict[str, Any]]) -> str:
