@@ -145,4 +145,4 @@ def _default_out(device: str, only: tuple[str, ...], quick: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(entry.command(main, "benchmarks"))
+    sys.exit(main())

@@ -5,12 +5,14 @@ It imports next to nothing, so that it is there before whatever takes long to im
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 EXIT_INTERRUPTED = 130
+# Temporary files that are being written, and go with a program that is broken off.
+unfinished: set[str] = set()
 
 
 def begin() -> None:
@@ -26,47 +28,11 @@ def begin() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
-def command(main: Callable[[], int], name: str = "sws_jax") -> int:
-    """Runs a program that Ctrl-C may break off anywhere; call `begin` before.
-
-    Args:
-      main: gives its exit code; files that it is writing are left as they were.
-      name: for the line.
-
-    Returns:
-      The exit code, 130 after Ctrl-C.
-    """
-    if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, _break_off)
-    try:
-        code = main()
-    except BaseException as error:
-        # (A library that is broken off while it loads may raise something else.)
-        if not (_asked or isinstance(error, KeyboardInterrupt)):
-            raise
-        code = EXIT_INTERRUPTED
-    finally:
-        if signal.getsignal(signal.SIGINT) is _break_off:
-            signal.signal(signal.SIGINT, _end)  # there is nothing left to do
-    if code == EXIT_INTERRUPTED:
-        print(f"{name}: stopped by Ctrl-C", file=sys.stderr, flush=True)
-    return code
-
-
-_asked: list[int] = []  # the signals that have broken a program off
-
-
-class _CtrlC(KeyboardInterrupt):
-    """Python itself ends by the signal, whatever the exit code, once its own
-    `KeyboardInterrupt` was raised in some kinds of code."""
-
-
-def _break_off(number: int, frame: object) -> None:
-    _asked.append(number)
-    signal.signal(signal.SIGINT, _end)  # a second one waits for nothing
-    raise _CtrlC
-
-
 def _end(number: int, frame: object) -> None:
+    # (An exception raised here could be swallowed: JAX has callbacks that are called
+    # anywhere, and libraries that load make something else of it.)
     os.write(2, b"sws_jax: stopped by Ctrl-C\n")
+    for path in list(unfinished):
+        with contextlib.suppress(OSError):
+            os.remove(path)
     os._exit(EXIT_INTERRUPTED)

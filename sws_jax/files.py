@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sws_jax import lease, paths
+from sws_jax import entry, lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
 
 try:
@@ -75,6 +75,7 @@ def replacing(path: str) -> Iterator[str]:
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
     temporary = os.path.join(directory, f".{base}.sws-{secrets.token_hex(4)}{end}")
+    entry.unfinished.add(temporary)
     try:
         os.makedirs(directory, exist_ok=True)
         yield temporary
@@ -86,6 +87,7 @@ def replacing(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+        entry.unfinished.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -118,9 +120,9 @@ def sweep(directory: str) -> None:
     """
     if paths.is_remote(directory):  # where nothing is left
         return
-    for entry in list(os.scandir(directory)):
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
-            os.remove(entry.path)
+    for found in list(os.scandir(directory)):
+        if _TEMPORARY.fullmatch(found.name) and found.is_file():
+            os.remove(found.path)
 
 
 @contextlib.contextmanager

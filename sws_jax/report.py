@@ -471,6 +471,18 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
         plt.close(figure)
 
 
+def drawable(name: str) -> str:
+    """A name as a picture can show it: what its font lacks is escaped, and ``$`` is no
+    formula."""
+    from matplotlib import font_manager, ft2font
+
+    known = ft2font.FT2Font(
+        font_manager.findfont(font_manager.FontProperties())
+    ).get_charmap()
+    shown = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in name)
+    return shown.replace("$", r"\$")
+
+
 _STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -574,7 +586,7 @@ def _draw_flow(axes, results, grown: dict[int, list[Result]]) -> None:
     axes.set_xlim(-0.4, x + 2.2)
     axes.set_ylim(-0.26 * tallest, tallest + 0.4)
     axes.axis("off")
-    dataset = some["dataset"]
+    dataset = drawable(some["dataset"])
     axes.set_title(f"One learngene, networks of any depth ({dataset}, test top-1)")
 
 
@@ -691,7 +703,8 @@ def _draw_curve(axes, results, workdir: str) -> None:
     loss = [(r["step"], r["loss"]) for r in found if "loss" in r]
     val = [(r["step"], 100 * r["val_top1"]) for r in found if "val_top1" in r]
     score = f"test top-1 {_percent(_last(result))}"
-    axes.set_title(f"{result['network']} on {result['dataset']}: {score}")
+    dataset = drawable(result["dataset"])
+    axes.set_title(f"{result['network']} on {dataset}: {score}")
     axes.set_xlabel("step")
     if val:
         axes.plot(*zip(*val, strict=True), color="#b5482a", lw=2.2, marker="o", ms=4)

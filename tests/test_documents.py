@@ -238,3 +238,22 @@ def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
         shutil.copy(done / rundir.CONFIG, tmp_path)
     with pytest.raises(UserError, match="holds 2 runs .one, two.: name one"):
         loading.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("café", "café"),
+        ("猫", r"\u732b"),
+        ("a$b$_c", r"a\$b\$_c"),
+        ("x\udce9", r"x\udce9"),
+        ("e\u0301", "e\u0301"),
+    ],
+)
+def test_names_in_a_picture_need_no_glyph_that_is_not_there(name, shown):
+    from matplotlib import figure
+
+    assert report.drawable(name) == shown
+    drawn = figure.Figure()
+    drawn.suptitle(report.drawable(name))
+    drawn.canvas.draw()  # (a missing glyph is a warning, and so a failure here)

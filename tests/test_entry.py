@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sws_jax import entry
+from sws_jax import entry, files
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = ("sws_jax/main.py", "sws_jax/__main__.py", "benchmarks/__main__.py")
@@ -35,7 +35,7 @@ def test_nothing_is_imported_before_ctrl_c_is_answered(name):
     ]
     own = ast.parse((ROOT / "sws_jax/entry.py").read_text())
     found = [n.names[0].name for n in own.body if isinstance(n, ast.Import)]
-    assert found == ["os", "signal", "sys"]
+    assert found == ["contextlib", "os", "signal", "sys"]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1", "cp1252"])
@@ -56,47 +56,23 @@ def test_streams_that_are_no_files_are_left_alone(listening, monkeypatch):
     entry.begin()
 
 
-def test_ctrl_c_breaks_a_command_off_in_one_line(listening, capsys, monkeypatch):
-    monkeypatch.setattr(entry, "_asked", [])
-    entry.begin()
-
-    def main():
-        os.kill(os.getpid(), signal.SIGINT)
-        return 0
-
-    assert entry.command(main) == entry.EXIT_INTERRUPTED == 130
-    assert capsys.readouterr().err == "sws_jax: stopped by Ctrl-C\n"
-    assert signal.getsignal(signal.SIGINT) is entry._end  # nothing is waited for
-
-
-def test_what_a_library_makes_of_ctrl_c_is_still_ctrl_c(listening, capsys, monkeypatch):
-    monkeypatch.setattr(entry, "_asked", [])
-    entry.begin()
-
-    def main():
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except BaseException:
-            raise ImportError("initializing the extension") from None
-
-    assert entry.command(main) == 130
-    assert capsys.readouterr().err == "sws_jax: stopped by Ctrl-C\n"
-    monkeypatch.setattr(entry, "_asked", [])
-    with pytest.raises(ImportError):
-        entry.command(lambda: __import__("no_such_module"))
-
-
-def test_ctrl_c_among_imports_ends_the_process(listening, monkeypatch):
+def test_ctrl_c_ends_the_process_in_one_line(listening, monkeypatch, tmp_path):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(os, "write", lambda handle, text: ended.append(text))
     entry.begin()
-    os.kill(os.getpid(), signal.SIGINT)
+    (tmp_path / "out.json").write_text("before")
+    with pytest.raises(files.Unwritable):
+        with files.replacing(str(tmp_path / "out.json")) as temporary:
+            pathlib.Path(temporary).write_text("half of")
+            os.kill(os.getpid(), signal.SIGINT)
+            assert os.listdir(tmp_path) == ["out.json"]
+            raise OSError("the process has ended")
+    assert (tmp_path / "out.json").read_text() == "before" and not entry.unfinished
     assert ended == [b"sws_jax: stopped by Ctrl-C\n", 130]
 
 
 def test_an_ignored_ctrl_c_stays_ignored(listening):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
     entry.begin()
-    assert entry.command(lambda: 3) == 3
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
