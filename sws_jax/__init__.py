@@ -9,10 +9,10 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from sws_jax import xla_flags as xla_flags
 from sws_jax.version import VERSION
 
 if TYPE_CHECKING:
+    from sws_jax import xla_flags as xla_flags
     from sws_jax.description import Description
     from sws_jax.errors import UserError
     from sws_jax.learngenes import (

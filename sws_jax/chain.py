@@ -96,6 +96,7 @@ def execute(
     rows = runs(config)
 
     def refuse() -> None:
+        paths.check_utf8(workdir, "take another --workdir")
         check(config, rows)
         check_networks(rows, workdir)
         for run in rows:
@@ -126,7 +127,7 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
         if name in asked or not paths.exists(path):
             continue
         try:
-            result = files.read_json(path)
+            result = rundir.read_result(path)
         except UserError as error:
             say(f"{report.RESULTS} lacks {name}: {error}")
             continue
@@ -152,7 +153,11 @@ def _own_turn(workdir: str) -> Iterator[None]:
 
 
 def refuse_other(config, workdir: str) -> None:
-    """Refuses a directory of another job; the comparison of a job may grow."""
+    """Refuses a directory of another job, or with files that are not of one.
+
+    The comparison of a job may grow.
+    """
+    _refuse_foreign(workdir)
     names = rundir.differing(config, os.path.join(workdir, rundir.CONFIG))
     names = [name for name in names if not name.startswith("compare.")]
     if names:
@@ -160,6 +165,21 @@ def refuse_other(config, workdir: str) -> None:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
             f"{', '.join(names[:3])}{more}): take another --workdir"
+        )
+
+
+def _refuse_foreign(workdir: str) -> None:
+    """Refuses a directory whose files the report would be written over."""
+    report.roles(workdir)  # refuses a table of something else
+    if paths.exists(os.path.join(workdir, rundir.CONFIG)):
+        return
+    written = (report.RESULTS, report.TABLE, report.PICTURE, places.LEARNGENE)
+    found = [n for n in written if paths.exists(os.path.join(workdir, n))]
+    if found:
+        raise UserError(
+            f"{workdir} holds {' and '.join(found)} and no {rundir.CONFIG} to say of "
+            f"which job, and nothing is written over: take another --workdir, or move "
+            f"{'it' if len(found) == 1 else 'them'} away"
         )
 
 

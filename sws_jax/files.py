@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sws_jax import lease, paths
+from sws_jax import entry, lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
 
 try:
@@ -32,6 +32,16 @@ _SAFETENSORS = {
     **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
     **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+}
+# What a value of JSON is called.
+_KINDS = {
+    bool: "truth value",
+    dict: "object",
+    float: "number",
+    int: "whole number",
+    list: "list",
+    str: "text",
+    type(None): "null",
 }
 _TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
 
@@ -65,6 +75,7 @@ def replacing(path: str) -> Iterator[str]:
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
     temporary = os.path.join(directory, f".{base}.sws-{secrets.token_hex(4)}{end}")
+    entry.unfinished.add(temporary)
     try:
         os.makedirs(directory, exist_ok=True)
         yield temporary
@@ -76,6 +87,7 @@ def replacing(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+        entry.unfinished.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -108,9 +120,9 @@ def sweep(directory: str) -> None:
     """
     if paths.is_remote(directory):  # where nothing is left
         return
-    for entry in list(os.scandir(directory)):
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
-            os.remove(entry.path)
+    for found in list(os.scandir(directory)):
+        if _TEMPORARY.fullmatch(found.name) and found.is_file():
+            os.remove(found.path)
 
 
 @contextlib.contextmanager
@@ -263,8 +275,9 @@ def write_tensors(
 def write_text(path: str, text: str) -> None:
     """In UTF-8 with Unix's line ends, whatever the system's own are."""
     with replacing(path) as temporary:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        data = text.encode(errors="backslashreplace")  # names that are not UTF-8
+        with open(temporary, "wb") as file:
+            file.write(data)
 
 
 def write_json(path: str, value: Any) -> None:
@@ -272,12 +285,16 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(
-    path: str, *, remedy: str = "restore it, or remove its directory"
+    path: str,
+    *,
+    holds: Any = {},  # noqa: B006  never changed
+    remedy: str = "restore it, or remove its directory",
 ) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
       path: of a file that is there.
+      holds: what must be in it, as in `misfit`.
       remedy: against damage, for the message.
 
     Raises:
@@ -290,7 +307,49 @@ def read_json(
         raise UserError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object: restore it")
+    if wrong := misfit(found, holds):
+        raise UserError(f"{path} is damaged ({wrong}): {remedy}")
     return found
+
+
+def misfit(value: Any, wanted: Any, name: str = "it") -> str:
+    """The first thing that a value of JSON lacks or has of another type, in words.
+
+    Args:
+      value: as JSON gives it.
+      wanted: a type (``float`` takes whole numbers too), or several in a tuple; a set
+        of values; ``[WANTED]`` for a list, ``[WANTED, ...]`` for one that is not
+        empty; ``{NAME: WANTED}`` for an object with those names, where ``NAME?`` may
+        be absent, and others may be there.
+      name: of the value.
+
+    Returns:
+      Nothing where it is all as wanted.
+    """
+    if isinstance(wanted, dict):
+        if not isinstance(value, dict):
+            return f"{name} is no object"
+        for key, inner in wanted.items():
+            plain_key = key.removesuffix("?")
+            inside = plain_key if name == "it" else f"{name}.{plain_key}"
+            if plain_key not in value:
+                if plain_key == key:
+                    return f"{inside} is missing"
+            elif wrong := misfit(value[plain_key], inner, inside):
+                return wrong
+        return ""
+    if isinstance(wanted, list):
+        if not isinstance(value, list) or (wanted[1:] and not value):
+            return f"{name} is no list" + (" of at least one" if wanted[1:] else "")
+        parts = (misfit(v, wanted[0], f"{name}[{n}]") for n, v in enumerate(value))
+        return next(filter(None, parts), "")
+    if isinstance(wanted, frozenset):
+        return "" if isinstance(value, str) and value in wanted else f"odd {name}"
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return ""
+    words = " or ".join(_KINDS[kind] for kind in kinds)
+    return f"{name} is {json.dumps(value)[:40]} and no {words}"
 
 
 def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:

@@ -40,17 +40,40 @@ def load(
     if os.path.basename(parent) == checkpoints.DIRECTORY and name.isdigit():
         return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
-        return _checkpoint(path, step, depth)
+        return _checkpoint(_only_run(path), step, depth)
     for name in (teacher.WEIGHTS, places.LEARNGENE):
         file = os.path.join(path, name)
         if paths.is_file(file):
             return _file(file, depth, None)
     if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
         return _checkpoint(path, None, depth)
+    if (run := _only_run(path)) != path:
+        return load(run, depth=depth)
     raise UserError(
         f"the directory {path} holds no {teacher.WEIGHTS}, no {places.LEARNGENE} and "
         f"no {checkpoints.DIRECTORY}"
     )
+
+
+def _only_run(path: str) -> str:
+    """The directory of the run in that of a job of one run; any other as it is."""
+    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
+        return path
+    inside = [name for name in paths.folders(path) if _is_run(path, name)]
+    if len(inside) > 1:
+        more = " and more" if len(inside) > 3 else ""
+        raise UserError(
+            f"the directory {path} holds {len(inside)} runs "
+            f"({', '.join(inside[:3])}{more}): name one"
+        )
+    return os.path.join(path, inside[0]) if inside else path
+
+
+def _is_run(directory: str, name: str) -> bool:
+    """Whether a folder of a work directory holds what a network can be read from."""
+    kept = (teacher.WEIGHTS, places.LEARNGENE, checkpoints.DIRECTORY)
+    run = os.path.join(directory, name)
+    return any(paths.exists(os.path.join(run, one)) for one in kept)
 
 
 def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:

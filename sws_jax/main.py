@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from sws_jax import entry
+
+if __name__ == "__main__":
+    entry.begin()
+
+# ruff: noqa: E402  what follows takes its time
 import hashlib
 import logging
 import os

@@ -150,17 +150,28 @@ class _Board:
 
 
 def read(directory: str) -> list[dict[str, Any]]:
-    """All rows of a run's metrics; a damaged or cut off line is left out."""
+    """All rows of a run's metrics; a damaged or cut off line is left out.
+
+    Raises:
+      UserError: a whole line has something else than a number.
+    """
     path = os.path.join(directory, METRICS)
     if not paths.exists(path):
         return []
     rows = []
     with open(paths.here(path), "rb") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
+        for number, line in enumerate(file, start=1):
+            try:
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                if wrong := files.misfit(row, dict.fromkeys(row, float)):
+                    raise UserError(
+                        f"{path} is damaged (line {number}: {wrong}): restore the "
+                        f"line, or remove it"
+                    )
+                rows.append(row)
     return rows
 
 

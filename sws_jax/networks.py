@@ -80,6 +80,7 @@ class Predictor:
           [batch, classes], float32, without gradient.
         """
         spec = self.network.spec
+        sharding.refuse_explicit("images or weights", (images, self.network.params))
         x = augment.renormalize(images, normalization, self.normalization)
         if x.shape[1:3] != spec.net.image_size:
             shape = (x.shape[0], *spec.net.image_size, x.shape[3])

@@ -48,6 +48,16 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_remote(path) else os.path.abspath(path)
 
 
+def check_utf8(path: str, remedy: str) -> None:
+    """Refuses a path that is not UTF-8, which weights and checkpoints cannot have."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the path {path} is not UTF-8, and nothing can be kept there: {remedy}"
+        ) from None
+
+
 def exists(path: str) -> bool:
     if not is_remote(path):
         return os.path.exists(path)

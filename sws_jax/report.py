@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import tabulate
 
 from sws_jax import files, metrics, paths
+from sws_jax.errors import UserError
 from sws_jax.progress import say
 
 RESULTS = "results.csv"
@@ -123,13 +124,27 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def roles(workdir: str) -> dict[str, str]:
-    """Run -> role, by the ``results.csv`` of a work directory, if there is one."""
+    """Run -> role, by the ``results.csv`` of a work directory, if there is one.
+
+    Raises:
+      UserError: it is no table of this project, of this or an older version.
+    """
     path = os.path.join(workdir, RESULTS)
     if not paths.exists(path):
         return {}
-    with open(paths.here(path), encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {line["run"]: line["role"] for line in lines if line.get("run")}
+    try:
+        with open(paths.here(path), encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            lines, head = list(table), list(table.fieldnames or ())
+    except (ValueError, csv.Error, IsADirectoryError):
+        lines, head = [], []
+    # (Older versions had fewer columns.)
+    if head[:2] != list(_COLUMNS[:2]) or not set(head) <= set(_COLUMNS):
+        raise UserError(
+            f"{path} is no table of this project's, and would be written over: take "
+            f"another --workdir, or move it away"
+        )
+    return {line["run"]: line["role"] or "" for line in lines if line["run"]}
 
 
 def to_csv(found: Sequence[dict[str, Any]]) -> str:
@@ -464,6 +479,18 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
         plt.close(figure)
 
 
+def drawable(name: str) -> str:
+    """A name as a picture can show it: what its font lacks is escaped, and ``$`` is no
+    formula."""
+    from matplotlib import font_manager, ft2font
+
+    known = ft2font.FT2Font(
+        font_manager.findfont(font_manager.FontProperties())
+    ).get_charmap()
+    shown = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in name)
+    return shown.replace("$", r"\$")
+
+
 _STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -567,7 +594,7 @@ def _draw_flow(axes, results, grown: dict[int, list[Result]]) -> None:
     axes.set_xlim(-0.4, x + 2.2)
     axes.set_ylim(-0.26 * tallest, tallest + 0.4)
     axes.axis("off")
-    dataset = some["dataset"]
+    dataset = drawable(some["dataset"])
     axes.set_title(f"One learngene, networks of any depth ({dataset}, test top-1)")
 
 
@@ -684,7 +711,8 @@ def _draw_curve(axes, results, workdir: str) -> None:
     loss = [(r["step"], r["loss"]) for r in found if "loss" in r]
     val = [(r["step"], 100 * r["val_top1"]) for r in found if "val_top1" in r]
     score = f"test top-1 {_percent(_last(result))}"
-    axes.set_title(f"{result['network']} on {result['dataset']}: {score}")
+    dataset = drawable(result["dataset"])
+    axes.set_title(f"{result['network']} on {dataset}: {score}")
     axes.set_xlabel("step")
     if val:
         axes.plot(*zip(*val, strict=True), color="#b5482a", lw=2.2, marker="o", ms=4)

@@ -18,6 +18,7 @@ import ml_collections
 
 from sws_jax import (
     files,
+    metrics,
     paths,
     places,
     presets,
@@ -38,6 +39,8 @@ INPUTS = "inputs.json"
 DATA, BEGUN = "data", "begun"  # in INPUTS
 OPENED = "opened"  # in DATA: how its set was opened
 LOCK = "lock"
+# What a run writes once its config is there, and nothing else may be lost for.
+_KEPT = (RESULT, CHECKPOINTS, teacher.WEIGHTS, places.LEARNGENE, metrics.METRICS)
 # Fields that change how a run is computed or watched, and not what it computes.
 _HARMLESS = (
     "checkpoint.every_epochs",
@@ -61,6 +64,28 @@ _INSIST = "init.insist"
 # Fields that a recipe sets to other values than those by which runs were computed
 # before the fields were there; a run that began then goes on as it began.
 _LATER = ("model.patch_bias_init",)
+# What the documents of a run hold, as far as it is read; see `files.misfit`.
+_SCORE = {"epochs": float, "top1": float, "top5": float, "loss": float, "count": float}
+_RESULT_HOLDS = {
+    **dict.fromkeys(("name", "network", "method", "profile", "dataset"), str),
+    **dict.fromkeys(("depth", "seed", "params", "stored_params"), int),
+    **dict.fromkeys(("epochs", "layer_epochs", "val_top1", "seconds"), float),
+    "hardware": str,
+    "versions": {"jax?": str},
+    "plan": [int],
+    "test": [_SCORE, ...],
+    "role?": str,
+    "stages?": [int],
+    "dtypes?": [{"dtype": str, "from_step": int}],
+    "unreadable?": int,
+    "unreadable_from?": (int, type(None)),
+}
+_BEGUN_HOLDS = {
+    "older": bool,
+    "later": [frozenset(_LATER)],
+    **dict.fromkeys(_CHANGEABLE, str),
+}
+_INPUTS_HOLDS = {f"{DATA}?": fingerprint.HOLDS, f"{BEGUN}?": _BEGUN_HOLDS}
 
 
 class Busy(UserError):
@@ -91,13 +116,13 @@ class RunDirectory:
         def known() -> dict[str, Any] | None:
             refuse_other(self.path, self.config, self.workdir)
             path = self._file(RESULT)
-            return files.read_json(path) if paths.exists(path) else None
+            return read_result(path) if paths.exists(path) else None
 
         return processes.decided(known)
 
     def finished(self) -> dict[str, Any]:
         """The result of a run that has just ended; nothing else is read again."""
-        return processes.decided(lambda: files.read_json(self._file(RESULT)))
+        return processes.decided(lambda: read_result(self._file(RESULT)))
 
     @functools.cached_property
     def inputs(self) -> dict[str, str]:
@@ -203,7 +228,7 @@ class RunDirectory:
             now = fingerprint.take(data)
             refuse_other_data(self.path, data.name, now)
             if told := self._known_better(then, data.name):
-                inputs = files.read_json(self._file(INPUTS))
+                inputs = _inputs(self.path)
                 known = fingerprint.completed(then, now)
                 inputs[DATA] = {**known, OPENED: _opening(self.config)}
                 # (What is only read, from another's directory, is read all the same.)
@@ -270,8 +295,7 @@ class RunDirectory:
 
 def known_data(directory: str) -> dict[str, Any] | None:
     """The fingerprint of the data that the run of a directory began on, if any."""
-    path = os.path.join(directory, INPUTS)
-    return files.read_json(path).get(DATA) if paths.exists(path) else None
+    return _inputs(directory).get(DATA)
 
 
 def other_data(directory: str, name: str, now: dict[str, Any]) -> str:
@@ -307,6 +331,30 @@ def _opening(config: ml_collections.ConfigDict) -> list[Any]:
     return [config.data[name] for name in names]
 
 
+def read_result(path: str) -> dict[str, Any]:
+    """The result of a finished run, with all that a report takes from it.
+
+    Args:
+      path: of a ``result.json`` that is there.
+
+    Raises:
+      UserError: something is missing in it, or of another type.
+    """
+    return files.read_json(path, holds=_RESULT_HOLDS)
+
+
+def _inputs(directory: str) -> dict[str, Any]:
+    """What a run or a job started from; nothing where that was not written."""
+    path = os.path.join(directory, INPUTS)
+    return files.read_json(path, holds=_INPUTS_HOLDS) if paths.exists(path) else {}
+
+
+def _config(path: str) -> dict[str, Any]:
+    """A written config, in which groups of fields are groups; others are compared."""
+    groups = {k: v for k, v in _defaults().items() if isinstance(v, dict)}
+    return files.read_json(path, holds={f"{name}?": {} for name in groups})
+
+
 def refuse_other(
     directory: str, config: ml_collections.ConfigDict, workdir: str
 ) -> None:
@@ -314,7 +362,7 @@ def refuse_other(
     advice = "take another --workdir, or remove it"
     path = os.path.join(directory, CONFIG)
     if not paths.exists(path):
-        begun = [n for n in (RESULT, CHECKPOINTS) if _holds(directory, n)]
+        begun = [n for n in _KEPT if _holds(directory, n)]
         if begun:
             raise UserError(
                 f"{directory} holds {' and '.join(begun)} and no {CONFIG} to say of "
@@ -329,8 +377,7 @@ def refuse_other(
         )
     if paths.exists(os.path.join(directory, RESULT)):
         _refuse_recomputing(directory, config)
-    path = os.path.join(directory, INPUTS)
-    theirs = files.read_json(path) if paths.exists(path) else {}
+    theirs = _inputs(directory)
     mine = places.inputs(config, workdir)
     names = [name for name in mine if theirs.get(name, mine[name]) != mine[name]]
     if names:
@@ -343,7 +390,7 @@ def refuse_other(
 def _refuse_recomputing(directory: str, config: ml_collections.ConfigDict) -> None:
     """Refuses a finished run that is asked for as it was not computed."""
     now = files.plain(config.to_dict())
-    then = files.merged(now, files.read_json(os.path.join(directory, CONFIG)))
+    then = files.merged(now, _config(os.path.join(directory, CONFIG)))
     for name in _CHANGEABLE:
         before, wanted = _value(then, name), _value(now, name)
         if before != wanted:
@@ -433,14 +480,13 @@ def _begun(directory: str) -> dict[str, Any]:
 
     Kept for as long as the run goes on, since its config is written anew at each start.
     """
-    path = os.path.join(directory, INPUTS)
-    known = files.read_json(path).get(BEGUN) if paths.exists(path) else None
+    known = _inputs(directory).get(BEGUN)
     if known is not None:
         return known
     path = os.path.join(directory, CONFIG)
     if not paths.exists(path):
         return {}
-    then = files.read_json(path)
+    then = _config(path)
     older = _value(then, _INSIST, default=None) is None
     later = [name for name in _LATER if _value(then, name, default=None) is None]
     return _record(files.merged(_defaults(), then), older=older, later=later)
@@ -492,7 +538,7 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     if not paths.exists(path):
         return []
     begun = _begun(os.path.dirname(path))
-    theirs = files.merged(_defaults(), files.read_json(path))
+    theirs = files.merged(_defaults(), _config(path))
     mine = files.plain(config.to_dict())
     found = files.differing(_uninsisted(theirs), _uninsisted(mine))
     followed = start.followed(config, insist=not begun["older"])

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sws_jax import trees
 from sws_jax.errors import UserError
@@ -103,6 +103,73 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def shard_count(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within it, programs see no mesh that a caller has set (`jax.set_mesh`).
+
+    Ours name the mesh that they run on, and arrays of one mesh cannot be used while
+    another with explicit axes is set. The caller's is back afterwards.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        yield
+        return
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        yield
+
+
+def brought(tree: trees.Tree, mesh: Mesh) -> trees.Tree:
+    """Arrays that a caller has placed on other devices or meshes, whole on this one.
+
+    All others are as they were.
+    """
+    everywhere, devices = replicated(mesh), set(mesh.devices.flat)
+
+    def bring(leaf):
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        place = leaf.sharding
+        there = place.device_set == devices or not leaf.committed
+        if there and not _explicit(place):
+            return leaf
+        if not leaf.is_fully_addressable:
+            raise UserError(
+                "weights lie on a mesh of several processes that is not the one they "
+                "are to be used on: bring them to this mesh, or to numpy, first"
+            )
+        return jax.device_put(np.asarray(leaf), everywhere)
+
+    return jax.tree.map(bring, tree)
+
+
+def refuse_explicit(name: str, tree: trees.Tree) -> None:
+    """Refuses arrays split over explicit axes of a mesh, which networks know not.
+
+    Args:
+      name: of what is in the tree, for the message.
+      tree: arrays, traced or not.
+
+    Raises:
+      UserError: naming the axes.
+    """
+    for leaf in jax.tree.leaves(tree):
+        place = getattr(jax.typeof(leaf), "sharding", None)
+        if not isinstance(place, NamedSharding) or not _explicit(place):
+            continue
+        axes = [axis for axis in place.spec if axis is not None]
+        if axes:
+            raise UserError(
+                f"{name} are split over explicit axes of a mesh ({axes[0]}), and "
+                f"networks take automatic ones: jax.make_mesh(..., axis_types=(jax."
+                f"sharding.AxisType.Auto, ...))"
+            )
+
+
+def _explicit(place: jax.sharding.Sharding) -> bool:
+    """Whether a mesh has an axis that JAX tracks in the types of arrays."""
+    kinds = place.mesh.axis_types if isinstance(place, NamedSharding) else ()
+    return AxisType.Explicit in kinds
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 
-EXIT_AGAIN, EXIT_INTERRUPTED = 75, 130
+from sws_jax.entry import EXIT_INTERRUPTED
+
+EXIT_AGAIN = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

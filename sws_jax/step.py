@@ -266,8 +266,9 @@ def program(
       size: of the global batch.
       teacher: as in `arguments`.
     """
-    leaves, tree = jax.tree.flatten(arguments(recipe, mesh, size, teacher))
-    return _program(recipe, mesh, tree, tuple(leaves))
+    with sharding.alone():
+        leaves, tree = jax.tree.flatten(arguments(recipe, mesh, size, teacher))
+        return _program(recipe, mesh, tree, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=16)

@@ -89,7 +89,15 @@ def train(
 
     With several processes, all of them call this, and the first writes the files.
     """
-    directory = directory or os.path.join(workdir, config.name)
+    with sharding.alone():
+        directory = directory or os.path.join(workdir, config.name)
+        return _once(config, workdir, directory, role, should_stop, starting)
+
+
+def _once(
+    config, workdir: str, directory: str, role: str, should_stop, starting
+) -> dict[str, Any]:
+    """`train`, with no mesh of the caller's around it."""
     config = presets.completed(config)
     setup.check(config)
     setup.check_teacher(config)

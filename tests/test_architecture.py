@@ -19,7 +19,7 @@ LAYERS = {
     "ground": (
         "errors version files specs trees losses optim sharding metrics progress "
         "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums signals hlo prepare paths lease host "
+        "processes checksums signals entry hlo prepare paths lease host "
         "xla_flags"
     ),
     "networks": "models networks teacher evaluation places",

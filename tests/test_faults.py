@@ -388,7 +388,8 @@ def other_config(directory):
     [
         (
             lambda run: (run / "config.json").unlink(),
-            "holds checkpoints and no config.json to say of which run: restore it, or",
+            "holds checkpoints and metrics.jsonl and no config.json to say of which "
+            "run: restore it, or",
         ),
         pytest.param(
             lambda run: truncate(run / "config.json"),

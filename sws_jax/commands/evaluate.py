@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         nargs="+",
         metavar="CHECKPOINT_OR_WEIGHTS",
-        help="a .safetensors file, a run's directory, or one of its checkpoints",
+        help="a .safetensors file, a directory of a run or a job, or one checkpoint",
     )
     parser.add_argument(
         "--data", help="as in a config's dataset=; default: the name of the training's"

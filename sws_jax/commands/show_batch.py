@@ -104,6 +104,7 @@ def draw(pixels, titles, path: str) -> None:
 
     from sws_jax import files
     from sws_jax.errors import UserError
+    from sws_jax.report import drawable
 
     columns = min(len(pixels), 8)
     rows = math.ceil(len(pixels) / columns)
@@ -120,7 +121,7 @@ def draw(pixels, titles, path: str) -> None:
         # Grey, or the first three of other channels.
         shown = image[..., 0] if image.shape[-1] < 3 else image[..., :3]
         axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0)
-        axes.set_title(title, fontsize=7, color="#22303c")
+        axes.set_title(drawable(title), fontsize=7, color="#22303c")
     try:
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)

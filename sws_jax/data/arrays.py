@@ -114,6 +114,10 @@ def misfits(path: str) -> set[str]:
     }
 
 
+# What the description holds; see `files.misfit`.
+_HOLDS = {"name": str, "class_names": [str], "shape": [int], "splits": {}}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Description:
     name: str
@@ -123,18 +127,17 @@ class _Description:
 
 
 def _described(path: str) -> _Description:
-    about = files.read_json(os.path.join(path, DESCRIPTION), remedy=_REMEDY)
-    try:
-        return _Description(
-            str(about["name"]),
-            tuple(str(name) for name in about["class_names"]),
-            tuple(int(side) for side in about["shape"]),
-            {str(key): int(split["rows"]) for key, split in about["splits"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}/{DESCRIPTION} is damaged ({error!r}): {_REMEDY}"
-        ) from None
+    file = os.path.join(path, DESCRIPTION)
+    about = files.read_json(file, holds=_HOLDS, remedy=_REMEDY)
+    rows = about["splits"]
+    if wrong := files.misfit(rows, dict.fromkeys(rows, {"rows": int}), "splits"):
+        raise UserError(f"{file} is damaged ({wrong}): {_REMEDY}")
+    return _Description(
+        about["name"],
+        tuple(about["class_names"]),
+        tuple(about["shape"]),
+        {split: entry["rows"] for split, entry in rows.items()},
+    )
 
 
 def holds(path: str, dtype: Any, shape: tuple[int, ...]) -> bool:

@@ -13,6 +13,12 @@ _SPLITS = ("train", "val", "test")
 # Images of a split that are read, evenly spread, the first and the last among them.
 _SAMPLES = 32
 _EARLIER = 4  # that older software read
+# What `take` gives, as `sws_jax.files.misfit` knows it.
+HOLDS = {
+    "classes": str,
+    "stored?": {},
+    **{name: {"images": int, "samples": (dict, list)} for name in _SPLITS},
+}
 
 
 def take(dataset: Dataset) -> dict[str, Any]:

@@ -257,6 +257,7 @@ class ViT(nn.Module):
 
     def embed(self, images):  # [b, h, w, c] -> [b, n, d]
         spec = self.net
+        sharding.refuse_explicit("images or weights", (images, self.variables))
         expected = (*spec.image_size, spec.channels)
         if images.shape[1:] != expected:
             raise UserError(

@@ -310,13 +310,15 @@ def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, MANIFEST)
     remedy = f"remove {directory} and prepare the set again"
     manifest = files.read_json(path, remedy=remedy)
-    entries = [
-        *manifest.get("shards", {}).values(),
-        *manifest.get("files", {}).values(),
-    ]
-    whole = all({"bytes", "digest"} <= entry.keys() for entry in entries)
-    if manifest.get("version") != VERSION or "options" not in manifest or not whole:
-        raise UserError(f"{path} is damaged, or of another version: {remedy}")
+    groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
+    wrong = files.misfit(manifest, groups)
+    for group in ("shards", "files"):
+        entries = {} if wrong else manifest.get(group, {})
+        kept = {"bytes": int, "digest": str}
+        wrong = wrong or files.misfit(entries, dict.fromkeys(entries, kept), group)
+    if wrong or manifest.get("version") != VERSION:
+        why = f" ({wrong})" if wrong else ""
+        raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")
     return manifest
 
 

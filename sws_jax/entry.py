@@ -1,0 +1,38 @@
+"""The first and the last of a command: Ctrl-C, and what its terminal can show.
+
+It imports next to nothing, so that it is there before whatever takes long to import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+EXIT_INTERRUPTED = 130
+# Temporary files that are being written, and go with a program that is broken off.
+unfinished: set[str] = set()
+
+
+def begin() -> None:
+    """Called before all other imports of a program that is run by its name.
+
+    From here on Ctrl-C ends it in one line, and a name that a stream has no characters
+    for (an ASCII terminal, a path that is not UTF-8) is escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    # (An exception raised here could be swallowed: JAX has callbacks that are called
+    # anywhere, and libraries that load make something else of it.)
+    os.write(2, b"sws_jax: stopped by Ctrl-C\n")
+    for path in list(unfinished):
+        with contextlib.suppress(OSError):
+            os.remove(path)
+    os._exit(EXIT_INTERRUPTED)
