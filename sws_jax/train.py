@@ -91,11 +91,18 @@ def train(
     """
     with sharding.alone():
         directory = directory or os.path.join(workdir, config.name)
-        return _once(config, workdir, directory, role, should_stop, starting)
+        datasets = datasets or setup.Datasets()
+        return _once(config, workdir, directory, role, should_stop, starting, datasets)
 
 
 def _once(
-    config, workdir: str, directory: str, role: str, should_stop, starting
+    config,
+    workdir: str,
+    directory: str,
+    role: str,
+    should_stop,
+    starting,
+    datasets: setup.Datasets,
 ) -> dict[str, Any]:
     """`train`, with no mesh of the caller's around it."""
     config = presets.completed(config)
@@ -105,7 +112,6 @@ def _once(
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)
-    datasets = datasets or setup.Datasets()
     if (result := run.result()) is not None:
         for line in run.check_finished(lambda: datasets.glance(config)):
             say(line)
