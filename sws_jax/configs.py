@@ -122,7 +122,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
 
 
-def named(argv: list[str]) -> list[str]:
+def named(argv: Sequence[str]) -> list[str]:
     """Dotted names of the fields that a command line sets."""
     text = "\n".join(argv)
     found = re.findall(r"^--?(no)?config\.([^=\s]*)", text, re.MULTILINE)

@@ -309,7 +309,7 @@ def test_seeds(uninterrupted, tmp_path):
         (dict(data=dict(source="nowhere.npz")), "no dataset file nowhere.npz"),
         (dict(init=dict(learngene="a", network="b")), "not both"),
         (dict(log_steps=0), "log_steps must be at least 1"),
-        (dict(seed=2**63), "a seed is a whole number"),
+        (dict(seed=2**63), "seed must be at most 4,294,967,295"),
         (dict(ema=2.0), "ema must be in"),
         (dict(name="a/b"), "name is the run's directory"),
         (dict(optimizer=dict(b1=2.0)), "optimizer.b1"),
