@@ -16,6 +16,7 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+from sws_jax import fields as table
 from sws_jax import paths, presets, profiles
 from sws_jax.errors import UserError
 
@@ -93,8 +94,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
     if "--config" in argv or "-config" in argv:  # its value is the next argument
         rest.remove(chosen)
-    named = re.findall(r"^--?config\.([^=\s]*)", "\n".join(rest), re.MULTILINE)
-    for name in named:
+    found = named(rest)
+    for name in found:
         _adopt(config, name)
         _check_field(config, name)
     values = flags.FlagValues()
@@ -115,10 +116,17 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError(_wrong_value(config, error)) from None
     if surplus:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
-    for name in named:
+    for name in found:
         _check_tuple(config, name)
-    _insist(config, {*named, *decided})
+    _insist(config, {*found, *decided})
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
+
+
+def named(argv: Sequence[str]) -> list[str]:
+    """Dotted names of the fields that a command line sets."""
+    text = "\n".join(argv)
+    found = re.findall(r"^--?(no)?config\.([^=\s]*)", text, re.MULTILINE)
+    return [name for _, name in found]
 
 
 def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
@@ -245,15 +253,14 @@ def _check_field(config: ml_collections.ConfigDict, name: str) -> None:
 
 def _check_tuple(config: ml_collections.ConfigDict, name: str) -> None:
     """Refuses ``3-3`` for ``(3,3)``, which the flag's parser takes for a text."""
-    value = _value(config, name)
-    if name.rsplit(".", 1)[-1] == "insist":  # names, which `setup.check` knows
+    value, field = _value(config, name), table.find(name)
+    if field is None or not isinstance(value, tuple):
         return
-    fractions = name.rsplit(".", 1)[-1] in presets.FRACTIONS
-    kinds = (int, float) if fractions else (int,)
-    if isinstance(value, tuple) and any(type(v) not in kinds for v in value):
+    if not all(map(field.takes, value)):
+        example = '"(1,2,3)"' if field.item is not str else "\"('width',)\""
         raise UserError(
-            f"config.{name} takes {'' if fractions else 'whole '}{_WANTED[tuple]}, and "
-            f"not {', '.join(map(str, value))}"
+            f"config.{name} takes {field.items} like {example}, and not "
+            f"{', '.join(map(str, value))}"
         )
 
 

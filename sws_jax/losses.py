@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sws_jax import xla_flags
+from sws_jax import fields, xla_flags
 from sws_jax.errors import UserError
 
 xla_flags.warn()
 
-KINDS = ("none", "soft", "hard")
-REDUCTIONS = ("batchmean", "per_class")
+KINDS = fields.choices("loss.kind")
+REDUCTIONS = fields.choices("loss.reduction")
 
 
 @dataclasses.dataclass(frozen=True)

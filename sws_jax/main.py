@@ -79,7 +79,7 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax import chain, dry_run, processes, train
+    from sws_jax import chain, dry_run, processes, progress, remarks, train
 
     _hush_storage()
     try:
@@ -88,6 +88,8 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
             return 0
         rendezvous.start(start, _job(config))
         print(_greeting(), flush=True)
+        for line in remarks.of_named(config, configs.named(rest), chain.runs(config)):
+            progress.say(line)
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
     except train.Preempted as stop:
         return _refuse(stop, asked.exit_code)

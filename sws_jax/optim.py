@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import optax
 
-from sws_jax import trees
+from sws_jax import fields, trees
 from sws_jax.errors import UserError
 
-SCHEDULES = ("cosine", "cosine_per_epoch", "constant")
+SCHEDULES = fields.choices("schedule.kind")
 
 
 @dataclasses.dataclass(frozen=True)

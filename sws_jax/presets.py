@@ -1,9 +1,9 @@
 """The fields of a run's config, and the recipes that set them.
 
-A config file names a job and sets fields; every field exists here first, with the
-default that suits a network of ImageNet size. Groups have the names and fields of
-the dataclasses they become: `augment` is `sws_jax.data.augment.Augment`, `loss` is
-`sws_jax.losses.Loss`, and so on.
+A config file names a job and sets fields; every field stands in `sws_jax.fields`
+first, with the default that suits a network of ImageNet size. Groups have the names and
+fields of the dataclasses they become: `augment` is `sws_jax.data.augment.Augment`,
+`loss` is `sws_jax.losses.Loss`, and so on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import profiles, specs
+from sws_jax import fields, profiles, specs
 from sws_jax.errors import UserError
 
 # Default depths around an Aux-Net of 16 blocks: below the number of stages, below,
@@ -27,139 +27,14 @@ PAPER_DEPTHS = tuple(range(6, 16))
 # can be set in them, whether or not the config file does.
 CHANGES = ("ancestor", "tune", "scratch")
 
-COMPARE = ("untuned", "tune", "full")
-HEADS = ("auto", "keep", "fresh")
+COMPARE = fields.choices("compare.level")
 # Fields of `model` that say how its weights begin, and not what it computes.
 BEGINNINGS = ("weight_init", "init_std", "patch_bias_init", "pos_embed_std")
-# Fields that are tuples of any numbers; the other tuples hold whole ones.
-FRACTIONS = (
-    "mean", "std", "milestones", "scale", "ratio", "erase_area", "erase_aspect",
-)  # fmt: skip
 
 
 def run() -> ml_collections.ConfigDict:
     """Every field of one training run."""
-    return ml_collections.ConfigDict(
-        dict(
-            name="run",
-            seed=0,
-            # Which reading of the method: sws_jax.profiles. It decides what expands to
-            # what; the fields that it sets besides are set by `official`.
-            profile="consistent",
-            # Images per step over all devices and hosts, and parts it is computed in.
-            global_batch_size=512,
-            accum_steps=1,
-            # Devices along each axis of the mesh; -1 is all that are left.
-            # `dry_run` names devices that are not here (8, v5e-256, 8xH100): what each
-            # would hold and send is printed, and nothing is run.
-            mesh=dict(data=-1, fsdp=1, tensor=1, dry_run=""),
-            # Moving average of the weights; 0 keeps none. It starts from the weights
-            # before the first step, or ("seed") from those before any were loaded.
-            ema=0.0,
-            ema_start="weights",
-            data=dict(
-                source="digits",  # or a path, or tfds:NAME: sws_jax.data.load_dataset
-                directory="",  # of prepared TFDS sets; empty: where TFDS keeps them
-                cache="",  # of those in a bucket; empty: ~/.cache/sws_jax
-                # Of the training images, for every choice, where the source has no
-                # validation images of its own.
-                val_fraction=0.1,
-                image_size=0,  # 0: as the source has it
-                mean=(),  # empty: as the source says
-                std=(),
-                eval_crop=1.0,  # share of the shorter side kept in evaluation
-                repeats=1,  # augmented copies of each drawn image
-                # Sets that take no more than this are held in memory, decoded.
-                memory_gib=2.0,
-                decoder="pillow",  # or "opencv", where it is installed
-                threads=1,  # that read ahead, or
-                workers=0,  # processes
-                unreadable="stop",  # or "skip": images that turn unreadable
-            ),
-            # `stages` make an Aux-Net; without them `depth` blocks make a ViT.
-            model=dict(
-                depth=12,
-                stages=(),
-                width=384,
-                heads=6,
-                mlp_ratio=4.0,
-                patch_size=16,
-                pool="mean",
-                pool_order="norm_mean",
-                norm_eps=1e-6,
-                gelu="exact",
-                drop_path=0.1,
-                weight_init="normal",
-                init_std=0.02,
-                patch_bias_init="zeros",
-                pos_embed_std=0.02,
-            ),
-            compute=dict(dtype="float32", remat=False, unroll=1),
-            # Where the weights come from: nothing (scratch), a weights file, or a
-            # learngene with model.depth, a plan or an allotment. A path, or
-            # run:NAME for an earlier run of the same chain.
-            # `head`: "keep", "fresh", or "auto", which is as the profile has it.
-            # `insist`: names of fields of `model` that the file must agree with; the
-            # others follow it. Fields that a command line or a config's argument sets
-            # are added to it.
-            init=dict(
-                network="",
-                learngene="",
-                plan=(),
-                allotment=(),
-                head="auto",
-                insist=(),
-            ),
-            teacher=dict(path="", dtype="float32", min_accuracy=-1.0),
-            loss=dict(kind="none", alpha=1.0, tau=1.0, reduction="batchmean"),
-            # What an image goes through on the host, ...
-            transform=dict(
-                crop="none",
-                padding=4,
-                scale=(0.08, 1.0),
-                ratio=(3 / 4, 4 / 3),
-                flip=True,
-                randaugment=0,
-                magnitude=9.0,
-                magnitude_std=0.5,
-            ),
-            # ... and a batch on the device.
-            augment=dict(
-                erase=0.0,
-                erase_area=(0.02, 1 / 3),
-                erase_aspect=(0.3, 3.3),
-                mixup=0.8,
-                cutmix=1.0,
-                mix_switch=0.5,
-                mix_group=0,
-                label_smoothing=0.1,
-            ),
-            optimizer=dict(
-                weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8, clip_norm=0.0
-            ),
-            # rate is per `rate_batch` images (0: as it is); warmup_rate and minimum
-            # are not scaled.
-            schedule=dict(
-                kind="cosine",
-                total_epochs=100.0,
-                rate=5e-4,
-                rate_batch=512,
-                warmup_epochs=5.0,
-                warmup_rate=1e-6,
-                minimum=1e-5,
-            ),
-            # Epochs between looks at the validation images; `milestones` are epochs
-            # whose weights are scored on the test images too, at the end of the run.
-            evaluation=dict(
-                batch_size=512,
-                every_epochs=1.0,
-                milestones=(),
-                select="last",  # or "best" on the validation images
-            ),
-            checkpoint=dict(every_epochs=1.0, keep_last=2, final=True),
-            log_steps=50,
-        )
-    )
+    return ml_collections.ConfigDict(fields.tree())
 
 
 def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -185,16 +60,16 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return made
 
 
-def job(kind: str, **fields) -> ml_collections.ConfigDict:
+def job(kind: str, **chain) -> ml_collections.ConfigDict:
     """A run's fields and those of the chain it belongs to.
 
     Args:
       kind: "single", "descendants" or "sws"; see `sws_jax.chain`.
-      **fields: of the chain.
+      **chain: its own fields.
     """
     config = run()
     config.job = kind
-    config.update(ml_collections.ConfigDict(fields))
+    config.update(ml_collections.ConfigDict(chain))
     return config
 
 
@@ -384,12 +259,12 @@ def auxiliary(config: ml_collections.ConfigDict, stages: tuple[int, ...]) -> dic
       Changes that lead back, for the runs of other networks in the same job.
     """
     model = config.model
-    fields = ("width", "heads", "norm_eps", "pool_order")
-    own = {name: model[name] for name in fields}
+    names = ("width", "heads", "norm_eps", "pool_order")
+    own = {name: model[name] for name in names}
     # Of no image size: an epsilon, an order and heads do not depend on it.
     net = specs.ViTSpec(image_size=model.patch_size, patch_size=model.patch_size, **own)
     made = profiles.find(config.profile).auxiliary(net)
-    changed = {n: getattr(made, n) for n in fields if getattr(made, n) != own[n]}
+    changed = {n: getattr(made, n) for n in names if getattr(made, n) != own[n]}
     model.update(stages=stages, **changed)
     return dict(stages=(), **{name: own[name] for name in changed})
 

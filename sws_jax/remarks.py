@@ -5,6 +5,9 @@ None of them is wrong. Each line has the number that shows it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import ml_collections
 
 from sws_jax import presets, setup
@@ -33,6 +36,151 @@ _DECIDED = {
         "compare.long_epochs",
     },
 }
+
+
+# Field (or group, with a dot at its end) -> whether a run uses it, and else why not.
+# Said of fields that were set by name: a recipe sets many that it does not use.
+Rule = tuple[Callable[[Any], Any], str]
+_MIXED: Rule = (
+    lambda c: c.augment.mixup or c.augment.cutmix,
+    "augment.mixup and augment.cutmix are 0",
+)
+_RESIZED: Rule = (
+    lambda c: c.transform.crop == "resized", "transform.crop is not resized"
+)  # fmt: skip
+_OPERATIONS: Rule = (
+    lambda c: c.transform.randaugment, "transform.randaugment is 0"
+)  # fmt: skip
+_ERASED: Rule = (lambda c: c.augment.erase, "augment.erase is 0")
+_DISTILLED: Rule = (lambda c: c.loss.kind != "none", "loss.kind is none")
+_SOFT: Rule = (lambda c: c.loss.kind == "soft", "loss.kind is not soft")
+_OF_TFDS: Rule = (
+    lambda c: c.data.source.startswith("tfds:"), "data.source is not tfds:NAME"
+)  # fmt: skip
+_TRAINED: Rule = (
+    lambda c: c.schedule.total_epochs,
+    "nothing is trained, as schedule.total_epochs is 0",
+)
+_AT_FIRST: Rule = (
+    lambda c: not (c.init.network or c.init.learngene),
+    "the weights are those of a file",
+)
+USED: dict[str, Rule] = {
+    "transform.padding": (
+        lambda c: c.transform.crop == "padded", "transform.crop is not padded"
+    ),
+    "transform.scale": _RESIZED,
+    "transform.ratio": _RESIZED,
+    "transform.magnitude": _OPERATIONS,
+    "transform.magnitude_std": _OPERATIONS,
+    "augment.mix_switch": (
+        lambda c: c.augment.mixup and c.augment.cutmix,
+        "augment.mixup and augment.cutmix are not both on",
+    ),
+    "augment.mix_group": _MIXED,
+    "augment.erase_area": _ERASED,
+    "augment.erase_aspect": _ERASED,
+    "data.directory": _OF_TFDS,
+    "data.cache": _OF_TFDS,
+    "data.decoder": (
+        lambda c: c.data.source != "digits" and not c.data.source.endswith(".npz"),
+        "the images of data.source are arrays",
+    ),
+    "data.threads": (lambda c: not c.data.workers, "data.workers read in its place"),
+    "loss.alpha": _DISTILLED,
+    "loss.tau": _SOFT,
+    "loss.reduction": _SOFT,
+    "teacher.min_accuracy": _DISTILLED,
+    "schedule.warmup_rate": (
+        lambda c: c.schedule.warmup_epochs, "schedule.warmup_epochs is 0"
+    ),
+    "schedule.minimum": (
+        lambda c: c.schedule.kind != "constant", "schedule.kind is constant"
+    ),
+    "ema_start": (lambda c: c.ema, "ema is 0"),
+    "model.depth": (
+        lambda c: not (c.model.stages or c.init.plan or c.init.allotment),
+        "model.stages, init.plan or init.allotment say it",
+    ),
+    "model.init_std": (
+        lambda c: c.model.weight_init == "normal" and _AT_FIRST[0](c),
+        "model.weight_init is not normal, or the weights are those of a file",
+    ),
+    "model.patch_bias_init": _AT_FIRST,
+    "model.pos_embed_std": _AT_FIRST,
+    "checkpoint.keep_last": (
+        lambda c: c.checkpoint.every_epochs, "checkpoint.every_epochs is 0"
+    ),
+    "transform.": _TRAINED,
+    "augment.": _TRAINED,
+    "optimizer.": _TRAINED,
+    "schedule.": _TRAINED,
+    "checkpoint.": _TRAINED,
+    "loss.": _TRAINED,
+    "ema": _TRAINED,
+    "accum_steps": _TRAINED,
+    "log_steps": _TRAINED,
+}  # fmt: skip
+# Groups of changes and fields of a comparison -> roles of the rows that use them.
+ROLES = {
+    "ancestor": (("ancestor",), "a teacher is given, or the job trains no ancestor"),
+    "tune": (("tune", "untuned"), "the job tunes nothing"),
+    "scratch": (
+        ("scratch_short", "scratch_long"), "compare.level is not full"
+    ),
+    "compare.long_epochs": (("scratch_long",), "compare.level is not full"),
+}  # fmt: skip
+
+
+def of_named(
+    config: ml_collections.ConfigDict, names: Iterable[str], rows: Sequence[Any]
+) -> list[str]:
+    """Lines on fields that were set by name, and that no row of a job uses.
+
+    Args:
+      config: of the job.
+      names: dotted, of fields of the job: `sws_jax.configs.named`.
+      rows: of the job: `sws_jax.chain.runs`.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        group, _, field = name.partition(".")
+        grouped = group in presets.CHANGES
+        if grouped and field in _DECIDED.get(group, {}):
+            continue  # `of_job` tells it
+        if name == "compare.long_epochs" and config.compare.level == "full":
+            continue  # though it may be the tuning's epochs
+        why = _unused(field if grouped else name, group if grouped else name, rows)
+        if why:
+            value = config
+            for part in name.split("."):
+                value = value[part]
+            found.append(f"{name}={value} is not used: {why}")
+    return found
+
+
+def _unused(field: str, scope: str, rows: Sequence[Any]) -> str:
+    """Why no row of a scope uses a field; empty where one does."""
+    if scope in ROLES:
+        roles, why = ROLES[scope]
+        rows = [row for row in rows if row.role in roles]
+        if not rows:
+            return why
+    if field.startswith("schedule.") and all(r.role == "untuned" for r in rows):
+        return "compare.level is untuned, which trains no descendant"
+    reasons = [_why(field, row.config) for row in rows]
+    return "" if "" in reasons else reasons[0]
+
+
+def _why(field: str, config) -> str:
+    """Why one run does not use a field; empty where it does."""
+    for name in (field, f"{field.partition('.')[0]}."):
+        # (What says that nothing is trained is used.)
+        if name in USED and not (name[-1] == "." and field == "schedule.total_epochs"):
+            used, why = USED[name]
+            if not used(config):
+                return why
+    return ""
 
 
 def of(

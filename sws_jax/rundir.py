@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 
 from sws_jax import (
+    fields,
     files,
     metrics,
     paths,
@@ -41,25 +42,8 @@ OPENED = "opened"  # in DATA: how its set was opened
 LOCK = "lock"
 # What a run writes once its config is there, and nothing else may be lost for.
 _KEPT = (RESULT, CHECKPOINTS, teacher.WEIGHTS, places.LEARNGENE, metrics.METRICS)
-# Fields that change how a run is computed or watched, and not what it computes.
-_HARMLESS = (
-    "checkpoint.every_epochs",
-    "checkpoint.keep_last",
-    "compute.remat",
-    "compute.unroll",
-    "data.cache",
-    "data.memory_gib",
-    "data.threads",
-    "data.workers",
-    "log_steps",
-    "mesh.data",
-    "mesh.dry_run",
-    "mesh.fsdp",
-    "mesh.tensor",
-)
-# Fields that do change it, and that a run may all the same go on with: its result says
-# from which step on they were what. A finished run is asked for with its own.
-_CHANGEABLE = ("compute.dtype", "data.unreadable")
+_HARMLESS = fields.resuming(fields.HARMLESS)
+_CHANGEABLE = fields.resuming(fields.CHANGEABLE)
 _INSIST = "init.insist"
 # Fields that a recipe sets to other values than those by which runs were computed
 # before the fields were there; a run that began then goes on as it began.

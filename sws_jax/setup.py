@@ -13,7 +13,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from sws_jax import (
-    configs,
+    fields,
     networks,
     places,
     presets,
@@ -28,13 +28,18 @@ from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base
 from sws_jax.losses import Loss
 from sws_jax.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
 
 _ALL = 2**31 - 1
+_LONGEST_NAME = 255  # bytes, of most file systems
+# That a job writes beside its runs' directories.
+_FILES = (
+    "results.csv", "table.md", "report.png", "learngene.safetensors", "config.json",
+    "inputs.json", "lock",
+)  # fmt: skip
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -43,44 +48,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: naming the field.
     """
-    if not config.name or os.path.basename(config.name) != config.name:
-        raise UserError(
-            f"name is the run's directory in the work directory, and cannot be "
-            f"{config.name!r}"
-        )
-    base.check_seed(config.seed)
-    if config.init.head not in presets.HEADS:
-        raise UserError(
-            f"init.head {config.init.head!r} is not one of {', '.join(presets.HEADS)}"
-        )
-    if not 0 <= config.ema < 1:
-        raise UserError(f"ema must be in [0, 1), and is {config.ema}")
+    _check_name(config.name)
+    check_fields(config)
     profiles.find(config.profile)
-    if config.ema_start not in ("weights", "seed"):
-        raise UserError(f"ema_start {config.ema_start!r} is not one of weights, seed")
-    if config.log_steps < 1:
-        raise UserError(f"log_steps must be at least 1, and is {config.log_steps}")
-    if config.evaluation.select not in ("last", "best"):
-        raise UserError(
-            f"evaluation.select {config.evaluation.select!r} is not one of last, best"
-        )
-    if any(not epochs >= 0 for epochs in config.evaluation.milestones):
-        raise UserError(
-            f"evaluation.milestones are epochs of at least 0, and not "
-            f"{config.evaluation.milestones}"
-        )
-    for name, least in (("global_batch_size", 1), ("accum_steps", 1)):
-        if config[name] < least:
-            raise UserError(f"{name} must be at least {least}, and is {config[name]}")
-    if config.evaluation.batch_size < 1:
-        raise UserError(
-            f"evaluation.batch_size must be at least 1, and is "
-            f"{config.evaluation.batch_size}"
-        )
-    if not config.data.memory_gib >= 0:
-        raise UserError(
-            f"data.memory_gib must be at least 0, and is {config.data.memory_gib}"
-        )
     for made, group in (
         (Compute, config.compute),
         (Transform, config.transform),
@@ -90,11 +60,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     ):
         made(**group)
     images.check_decoder(config.data.decoder)
-    if config.data.image_size < 0:
-        raise UserError(
-            f"data.image_size must be at least 1, or 0 for the images' own, and is "
-            f"{config.data.image_size}"
-        )
     Augment(**config.augment).check_batch(config.global_batch_size)
     # Whatever the number of images: a million stand for it.
     schedule(config, Durations(2**20, config.global_batch_size))
@@ -110,7 +75,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
             f"{', '.join(sorted(known))}"
         )
-    _check_finite(config)
 
 
 def check_teacher(config: ml_collections.ConfigDict) -> None:
@@ -125,14 +89,39 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_finite(config: ml_collections.ConfigDict) -> None:
-    """Refuses NaN and infinity, but for memory, of which there may be no limit."""
-    for field in configs.fields(config):
-        value = functools.reduce(operator.getitem, field.split("."), config)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                if field != "data.memory_gib":
-                    raise UserError(f"{field} must be finite, and is {number}")
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Refuses a value out of the range that `sws_jax.fields` gives its field.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for name, field in fields.RUN.items():
+        field.check(name, functools.reduce(operator.getitem, name.split("."), config))
+
+
+def _check_name(name: str) -> None:
+    """Refuses what is no name of a directory in the work directory."""
+    why = ""
+    if not name or os.path.basename(name) != name or "\\" in name:
+        why = ""
+    elif not name.isprintable():
+        why = ": it has characters that do not print"
+    elif name.startswith("."):
+        why = ": it begins with a dot"
+    elif len(os.fsencode(name)) > _LONGEST_NAME:
+        why = f": it is longer than {_LONGEST_NAME} bytes"
+    elif name.lower() in _FILES:
+        why = ": the work directory has a file of that name"
+    else:
+        return
+    shown = name if len(name) <= 40 else f"{name[:40]}..."
+    raise UserError(
+        f"name is the run's directory in the work directory, and cannot be "
+        f"{shown!r}{why}"
+    )
 
 
 def dataset(config: ml_collections.ConfigDict) -> Dataset:
@@ -226,7 +215,7 @@ class Durations:
 
     def every(self, epochs: float) -> int:
         """An interval: never below one step; 0 epochs means never."""
-        return max(self.steps(epochs), 1) if epochs > 0 else _ALL
+        return min(max(self.steps(epochs), 1), _ALL) if epochs > 0 else _ALL
 
 
 def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
@@ -235,25 +224,31 @@ def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
 
 
 def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
-    fields = config.schedule
-    if 0 < fields.total_epochs < fields.warmup_epochs:
+    given = config.schedule
+    if 0 < given.total_epochs < given.warmup_epochs:
         raise UserError(
-            f"schedule.warmup_epochs {fields.warmup_epochs:g} is longer than the run, "
-            f"whose schedule.total_epochs is {fields.total_epochs:g}"
+            f"schedule.warmup_epochs {given.warmup_epochs:g} is longer than the run, "
+            f"whose schedule.total_epochs is {given.total_epochs:g}"
         )
     return Schedule(
-        kind=fields.kind,
-        peak=scaled_rate(fields.rate, config.global_batch_size, fields.rate_batch),
-        total_steps=durations.steps(fields.total_epochs),
-        warmup_steps=durations.steps(fields.warmup_epochs),
-        warmup_rate=fields.warmup_rate,
-        minimum=fields.minimum,
+        kind=given.kind,
+        peak=scaled_rate(given.rate, config.global_batch_size, given.rate_batch),
+        total_steps=durations.steps(given.total_epochs),
+        warmup_steps=durations.steps(given.warmup_epochs),
+        warmup_rate=given.warmup_rate,
+        minimum=given.minimum,
         steps_per_epoch=Fraction(durations.images, durations.global_batch_size),
     )
 
 
 def check_length(config, durations: Durations, schedule: Schedule) -> None:
-    """Refuses a run that is to train and is shorter than a step."""
+    """Refuses a run that is to train and is shorter than a step, or without end."""
+    if schedule.total_steps > _ALL:
+        raise UserError(
+            f"schedule.total_epochs {config.schedule.total_epochs:g} is "
+            f"{schedule.total_steps:,} steps of {durations.global_batch_size} images, "
+            f"and a run has at most {_ALL:,}"
+        )
     if config.schedule.total_epochs and not schedule.total_steps:
         raise UserError(
             f"schedule.total_epochs {config.schedule.total_epochs} is less than one "

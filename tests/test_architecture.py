@@ -17,9 +17,10 @@ PACKAGE = ROOT / "sws_jax"
 # for the module and, for a package, for everything in it.
 LAYERS = {
     "ground": (
-        "errors version files specs trees losses optim sharding metrics progress "
-        "profiles presets configs description weights checkpoints data rendezvous "
-        "processes checksums signals entry hlo prepare paths lease host "
+        "errors version fields files specs trees losses optim sharding metrics "
+        "progress profiles presets configs description weights checkpoints data "
+        "rendezvous processes checksums signals entry hlo prepare paths lease host "
+        "classes "
         "xla_flags"
     ),
     "networks": "models networks teacher evaluation places",

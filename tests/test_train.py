@@ -299,8 +299,14 @@ def test_seeds(uninterrupted, tmp_path):
         (dict(global_batch_size=12), "12 does not divide over 8 devices"),
         (dict(accum_steps=0), "accum_steps must be at least 1"),
         (dict(evaluation=dict(batch_size=12)), "evaluation.batch_size 12"),
-        (dict(schedule=dict(total_epochs=float("nan"))), "one of them is nan"),
-        (dict(schedule=dict(total_epochs=-1.0)), "one of them is -1"),
+        (
+            dict(schedule=dict(total_epochs=float("nan"))),
+            "schedule.total_epochs must be finite",
+        ),
+        (
+            dict(schedule=dict(total_epochs=-1.0)),
+            "schedule.total_epochs must be at least 0",
+        ),
         (
             dict(schedule=dict(warmup_epochs=9.0)),
             "warmup_epochs 9 is longer than the run",
@@ -309,16 +315,16 @@ def test_seeds(uninterrupted, tmp_path):
         (dict(data=dict(source="nowhere.npz")), "no dataset file nowhere.npz"),
         (dict(init=dict(learngene="a", network="b")), "not both"),
         (dict(log_steps=0), "log_steps must be at least 1"),
-        (dict(seed=2**63), "a seed is a whole number"),
+        (dict(seed=2**63), "seed must be at most 4,294,967,295"),
         (dict(ema=2.0), "ema must be in"),
         (dict(name="a/b"), "name is the run's directory"),
         (dict(optimizer=dict(b1=2.0)), "optimizer.b1"),
-        (dict(model=dict(mlp_ratio=0.0)), "mlp_ratio 0.0"),
-        (dict(model=dict(stages=(0, 1))), "stages are whole numbers"),
+        (dict(model=dict(mlp_ratio=0.0)), "mlp_ratio must be above 0"),
+        (dict(model=dict(stages=(0, 1))), "model.stages must be at least 1"),
         (dict(data=dict(val_fraction=float("nan"))), "data.val_fraction"),
         (dict(schedule=dict(total_epochs=0.01)), "less than one step"),
         (dict(evaluation=dict(select="bset")), "'bset' is not one of last, best"),
-        (dict(evaluation=dict(milestones=(-1.0,))), "epochs of at least 0"),
+        (dict(evaluation=dict(milestones=(-1.0,))), "milestones must be at least 0"),
     ],
 )
 def test_a_config_that_cannot_be_run_leaves_nothing_behind(changes, words, tmp_path):

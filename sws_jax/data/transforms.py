@@ -14,11 +14,12 @@ import math
 import numpy as np
 from PIL import Image
 
+from sws_jax import fields
 from sws_jax.data import randaugment
 from sws_jax.data.base import check_interpolation
 from sws_jax.errors import UserError
 
-CROPS = ("none", "padded", "resized")
+CROPS = fields.choices("transform.crop")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sws_jax import chain, setup
+from sws_jax import chain, configs, remarks, setup
 from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
 from sws_jax.errors import UserError
 
@@ -45,6 +45,8 @@ def config(case: Case) -> Iterator[Finding]:
             f"devices hold, and run nothing",
             "leave --config.mesh.dry_run out",
         )
+    for line in remarks.of_named(case.config, configs.named(case.arguments), rows):
+        yield warning(line, "leave the field out")
     count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
     yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")
 

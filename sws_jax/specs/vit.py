@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from sws_jax import fields
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
@@ -19,11 +20,11 @@ SIZES = {
     "small": (384, 6),
     "base": (768, 12),
 }
-POOLS = ("mean", "token")
-POOL_ORDERS = ("norm_mean", "mean_norm")
-WEIGHT_INITS = ("normal", "fan_in")
-PATCH_BIAS_INITS = ("zeros", "uniform")
-GELUS = ("exact", "tanh")
+POOLS = fields.choices("model.pool")
+POOL_ORDERS = fields.choices("model.pool_order")
+WEIGHT_INITS = fields.choices("model.weight_init")
+PATCH_BIAS_INITS = fields.choices("model.patch_bias_init")
+GELUS = fields.choices("model.gelu")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,104 @@
+"""Every field has its range, and what lies outside is refused by name."""
+
+import math
+
+import pytest
+
+from sws_jax import chain, configs, fields, presets, remarks, setup
+from sws_jax.errors import UserError
+
+NUMBERS = [n for n, f in fields.RUN.items() if type(f.default) in (int, float)]
+
+
+def config_with(name, value):
+    config = presets.run()
+    group, _, field = name.rpartition(".")
+    with config.unlocked():
+        (config[group] if group else config)[field] = value
+    return config
+
+
+def test_the_table_is_the_config_and_every_number_has_a_range():
+    assert set(configs.fields(presets.run())) == set(fields.RUN)
+    assert [n for n in NUMBERS if not fields.RUN[n].range] == []
+    setup.check(presets.run())
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_outside_is_refused_by_name(name):
+    span, whole = fields.RUN[name].range, type(fields.RUN[name].default) is int
+    low = span.low if span.open_low else span.low - (1 if whole else 1e-3)
+    high = span.high if span.open_high else span.high * 1.001 + (1 if whole else 0)
+    for value in (low, *([] if math.isinf(high) else [high])):
+        with pytest.raises(UserError) as refusal:
+            setup.check(config_with(name, int(value) if whole else value))
+        assert str(refusal.value).startswith(f"{name} must be ")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("transform.scale", (0.5, 0.1)),
+        ("transform.ratio", (1.0,)),
+        ("augment.erase_area", (0.1, "x")),
+        ("data.mean", (123.7,)),
+        ("data.std", (0.0,)),
+        ("schedule.rate", math.nan),
+        ("evaluation.milestones", (-1.0,)),
+    ],
+)
+def test_nonsense_is_refused_by_name(name, value):
+    with pytest.raises(UserError, match=rf"^{name} "):
+        setup.check(config_with(name, value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".", "..", "", "a/b", "a\\b", "a\0b", "a\nb", "é" * 128, ".x", "lock", "table.md"],
+)
+def test_a_name_stays_in_the_work_directory(name):
+    with pytest.raises(UserError, match="^name is the run's .* cannot be"):
+        setup.check(config_with("name", name))
+
+
+def test_a_run_has_an_end():
+    config = config_with("global_batch_size", 1)
+    config.schedule.total_epochs = 1e6
+    durations = setup.Durations(2**20, 1)
+    with pytest.raises(UserError, match="total_epochs 1e.06 is .* at most 2,147"):
+        setup.check_length(config, durations, setup.schedule(config, durations))
+
+
+def said(file, *flags):
+    argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
+    config, _ = configs.parse(argv)
+    return remarks.of_named(config, configs.named(argv), chain.runs(config))
+
+
+@pytest.mark.parametrize(
+    "flag, cure",
+    [
+        ("transform.scale=(0.1,1.0)", "transform.crop=resized"),
+        ("transform.magnitude=3", "transform.randaugment=2"),
+        ("augment.mix_group=8", "augment.mixup=0.1"),
+        ("augment.erase_area=(0.1,0.2)", "augment.erase=0.1"),
+        ("loss.tau=2", "loss.kind=soft"),
+        ("data.cache=x", "data.source=tfds:mnist"),
+        ("data.decoder=pillow", "data.source=a_folder"),
+        ("ema_start=seed", "ema=0.9"),
+        ("model.init_std=0.1", "model.weight_init=normal"),
+    ],
+)
+def test_a_field_that_was_set_and_does_nothing_is_told(flag, cure):
+    name = flag.partition("=")[0]
+    (line,) = said("scratch_deit.py", flag)
+    assert line.startswith(f"{name}=") and "is not used: " in line
+    assert not [line for line in said("scratch_deit.py", flag, cure) if name in line]
+
+
+def test_groups_that_no_row_uses_are_told():
+    flags = "tune.seed=1", "compare.level=untuned", "scratch.ema=0.5"
+    assert "scratch.ema=0.5 is not used: compare.level is not full" in said(
+        "smoke.py", *flags
+    )
+    assert said("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
