@@ -6,6 +6,7 @@ import dataclasses
 import functools
 
 import jax
+import numpy as np
 
 from sws_jax import sharding, trees, weights
 from sws_jax.data import augment
@@ -50,7 +51,7 @@ _RESIZE = {
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["network"],
-    meta_fields=["normalization", "compute", "interpolation"],
+    meta_fields=["normalization", "compute", "interpolation", "order"],
 )
 @dataclasses.dataclass(frozen=True)
 class Predictor:
@@ -61,12 +62,15 @@ class Predictor:
       normalization: static; what the network was trained with.
       compute: static; its own dtype.
       interpolation: static; how it wants images of another size resized.
+      order: static; output ``order[i]`` is that of class i (see
+        `sws_jax.classes.match`); empty takes the outputs as they are.
     """
 
     network: Network
     normalization: Normalization
     compute: Compute = Compute()
     interpolation: str = "bicubic"
+    order: tuple[int, ...] = ()
 
     def logits(self, images, normalization: Normalization) -> jax.Array:
         """Logits of images that were normalised for another network.
@@ -94,15 +98,25 @@ class Predictor:
             found = apply(self.network.params, x)
         else:
             found = sharding.by_image(apply, self.network.params, x)
+        if self.order:
+            found = found[:, np.asarray(self.order)]
         return jax.lax.stop_gradient(found)
 
 
-def predictor(network: Network, *, dtype: str = "float32") -> Predictor:
-    """A network, computing in `dtype`, with the view that its description names."""
+def predictor(
+    network: Network, *, dtype: str = "float32", order: tuple[int, ...] = ()
+) -> Predictor:
+    """A network, computing in `dtype`, with the view that its description names.
+
+    Args:
+      network: with its description.
+      dtype: of its computation.
+      order: of its outputs; see `Predictor`.
+    """
     about = network.description
     assert about is not None  # whoever loads a network gives it one
     compute = Compute(dtype=dtype)
-    return Predictor(network, about.normalization, compute, about.interpolation)
+    return Predictor(network, about.normalization, compute, about.interpolation, order)
 
 
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:

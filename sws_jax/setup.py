@@ -7,6 +7,7 @@ import functools
 import math
 import operator
 import os
+from collections.abc import Callable
 from fractions import Fraction
 
 import ml_collections
@@ -29,6 +30,7 @@ from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
+from sws_jax.networks import Predictor
 from sws_jax.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
@@ -303,11 +305,25 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
     return made
 
 
-def load_teacher(config, data: Dataset, workdir: str):
-    """The frozen teacher of a run, or None."""
+def load_teacher(
+    config, data: Dataset, workdir: str, tell: Callable[[str], None]
+) -> Predictor | None:
+    """The frozen teacher of a run, or None.
+
+    Args:
+      config: of the run.
+      data: what it trains on, in the order of whose classes the teacher answers.
+      workdir: where ``run:NAME`` paths are found.
+      tell: takes a line on the names of its classes.
+
+    Raises:
+      UserError: there is none, or it does not fit the data.
+    """
     if not needs_teacher(config):
         return None
     path = places.resolve(config.teacher.path, workdir)
-    found = teacher.load_teacher(path, dtype=config.teacher.dtype)
-    teacher.check_classes(found, data)
+    loaded = teacher.load_teacher(path, dtype=config.teacher.dtype)
+    found, said = teacher.for_classes(loaded, data)
+    if said:
+        tell(said)
     return found

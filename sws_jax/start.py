@@ -17,8 +17,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from sws_jax import description as descriptions
 from sws_jax import (
+    classes,
     host,
     learngenes,
     networks,
@@ -29,6 +29,7 @@ from sws_jax import (
     trees,
     weights,
 )
+from sws_jax import description as descriptions
 from sws_jax.data import Dataset
 from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description
@@ -104,11 +105,13 @@ class Answer:
       spec: of the network.
       about: its description before the first step.
       keeps_head: whether the head of the file is taken over.
+      order: that its outputs are put in, as of `sws_jax.classes.Match`.
     """
 
     spec: ViTSpec | AuxViTSpec
     about: Description
     keeps_head: bool = False
+    order: tuple[int, ...] = ()
 
 
 def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
@@ -210,7 +213,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
     plan = base.resolve_plan(
         about.stages, learngenes.find_method(about.method).allot, **request
     )
-    keeps = _keeps_head(config, about, images, tell)
+    keeps, order = _keeps_head(config, path, about, images, tell)
     _check_channels(path, about.net.channels, images)
     _tell_pixels(config, about, images, tell)
     spec = (
@@ -226,7 +229,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
     made = _describe(config, images, spec).replace(
         method=about.method, stages=about.stages, plan=plan, teacher=about.teacher
     )
-    return Answer(spec, made, keeps)
+    return Answer(spec, made, keeps, order)
 
 
 def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
@@ -245,7 +248,7 @@ def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
         image_size=images.image_size,
         drop_path=config.model.drop_path,
     )
-    keeps = _keeps_head(config, about, images, tell)
+    keeps, order = _keeps_head(config, path, about, images, tell)
     shared = isinstance(about.spec, AuxViTSpec)
     spec = AuxViTSpec(net, about.stages) if shared else net
     made = _describe(config, images, spec).replace(
@@ -253,7 +256,7 @@ def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
     )
     if about.method:  # Weights stay of the reading of the method that made them.
         made = made.replace(profile=about.profile)
-    return Answer(spec, made, keeps)
+    return Answer(spec, made, keeps, order)
 
 
 def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
@@ -432,7 +435,7 @@ def _expanded(config, path: str, gene: learngenes.Learngene, found: Answer):
         seed=config.seed,
     )
     assert made.spec.net.replace(drop_path=net.drop_path) == net
-    return made.params
+    return _reordered(dict(made.params), found.order)
 
 
 def _continued(config, path: str, network: networks.Network, found: Answer):
@@ -448,7 +451,16 @@ def _continued(config, path: str, network: networks.Network, found: Answer):
     if not found.keeps_head:
         like = params["norm"]["scale"]
         params["head"] = base.fresh_head(net, config.seed, like=like)
-    return params
+    return _reordered(params, found.order)
+
+
+def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
+    """With the outputs of the head in another order; in none, as they are."""
+    if not order:
+        return params
+    places = np.asarray(order)
+    head = {name: leaf[..., places] for name, leaf in params["head"].items()}
+    return {**params, "head": head}
 
 
 def _float32(path: str, params: trees.Tree) -> trees.Tree:
@@ -481,11 +493,20 @@ def check_memory(spec: Spec) -> None:
         )
 
 
-def _keeps_head(config, origin: Description, images: Images, tell) -> bool:
-    """Whether a run takes over the head of a file; it tells so."""
+def _keeps_head(
+    config, path: str, origin: Description, images: Images, tell
+) -> tuple[bool, tuple[int, ...]]:
+    """Whether a run takes over the head of a file, and in which order of its outputs;
+    it tells so."""
     kept, reason = _head(config, origin, images)
+    order: tuple[int, ...] = ()
+    if kept:
+        # (Who keeps a head of other names says so, or has the released code do it.)
+        found = classes.match(origin.class_names, images.class_names, path, images.name)
+        order = found.order
+        reason += f"; {found.said}" if found.said else ""
     tell(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
-    return kept
+    return kept, order
 
 
 def _tell_pixels(config, origin: Description, images: Images, tell) -> None:
@@ -517,7 +538,7 @@ def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
-        same = origin.class_names == images.class_names
+        same = set(origin.class_names) == set(images.class_names)
         named = "the same" if same else "other"
         reason = f"the classes of {images.name} have {named} names"
         return same, reason + ("" if same else otherwise)

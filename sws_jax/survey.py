@@ -10,6 +10,7 @@ import ml_collections
 
 from sws_jax import (
     chain,
+    classes,
     cost,
     networks,
     paths,
@@ -149,6 +150,8 @@ class Survey:
                     channels=self._images.channels,
                     name=self._images.name,
                 )
+                who, ours = f"the teacher {about.spec.name}", self._images.class_names
+                classes.match(about.class_names, ours, who, self._images.name)
             return about.spec
         if is_name(path):
             changes = {n: self.shape[n] for n in ("num_classes", "channels")}
@@ -165,15 +168,15 @@ def _assumed(config, workdir: str) -> start.Images:
 
     (A run takes images of other channels, or a teacher of other classes, for none.)
     """
-    classes, channels = 1000, 3
+    count, channels = 1000, 3
     taught = config.teacher.path if setup.needs_teacher(config) else ""
     path = places.resolve(taught, workdir)
     if (origin := start.find_origin(config, workdir)) is not None:
         channels = origin.about.net.channels
     elif path and paths.exists(path):
         about = weights.describe(teacher.weights_file(path))
-        channels, classes = about.net.channels, about.net.num_classes
-    return start.Images((1, 1), channels, classes, known=False)
+        channels, count = about.net.channels, about.net.num_classes
+    return start.Images((1, 1), channels, count, known=False)
 
 
 def is_name(text: str) -> bool:

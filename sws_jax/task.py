@@ -152,9 +152,13 @@ def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
             *remarks.of(config, durations, schedule),
         ),
     )
-    ans_net = setup.load_teacher(config, data, run.workdir)
+    of_names: list[str] = []
+    ans_net = setup.load_teacher(config, data, run.workdir, of_names.append)
     run.check_inputs()
-    return task if ans_net is None else _with_teacher(task, ans_net)
+    if ans_net is None:
+        return task
+    told = [f"{config.name}: {line}" for line in of_names]
+    return _with_teacher(dataclasses.replace(task, told=(*task.told, *told)), ans_net)
 
 
 def _with_teacher(task: Task, ans_net: Predictor) -> Task:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import networks, paths
+from sws_jax import classes, networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
@@ -53,23 +53,29 @@ def weights_file(path: str) -> str:
     return found[0]
 
 
-def check_classes(teacher: Predictor, dataset: Dataset) -> None:
-    """Refuses a teacher whose head or input does not fit the student's data."""
+def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
+    """A teacher whose outputs stand in the order of a set's classes.
+
+    Returns:
+      The teacher, and what is to be said of the names of its classes; empty where they
+      are the set's.
+
+    Raises:
+      UserError: its head or input does not fit the student's data, or the names
+        contradict each other.
+    """
+    spec = teacher.network.spec
     check_fits(
-        teacher.network.spec,
+        spec,
         num_classes=dataset.num_classes,
         channels=dataset.image_shape[-1],
         name=dataset.name,
     )
-    known = teacher.network.description
-    if known and known.class_names and known.class_names != dataset.class_names:
-        logging.getLogger(__name__).warning(
-            "the teacher's classes (%s, ...) have other names than those of %s (%s, "
-            "...): are they in the same order?",
-            known.class_names[0],
-            dataset.name,
-            dataset.class_names[0],
-        )
+    about = teacher.network.description
+    known = about.class_names if about else ()
+    who = f"the teacher {spec.name}"
+    found = classes.match(known, dataset.class_names, who, dataset.name)
+    return dataclasses.replace(teacher, order=found.order), found.said
 
 
 def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> None:

@@ -1,5 +1,6 @@
 """``evaluate``, ``predict`` and ``show_batch``, on files as users have them."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -164,6 +165,53 @@ def test_evaluate_on_other_data(files, tmp_path, capsys):
     hits = (logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]).sum()
     found = evaluated(capsys, path, "--data", data)
     assert found == {str(path): ("mine/test", 30, f"{hits / 30:.2%}")}
+
+
+def test_evaluate_goes_by_the_names_of_classes(files, tmp_path, capsys):
+    """The same numbers, whatever the order in which a set or a head has them."""
+    path, renamed = files / "net1.safetensors", tmp_path / "renamed.safetensors"
+    network = sws_jax.load_network(str(path))
+    names, about = DIGITS.class_names, network.description
+    expected = evaluated(capsys, path)[str(path)]
+    places = np.random.default_rng(0).permutation(10)
+    data = tmp_path / "mine.npz"
+    arrays = {}
+    for split in ("train", "test"):
+        found = stacked(DIGITS.split(split))
+        arrays[f"{split}_images"] = found["image"]
+        arrays[f"{split}_labels"] = np.argsort(places)[found["label"]]
+    np.savez(data, class_names=np.asarray(names)[places], **arrays)
+    assert evaluated(capsys, path, "--data", data)[str(path)][1:] == expected[1:]
+    # Neither the names nor the places say which is which.
+    mixed = about.replace(class_names=(*names[1:], "zero"))
+    sws_jax.save_network(str(renamed), dataclasses.replace(network, description=mixed))
+    assert tools.main(["evaluate", str(renamed)]) == 2
+    assert "class '1' is output 0 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("about", ["names", "shape", "folder", "tfds"])
+def test_evaluate_scores_no_set_of_another_who_has_its_name(
+    about, files, tmp_path, capsys, monkeypatch
+):
+    network = sws_jax.load_network(str(files / "net1.safetensors"))
+    made, spec = network.description, network.spec
+    if (
+        about == "names"
+    ):  # a user's set of ten classes, of before it was called ./digits
+        made = made.replace(class_names=tuple("abcdefghij"))
+    if about == "shape":
+        spec = spec.replace(image_size=(16, 16))
+        made = made.replace(net=spec)
+    if about in ("folder", "tfds"):
+        made = made.replace(dataset={"folder": "./digits", "tfds": "cifar10"}[about])
+    path = tmp_path / "net.safetensors"
+    params = params_of(spec)
+    sws_jax.save_network(str(path), sws_jax.Network(spec, params, made))
+    (tmp_path / "cifar10" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert tools.main(["evaluate", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--data" in error
 
 
 def predicted(capsys, *argv):

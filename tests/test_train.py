@@ -388,6 +388,61 @@ def test_a_teacher_of_other_classes_is_refused(net, tmp_path):
         train.train(distilled(path), str(tmp_path))
 
 
+def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
+    """Of any family; names that contradict each other are refused."""
+    data = setup.dataset(tiny())
+    images = np.stack([data.train.read(i)[0] for i in range(4)]) / np.float32(255)
+    names = data.class_names[::-1]
+    own = save_net(tmp_path / "own.safetensors", net)
+    turned = save_net(tmp_path / "turned.safetensors", net, class_names=names)
+    told = []
+    found = [
+        setup.load_teacher(distilled(path), data, "", told.append)
+        for path in (own, turned)
+    ]
+    plain, reversed_ = (
+        np.asarray(one.logits(images, data.normalization)) for one in found
+    )
+    np.testing.assert_array_equal(plain[:, ::-1], reversed_)
+    (line,) = told
+    assert "are those of digits in another order, and matched by name" in line
+    mixed = (*data.class_names[1:], "zero")
+    path = save_net(tmp_path / "mixed.safetensors", net, class_names=mixed)
+    with pytest.raises(UserError, match="class '1' is output 0 of the teacher"):
+        train.train(distilled(path), str(tmp_path))
+    other = save_net(
+        tmp_path / "other.safetensors", net, class_names=tuple("abcdefghij")
+    )
+    setup.load_teacher(distilled(other), data, "", told.append)
+    assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
+
+
+@pytest.mark.parametrize("kind", ["learngene", "network"])
+@pytest.mark.parametrize("head", ["auto", "keep"])
+def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
+    data = setup.dataset(tiny())
+    path, names = str(tmp_path / "file.safetensors"), data.class_names[::-1]
+    if kind == "learngene":
+        gene = learngene((1, 2))
+        made = sws_jax.Learngene(
+            gene.params, gene.description.replace(class_names=names)
+        )
+        sws_jax.save_learngene(path, made)
+        init, params = dict(learngene=path, allotment=(2, 1)), gene.params
+    else:
+        made = network_of(class_names=names)
+        sws_jax.save_network(path, made)
+        init, params = dict(network=path), made.params
+    told = []
+    config = tiny(init=dict(**init, head=head))
+    found = start.start(config, data, "", told.append)
+    for name in ("kernel", "bias"):
+        theirs = np.asarray(params["head"][name])
+        np.testing.assert_array_equal(found.params["head"][name], theirs[..., ::-1])
+    assert found.description.class_names == data.class_names
+    assert "in another order, and matched by name" in "".join(told)
+
+
 def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     directory, _ = uninterrupted
     for path in (directory, directory / teacher.WEIGHTS):

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import evaluation, loading, networks, sharding
-    from sws_jax.data import load_dataset
+    from sws_jax import classes, evaluation, loading, networks, sharding
+    from sws_jax.data import is_built_in, load_dataset
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
@@ -48,9 +48,18 @@ def run(args: argparse.Namespace) -> int:
         about = network.description
         assert about is not None
         net = about.net
+        source = args.data or about.dataset
+        if not source:
+            raise UserError(
+                f"{label} does not say what it was trained on; name images with --data"
+            )
+        if not args.data and not is_built_in(source):
+            raise UserError(
+                f"{label} was trained on {source!r}; say where that is with --data"
+            )
         try:
             data = load_dataset(
-                args.data or about.dataset,
+                source,
                 directory=args.directory,
                 val_fraction=about.val_fraction,
                 image_size=net.image_size,
@@ -60,15 +69,7 @@ def run(args: argparse.Namespace) -> int:
         except UserError as error:
             if args.data:
                 raise
-            if not about.dataset:
-                raise UserError(
-                    f"{label} does not say what it was trained on; name images with "
-                    f"--data"
-                ) from None
-            raise UserError(
-                f"{label} was trained on {about.dataset!r}; say where that is with "
-                f"--data ({error})"
-            ) from None
+            raise UserError(_not_that(label, source, str(error))) from None
         if data.image_shape[-1] != net.channels:
             raise UserError(
                 f"{label} takes images of {net.channels} channels, and {data.name} has "
@@ -79,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
                 f"{label} has {net.num_classes} classes and {data.name} has "
                 f"{data.num_classes}"
             )
-        if about.class_names and about.class_names != data.class_names:
-            print(
-                f"warning: {label} knows other class names than {data.name} has; "
-                f"its accuracy there may mean nothing",
-                file=sys.stderr,
-            )
+        names = classes.match(about.class_names, data.class_names, label, data.name)
+        if names.said and not names.order and not args.data:
+            raise UserError(_not_that(label, source, names.said))
+        if names.said:
+            lead = "" if names.order else "warning: "
+            print(f"{lead}{names.said}", file=sys.stderr)
         found = evaluation.evaluate(
-            networks.predictor(network),
+            networks.predictor(network, order=names.order),
             data.split(args.split),
             Fit(data.image_shape[:2], about.eval_crop, about.interpolation),
             normalization=about.normalization,
@@ -111,3 +112,11 @@ def run(args: argparse.Namespace) -> int:
     for name, count in skipped.items():
         print(f"{count:,} images of {name} cannot be read, and are not scored")
     return 0
+
+
+def _not_that(label: str, source: str, why: str) -> str:
+    """Weights that name a set that everybody has, and were trained on another."""
+    return (
+        f"{label} was trained on a set that is called {source!r}, and not on the one "
+        f"that has this name here ({why}); say where it is with --data"
+    )

@@ -25,7 +25,15 @@ from sws_jax.data import (
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
 
-__all__ = ["Dataset", "Normalization", "Split", "is_set", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Normalization",
+    "Split",
+    "is_built_in",
+    "is_encoded",
+    "is_set",
+    "load_dataset",
+]
 
 
 def load_dataset(
@@ -125,7 +133,7 @@ def load_dataset(
 
 def is_set(path: str) -> bool:
     """Whether a name or path reads as a dataset's, and not as that of weights."""
-    if _is_built_in(path) or arrays.is_set(path):
+    if is_built_in(path) or arrays.is_set(path):
         return True
     if path.endswith(".npz"):  # which weights may be, too
         return npz.is_set(path)
@@ -139,7 +147,7 @@ def is_encoded(source: str) -> bool:
     return os.path.isdir(source) and not arrays.is_set(source)
 
 
-def _is_built_in(source: str) -> bool:
+def is_built_in(source: str) -> bool:
     """Whether a source is one of everybody's, wherever a command is given."""
     return source == "digits" or source.startswith(prepared.PREFIX)
 
@@ -147,7 +155,7 @@ def _is_built_in(source: str) -> bool:
 def _named(name: str, source: str) -> str:
     """The name of a set, which a built-in one has alone."""
     name = classes.clean(name)
-    mistaken = _is_built_in(name) and not _is_built_in(source)
+    mistaken = is_built_in(name) and not is_built_in(source)
     return os.path.join(".", name) if mistaken else name
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
 import os
 import re
 import time
@@ -194,15 +193,17 @@ def ans_net(case: Case) -> Iterator[Finding]:
 
 
 def _teacher(config, path: str, case: Case) -> Iterator[Finding]:
-    with _told() as told:
-        try:
-            if case.data is None:
-                made = teacher.load_teacher(path, dtype=config.teacher.dtype)
-            else:
-                made = setup.load_teacher(config, case.data, case.workdir)
-        except UserError as error:
-            yield _converted(path, error)
-            return
+    told: list[str] = []
+    try:
+        if case.data is None:
+            made = teacher.load_teacher(path, dtype=config.teacher.dtype)
+        else:
+            found = setup.load_teacher(config, case.data, case.workdir, told.append)
+            assert found is not None  # a run that is distilled
+            made = found
+    except UserError as error:
+        yield _converted(path, error)
+        return
     network = made.network
     for name, leaf in trees.flatten(network.params).items():
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
@@ -238,23 +239,6 @@ def _converted(path: str, error: UserError) -> Finding:
         f"{path} is another program's ({layout.name})",
         f"python -m sws_jax convert {path} teacher.safetensors, and take that file",
     )
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[list[str]]:
-    """What the package warns of meanwhile, in place of printing it."""
-    found: list[str] = []
-
-    def keep(record: logging.LogRecord) -> bool:
-        found.append(record.getMessage())
-        return False
-
-    logger = logging.getLogger(teacher.__name__)
-    logger.addFilter(keep)
-    try:
-        yield found
-    finally:
-        logger.removeFilter(keep)
 
 
 def weights(case: Case) -> Iterator[Finding]:
