@@ -354,7 +354,7 @@ class _Training:
             scored = task.score(task.predictor(self.state.params), task.data.val)
             self.val = {**scored, "step": number}
             row |= {"val_top1": scored["top1"], "val_loss": scored["loss"]}
-            if scored["skipped"]:
+            if scored.get("skipped"):
                 row["val_images"] = scored["count"]
             if task.recipe.ema:
                 average = task.score(task.predictor(self.state.ema), task.data.val)

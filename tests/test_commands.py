@@ -373,7 +373,7 @@ def test_labels_of_a_sheet(shares, words):
         (["--config=SMOKE", "--images=0"], "--images at least 1"),
         (["--config=SMOKE", "--out=FOLDER/sheet"], "sheet.png"),
         (["--config=SMOKE", "--config.global_batch_size=0"], "must be at least 1"),
-        (["--config=SMOKE", "--config.data.image_size=-1"], "own, and is -1"),
+        (["--config=SMOKE", "--config.data.image_size=-1"], "at least 0, and is -1"),
         (["--config=SMOKE", "--stpe=1"], "no flag --stpe"),
         (["--config=SMOKE", "--config.data.source=nope"], "there is no dataset 'nope'"),
         (["--config=SMOKE", "--out=FOLDER/none/none.txt"], "cannot be written"),

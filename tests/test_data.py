@@ -196,7 +196,7 @@ def test_every_label_and_pixel_of_arrays_counts(change, tmp_path):
     now = fingerprint.take(
         load_dataset(str(write(tmp_path, **given | {name: changed})))
     )
-    assert fingerprint.differing(before, now) == ["labels or files of train"]
+    assert fingerprint.differing(before, now) == ["train labels, names or pixels"]
     assert fingerprint.differing(now, json.loads(json.dumps(now))) == []
 
 

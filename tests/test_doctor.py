@@ -171,12 +171,13 @@ def test_a_mesh_that_does_not_divide(override, words, tmp_path):
 
 
 def test_memory_that_is_too_small(tmp_path):
-    """Four million images in a step ask for more than this host has."""
+    """A million images in a step of a wide network ask for more than this host has."""
     found = examined(
         tmp_path,
         "--config=configs/scratch_deit.py",
-        f"--config.global_batch_size={2**24}",
-        f"--config.schedule.total_epochs={2**14}",
+        f"--config.global_batch_size={2**20}",
+        "--config.model.width=4096",
+        f"--config.schedule.total_epochs={2**12}",
         checks=["data", "mesh", "memory"],
     )
     line = only(found, "memory")

@@ -196,8 +196,8 @@ def test_a_lost_result_is_made_again_and_only_that(job):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("--config.compare.depths=(4,0)", "depth must be a whole number"),
-        ("--config.model.stages=(0,1)", "stages are whole numbers of at least 1"),
+        ("--config.compare.depths=(4,0)", "model.depth must be at least 1"),
+        ("--config.model.stages=(0,1)", "model.stages must be at least 1"),
         ("--config.init.plan=(0,1)", "init.plan belongs to one run"),
         ("--config.seed=7", "holds a run with another config (it differs in seed)"),
         ("--config.scratch.evaluation.select=bset", "is not one of last, best"),
@@ -342,11 +342,12 @@ def test_carried_to_another_dataset(job, tmp_path):
     assert net.description.plan == (0, 2)
 
 
-def test_what_else_a_directory_holds_is_no_row(tmp_path):
+def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     """A run beside a comparison, or one that it started from."""
+    done = files.read_json(str(job[0] / "aux" / rundir.RESULT))
     for role in ("aux", "single", "tune"):
         path = str(tmp_path / f"of-{role}" / rundir.RESULT)
-        files.write_json(path, {"name": f"of-{role}", "role": role})
+        files.write_json(path, {**done, "name": f"of-{role}", "role": role})
     found = chain._besides([], str(tmp_path))
     assert [result["name"] for result in found] == ["of-tune"]
 

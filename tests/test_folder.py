@@ -371,7 +371,7 @@ def test_a_folder_is_known_again(tree):
     assert fingerprint.take(load_dataset(str(tree))) == before
     (tree / "train/ant/007.png").rename(tree / "train/ant/008.png")
     now = fingerprint.take(load_dataset(str(tree)))
-    assert fingerprint.differing(before, now) == ["labels or files of train"]
+    assert fingerprint.differing(before, now) == ["train labels, names or pixels"]
     mended = encoded(pixels(0), "PNG", compress_level=0)
     (tree / "train/ant/008.png").rename(tree / "train/ant/007.png")
     at = load_dataset(str(tree)).train.indices[1]

@@ -21,7 +21,7 @@ CONFIGS = f"--config={ROOT}/configs"
         ([f"{CONFIGS}/scratch_deit.py", "--config.model.widht=3"], "config.model has"),
         ([f"{CONFIGS}/scratch_deit.py", "--config.seed=x"], "takes a whole number"),
         ([f"{CONFIGS}/scratch_deit.py", "--config.model.stages=3-3"], "(1,2,3)"),
-        ([f"{CONFIGS}/scratch_deit.py:depth=0"], "depth must be a whole number of at"),
+        ([f"{CONFIGS}/scratch_deit.py:depth=0"], "model.depth must be at least 1"),
         ([f"{CONFIGS}/scratch_deit.py:variant=S/16"], "digits are 8 x 8 pixels"),
         ([f"{CONFIGS}/des_deit.py"], "needs learngene=..."),
         ([f"{CONFIGS}/des_deit.py:learngene=no.safetensors"], "no weights file no.saf"),
@@ -35,7 +35,7 @@ CONFIGS = f"--config={ROOT}/configs"
         ),
         ([f"{CONFIGS}/scratch_deit.py", "--config.loss.kind=soft"], "needs a teacher"),
         (
-            [f"{CONFIGS}/scratch_deit.py", "--config.model.width=262144"],
+            [f"{CONFIGS}/scratch_deit.py", "--config.model.width=65536"],
             "GiB of memory: take a smaller model",
         ),
         ([f"{CONFIGS}/smoke.py", "--num_processes=2"], "all three or none"),

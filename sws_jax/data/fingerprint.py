@@ -54,7 +54,7 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         return names
     before, now = old.get("stored", {}), new.get("stored", {})
     return [
-        f"labels or files of {split}"
+        f"{split} labels, names or pixels"
         for split in sorted(before.keys() & now.keys())
         if before[split] != now[split]
     ]
