@@ -16,7 +16,7 @@ from sws_jax.data import load_dataset
 from sws_jax.networks import Network
 
 from support.digits import DIGITS, describe, network_of
-from support.images import stacked
+from support.images import encoded, fill, pixels, stacked, write
 from support.networks import TINY, aux_spec, params_of
 from support.networks import logits_of as apply
 
@@ -165,6 +165,34 @@ def test_evaluate_on_other_data(files, tmp_path, capsys):
     hits = (logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]).sum()
     found = evaluated(capsys, path, "--data", data)
     assert found == {str(path): ("mine/test", 30, f"{hits / 30:.2%}")}
+
+
+def test_describe_counts_the_images_of_a_set(tmp_path, capsys):
+    """Of several sizes, of every class and split, with what is passed over."""
+    root = fill(tmp_path / "insects", {"train": 4, "test": 2})
+    (root / "train/ant/003.png").rename(root / "train/ant/003.tif")
+    write(root / "train/bee/004.png", encoded(pixels(0, (9, 30)), "PNG"))
+    assert tools.main(["describe", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["set", "insects"]
+    assert lines[1].endswith("6 test, 9 to 12 x 10 to 30 x 3")
+    assert "1 files of types that are not read are passed over (1 .tif;" in lines[3]
+    rows = [line.split() for line in lines[-3:]]
+    assert [row[0] for row in rows] == ["ant", "bee", "cat"]
+    assert [int(row[1]) + int(row[2]) for row in rows] == [3, 5, 4]
+    assert [row[3] for row in rows] == ["2", "2", "2"]
+
+
+def test_a_picture_of_anothers_is_kept(tmp_path, capsys, monkeypatch):
+    """By its default name; one of these is drawn anew."""
+    monkeypatch.chdir(tmp_path)
+    command = ["show_batch", f"--config={ROOT}/configs/smoke.py", "--images=1"]
+    for _ in range(2):
+        assert tools.main(command) == 0
+    (tmp_path / "batch.png").write_text("dear to me")
+    assert tools.main(command) == 2
+    assert "there is a batch.png that is no such picture" in capsys.readouterr().err
+    assert (tmp_path / "batch.png").read_text() == "dear to me"
 
 
 def test_evaluate_goes_by_the_names_of_classes(files, tmp_path, capsys):

@@ -390,6 +390,14 @@ def test_images_are_counted_by_class(good):
     assert list(facts.summary(many))[2] == "test 0 of d to 3 of a"
 
 
+def test_test_images_that_were_trained_on_are_counted(good, tmp_path):
+    assert facts.repeated(load_dataset(good)) == 0
+    given = arrays()
+    both = given["test_images"].copy()
+    both[:3] = given["train_images"][[0, 7, 29]]
+    assert facts.repeated(load_dataset(str(write(tmp_path, test_images=both)))) == 3
+
+
 def test_a_set_that_is_called_like_a_built_in_one(tmp_path, monkeypatch):
     """Its name is never the other's, which `evaluate` would score in its place."""
     write(tmp_path).rename(tmp_path / "digits.npz")

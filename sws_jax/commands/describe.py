@@ -74,6 +74,9 @@ def _of_set(source: str, directory: str) -> str:
         "classes": f"{found.num_classes:,}",
     }
     notes = [("note", note) for note in found.notes]
+    if again := facts.repeated(found):
+        text = f"{again:,} test images are training or validation images too"
+        notes.append(("note", text))
     by_split = facts.counts(found)
     known = {name: n for name, n in by_split.items() if n is not None}
     if len(known) < len(by_split):

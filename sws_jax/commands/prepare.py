@@ -156,6 +156,8 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
         raise UserError("--manual-dir is for a SOURCE tfds:NAME")
     print(f"looking through {path}", flush=True)
     source = sources.open_source(path, labels=args.val_labels)
+    for note in source.notes:
+        print(note, flush=True)
     known = source.name if args.name is None else args.name
     if not args.partial:
         sources.check_counts(known, source)

@@ -10,13 +10,17 @@ HELP = "draw the augmented images of a training step, with their labels"
 EXAMPLE = "python -m sws_jax show_batch --config=configs/aux_deit.py --out batch.png"
 
 
+_OUT = "batch.png"
+_SOFTWARE = "sws_jax show_batch"  # by which a picture is known as one of these
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", dest="name", help="of the job; default: the config's own fields"
     )
     parser.add_argument("--step", type=int, default=0, help="default 0, the first")
     parser.add_argument("--images", type=int, default=32, help="how many (default 32)")
-    parser.add_argument("--out", default="batch.png", help="default batch.png")
+    parser.add_argument("--out", help=f"default {_OUT}")
     parser.set_defaults(flags=[])
 
 
@@ -34,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
             f"--step is 0 to 2^31 - 1 and --images at least 1, and they are "
             f"{args.step} and {args.images}"
         )
+    if args.out is None:
+        args.out = _OUT
+        if os.path.exists(_OUT) and not _is_ours(_OUT):
+            raise UserError(f"there is a {_OUT} that is no such picture: give --out")
     if not os.path.splitext(args.out)[1]:
         raise UserError(f"--out {args.out} needs an ending, as in {args.out}.png")
     config, _ = configs.parse(args.flags)
@@ -95,6 +103,17 @@ def label(shares, names) -> str:
     )
 
 
+def _is_ours(path: str) -> bool:
+    """Whether a picture was drawn here, and may be drawn anew."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except OSError:
+        return False
+
+
 def draw(pixels, titles, path: str) -> None:
     """A sheet of images [n, height, width, channels], 0..1, one title each."""
     import matplotlib
@@ -124,7 +143,8 @@ def draw(pixels, titles, path: str) -> None:
         axes.set_title(drawable(title), fontsize=7, color="#22303c")
     try:
         with files.replacing(path) as temporary:
-            figure.savefig(temporary, dpi=110)
+            about = {"Software": _SOFTWARE} if path.endswith(".png") else None
+            figure.savefig(temporary, dpi=110, metadata=about)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be written ({error})") from None
     finally:

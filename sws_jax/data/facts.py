@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,23 @@ def remarks(dataset: Dataset) -> Iterator[str]:
             f"{_classes(unseen)} without a test image: {base.few(unseen)} (the "
             f"accuracy says nothing of {_it(unseen)})"
         )
+
+
+def repeated(dataset: Dataset) -> int | None:
+    """Test images whose very pixels are a training or validation image's too.
+
+    None for images that are not at hand: to compare files, all would have to be read.
+    """
+    if not all(base.is_decoded(dataset.split(name)) for name in SPLITS):
+        return None
+
+    def pixels(split: base.Split) -> Iterator[bytes]:
+        for index in range(len(split)):
+            image, _ = split.read(index)
+            yield hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
+
+    seen = {*pixels(dataset.train), *pixels(dataset.val)}
+    return sum(image in seen for image in pixels(dataset.test))
 
 
 def summary(dataset: Dataset) -> Iterator[str]:

@@ -63,6 +63,12 @@ def data(case: Case) -> Iterator[Finding]:
     yield from _begun_on_others(case, found)
     for note in found.notes:
         yield warning(f"{found.name}: {note}")
+    if again := facts.repeated(found):
+        yield warning(
+            f"{found.name}: {again:,} of {len(found.test):,} test images are training "
+            f"or validation images too, pixel by pixel",
+            "take them out of one of the two: the accuracy says more than is true",
+        )
     totals = ", ".join(f"{len(found.split(name)):,} {name}" for name in facts.SPLITS)
     yield ok(
         f"{found.name}: {totals} images, {found.num_classes:,} classes, {height} x "

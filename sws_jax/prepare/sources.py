@@ -61,6 +61,7 @@ class Source:
       classes: their names, in the order of the labels.
       parts: by TFDS's names of splits.
       channels: 1 or 3, of the decoded images.
+      notes: what stands there and is passed over, a sentence for each kind.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Source:
     classes: tuple[str, ...]
     parts: dict[str, Part]
     channels: int = 3
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +172,13 @@ def open_source(path: str, *, labels: str = "") -> Source:
     if directory := _prepared(path):
         return _of_records(directory)
     name = os.path.basename(os.path.abspath(path))
-    splits = folder.find(path, "pillow")
+    passed = folder.PassedOver()
+    splits = folder.find(path, "pillow", passed)
     parts: dict[str, Part] = {
         SPLITS[split]: FolderPart.of(files) for split, files in splits.items()
     }
-    return _checked(Source(name, "folder", splits["train"].classes, parts))
+    notes = tuple(passed.notes())
+    return _checked(Source(name, "folder", splits["train"].classes, parts, notes=notes))
 
 
 def check_counts(name: str, source: Source) -> None:
