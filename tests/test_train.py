@@ -299,8 +299,14 @@ def test_seeds(uninterrupted, tmp_path):
         (dict(global_batch_size=12), "12 does not divide over 8 devices"),
         (dict(accum_steps=0), "accum_steps must be at least 1"),
         (dict(evaluation=dict(batch_size=12)), "evaluation.batch_size 12"),
-        (dict(schedule=dict(total_epochs=float("nan"))), "schedule.total_epochs must be finite"),
-        (dict(schedule=dict(total_epochs=-1.0)), "schedule.total_epochs must be at least 0"),
+        (
+            dict(schedule=dict(total_epochs=float("nan"))),
+            "schedule.total_epochs must be finite",
+        ),
+        (
+            dict(schedule=dict(total_epochs=-1.0)),
+            "schedule.total_epochs must be at least 0",
+        ),
         (
             dict(schedule=dict(warmup_epochs=9.0)),
             "warmup_epochs 9 is longer than the run",
