@@ -242,9 +242,7 @@ RUN: dict[str, Field] = {
     ),
     "teacher.path": Field("", "weights file or run directory"),
     "teacher.dtype": Field("float32", choices=DTYPES),
-    "teacher.min_accuracy": Field(
-        -1.0, "on validation images; below 0: a multiple of chance", Range(-1, 1)
-    ),
+    "teacher.min_accuracy": Field(-1.0, "least that a teacher must have", Range(-1, 1)),
     "loss.kind": Field(
         "none", "of distillation, if any", choices=("none", "soft", "hard")
     ),

@@ -103,8 +103,9 @@ USED: dict[str, Rule] = {
         "model.stages, init.plan or init.allotment say it",
     ),
     "model.init_std": (
-        lambda c: c.model.weight_init == "normal" and _AT_FIRST[0](c),
-        "model.weight_init is not normal, or the weights are those of a file",
+        # (A fresh head on a file's weights starts by it too.)
+        lambda c: c.model.weight_init == "normal",
+        "model.weight_init is not normal",
     ),
     "model.patch_bias_init": _AT_FIRST,
     "model.pos_embed_std": _AT_FIRST,
