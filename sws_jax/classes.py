@@ -49,7 +49,7 @@ def check(names: Sequence[str], where: str) -> None:
             raise UserError(f"{where}: class {label} has no name: give it one")
         kept = clean(name)
         if kept in seen:
-            how = "" if seen[kept] == name else " (they differ in their Unicode form)"
+            how = "" if seen[kept] == name else f" ({_difference(seen[kept], name)})"
             raise UserError(
                 f"{where}: two classes are called {kept!r}{how}: rename or merge them"
             )
@@ -78,7 +78,7 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
         said = f"the classes of {who} are those of {name} in another order"
         return Match(tuple(places[n] for n in right), f"{said}, and matched by name")
     for label, n in enumerate(right):
-        if n in places and left[label] != n:
+        if n in places and left[label : label + 1] != [n]:
             raise UserError(
                 f"the classes of {who} and of {name} are not the same, and class {n!r} "
                 f"is output {places[n]} of {who} and label {label} of {name}: take a "
@@ -89,6 +89,14 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
     said = f"the classes of {who} have other names than those of {name}"
     how = " (in case or blanks)" if _plain(left) == _plain(right) else ""
     return Match(said=f"{said}{how}: {a!r} there is {b!r} here; are they the same?")
+
+
+def _difference(one: str, other: str) -> str:
+    """How two names differ that are kept as one."""
+    forms = (unicodedata.normalize("NFC", name) for name in (one, other))
+    if len(set(forms)) == 1:
+        return "they differ in their Unicode form"
+    return "one has the character that the other writes as an escape"
 
 
 def _plain(names: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ from sws_jax import (
     weights,
 )
 from sws_jax import description as descriptions
+from sws_jax.classes import clean
 from sws_jax.data import Dataset
 from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description
@@ -538,7 +539,8 @@ def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
-        same = set(origin.class_names) == set(images.class_names)
+        one, other = origin.class_names, images.class_names
+        same = set(map(clean, one)) == set(map(clean, other))
         named = "the same" if same else "other"
         reason = f"the classes of {images.name} have {named} names"
         return same, reason + ("" if same else otherwise)

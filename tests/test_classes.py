@@ -25,6 +25,7 @@ def test_a_name_is_kept_printable_and_in_one_form(name, kept):
     [
         (("a", "a"), "two classes are called 'a': "),
         (("\u00e9", "e\u0301"), "differ in their Unicode form"),
+        (("a\nb", "a\\nb"), "writes as an escape"),
         (("a", " "), "class 1 has no name"),
         (("",), "class 0 has no name"),
     ],
@@ -54,6 +55,11 @@ def test_other_names_are_told(theirs, said):
     found = classes.match(theirs, ("a", "b", "c"), "it", "set")
     assert not found.order
     assert said in found.said and bool(said) == bool(found.said)
+
+
+def test_another_number_of_classes_is_a_sentence():
+    with pytest.raises(UserError, match="class 'a' is output 0 of it and label 2 of s"):
+        classes.match(("a", "b"), ("x", "y", "a"), "it", "s")
 
 
 def test_a_contradiction_is_refused_with_an_example():

@@ -217,7 +217,9 @@ def test_evaluate_goes_by_the_names_of_classes(files, tmp_path, capsys):
     assert "class '1' is output 0 of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("about", ["names", "shape", "folder", "tfds"])
+@pytest.mark.parametrize(
+    "about", ["names", "count", "channels", "shape", "shifted", "folder", "tfds"]
+)
 def test_evaluate_scores_no_set_of_another_who_has_its_name(
     about, files, tmp_path, capsys, monkeypatch
 ):
@@ -227,6 +229,12 @@ def test_evaluate_scores_no_set_of_another_who_has_its_name(
         about == "names"
     ):  # a user's set of ten classes, of before it was called ./digits
         made = made.replace(class_names=tuple("abcdefghij"))
+    if about == "shifted":  # as many count from one
+        made = made.replace(class_names=tuple(map(str, range(1, 11))))
+    if about in ("count", "channels"):
+        spec = spec.replace(**{"num_classes" if about == "count" else "channels": 3})
+        look = sws_jax.data.base.default_normalization(spec.channels)
+        made = made.replace(net=spec, class_names=(), normalization=look)
     if about == "shape":
         spec = spec.replace(image_size=(16, 16))
         made = made.replace(net=spec)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import itertools
 import os
@@ -415,6 +416,17 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     )
     setup.load_teacher(distilled(other), data, "", told.append)
     assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
+
+
+def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
+    data = setup.dataset(tiny())
+    rest, path = data.class_names[1:], str(tmp_path / "file.safetensors")
+    data = dataclasses.replace(data, class_names=("\u00e9", *rest))
+    made = network_of(class_names=("e\u0301", *rest))
+    sws_jax.save_network(path, made)
+    found = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    kernel = found.params["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, made.params["head"]["kernel"])
 
 
 @pytest.mark.parametrize("kind", ["learngene", "network"])

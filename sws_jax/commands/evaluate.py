@@ -71,16 +71,23 @@ def run(args: argparse.Namespace) -> int:
                 raise
             raise UserError(_not_that(label, source, str(error))) from None
         if data.image_shape[-1] != net.channels:
-            raise UserError(
+            unfit = (
                 f"{label} takes images of {net.channels} channels, and {data.name} has "
                 f"{data.image_shape[-1]}"
             )
+            raise UserError(unfit if args.data else _not_that(label, source, unfit))
         if data.num_classes != net.num_classes:
-            raise UserError(
+            unfit = (
                 f"{label} has {net.num_classes} classes and {data.name} has "
                 f"{data.num_classes}"
             )
-        names = classes.match(about.class_names, data.class_names, label, data.name)
+            raise UserError(unfit if args.data else _not_that(label, source, unfit))
+        try:
+            names = classes.match(about.class_names, data.class_names, label, data.name)
+        except UserError as error:
+            if args.data:
+                raise
+            raise UserError(_not_that(label, source, str(error))) from None
         if names.said and not names.order and not args.data:
             raise UserError(_not_that(label, source, names.said))
         if names.said:
