@@ -167,7 +167,7 @@ RUN: dict[str, Field] = {
         0.1,
         "of the training images, for every choice, where the source has no validation "
         "images of its own",
-        Range(0, 1, open_low=True, open_high=True),
+        Range(0, 1, open_high=True),
     ),
     "data.image_size": Field(0, "pixels; 0: as the source has it", Range(0, 2**14)),
     # Pixels are shares of 255: means of 0 to 255 are a mistake.

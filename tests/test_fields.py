@@ -75,6 +75,17 @@ def said(file, *flags):
     return remarks.of_named(config, configs.named(argv), chain.runs(config))
 
 
+# What else makes a field do nothing, where the config itself does not.
+UNUSED = {
+    "transform.padding": ["transform.crop=none"],
+    "data.threads": ["data.workers=1"],
+    "schedule.warmup_rate": ["schedule.warmup_epochs=0"],
+    "schedule.minimum": ["schedule.kind=constant"],
+    "checkpoint.keep_last": ["checkpoint.every_epochs=0"],
+    "model.depth": ["model.stages=(2,1)"],
+}
+
+
 @pytest.mark.parametrize(
     "flag, cure",
     [
@@ -87,11 +98,18 @@ def said(file, *flags):
         ("data.decoder=pillow", "data.source=a_folder"),
         ("ema_start=seed", "ema=0.9"),
         ("model.init_std=0.1", "model.weight_init=normal"),
+        ("transform.padding=2", "transform.crop=padded"),
+        ("data.threads=2", "data.workers=0"),
+        ("loss.alpha=0.5", "loss.kind=hard"),
+        ("schedule.warmup_rate=0.1", "schedule.warmup_epochs=1"),
+        ("schedule.minimum=0.1", "schedule.kind=cosine"),
+        ("checkpoint.keep_last=3", "checkpoint.every_epochs=1"),
+        ("model.depth=3", "model.stages=()"),
     ],
 )
 def test_a_field_that_was_set_and_does_nothing_is_told(flag, cure):
     name = flag.partition("=")[0]
-    (line,) = said("scratch_deit.py", flag)
+    (line,) = said("scratch_deit.py", *UNUSED.get(name, ()), flag)
     assert line.startswith(f"{name}=") and "is not used: " in line
     assert not [line for line in said("scratch_deit.py", flag, cure) if name in line]
 
@@ -102,3 +120,33 @@ def test_groups_that_no_row_uses_are_told():
         "smoke.py", *flags
     )
     assert said("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
+
+
+CONFIGS = {
+    "ancestor_vit.py": "dataset=digits",
+    "aux_deit.py": "dataset=digits,teacher=x",
+    "scratch_deit.py": "dataset=digits",
+    "transfer.py": "dataset=digits,learngene=x,compare=full",
+    "des_deit.py": "dataset=digits,learngene=x",
+}
+
+
+@pytest.mark.parametrize("variant", ["digits", "32px", "Ti/16", "S/16", "B/16"])
+@pytest.mark.parametrize("profile", ["consistent", "official"])
+def test_the_shipped_recipes_lie_inside(variant, profile):
+    for file, argument in CONFIGS.items():
+        arguments = f"variant={variant},profile={profile},{argument}"
+        config = configs.load(f"configs/{file}:{arguments}")
+        for run in chain.runs(config):
+            setup.check(run.config)
+
+
+@pytest.mark.parametrize(
+    "flag", ["tune.schedule.rate=-1", "scratch.augment.mixup=-1", "tune.ema=1.0"]
+)
+def test_a_group_of_changes_is_held_to_the_same_ranges(flag):
+    argv = ["--config=configs/smoke.py", f"--config.{flag}"]
+    config, _ = configs.parse([*argv, "--config.compare.level=full"])
+    name = flag.partition(".")[2].partition("=")[0]
+    with pytest.raises(UserError, match=f"{name} must be "):
+        chain.check(config, chain.runs(config))
