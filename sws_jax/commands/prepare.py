@@ -91,17 +91,21 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Within it, SIGTERM raises, so that what is half written is removed."""
+    """Within it, SIGTERM and Ctrl-C raise, so that what is half written is removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is asked once
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        raising = signal.default_int_handler
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, raising)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace) -> None:
