@@ -34,12 +34,12 @@ from sws_jax import (
     start,
     train,
 )
+from sws_jax.data.base import few
 from sws_jax.errors import UserError
 from sws_jax.progress import say
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
-_MAX_SEEDS = 100  # refuses a typing error, not a table
 _POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
 _TURN_SECONDS = 0.05  # between looks at a file that another job writes
 
@@ -68,11 +68,8 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     Raises:
       UserError: an unknown job, comparison or depth.
     """
+    setup.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "sws": _sws}
-    if config.job not in builders:
-        raise UserError(
-            f"there is no job {config.job!r}; the known ones are {', '.join(builders)}"
-        )
     return builders[config.job](config)
 
 
@@ -161,10 +158,9 @@ def refuse_other(config, workdir: str) -> None:
     names = rundir.differing(config, os.path.join(workdir, rundir.CONFIG))
     names = [name for name in names if not name.startswith("compare.")]
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
-            f"{', '.join(names[:3])}{more}): take another --workdir"
+            f"{few(names)}): take another --workdir"
         )
 
 
@@ -173,7 +169,7 @@ def _refuse_foreign(workdir: str) -> None:
     report.roles(workdir)  # refuses a table of something else
     if paths.exists(os.path.join(workdir, rundir.CONFIG)):
         return
-    written = (report.RESULTS, report.TABLE, report.PICTURE, places.LEARNGENE)
+    written = (*report.WRITTEN, places.LEARNGENE)
     found = [n for n in written if paths.exists(os.path.join(workdir, n))]
     if found:
         raise UserError(
@@ -297,18 +293,9 @@ def _descendants(config) -> list[Run]:
 def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
     """Descendants of every depth, and what they are compared with."""
     compare = config.compare
-    if compare.level not in presets.COMPARE:
-        raise UserError(
-            f"there is no comparison {compare.level!r}: compare is one of "
-            f"{', '.join(presets.COMPARE)}"
-        )
     if not compare.depths:
         raise UserError("compare.depths is empty: name at least one depth")
     rows = []
-    if not 1 <= compare.seeds <= _MAX_SEEDS:
-        raise UserError(
-            f"compare.seeds must be from 1 to {_MAX_SEEDS}, and is {compare.seeds}"
-        )
     # A depth that is named twice is one row.
     depths = tuple(dict.fromkeys(compare.depths))
     for number, depth in itertools.product(range(compare.seeds), depths):

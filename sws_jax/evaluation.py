@@ -47,6 +47,7 @@ def _sums(
     }
 
 
+@sharding.alone()
 def evaluate(
     predictor: Predictor,
     split: Split,
@@ -76,29 +77,7 @@ def evaluate(
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     sharding.check_batch("a batch of", global_batch_size, mesh)
-    with sharding.alone():
-        return _evaluate(
-            sharding.brought(predictor, mesh),
-            split,
-            fit,
-            normalization=normalization,
-            global_batch_size=global_batch_size,
-            mesh=mesh,
-            reading=reading,
-        )
-
-
-def _evaluate(
-    predictor: Predictor,
-    split: Split,
-    fit: Fit,
-    *,
-    normalization: Normalization,
-    global_batch_size: int,
-    mesh: Mesh,
-    reading: Reading,
-) -> dict[str, float]:
-    """`evaluate`, with no other mesh around it."""
+    predictor = sharding.brought(predictor, mesh)
     sums_of = _compiled(normalization, mesh)
     totals: list[dict[str, jax.Array]] = []  # until and with each batch
     for batch in pipeline.eval_batches(

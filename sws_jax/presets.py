@@ -27,7 +27,6 @@ PAPER_DEPTHS = tuple(range(6, 16))
 # can be set in them, whether or not the config file does.
 CHANGES = ("ancestor", "tune", "scratch")
 
-COMPARE = fields.choices("compare.level")
 # Fields of `model` that say how its weights begin, and not what it computes.
 BEGINNINGS = ("weight_init", "init_std", "patch_bias_init", "pos_embed_std")
 

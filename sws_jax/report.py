@@ -22,6 +22,7 @@ from sws_jax.progress import say
 RESULTS = "results.csv"
 TABLE = "table.md"
 PICTURE = "report.png"
+WRITTEN = (RESULTS, TABLE, PICTURE)
 
 Result = dict[str, Any]
 

@@ -171,9 +171,8 @@ class RunDirectory:
             )
 
         def compared() -> tuple[dict[str, Any], list[str]]:
-            for name in self._sharing():
-                path = os.path.join(self.workdir, name)
-                refuse_other_data(path, data.name, now)
+            if (sibling := self._sibling()) is not None:
+                refuse_other_data(sibling, data.name, now)
             then = known_data(self.path)
             if then is None:  # a run that has not begun, or did so with older software
                 return now, []
@@ -183,11 +182,16 @@ class RunDirectory:
         known, told = processes.decided(compared)
         return {**known, OPENED: _opening(self.config)}, told
 
-    def check_finished(self, glance: Callable[[], Dataset | None]) -> list[str]:
+    def check_finished(
+        self,
+        glance: Callable[[], Dataset | None],
+        take: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
+    ) -> list[str]:
         """Holds a finished run to its data, as far as that is still there.
 
         Args:
           glance: opens the run's data; None where that would take long.
+          take: its fingerprint.
 
         Returns:
           Lines to say.
@@ -209,7 +213,7 @@ class RunDirectory:
                 ]
             if data is None:
                 return []
-            now = fingerprint.take(data)
+            now = take(data)
             refuse_other_data(self.path, data.name, now)
             if told := self._known_better(then, data.name):
                 inputs = _inputs(self.path)
@@ -231,8 +235,8 @@ class RunDirectory:
             f"software noted it, by a few images; all labels and names are noted now"
         ]
 
-    def _sharing(self) -> list[str]:
-        """Another run of the work directory that began on the same source, if any.
+    def _sibling(self) -> str | None:
+        """The directory of another run of the job that began on the same source.
 
         (One is enough: each was compared with one before it.)
         """
@@ -242,8 +246,8 @@ class RunDirectory:
                 continue
             then = known_data(path)
             if then is not None and then.get(OPENED) == _opening(self.config):
-                return [name]
-        return []
+                return path
+        return None
 
     def begin(
         self, config: ml_collections.ConfigDict, data: dict[str, Any]

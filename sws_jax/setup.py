@@ -9,6 +9,7 @@ import operator
 import os
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import ml_collections
 from jax.sharding import Mesh
@@ -19,11 +20,13 @@ from sws_jax import (
     places,
     presets,
     profiles,
+    report,
+    rundir,
     sharding,
     start,
     teacher,
 )
-from sws_jax.data import Dataset, images, load_dataset, tfds
+from sws_jax.data import Dataset, fingerprint, images, load_dataset, tfds
 from sws_jax.data.augment import Augment
 from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
@@ -39,8 +42,7 @@ _ALL = 2**31 - 1
 _LONGEST_NAME = 255  # bytes, of most file systems
 # That a job writes beside its runs' directories.
 _FILES = (
-    "results.csv", "table.md", "report.png", "learngene.safetensors", "config.json",
-    "inputs.json", "lock",
+    *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
 )  # fmt: skip
 
 
@@ -104,6 +106,15 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
         field.check(name, functools.reduce(operator.getitem, name.split("."), config))
 
 
+def check_job(config: ml_collections.ConfigDict) -> None:
+    """As `check_fields`, for what a job has beside the fields of its runs."""
+    for name, field in fields.JOB.items():
+        group, _, last = name.rpartition(".")
+        held = config.get(group, {}) if group else config
+        if last in held:
+            field.check(name, held[last])
+
+
 def _check_name(name: str) -> None:
     """Refuses what is no name of a directory in the work directory."""
     why = ""
@@ -149,11 +160,12 @@ class Datasets:
 
     def __init__(self) -> None:
         self._open: dict[str, Dataset] = {}
+        self._known: tuple[Dataset, dict[str, Any]] | None = None
         self._told: set[str] = set()
 
     def of(self, config: ml_collections.ConfigDict) -> Dataset:
         """The set of a run, as `dataset` opens it."""
-        key = repr(sorted(config.data.to_dict().items()))
+        key = self._key(config)
         if key not in self._open:
             self._open.clear()  # a set may take much memory, and few jobs have two
             self._open[key] = dataset(config)
@@ -170,15 +182,23 @@ class Datasets:
         """
         light = config.copy_and_resolve_references().unlock()
         light.data.update(memory_gib=0.0, unreadable="skip")
-        for one in (config, light):
-            key = repr(sorted(one.data.to_dict().items()))
-            if key in self._open:
-                return self._open[key]
+        if self._key(config) in self._open:
+            return self.of(config)
         data = config.data
         name = data.source.removeprefix(tfds.PREFIX)
         if name != data.source and not tfds.is_here(name, data.directory, data.cache):
             return None
         return self.of(light)
+
+    def fingerprint(self, data: Dataset) -> dict[str, Any]:
+        """Of the set that finished runs are compared with, one after the other."""
+        if self._known is None or self._known[0] is not data:
+            self._known = data, fingerprint.take(data)
+        return self._known[1]
+
+    @staticmethod
+    def _key(config: ml_collections.ConfigDict) -> str:
+        return repr(sorted(config.data.to_dict().items()))
 
     def remarks(self, data: Dataset) -> list[str]:
         """What is to be said of a set, once."""

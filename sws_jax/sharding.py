@@ -107,7 +107,8 @@ def shard_count(mesh: Mesh) -> int:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within it, programs see no mesh that a caller has set (`jax.set_mesh`).
+    """Within it (or within a function that it decorates), programs see no mesh that a
+    caller has set (`jax.set_mesh`).
 
     Ours name the mesh that they run on, and arrays of one mesh cannot be used while
     another with explicit axes is set. The caller's is back afterwards.

@@ -30,7 +30,6 @@ from sws_jax import (
     weights,
 )
 from sws_jax import description as descriptions
-from sws_jax.classes import clean
 from sws_jax.data import Dataset
 from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description
@@ -523,16 +522,16 @@ def _tell_pixels(config, origin: Description, images: Images, tell) -> None:
 
 def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     """Whether the head of a file is for the classes of a dataset, and why."""
-    theirs, classes = origin.net.num_classes, images.num_classes
+    theirs, ours = origin.net.num_classes, images.num_classes
     if config.init.head == "fresh":
         return False, "as init.head says"
-    if theirs != classes:
+    if theirs != ours:
         if config.init.head == "keep" and images.known:
             raise UserError(
                 f"init.head=keep: the file has {theirs} classes and {images.name} has "
-                f"{classes}"
+                f"{ours}"
             )
-        return False, f"it has {theirs} classes and {images.name} has {classes}"
+        return False, f"it has {theirs} classes and {images.name} has {ours}"
     if config.init.head == "keep":
         return True, "as init.head says"
     otherwise = " (--config.init.head=keep takes it over)"
@@ -540,7 +539,7 @@ def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
         one, other = origin.class_names, images.class_names
-        same = set(map(clean, one)) == set(map(clean, other))
+        same = set(map(classes.clean, one)) == set(map(classes.clean, other))
         named = "the same" if same else "other"
         reason = f"the classes of {images.name} have {named} names"
         return same, reason + ("" if same else otherwise)

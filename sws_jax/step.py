@@ -255,6 +255,7 @@ def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
     )
 
 
+@sharding.alone()
 def program(
     recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None = None
 ) -> jax.stages.Compiled:
@@ -266,9 +267,8 @@ def program(
       size: of the global batch.
       teacher: as in `arguments`.
     """
-    with sharding.alone():
-        leaves, tree = jax.tree.flatten(arguments(recipe, mesh, size, teacher))
-        return _program(recipe, mesh, tree, tuple(leaves))
+    leaves, tree = jax.tree.flatten(arguments(recipe, mesh, size, teacher))
+    return _program(recipe, mesh, tree, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=16)

@@ -54,6 +54,7 @@ class NonFinite(Stopped):
     """The loss or a gradient is no longer a number."""
 
 
+@sharding.alone()
 def train(
     config: ml_collections.ConfigDict,
     workdir: str,
@@ -89,22 +90,8 @@ def train(
 
     With several processes, all of them call this, and the first writes the files.
     """
-    with sharding.alone():
-        directory = directory or os.path.join(workdir, config.name)
-        datasets = datasets or setup.Datasets()
-        return _once(config, workdir, directory, role, should_stop, starting, datasets)
-
-
-def _once(
-    config,
-    workdir: str,
-    directory: str,
-    role: str,
-    should_stop,
-    starting,
-    datasets: setup.Datasets,
-) -> dict[str, Any]:
-    """`train`, with no mesh of the caller's around it."""
+    directory = directory or os.path.join(workdir, config.name)
+    datasets = datasets or setup.Datasets()
     config = presets.completed(config)
     setup.check(config)
     setup.check_teacher(config)
@@ -113,7 +100,8 @@ def _once(
         say(line)
     run = RunDirectory(directory, config, workdir)
     if (result := run.result()) is not None:
-        for line in run.check_finished(lambda: datasets.glance(config)):
+        glance, take = lambda: datasets.glance(config), datasets.fingerprint
+        for line in run.check_finished(glance, take):
             say(line)
         return result
     with run.claimed():
@@ -354,7 +342,7 @@ class _Training:
             scored = task.score(task.predictor(self.state.params), task.data.val)
             self.val = {**scored, "step": number}
             row |= {"val_top1": scored["top1"], "val_loss": scored["loss"]}
-            if scored.get("skipped"):
+            if scored["skipped"]:
                 row["val_images"] = scored["count"]
             if task.recipe.ema:
                 average = task.score(task.predictor(self.state.ema), task.data.val)

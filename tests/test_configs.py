@@ -393,9 +393,15 @@ def test_a_transfer_tunes_every_depth_with_the_arrays():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(job="sewing"), "no job 'sewing'; the known ones are single, desc"),
-        (dict(compare=dict(level="all")), "'all': compare is one of untuned, tune, fu"),
+        (dict(job="sewing"), "job 'sewing' is not one of single, descendants, sws"),
+        (
+            dict(compare=dict(level="all")),
+            "compare.level 'all' is not one of untuned, tune, full",
+        ),
         (dict(compare=dict(depths=())), "compare.depths is empty"),
+        (dict(compare=dict(depths=(0,))), "compare.depths must be at least 1"),
+        (dict(compare=dict(seeds=101)), "compare.seeds must be at most 100"),
+        (dict(compare=dict(long_epochs=-1.0)), "compare.long_epochs must be at least"),
     ],
 )
 def test_impossible_jobs(changes, words, tmp_path):

@@ -196,7 +196,7 @@ def test_a_lost_result_is_made_again_and_only_that(job):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("--config.compare.depths=(4,0)", "model.depth must be at least 1"),
+        ("--config.compare.depths=(4,0)", "compare.depths must be at least 1"),
         ("--config.model.stages=(0,1)", "model.stages must be at least 1"),
         ("--config.init.plan=(0,1)", "init.plan belongs to one run"),
         ("--config.seed=7", "holds a run with another config (it differs in seed)"),

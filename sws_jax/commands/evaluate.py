@@ -66,23 +66,7 @@ def run(args: argparse.Namespace) -> int:
                 decoder=args.decoder,
                 unreadable=args.unreadable,
             )
-        except UserError as error:
-            if args.data:
-                raise
-            raise UserError(_not_that(label, source, str(error))) from None
-        if data.image_shape[-1] != net.channels:
-            unfit = (
-                f"{label} takes images of {net.channels} channels, and {data.name} has "
-                f"{data.image_shape[-1]}"
-            )
-            raise UserError(unfit if args.data else _not_that(label, source, unfit))
-        if data.num_classes != net.num_classes:
-            unfit = (
-                f"{label} has {net.num_classes} classes and {data.name} has "
-                f"{data.num_classes}"
-            )
-            raise UserError(unfit if args.data else _not_that(label, source, unfit))
-        try:
+            _check_fits(label, net, data)
             names = classes.match(about.class_names, data.class_names, label, data.name)
         except UserError as error:
             if args.data:
@@ -119,6 +103,22 @@ def run(args: argparse.Namespace) -> int:
     for name, count in skipped.items():
         print(f"{count:,} images of {name} cannot be read, and are not scored")
     return 0
+
+
+def _check_fits(label: str, net, data) -> None:
+    """Refuses weights for images of other channels, or for other classes."""
+    from sws_jax.errors import UserError
+
+    if data.image_shape[-1] != net.channels:
+        raise UserError(
+            f"{label} takes images of {net.channels} channels, and {data.name} has "
+            f"{data.image_shape[-1]}"
+        )
+    if data.num_classes != net.num_classes:
+        raise UserError(
+            f"{label} has {net.num_classes} classes and {data.name} has "
+            f"{data.num_classes}"
+        )
 
 
 def _not_that(label: str, source: str, why: str) -> str:

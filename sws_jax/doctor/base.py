@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -45,12 +45,6 @@ def warning(text: str, advice: str = "") -> Finding:
 
 def problem(text: str, advice: str = "") -> Finding:
     return Finding(PROBLEM, text, advice)
-
-
-def few(names: Sequence[str], most: int = 3) -> str:
-    """Names in a row, and how many there are besides."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def worst(states: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from sws_jax import chain, dry_run, host, setup, sharding, sizing
-from sws_jax.doctor.base import Case, Finding, Unknown, few, ok, problem, warning
+from sws_jax.data.base import few
+from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"

@@ -26,14 +26,13 @@ from sws_jax import (
     trees,
 )
 from sws_jax.data import Dataset, facts, fingerprint, pipeline
-from sws_jax.data.base import Subset, is_decoded
+from sws_jax.data.base import Subset, few, is_decoded
 from sws_jax.doctor import unstaged
 from sws_jax.doctor.base import (
     PROBLEM,
     Case,
     Finding,
     Unknown,
-    few,
     ok,
     problem,
     warning,

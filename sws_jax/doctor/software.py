@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from sws_jax import chain, configs, remarks, setup
-from sws_jax.doctor.base import Case, Finding, few, ok, problem, warning
+from sws_jax.data.base import few
+from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 
 _PYTHON = (3, 11)  # as pyproject.toml says
