@@ -176,11 +176,23 @@ def test_describe_counts_the_images_of_a_set(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["set", "insects"]
     assert lines[1].endswith("6 test, 9 to 12 x 10 to 30 x 3")
-    assert "1 files of types that are not read are passed over (1 .tif;" in lines[3]
+    assert "1 file of types that are not read passed over (1 .tif;" in lines[3]
     rows = [line.split() for line in lines[-3:]]
     assert [row[0] for row in rows] == ["ant", "bee", "cat"]
     assert [int(row[1]) + int(row[2]) for row in rows] == [3, 5, 4]
     assert [row[3] for row in rows] == ["2", "2", "2"]
+
+
+def test_describe_says_how_a_folder_of_images_is_laid_out(tmp_path, capsys):
+    """And not that it is no run's; of a job's directory nothing changes."""
+    root = fill(tmp_path / "insects", {"train": 1})
+    assert tools.main(["describe", str(root / "train")]) == 2
+    error = capsys.readouterr().err
+    assert "has no folder train: images stand in" in error and error.count("\n") == 1
+    (tmp_path / "job" / "run").mkdir(parents=True)
+    write(tmp_path / "job" / "report.png", b"")
+    assert tools.main(["describe", str(tmp_path / "job")]) == 2
+    assert "holds no weights.safetensors" in capsys.readouterr().err
 
 
 def test_a_picture_of_anothers_is_kept(tmp_path, capsys, monkeypatch):

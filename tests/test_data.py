@@ -634,8 +634,8 @@ def test_a_mean_of_another_length(source, channels, request):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(mean=(0.5,)), "has 1 and 0"),
-        (dict(std=(0.5,)), "has 0 and 1"),
+        (dict(mean=(0.5,)), "data.std is empty: give both"),
+        (dict(std=(0.5,)), "data.mean is empty: give both"),
         (dict(mean=(0.5,), std=(0.5, 0.5)), "has 1 and 2"),
         (dict(mean=(0.5,), std=(0.0,)), "must be above 0"),
     ],

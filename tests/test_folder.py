@@ -292,21 +292,22 @@ def test_all_that_is_read_is_not_worth_a_word(tree):
     "names, words",
     [
         (["train/0.png", "test/1.jpg"], "2 images beside the folders of classes"),
+        (["train/0.png"], "1 image beside the folders of classes passed over ("),
         (
             ["train/ant/a/0.png", "train/ant/a/b/1.png", "test/bee/c/2.png"],
-            "2 folders in the folders of classes are passed over, with 3 images in",
+            "2 folders in the folders of classes passed over, with 3 images inside (",
         ),
         (
             ["train/__MACOSX/ant/0.png", "train/@eaDir/1.jpg"],
-            "2 folders that are no classes are passed over, with 2 images in them",
+            "2 folders that cannot be classes passed over, with 2 images inside (",
         ),
         (
             ["train/ant/0.tif", "train/ant/1.tif", "test/cat/2.HEIC", "test/cat/list"],
-            "4 files of types that are not read are passed over (2 .tif, 1 .HEIC, 1 "
+            "4 files of types that are not read passed over (2 .tif, 1 .HEIC, 1 "
             "without an ending; the first: ",
         ),
     ],
-    ids=["loose", "nested", "litter", "types"],
+    ids=["loose", "one", "nested", "litter", "types"],
 )
 def test_what_is_passed_over_is_counted(names, words, tree):
     expected = everything(load_dataset(str(tree)).test)
@@ -317,6 +318,31 @@ def test_what_is_passed_over_is_counted(names, words, tree):
     assert words in note and f"the first: {tree}/" in note
     assert found.class_names == ("ant", "bee", "cat")
     same(everything(found.test), expected)
+
+
+@pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
+def test_images_that_are_skipped_are_told_by_name(gib, tree):
+    for name in ("train/bee/002.png", "test/ant/001.png"):
+        (tree / name).write_bytes(b"no image")
+    (note,) = load_dataset(str(tree), memory_gib=gib, unreadable="skip").notes
+    assert note == (
+        f"2 images cannot be read (passed over, the first: {tree}/train/bee/002.png)"
+    )
+
+
+def test_of_a_large_set_some_are_looked_at(tmp_path):
+    root = fill(tmp_path / "many", {"train": 70, "test": 1}, ["a", "b"], size=(2, 2))
+    (root / "train/a/000.png").write_bytes(b"no image")
+    (note,) = load_dataset(str(root), memory_gib=0, unreadable="skip").notes
+    assert note.startswith("1 image of the 66 that were looked at cannot be read (")
+
+
+def test_images_of_a_class_without_its_folder(tree):
+    for path in (tree / "train/bee").iterdir():
+        path.rename(tree / "train" / path.name)
+    (tree / "train/bee").rmdir()
+    message = refusal(tree)
+    assert f"has besides bee; 8 images in {tree}/train itself may be of it" in message
 
 
 def test_a_class_whose_images_are_in_folders(tree):

@@ -27,11 +27,18 @@ def run(args: argparse.Namespace) -> int:
 
     from sws_jax import convert, data, paths, weights
     from sws_jax.convert import tensors
+    from sws_jax.data import folder
+    from sws_jax.errors import UserError
 
     if data.is_set(args.file):
         print(_of_set(args.file, args.directory))
         return 0
-    path = _file(args.file)
+    try:
+        path = _file(args.file)
+    except UserError:
+        if folder.has_classes(args.file):
+            data.load_dataset(args.file)  # says how a folder of images is laid out
+        raise
     if paths.is_file(path) and weights.is_ours(path):
         flat, lines = tensors.read(paths.here(path)), _ours(weights.describe(path))
     else:

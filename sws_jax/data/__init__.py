@@ -72,6 +72,12 @@ def load_dataset(
       UserError: the source is unknown or unreadable; the sentence says which.
     """
     images.check_decoder(decoder)
+    if bool(mean) != bool(std):
+        given, other = ("mean", "std") if mean else ("std", "mean")
+        raise UserError(
+            f"data.{given} is set and data.{other} is empty: give both, with a number "
+            f"for each channel, or neither"
+        )
     source = os.path.expanduser(source)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size and min(size) < 1:

@@ -187,6 +187,11 @@ def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, S
     return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
 
 
+def many(count: int, thing: str) -> str:
+    """A number of things: "1 image", "1,000 images"."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
 def few(names: Sequence[str]) -> str:
     """The first names of a list, and how many there are besides."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from sws_jax import classes
 from sws_jax.data import base, images, memory
-from sws_jax.data.base import few
+from sws_jax.data.base import few, many
 from sws_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -90,26 +90,37 @@ class PassedOver:
             self._first_other = os.path.join(path, files[0])
         self._nested += [os.path.join(path, name) for name in sorted(folders)]
 
+    def hint(self, root: str) -> str:
+        """Where the images of a class may be that a split lacks."""
+        loose = [path for path in self._loose if os.path.dirname(path) == root]
+        return (
+            f"; {many(len(loose), 'image')} in {root} itself may be of it: give every "
+            f"class a folder"
+            if loose
+            else ""
+        )
+
     def notes(self) -> Iterator[str]:
         """What is passed over, a line for each kind."""
         if found := self._loose:
             yield (
-                f"{len(found):,} images beside the folders of classes are passed over "
-                f"(the first: {classes.clean(found[0])})"
+                f"{many(len(found), 'image')} beside the folders of classes passed "
+                f"over (the first: {classes.clean(found[0])})"
             )
         for kind, folders in (("in the folders of classes", self._nested),
-                              ("that are no classes", self._litter)):  # fmt: skip
+                              ("that cannot be classes", self._litter)):  # fmt: skip
             if inside := sum(map(_images_below, folders)):
                 yield (
-                    f"{len(folders):,} folders {kind} are passed over, with {inside:,} "
-                    f"images in them (the first: {classes.clean(folders[0])})"
+                    f"{many(len(folders), 'folder')} {kind} passed over, with "
+                    f"{many(inside, 'image')} inside (the first: "
+                    f"{classes.clean(folders[0])})"
                 )
         if others := self._others:
             ends = others.most_common()
             counts = [f"{n:,} {end or 'without an ending'}" for end, n in ends]
             yield (
-                f"{others.total():,} files of types that are not read are passed over "
-                f"({classes.clean(few(counts))}; the first: "
+                f"{many(others.total(), 'file')} of types that are not read passed "
+                f"over ({classes.clean(few(counts))}; the first: "
                 f"{classes.clean(self._first_other)})"
             )
 
@@ -117,6 +128,14 @@ class PassedOver:
 def _images_below(path: str) -> int:
     """Images anywhere in a folder."""
     return sum(len(_images(names)) for _, _, names in os.walk(path))
+
+
+def has_classes(path: str) -> bool:
+    """Whether a folder holds folders with images in them."""
+    if not _is_dir(path):
+        return False
+    folders, _ = _apart(_entries(path))
+    return any(_images(_apart(_entries(os.path.join(path, n)))[1]) for n in folders)
 
 
 def find(path: str, decoder: str, passed: PassedOver | None = None) -> dict[str, Files]:
@@ -142,7 +161,7 @@ def find(path: str, decoder: str, passed: PassedOver | None = None) -> dict[str,
         name: _files(os.path.join(path, name), decoder, passed) for name in present
     }
     for name in present[1:]:
-        _check_classes(found["train"], found[name])
+        _check_classes(found["train"], found[name], passed.hint(found["train"].root))
     return found
 
 
@@ -256,7 +275,7 @@ def _images(names: Iterable[str]) -> list[str]:
     ]
 
 
-def _check_classes(train: Files, other: Files) -> None:
+def _check_classes(train: Files, other: Files, hint: str) -> None:
     ours, theirs = (set(map(classes.clean, found.classes)) for found in (train, other))
     parts = [
         f"{words} {few(sorted(names))}"
@@ -266,5 +285,5 @@ def _check_classes(train: Files, other: Files) -> None:
     if parts:
         raise UserError(
             f"{other.root} must have the classes of {train.root}, and "
-            f"{' and '.join(parts)}"
+            f"{' and '.join(parts)}{hint}"
         )

@@ -58,7 +58,8 @@ def read_bytes(path: str) -> bytes:
     except FileNotFoundError:
         raise Unreadable(f"there is no image {path}") from None
     except OSError as error:
-        raise Unreadable(f"{path} is not a readable image ({error})") from None
+        reason = error.strerror or error
+        raise Unreadable(f"{path} is not a readable image ({reason})") from None
 
 
 def _without_waiting(path: str, flags: int) -> int:

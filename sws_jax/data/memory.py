@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
-from sws_jax import host
+from sws_jax import classes, host
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
@@ -102,8 +102,35 @@ def dataset(
         image_shape=shape,
         normalization=base.default_normalization(shape[2]),
         stored=splits,
-        notes=tuple(notes),
+        notes=(*notes, *_unread(splits, samples, held)),
     )
+
+
+def _unread(
+    splits: Mapping[str, Encoded],
+    samples: Mapping[str, Sample],
+    held: Mapping[str, Split],
+) -> Iterator[str]:
+    """A line on images that are passed over, as they cannot be read."""
+    looked_at, bad = 0, []
+    for key, split in splits.items():
+        part = held[key]
+        if isinstance(part, base.Subset):
+            part = part.split
+        if isinstance(part, base.Arrays | Partial):
+            looked_at += len(split)
+            images = part.images if isinstance(part, Partial) else ()
+            bad += [split.where(i) for i, image in enumerate(images) if image is None]
+        else:
+            looked_at += len(samples[key].shapes) + len(samples[key].bad)
+            bad += [split.where(index) for index in samples[key].places]
+    total = sum(map(len, splits.values()))
+    seen = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
+    if bad:
+        yield (
+            f"{base.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
+            f"first: {classes.clean(bad[0])})"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +139,13 @@ class Sample:
 
     Attributes:
       shapes: of those that can be read, by their position.
-      bad: those that cannot.
+      bad: those that cannot, and `places` their positions.
       seconds: that each took.
     """
 
     shapes: dict[int, tuple[int, int, int]]
     bad: list[Unreadable]
+    places: list[int]
     seconds: float
 
     @classmethod
@@ -142,7 +170,8 @@ class Sample:
             for index, made in zip(indices, found, strict=True)
             if not isinstance(made, Unreadable)
         }
-        return cls(shapes, bad, seconds)
+        places = [index for index in indices if index not in shapes]
+        return cls(shapes, bad, places, seconds)
 
     @property
     def image_bytes(self) -> float:
