@@ -58,7 +58,7 @@ def load(
     return memory.dataset(
         os.path.basename(os.path.abspath(path)),
         found,
-        tuple(map(classes.clean, train.classes)),
+        train.classes,
         val_fraction=val_fraction,
         image_size=image_size,
         memory_gib=memory_gib,
