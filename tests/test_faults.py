@@ -275,6 +275,7 @@ def disk(tmp_path):
 FULL = "(No space left on device)"
 
 
+@pytest.mark.slow
 def test_disk_full_in_a_checkpoint(disk, job, whole):
     """The checkpoints before it stay; with room, the same command goes on."""
     disk.free(560)  # one checkpoint, and half of another

@@ -71,12 +71,21 @@ def logits_of(spec, params, images, compute=Compute()):
 # What a network is.
 
 
-def test_every_named_regnet_has_its_size():
+@pytest.mark.parametrize(
+    "name",
+    [
+        # (Two by default: tracing one takes a second.)
+        pytest.param(
+            name, marks=() if name.endswith(("_002", "_008")) else pytest.mark.slow
+        )
+        for name in REGNETS
+    ],
+)
+def test_every_named_regnet_has_its_size(name):
     assert set(COUNTS) == set(REGNETS)
-    for name, spec in REGNETS.items():
-        leaves = trees.flatten(networks.abstract_params(spec))
-        learned = [v for k, v in leaves.items() if not k.endswith(("/mean", "/var"))]
-        assert (name, trees.count(learned)) == (name, COUNTS[name])
+    leaves = trees.flatten(networks.abstract_params(REGNETS[name]))
+    learned = [v for k, v in leaves.items() if not k.endswith(("/mean", "/var"))]
+    assert trees.count(learned) == COUNTS[name]
 
 
 def test_names():

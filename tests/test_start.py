@@ -423,6 +423,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
         train.train(changed, str(other))
 
 
+@pytest.mark.slow
 def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     tmp_path, capsys
 ):

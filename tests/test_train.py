@@ -39,6 +39,8 @@ from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.models import vit
+from sws_jax.networks import Predictor
+from sws_jax.specs import LeViTSpec, RegNetSpec
 
 from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
@@ -416,6 +418,59 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     )
     setup.load_teacher(distilled(other), data, "", told.append)
     assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
+
+
+@pytest.mark.parametrize("family", ["levit", "regnet"])
+def test_a_teacher_of_another_family_answers_in_that_order_too(family, tmp_path):
+    shape = dict(image_size=16, channels=1, num_classes=10)
+    net = RegNetSpec(widths=(8,), depths=(1,), group_width=8, stem_width=4, **shape)
+    if family == "levit":
+        net = LeViTSpec(
+            widths=(8, 8), depths=(1, 1), heads=(1, 1), key_dims=(4, 4),
+            attn_ratios=(1.0, 1.0), mlp_ratio=1.0, down_heads=(2,),
+            down_key_dims=(4,), down_attn_ratios=(1.0,), down_mlp_ratio=1.0, **shape,
+        )  # fmt: skip
+    data = setup.dataset(tiny())
+    images = np.stack([data.train.read(i)[0] for i in range(2)]) / np.float32(255)
+    names = data.class_names[::-1]
+    params = trees.map_with_name(
+        lambda name, leaf: leaf + name.endswith("var"), params_of(net)
+    )
+    path = save_net(tmp_path / "t.safetensors", net, params, class_names=names)
+    turned = setup.load_teacher(distilled(path), data, "", str)
+    plain = dataclasses.replace(turned, order=())
+    logits = jax.jit(Predictor.logits, static_argnums=2)
+    one, other = (
+        np.asarray(logits(each, images, data.normalization)) for each in (plain, turned)
+    )
+    assert np.ptp(one) > 0
+    np.testing.assert_array_equal(one[:, ::-1], other)
+
+
+@pytest.mark.slow
+def test_a_distillation_learns_from_outputs_in_that_order(net, tmp_path):
+    """A teacher whose head stands the other way round, and its names too, is the same
+    teacher, but for the order of a sum."""
+    data = setup.dataset(tiny())
+    ours = tmp_path / "ours.safetensors"
+    save_net(ours, net)
+    loaded = sws_jax.load_network(str(ours))
+    head = {
+        k: np.ascontiguousarray(v[..., ::-1]) for k, v in loaded.params["head"].items()
+    }
+    about = loaded.description.replace(class_names=data.class_names[::-1])
+    turned = dataclasses.replace(
+        loaded, params={**loaded.params, "head": head}, description=about
+    )
+    sws_jax.save_network(str(tmp_path / "turned.safetensors"), turned)
+    for name in ("ours", "turned"):
+        config = distilled(tmp_path / f"{name}.safetensors", min_accuracy=0.0)
+        train.train(config, str(tmp_path / name))
+    one, other = (
+        metrics.read(str(tmp_path / name / "run"))[-1] for name in ("ours", "turned")
+    )
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
 
 
 def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
