@@ -18,7 +18,7 @@ import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, learngenes, networks, specs, trees
-from sws_jax.convert import base, hub, levit, regnet, tensors, vit
+from sws_jax.convert import base, folders, levit, regnet, tensors, vit
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 
@@ -392,7 +392,7 @@ def test_another_ending(tmp_path):
 def test_npz_and_safetensors_are_the_same(timm_file, tmp_path):
     path, flat = timm_file
     np.savez(tmp_path / "net.npz", **flat)
-    one, other = (tensors.read(str(p)) for p in (path, tmp_path / "net.npz"))
+    one, other = (tensors.read(str(p)).flat for p in (path, tmp_path / "net.npz"))
     assert one.keys() == other.keys()
     assert all((one[k] == other[k]).all() for k in one)
 
@@ -428,7 +428,7 @@ def test_describe_with_what_stands_beside(timm_file, capsys):
     """A folder is the weights in it; heads and epsilon come from its config.json."""
     path, _ = timm_file
     beside(path.parent, config=dict(architecture="x", model_args=dict(num_heads=4)))
-    path.rename(path.parent / hub.WEIGHTS)
+    path.rename(path.parent / folders.WEIGHTS)
     assert tools.main(["describe", str(path.parent)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"function +4 heads of 32, LayerNorm epsilon 1e-06, cl", out)
@@ -506,11 +506,11 @@ def test_written_for_timm(tmp_path, capsys):
     path, folder = tmp_path / "ours.safetensors", tmp_path / "a" / "folder"
     sws_jax.save_network(str(path), described(spec))
     assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 0
-    assert sorted(p.name for p in folder.iterdir()) == [hub.CONFIG, hub.WEIGHTS]
-    config = json.loads((folder / hub.CONFIG).read_text())
+    assert sorted(p.name for p in folder.iterdir()) == [folders.CONFIG, folders.WEIGHTS]
+    config = json.loads((folder / folders.CONFIG).read_text())
     assert config["model_args"]["fc_norm"] and not config["model_args"]["class_token"]
     assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3]
-    found, layout = convert.load(str(folder / hub.WEIGHTS))
+    found, layout = convert.load(str(folder / folders.WEIGHTS))
     assert (found.spec, layout.name) == (spec, "timm ViT")
     capsys.readouterr()
     assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 2
@@ -621,9 +621,9 @@ def test_deit_of_one_head(in_memory, tmp_path, capsys):
     assert re.search(r"class token beside a distillation token that no head", out)
     assert re.search(r"initialises +an Aux-Net's distillation, as its teacher", out)
     convert.save(str(tmp_path / "net"), network, "hugging-face")
-    config = json.loads((tmp_path / "net" / hub.CONFIG).read_text())
+    config = json.loads((tmp_path / "net" / folders.CONFIG).read_text())
     assert config["architectures"] == ["DeiTForImageClassification"]
-    back = tensors.read(str(tmp_path / "net"))
+    back = tensors.read(str(tmp_path / "net")).flat
     theirs = {  # in memory, names alone are others
         base.write(network.params, [entry])[entry.theirs].tobytes()
         for entry in layout.entries(network.spec)
@@ -637,11 +637,11 @@ def test_deit_of_one_head(in_memory, tmp_path, capsys):
 def test_what_no_head_reads_is_a_register_to_timm(fields, tmp_path):
     network = described(spec_of("one head", **fields))
     convert.save(str(tmp_path / "net"), network, "timm")
-    config = json.loads((tmp_path / "net" / hub.CONFIG).read_text())
+    config = json.loads((tmp_path / "net" / folders.CONFIG).read_text())
     assert config["architecture"] == "vit_tiny_patch16_224"
     assert config["model_args"]["reg_tokens"] == 1
     assert config["pretrained_cfg"]["classifier"] == "head"
-    assert "reg_token" in tensors.read(str(tmp_path / "net"))
+    assert "reg_token" in tensors.read(str(tmp_path / "net")).flat
     found, _ = convert.load(tmp_path / "net")
     assert found.spec == network.spec
     equal(found.params, network.params)
@@ -714,7 +714,7 @@ def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
     path, out = tmp_path / "net.safetensors", tmp_path / f"out{ending}"
     sws_jax.save_network(str(path), network)
     assert tools.main(["convert", str(path), str(out), "--to", to]) == 0
-    flat = tensors.read(str(out))
+    flat = tensors.read(str(out)).flat
     kernel = network.params["blocks"]["mlp"]["fc1"]["kernel"]
     if to == "flax":
         np.testing.assert_array_equal(flat["blocks_1/mlp/fc1/kernel"], kernel[1])
@@ -746,7 +746,7 @@ def test_what_hugging_face_writes_beside_weights(tmp_path):
     about = dict(class_names=tuple("abcde"), eval_crop=0.8, interpolation="bilinear")
     network = described(spec, **about)
     convert.save(str(tmp_path / "net"), network, "hugging-face")
-    found, layout = convert.load(str(tmp_path / "net" / hub.WEIGHTS))
+    found, layout = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
     assert layout.key == "hugging-face-vit-file"
     assert found.spec == spec
     equal(found.params, network.params)
@@ -759,7 +759,7 @@ def test_what_timm_writes_beside_weights(tmp_path):
     about = dict(class_names=tuple("abcde"), eval_crop=0.9, interpolation="bilinear")
     network = described(spec, **about)
     convert.save(str(tmp_path / "net"), network, "timm")
-    found, _ = convert.load(str(tmp_path / "net" / hub.WEIGHTS))
+    found, _ = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
     assert found.spec == spec
     for field in ("class_names", "eval_crop", "interpolation", "normalization"):
         assert getattr(found.description, field) == getattr(network.description, field)

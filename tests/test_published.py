@@ -338,7 +338,7 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     # Not in the file: how the released code starts such networks.
     assert gene.description.vit.patch_bias_init == "uniform"
     state = make_published.read_state(golden, key)
-    back = tensors.read(path)
+    back = tensors.read(path).flat
     assert back.keys() == state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(back[name], array)
@@ -346,7 +346,7 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     assert layout.method == gene.description.method
     if key == "sws/state":
         convert.save(str(tmp_path / "des"), sws_jax.expand(gene, depth=12), "timm")
-        found = tensors.read(str(tmp_path / "des" / "model.safetensors"))
+        found = tensors.read(str(tmp_path / "des" / "model.safetensors")).flat
         for layer, stage in enumerate(golden["sws/plan/12"]):
             theirs = state[f"blocks.block.mlp.fc2.instances.{stage}.weight"]
             np.testing.assert_array_equal(
@@ -375,7 +375,7 @@ def test_a_tleg_learngene_through_the_commands(golden, tmp_path, capsys):
     ):
         assert tools.main(argv) == 0
         assert re.search(words, capsys.readouterr().out), argv
-    again = tensors.read(back)
+    again = tensors.read(back).flat
     assert all(np.array_equal(again[name], array) for name, array in state.items())
 
 

@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
-    found, layout = convert.load(args.source, **given)
+    notes: list[str] = []
+    found, layout = convert.load(args.source, tell=notes.append, **given)
     about = found.description
     assert about is not None
     if isinstance(found, learngenes.Learngene):
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         f"{args.source}: {layout.name}, {what}, {trees.count(found.params):,} numbers, "
         f"written to {args.target}"
     )
+    for note in notes:
+        print(f"note: {note}")
     print("what its tensors do not show, and flags say otherwise:")
     if isinstance(about.net, specs.ViTSpec):
         print(f"  {describe.function(about.net)}")

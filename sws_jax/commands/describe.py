@@ -39,14 +39,16 @@ def run(args: argparse.Namespace) -> int:
         if folder.has_classes(args.file):
             data.load_dataset(args.file)  # says how a folder of images is laid out
         raise
+    notes: tuple[str, ...] = ()
     if paths.is_file(path) and weights.is_ours(path):
-        flat, lines = tensors.read(paths.here(path)), _ours(weights.describe(path))
+        flat, lines = tensors.read(paths.here(path)).flat, _ours(weights.describe(path))
     else:
         found = convert.identify(path)
-        flat, lines = dict(found.tensors), _theirs(found)
+        flat, lines, notes = dict(found.tensors), _theirs(found), found.notes
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
-    print(tabulate.tabulate(lines.items(), tablefmt="plain"))
+    said = [*lines.items(), *(("note", note) for note in notes)]
+    print(tabulate.tabulate(said, tablefmt="plain"))
     rows = [[name, f"{count:,}"] for name, count in modules(flat).items()]
     head = ["module", "numbers"]
     print(
@@ -128,12 +130,12 @@ def modules(flat: Mapping) -> dict[str, int]:
 def _file(path: str) -> str:
     """The weights in a folder: of a run, of a job, or as timm and transformers save."""
     from sws_jax import paths, places, teacher
-    from sws_jax.convert import hub
+    from sws_jax.convert import folders
 
     gene = os.path.join(path, places.LEARNGENE)
     if paths.is_file(gene):
         return gene
-    inside = hub.weights_in(path)
+    inside = folders.weights_in(path)
     return teacher.weights_file(path) if inside == path else inside
 
 

@@ -6,13 +6,25 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sws_jax import learngenes, networks, profiles, weights
-from sws_jax.convert import base, hub, hugging_face, levit, regnet, tensors, timm, vit
+from sws_jax.convert import (
+    base,
+    beside,
+    folders,
+    hugging_face,
+    keys,
+    levit,
+    regnet,
+    tensors,
+    timm,
+    vit,
+)
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import Normalization, default_normalization
 from sws_jax.description import Description, versions
@@ -100,6 +112,7 @@ class Identified:
       tensors: as the file has them.
       flat: the same under the names of the layout.
       description: of the network; of a learngene, of its genes as so many blocks.
+      notes: what is worth saying of how it was read, a sentence each.
     """
 
     path: str
@@ -107,6 +120,7 @@ class Identified:
     tensors: base.Flat
     flat: base.Flat
     description: Description
+    notes: tuple[str, ...] = ()
 
 
 def identify(
@@ -131,24 +145,26 @@ def identify(
     on_disk = isinstance(source, (str, os.PathLike))
     path = "what is in memory"
     if on_disk:
-        path = hub.weights_in(os.fspath(source))  # type: ignore[arg-type]
+        path = folders.weights_in(os.fspath(source))  # type: ignore[arg-type]
     if os.path.isfile(path) and weights.is_ours(path):
         raise UserError(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
     held = tensors.read(path if on_disk else source)  # type: ignore[arg-type]
-    found, spec, flat = recognise(path, held, layout=layout, image_size=image_size)
-    beside = hub.read(path, found.view) if on_disk else hub.Beside(found.view)
+    found, spec, flat = recognise(path, held.flat, layout=layout, image_size=image_size)
+    said = keys.Beside(found.view)
+    if on_disk:
+        said = beside.read(path, found.view)
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
     if isinstance(spec, ViTSpec):
         spec = _of_its_positions(path, found, spec, flat, image_size)
-        fields = {k: v for k, v in beside.fields.items() if k not in changes}
-        with hub.naming(beside.path):
+        fields = {k: v for k, v in said.fields.items() if k not in changes}
+        with keys.naming(said.path):
             spec = spec.replace(**fields)
-        with hub.naming(path):
+        with keys.naming(path):
             spec = spec.replace(**changes)
     else:
         if isinstance(spec, RegNetSpec) and image_size:
@@ -160,16 +176,21 @@ def identify(
                 f"{path} is a {found.name}, whose tensors show all there is to know: "
                 f"leave {', '.join(changes)} out"
             )
-    with hub.naming(beside.path if beside.view != found.view else ""):
+    with keys.naming(said.path if said.view != found.view else ""):
         about = Description(
             kind="network",
             net=spec.net,
             dataset=dataset,
-            class_names=beside.class_names(spec.net.num_classes),
+            class_names=said.class_names(spec.net.num_classes),
             versions=versions(),
-            **_view(spec.net.channels, beside.view, mean, std, crop, interpolation),
+            **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
         )
-    return Identified(path, found, held, flat, about)
+    notes = (*held.notes, *said.notes)
+    return Identified(path, found, held.flat, flat, about, notes)
+
+
+def _warn(note: str) -> None:
+    warnings.warn(note, stacklevel=3)  # at the caller of `load`
 
 
 def load(
@@ -178,6 +199,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     stages: Sequence[int] = (),
     profile: str = "",
+    tell: Callable[[str], None] = _warn,
     **known: Any,
 ) -> tuple[Network | Learngene, Layout]:
     """A network or a learngene from another program's file, or tensors in memory.
@@ -193,6 +215,7 @@ def load(
       stages: how often a published Aux-Net of SWS applies each of its blocks, or the
         depth of TLEG's.
       profile: of a learngene; "official" unless another is asked for.
+      tell: is given each sentence worth saying of how it was read; default a warning.
       **known: what tensors do not show. ``layout``, the key of a `Layout`, in place of
         the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
         ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
@@ -210,6 +233,8 @@ def load(
     size = specs_base.image_size(image_size) if image_size is not None else None
     given = identify(source, image_size=size, **known)
     path, found, about = given.path, given.layout, given.description
+    for note in given.notes:
+        tell(note)
     if not found.method and (stages or profile):
         raise UserError(
             f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
@@ -282,11 +307,11 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
         )
     if to == "timm":
         config = timm.config_of(about, spec)
-        hub.write(path, _tensors(network, vit.TIMM, to), {hub.CONFIG: config})
+        folders.write(path, _tensors(network, vit.TIMM, to), {folders.CONFIG: config})
     elif to == "hugging-face":
         configs = hugging_face.configs_of(about, spec)
         names = vit.HF_DEIT if spec.distilled else vit.HF_VIT
-        hub.write(path, _tensors(network, names, to), configs)
+        folders.write(path, _tensors(network, names, to), configs)
     else:
         names = vit.UNSTACKED if to == "flax" else vit.STACKED
         tensors.write(path, _tensors(network, names, to))

@@ -1,13 +1,19 @@
-"""What transformers needs to build and feed a network of ours."""
+"""transformers' configs: what they say of weights, and what it needs for ours."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sws_jax.convert import hub
+from sws_jax.convert import keys
+from sws_jax.convert.base import View
+from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import ViTSpec
+
+# The numbers that Pillow, and so Hugging Face, has for interpolations.
+RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
@@ -51,7 +57,7 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }
-    numbers = {name: number for number, name in hub.RESAMPLING.items()}
+    numbers = {name: number for number, name in RESAMPLING.items()}
     processor = {
         # Of its processors, the one that scales the shorter side and cuts the centre.
         "image_processor_type": "BitImageProcessor",
@@ -68,4 +74,47 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         "image_std": list(about.normalization.std),
         "do_convert_rgb": spec.channels == 3,
     }
-    return {hub.CONFIG: config, hub.PREPROCESSOR: processor}
+    return {CONFIG: config, PREPROCESSOR: processor}
+
+
+def read(config: Mapping[str, Any], usual: View) -> keys.Beside:
+    """What a ``config.json`` of transformers says; how images are is `view`'s."""
+    fields: dict[str, Any] = {}
+    if config["model_type"] in ("vit", "deit"):
+        if "num_attention_heads" in config:
+            fields["heads"] = int(config["num_attention_heads"])
+        if "layer_norm_eps" in config:
+            fields["norm_eps"] = float(config["layer_norm_eps"])
+        if "hidden_act" in config:
+            fields["gelu"] = keys.gelu(config["hidden_act"])
+    labels = {int(k): str(v) for k, v in config.get("id2label", {}).items()}
+    named = tuple(labels[i] for i in sorted(labels))
+    if named == tuple(f"LABEL_{i}" for i in range(len(named))):
+        named = ()  # which is what is written where none were given
+    return keys.Beside(usual, fields, named)
+
+
+def view(config: Mapping[str, Any], usual: View) -> View:
+    """What a ``preprocessor_config.json`` says; `usual` where there is none."""
+    if not config:
+        return usual
+    if not config.get("do_normalize", True):
+        raise UserError("do_normalize is false, and networks here normalise: edit it")
+    crop = 1.0
+    if config.get("crop_pct") is not None:  # of ConvNeXt's processor, and LeViT's
+        crop = float(config["crop_pct"])
+    elif config.get("do_center_crop"):
+        crop = _side(config["crop_size"]) / _side(config["size"])
+    return View(
+        mean=tuple(map(float, config.get("image_mean", usual.mean))),
+        std=tuple(map(float, config.get("image_std", usual.std))),
+        crop=min(crop, 1.0),
+        interpolation=RESAMPLING[int(config.get("resample", 3))],
+    )
+
+
+def _side(size: Any) -> float:
+    """Of a square, in any of the forms that processors have had."""
+    if isinstance(size, Mapping):
+        return float(size.get("shortest_edge") or size["height"])
+    return float(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from sws_jax import files, paths, trees
-from sws_jax.convert import hub
+from sws_jax.convert import folders
 from sws_jax.errors import UserError
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
@@ -21,7 +22,20 @@ ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 _INSIDE = ("model", "state_dict", "params")
 
 
-def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The tensors of a file.
+
+    Attributes:
+      flat: by name.
+      notes: what is worth saying of how they were read, a sentence each.
+    """
+
+    flat: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
+
+
+def read(path: str | Mapping[str, Any]) -> Held:
     """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
@@ -34,7 +48,7 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
       UserError: the file is missing, cut off, of another kind, or wants to run code.
     """
     if isinstance(path, str):
-        where = hub.weights_in(path)
+        where = folders.weights_in(path)
         found = _reader(where)(where)
     else:
         where, found = "what is in memory", {}
@@ -47,7 +61,7 @@ def read(path: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise UserError(f"{where} is no mapping of tensors ({error})") from None
     if not found:
         raise UserError(f"{where} holds no named tensors")
-    return {name: _numbers(where, name, array) for name, array in found.items()}
+    return Held({name: _numbers(where, name, a) for name, a in found.items()})
 
 
 def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:

@@ -1,9 +1,12 @@
-"""What timm needs to build and feed a network of ours."""
+"""timm's ``config.json``: what it says of weights, and what timm needs for ours."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from sws_jax.convert import keys
+from sws_jax.convert.base import View
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import ViTSpec
@@ -54,3 +57,35 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
             "classifier": ["head", "head_dist"] if two_heads else "head",
         },
     }
+
+
+def read(config: Mapping[str, Any], usual: View) -> keys.Beside:
+    """What a ``config.json`` of timm says; `usual` where it says nothing."""
+    view, arguments = config.get("pretrained_cfg", config), config.get("model_args", {})
+    view = {name: value for name, value in view.items() if value is not None}
+    fields: dict[str, Any] = {}
+    # What timm's names mean and tensors do not show.
+    named = str(config.get("architecture", ""))
+    if "siglip" in named:
+        fields["gelu"] = "tanh"
+    if named == "vit_base_patch16_gap_224":
+        fields["heads"] = 16
+    if arguments.get("num_heads") is not None:
+        fields["heads"] = int(arguments["num_heads"])
+    if arguments.get("act_layer") is not None:
+        fields["gelu"] = keys.gelu(arguments["act_layer"])
+    labels = view.get("label_names", ())
+    if isinstance(labels, str):
+        raise TypeError("label_names is one text")
+    interpolation = view.get("interpolation", usual.interpolation)
+    return keys.Beside(
+        View(
+            mean=tuple(map(float, view.get("mean", usual.mean))),
+            std=tuple(map(float, view.get("std", usual.std))),
+            crop=float(view.get("crop_pct", usual.crop)),
+            # timm's "random" is of training.
+            interpolation="bicubic" if interpolation == "random" else interpolation,
+        ),
+        fields,
+        tuple(map(str, labels)),
+    )

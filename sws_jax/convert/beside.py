@@ -1,0 +1,59 @@
+"""What the files beside weights say of them.
+
+Tensors do not show the number of heads, the epsilon of norms, nor how images are to be
+prepared; ``config.json`` and ``preprocessor_config.json``, as timm and transformers
+write them, do. They are read where they are there, and never needed. Each library's
+own keys are in the module of its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sws_jax import files
+from sws_jax.convert import hugging_face, timm
+from sws_jax.convert.base import View
+from sws_jax.convert.folders import CONFIG, PREPROCESSOR
+from sws_jax.convert.keys import Beside, naming
+from sws_jax.errors import UserError
+
+
+def read(path: str, usual: View) -> Beside:
+    """What stands beside the file `path`; `usual` where nothing does.
+
+    Raises:
+      UserError: a file is there and is damaged, or says what cannot be done here.
+    """
+    folder = os.path.dirname(path)
+    at, beside = os.path.join(folder, CONFIG), os.path.join(folder, PREPROCESSOR)
+    config = _json(at)
+    if "pretrained_cfg" in config or "architecture" in config:
+        return dataclasses.replace(_sentence(at, timm.read, config, usual), path=at)
+    if "model_type" not in config:
+        return Beside(usual)
+    found = _sentence(at, hugging_face.read, config, usual)
+    view = _sentence(beside, hugging_face.view, _json(beside), usual)
+    return dataclasses.replace(found, view=view, path=at)
+
+
+def _json(path: str) -> dict[str, Any]:
+    if not os.path.isfile(path):
+        return {}
+    found = files.read_json(path, remedy="mend it, or move it away")
+    # (null is what is written where nothing is said.)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sentence(path: str, read: Callable, config: Mapping[str, Any], usual: View) -> Any:
+    try:
+        with naming(path):
+            return read(config, usual)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as e:
+        raise UserError(
+            f"{path} does not say what such files say ({e}): mend it, or move it away"
+        ) from None

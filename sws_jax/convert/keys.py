@@ -1,0 +1,172 @@
+"""Keys of other libraries' configs: one table says what becomes of each.
+
+A table is read by (`taken`) and printed into the documentation (`markdown`). A key that
+is in no row is told, so that nothing a file says is passed over in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sws_jax.convert.base import View
+from sws_jax.errors import UserError
+
+_GELUS = {
+    "gelu": "exact",
+    "gelu_new": "tanh",
+    "gelu_fast": "tanh",
+    "gelu_tanh": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What the files beside weights say of them.
+
+    Attributes:
+      view: how images are prepared.
+      fields: of a `ViTSpec`, by name.
+      labels: of the classes, in order; empty where they are not named.
+      path: of the file that says it, if there is one.
+      notes: what is worth saying of them, a sentence each.
+    """
+
+    view: View
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    path: str = ""
+    notes: tuple[str, ...] = ()
+
+    def class_names(self, classes: int) -> tuple[str, ...]:
+        """The labels, if there is one for each class."""
+        return self.labels if len(self.labels) == classes else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """What becomes of one key.
+
+    Attributes:
+      name: as the file has it.
+      why: for people: what it decides here, why it has no effect, or why it is refused.
+      parse: of a key that is honoured: its value to ours; raises ValueError with what
+        it must be. None where the key is not honoured.
+      fine: of a key that is not honoured: whether a value asks for nothing but what is
+        done anyway. Every other one is refused.
+    """
+
+    name: str
+    why: str
+    parse: Callable[[Any], Any] | None = None
+    fine: Callable[[Any], bool] = lambda value: True
+
+
+def refused(name: str, why: str, *unless: Any) -> Key:
+    """A key that is refused, unless its value is one of those."""
+    return Key(name, why, fine=lambda value: value in unless)
+
+
+def taken(
+    path: str, table: Sequence[Key], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The values of honoured keys, by their names, and notes on unknown ones.
+
+    Args:
+      path: of the file, for messages.
+      table: of all the keys that are known.
+      config: what the file says; null is what is written where nothing is said.
+
+    Raises:
+      UserError: a key is refused, or has a value that is none; it names both.
+    """
+    rows = {row.name: row for row in table}
+    values, strange = {}, []
+    for name, value in config.items():
+        if value is None:
+            continue
+        row = rows.get(name)
+        if row is None:
+            strange.append(name)
+        elif row.parse is not None:
+            try:
+                values[name] = row.parse(value)
+            except UserError as error:
+                raise UserError(f"{path}: {name}: {error}") from None
+            except (TypeError, ValueError, OverflowError) as error:
+                raise UserError(
+                    f"{path}: {name} is {_short(value)}, and must be {error}"
+                ) from None
+        elif not row.fine(value):
+            raise UserError(f"{path}: {name} is {_short(value)}, and {row.why}")
+    if not strange:
+        return values, ()
+    some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
+    plural = "keys that are" if len(strange) > 1 else "a key that is"
+    return values, (f"{path} has {plural} not known here, and left out: {some}",)
+
+
+def whole(least: int = 1) -> Callable[[Any], int]:
+    """A parser of whole numbers; 12.0 is one, True is none."""
+
+    def parse(value: Any) -> int:
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or value != value or math.isinf(value) or int(value) != value:
+            raise ValueError(f"a whole number of at least {least}")
+        if value < least:
+            raise ValueError(f"at least {least}")
+        return int(value)
+
+    return parse
+
+
+def number(value: Any) -> float:
+    """A finite number."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not math.isfinite(value):
+        raise ValueError("a number")
+    return float(value)
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """Finite numbers: of colour channels."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of numbers")
+    return tuple(map(number, value))
+
+
+def markdown(table: Sequence[Key]) -> str:
+    """The rows as a table for people."""
+    rows = ["| key | what becomes of it |", "|---|---|"]
+    for row in table:
+        fate = "honoured" if row.parse else "no effect or refused"
+        rows.append(f"| `{row.name}` | {fate}: {row.why} |")
+    return "\n".join(rows)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Puts the file that said something before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}" if path else str(error)) from None
+
+
+def gelu(name: str) -> str:
+    """Of the MLPs, as `ViTSpec` has it, by the name of an activation."""
+    if name not in _GELUS:
+        raise UserError(
+            f"the activation {name!r} is not one of {', '.join(_GELUS)}, which are "
+            f"those of the networks here"
+        )
+    return _GELUS[name]
