@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 # ruff: noqa: E402  what follows takes its time
 import argparse
+import contextlib
 import sys
 
 from sws_jax import xla_flags
@@ -34,6 +35,8 @@ COMMANDS = {
     "prepare": prepare,
     "show_batch": show_batch,
 }
+# Those in which an error of the operating system is a request that cannot be met.
+READERS = ("convert", "describe", "evaluate", "predict")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,8 +67,11 @@ def main(argv: list[str] | None = None) -> int:
     elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     xla_flags.add()
+    from sws_jax import files
+
     try:
-        return args.run(args)
+        with files.told() if args.command in READERS else contextlib.nullcontext():
+            return args.run(args)
     except UserError as error:
         print(f"sws_jax: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -43,6 +44,15 @@ _KINDS = {
     str: "text",
     type(None): "null",
 }
+# What stands at a path and is no file that could be read to its end.
+_ODD = {
+    stat.S_IFDIR: "Is a directory",
+    stat.S_IFIFO: "it is a pipe, and no file",
+    stat.S_IFSOCK: "it is a socket, and no file",
+    stat.S_IFCHR: "it is a device, and no file",
+    stat.S_IFBLK: "it is a device, and no file",
+}
+_LONGEST = 255  # bytes in a name, for the systems in use
 _TEMPORARY = re.compile(r"\..+\.sws-[0-9a-f]{8}(\.[\w-]+)?")
 
 
@@ -50,14 +60,101 @@ class Unwritable(Stopped):
     """A file cannot be written: the disk is full, or the directory read-only."""
 
     def __init__(self, path: str, error: BaseException):
-        # The system's own word for it; libraries bury it in a long message.
-        buried = re.search(r"([^:]+) [\[(]os[_ ]error", str(error))
-        reason = buried[1].strip() if buried else getattr(error, "strerror", None)
-        super().__init__(f"{path} cannot be written ({reason or error})")
+        self.reason: str = (
+            error.reason if isinstance(error, Unwritable) else _reason(error)
+        )
+        super().__init__(f"{path} cannot be written ({self.reason})")
 
 
 class Unsent(Unwritable, Interrupted):
     """A file cannot be written into a bucket, for now."""
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own word for it; libraries bury it in a long message."""
+    buried = re.search(r"([^:]+) [\[(]os[_ ]error", str(error))
+    reason = buried[1].strip() if buried else getattr(error, "strerror", None)
+    return str(reason or error or type(error).__name__)
+
+
+@contextlib.contextmanager
+def told(path: str = "") -> Iterator[None]:
+    """What the operating system refuses while `path` is read, as one sentence.
+
+    For what a user asks for directly: functions of files, and the commands around
+    them. (Training leaves such errors to its own end, which has exit codes for them.)
+
+    Args:
+      path: as the user gave it; default the one that the error names.
+
+    Raises:
+      UserError: in place of an OSError. That of a bucket which may answer another time
+        stays as it is.
+    """
+    try:
+        yield
+    except paths.Unreachable:
+        raise
+    except OSError as error:
+        named = path or error.filename
+        if isinstance(named, bytes):
+            named = os.fsdecode(named)
+        what = f"{named} cannot be read" if named else "the system refuses this"
+        raise UserError(f"{what} ({_reason(error)})") from None
+    except ValueError as error:
+        if "embedded null" not in str(error) or not path:
+            raise
+        raise UserError(f"{path} is no path (it holds a NUL)") from None
+
+
+def check_readable(path: str) -> None:
+    """Refuses what is no file of this machine that can be read, without waiting.
+
+    Raises:
+      UserError: it is missing, may not be read, or is a directory, a pipe, a device.
+    """
+    with told(path):
+        if odd := _ODD.get(stat.S_IFMT(os.stat(path).st_mode)):
+            raise UserError(f"{path} cannot be read ({odd})")
+        with open(path, "rb") as file:
+            file.read(1)
+
+
+def check_writable(path: str) -> None:
+    """Refuses a path of this machine at which no file can be put.
+
+    Raises:
+      Unwritable: a directory, a pipe, a socket or a device is there, or it is no path.
+    """
+    if "\0" in path:
+        raise Unwritable(path, ValueError("it holds a NUL"))
+    try:
+        odd = _ODD.get(stat.S_IFMT(os.stat(path).st_mode))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unwritable(path, error) from None
+    if odd:
+        raise Unwritable(path, OSError(odd))
+
+
+@contextlib.contextmanager
+def making(directory: str, path: str) -> Iterator[str]:
+    """A directory that is there while `path` is written in it; if that fails, it goes
+    again, where it was made for this.
+
+    Raises:
+      Unwritable: naming `path`, whatever could not be written on the way.
+    """
+    made = _missing(directory)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        yield directory
+    except (OSError, Unwritable) as error:
+        with contextlib.suppress(OSError):
+            for empty in made:
+                os.rmdir(empty)
+        raise Unwritable(path, error) from None
 
 
 @contextlib.contextmanager
@@ -71,22 +168,28 @@ def replacing(path: str) -> Iterator[str]:
         with _sending(path) as temporary:
             yield temporary
         return
+    check_writable(path)
     directory = os.path.dirname(os.path.abspath(path))
     base, end = os.path.splitext(os.path.basename(path))
     # Random, since hosts that share a directory have processes of the same number.
-    temporary = os.path.join(directory, f".{base}.sws-{secrets.token_hex(4)}{end}")
+    end = f".sws-{secrets.token_hex(4)}{end}"
+    # (No longer than a name may be, though the name itself is as long.)
+    base = os.fsdecode(
+        os.fsencode(base)[: max(_LONGEST - 1 - len(os.fsencode(end)), 1)]
+    )
+    temporary = os.path.join(directory, f".{base}{end}")
     entry.unfinished.add(temporary)
     try:
-        os.makedirs(directory, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:  # Windows syncs what may be written
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise Unwritable(path, error) from None
+        with making(directory, path):
+            try:
+                yield temporary
+                with open(temporary, "rb+") as file:  # Windows syncs what is written
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:  # before directories that were made for it
+                with contextlib.suppress(OSError):
+                    os.remove(temporary)
     finally:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
         entry.unfinished.discard(temporary)
 
 
@@ -301,14 +404,29 @@ def read_json(
       UserError: it holds something else.
     """
     try:
-        with open(paths.here(path), encoding="utf-8") as file:
-            found = json.load(file)
+        # (Some editors put a mark before UTF-8.)
+        with open(paths.here(path), encoding="utf-8-sig") as file:
+            found = json.load(file, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is damaged (it is not UTF-8 from byte {error.start} on): {remedy}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): {remedy}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object: restore it")
+        raise UserError(f"{path} holds no JSON object: {remedy}")
     if wrong := misfit(found, holds):
         raise UserError(f"{path} is damaged ({wrong}): {remedy}")
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON that says nothing twice and differently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if value != found[name]:
+                raise ValueError(f"{name} stands in it twice, with different values")
     return found
 
 
@@ -371,7 +489,7 @@ def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
                 if not names or name in names
             }
     except Exception as error:  # noqa: BLE001  what damage raises is of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(_reason(error).split()) or type(error).__name__
         raise UserError(
             f"{path} is not a readable .npz of plain arrays ({reason}); write it with "
             f"numpy.savez"

@@ -6,6 +6,7 @@ import os
 
 from sws_jax import (
     checkpoints,
+    files,
     learngenes,
     networks,
     paths,
@@ -34,6 +35,11 @@ def load(
     Raises:
       UserError: nothing usable is there, or an option that it does not take.
     """
+    with files.told(path):
+        return _load(path, depth, step)
+
+
+def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))
@@ -48,10 +54,26 @@ def load(
     if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
         return _checkpoint(path, None, depth)
     if (run := _only_run(path)) != path:
-        return load(run, depth=depth)
+        return _load(run, depth, None)
     raise UserError(
         f"the directory {path} holds no {teacher.WEIGHTS}, no {places.LEARNGENE} and "
-        f"no {checkpoints.DIRECTORY}"
+        f"no {checkpoints.DIRECTORY}{_of_others(path)}"
+    )
+
+
+def _of_others(path: str) -> str:
+    """What to do with a folder of another program's weights; of any other, nothing."""
+    from sws_jax.convert import folders
+
+    try:
+        folders.weights_in(path)
+    except folders.Nothing:
+        return ""
+    except UserError as error:
+        return f"; {error}"
+    return (
+        f": weights of other programs are converted first (python -m sws_jax convert "
+        f"{path} OUT.safetensors)"
     )
 
 

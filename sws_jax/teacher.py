@@ -14,6 +14,8 @@ from sws_jax.networks import Predictor
 from sws_jax.specs import Spec
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
+# What runs have in their directories, and folders of other programs do not.
+_OF_RUNS = (WEIGHTS, "checkpoints", "inputs.json", "metrics.jsonl", "result.json")
 
 
 def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
@@ -48,9 +50,27 @@ def weights_file(path: str) -> str:
         raise UserError(
             f"the directory {path} holds no {WEIGHTS}"
             + (f" of its own and {len(found)} runs that do: name one" if found else "")
-            + ("" if found else ": the run has not finished, or is an Aux-Net's")
+            + ("" if found else f": {_why_none(path)}")
         )
     return found[0]
+
+
+def is_run(path: str) -> bool:
+    """Whether a directory is a run's or a job's, finished or not."""
+    below = (os.path.join(path, name) for name in paths.folders(path))
+    kept = [os.path.join(at, name) for at in (path, *below) for name in _OF_RUNS]
+    return any(map(paths.exists, kept))
+
+
+def _why_none(path: str) -> str:
+    if is_run(path):
+        return "the run has not finished, or is an Aux-Net's"
+    if not paths.names(path):
+        return "nothing is in it"
+    return (
+        f"it is no run's, and weights of other programs are converted first (python -m "
+        f"sws_jax convert {path} OUT.safetensors)"
+    )
 
 
 def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:

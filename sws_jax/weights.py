@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -83,8 +84,13 @@ def is_ours(path: str) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    if not paths.is_file(path):
+    if not paths.exists(path):
+        with files.told(path), contextlib.suppress(FileNotFoundError):
+            if not paths.is_remote(path):
+                os.stat(path)  # says so, where it may not be known
         raise UserError(f"there is no weights file {path}")
+    if not paths.is_remote(path):
+        files.check_readable(path)
     if not path.endswith(".safetensors"):
         raise UserError(
             f"{path} is no .safetensors file of this project: {_convert(path)}"

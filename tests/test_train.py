@@ -517,6 +517,9 @@ def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
         equal(weights(directory), found.network.params)
     job = teacher.load_teacher(str(directory.parent))
     equal(weights(directory), job.network.params)
+    with pytest.raises(ValueError, match="no weights.safetensors: nothing is in it"):
+        teacher.load_teacher(str(tmp_path))
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds no weights.safetensors: the run has"):
         teacher.load_teacher(str(tmp_path))
 

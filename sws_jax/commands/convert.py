@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from typing import Any
 
@@ -50,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import convert, learngenes, networks, specs, trees
+    from sws_jax import convert, files, learngenes, networks, paths, specs, trees
+    from sws_jax.convert import folders
     from sws_jax.errors import UserError
 
     given: dict[str, Any] = {
@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     given = {
         name: value for name, value in given.items() if value not in ("", (), None)
     }
-    both = (args.source, args.target)
-    if all(map(os.path.exists, both)) and os.path.samefile(*both):
-        raise UserError(f"{args.target} would be written over itself: name another OUT")
+    folders.refuse_overwriting(
+        args.target, args.source, folder=args.to in ("timm", "hugging-face")
+    )
     if args.to:
         if given:
             raise UserError(
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
+    if not paths.is_remote(args.target):
+        files.check_writable(args.target)
     notes: list[str] = []
     found, layout = convert.load(args.source, tell=notes.append, **given)
     about = found.description

@@ -128,15 +128,23 @@ def modules(flat: Mapping) -> dict[str, int]:
 
 
 def _file(path: str) -> str:
-    """The weights in a folder: of a run, of a job, or as timm and transformers save."""
-    from sws_jax import paths, places, teacher
+    """The weights in a folder of a run or a job; a folder of another program's as it
+    is, as are files."""
+    from sws_jax import paths, places, teacher, weights
     from sws_jax.convert import folders
 
     gene = os.path.join(path, places.LEARNGENE)
     if paths.is_file(gene):
         return gene
-    inside = folders.weights_in(path)
-    return teacher.weights_file(path) if inside == path else inside
+    if paths.is_remote(path) or not os.path.isdir(path):
+        return teacher.weights_file(path)
+    try:
+        inside = folders.weights_in(path).path
+    except folders.Nothing:
+        if teacher.is_run(path):
+            return teacher.weights_file(path)
+        raise
+    return inside if weights.is_ours(inside) else path
 
 
 def _theirs(found) -> dict[str, str]:

@@ -145,13 +145,14 @@ def identify(
     on_disk = isinstance(source, (str, os.PathLike))
     path = "what is in memory"
     if on_disk:
-        path = folders.weights_in(os.fspath(source))  # type: ignore[arg-type]
+        source = os.fspath(source)  # type: ignore[arg-type]
+        path = folders.weights_in(source).path
     if os.path.isfile(path) and weights.is_ours(path):
         raise UserError(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
-    held = tensors.read(path if on_disk else source)  # type: ignore[arg-type]
+    held = tensors.read(source)  # type: ignore[arg-type]
     found, spec, flat = recognise(path, held.flat, layout=layout, image_size=image_size)
     said = keys.Beside(found.view)
     if on_disk:

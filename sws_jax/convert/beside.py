@@ -20,6 +20,8 @@ from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.convert.keys import Beside, naming
 from sws_jax.errors import UserError
 
+_LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
+
 
 def read(path: str, usual: View) -> Beside:
     """What stands beside the file `path`; `usual` where nothing does.
@@ -40,9 +42,14 @@ def read(path: str, usual: View) -> Beside:
 
 
 def _json(path: str) -> dict[str, Any]:
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return {}
-    found = files.read_json(path, remedy="mend it, or move it away")
+    files.check_readable(path)
+    remedy = "mend it, or move it away"
+    with files.told(path):
+        if os.path.getsize(path) > _LARGEST:
+            raise UserError(f"{path} is larger than such files are: {remedy}")
+        found = files.read_json(path, remedy=remedy)
     # (null is what is written where nothing is said.)
     return {name: value for name, value in found.items() if value is not None}
 

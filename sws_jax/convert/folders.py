@@ -1,27 +1,327 @@
-"""Folders of weights, as Hugging Face and timm write them: which file is read, and how
-one is written whole.
+"""Folders of weights, as Hugging Face and timm write them: which files are read, and
+how one is written whole.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sws_jax import files
+from sws_jax import files, paths
 from sws_jax.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+# Of the files that hold tensors by name.
+ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+_INDEX = ".index.json"
+# What the libraries look for in a folder, in the order of transformers; then what a
+# finished run leaves.
+_USUAL = (
+    WEIGHTS,
+    WEIGHTS + _INDEX,
+    "pytorch_model.bin",
+    "pytorch_model.bin" + _INDEX,
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "weights.safetensors",
+)
+# What trainers leave beside weights, under the same endings.
+_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
+_UNREAD = (
+    *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt", ".ckpt.index", ".onnx", ".gguf"),
+    *(".pkl", ".pickle", ".pth.tar", ".tflite", ".torchscript"),
+)
+_SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
+_SHOWN = 4  # names in a sentence
 
 
-def weights_in(path: str) -> str:
-    """The file of weights in a folder that such libraries write; else the path."""
-    inside = os.path.join(path, WEIGHTS)
-    return inside if os.path.isfile(inside) else path
+class Nothing(UserError):
+    """A folder holds no file of weights of any kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The files in which a network's tensors are.
+
+    Attributes:
+      path: stands for all of them in messages: the only file, or the index of several.
+        What says more of them (``config.json``) is in the same folder.
+      files: to be read, and given to `joined` in this order.
+      index: the file of each tensor, where an index says it; empty of a single file.
+      notes: what is worth saying of the choice, a sentence each.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    index: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def weights_in(path: str) -> Weights:
+    """The files of weights that a path stands for.
+
+    Args:
+      path: a file; the index of a sharded one (``model.safetensors.index.json``); a
+        folder as such libraries write it; or a model's folder in the cache of the
+        Hugging Face hub (``models--ORGANISATION--NAME``). Where a folder has weights
+        twice, those are read that transformers reads: ``model.safetensors``, else its
+        index, else ``pytorch_model.bin``, else its index; then those of open_clip; else
+        the only file with one of `ENDINGS`. A path that is not there, and one in a
+        bucket, is given back.
+
+    Raises:
+      Nothing: a folder without weights.
+      UserError: a folder whose weights are of a kind that is not read, are several, are
+        behind a broken link, or are not all there; one shard of several.
+    """
+    if paths.is_remote(path):
+        return Weights(path, (path,))
+    with files.told(path):
+        if not os.path.isdir(path):
+            return _one(path)
+        return _in_folder(_snapshot(path))
+
+
+def _one(path: str) -> Weights:
+    if path.endswith(_INDEX):
+        return _sharded(path)
+    if (shard := _SHARD.fullmatch(os.path.basename(path))) and int(shard[2]) > 1:
+        whole = os.path.dirname(path) or "."
+        raise UserError(
+            f"{path} is one of {int(shard[2])} files that hold a network together: "
+            f"give the folder, {whole}"
+        )
+    return Weights(path, (path,))
+
+
+def _in_folder(folder: str) -> Weights:
+    names = sorted(os.listdir(folder))
+    there = [name for name in _USUAL if name in names]
+    for name in there:
+        link = os.path.join(folder, name)
+        if not os.path.exists(link):
+            raise UserError(
+                f"{link} is a link to {os.readlink(link)}, which is not there: "
+                f"download or copy it again, with what links point to"
+            )
+        usual = _one(link)
+        return dataclasses.replace(usual, notes=_beside_an_index(folder, name))
+    plain = [name for name in names if not name.startswith(".")]
+    tensors = [
+        name
+        for name in plain
+        if name.lower().endswith(ENDINGS) and not _NO_WEIGHTS.fullmatch(name)
+    ]
+    if len(tensors) == 1:
+        return _one(os.path.join(folder, tensors[0]))
+    if shards := [name for name in tensors if _SHARD.fullmatch(name)]:
+        raise UserError(
+            f"the directory {folder} holds {_listed(shards)} and no {WEIGHTS}{_INDEX} "
+            f"that says what is in each: copy that file too"
+        )
+    if tensors:
+        raise UserError(
+            f"the directory {folder} holds {len(tensors)} files of weights and none "
+            f"that is called {WEIGHTS}: name one of {_listed(tensors)}"
+        )
+    if unread := [name for name in plain if name.lower().endswith(_UNREAD)]:
+        raise UserError(
+            f"the directory {folder} holds {_listed(unread)}, which is not read here, "
+            f"and no {WEIGHTS}: open it with the library that wrote it, and save "
+            f"{WEIGHTS} there"
+        )
+    inside = f"it holds {_listed(plain)}" if plain else "it is empty"
+    raise Nothing(
+        f"the directory {folder} holds no weights.safetensors, no {WEIGHTS} and no "
+        f"other file of weights ({inside}): name the file, or its folder"
+    )
+
+
+def _beside_an_index(folder: str, name: str) -> tuple[str, ...]:
+    """What is to be said of a file that stands beside an index of other files."""
+    index = os.path.join(folder, name + _INDEX)
+    if name.endswith(_INDEX) or not os.path.isfile(index):
+        return ()
+    named = sorted(set(_weight_map(index).values()))
+    if named == [name]:
+        return ()
+    return (
+        f"{name} is read, as transformers does, though {name}{_INDEX} beside it names "
+        f"{_listed(named)}: move {name} away to read those",
+    )
+
+
+def _weight_map(path: str) -> dict[str, str]:
+    """The file of each tensor, all in the folder of the index `path`."""
+    files.check_readable(path)
+    remedy = "copy it again"
+    whole = files.read_json(path, holds={"weight_map": {}}, remedy=remedy)
+    found = whole["weight_map"]
+    for name, file in found.items():
+        # (What an index names is opened: nothing elsewhere may be.)
+        if not isinstance(file, str) or not _is_plain(file):
+            raise UserError(
+                f"{path} says that {name} is in {file!r}, which is no name of a file "
+                f"beside it: {remedy}"
+            )
+    if not found:
+        raise UserError(f"{path} names no tensors: {remedy}")
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name leads to no other folder, on any system."""
+    return name not in ("", ".", "..") and not re.search(r"[/\\:\0]", name)
+
+
+def _sharded(path: str) -> Weights:
+    index = _weight_map(path)
+    folder = os.path.dirname(path)
+    names = sorted(set(index.values()))
+    lacking = [n for n in names if not os.path.exists(os.path.join(folder, n))]
+    if lacking:
+        raise UserError(
+            f"{path} names {len(names)} files, and {_listed(lacking)} is not there: "
+            f"copy or download all of them"
+        )
+    at = {name: os.path.join(folder, name) for name in names}
+    return Weights(path, tuple(at.values()), {k: at[v] for k, v in index.items()})
+
+
+def joined(
+    weights: Weights, parts: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The tensors of all files in one mapping.
+
+    Args:
+      weights: from `weights_in`.
+      parts: the tensors of each of its files, by name.
+
+    Raises:
+      UserError: its index names a tensor that none of them has.
+    """
+    whole = {name: array for part in parts for name, array in part.items()}
+    by_file = dict(zip(weights.files, parts, strict=True))
+    for name, file in weights.index.items():
+        if name in by_file[file]:  # (one of another name may hold a stale one)
+            whole[name] = by_file[file][name]
+    lacking = sorted(weights.index.keys() - whole.keys())
+    if lacking:
+        raise UserError(
+            f"{weights.path} names {len(lacking)} tensors that none of its files has "
+            f"({_listed(lacking)}): copy or download all of them again"
+        )
+    return whole
+
+
+def _snapshot(path: str) -> str:
+    """Of a model's folder in the hub's cache, that of its files; else the path."""
+    inside = os.path.join(path, "snapshots")
+    if not os.path.isdir(inside):
+        return path
+    names = sorted(os.listdir(inside))
+    main = os.path.join(path, "refs", "main")
+    if os.path.isfile(main):
+        with open(main, errors="replace") as file:
+            name = file.read(256).strip()
+        if name in names:
+            return os.path.join(inside, name)
+    if len(names) == 1:
+        return os.path.join(inside, names[0])
+    if not names:
+        raise Nothing(
+            f"the directory {inside} is empty, and no {WEIGHTS} is in it: download the "
+            f"model again"
+        )
+    raise UserError(
+        f"the directory {inside} holds {len(names)} versions of a model, and {main} "
+        f"names none of them: name one of {_listed(names)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> None:
+    """Refuses to write what would replace something of what is read.
+
+    Args:
+      target: to be written.
+      source: what is read, as it is named: a file, with what stands beside it, or a
+        folder with all that is in it.
+      folder: whether the target is going to be a folder.
+
+    Raises:
+      UserError: the target is one of those files, by whatever path or link; or would
+        stand among them as another file that is read before them.
+    """
+    if paths.is_remote(target) or paths.is_remote(source):
+        if paths.absolute(target) == paths.absolute(source):
+            raise UserError(f"{target} would be written over itself: name another OUT")
+        return
+    with files.told(target):
+        top = source if os.path.isdir(source) else os.path.dirname(source) or "."
+        if _is_same(target, source) or (_inode(target) in _read(source)):
+            raise UserError(
+                f"{target} would be written over itself or what it is read with, "
+                f"{source}: name another OUT"
+            )
+        into = os.path.dirname(os.path.abspath(target))
+        if folder and os.path.isdir(source) and _is_within(into, source):
+            raise UserError(
+                f"{target} would be a folder inside {source}, which is read: name "
+                f"another OUT"
+            )
+        usual = os.path.basename(target) in _USUAL
+        if usual and os.path.isdir(source) and _is_same(into, top):
+            raise UserError(
+                f"{target} would be taken for the weights of {source}, which is read: "
+                f"name another OUT"
+            )
+
+
+def _read(source: str) -> set[tuple[int, int]]:
+    """The files of a folder and below it; of a file, itself and what says more."""
+    if os.path.isdir(source):
+        below = [os.path.join(at, n) for at, _, names in os.walk(source) for n in names]
+    else:
+        folder = os.path.dirname(source)
+        beside = [os.path.join(folder, name) for name in (CONFIG, PREPROCESSOR)]
+        below = [source, *beside]
+        if source.endswith(_INDEX):
+            below += weights_in(source).files
+    return {inode for file in below if (inode := _inode(file))}
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        seen = os.stat(path)
+    except (OSError, ValueError):  # what is not there is not written over
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def _is_same(one: str, other: str) -> bool:
+    return _inode(one) is not None and _inode(one) == _inode(other)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Whether a folder, perhaps one that is not there yet, is another or inside it."""
+    path, last = os.path.realpath(path), ""
+    while path != last:
+        if _is_same(path, folder):
+            return True
+        path, last = os.path.dirname(path), path
+    return False
 
 
 def write(
@@ -36,15 +336,12 @@ def write(
 
     Raises:
       UserError: the folder is there.
+      Unwritable: the disk is full, or the directory read-only.
     """
-    if os.path.exists(folder):
+    if os.path.lexists(folder):
         raise UserError(f"{folder} is there already: name another folder, or remove it")
-    parent = os.path.dirname(os.path.abspath(folder))
-    try:
-        os.makedirs(parent, exist_ok=True)
+    with files.making(os.path.dirname(os.path.abspath(folder)), folder) as parent:
         _write(folder, parent, flat, others)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror})") from None
 
 
 def _write(folder: str, parent: str, flat, others) -> None:

@@ -17,7 +17,6 @@ from sws_jax import files, paths, trees
 from sws_jax.convert import folders
 from sws_jax.errors import UserError
 
-ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 # Where training programs put a network's tensors inside what they save.
 _INSIDE = ("model", "state_dict", "params")
 
@@ -39,7 +38,7 @@ def read(path: str | Mapping[str, Any]) -> Held:
     """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
-      path: a mapping, or a file; of a folder, its ``model.safetensors``. Read are
+      path: a mapping, or a file or folder, see `folders.weights_in`. Read are
         ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``
         or ``.bin``. A checkpoint that holds more than weights is asked for its
         ``model`` or ``state_dict``.
@@ -47,9 +46,11 @@ def read(path: str | Mapping[str, Any]) -> Held:
     Raises:
       UserError: the file is missing, cut off, of another kind, or wants to run code.
     """
+    notes: tuple[str, ...] = ()
     if isinstance(path, str):
-        where = folders.weights_in(path)
-        found = _reader(where)(where)
+        there = folders.weights_in(path)
+        where, notes = there.path, there.notes
+        found = folders.joined(there, [_reader(file)(file) for file in there.files])
     else:
         where, found = "what is in memory", {}
         try:
@@ -61,7 +62,8 @@ def read(path: str | Mapping[str, Any]) -> Held:
             raise UserError(f"{where} is no mapping of tensors ({error})") from None
     if not found:
         raise UserError(f"{where} holds no named tensors")
-    return Held({name: _numbers(where, name, a) for name, a in found.items()})
+    numbers = {name: _numbers(where, name, a) for name, a in found.items()}
+    return Held(numbers, notes)
 
 
 def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:
@@ -71,14 +73,10 @@ def _reader(path: str) -> Callable[[str], dict[str, np.ndarray]]:
             f"{path} is in a bucket, and weights of other programs are read from this "
             f"machine's disks: copy it here first (gcloud storage cp {path} .)"
         )
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    ending = next((e for e in ENDINGS if path.lower().endswith(e)), "")
+    files.check_readable(path)
+    ending = next((e for e in folders.ENDINGS if path.lower().endswith(e)), "")
     if not ending:
-        raise UserError(f"{path} is none of the files {', '.join(ENDINGS)}")
+        raise UserError(f"{path} is none of the files {', '.join(folders.ENDINGS)}")
     return {".safetensors": _safetensors, ".npz": files.read_npz}.get(ending, _torch)
 
 
@@ -109,11 +107,8 @@ def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
     odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
     if odd:
         raise UserError(f"{path}: .npz holds no {odd[0]}; take .safetensors")
-    try:
-        with files.replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **dict(flat))  # type: ignore[arg-type]
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **dict(flat))  # type: ignore[arg-type]
 
 
 def _safetensors(path: str) -> dict[str, np.ndarray]:
