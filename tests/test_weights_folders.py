@@ -1,0 +1,648 @@
+"""Folders of weights, what is never written over, and what the system refuses."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import socket
+import tempfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import sws_jax
+from sws_jax import __main__ as tools
+from sws_jax import convert, files, networks, specs, teacher
+from sws_jax.convert import base, folders, tensors, vit
+from sws_jax.data.base import default_normalization
+from sws_jax.description import Description
+from sws_jax.errors import UserError
+
+from support.compare import equal
+from support.networks import params_of
+
+SPEC = specs.ViTSpec(
+    depth=2, width=64, heads=1, mlp_ratio=2.0, patch_size=8, channels=3,
+    image_size=(32, 32), num_classes=5, pool="token", norm_eps=1e-12,
+)  # fmt: skip
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+INDEX = folders.WEIGHTS + ".index.json"
+CONFIG = dict(model_type="vit", num_attention_heads=1)
+
+
+def weights_of(seed=0, names=vit.HF_VIT):
+    return base.write(params_of(SPEC, seed), names.entries(SPEC))
+
+
+def put(path, flat=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.numpy.save_file(weights_of() if flat is None else flat, path)
+    return path
+
+
+def put_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def flat():
+    return weights_of()
+
+
+@pytest.fixture
+def sharded(tmp_path, flat):
+    """A folder with two shards, their index and a config."""
+    folder, names = tmp_path / "net", sorted(flat)
+    halves = {FIRST: names[: len(names) // 2], SECOND: names[len(names) // 2 :]}
+    for file, half in halves.items():
+        put(folder / file, {name: flat[name] for name in half})
+    where = {name: file for file, half in halves.items() for name in half}
+    put_json(folder / INDEX, {"metadata": {"total_size": 1}, "weight_map": where})
+    put_json(folder / "config.json", CONFIG)
+    return folder
+
+
+def reindex(folder, **changes):
+    index = json.loads((folder / INDEX).read_text())["weight_map"]
+    return put_json(folder / INDEX, {"weight_map": {**index, **changes}})
+
+
+@pytest.fixture
+def ours(tmp_path):
+    """A file of this project's own."""
+    path = tmp_path / "ours.safetensors"
+    spec = SPEC.replace(norm_eps=1e-6)
+    about = Description(
+        kind="network", net=spec, normalization=default_normalization(3)
+    )
+    network = networks.Network(spec, params_of(spec, 0), about)
+    networks.save_network(str(path), network)
+    return path
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command: exit code, what is printed, what is complained of."""
+
+    def run(*args):
+        code = tools.main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert err.count("\n") == bool(code)
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """The one sentence with which a command ends with exit code 2."""
+
+    def run(*args):
+        code, _, err = command(*args)
+        assert code == 2
+        return err
+
+    return run
+
+
+@contextlib.contextmanager
+def limited(size):
+    """Files of this process cannot grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def forbidden(path):
+    """A path that may not be read, though root runs the tests."""
+    # (What is imported late could not be, by a user without rights to Python's files.)
+    import tabulate  # noqa: F401
+
+    from sws_jax import evaluation, loading  # noqa: F401
+
+    mode, user = path.stat().st_mode, os.geteuid()
+    path.chmod(0)
+    try:
+        if not user:
+            os.seteuid(65534)
+        yield
+    finally:
+        if not user:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+# Forms of folders
+
+
+def test_all_shards_are_read_and_what_stands_beside(sharded, tmp_path, command):
+    put_json(sharded / "config.json", {**CONFIG, "layer_norm_eps": 1e-5})
+    alone = convert.load(put(tmp_path / "one.safetensors"), norm_eps=1e-5)[0]
+    for source in (sharded, sharded / INDEX):
+        found = convert.load(source)[0]
+        equal(found.params, alone.params)
+        assert found.spec.norm_eps == 1e-5
+    code, out, _ = command("convert", sharded, tmp_path / "out.safetensors")
+    assert code == 0 and "note:" not in out
+    assert "LayerNorm epsilon 1e-05" in command("describe", sharded)[1]
+
+
+def test_an_unusual_folder_is_as_its_file(sharded, tmp_path, monkeypatch):
+    """By a relative path, through a link, with a slash at its end."""
+    expected = convert.load(sharded)[0].params
+    (tmp_path / "link").symlink_to(sharded)
+    monkeypatch.chdir(tmp_path)
+    for source in ("net", "./net/", "link", f"net/{INDEX}"):
+        equal(convert.load(source)[0].params, expected)
+    monkeypatch.chdir(sharded)
+    for source in (".", INDEX):
+        equal(convert.load(source)[0].params, expected)
+
+
+def test_a_tensor_is_taken_from_the_file_that_the_index_names(sharded, flat):
+    name = "classifier.bias"
+    both = safetensors.numpy.load_file(sharded / SECOND)
+    put(sharded / SECOND, {**both, name: flat[name] + 1})
+    assert name in json.loads((sharded / INDEX).read_text())["weight_map"]
+    reindex(sharded, **{name: FIRST})
+    read = tensors.read(str(sharded)).flat[name]
+    np.testing.assert_array_equal(read, flat[name])
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../other.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", 3, "a\\b"],
+)
+def test_an_index_leads_nowhere_else(sharded, refused, file):
+    reindex(sharded, **{"classifier.bias": file})
+    said = refused("convert", sharded, sharded / "out.safetensors")
+    assert INDEX in said and "no name of a file beside it" in said
+
+
+def test_what_shards_lack(sharded, refused, tmp_path):
+    out = tmp_path / "out.safetensors"
+    reindex(sharded, surplus=FIRST)
+    said = refused("convert", sharded, out)
+    assert "names 1 tensors that none of its files has (surplus)" in said
+    (sharded / SECOND).rename(tmp_path / SECOND)
+    assert f"names 2 files, and {SECOND} is not there" in refused(
+        "convert", sharded, out
+    )
+    said = refused("describe", sharded / FIRST)
+    assert (
+        f"is one of 2 files that hold a network together: give the folder, {sharded}"
+        in said
+    )
+    (sharded / INDEX).write_text('{"weight_map": {}}')
+    assert "names no tensors" in refused("describe", sharded)
+    (sharded / INDEX).write_text('{"weight_map": []}')
+    assert f"{INDEX} is damaged (weight_map is no object)" in refused(
+        "describe", sharded
+    )
+    (sharded / INDEX).unlink()
+    shutil.copy(sharded / FIRST, sharded / SECOND)
+    said = refused("describe", sharded)
+    assert f"holds {FIRST}, {SECOND} and no {INDEX} that says" in said
+
+
+def test_a_single_file_beside_an_index_is_taken_and_told(sharded, tmp_path, command):
+    """As transformers does; nothing is to be told of an index of that one file."""
+    put(sharded / folders.WEIGHTS, weights_of(seed=1))
+    out = tmp_path / "out.safetensors"
+    code, said, _ = command("convert", sharded, out)
+    assert code == 0
+    equal(sws_jax.load_network(str(out)).params, params_of(SPEC, 1))
+    words = f"{folders.WEIGHTS} is read, as transformers does, though {INDEX} beside it"
+    assert f"note: {words} names {FIRST}, {SECOND}: move" in said
+    assert words in " ".join(command("describe", sharded)[1].split())
+    with pytest.warns(UserWarning, match=words):
+        convert.load(sharded)
+    named = dict.fromkeys(weights_of(), folders.WEIGHTS)
+    put_json(sharded / INDEX, {"weight_map": named})
+    assert "note:" not in command("convert", sharded, out)[1]
+
+
+def test_the_only_file_of_weights_is_read(tmp_path, flat):
+    """Whatever its name, and beside what trainers leave."""
+    expected = convert.load(put(tmp_path / "a" / "net.fp32.safetensors"))[0].params
+    for name in ("optimizer.bin", "training_args.bin", "rng_state.pth", ".x.pth"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    (tmp_path / "b").mkdir()
+    np.savez(tmp_path / "b" / "net.npz", **flat)
+    put(tmp_path / "c" / "open_clip_model.safetensors")
+    put(tmp_path / "c" / "other.safetensors", {"x": np.zeros(1)})
+    for folder in "abc":
+        put_json(tmp_path / folder / "config.json", CONFIG)
+        equal(convert.load(tmp_path / folder)[0].params, expected)
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        ([], "(it is empty): name the file"),
+        (["config.json"], "other file of weights (it holds config.json): name"),
+        (["notes.txt", "optimizer.pt"], "(it holds notes.txt, optimizer.pt)"),
+        (["flax_model.msgpack", "config.json"], "flax_model.msgpack, which is not r"),
+        (["tf_model.h5"], "holds tf_model.h5, which is not read here"),
+        (["epoch=3.ckpt"], "holds epoch=3.ckpt, which is not read here"),
+        (["a.safetensors", "b.pth"], "2 files of weights and none that is called mod"),
+        ([f"{n}.pth" for n in range(9)], "name one of 0.pth, 1.pth, 2.pth, 3.pth and"),
+        (["pytorch_model.bin"], "pytorch_model.bin"),
+        (["open_clip_pytorch_model.bin"], "open_clip_pytorch_model.bin"),
+    ],
+)
+def test_what_a_folder_holds_is_told(tmp_path, refused, names, words):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("{}" if name == "config.json" else "PK")
+    for line in (["convert", folder, tmp_path / "o.safetensors"], ["describe", folder]):
+        said = refused(*line)
+        assert words in said and str(folder) in said and "not finished" not in said
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        teacher.load_teacher(str(folder))
+    assert "not finished" not in str(caught.value)
+    assert str(folder) in refused("predict", folder, "three.png")
+    assert "Is a directory" not in refused("evaluate", folder)
+
+
+def test_a_folder_of_another_program_is_no_teacher_yet(sharded, refused):
+    told = f"(python -m sws_jax convert {sharded} OUT.safetensors)"
+    assert told in refused("predict", sharded, "three.png")
+    with pytest.raises(UserError) as caught:
+        teacher.load_teacher(str(sharded))
+    assert told in str(caught.value)
+
+
+def test_an_unfinished_run_still_is_one(tmp_path, refused):
+    for folder in (tmp_path, tmp_path / "job"):
+        (tmp_path / "job" / "run" / "checkpoints").mkdir(parents=True, exist_ok=True)
+        put_json(tmp_path / "job" / "config.json", {})
+        if folder.name == "job":
+            assert "the run has not finished" in refused("describe", folder)
+
+
+def test_the_cache_of_the_hub(tmp_path, flat):
+    """By refs/main, or the only version; its files are links to blobs."""
+    cache = tmp_path / "models--org--net"
+    blob = put(cache / "blobs" / "abc.safetensors").rename(cache / "blobs" / "abc")
+    for name in ("one", "two"):
+        (cache / "snapshots" / name).mkdir(parents=True)
+        put_json(cache / "snapshots" / name / "config.json", CONFIG)
+    link = cache / "snapshots" / "two" / folders.WEIGHTS
+    link.symlink_to("../../blobs/abc")
+    with pytest.raises(UserError, match="holds 2 versions of a model, and .*refs/main"):
+        convert.load(cache)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("two\n")
+    equal(convert.load(cache)[0].params, params_of(SPEC, 0))
+    shutil.rmtree(cache / "refs")
+    shutil.rmtree(cache / "snapshots" / "one")
+    equal(convert.load(cache)[0].params, params_of(SPEC, 0))
+    blob.unlink()
+    with pytest.raises(UserError, match=f"{link} is a link to ../../blobs/abc, which"):
+        convert.load(cache)
+    shutil.rmtree(cache / "snapshots" / "two")
+    with pytest.raises(UserError, match="snapshots is empty"):
+        convert.load(cache)
+
+
+# Nothing is written over what is read
+
+
+def test_nothing_is_written_over_what_is_read(sharded, tmp_path, refused, monkeypatch):
+    before = {path.name: path.read_bytes() for path in sharded.iterdir()}
+    os.link(sharded / SECOND, tmp_path / "hard.safetensors")
+    (tmp_path / "soft.safetensors").symlink_to(sharded / FIRST)
+    monkeypatch.chdir(tmp_path)
+    targets = [sharded / FIRST, f"./net/../net/{SECOND}", "hard.safetensors"]
+    for target in (*targets, "soft.safetensors"):
+        for source in (sharded, f"net/{INDEX}"):
+            said = refused("convert", source, target)
+            assert f"{target} would be written over itself" in said
+    said = refused("convert", "net", f"net/{folders.WEIGHTS}")
+    assert "would be taken for the weights of net" in said
+    assert {path.name: path.read_bytes() for path in sharded.iterdir()} == before
+
+
+def test_a_file_that_says_more_is_read_too(tmp_path, refused):
+    net = put(tmp_path / "net.safetensors")
+    target = put_json(tmp_path / "config.json", CONFIG)
+    os.link(target, tmp_path / "linked.safetensors")
+    said = refused("convert", net, tmp_path / "linked.safetensors")
+    assert "would be written over itself or what it is read with" in said
+
+
+def test_one_file_by_any_name(ours, refused, monkeypatch):
+    content = ours.read_bytes()
+    (ours.parent / "soft.npz").symlink_to(ours)
+    os.link(ours, ours.parent / "hard.npz")
+    monkeypatch.chdir(ours.parent)
+    for target in ("./ours.safetensors", "soft.npz", "hard.npz"):
+        said = refused("convert", ours, target, "--to", "flax")
+        assert f"{target} would be written over itself" in said
+    assert ours.read_bytes() == content
+
+
+def test_no_folder_is_made_of_or_in_what_is_read(ours, refused, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    ours.rename(run / teacher.WEIGHTS)
+    assert "would be written over itself" in refused(
+        "convert", run, run, "--to", "timm"
+    )
+    for target in (run / "timm", run / "new" / "timm"):
+        said = refused("convert", run, target, "--to", "timm")
+        assert f"{target} would be a folder inside {run}, which is read" in said
+    assert os.listdir(run) == [teacher.WEIGHTS]
+
+
+def test_a_new_file_beside_what_is_read_is_written(sharded, command):
+    assert command("convert", sharded, sharded / "new.safetensors")[0] == 0
+    assert sws_jax.load_network(str(sharded / "new.safetensors")).spec == SPEC
+
+
+# What the system refuses
+
+
+def test_no_file_can_be_put_there(tmp_path, refused):
+    net = put(tmp_path / "net.safetensors")
+    out = tmp_path / "out.safetensors"
+    out.mkdir()
+    words = f"{out} cannot be written (Is a directory)"
+    assert words in refused("convert", net, out)
+    out.rmdir()
+    os.mkfifo(out)
+    words = f"{out} cannot be written (it is a pipe, and no file)"
+    assert words in refused("convert", net, out)
+    out.unlink()
+    out.symlink_to("/dev/null")
+    assert "it is a device, and no file" in refused("convert", net, out)
+    out = net / "below.safetensors"
+    assert f"{out} cannot be written (Not a dir" in refused("convert", net, out)
+    out = tmp_path / ("n" * 250 + ".safetensors")
+    assert f"{out} cannot be written (File name too" in refused("convert", net, out)
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path, command):
+    out = tmp_path / ("é" * 121 + "e.safetensors")
+    assert len(os.fsencode(out.name)) == 255
+    assert command("convert", put(tmp_path / "net.safetensors"), out)[0] == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(["net.safetensors", out.name])
+
+
+@pytest.mark.parametrize("to", ["", "timm", "hugging-face", "flax"])
+def test_a_full_disk(ours, tmp_path, refused, to):
+    """The path that was asked for is named, and nothing of it stays."""
+    out = tmp_path / "new" / ("net" if "-" in to or to == "timm" else "net.safetensors")
+    source = ours if to else put(tmp_path / "theirs.safetensors")
+    before = sorted(os.listdir(tmp_path))
+    with limited(20_000):
+        said = refused("convert", source, out, *(["--to", to] if to else []))
+    assert said == f"sws_jax: {out} cannot be written (File too large)\n"
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_full_disk_and_an_npz(ours, tmp_path, refused):
+    out = tmp_path / "net.npz"
+    with limited(20_000):
+        said = refused("convert", ours, out, "--to", "flax")
+    assert said == f"sws_jax: {out} cannot be written (File too large)\n"
+    assert os.listdir(tmp_path) == [ours.name]
+
+
+def test_functions_name_what_they_were_given(ours, tmp_path):
+    network = sws_jax.load_network(str(ours))
+    for path in (f"{tmp_path}/net.safetensors", f"{tmp_path}/a/b/net.safetensors"):
+        with limited(20_000), pytest.raises(files.Unwritable) as caught:
+            sws_jax.save_network(path, network)
+        assert str(caught.value) == f"{path} cannot be written (File too large)"
+    with limited(20_000), pytest.raises(UserError) as caught:
+        convert.save(f"{tmp_path}/timm", network, "timm")
+    assert str(caught.value) == f"{tmp_path}/timm cannot be written (File too large)"
+    with pytest.raises(UserError, match="holds a NUL"):
+        sws_jax.save_network(f"{tmp_path}/a\0b.safetensors", network)
+    assert os.listdir(tmp_path) == [ours.name]
+
+
+def odd(path, kind):
+    """Something at a path that is no file."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    if kind == "socket":
+        os.chdir(path.parent)  # (its name may have some 100 characters)
+        with socket.socket(socket.AF_UNIX) as found:
+            found.bind(path.name)
+    if kind == "directory":
+        path.mkdir()
+    return path
+
+
+READS = (sws_jax.load_network, sws_jax.load_learngene, convert.load)
+ODD = [
+    ("pipe", "it is a pipe, and no file"),
+    ("device", "it is a device, and no file"),
+    ("socket", "it is a socket, and no file"),
+]
+
+
+@pytest.mark.parametrize("kind, words", ODD)
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind, words, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = odd(tmp_path / "net.safetensors", kind)
+    for read in READS:
+        with pytest.raises(UserError, match=f"{path} cannot be read .{words}"):
+            read(str(path))
+    for line in (
+        ["convert", path, tmp_path / "out.safetensors"],
+        ["convert", path, tmp_path / "out", "--to", "timm"],
+        ["describe", path],
+        ["predict", path, "three.png"],
+        ["evaluate", path],
+    ):
+        assert f"{path} cannot be read ({words})" in refused(*line)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = path.rename(folder / folders.WEIGHTS)
+    assert f"{path} cannot be read ({words})" in refused("describe", folder)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".pth", ".bin", ".safetensors"])
+def test_an_error_of_the_disk(tmp_path, ending, refused):
+    """(Reading a process's memory from its start is one.)"""
+    path = tmp_path / f"net{ending}"
+    path.symlink_to("/proc/self/mem")
+    words = f"{path} cannot be read (Input/output error)"
+    assert words in refused("convert", path, tmp_path / "out.safetensors")
+    assert words in refused("describe", path)
+
+
+def test_rights_are_missing(ours, refused):
+    """On a file, on its folder, on what stands beside it, and where one is written."""
+    with tempfile.TemporaryDirectory() as name:  # (pytest's is its user's alone)
+        top = pathlib.Path(name)
+        top.chmod(0o755)
+        theirs = put(top / "theirs" / folders.WEIGHTS)
+        theirs.chmod(0o644)  # (that library may leave it to its user alone)
+        config = put_json(top / "theirs" / "config.json", CONFIG)
+        mine = top / "run" / teacher.WEIGHTS
+        mine.parent.mkdir()
+        shutil.copy(ours, mine)
+        words = "cannot be read (Permission denied)"
+        for path in (theirs, mine):
+            with forbidden(path):
+                for read in READS:
+                    with pytest.raises(UserError, match=re.escape(f"{path} {words}")):
+                        read(str(path))
+        with forbidden(theirs):
+            for given in (theirs, theirs.parent):
+                assert f"{theirs} {words}" in refused(
+                    "convert", given, "/o.safetensors"
+                )
+                assert f"{theirs} {words}" in refused("describe", given)
+        with forbidden(mine):
+            for given in (mine, mine.parent):
+                line = ["convert", given, "/o.safetensors", "--to", "flax"]
+                assert f"{mine} {words}" in refused(*line)
+                assert f"{mine} {words}" in refused("predict", given, "three.png")
+                assert f"{mine} {words}" in refused("evaluate", given)
+        with forbidden(config):
+            for line in (["convert", theirs, "/o.safetensors"], ["describe", theirs]):
+                assert f"{config} {words}" in refused(*line)
+        for path in (theirs, mine):
+            with forbidden(path.parent):
+                for line in (["describe"], ["evaluate"]):
+                    for given in (path, path.parent):
+                        said = refused(*line, given)
+                        assert f"{given} cannot be" in said and words[-20:] in said
+        with forbidden(theirs.parent):
+            out = theirs.parent / "out" / "net.safetensors"
+            words = f"{out} cannot be written (Permission denied)"
+            assert words in refused("convert", mine, out, "--to", "flax")
+
+
+def test_a_name_that_is_too_long_and_a_circle_of_links(tmp_path, refused):
+    long = tmp_path / ("n" * 300 + ".safetensors")
+    circle = tmp_path / "circle.safetensors"
+    circle.symlink_to(circle)
+    for path, error in ((long, errno.ENAMETOOLONG), (circle, errno.ELOOP)):
+        words = f"{path} cannot be read ({os.strerror(error)})"
+        for line in (["describe", path], ["predict", path, "a"], ["evaluate", path]):
+            assert words in refused(*line)
+    with pytest.raises(UserError, match="NUL|no weights file"):
+        sws_jax.load_network("a\0b.safetensors")
+    with pytest.raises(UserError, match="holds a NUL"):
+        convert.load("a\0b.safetensors")
+
+
+@pytest.mark.parametrize("command_line", ["convert", "describe", "predict", "evaluate"])
+def test_an_error_that_nobody_foresaw_is_a_sentence(
+    command_line, monkeypatch, refused, ours
+):
+    """Where it names a file, and where it names none."""
+
+    def fail(*args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), *args)
+
+    lines = {"predict": [ours, "x"], "convert": [ours, "out.safetensors"]}
+    line = [command_line, *lines.get(command_line, [ours])]
+    monkeypatch.setattr(f"sws_jax.commands.{command_line}.run", lambda a: fail("disk"))
+    assert refused(*line) == "sws_jax: disk cannot be read (Input/output error)\n"
+    monkeypatch.setattr(f"sws_jax.commands.{command_line}.run", lambda a: fail())
+    assert "(Input/output error)" in refused(*line)
+
+
+# A config.json that cannot be read
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\xff\xfe{\x00}\x00", "config.json is damaged (it is not UTF-8 from byte 0"),
+        (json.dumps({"a": "é"}).replace("\\u00e9", "é").encode("latin-1"), "from byte"),
+        (f'{{"model_type": {DEEP}}}'.encode(), "config.json is damaged (maximum recu"),
+        (b'{"image_size": 32, "image_size": 64}', "image_size stands in it twice"),
+        (b'["vit"]', "config.json holds no JSON object: mend it, or move it away"),
+        (b"", "config.json is damaged (Expecting value"),
+        (b'{"model_type": "vit"', "config.json is damaged (Expecting"),
+    ],
+)
+def test_a_config_that_says_nothing(tmp_path, refused, content, words):
+    path = put(tmp_path / "net" / folders.WEIGHTS)
+    (path.parent / "config.json").write_bytes(content)
+    assert words in refused("convert", path.parent, tmp_path / "out.safetensors")
+    assert words in refused("describe", path)
+
+
+@pytest.mark.parametrize("kind, words", [*ODD, ("directory", "Is a directory")])
+def test_a_config_that_is_no_file(tmp_path, refused, kind, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path / "net" / folders.WEIGHTS)
+    config = odd(path.parent / "config.json", kind)
+    words = f"{config} cannot be read ({words})"
+    assert words in refused("convert", path.parent, tmp_path / "out.safetensors")
+    assert words in refused("describe", path.parent)
+
+
+def test_a_config_that_the_system_does_not_give(tmp_path, refused):
+    path = put(tmp_path / "net" / folders.WEIGHTS)
+    config = path.parent / "config.json"
+    config.symlink_to("/proc/self/mem")
+    assert f"{config} cannot be read (Input/output" in refused("describe", path.parent)
+    config.unlink()
+    config.symlink_to("gone")
+    assert f"{config} cannot be read (No such file" in refused("describe", path.parent)
+    config.unlink()
+    with open(config, "wb") as file:
+        file.truncate(2**40)
+    assert "config.json is larger than such files" in refused("describe", path.parent)
+
+
+def test_a_config_with_a_mark_before_it(tmp_path):
+    path = put(tmp_path / "net" / folders.WEIGHTS)
+    said = json.dumps({**CONFIG, "layer_norm_eps": 1e-5})
+    (path.parent / "config.json").write_text(said, encoding="utf-8-sig")
+    assert convert.load(path)[0].spec.norm_eps == 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("single", [False, True])
+def test_transformers_takes_the_same_file(tmp_path, with_timm, single):
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    config = transformers.ViTConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=1, num_labels=5,
+        intermediate_size=128, patch_size=8, image_size=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.ViTForImageClassification(config)
+    model.save_pretrained(tmp_path / "net", max_shard_size="150KB")
+    assert (tmp_path / "net" / INDEX).exists()
+    if single:
+        other = transformers.ViTForImageClassification(config)
+        other.save_pretrained(tmp_path / "other")
+        shutil.copy(tmp_path / "other" / folders.WEIGHTS, tmp_path / "net")
+    again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "net")
+    notes = []
+    found = convert.load(tmp_path / "net", tell=notes.append)[0]
+    theirs = again.classifier.weight.detach().numpy().T
+    np.testing.assert_array_equal(found.params["head"]["kernel"], theirs)
+    assert any("is read, as transformers does" in note for note in notes) == single
