@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from sws_jax import files, paths, trees
+from sws_jax import contents, files, paths, trees
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 
@@ -101,6 +101,10 @@ def _opened(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        if told := contents.told(path, ".safetensors"):
+            raise UserError(
+                f"{path} is not a readable .safetensors file ({told})"
+            ) from None
         raise UserError(
             f"{path} is not a readable .safetensors file ({error}); it may be cut off: "
             f"copy it again"

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     out.add_argument("--depth", type=int, help="expand a learngene to this depth")
     into = parser.add_argument_group("what tensors do not show")
+    into.add_argument(
+        "--part", default="", help="of a checkpoint of several, like model_ema"
+    )
     into.add_argument("--layout", default="", help="instead of the recognised one")
     into.add_argument("--heads", type=int, help="attention heads of a ViT")
     into.add_argument("--norm-eps", type=float, help="epsilon of its LayerNorms")
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.errors import UserError
 
     given: dict[str, Any] = {
+        "part": args.part,
         "layout": args.layout,
         "heads": args.heads,
         "norm_eps": args.norm_eps,

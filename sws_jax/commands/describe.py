@@ -166,8 +166,8 @@ def _theirs(found) -> dict[str, str]:
     if layout.method:
         lines["method"] = f"{layout.method}, profile official"
     lines["initialises"] = f"{use}, after python -m sws_jax convert"
-    if differences := convert.mismatch(found):
-        lines["initialises"] = f"nothing: it is not all of that ({differences})"
+    if why := convert.refusal(found):
+        lines["initialises"] = f"nothing: {why}"
     lines["note"] = "images, function: as far as its files say, else what is usual"
     return lines
 

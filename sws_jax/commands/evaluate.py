@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 HELP = "score weights, checkpoints or a learngene on a dataset"
@@ -86,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
             mesh=mesh,
             reading=Reading(unreadable=args.unreadable),
         )
+        if not math.isfinite(found["loss"]):
+            raise UserError(
+                f"{label} gives no numbers (NaN or infinite) for images of "
+                f"{data.name}/{args.split}: its weights are damaged, or its training "
+                f"had failed"
+            )
         if found["skipped"]:
             skipped[data.name] = int(found["skipped"])
         body.append(

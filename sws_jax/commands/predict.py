@@ -45,6 +45,12 @@ def run(args: argparse.Namespace) -> int:
         networks.predictor(network), x, about.normalization
     )
     names = about.class_names or tuple(f"class {i}" for i in range(net.num_classes))
+    for path, row in zip(args.images, np.asarray(logits), strict=True):
+        if not np.isfinite(row).all():
+            raise UserError(
+                f"{label} gives no numbers for {path} (NaN or infinite): its weights "
+                f"are damaged, or its training had failed"
+            )
     for path, row in zip(args.images, np.asarray(jax.nn.softmax(logits)), strict=True):
         best = np.argsort(-row, kind="stable")[: max(args.top, 1)]
         shown = ", ".join(f"{names[i]} {row[i]:.1%}" for i in best)

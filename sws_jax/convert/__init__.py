@@ -7,7 +7,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,28 @@ from sws_jax.specs import RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
-# What programs put before every name of what they save.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "params/", "opt/target/")
+# Base models of transformers leave out what stands before all names but the heads':
+# names that tell one, and what that is.
+_BASES = (
+    (
+        "vit.",
+        r"embeddings\.cls_token",
+        r"(encoder\.layer|layers)\.\d+\.layernorm_before",
+    ),
+    ("levit.", r"patch_embeddings\.embedding_layer_1\..*", r"encoder\.stages\.\d+\."),
+    ("regnet.", r"embedder\.embedder\..*", r"encoder\.stages\.\d+\."),
+)
+_DISTILLED = "embeddings.distillation_token"
+# What names tell of networks that are not here.
+_RELATIVES = {
+    "CLIP's": r"(^|\.)(visual\.|vision_model\.|text_model\.|transformer\.resblocks)",
+    "DINOv2's of transformers": r"layer_scale\d\.lambda1",
+    "BEiT's": r"(^|\.)beit\.",
+    "Swin's": r"relative_position_bias_table",
+    "MAE's of transformers": r"vit\.embeddings\.mask_token|^decoder\.decoder_",
+    "a ResNet's": r"(^|\.)layer\d\.\d+\.conv\d",
+    "ConvNeXt's": r"\.dwconv\.|\.conv_dw\.",
+}
 # Names of the released Aux-Nets, by the method of their learngenes.
 PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 # What `save` writes for: two libraries' folders, and files of tensors.
@@ -50,6 +70,8 @@ def recognise(
     *,
     layout: str = "",
     image_size: tuple[int, int] | None = None,
+    own: Callable[[str], str] = str,
+    part: str = "",
 ) -> tuple[Layout, Spec, base.Flat]:
     """Which layout tensors have, and the spec of the network they are.
 
@@ -58,6 +80,8 @@ def recognise(
       flat: tensors by name.
       layout: the key of the only one to try; default any.
       image_size: height and width in pixels, where tensors do not show it.
+      own: from these names to those of the file, for messages.
+      part: of the file that they are, for messages.
 
     Returns:
       The layout; the spec (of a learngene, that of its genes as so many blocks); and
@@ -77,9 +101,6 @@ def recognise(
         raise UserError(
             f"there is no layout {layout!r}: it is one of {', '.join(known)}"
         )
-    for prefix in _PREFIXES:
-        if flat and all(name.startswith(prefix) for name in flat):
-            flat = {name.removeprefix(prefix): a for name, a in flat.items()}
     for tried in [known[layout]] if layout else LAYOUTS:
         try:
             prepared = tried.prepare(flat, image_size)
@@ -91,15 +112,33 @@ def recognise(
             continue  # shapes that nothing of this layout has
         if spec is not None:
             return tried, spec, prepared
-    some = ", ".join(sorted(flat)[:3])
+    some = ", ".join(own(name)[:80] for name in sorted(flat)[:3])
     if layout:
         raise UserError(
             f"{path} holds no {known[layout].name} (its first names are {some})"
         )
+    told = [k for k, p in _RELATIVES.items() if any(re.search(p, n) for n in flat)]
+    end = f"; they look like {told[0]}" if told else ""
+    if inside := tensors.wrapped(flat):
+        one = ".".join(filter(None, [part, re.sub("[./]", ".", own(inside))]))
+        end += f"; --part {one} takes what stands under that alone"
     raise UserError(
-        f"{path} holds no network that is known here (its first names are {some}); "
-        f"known are {', '.join(known)}"
+        f"{path} holds no network that is known here (its first names are {some})"
+        + (end or f"; known are {', '.join(known)}")
     )
+
+
+def _named_as_whole(flat: base.Flat) -> tuple[base.Flat, str]:
+    """Tensors of a base model of transformers under the names of its whole models."""
+    for prefix, *patterns in _BASES:
+        if all(any(re.match(p, name) for name in flat) for p in patterns):
+            if prefix == "vit." and _DISTILLED in flat:
+                prefix = "deit."
+            heads = re.compile(r"(cls_|distillation_)?classifier.*")
+            return {
+                k if heads.fullmatch(k) else prefix + k: a for k, a in flat.items()
+            }, prefix
+    return flat, ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +150,7 @@ class Identified:
       layout: that it has.
       tensors: as the file has them.
       flat: the same under the names of the layout.
+      own: from those names to the file's.
       description: of the network; of a learngene, of its genes as so many blocks.
       notes: what is worth saying of how it was read, a sentence each.
     """
@@ -119,6 +159,7 @@ class Identified:
     layout: Layout
     tensors: base.Flat
     flat: base.Flat
+    own: Callable[[str], str]
     description: Description
     notes: tuple[str, ...] = ()
 
@@ -127,6 +168,7 @@ def identify(
     source: str | os.PathLike | Mapping[str, Any],
     *,
     layout: str = "",
+    part: str = "",
     heads: int | None = None,
     norm_eps: float | None = None,
     pool_order: str = "",
@@ -152,8 +194,16 @@ def identify(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
-    held = tensors.read(source)  # type: ignore[arg-type]
-    found, spec, flat = recognise(path, held.flat, layout=layout, image_size=image_size)
+    held = tensors.read(source, part=part)  # type: ignore[arg-type]
+    plain, stripped = tensors.unwrapped(held.flat)
+    whole, added = _named_as_whole(plain)
+
+    def own(name: str) -> str:
+        return stripped + name.removeprefix(added)
+
+    found, spec, flat = recognise(
+        path, whole, layout=layout, image_size=image_size, own=own, part=held.part
+    )
     said = keys.Beside(found.view)
     if on_disk:
         said = beside.read(path, found.view)
@@ -161,7 +211,7 @@ def identify(
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
     if isinstance(spec, ViTSpec):
-        spec = _of_its_positions(path, found, spec, flat, image_size)
+        spec = _of_its_positions(path, found, spec, flat, image_size, own)
         fields = {k: v for k, v in said.fields.items() if k not in changes}
         with keys.naming(said.path):
             spec = spec.replace(**fields)
@@ -186,8 +236,24 @@ def identify(
             versions=versions(),
             **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
         )
-    notes = (*held.notes, *said.notes)
-    return Identified(path, found, held.flat, flat, about, notes)
+    notes = (*held.notes, *_renamings(path, whole, flat, stripped, added), *said.notes)
+    return Identified(path, found, held.flat, flat, own, about, notes)
+
+
+def _renamings(
+    path: str, whole: base.Flat, flat: base.Flat, stripped: str, added: str
+) -> Iterator[str]:
+    """What was done to the names of a file and to its positions, a sentence each."""
+    if stripped:
+        yield f"stripped {stripped} from the names of {path}"
+    if added and any("pooler." in name for name in flat):
+        yield f"left the pooler of {path} out: features here come before it"
+    name = vit.TIMM.pos_embed
+    if name in whole and flat[name].shape[1] > whole[name].shape[1]:
+        yield (
+            f"the class token of {path} has no position: it has one of zeros here, "
+            f"which computes the same"
+        )
 
 
 def _warn(note: str) -> None:
@@ -217,8 +283,9 @@ def load(
         depth of TLEG's.
       profile: of a learngene; "official" unless another is asked for.
       tell: is given each sentence worth saying of how it was read; default a warning.
-      **known: what tensors do not show. ``layout``, the key of a `Layout`, in place of
-        the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
+      **known: what tensors do not show. ``part`` of a checkpoint that holds several,
+        see `sws_jax.convert.tensors.read`; ``layout``, the key of a `Layout`, in place
+        of the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
         ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
         share of an image's shorter side that is looked at in evaluation;
         ``interpolation``; and ``dataset``, on which it was trained: "imagenet2012" for
@@ -241,28 +308,40 @@ def load(
             f"{path} is a {found.name} and no Aux-Net: leave stages and profile out"
         )
     made = _abstract(given, tuple(stages), profile or "official")
-    try:
-        entries = found.entries(about.net)
-        params = base.read(given.flat, entries, made.params, ignored=found.ignored)
-    except base.Mismatch as differences:
-        raise UserError(
-            f"{path} looks like a {found.name} ({about.net.name}), but is not: "
-            f"{differences}"
-        ) from None
+    if wrong := _wrong(given, made):
+        raise UserError(wrong)
+    entries = found.entries(about.net)
+    params = base.read(given.flat, entries, made.params, ignored=found.ignored)
     return _at_size(dataclasses.replace(made, params=params), found, size), found
 
 
-def mismatch(given: Identified) -> base.Mismatch | None:
-    """What keeps `load` from taking over a file that was identified, if anything."""
+def refusal(given: Identified) -> str:
+    """Why `load` does not take over a file that was identified; empty where it does.
+
+    (Of an Aux-Net it asks for its stages besides, which no file says.)
+    """
     layout, about = given.layout, given.description
     stages = (1,) * about.vit.depth if layout.method else ()
-    params = _abstract(given, stages, "official").params
+    return _wrong(given, _abstract(given, stages, "official"))
+
+
+def _wrong(given: Identified, made: Network | Learngene) -> str:
+    """What keeps tensors from being the network that they look like, in a sentence."""
+    layout, about = given.layout, given.description
     entries = layout.entries(about.net)
     try:
-        base.check(given.flat, entries, params, ignored=layout.ignored)
+        base.check(given.flat, entries, made.params, ignored=layout.ignored)
     except base.Mismatch as differences:
-        return differences
-    return None
+        return _unlike(given.path, layout, about.net, differences.named(given.own))
+    name, why = base.no_weights(given.flat, entries)
+    return f"{given.path}: {given.own(name)} {why}" if name else ""
+
+
+def _unlike(path: str, layout: Layout, net: Spec, differences: base.Mismatch) -> str:
+    return (
+        f"{path} looks like a {layout.name} ({net.name}), but is not all of that: "
+        f"{differences}"
+    )
 
 
 def save(path: str, network: Network | Learngene, to: str) -> None:
@@ -333,7 +412,12 @@ def _tensors(network: Network, names: vit.Names, to: str) -> dict[str, np.ndarra
 
 
 def _of_its_positions(
-    path: str, layout: Layout, spec: ViTSpec, flat: base.Flat, size
+    path: str,
+    layout: Layout,
+    spec: ViTSpec,
+    flat: base.Flat,
+    size: tuple[int, int] | None,
+    own: Callable[[str], str],
 ) -> ViTSpec:
     """The spec with the image size that a file's position embedding is for."""
     (name,) = (e.theirs for e in layout.entries(spec) if e.ours == "pos_embed")
@@ -343,6 +427,23 @@ def _of_its_positions(
         if math.prod(other.grid) == patches:
             return other
     if math.prod(spec.grid) != patches:
+        # What else is another net's says more than a count of its positions.
+        if not layout.method:
+            params = networks.abstract_params(spec)
+            try:
+                base.check(flat, layout.entries(spec), params, ignored=layout.ignored)
+            except base.Mismatch as all_:
+                if others := all_.without(name):
+                    raise UserError(
+                        _unlike(path, layout, spec, others.named(own))
+                    ) from None
+        if size is not None:
+            raise UserError(
+                f"{path}: {own(name)} has {flat[name].shape[1]} rows, which are not "
+                f"those of {size[0]} x {size[1]} pixels beside its "
+                f"{spec.tokens - math.prod(spec.grid)} class tokens: give the image "
+                f"size that it was trained at (--image-size HEIGHTxWIDTH)"
+            )
         raise UserError(
             f"{path} has positions for {patches} patches, which are no square: give "
             f"its image size (--image-size HEIGHTxWIDTH)"

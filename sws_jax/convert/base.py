@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from sws_jax import trees
@@ -151,9 +152,35 @@ class Mismatch(Exception):
     surplus: dict[str, tuple[int, ...]]
     reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
+    def named(self, own: Callable[[str], str]) -> Mismatch:
+        """The same under other names: those of the file."""
+        return Mismatch(
+            {own(name): shape for name, shape in self.missing.items()},
+            {own(name): shape for name, shape in self.surplus.items()},
+            {own(name): both for name, both in self.reshaped.items()},
+        )
+
+    def without(self, name: str) -> Mismatch:
+        """The same, whatever the shape of one tensor."""
+        reshaped = {k: v for k, v in self.reshaped.items() if k != name}
+        return Mismatch(self.missing, self.surplus, reshaped)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.surplus or self.reshaped)
+
+    @property
+    def has(self) -> str:
+        """What the network has that no network here has, if its names tell."""
+        names = [*self.surplus, *self.reshaped]
+        kinds = [k for k, p in _STRANGE.items() if any(re.search(p, n) for n in names)]
+        missing = list(self.missing)
+        if missing and all(re.search(_QKV_BIAS, name) for name in missing):
+            kinds.append("no bias of queries, keys and values")
+        return " and ".join(kinds[:3])
+
     def __str__(self) -> str:
         parts = [
-            f"{words} {'; '.join(grouped(found))}"
+            f"{words} {_some(grouped(found))}"
             for words, found in (
                 ("missing", {k: _text(v) for k, v in self.missing.items()}),
                 ("surplus", {k: _text(v) for k, v in self.surplus.items()}),
@@ -167,7 +194,38 @@ class Mismatch(Exception):
             )
             if found
         ]
-        return ", ".join(parts)
+        told = f", so that it has {self.has}, which no network here has"
+        return ", ".join(parts) + (told if self.has else "")
+
+
+# What names in files of relatives of the networks here tell.
+_STRANGE = {
+    "layer scale": r"(^|[._/])(ls\d[._/]gamma|gamma_\d|layer_scale\d?|lambda_?1)",
+    "registers": r"reg_token|register",
+    "norms of queries and keys": r"[._/](q_norm|k_norm|query_norm|key_norm)",
+    "a decoder (MAE's)": r"(^|[._/])decoder",
+    "a mask token (DINOv2's or MAE's)": r"mask_token",
+    "a convolutional network before it (a hybrid)": r"patch_embed\.backbone",
+    "relative positions (BEiT's)": r"relative_position|rel_pos",
+    "attention pooling": r"attn_pool|MAPHead|probe",
+    "a norm before its blocks (CLIP's)": r"norm_pre|ln_pre|pre_layrnorm",
+    "a gated MLP": r"mlp[._/]w\d|fc1_g|gate_proj|swiglu",
+    "adapters (LoRA's: merge them first)": r"lora_|adapter",
+    "a projection head (DINO's)": r"(^|\.)head\.(mlp|last_layer)",
+}
+_QKV_BIAS = r"(qkv|query|key|value|[qkv]_proj|queries_keys_values)[._/](bias|bias_\w+)$"
+_SHOWN, _LENGTH = 3, 150
+
+
+def _some(groups: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    shown: list[str] = []
+    for group in groups[:_SHOWN]:
+        if shown and len("; ".join([*shown, group])) > _LENGTH:
+            break
+        shown.append(group if len(group) <= _LENGTH else f"{group[: _LENGTH - 3]}...")
+    more = len(groups) - len(shown)
+    return "; ".join(shown) + (f" and {more} more" if more else "")
 
 
 def shapes(entries: Sequence[Entry], abstract: trees.Tree) -> dict[str, tuple]:
@@ -219,6 +277,24 @@ def check(
         raise Mismatch(missing, surplus, reshaped)
 
 
+def no_weights(flat: Flat, entries: Sequence[Entry]) -> tuple[str, str]:
+    """The first tensor whose numbers are no weights, and why; of a whole file."""
+    for name in dict.fromkeys(entry.theirs for entry in entries):
+        array = np.asarray(flat[name])
+        if array.dtype.kind in "biu":
+            return name, (
+                f"holds {array.dtype}, and weights are no whole numbers: if it is "
+                f"quantised, save it as float32, float16 or bfloat16"
+            )
+        odd = array.size - int(np.isfinite(array).sum())
+        if odd:
+            return name, (
+                f"holds {odd:,} numbers that are NaN or infinite (of {array.size:,}): "
+                f"the training had failed, or the file is damaged"
+            )
+    return "", ""
+
+
 def read(
     flat: Flat,
     entries: Sequence[Entry],
@@ -246,7 +322,7 @@ def read(
         theirs = np.asarray(flat[entry.theirs])
         leaf = ours[entry.ours]
         if entry.ours not in made:
-            made[entry.ours] = np.empty(leaf.shape, np.result_type(*dtypes[entry.ours]))
+            made[entry.ours] = np.empty(leaf.shape, _joint(dtypes[entry.ours]))
         shape = _part(leaf, entry).shape
         made[entry.ours][entry.index] = entry.codec.read(theirs, shape)
         filled[entry.ours] += int(np.prod(shape, dtype=int))
@@ -254,6 +330,17 @@ def read(
     holes = [k for k, n in filled.items() if n != np.prod(ours[k].shape, dtype=int)]
     assert not holes, holes
     return trees.unflatten(made)
+
+
+def _joint(dtypes: set[np.dtype]) -> np.dtype:
+    """What holds the numbers of all; the two halves meet in float32, which is larger.
+
+    (Of them numpy knows no type in common.)
+    """
+    halves = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
+    if halves <= dtypes:
+        dtypes = dtypes - halves | {np.dtype(np.float32)}
+    return np.result_type(*dtypes)
 
 
 def write(params: trees.Tree, entries: Iterable[Entry]) -> dict[str, np.ndarray]:

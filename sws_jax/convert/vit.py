@@ -339,6 +339,31 @@ BIG_VISION_SCANNED = dataclasses.replace(
 )
 
 
+def _timm(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
+    """FlexiViT's class token has no position of its own: one of zeros is added."""
+    positions = flat.get(TIMM.pos_embed)
+    patch = flat.get(f"{TIMM.patch}.weight")
+    plain = TIMM.cls_token in flat and TIMM.dist_token not in flat
+    if not plain or positions is None or patch is None:
+        return flat
+    if positions.ndim != 3 or patch.ndim != 4 or 0 in patch.shape:
+        return flat
+    rows = positions.shape[1]
+    own = not _square(rows - 1) and _square(rows)
+    if image_size:
+        sides = zip(image_size, patch.shape[2:], strict=True)
+        patches = math.prod(side // size for side, size in sides)
+        own = (own or rows == patches) and rows != patches + 1
+    if not own:
+        return flat
+    zero = np.zeros_like(positions[:, :1])
+    return {**flat, TIMM.pos_embed: np.concatenate([zero, positions], 1)}
+
+
+def _square(count: int) -> bool:
+    return count > 0 and math.isqrt(count) ** 2 == count
+
+
 def _big_vision(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
     """What big_vision adds to its tokens, as what is added here.
 
@@ -425,7 +450,7 @@ def _hf_layout(name: str, names: Names, view: View) -> Layout:
 
 
 LAYOUTS = (
-    _layout("timm ViT", TIMM),
+    _layout("timm ViT", TIMM, prepare=_timm),
     _layout("SWS Aux-Net", SWS, method="sws", antialias=False),
     _layout("TLEG Aux-Net", TLEG, method="tleg", antialias=False),
     _hf_layout(
