@@ -201,25 +201,41 @@ def identify(
     def own(name: str) -> str:
         return stripped + name.removeprefix(added)
 
-    found, spec, flat = recognise(
-        path, whole, layout=layout, image_size=image_size, own=own, part=held.part
-    )
-    said = keys.Beside(found.view)
+    def seen(size: tuple[int, int] | None) -> tuple[Layout, Spec, base.Flat]:
+        return recognise(
+            path, whole, layout=layout, image_size=size, own=own, part=held.part
+        )
+
+    found, spec, flat = seen(image_size)
+    said, notes = keys.Beside(found.view), [*held.notes]
     if on_disk:
-        said = beside.read(path, found.view)
+        said = beside.read(path, found, spec.net)
+        notes += said.notes
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
+    if said.path:
+        with keys.naming(said.path):
+            _check_channels(spec.net.channels, said.view, mean, std)
     if isinstance(spec, ViTSpec):
-        spec = _of_its_positions(path, found, spec, flat, image_size, own)
+        if "heads" not in said.fields and not found.method:
+            notes += _guessed(path, found, spec, changes, on_disk)
+        if said.size and image_size is None:  # which tells whose the positions are
+            found, spec, flat = seen(said.size[1])
+        assert isinstance(spec, ViTSpec)
+        spec, more = _of_its_positions(path, found, spec, flat, image_size, said, own)
+        notes += more
         fields = {k: v for k, v in said.fields.items() if k not in changes}
         with keys.naming(said.path):
             spec = spec.replace(**fields)
         with keys.naming(path):
             spec = spec.replace(**changes)
     else:
-        if isinstance(spec, RegNetSpec) and image_size:
-            spec = dataclasses.replace(spec, image_size=image_size)
+        if isinstance(spec, RegNetSpec) and (image_size or said.size):
+            size = image_size or said.size[1]  # type: ignore[index]
+            spec = dataclasses.replace(spec, image_size=size)
+        elif said.size and said.size[0]:
+            keys.agree(said.path, [(*said.size, spec.net.image_size)])
         if image_size and spec.net.image_size != image_size:
             changes["image_size"] = image_size
         if changes:
@@ -236,8 +252,8 @@ def identify(
             versions=versions(),
             **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
         )
-    notes = (*held.notes, *_renamings(path, whole, flat, stripped, added), *said.notes)
-    return Identified(path, found, held.flat, flat, own, about, notes)
+    notes += _renamings(path, whole, flat, stripped, added)
+    return Identified(path, found, held.flat, flat, own, about, tuple(notes))
 
 
 def _renamings(
@@ -251,8 +267,8 @@ def _renamings(
     name = vit.TIMM.pos_embed
     if name in whole and flat[name].shape[1] > whole[name].shape[1]:
         yield (
-            f"the class token of {path} has no position: it has one of zeros here, "
-            f"which computes the same"
+            f"the tokens before the patches of {path} have no position: they have one "
+            f"of zeros here, which computes the same"
         )
 
 
@@ -411,21 +427,76 @@ def _tensors(network: Network, names: vit.Names, to: str) -> dict[str, np.ndarra
     return flat
 
 
+def _guessed(
+    path: str, layout: Layout, spec: ViTSpec, given: Mapping[str, Any], on_disk: bool
+) -> list[str]:
+    """Of what neither tensors nor a config or an argument says: what is taken.
+
+    The command prints the function of a network, so of published widths nothing is
+    worth saying but in memory, where nothing is printed.
+
+    Raises:
+      UserError: tensors in memory are of a width that no published network has.
+    """
+    heads = "heads" in given or not layout.heads_guessed
+    if not heads and spec.width not in vit.PUBLISHED_WIDTHS:
+        if not on_disk:
+            raise UserError(
+                f"{path} does not show how many heads its attention has, and no "
+                f"published network is {spec.width} wide: give heads="
+            )
+        return [
+            f"{path} does not show how many heads its attention has, and no published "
+            f"network is {spec.width} wide: {spec.heads} of {spec.head_size} are taken "
+            f"(heads=, or --heads, says another number)"
+        ]
+    if on_disk or (heads and "norm_eps" in given):
+        return []
+    guessed = [] if heads else [f"{spec.heads} heads"]
+    if "norm_eps" not in given:
+        guessed.append(f"LayerNorm epsilon {spec.norm_eps:g}")
+    gelu = {"exact": "exact GELU", "tanh": "tanh GELU"}[spec.gelu]
+    return [
+        f"{path} does not show all that it computes, and what is usual is taken: "
+        f"{', '.join(guessed)}, {gelu} (give heads= and norm_eps=)"
+    ]
+
+
 def _of_its_positions(
     path: str,
     layout: Layout,
     spec: ViTSpec,
     flat: base.Flat,
     size: tuple[int, int] | None,
+    said: keys.Beside,
     own: Callable[[str], str],
-) -> ViTSpec:
-    """The spec with the image size that a file's position embedding is for."""
+) -> tuple[ViTSpec, list[str]]:
+    """The spec with the image size that a file's positions are for, and notes."""
     (name,) = (e.theirs for e in layout.entries(spec) if e.ours == "pos_embed")
     patches = flat[name].shape[1] - (spec.tokens - math.prod(spec.grid))
+    if said.size:
+        key, sides = said.size
+        grid = tuple(side // spec.patch_size for side in sides)
+        fits = not any(side % spec.patch_size for side in sides)
+        if fits and math.prod(grid) == patches:
+            return spec.replace(image_size=sides), []
+        if math.prod(grid) == patches and key:
+            raise UserError(
+                f"{said.path}: {key} is {sides[0]} x {sides[1]} pixels, which do not "
+                f"divide into patches of {spec.patch_size}, and networks here leave no "
+                f"pixels out: it cannot be converted"
+            )
+        if key:
+            raise UserError(
+                f"{said.path} is of another network than the tensors beside it: {key} "
+                f"is {sides[0]} x {sides[1]} pixels, and they have positions for "
+                f"{patches} patches of {spec.patch_size} pixels; put their own there, "
+                f"or move this one away"
+            )
     if size is not None:
         other = spec.replace(image_size=size)
         if math.prod(other.grid) == patches:
-            return other
+            return other, []
     if math.prod(spec.grid) != patches:
         # What else is another net's says more than a count of its positions.
         if not layout.method:
@@ -448,7 +519,13 @@ def _of_its_positions(
             f"{path} has positions for {patches} patches, which are no square: give "
             f"its image size (--image-size HEIGHTxWIDTH)"
         )
-    return spec
+    if size is None:
+        return spec, []
+    high, wide = spec.image_size
+    return spec, [
+        f"{path} does not show its image size, and its positions are resized as if it "
+        f"were square, {high}x{wide} pixels"
+    ]
 
 
 def _abstract(
@@ -489,8 +566,24 @@ def _learngene(
     return learngenes.abstract_learngene(about)
 
 
+def _check_channels(channels: int, view: View, mean, std) -> None:
+    """Refuses what a config says of pixels with more or fewer channels."""
+    for name, given in (("mean", mean), ("std", std)):
+        count = len(getattr(view, name))
+        if not given and count != channels:
+            raise UserError(
+                f"{name} has {count} numbers, and the network takes {channels} "
+                f"channels: mend it, or give {name} (--{name})"
+            )
+
+
 def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str, Any]:
     """Fields of a description: what was asked for, else the view."""
+    if view.crop_mode != "center":
+        raise UserError(
+            f"crop_mode is {view.crop_mode!r}, and images are not scaled so here: make "
+            f"it center and see whether accuracy holds"
+        )
     if mean or std or len(view.mean) == channels:
         normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
     else:

@@ -93,12 +93,15 @@ class View:
       mean, std: of colour channels, for pixels from 0 to 1.
       crop: share of the shorter side that is kept in evaluation.
       interpolation: see `sws_jax.data.base`.
+      crop_mode: "center" scales an image to cover what is cut from it, "squash" scales
+        each side on its own.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
 
 
 IMAGENET = View(IMAGENET_MEAN, IMAGENET_STD, crop=0.875)
@@ -119,6 +122,7 @@ class Layout:
       antialias: whether its library smooths a position embedding that shrinks; see
         `sws_jax.learngenes.base.resize_pos_embed`.
       method: of the learngenes that such files hold; empty where they hold networks.
+      heads_guessed: whether shapes leave open how many heads a ViT has.
       prepare: tensors of a file, and the image size where it is known, to those that
         the entries name.
     """
@@ -130,6 +134,7 @@ class Layout:
     view: View = IMAGENET
     antialias: bool = True
     method: str = ""
+    heads_guessed: bool = True
     prepare: Callable[[Flat, tuple[int, int] | None], Flat] = lambda flat, size: flat
 
     @property

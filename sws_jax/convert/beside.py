@@ -15,7 +15,7 @@ from typing import Any
 
 from sws_jax import files
 from sws_jax.convert import hugging_face, timm
-from sws_jax.convert.base import View
+from sws_jax.convert.base import Layout, View
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.convert.keys import Beside, naming
 from sws_jax.errors import UserError
@@ -23,17 +23,21 @@ from sws_jax.errors import UserError
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
 
 
-def read(path: str, usual: View) -> Beside:
-    """What stands beside the file `path`; `usual` where nothing does.
+def read(path: str, layout: Layout, spec: timm.Plain) -> Beside:
+    """What stands beside the file `path`; the layout's view where nothing does.
+
+    Args:
+      path: of the weights.
+      layout, spec: what their tensors are.
 
     Raises:
       UserError: a file is there and is damaged, or says what cannot be done here.
     """
-    folder = os.path.dirname(path)
+    folder, usual = os.path.dirname(path), layout.view
     at, beside = os.path.join(folder, CONFIG), os.path.join(folder, PREPROCESSOR)
     config = _json(at)
     if "pretrained_cfg" in config or "architecture" in config:
-        return dataclasses.replace(_sentence(at, timm.read, config, usual), path=at)
+        return dataclasses.replace(timm.read(at, config, layout, spec), path=at)
     if "model_type" not in config:
         return Beside(usual)
     found = _sentence(at, hugging_face.read, config, usual)
@@ -60,7 +64,7 @@ def _sentence(path: str, read: Callable, config: Mapping[str, Any], usual: View)
             return read(config, usual)
     except UserError:
         raise
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as e:
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:
         raise UserError(
             f"{path} does not say what such files say ({e}): mend it, or move it away"
         ) from None

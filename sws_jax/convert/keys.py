@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sws_jax.convert.base import View
@@ -32,6 +33,8 @@ class Beside:
       view: how images are prepared.
       fields: of a `ViTSpec`, by name.
       labels: of the classes, in order; empty where they are not named.
+      size: the key of an image size, and its height and width in pixels, where one is
+        said; the key is empty where it is no more than what a name implies.
       path: of the file that says it, if there is one.
       notes: what is worth saying of them, a sentence each.
     """
@@ -39,6 +42,7 @@ class Beside:
     view: View
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    size: tuple[str, tuple[int, int]] | None = None
     path: str = ""
     notes: tuple[str, ...] = ()
 
@@ -58,21 +62,23 @@ class Key:
         it must be. None where the key is not honoured.
       fine: of a key that is not honoured: whether a value asks for nothing but what is
         done anyway. Every other one is refused.
+      unless: the values that are fine, for people; None where all are.
     """
 
     name: str
     why: str
     parse: Callable[[Any], Any] | None = None
     fine: Callable[[Any], bool] = lambda value: True
+    unless: tuple[Any, ...] | None = None
 
 
 def refused(name: str, why: str, *unless: Any) -> Key:
     """A key that is refused, unless its value is one of those."""
-    return Key(name, why, fine=lambda value: value in unless)
+    return Key(name, why, fine=lambda value: value in unless, unless=unless)
 
 
 def taken(
-    path: str, table: Sequence[Key], config: Mapping[str, Any]
+    path: str, table: Sequence[Key], config: Mapping[str, Any], *, within: str = ""
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The values of honoured keys, by their names, and notes on unknown ones.
 
@@ -80,6 +86,7 @@ def taken(
       path: of the file, for messages.
       table: of all the keys that are known.
       config: what the file says; null is what is written where nothing is said.
+      within: what stands before a key in messages: ``model_args.``, say.
 
     Raises:
       UserError: a key is refused, or has a value that is none; it names both.
@@ -91,18 +98,21 @@ def taken(
             continue
         row = rows.get(name)
         if row is None:
-            strange.append(name)
+            strange.append(within + name)
         elif row.parse is not None:
             try:
                 values[name] = row.parse(value)
             except UserError as error:
-                raise UserError(f"{path}: {name}: {error}") from None
+                raise UserError(f"{path}: {within}{name}: {error}") from None
             except (TypeError, ValueError, OverflowError) as error:
                 raise UserError(
-                    f"{path}: {name} is {_short(value)}, and must be {error}"
+                    f"{path}: {within}{name} is {_short(value)}, and must be {error}"
                 ) from None
         elif not row.fine(value):
-            raise UserError(f"{path}: {name} is {_short(value)}, and {row.why}")
+            raise UserError(
+                f"{path}: {within}{name} is {_short(value)}, and {row.why}: networks "
+                f"here cannot do that, so train or export one without it"
+            )
     if not strange:
         return values, ()
     some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
@@ -124,6 +134,13 @@ def whole(least: int = 1) -> Callable[[Any], int]:
     return parse
 
 
+def wholes(value: Any) -> tuple[int, ...]:
+    """Whole numbers, one for each stage."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of whole numbers")
+    return tuple(map(whole(), value))
+
+
 def number(value: Any) -> float:
     """A finite number."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
@@ -139,13 +156,92 @@ def numbers(value: Any) -> tuple[float, ...]:
     return tuple(map(number, value))
 
 
+def text(value: Any) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
+def truth(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def within_unit(value: Any) -> float:
+    """A share, above 0 and up to 1."""
+    if not 0.0 < number(value) <= 1.0:
+        raise ValueError("in (0, 1]")
+    return float(value)
+
+
+def sides(value: Any) -> tuple[int, int]:
+    """Height and width; one number is a square."""
+    if isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise ValueError("one whole number, or height and width")
+        return whole()(value[0]), whole()(value[1])
+    return whole()(value), whole()(value)
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """An object of JSON."""
+    if not isinstance(value, Mapping):
+        raise ValueError("an object of keys and values")
+    return dict(value)
+
+
+def labels(value: Any) -> tuple[str, ...]:
+    """Names of classes in order, from a list of them or an object by their numbers."""
+    if isinstance(value, Mapping):
+        by_number = {}
+        for key, name in value.items():
+            if not str(key).isdecimal():
+                raise ValueError("names by whole numbers from 0")
+            by_number[int(key)] = name
+        if sorted(by_number) != list(range(len(value))):
+            raise ValueError("numbered from 0 without gaps")
+        value = [by_number[i] for i in range(len(by_number))]
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of names")
+    return tuple(map(str, value))
+
+
+def agree(path: str, pairs: Iterable[tuple[str, Any, Any]]) -> None:
+    """Refuses a config that is not of the tensors beside it.
+
+    Args:
+      path: of the config.
+      pairs: each a key, its value, and what the tensors have there.
+    """
+    for key, value, seen in pairs:
+        if value != seen:
+            raise UserError(
+                f"{path} is of another network than the tensors beside it: {key} is "
+                f"{_short(value)}, and theirs is {_short(seen)}; put their own there, "
+                f"or move this one away"
+            )
+
+
 def markdown(table: Sequence[Key]) -> str:
     """The rows as a table for people."""
     rows = ["| key | what becomes of it |", "|---|---|"]
     for row in table:
-        fate = "honoured" if row.parse else "no effect or refused"
-        rows.append(f"| `{row.name}` | {fate}: {row.why} |")
+        rows.append(f"| `{row.name}` | {_fate(row)}: {row.why} |")
     return "\n".join(rows)
+
+
+def _fate(row: Key) -> str:
+    if row.parse:
+        return "honoured"
+    unless = row.unless
+    if unless is None:
+        return "no effect"
+    if not unless:
+        return "refused"
+    return f"refused unless {' or '.join(f'`{json.dumps(v)}`' for v in unless)}"
 
 
 def _short(value: Any) -> str:

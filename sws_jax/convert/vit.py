@@ -38,6 +38,8 @@ HEAD_SIZE = 64
 # Heads of wider ones: So400m, H, g, g-opt and G (Scaling Vision Transformers,
 # 2106.04560; SoViT, 2305.13035).
 WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1536, 1664), 16)
+# Of the ViTs of papers and of timm, at which a guess at heads is the usual number.
+PUBLISHED_WIDTHS = {192, 256, 320, 384, 512, 640, 768, 896, 1024, *WIDE_HEADS}
 TLEG_DEPTH = 12  # of the released Aux-Nets
 
 
@@ -340,7 +342,9 @@ BIG_VISION_SCANNED = dataclasses.replace(
 
 
 def _timm(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
-    """FlexiViT's class token has no position of its own: one of zeros is added."""
+    """Positions of patches alone (timm's ``no_embed_class``, FlexiViT's), and zeros for
+    the tokens before them.
+    """
     positions = flat.get(TIMM.pos_embed)
     patch = flat.get(f"{TIMM.patch}.weight")
     plain = TIMM.cls_token in flat and TIMM.dist_token not in flat
@@ -348,16 +352,19 @@ def _timm(flat: Flat, image_size: tuple[int, int] | None) -> Flat:
         return flat
     if positions.ndim != 3 or patch.ndim != 4 or 0 in patch.shape:
         return flat
-    rows = positions.shape[1]
-    own = not _square(rows - 1) and _square(rows)
+    rows, others = positions.shape[1], 1
+    if (token := flat.get(TIMM.lone_token)) is not None and token.ndim == 3:
+        others += token.shape[1]
+    alone = not _square(rows - others) and _square(rows)
     if image_size:
         sides = zip(image_size, patch.shape[2:], strict=True)
         patches = math.prod(side // size for side, size in sides)
-        own = (own or rows == patches) and rows != patches + 1
-    if not own:
+        alone = (alone or rows == patches) and rows != patches + others
+    if not alone:
         return flat
-    zero = np.zeros_like(positions[:, :1])
-    return {**flat, TIMM.pos_embed: np.concatenate([zero, positions], 1)}
+    zeros = np.zeros((*positions.shape[:1], others, *positions.shape[2:]))
+    whole = np.concatenate([zeros.astype(positions.dtype), positions], 1)
+    return {**flat, TIMM.pos_embed: whole}
 
 
 def _square(count: int) -> bool:
@@ -442,6 +449,8 @@ _GOOGLE = View(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
 
 
 def _layout(name: str, names: Names, **fields) -> Layout:
+    guessed = names.style is not FLAX  # whose kernels have an axis of heads
+    fields["heads_guessed"] = guessed
     return Layout(name, names.recognise, names.entries, **fields)
 
 

@@ -50,11 +50,15 @@ class Fit:
         image = _shortened(image, most=8 * max(self.size) / min(self.size))
         cover = (math.floor(height / self.crop), math.floor(width / self.crop))
         high, wide = image.shape[:2]
-        # One side decides; the other follows, its fraction of a pixel cut off.
+        # One side decides; the other follows, its fraction of a pixel cut off (of a
+        # square view, as torchvision does) or rounded (of others, as timm does).
+        half = 0 if cover[0] == cover[1] else 1
         if cover[0] * wide >= cover[1] * high:
-            scaled = (cover[0], max(cover[0] * wide // high, width))
+            follows = (2 * cover[0] * wide + half * high) // (2 * high)
+            scaled = (cover[0], max(follows, width))
         else:
-            scaled = (max(cover[1] * high // wide, height), cover[1])
+            follows = (2 * cover[1] * high + half * wide) // (2 * wide)
+            scaled = (max(follows, height), cover[1])
         image = resize(image, scaled, self.interpolation)
         top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
         return image[top : top + height, left : left + width]
