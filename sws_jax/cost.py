@@ -26,15 +26,16 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from sws_jax import learngenes, networks, presets, specs, trees
+from sws_jax import arguments, learngenes, networks, presets, specs, trees
 from sws_jax import step as steps
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.fields import Range
 from sws_jax.losses import Loss
-from sws_jax.networks import Network, Predictor
+from sws_jax.networks import SPEC, Network, Predictor
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
-from sws_jax.specs.base import Compute
+from sws_jax.specs.base import COMPUTE, DEPTH, Compute
 
 IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
 # SWS, 2404.16897, trains the networks that it compares with so long.
@@ -44,6 +45,17 @@ PAPER_SIZES = {"S": "small", "B": "base"}
 INITIALISED = ("untuned", "tune")
 
 
+_TEACHER = arguments.optional(SPEC)
+_EPOCHS = arguments.number(Range(0, math.inf))
+_IMAGES = arguments.whole(1)
+_DEPTHS = arguments.many(DEPTH, "whole numbers")
+
+
+def _kept_one(name: str, value: Any) -> Spec | Description:
+    return value if isinstance(value, Description) else SPEC(name, value)
+
+
+@arguments.checked(spec=_kept_one)
 def params(spec: Spec | Description) -> int:
     """Parameters of a network, or of a learngene by its description.
 
@@ -54,6 +66,7 @@ def params(spec: Spec | Description) -> int:
     return trees.count(_abstract(spec))
 
 
+@arguments.checked(function=arguments.function, arguments=arguments.anything)
 def flops(function: Callable, *arguments: Any) -> int:
     """FLOPs of a call: 2 for each multiply-add of a product or convolution.
 
@@ -67,6 +80,7 @@ def flops(function: Callable, *arguments: Any) -> int:
     return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+@arguments.checked(spec=SPEC)
 @functools.lru_cache(maxsize=512)
 def forward_flops(spec: Spec) -> int:
     """FLOPs of the logits of one image."""
@@ -78,6 +92,7 @@ def forward_flops(spec: Spec) -> int:
     return flops(logits, _abstract(spec), _images(spec, 1))
 
 
+@arguments.checked(spec=SPEC, compute=COMPUTE, teacher=_TEACHER)
 @functools.lru_cache(maxsize=512)
 def step_flops(
     spec: Spec, compute: Compute = Compute(), teacher: Spec | None = None
@@ -114,6 +129,7 @@ def step_flops(
     )
 
 
+@arguments.checked(spec=SPEC, compute=COMPUTE)
 @functools.lru_cache(maxsize=512)
 def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     """Bytes of activations that training holds for each image.
@@ -225,6 +241,9 @@ def _bodies(values) -> list[core.Jaxpr]:
     return found
 
 
+@arguments.checked(
+    spec=SPEC, epochs=_EPOCHS, images=_IMAGES, compute=COMPUTE, teacher=_TEACHER
+)
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One training run.
@@ -246,12 +265,6 @@ class Run:
     compute: Compute = Compute()
     teacher: Spec | None = None
 
-    def __post_init__(self):
-        if not 0 <= self.epochs < math.inf:
-            raise UserError(f"a run has epochs of at least 0, and not {self.epochs}")
-        if self.images < 1:
-            raise UserError(f"an epoch has at least 1 image, and not {self.images}")
-
     @property
     def layer_epochs(self) -> float:
         """Applied blocks times epochs."""
@@ -271,6 +284,10 @@ class Run:
         return self.role not in INITIALISED
 
 
+@arguments.checked(
+    runs=arguments.many(arguments.of(Run, called="a Run"), "runs"),
+    kept=arguments.many(_kept_one, "specs or descriptions"),
+)
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Runs that together give a network of every depth.
@@ -311,12 +328,24 @@ class Plan:
 QUANTITIES = ("stored", "pretrainings", "epochs", "layer_epochs", "flops")
 
 
+_PLAN = arguments.of(Plan, called="a Plan")
+
+
+@arguments.checked(many=_PLAN, one=_PLAN)
 def ratios(many: Plan, one: Plan) -> dict[str, float]:
     """How often `one` goes into `many`, for each of `QUANTITIES`."""
     pairs = ((name, getattr(many, name), getattr(one, name)) for name in QUANTITIES)
     return {name: a / b if b else math.inf for name, a, b in pairs}
 
 
+@arguments.checked(
+    aux=arguments.of(AuxViTSpec, called="an AuxViTSpec"),
+    depths=_DEPTHS,
+    epochs=_EPOCHS,
+    tuning=_EPOCHS,
+    teacher=_TEACHER,
+    images=_IMAGES,
+)
 def by_learngene(
     aux: AuxViTSpec,
     depths: Sequence[int],
@@ -343,6 +372,12 @@ def by_learngene(
     return Plan(tuple(runs), (aux,))
 
 
+@arguments.checked(
+    net=arguments.of(ViTSpec, called="a ViTSpec"),
+    depths=_DEPTHS,
+    epochs=_EPOCHS,
+    images=_IMAGES,
+)
 def separately(
     net: ViTSpec,
     depths: Sequence[int],
@@ -356,6 +391,7 @@ def separately(
     return Plan(runs, nets)
 
 
+@arguments.checked(quantity=arguments.text(QUANTITIES), many=_PLAN, one=_PLAN)
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """A ratio of the paper's comparison, with what it leaves out.
@@ -383,6 +419,7 @@ class Claim:
         return many / one
 
 
+@arguments.checked(teacher=_TEACHER)
 def paper(size: str, teacher: Spec | None = None) -> list[Claim]:
     """The comparison of SWS, 2404.16897, whose ratios are arithmetic.
 

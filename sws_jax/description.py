@@ -6,16 +6,36 @@ import dataclasses
 import importlib.metadata
 import json
 
-from sws_jax import profiles, specs
-from sws_jax.data.base import Normalization, check_interpolation
+from sws_jax import arguments, profiles, specs
+from sws_jax.data import base
+from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.fields import Range
 from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
+from sws_jax.specs.vit import STAGES
 
 KINDS = ("network", "aux_net", "learngene")
 # Methods whose Aux-Net is a plain network whose layers are functions of the genes.
 _UNSHARED = ("tleg",)
 
 
+@arguments.checked(
+    kind=arguments.text(KINDS),
+    net=arguments.of(
+        ViTSpec, LeViTSpec, RegNetSpec, called="a ViTSpec, LeViTSpec or RegNetSpec"
+    ),
+    normalization=base.NORMALIZATION,
+    profile=arguments.text(profiles.PROFILES),
+    stages=STAGES,
+    plan=arguments.wholes(0),
+    step=arguments.whole(0),
+    accuracy=arguments.number(Range(-1, 1)),
+    seed=arguments.SEED,
+    versions=arguments.pairs,
+    eval_crop=base.CROP,
+    interpolation=arguments.text(base.INTERPOLATIONS),
+    val_fraction=base.VAL_FRACTION,
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
     """Everything about weights but the weights: hashable, JSON both ways.
@@ -61,9 +81,6 @@ class Description:
     val_fraction: float = 0.1
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UserError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
-        profiles.find(self.profile)
         if self.class_names and len(self.class_names) != self.net.num_classes:
             raise UserError(
                 f"there are {len(self.class_names)} class names for a head of "
@@ -74,9 +91,6 @@ class Description:
                 f"the normalisation is for {self.normalization.channels} channels and "
                 f"the network takes {self.net.channels}"
             )
-        check_interpolation(self.interpolation)
-        if not 0 < self.eval_crop <= 1:
-            raise UserError(f"eval_crop must be in (0, 1], and is {self.eval_crop}")
         if self.kind != "network":
             AuxViTSpec(self.vit, self.stages)  # refuses stages that do not add up
 
@@ -101,6 +115,7 @@ class Description:
         return json.dumps(specs.to_dict(self), sort_keys=True)
 
     @classmethod
+    @arguments.checked()
     def from_json(cls, text: str) -> Description:
         """Raises UserError where the text does not describe weights."""
         try:
@@ -110,6 +125,9 @@ class Description:
         if not isinstance(data, dict):
             raise UserError("the description is not a JSON object")
         return specs.from_dict(cls, data)
+
+
+DESCRIPTION = arguments.of(Description, called="a Description")
 
 
 def versions() -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sws_jax import (
+    arguments,
     checkpoints,
     files,
     learngenes,
@@ -16,8 +17,14 @@ from sws_jax import (
 )
 from sws_jax.errors import UserError
 from sws_jax.networks import Network
+from sws_jax.specs.base import DEPTH
 
 
+@arguments.checked(
+    path=arguments.path,
+    depth=arguments.optional(DEPTH),
+    step=arguments.optional(arguments.whole(0)),
+)
 def load(
     path: str, *, depth: int | None = None, step: int | None = None
 ) -> tuple[Network, str]:

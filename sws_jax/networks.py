@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+from typing import Any
 
 import jax
 import numpy as np
 
-from sws_jax import sharding, trees, weights
+from sws_jax import arguments, sharding, trees, weights
 from sws_jax.data import augment
-from sws_jax.data.base import Normalization
-from sws_jax.description import Description
+from sws_jax.data.base import INTERPOLATIONS, NORMALIZATION, Normalization
+from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.specs import AuxViTSpec, Compute, LeViTSpec, RegNetSpec, Spec, ViTSpec
+from sws_jax.specs.base import COMPUTE, DTYPE
+
+
+def _instead_of_spec(value: Any) -> str:
+    """What to do about something else than a spec."""
+    if isinstance(value, str):
+        return "sws_jax.named makes one from a name"
+    about = getattr(value, "spec", None)
+    return "its .spec is one" if isinstance(about, _SPECS) else ""
+
+
+_SPECS = (ViTSpec, AuxViTSpec, LeViTSpec, RegNetSpec)
+SPEC = arguments.of(*_SPECS, called="a spec, like a ViTSpec", hint=_instead_of_spec)
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
     meta_fields=["spec", "description"],
+)
+@arguments.checked(
+    spec=SPEC,
+    params=arguments.anything,  # JAX puts anything there
+    description=arguments.optional(DESCRIPTION),
 )
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -39,6 +59,18 @@ class Network:
     description: Description | None = None
 
 
+def _instead_of_network(value: Any) -> str:
+    """What to do about something else than a network."""
+    if isinstance(value, (str, os.PathLike)):
+        return "sws_jax.load_network reads one from a file"
+    if getattr(getattr(value, "description", None), "kind", "") == "learngene":
+        return "it is a learngene, which sws_jax.expand makes one of"
+    return ""
+
+
+NETWORK = arguments.of(Network, called="a network", hint=_instead_of_network)
+
+
 # What JAX calls the interpolations of `sws_jax.data.base`.
 _RESIZE = {
     "bicubic": "cubic",
@@ -52,6 +84,13 @@ _RESIZE = {
     jax.tree_util.register_dataclass,
     data_fields=["network"],
     meta_fields=["normalization", "compute", "interpolation", "order"],
+)
+@arguments.checked(
+    network=arguments.anything,
+    normalization=NORMALIZATION,
+    compute=COMPUTE,
+    interpolation=arguments.text(INTERPOLATIONS),
+    order=arguments.wholes(0),
 )
 @dataclasses.dataclass(frozen=True)
 class Predictor:
@@ -72,6 +111,10 @@ class Predictor:
     interpolation: str = "bicubic"
     order: tuple[int, ...] = ()
 
+    @arguments.checked(
+        images=arguments.like("shape", "dtype", called="an array of images"),
+        normalization=NORMALIZATION,
+    )
     def logits(self, images, normalization: Normalization) -> jax.Array:
         """Logits of images that were normalised for another network.
 
@@ -103,6 +146,7 @@ class Predictor:
         return jax.lax.stop_gradient(found)
 
 
+@arguments.checked(network=NETWORK, dtype=DTYPE)
 def predictor(
     network: Network, *, dtype: str = "float32", order: tuple[int, ...] = ()
 ) -> Predictor:
@@ -114,11 +158,16 @@ def predictor(
       order: of its outputs; see `Predictor`.
     """
     about = network.description
-    assert about is not None  # whoever loads a network gives it one
+    if about is None:
+        raise UserError(
+            "network has no description, which says how it wants its images "
+            "(dataclasses.replace one in)"
+        )
     compute = Compute(dtype=dtype)
     return Predictor(network, about.normalization, compute, about.interpolation, order)
 
 
+@arguments.checked(spec=SPEC)
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
     """Names, shapes and dtypes of a network's parameters, without computing."""
     # A tree of its own for everyone who asks: dicts may be changed.
@@ -132,29 +181,52 @@ def _abstract_params(spec: Spec, boxed: bool) -> trees.Tree:
     return jax.eval_shape(init, jax.random.key(0))
 
 
-def save_network(path: str, network: Network) -> None:
-    """Writes a network as one `.safetensors` file.
+@arguments.checked(network=NETWORK)
+def save_network(path: str | os.PathLike[str], network: Network) -> None:
+    """Writes a network as one `.safetensors` file, which `load_network` reads.
 
     Raises:
-      UserError: the network has no description (`dataclasses.replace` one in).
+      UserError: the network has no description (`dataclasses.replace` one in), or
+        parameters of another one; or the path does not end in ``.safetensors``.
     """
-    if network.description is None:
+    path, about = os.fspath(path), network.description
+    if about is None:
         raise UserError(f"{path}: a network without a description cannot be saved")
-    weights.save(path, network.params, network.description)
+    if about.kind == "learngene" or about.spec != network.spec:
+        what = "a learngene" if about.kind == "learngene" else about.spec.name
+        raise UserError(
+            f"{path}: network is {network.spec.name} and its description is of {what}: "
+            f"dataclasses.replace its own in"
+        )
+    check_params(network)
+    weights.save(path, network.params, about)
 
 
-def load_network(path: str) -> Network:
+@arguments.checked()
+def load_network(path: str | os.PathLike[str]) -> Network:
     """Reads what `save_network` wrote; numpy leaves.
 
     Raises:
       UserError: the file is missing, broken, or holds a learngene.
     """
+    path = os.fspath(path)
     params, description = weights.load(path)
     check_network(path, description)
     weights.check(path, abstract_params(description.spec), params)
     return Network(description.spec, params, description)
 
 
+@arguments.checked(network=NETWORK)
+def check_params(network: Network) -> None:
+    """Refuses parameters that are not those of their spec.
+
+    Raises:
+      UserError: naming what is missing, surplus or of another shape.
+    """
+    weights.check("network.params", abstract_params(network.spec), network.params)
+
+
+@arguments.checked(path=arguments.path, description=DESCRIPTION)
 def check_network(path: str, description: Description) -> None:
     """Refuses a file, named `path`, that holds a learngene."""
     if description.kind == "learngene":

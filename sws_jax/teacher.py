@@ -7,18 +7,20 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import classes, networks, paths
+from sws_jax import arguments, classes, networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
 from sws_jax.specs import Spec
+from sws_jax.specs.base import DTYPE
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 # What runs have in their directories, and folders of other programs do not.
 _OF_RUNS = (WEIGHTS, "checkpoints", "inputs.json", "metrics.jsonl", "result.json")
 
 
-def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
+@arguments.checked(dtype=DTYPE)
+def load_teacher(path: str | os.PathLike[str], *, dtype: str = "float32") -> Predictor:
     """Reads a teacher from a weights file, or from a finished run's directory.
 
     Args:
@@ -29,7 +31,7 @@ def load_teacher(path: str, *, dtype: str = "float32") -> Predictor:
     Raises:
       UserError: nothing usable is there.
     """
-    network = networks.load_network(weights_file(path))
+    network = networks.load_network(weights_file(os.fspath(path)))
     return networks.predictor(network, dtype=dtype)
 
 

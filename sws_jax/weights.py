@@ -11,34 +11,45 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from sws_jax import contents, files, paths, trees
-from sws_jax.description import Description
+from sws_jax import arguments, contents, files, paths, trees
+from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 
 _FORMAT = "sws_jax 1"
 
 
-def save(path: str, params: trees.Tree, description: Description) -> None:
+@arguments.checked(params=arguments.anything, description=DESCRIPTION)
+def save(
+    path: str | os.PathLike[str], params: trees.Tree, description: Description
+) -> None:
     """Writes a tree of arrays, whole or not at all.
 
     Args:
-      path: should end in ``.safetensors``.
+      path: ends in ``.safetensors``.
       params: nested dict of numpy or jax arrays.
       description: goes into the header.
+
+    Raises:
+      UserError: nothing could read such a file again.
     """
-    flat = trees.flatten(trees.to_host(params))
+    path = os.fspath(path)
+    if not path.endswith(".safetensors"):
+        raise UserError(f"{path} must end in .safetensors: it could not be read again")
+    flat = trees.flatten(_on_host(path, params))
     about = description.to_json()
     metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
     files.write_tensors(path, flat, metadata)
 
 
-def load(path: str) -> tuple[trees.Tree, Description]:
+@arguments.checked()
+def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
     """The inverse of `save`, with numpy leaves.
 
     Raises:
       UserError: no such file, a truncated, damaged or foreign one, or a description
         that contradicts itself; the sentence names the file.
     """
+    path = os.fspath(path)
     with _opened(path) as file:
         metadata = file.metadata()
         description = _description(path, metadata)
@@ -50,6 +61,18 @@ def load(path: str) -> tuple[trees.Tree, Description]:
             f"damaged, copy it again"
         )
     return trees.unflatten(flat), description
+
+
+def _on_host(path: str, params: trees.Tree) -> trees.Tree:
+    """The tree with numpy leaves, if all of them are arrays that have values."""
+    try:
+        return trees.to_host(params)
+    except Exception as error:  # noqa: BLE001  what leaves raise is of many kinds
+        reason = " ".join(str(error).split(". ")[0].split("\n")[0].split())
+        raise UserError(
+            f"{path} cannot be written: the parameters are not all arrays that have "
+            f"their values here, as they are outside of jax.jit ({reason})"
+        ) from None
 
 
 def _digest(description: str, flat: Mapping[str, np.ndarray]) -> str:
@@ -68,14 +91,18 @@ def _array_digest(array: np.ndarray) -> str:
     return state.hexdigest()
 
 
-def describe(path: str) -> Description:
+@arguments.checked()
+def describe(path: str | os.PathLike[str]) -> Description:
     """The description alone, without reading an array; raises as `load`."""
+    path = os.fspath(path)
     with _opened(path) as file:
         return _description(path, file.metadata())
 
 
-def is_ours(path: str) -> bool:
+@arguments.checked()
+def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether this project wrote a file; raises as `load` where it is damaged."""
+    path = os.fspath(path)
     if not path.endswith(".safetensors"):
         return False
     with _opened(path) as file:
@@ -131,12 +158,24 @@ def _convert(path: str) -> str:
     )
 
 
-def check(path: str, expected: trees.Tree, params: trees.Tree) -> None:
-    """Refuses weights whose names or shapes are not those of their description."""
-    lines = trees.difference(expected, params)
+def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
+    """Refuses weights whose names or shapes are not those of their description.
+
+    Args:
+      what: holds them: a file's path, or an argument.
+      expected: names and shapes that its description names.
+      params: what is there.
+    """
+    try:
+        lines = trees.difference(expected, params)
+    except AttributeError:
+        raise UserError(
+            f"{what} holds something else than arrays: parameters are a nested dict of "
+            f"numpy or jax arrays"
+        ) from None
     if lines:
         more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
         raise UserError(
-            f"{path} does not hold the network that its description names "
+            f"{what} does not hold the network that its description names "
             f"(- missing, + surplus, ! other shape): {'; '.join(lines[:6])}{more}"
         )

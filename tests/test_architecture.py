@@ -20,7 +20,7 @@ LAYERS = {
         "errors version fields files specs trees losses optim sharding metrics "
         "progress profiles presets configs description weights checkpoints data "
         "rendezvous processes checksums signals entry hlo prepare paths lease host "
-        "classes contents "
+        "classes contents arguments "
         "xla_flags"
     ),
     "networks": "models networks teacher evaluation places",

@@ -335,7 +335,7 @@ def test_tensors_in_memory(tmp_path):
     np.savez(tmp_path / "half.npz", **trees.flatten(half))
     found, _ = convert.load(tmp_path / "half.npz")
     equal(found.params, half)
-    for wrong in ({}, [1, 2], {"a": object()}):
+    for wrong in ({}, {"a": object()}):
         with pytest.raises(UserError, match="what is in memory"):
             convert.load(wrong)
 
@@ -883,13 +883,13 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
         ("--layout big-vision", "holds no big_vision"),
         ("--stages 3-3", "is a timm ViT and no Aux-Net"),
         ("--mean 1,x", "--mean is numbers like"),
-        ("--mean 1,2", "as many means as deviations"),
-        ("--mean nan,0,0", "every mean must be a number"),
+        ("--mean 1,2", "mean has 2 numbers, and the network takes 3 channels"),
+        ("--mean nan,0,0", "mean[0] must be a number, and is nan"),
         ("--norm-eps nan", "norm_eps must be a number"),
         ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
-        ("--crop 2", "eval_crop must be in"),
+        ("--crop 2", "crop must be in (0, 1]"),
         ("--to timm --heads 3", "leave --heads out"),
-        ("--to magic", "there is no target 'magic'"),
+        ("--to magic", "to 'magic' is not one of timm, hugging-face"),
         ("--depth 3", "--depth goes with --to"),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_learngene_that_is_not_there(capsys):
         ("none.safetensors", "there is no weights file none.safetensors"),
         ("vit_nano_patch8_L2 --image-size=30", "30 x 30 pixels does not divide"),
         ("vit_nano_patch8_L2 --classes=0", "--classes must be at least 1, and is 0"),
-        ("vit_nano_patch8_L2 --dtype=int8", "compute dtype 'int8' is not one of"),
+        ("vit_nano_patch8_L2 --dtype=int8", "dtype 'int8' is not one of"),
         ("vit_nano_patch8_L2 --images=5", "--images does not go with names of"),
         ("vit_nano_patch8_L2 --teacher=resnet", "no network is named 'resnet'"),
         ("vit_nano_patch8_L2 --imagesize=5", "cost has no option --imagesize=5"),

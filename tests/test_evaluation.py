@@ -79,7 +79,7 @@ def test_a_network_that_prefers_no_class_is_at_chance(net, images_of):
 
 
 @pytest.mark.parametrize("backend, ahead", [("cpu", 0), ("gpu", 8)])
-def test_few_batches_are_under_way(backend, ahead, images_of, monkeypatch):
+def test_few_batches_are_under_way(backend, ahead, net, images_of, monkeypatch):
     """As many as in training: more would fill a device's memory with images."""
     events = []
 
@@ -94,8 +94,9 @@ def test_few_batches_are_under_way(backend, ahead, images_of, monkeypatch):
     monkeypatch.setattr(sharding.jax, "default_backend", lambda: backend)
     monkeypatch.setattr(sharding.jax, "block_until_ready", wait)
     one = sharding.make_mesh(jax.devices()[:1])
+    predictor = Predictor(Network(net, params_of(net)), GREY)
     arguments = dict(normalization=GREY, global_batch_size=3, mesh=one)
-    evaluation.evaluate(None, images_of, Fit((8, 8)), **arguments)
+    evaluation.evaluate(predictor, images_of, Fit((8, 8)), **arguments)
     batches, expected = 13, []
     for number in range(1, batches + 1):
         expected.append("start")

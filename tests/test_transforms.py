@@ -81,7 +81,7 @@ def test_fit_keeps_the_middle():
 
 @pytest.mark.parametrize("crop", [0.0, -0.5, 1.01, float("nan")])
 def test_impossible_crops_are_refused(crop):
-    with pytest.raises(UserError, match=f"eval_crop must be in .0, 1., and is {crop}"):
+    with pytest.raises(UserError, match=f"crop must be .*, and is {crop}"):
         Fit((4, 4), crop)
 
 

@@ -153,6 +153,6 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
     from sws_jax.errors import UserError
 
     try:
-        return tuple(float(part) for part in text.split(",") if part)
+        return tuple(float(part) for part in text.split(",") if text)
     except ValueError:
         raise UserError(f"{flag} is numbers like 0.5,0.5,0.5, not {text!r}") from None

@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.errors import UserError
     from sws_jax.networks import Predictor
 
+    if args.top < 1:
+        raise UserError(f"--top must be at least 1, and is {args.top}")
     network, label = loading.load(args.weights, depth=args.depth, step=args.step)
     about = network.description
     assert about is not None
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 f"are damaged, or its training had failed"
             )
     for path, row in zip(args.images, np.asarray(jax.nn.softmax(logits)), strict=True):
-        best = np.argsort(-row, kind="stable")[: max(args.top, 1)]
+        best = np.argsort(-row, kind="stable")[: args.top]
         shown = ", ".join(f"{names[i]} {row[i]:.1%}" for i in best)
         print(f"{path}: {shown}")
     return 0

@@ -7,12 +7,12 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sws_jax import learngenes, networks, profiles, weights
+from sws_jax import arguments, learngenes, networks, profiles, weights
 from sws_jax.convert import (
     base,
     beside,
@@ -26,14 +26,22 @@ from sws_jax.convert import (
     vit,
 )
 from sws_jax.convert.base import Layout, View
-from sws_jax.data.base import Normalization, default_normalization
+from sws_jax.data.base import (
+    CROP,
+    INTERPOLATIONS,
+    MEAN,
+    STD,
+    Normalization,
+    default_normalization,
+)
 from sws_jax.description import Description, versions
 from sws_jax.errors import UserError
 from sws_jax.learngenes import Learngene
-from sws_jax.learngenes.base import resize_pos_embed
+from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
 from sws_jax.networks import Network
 from sws_jax.specs import RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
+from sws_jax.specs import vit as specs_vit
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # Base models of transformers leave out what stands before all names but the heads':
@@ -64,6 +72,32 @@ PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 
 
+_SIZE = arguments.optional(arguments.size)
+_TENSORS = arguments.of(Mapping, called="a mapping of tensors by name")
+
+
+def _source(name: str, value: Any) -> Any:
+    """A path, as text, or tensors by name."""
+    if isinstance(value, (str, os.PathLike)):
+        return arguments.path(name, value)
+    if hasattr(value, "state_dict"):
+        raise UserError(f"{name} is a model: give its state_dict()")
+    return arguments.of(Mapping, called="a path, or a mapping of tensors")(name, value)
+
+
+def _or_empty(choices: Iterable[str]) -> arguments.Kind:
+    """One of the choices, or an empty text for none."""
+    known = arguments.text(choices)
+    return lambda name, value: value if value == "" else known(name, value)
+
+
+def _network(name: str, value: Any) -> Network | Learngene:
+    if isinstance(value, Learngene):
+        return LEARNGENE(name, value)
+    return networks.NETWORK(name, value)
+
+
+@arguments.checked(path=arguments.path, flat=_TENSORS, image_size=_SIZE)
 def recognise(
     path: str,
     flat: Mapping[str, np.ndarray],
@@ -164,6 +198,17 @@ class Identified:
     notes: tuple[str, ...] = ()
 
 
+@arguments.checked(
+    source=_source,
+    heads=arguments.optional(specs_base.COUNT),
+    norm_eps=arguments.optional(specs_base.RATIO),
+    pool_order=_or_empty(specs_vit.POOL_ORDERS),
+    image_size=_SIZE,
+    mean=MEAN,
+    std=STD,
+    crop=arguments.optional(CROP),
+    interpolation=_or_empty(INTERPOLATIONS),
+)
 def identify(
     source: str | os.PathLike | Mapping[str, Any],
     *,
@@ -273,13 +318,21 @@ def _renamings(
 
 
 def _warn(note: str) -> None:
-    warnings.warn(note, stacklevel=3)  # at the caller of `load`
+    warnings.warn(note, stacklevel=4)  # at the caller of `load`, which is guarded
 
 
+@arguments.checked(
+    rest=identify,
+    source=_source,
+    image_size=_SIZE,
+    stages=specs_vit.STAGES,
+    profile=_or_empty(profiles.PROFILES),
+    tell=arguments.function,
+)
 def load(
     source: str | os.PathLike | Mapping[str, Any],
     *,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | Sequence[int] | None = None,
     stages: Sequence[int] = (),
     profile: str = "",
     tell: Callable[[str], None] = _warn,
@@ -314,7 +367,7 @@ def load(
       UserError: the file is unreadable, unknown, or not all there; or an argument that
         it does not take.
     """
-    size = specs_base.image_size(image_size) if image_size is not None else None
+    size: Any = image_size  # both sides, by now
     given = identify(source, image_size=size, **known)
     path, found, about = given.path, given.layout, given.description
     for note in given.notes:
@@ -331,6 +384,7 @@ def load(
     return _at_size(dataclasses.replace(made, params=params), found, size), found
 
 
+@arguments.checked(given=arguments.of(Identified, called="what identify returns"))
 def refusal(given: Identified) -> str:
     """Why `load` does not take over a file that was identified; empty where it does.
 
@@ -360,7 +414,8 @@ def _unlike(path: str, layout: Layout, net: Spec, differences: base.Mismatch) ->
     )
 
 
-def save(path: str, network: Network | Learngene, to: str) -> None:
+@arguments.checked(network=_network, to=arguments.text(TARGETS))
+def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) -> None:
     """Writes what is ours under another program's names, whole or not at all.
 
     Args:
@@ -375,10 +430,9 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
       UserError: that program has no such network, with the reason; or the folder is
         there.
     """
-    about = network.description
-    assert about is not None
-    if to not in TARGETS:
-        raise UserError(f"there is no target {to!r}: it is one of {', '.join(TARGETS)}")
+    path, about = os.fspath(path), network.description
+    if about is None:
+        raise UserError(f"{path}: a network without a description cannot be saved")
     if isinstance(network, Learngene) != (to == "published"):
         what = "a learngene" if to == "published" else "a network"
         raise UserError(
@@ -391,6 +445,7 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
                 f"learngenes of the method {about.method!r} have no published names: "
                 f"those of {' and '.join(PUBLISHED)} have"
             )
+        learngenes.check_params(network)
         names = PUBLISHED[about.method]
         net = about.vit.replace(depth=len(about.stages))
         tensors.write(path, base.write(network.params, names.entries(net)))
@@ -401,6 +456,7 @@ def save(path: str, network: Network | Learngene, to: str) -> None:
             f"only plain ViTs are written for other programs, and this is {spec.name} "
             f"(a learngene is expanded first)"
         )
+    networks.check_params(network)
     if to == "timm":
         config = timm.config_of(about, spec)
         folders.write(path, _tensors(network, vit.TIMM, to), {folders.CONFIG: config})
@@ -584,6 +640,12 @@ def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str
             f"crop_mode is {view.crop_mode!r}, and images are not scaled so here: make "
             f"it center and see whether accuracy holds"
         )
+    for name, given in (("mean", mean), ("std", std)):
+        if given and len(given) != channels:
+            raise UserError(
+                f"{name} has {len(given)} numbers, and the network takes {channels} "
+                f"channels: give one for each"
+            )
     if mean or std or len(view.mean) == channels:
         normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
     else:

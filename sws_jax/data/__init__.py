@@ -10,7 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import classes, paths
+from sws_jax import arguments, classes, fields, paths
 from sws_jax.data import (
     arrays,
     base,
@@ -36,15 +36,26 @@ __all__ = [
 ]
 
 
+@arguments.checked(
+    val_fraction=base.VAL_FRACTION,
+    image_size=arguments.optional(arguments.size),
+    mean=base.MEAN,
+    std=base.STD,
+    directory=arguments.path_or_none,
+    cache=arguments.path_or_none,
+    memory_gib=arguments.number(fields.RUN["data.memory_gib"].range),
+    decoder=arguments.text(fields.choices("data.decoder")),
+    unreadable=arguments.text(fields.choices("data.unreadable")),
+)
 def load_dataset(
-    source: str,
+    source: str | os.PathLike[str],
     *,
     val_fraction: float = 0.1,
     image_size: tuple[int, int] | int | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
-    directory: str = "",
-    cache: str = "",
+    directory: str | os.PathLike[str] = "",
+    cache: str | os.PathLike[str] = "",
     memory_gib: float = 2.0,
     decoder: str = "pillow",
     unreadable: str = "stop",
@@ -78,10 +89,8 @@ def load_dataset(
             f"data.{given} is set and data.{other} is empty: give both, with a number "
             f"for each channel, or neither"
         )
-    source = os.path.expanduser(source)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if size and min(size) < 1:
-        raise UserError(f"image_size must be at least 1, and is {min(size)}")
+    source = os.path.expanduser(os.fspath(source))
+    size: Any = image_size  # both sides, by now
     encoded: dict[str, Any] = dict(
         val_fraction=val_fraction,
         image_size=size,
@@ -97,7 +106,8 @@ def load_dataset(
         dataset = npz.load(source, val_fraction=val_fraction)
     elif source.startswith(prepared.PREFIX):
         name = source.removeprefix(prepared.PREFIX)
-        dataset = tfds.load(name, directory=directory, cache=cache, **encoded)
+        places: Any = dict(directory=directory, cache=cache)  # as text, by now
+        dataset = tfds.load(name, **places, **encoded)
     elif paths.is_remote(source) and paths.is_dir(source):
         raise UserError(
             f"{source} is a folder in a bucket, and images one by one are read from "
@@ -137,8 +147,10 @@ def load_dataset(
     return dataclasses.replace(dataset, notes=notes)
 
 
-def is_set(path: str) -> bool:
+@arguments.checked()
+def is_set(path: str | os.PathLike[str]) -> bool:
     """Whether a name or path reads as a dataset's, and not as that of weights."""
+    path = os.fspath(path)
     if is_built_in(path) or arrays.is_set(path):
         return True
     if path.endswith(".npz"):  # which weights may be, too
@@ -146,15 +158,19 @@ def is_set(path: str) -> bool:
     return os.path.isdir(os.path.join(path, "train"))
 
 
-def is_encoded(source: str) -> bool:
+@arguments.checked()
+def is_encoded(source: str | os.PathLike[str]) -> bool:
     """Whether the images of a source are files or records, of any sizes."""
+    source = os.fspath(source)
     if source.startswith(prepared.PREFIX):
         return True
     return os.path.isdir(source) and not arrays.is_set(source)
 
 
-def is_built_in(source: str) -> bool:
+@arguments.checked()
+def is_built_in(source: str | os.PathLike[str]) -> bool:
     """Whether a source is one of everybody's, wherever a command is given."""
+    source = os.fspath(source)
     return source == "digits" or source.startswith(prepared.PREFIX)
 
 

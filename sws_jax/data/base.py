@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sws_jax import arguments, fields
 from sws_jax.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -50,6 +51,14 @@ class Unreadable(UserError):
     """One image of a source cannot be decoded."""
 
 
+# Kinds of what is said of pixels.
+MEAN = arguments.reals()
+STD = arguments.reals(fields.Range(0, math.inf, open_low=True))
+CROP = arguments.number(fields.RUN["data.eval_crop"].range)
+VAL_FRACTION = arguments.number(fields.RUN["data.val_fraction"].range)
+
+
+@arguments.checked(mean=MEAN, std=STD)
 @dataclasses.dataclass(frozen=True)
 class Normalization:
     """Pixel p of channel c enters a network as ``(p / 255 - mean[c]) / std[c]``."""
@@ -63,16 +72,13 @@ class Normalization:
                 f"a normalisation has as many means as deviations, and this has "
                 f"{len(self.mean)} and {len(self.std)}"
             )
-        if not all(0 < value < math.inf for value in self.std):
-            raise UserError(
-                f"every standard deviation must be above 0, and these are {self.std}"
-            )
-        if not all(map(math.isfinite, self.mean)):
-            raise UserError(f"every mean must be a number, and these are {self.mean}")
 
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+
+NORMALIZATION = arguments.of(Normalization, called="a Normalization")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +111,7 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @arguments.checked()
     def split(self, name: str) -> Split:
         if name not in ("train", "val", "test"):
             raise UserError(f"there is no split {name!r}: take train, val or test")
@@ -154,13 +161,6 @@ class Subset:
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         return self.split.read(int(self.indices[index]))
-
-
-def check_interpolation(name: str) -> None:
-    if name not in INTERPOLATIONS:
-        raise UserError(
-            f"interpolation {name!r} is not one of {', '.join(INTERPOLATIONS)}"
-        )
 
 
 def is_decoded(split: Split) -> bool:

@@ -14,14 +14,17 @@ import math
 import numpy as np
 from PIL import Image
 
-from sws_jax import fields
+from sws_jax import arguments, fields
 from sws_jax.data import randaugment
-from sws_jax.data.base import check_interpolation
+from sws_jax.data.base import CROP, INTERPOLATIONS
 from sws_jax.errors import UserError
 
 CROPS = fields.choices("transform.crop")
 
 
+@arguments.checked(
+    size=arguments.size, crop=CROP, interpolation=arguments.text(INTERPOLATIONS)
+)
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """The deterministic view of an image: scaled to cover, centre cut out.
@@ -39,11 +42,6 @@ class Fit:
     size: tuple[int, int]
     crop: float = 1.0
     interpolation: str = "bicubic"
-
-    def __post_init__(self):
-        check_interpolation(self.interpolation)
-        if not 0 < self.crop <= 1:
-            raise UserError(f"data.eval_crop must be in (0, 1], and is {self.crop}")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         height, width = self.size

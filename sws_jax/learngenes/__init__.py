@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
-from sws_jax import networks, profiles, trees, weights
-from sws_jax.description import Description
+from sws_jax import arguments, networks, profiles, trees, weights
+from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws, tleg
-from sws_jax.learngenes.base import Descendant, Learngene, Method
+from sws_jax.learngenes.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.specs import AuxViTSpec
+from sws_jax.specs.base import CLASSES
 
 METHODS: dict[str, Method] = {"sws": sws.METHOD, "tleg": tleg.METHOD}
 
 
+def _aux_net(name: str, value: object) -> networks.Network:
+    if isinstance(value, Learngene):
+        raise UserError(f"{name} is a learngene already: nothing is left to extract")
+    return networks.NETWORK(name, value)
+
+
+@arguments.checked(network=_aux_net)
 def extract(network: networks.Network) -> Learngene:
     """Takes the learngene out of a trained Aux-Net.
 
@@ -34,10 +43,18 @@ def extract(network: networks.Network) -> Learngene:
             "a learngene is taken from an Aux-Net with a description, and this network "
             "is not one: load an Aux-Net's checkpoint"
         )
+    networks.check_params(network)
     params = sws.extract(network.params, network.spec)
     return Learngene(params, network.description.replace(kind="learngene"))
 
 
+@arguments.checked(
+    learngene=LEARNGENE,
+    num_classes=arguments.optional(CLASSES),
+    image_size=arguments.optional(arguments.size),
+    seed=arguments.SEED,
+    **base.REQUESTS,
+)
 def expand(
     learngene: Learngene,
     *,
@@ -69,7 +86,8 @@ def expand(
       ``params["blocks"]`` holds the blocks, stacked.
 
     Raises:
-      UserError: (a ValueError) for a request that cannot be met.
+      UserError: (a ValueError) for a request that cannot be met, or what is no
+        learngene: a path, say, or a descendant.
 
     Reference:
       SWS, 2404.16897, section 3.3; TLEG, 2312.05614, section 3.
@@ -79,6 +97,7 @@ def expand(
     genes = base.resolve_plan(
         origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
     )
+    check_params(learngene)
     profile = profiles.find(origin.profile)
     spec = profile.descendant(origin.vit).replace(depth=len(genes))
     if image_size is not None:
@@ -108,6 +127,7 @@ def expand(
     return Descendant(spec, params, description)
 
 
+@arguments.checked(learngene=LEARNGENE)
 def auxiliary(learngene: Learngene) -> networks.Network:
     """The Aux-Net that a learngene came from: the inverse of `extract`.
 
@@ -115,29 +135,51 @@ def auxiliary(learngene: Learngene) -> networks.Network:
     """
     about = learngene.description
     method = find_method(about.method)
+    check_params(learngene)
     spec, params = method.auxiliary(learngene.params, about.vit, about.stages)
     shared = isinstance(spec, AuxViTSpec)
     about = about.replace(kind="aux_net" if shared else "network")
     return networks.Network(spec, params, about)
 
 
-def save_learngene(path: str, learngene: Learngene) -> None:
-    """Writes one `.safetensors` file, description in its header."""
+@arguments.checked(learngene=LEARNGENE)
+def save_learngene(path: str | os.PathLike[str], learngene: Learngene) -> None:
+    """Writes one `.safetensors` file, description in its header.
+
+    Raises:
+      UserError: the parameters are those of something else, or the path does not end
+        in ``.safetensors``: `load_learngene` could not read it.
+    """
+    check_params(learngene)
     weights.save(path, learngene.params, learngene.description)
 
 
-def load_learngene(path: str) -> Learngene:
+@arguments.checked()
+def load_learngene(path: str | os.PathLike[str]) -> Learngene:
     """Reads and validates what `save_learngene` wrote; numpy leaves.
 
     Raises:
       UserError: the file is missing, broken, foreign, or no learngene.
     """
+    path = os.fspath(path)
     params, description = weights.load(path)
     check_learngene(path, description)
     weights.check(path, abstract_learngene(description).params, params)
     return Learngene(params, description)
 
 
+@arguments.checked(learngene=LEARNGENE)
+def check_params(learngene: Learngene) -> None:
+    """Refuses parameters that are not those of their description.
+
+    Raises:
+      UserError: naming what is missing, surplus or of another shape.
+    """
+    wanted = abstract_learngene(learngene.description).params
+    weights.check("learngene.params", wanted, learngene.params)
+
+
+@arguments.checked(path=arguments.path, description=DESCRIPTION)
 def check_learngene(path: str, description: Description) -> None:
     """Refuses what is no learngene, or of a method that is not known here.
 
@@ -158,6 +200,7 @@ def check_learngene(path: str, description: Description) -> None:
         raise UserError(f"{path} cannot be used: {error}") from None
 
 
+@arguments.checked(description=DESCRIPTION)
 def abstract_learngene(description: Description) -> Learngene:
     """Names, shapes and dtypes of a learngene, without computing."""
     method = find_method(description.method)
@@ -166,6 +209,7 @@ def abstract_learngene(description: Description) -> Learngene:
     return Learngene({**params, "blocks": method.genes(params["blocks"])}, description)
 
 
+@arguments.checked()
 def find_method(name: str) -> Method:
     """The method of that name; an unknown one lists the known."""
     if name not in METHODS:
@@ -176,6 +220,7 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+@arguments.checked(learngene=LEARNGENE)
 def num_stored(learngene: Learngene) -> int:
     """Scalars in the file: what initialises every descendant."""
     return trees.count(learngene.params)
@@ -189,6 +234,7 @@ __all__ = [
     "abstract_learngene",
     "auxiliary",
     "check_learngene",
+    "check_params",
     "expand",
     "extract",
     "find_method",

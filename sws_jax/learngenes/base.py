@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import math
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sws_jax import networks, trees
-from sws_jax.description import Description
+from sws_jax import arguments, networks, trees
+from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 from sws_jax.models import vit
 from sws_jax.specs import Spec, ViTSpec
-from sws_jax.specs.base import MAX_DEPTH, is_whole
+from sws_jax.specs.base import DEPTH, MAX_DEPTH
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
     meta_fields=["description"],
+)
+@arguments.checked(
+    params=arguments.anything,  # JAX puts anything there
+    description=DESCRIPTION,
 )
 @dataclasses.dataclass(frozen=True)
 class Learngene:
@@ -53,6 +57,11 @@ class Learngene:
     data_fields=["params"],
     meta_fields=["spec", "description"],
 )
+@arguments.checked(
+    spec=networks.SPEC,
+    params=arguments.anything,
+    description=arguments.optional(DESCRIPTION),
+)
 @dataclasses.dataclass(frozen=True)
 class Descendant(networks.Network):
     """A Des-Net: a plain ViT initialised from a learngene, with nothing shared.
@@ -63,6 +72,34 @@ class Descendant(networks.Network):
     @property
     def plan(self) -> tuple[int, ...]:
         return self.description.plan if self.description else ()
+
+
+def _instead_of_learngene(value: Any) -> str:
+    """What to do about something else than a learngene."""
+    if isinstance(value, (str, os.PathLike)):
+        return "sws_jax.load_learngene reads one from a file"
+    if isinstance(value, Descendant):
+        return "a descendant has no genes left: expand the learngene that it came from"
+    if isinstance(value, networks.Network):
+        return (
+            "sws_jax.extract takes one out of an Aux-Net, and other networks have none"
+        )
+    return ""
+
+
+_IS_LEARNGENE = arguments.of(
+    Learngene, called="a learngene", hint=_instead_of_learngene
+)
+
+
+def LEARNGENE(name: str, value: Any) -> Learngene:
+    """The kind of a learngene, whose description says that it is one."""
+    about = _IS_LEARNGENE(name, value).description
+    if about.kind != "learngene":
+        raise UserError(
+            f"{name} must be a learngene, and its description is of kind {about.kind!r}"
+        )
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +121,16 @@ class Method:
     auxiliary: Callable[[trees.Tree, ViTSpec, tuple[int, ...]], tuple[Spec, trees.Tree]]
 
 
+# Kinds of the three ways to ask for a descendant.
+PLAN = arguments.wholes(count=MAX_DEPTH)
+REQUESTS = {
+    "depth": arguments.optional(DEPTH),
+    "plan": arguments.optional(PLAN),
+    "allotment": arguments.optional(PLAN),
+}
+
+
+@arguments.checked(stages=PLAN, allot=arguments.function, **REQUESTS)
 def resolve_plan(
     stages: tuple[int, ...],
     allot: Callable[[int, tuple[int, ...]], tuple[int, ...]],
@@ -104,13 +151,9 @@ def resolve_plan(
         raise UserError(f"give exactly one of depth, plan and allotment, not {named}")
     genes = len(stages)
     if depth is not None:
-        if not is_whole(depth) or not 1 <= depth <= MAX_DEPTH:
-            raise UserError(
-                f"depth must be a whole number from 1 to {MAX_DEPTH}, and is {depth!r}"
-            )
-        return allot(int(depth), stages)
+        return allot(depth, stages)
     if allotment is not None:
-        counts = _ints("allotment", allotment)
+        counts = tuple(allotment)
         if len(counts) != genes:
             raise UserError(
                 f"allotment {counts} has {len(counts)} counts for {genes} genes"
@@ -122,7 +165,7 @@ def resolve_plan(
             )
         return tuple(gene for gene, n in enumerate(counts) for _ in range(n))
     assert plan is not None
-    indices = _ints("plan", plan)
+    indices = tuple(plan)
     if not indices:
         raise UserError(
             f"a plan names a gene for each of 1 to {MAX_DEPTH} blocks, and this one "
@@ -146,7 +189,6 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
       like: a leaf [width] of the learngene, whose dtype, kind (numpy or jax) and
         placement along the width the head gets.
     """
-    check_seed(seed)
     shape = (spec.width, spec.num_classes)
     kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
     bias = jnp.zeros(spec.num_classes)
@@ -154,12 +196,6 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
         "kernel": _alike(kernel.astype(like.dtype), like, (0, None)),
         "bias": _alike(bias.astype(like.dtype), like, (None,)),
     }
-
-
-def check_seed(seed: int) -> None:
-    """Refuses what is no seed of a random key."""
-    if not is_whole(seed, 0) or not 0 <= seed < 2**32:
-        raise UserError(f"a seed is a whole number from 0 to 2^32 - 1, not {seed!r}")
 
 
 def own(tree: trees.Tree) -> trees.Tree:
@@ -298,20 +334,3 @@ def _alike(value, like, axes: tuple[int | None, ...]):
 
 def _concrete(leaf) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
-
-
-def _ints(name: str, values) -> tuple[int, ...]:
-    try:
-        values = tuple(itertools.islice(values, MAX_DEPTH + 1))  # it may be endless
-    except TypeError:
-        raise UserError(
-            f"{name} is a sequence of numbers, and not {values!r}"
-        ) from None
-    if len(values) > MAX_DEPTH:
-        raise UserError(f"{name} can have at most {MAX_DEPTH} numbers, and has more")
-    for position, value in enumerate(values):
-        if not is_whole(value, -math.inf):
-            raise UserError(
-                f"{name}[{position}] must be a whole number, and is {value!r}"
-            )
-    return tuple(int(value) for value in values)

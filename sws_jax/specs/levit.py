@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
@@ -17,6 +17,21 @@ PER_STAGE = ("widths", "depths", "heads", "key_dims", "attn_ratios")
 PER_STEP = ("down_heads", "down_key_dims", "down_attn_ratios")
 
 
+_COUNTS = arguments.many(base.COUNT, "whole numbers")
+_RATIOS = arguments.many(base.RATIO, "numbers")
+
+
+@arguments.checked(
+    **{
+        name: _RATIOS if name.endswith("ratios") else _COUNTS
+        for name in PER_STAGE + PER_STEP
+    },
+    mlp_ratio=base.RATIO,
+    down_mlp_ratio=base.RATIO,
+    image_size=arguments.size,
+    channels=base.COUNT,
+    num_classes=base.CLASSES,
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LeViTSpec:
     """A LeViT of any size, in evaluation (2104.01136, table 1 and section 4).
@@ -62,18 +77,14 @@ class LeViTSpec:
     def __post_init__(self):
         if self.family != "levit":
             raise UserError(f"family of a LeViT is 'levit', and not {self.family!r}")
-        object.__setattr__(self, "image_size", _image_size(self.image_size))
-        if not isinstance(self.distilled, bool):
-            raise UserError(f"distilled is True or False, and not {self.distilled!r}")
-        for field, least in (("channels", 1), ("num_classes", 0)):
-            value = getattr(self, field)
-            if not base.is_whole(value, least):
-                raise UserError(
-                    f"{field} must be a whole number of at least {least}, and is "
-                    f"{value!r}"
-                )
-        self._check_tuples()
-        base.check_sizes(self)
+        if any(side % STEM_STRIDE for side in self.image_size):
+            height, width = self.image_size
+            raise UserError(
+                f"the sides of an image are multiples of {STEM_STRIDE} pixels, and "
+                f"those of {height} x {width} are not"
+            )
+        self._check_lengths()
+        base.check_depth(self)
         if self.widths[0] % STEM_DOUBLINGS:
             raise UserError(
                 f"the first of the widths must be a multiple of {STEM_DOUBLINGS}, "
@@ -96,18 +107,8 @@ class LeViTSpec:
                     f"{width * ratio:g}, which is not a whole number"
                 )
 
-    def _check_tuples(self):
-        """Refuses tuples of the wrong length or of anything but sizes and ratios."""
-        for field in PER_STAGE + PER_STEP:
-            given: Any = getattr(self, field)
-            kind, fits, what = (
-                (float, _is_ratio, "ratios above 0")
-                if field.endswith("ratios")
-                else (int, base.is_whole, "whole numbers of at least 1")
-            )
-            if not (isinstance(given, (tuple, list)) and all(map(fits, given))):
-                raise UserError(f"{field} are {what}, and {given!r} is not")
-            object.__setattr__(self, field, tuple(kind(value) for value in given))
+    def _check_lengths(self):
+        """Refuses tuples of the wrong length."""
         stages = len(self.widths)
         if not stages:
             raise UserError("widths has no value, and needs one for each stage")
@@ -117,11 +118,6 @@ class LeViTSpec:
                 raise UserError(
                     f"{field} has {len(getattr(self, field))} values, and with "
                     f"{stages} widths needs {wanted}"
-                )
-        for field in ("mlp_ratio", "down_mlp_ratio"):
-            if not _is_ratio(getattr(self, field)):
-                raise UserError(
-                    f"{field} must be above 0, and is {getattr(self, field)!r}"
                 )
 
     @property
@@ -175,6 +171,7 @@ class LeViTSpec:
     def replace(self, **changes) -> LeViTSpec:
         return dataclasses.replace(self, **changes)
 
+    @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.levit.LeViT`)."""
         from sws_jax.models import levit  # a spec is lighter than the network it names
@@ -197,21 +194,6 @@ def _levit(
         down_key_dims=(key_dim,) * (stages - 1),
         down_attn_ratios=(4.0,) * (stages - 1),
     )
-
-
-def _image_size(given: Any) -> tuple[int, int]:
-    height, width = base.image_size(given)
-    if any(side < 1 or side % STEM_STRIDE for side in (height, width)):
-        raise UserError(
-            f"the sides of an image are multiples of {STEM_STRIDE} pixels, and those "
-            f"of {height} x {width} are not"
-        )
-    return height, width
-
-
-def _is_ratio(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 < value < float("inf")
 
 
 def _is_size(value: float) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
+from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
@@ -34,6 +34,17 @@ class RegNetBlock:
     stride: int
 
 
+_COUNTS = arguments.many(base.COUNT, "whole numbers")
+
+
+@arguments.checked(
+    **dict.fromkeys(("group_width", "stem_width", "channels"), base.COUNT),
+    widths=_COUNTS,
+    depths=_COUNTS,
+    se_ratio=base.RATIO,
+    image_size=arguments.size,
+    num_classes=base.CLASSES,
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegNetSpec:
     """A RegNetY of any widths and depths (2003.13678).
@@ -64,37 +75,14 @@ class RegNetSpec:
     def __post_init__(self):
         if self.family != FAMILY:
             raise UserError(f"the family of a RegNet is {FAMILY}, not {self.family!r}")
-        size = base.image_size(self.image_size)
-        if min(size) < 1:
-            raise UserError(f"image_size must be at least 1, and is {size}")
-        object.__setattr__(self, "image_size", size)
-        for field in ("widths", "depths"):
-            values = getattr(self, field)
-            if not (
-                isinstance(values, (tuple, list))
-                and values
-                and all(map(base.is_whole, values))
-            ):
-                raise UserError(
-                    f"{field} are whole numbers of at least 1, one for each stage, "
-                    f"and {values!r} is not"
-                )
-            object.__setattr__(self, field, tuple(values))
+        if not self.widths:
+            raise UserError("widths are empty, and there is one for each stage")
         if len(self.widths) != len(self.depths):
             raise UserError(
                 f"widths {self.widths} are of {len(self.widths)} stages and depths "
                 f"{self.depths} of {len(self.depths)}"
             )
-        for field in ("group_width", "stem_width", "channels"):
-            if not base.is_whole(getattr(self, field)):
-                raise UserError(f"{field} must be a whole number of at least 1, and is "
-                                f"{getattr(self, field)!r}")  # fmt: skip
-        if not base.is_whole(self.num_classes, least=0):
-            raise UserError(
-                f"num_classes must be a whole number of at least 0, and is "
-                f"{self.num_classes!r}"
-            )
-        base.check_sizes(self)
+        base.check_depth(self)
         if self.group_width > max(self.widths):
             raise UserError(
                 f"groups of {self.group_width} channels are wider than every stage of "
@@ -106,13 +94,10 @@ class RegNetSpec:
                     f"width {width} does not divide into groups of {self.group_width} "
                     f"channels"
                 )
-        ratio = self.se_ratio
-        if not isinstance(ratio, (int, float)) or not 0.0 < ratio < math.inf:
-            raise UserError(f"se_ratio must be a number above 0, and is {ratio!r}")
         narrowest = min(self.stem_width, *self.widths)
-        if _squeeze(narrowest, ratio) < 1:
+        if _squeeze(narrowest, self.se_ratio) < 1:
             raise UserError(
-                f"se_ratio {ratio} of width {narrowest} leaves no hidden units"
+                f"se_ratio {self.se_ratio} of width {narrowest} leaves no hidden units"
             )
 
     @property
@@ -161,6 +146,7 @@ class RegNetSpec:
     def replace(self, **changes) -> RegNetSpec:
         return dataclasses.replace(self, **changes)
 
+    @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.regnet.RegNet`)."""
         from sws_jax.models import regnet  # a spec is lighter than its network

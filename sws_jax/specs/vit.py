@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 
-from sws_jax import fields
+from sws_jax import arguments, fields
 from sws_jax.errors import UserError
 from sws_jax.specs import base
-from sws_jax.specs.base import Compute
+from sws_jax.specs.base import MAX_SIZE, Compute
 
 # Width and heads of DeiT-Ti, -S and -B (DeiT, 2012.12877, table 1); "nano" is ours:
 # the smallest net that reads 8 x 8 digits well.
@@ -27,6 +28,22 @@ PATCH_BIAS_INITS = fields.choices("model.patch_bias_init")
 GELUS = fields.choices("model.gelu")
 
 
+@arguments.checked(
+    **dict.fromkeys(("width", "heads", "patch_size", "channels"), base.COUNT),
+    depth=base.DEPTH,
+    mlp_ratio=base.RATIO,
+    image_size=arguments.size,
+    num_classes=base.CLASSES,
+    pool=arguments.text(POOLS),
+    pool_order=arguments.text(POOL_ORDERS),
+    norm_eps=base.RATIO,
+    gelu=arguments.text(GELUS),
+    drop_path=arguments.number(fields.Range(0, 1, open_high=True)),
+    weight_init=arguments.text(WEIGHT_INITS),
+    init_std=arguments.number(fields.Range(0, MAX_SIZE)),
+    patch_bias_init=arguments.text(PATCH_BIAS_INITS),
+    pos_embed_std=arguments.number(fields.Range(0, MAX_SIZE)),
+)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTSpec:
     """A Vision Transformer of any width and depth (2010.11929; DeiT 2012.12877).
@@ -82,24 +99,12 @@ class ViTSpec:
     pos_embed_std: float = 0.02
 
     def __post_init__(self):
-        size = base.image_size(self.image_size)
-        object.__setattr__(self, "image_size", size)
-        for field in ("depth", "width", "heads", "patch_size", "channels"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{field} must be a whole number of at least 1, and is "
-                                f"{value!r}")  # fmt: skip
-        if not isinstance(self.num_classes, int) or self.num_classes < 0:
-            raise UserError(
-                f"num_classes must be a whole number of at least 0, and is "
-                f"{self.num_classes!r}"
-            )
-        base.check_sizes(self)
+        size = self.image_size
         if self.width % self.heads:
             raise UserError(
                 f"width {self.width} does not divide into {self.heads} heads"
             )
-        if any(s < 1 or s % self.patch_size for s in size):
+        if any(side % self.patch_size for side in size):
             raise UserError(
                 f"an image of {size[0]} x {size[1]} pixels does not divide into "
                 f"patches of {self.patch_size}"
@@ -110,25 +115,10 @@ class ViTSpec:
                 f"units"
             )
         for what, value in (("hidden units", self.hidden), ("tokens", self.tokens)):
-            if value > base.MAX_SIZE:
+            if value > MAX_SIZE:
                 raise UserError(
-                    f"a network has at most {base.MAX_SIZE} {what}, and this one would "
+                    f"a network has at most {MAX_SIZE} {what}, and this one would "
                     f"have {value}"
-                )
-        if not 0.0 < self.norm_eps < math.inf:
-            raise UserError(f"norm_eps must be above 0, and is {self.norm_eps}")
-        if not 0.0 <= self.drop_path < 1.0:
-            raise UserError(f"drop_path must be in [0, 1), and is {self.drop_path}")
-        for field, known in (
-            ("pool", POOLS),
-            ("pool_order", POOL_ORDERS),
-            ("weight_init", WEIGHT_INITS),
-            ("patch_bias_init", PATCH_BIAS_INITS),
-            ("gelu", GELUS),
-        ):
-            if getattr(self, field) not in known:
-                raise UserError(
-                    f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}"
                 )
         if self.distilled and self.pool != "token":
             raise UserError("a distilled network has a class token: pool is 'token'")
@@ -190,6 +180,7 @@ class ViTSpec:
     def replace(self, **changes) -> ViTSpec:
         return dataclasses.replace(self, **changes)
 
+    @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.vit.ViT`)."""
         from sws_jax.models import vit  # a spec is lighter than the network it names
@@ -197,6 +188,11 @@ class ViTSpec:
         return vit.ViT(self, compute)
 
 
+# How often each of a learngene's genes is applied.
+STAGES = arguments.wholes(1, base.MAX_DEPTH, count=base.MAX_DEPTH)
+
+
+@arguments.checked(net=arguments.of(ViTSpec, called="a ViTSpec"), stages=STAGES)
 @dataclasses.dataclass(frozen=True)
 class AuxViTSpec:
     """An Aux-Net: `net`, its blocks shared inside each stage (SWS, 2404.16897).
@@ -210,13 +206,9 @@ class AuxViTSpec:
     stages: tuple[int, ...]
 
     def __post_init__(self):
-        stages = tuple(self.stages)
-        object.__setattr__(self, "stages", stages)
-        if not stages or any(not isinstance(n, int) or n < 1 for n in stages):
-            raise UserError(
-                f"stages are whole numbers of at least 1, at least one of them, and "
-                f"{stages} is not"
-            )
+        stages = self.stages
+        if not stages:
+            raise UserError("stages are empty, and an Aux-Net has at least one")
         if sum(stages) != self.net.depth:
             raise UserError(
                 f"stages {'-'.join(map(str, stages))} apply {sum(stages)} blocks, but "
@@ -237,6 +229,7 @@ class AuxViTSpec:
         lengths = "-".join(map(str, self.stages))
         return f"aux_vit_{_size_name(self.net)}_patch{self.net.patch_size}_{lengths}"
 
+    @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.aux_vit.AuxViT`)."""
         from sws_jax.models import aux_vit
@@ -244,6 +237,7 @@ class AuxViTSpec:
         return aux_vit.AuxViT(self, compute)
 
 
+@arguments.checked()
 def named(name: str, **overrides) -> ViTSpec | AuxViTSpec:
     """The network a name stands for.
 
@@ -282,14 +276,12 @@ def named(name: str, **overrides) -> ViTSpec | AuxViTSpec:
     return AuxViTSpec(net, stages) if aux else net
 
 
+@arguments.checked()
 def parse_stages(text: str) -> tuple[int, ...]:
     """``"3-3-4-3-3"`` as a tuple of ints."""
-    try:
-        return tuple(int(n) for n in text.split("-"))
-    except ValueError:
-        raise UserError(
-            f"stages are written like 3-3-4-3-3, and {text!r} is not"
-        ) from None
+    if not re.fullmatch("[0-9]{1,4}(-[0-9]{1,4})*", text):
+        raise UserError(f"stages are written like 3-3-4-3-3, and {text!r} is not")
+    return STAGES("stages", [int(part) for part in text.split("-")])
 
 
 def _size_name(spec: ViTSpec) -> str:

@@ -1,0 +1,405 @@
+"""What is given to public functions, made what they work with, or refused by name.
+
+A *kind* takes the name of an argument and what was given for it, and returns what the
+function works with: a path as text, a number of numpy or JAX as Python's, a list or an
+array as a tuple. What it cannot use is a `UserError` that names the argument. `checked`
+puts the kinds of all arguments before a function or a class. A number that JAX is
+tracing is refused, since shapes come from numbers; leaves of trees are not looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import math
+import numbers
+import operator
+import os
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sws_jax import paths
+from sws_jax.errors import UserError
+from sws_jax.fields import Range
+
+Kind = Callable[[str, Any], Any]
+_Target = TypeVar("_Target", bound=Callable[..., Any])
+
+# It refuses a typing error or a damaged file, not a network.
+MAX_SIZE = 2**20
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 60
+_SHOWN.maxlevel = 2
+
+
+def checked(
+    *, rest: Callable[..., Any] | None = None, **kinds: Kind
+) -> Callable[[_Target], _Target]:
+    """A decorator that gives a function nothing but arguments of their kinds.
+
+    Name, signature and docstring stay. An argument without a kind here has that of its
+    annotation, where it is a plain one (`int`, `tuple[float, ...]`, `str | None`); one
+    without either stops the import. Of a class, it is the constructor that is guarded.
+
+    Args:
+      rest: a checked function that the function's ``**`` arguments are handed to.
+      **kinds: by the names of the arguments.
+
+    Raises:
+      UserError: (from the function) an argument that it does not have, lacks or cannot
+        use.
+    """
+
+    def decorate(target):
+        if not isinstance(target, type):
+            return _guarded(target, _called(target), kinds, rest)
+        plain = vars(target)["__init__"]  # its own, and no other class's
+        setattr(target, "__init__", _guarded(plain, target.__name__, kinds, rest))  # noqa: B010
+        return target
+
+    return decorate
+
+
+def kinds_of(target: Callable[..., Any]) -> dict[str, Kind]:
+    """The kinds of the arguments of what is `checked`; of anything else, none."""
+    function = vars(target)["__init__"] if isinstance(target, type) else target
+    return getattr(function, "__kinds__", {})
+
+
+def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
+    signature = inspect.signature(function)
+    rows, spread = {}, ""
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            spread = name
+        elif name not in ("self", "cls"):
+            rows[name] = kinds.get(name) or _by_annotation(called, parameter)
+    if surplus := kinds.keys() - rows:
+        raise TypeError(f"{called} has no argument {', '.join(surplus)}")
+    handed = {k: v for k, v in kinds_of(rest).items() if k not in rows} if rest else {}
+    known = {**rows, **handed}
+
+    @functools.wraps(function)
+    def guard(*args, **kwargs):
+        odd = [name for name in kwargs if name not in known]
+        if odd and (rest or not spread):
+            raise UserError(
+                f"{called} has no argument {', '.join(odd)}: it takes "
+                f"{', '.join(known) or 'none'}"
+            )
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UserError(
+                f"{called} takes {', '.join(known) or 'no arguments'}, and its call "
+                f"does not fit ({error})"
+            ) from None
+        given = bound.arguments
+        for name, kind in rows.items():
+            if name in given:
+                given[name] = kind(name, given[name])
+        if handed and spread in given:
+            given[spread] = {k: handed[k](k, v) for k, v in given[spread].items()}
+        return function(*bound.args, **bound.kwargs)
+
+    guard.__kinds__ = known  # type: ignore[attr-defined]
+    return guard
+
+
+def _called(function) -> str:
+    """As a user writes it: convert.load."""
+    module = function.__module__.removeprefix("sws_jax").removeprefix(".")
+    return ".".join(filter(None, [module, function.__qualname__]))
+
+
+def anything(name: str, value: Any) -> Any:
+    """What is handed on, or looked at by the function itself: trees of arrays."""
+    return value
+
+
+def optional(kind: Kind) -> Kind:
+    """The kind, or None."""
+    return lambda name, value: None if value is None else kind(name, value)
+
+
+def path(name: str, value: Any) -> str:
+    """Text or `os.PathLike`, as text."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = value
+    if not isinstance(text, str):
+        raise _wrong(name, "a path (text, or a pathlib.Path)", value)
+    if not text or "\0" in text:
+        raise UserError(f"{name} must name a file or folder, and is {_shown(value)}")
+    text = str.__str__(text)
+    # pathlib takes the two slashes for one.
+    single = paths.BUCKET.removesuffix("/")
+    if not isinstance(value, str) and text.startswith(single):
+        text = paths.BUCKET + text.removeprefix(single).lstrip("/")
+    return text
+
+
+def path_or_none(name: str, value: Any) -> str:
+    """A `path`, or an empty text for none."""
+    return "" if isinstance(value, str) and not value else path(name, value)
+
+
+def text(choices: Iterable[str] = ()) -> Kind:
+    """A text; one of the choices, where there are any."""
+    known = tuple(choices)
+
+    def kind(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong(name, f"one of {', '.join(known)}" if known else "text", value)
+        if known and value not in known:
+            raise UserError(f"{name} {_shown(value)} is not one of {', '.join(known)}")
+        return str.__str__(value)
+
+    return kind
+
+
+def truth(name: str, value: Any) -> bool:
+    """True or False, numpy's too; 0 and 1 are numbers."""
+    _refuse_traced(name, value)
+    plain = isinstance(value, (bool, np.bool_))
+    if not plain and not (_is_scalar(value) and "bool" in str(value.dtype)):
+        raise _wrong(name, "True or False", value)
+    return bool(value)
+
+
+def whole(least: int | None = None, most: int | None = None) -> Kind:
+    """A whole number, of at least `least` and at most `most`."""
+    low = -math.inf if least is None else least
+    high = math.inf if most is None else most
+    ends = "" if least is None else f" of at least {least}"
+    if high < MAX_SIZE or high > MAX_SIZE and most is not None:
+        ends = f" from {least} to {most}"
+
+    def kind(name: str, value: Any) -> int:
+        number = _whole(name, value)
+        if number is None or not low <= number <= high:
+            above = number is not None and number > high == MAX_SIZE
+            end = f" of at most {most}" if above else ends
+            raise _wrong(name, f"a whole number{end}", value)
+        return number
+
+    return kind
+
+
+def number(within: Range | None = None) -> Kind:
+    """A finite number, as a float; in a range, which alone may hold infinity."""
+
+    def kind(name: str, value: Any) -> float:
+        found = _number(name, value)
+        endless = within is not None and within.endless and found == math.inf
+        if found is None or math.isnan(found) or not (math.isfinite(found) or endless):
+            raise _wrong(name, "a number", value)
+        if within is not None:
+            within.check(name, found)
+        return found
+
+    return kind
+
+
+def many(kind: Kind, things: str, most: int = MAX_SIZE) -> Kind:
+    """A sequence of values of a kind, as a tuple: a list, an array, a generator.
+
+    Args:
+      kind: of each, which is called ``name[position]``.
+      things: what they are, in words.
+      most: how many there can be.
+    """
+
+    def many_of(name: str, value: Any) -> tuple:
+        _refuse_traced(name, value)
+        unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
+        try:
+            if unordered:
+                raise TypeError
+            rows = np.asarray(value) if hasattr(value, "__array__") else value
+            items = tuple(itertools.islice(rows, most + 1))  # it may be endless
+        except Exception:  # noqa: BLE001  what an object of somebody's raises
+            raise _wrong(name, f"a sequence of {things}", value) from None
+        if len(items) > most:
+            raise UserError(f"{name} can have at most {most} {things}, and has more")
+        return tuple(kind(f"{name}[{at}]", item) for at, item in enumerate(items))
+
+    return many_of
+
+
+def wholes(
+    least: int | None = None, most: int | None = None, count: int = MAX_SIZE
+) -> Kind:
+    """A sequence of at most `count` numbers as `whole` takes them."""
+    return many(whole(least, most), "whole numbers", count)
+
+
+def reals(within: Range | None = None) -> Kind:
+    """A sequence of numbers as `number` takes them."""
+    return many(number(within), "numbers")
+
+
+TEXTS = many(text(), "texts")
+SEED = whole(0, 2**32 - 1)  # of a random key
+
+
+def pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """A sequence of pairs of texts."""
+    found = many(TEXTS, "pairs of texts")(name, value)
+    for at, pair in enumerate(found):
+        if len(pair) != 2:
+            raise _wrong(f"{name}[{at}]", "two texts", pair)
+    return found
+
+
+def size(name: str, value: Any) -> tuple[int, int]:
+    """Height and width of an image in pixels, from one side or both."""
+    sides: Any = None
+    if (side := _whole(name, value)) is not None:
+        sides = (side, side)
+    elif not isinstance(value, str):
+        try:
+            sides = wholes(count=2)(name, value)
+        except UserError:
+            _refuse_traced(name, value)
+    if not sides or len(sides) != 2:
+        raise UserError(
+            f"{name} is one side or (height, width) in pixels, and {_shown(value)} is "
+            f"neither"
+        )
+    if min(sides) < 1:
+        raise UserError(f"{name} must be at least 1, and is {_shown(value)}")
+    if max(sides) > MAX_SIZE:
+        raise UserError(f"{name} must be at most {MAX_SIZE}, and is {_shown(value)}")
+    return sides
+
+
+def of(*classes: type, called: str, hint: Callable[[Any], str] | None = None) -> Kind:
+    """An instance of one of the classes.
+
+    Args:
+      *classes: any of them.
+      called: what it is, in words.
+      hint: what to do about something else, from that; may be empty.
+    """
+
+    def kind(name: str, value: Any) -> Any:
+        if isinstance(value, classes):
+            return value
+        what = _wrong(name, called, value)
+        more = hint(value) if hint else ""
+        raise UserError(f"{what}: {more}") if more else what
+
+    return kind
+
+
+def like(*attributes: str, called: str) -> Kind:
+    """Anything that has these attributes."""
+
+    def kind(name: str, value: Any) -> Any:
+        if isinstance(value, type) or not all(hasattr(value, a) for a in attributes):
+            raise _wrong(name, called, value)
+        return value
+
+    return kind
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """What can be called."""
+    if not callable(value):
+        raise _wrong(name, "a function", value)
+    return value
+
+
+_PLAIN: dict[str, Kind] = {
+    "str": text(),
+    "int": whole(),
+    "float": number(),
+    "bool": truth,
+    "tuple[int, ...]": wholes(),
+    "tuple[float, ...]": reals(),
+    "tuple[str, ...]": TEXTS,
+    "Sequence[int]": wholes(),
+    "Sequence[float]": reals(),
+    "str | os.PathLike[str]": path,
+}
+_PLAIN |= {f"{name} | None": optional(kind) for name, kind in _PLAIN.items()}
+
+
+def _by_annotation(called: str, parameter: inspect.Parameter) -> Kind:
+    kind = _PLAIN.get(str(parameter.annotation))
+    if kind is None:
+        raise TypeError(
+            f"{called}: say what kind of argument {parameter.name} is, which is "
+            f"annotated {parameter.annotation}"
+        )
+    return kind
+
+
+def _is_scalar(value: Any) -> bool:
+    """A number of numpy, JAX or PyTorch, or an array without axes."""
+    return hasattr(value, "dtype") and getattr(value, "shape", None) == ()
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """A whole number as Python's; None where it is none."""
+    _refuse_traced(name, value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    if not _is_scalar(value) or "int" not in str(value.dtype):
+        return None
+    try:
+        return operator.index(value)
+    except Exception:  # noqa: BLE001  an array that is deleted, or not here
+        return None
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A number as Python's; None where it is none, or too large."""
+    _refuse_traced(name, value)
+    if _is_scalar(value):
+        dtype = str(value.dtype)
+        if "float" not in dtype and "int" not in dtype:
+            return None
+    elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except Exception:  # noqa: BLE001  an array that is deleted, or not here
+        return None
+
+
+def _refuse_traced(name: str, value: Any) -> None:
+    """Refuses what has no value yet; where JAX is not loaded, nothing is traced."""
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, jax.core.Tracer):
+        raise UserError(
+            f"{name} is being traced by JAX and has no value yet, and the shape of a "
+            f"network depends on it: give Python's number (jax.jit: static_argnames)"
+        )
+
+
+def _wrong(name: str, wanted: str, value: Any) -> UserError:
+    return UserError(f"{name} must be {wanted}, and is {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(value, (str, bytes, numbers.Number, type(None), tuple, list, dict)):
+        try:
+            return " ".join(_SHOWN.repr(value).split())
+        except Exception:  # noqa: BLE001  what the objects of somebody raise
+            return f"a {type(value).__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if _is_scalar(value):
+        return f"{value} ({value.dtype})"
+    if shape := getattr(value, "shape", None):
+        return f"an array of shape {tuple(shape)}"
+    return f"a {type(value).__name__}"
