@@ -97,7 +97,9 @@ def _network(name: str, value: Any) -> Network | Learngene:
     return networks.NETWORK(name, value)
 
 
-@arguments.checked(path=arguments.path, flat=_TENSORS, image_size=_SIZE)
+@arguments.checked(
+    path=arguments.path, flat=_TENSORS, image_size=_SIZE, own=arguments.function
+)
 def recognise(
     path: str,
     flat: Mapping[str, np.ndarray],
