@@ -261,8 +261,8 @@ def identify(
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
-    if said.path:
-        with keys.naming(said.path):
+    if said.view_path or said.path:
+        with keys.naming(said.view_path or said.path):
             _check_channels(spec.net.channels, said.view, mean, std)
     if isinstance(spec, ViTSpec):
         if "heads" not in said.fields and not found.method:
@@ -290,12 +290,13 @@ def identify(
                 f"{path} is a {found.name}, whose tensors show all there is to know: "
                 f"leave {', '.join(changes)} out"
             )
-    with keys.naming(said.path if said.view != found.view else ""):
+    look = said.view_path or said.path
+    with keys.naming(look if said.view != found.view else ""):
         about = Description(
             kind="network",
             net=spec.net,
             dataset=dataset,
-            class_names=said.class_names(spec.net.num_classes),
+            class_names=said.labels,
             versions=versions(),
             **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
         )

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from sws_jax import files
 from sws_jax.convert import hugging_face, timm
-from sws_jax.convert.base import Layout, View
-from sws_jax.convert.folders import CONFIG, PREPROCESSOR
-from sws_jax.convert.keys import Beside, naming
+from sws_jax.convert.base import Layout
+from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
+from sws_jax.convert.keys import Beside
 from sws_jax.errors import UserError
 
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
@@ -33,16 +32,49 @@ def read(path: str, layout: Layout, spec: timm.Plain) -> Beside:
     Raises:
       UserError: a file is there and is damaged, or says what cannot be done here.
     """
-    folder, usual = os.path.dirname(path), layout.view
-    at, beside = os.path.join(folder, CONFIG), os.path.join(folder, PREPROCESSOR)
+    folder = os.path.dirname(path)
+    at = os.path.join(folder, CONFIG)
     config = _json(at)
     if "pretrained_cfg" in config or "architecture" in config:
         return dataclasses.replace(timm.read(at, config, layout, spec), path=at)
-    if "model_type" not in config:
-        return Beside(usual)
-    found = _sentence(at, hugging_face.read, config, usual)
-    view = _sentence(beside, hugging_face.view, _json(beside), usual)
-    return dataclasses.replace(found, view=view, path=at)
+    look_at, look = _processor(folder)
+    notes: tuple[str, ...] = ()
+    if config and "model_type" not in config:
+        notes = (
+            f"{at} says neither model_type, as transformers writes it, nor "
+            f"architecture, as timm does, so that nothing is taken from it",
+        )
+        config = {}
+    if not config and not look:
+        return Beside(layout.view, notes=notes)
+    said = hugging_face.read(
+        at, config, layout, spec, processor_path=look_at, processor=look
+    )
+    return dataclasses.replace(
+        said,
+        path=at if config else "",
+        view_path=look_at if look else "",
+        notes=(*notes, *said.notes),
+    )
+
+
+def _processor(folder: str) -> tuple[str, dict[str, Any]]:
+    """The file that says how images are prepared, and what it says of that.
+
+    As transformers does: what is within ``processor_config.json`` comes first.
+    """
+    within = "image_processor"
+    both = os.path.join(folder, PROCESSOR)
+    found = _json(both).get(within)
+    if isinstance(found, dict):
+        return both, found
+    if found is not None:
+        raise UserError(
+            f"{both}: {within} is {found!r:.60}, and must be an object of keys and "
+            f"values: mend it, or move it away"
+        )
+    at = os.path.join(folder, PREPROCESSOR)
+    return at, _json(at)
 
 
 def _json(path: str) -> dict[str, Any]:
@@ -56,15 +88,3 @@ def _json(path: str) -> dict[str, Any]:
         found = files.read_json(path, remedy=remedy)
     # (null is what is written where nothing is said.)
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _sentence(path: str, read: Callable, config: Mapping[str, Any], usual: View) -> Any:
-    try:
-        with naming(path):
-            return read(config, usual)
-    except UserError:
-        raise
-    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as e:
-        raise UserError(
-            f"{path} does not say what such files say ({e}): mend it, or move it away"
-        ) from None

@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 
 from sws_jax import files
-from sws_jax.convert import keys, timm
+from sws_jax.convert import hugging_face, keys, processors, timm
 from sws_jax.convert.keys import Key
 
 PATH = os.path.join("docs", "convert.md")
-# What a library's config is called, and the tables of its parts, by their headings.
-Sections = Sequence[tuple[str, Sequence[Key]]]
+# What a library's config is called, and the tables of its parts, by their headings;
+# a table that is none of keys is printed already.
+Sections = Sequence[tuple[str, Sequence[Key] | str]]
 LIBRARIES: dict[str, Sections] = {
     "timm": (
         ("Top level of `config.json`", timm.TOP),
@@ -23,7 +24,17 @@ LIBRARIES: dict[str, Sections] = {
         ("`model_args` of LeViT", timm.ARGUMENTS["levit"]),
         ("`model_args` of RegNet", timm.ARGUMENTS["regnet"]),
     ),
-    # Hugging Face's tables go here.
+    "transformers": (
+        ("`config.json` of ViT and DeiT", hugging_face.CONFIGS["vit"]),
+        ("`config.json` of LeViT", hugging_face.CONFIGS["levit"]),
+        ("`config.json` of RegNet", hugging_face.CONFIGS["regnet"]),
+        (
+            "`preprocessor_config.json`, or `image_processor` within "
+            "`processor_config.json`",
+            processors.KEYS,
+        ),
+        ("What processors do where nothing is said", processors.defaults()),
+    ),
 }
 _INTRODUCTION = """\
 # What configs beside weights say
@@ -44,7 +55,8 @@ def text() -> str:
     for library, sections in LIBRARIES.items():
         parts.append(f"## {library}\n")
         for heading, table in sections:
-            parts.append(f"### {heading}\n\n{keys.markdown(table)}\n")
+            rows = table if isinstance(table, str) else keys.markdown(table)
+            parts.append(f"### {heading}\n\n{rows}\n")
     return "\n".join(parts)
 
 

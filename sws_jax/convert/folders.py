@@ -18,6 +18,7 @@ from sws_jax.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
 # Of the files that hold tensors by name.
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 _INDEX = ".index.json"

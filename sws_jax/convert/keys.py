@@ -18,10 +18,13 @@ from sws_jax.errors import UserError
 
 _GELUS = {
     "gelu": "exact",
+    "gelu_python": "exact",
     "gelu_new": "tanh",
     "gelu_fast": "tanh",
     "gelu_tanh": "tanh",
     "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
+    "gelu_accurate": "tanh",
 }
 
 
@@ -32,10 +35,11 @@ class Beside:
     Attributes:
       view: how images are prepared.
       fields: of a `ViTSpec`, by name.
-      labels: of the classes, in order; empty where they are not named.
+      labels: of the classes, one for each; empty where they are not named.
       size: the key of an image size, and its height and width in pixels, where one is
         said; the key is empty where it is no more than what a name implies.
       path: of the file that says it, if there is one.
+      view_path: of the one that says how images are prepared, if there is one.
       notes: what is worth saying of them, a sentence each.
     """
 
@@ -44,11 +48,8 @@ class Beside:
     labels: tuple[str, ...] = ()
     size: tuple[str, tuple[int, int]] | None = None
     path: str = ""
+    view_path: str = ""
     notes: tuple[str, ...] = ()
-
-    def class_names(self, classes: int) -> tuple[str, ...]:
-        """The labels, if there is one for each class."""
-        return self.labels if len(self.labels) == classes else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Key:
 def refused(name: str, why: str, *unless: Any) -> Key:
     """A key that is refused, unless its value is one of those."""
     return Key(name, why, fine=lambda value: value in unless, unless=unless)
+
+
+def idle(why: str, *names: str) -> tuple[Key, ...]:
+    """Keys without effect, for one reason."""
+    return tuple(Key(name, why) for name in names)
 
 
 def taken(
@@ -186,27 +192,19 @@ def sides(value: Any) -> tuple[int, int]:
     return whole()(value), whole()(value)
 
 
+def square(value: Any) -> int:
+    """The side of a square patch."""
+    high, wide = sides(value)
+    if high != wide:
+        raise ValueError("square")
+    return high
+
+
 def object_of(value: Any) -> dict[str, Any]:
     """An object of JSON."""
     if not isinstance(value, Mapping):
         raise ValueError("an object of keys and values")
     return dict(value)
-
-
-def labels(value: Any) -> tuple[str, ...]:
-    """Names of classes in order, from a list of them or an object by their numbers."""
-    if isinstance(value, Mapping):
-        by_number = {}
-        for key, name in value.items():
-            if not str(key).isdecimal():
-                raise ValueError("names by whole numbers from 0")
-            by_number[int(key)] = name
-        if sorted(by_number) != list(range(len(value))):
-            raise ValueError("numbered from 0 without gaps")
-        value = [by_number[i] for i in range(len(by_number))]
-    if not isinstance(value, list | tuple):
-        raise ValueError("a list of names")
-    return tuple(map(str, value))
 
 
 def agree(path: str, pairs: Iterable[tuple[str, Any, Any]]) -> None:
@@ -260,7 +258,7 @@ def naming(path: str) -> Iterator[None]:
 
 def gelu(name: str) -> str:
     """Of the MLPs, as `ViTSpec` has it, by the name of an activation."""
-    if name not in _GELUS:
+    if not isinstance(name, str) or name not in _GELUS:
         raise UserError(
             f"the activation {name!r} is not one of {', '.join(_GELUS)}, which are "
             f"those of the networks here"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from sws_jax.convert import keys
+from sws_jax.convert import keys, labels
 from sws_jax.convert.base import Layout, View
 from sws_jax.convert.keys import Beside, Key, refused
 from sws_jax.data.base import INTERPOLATIONS, default_normalization
@@ -74,14 +74,6 @@ def _rates(*names: str) -> tuple[Key, ...]:
     return tuple(Key(name, "of training alone") for name in names)
 
 
-def _square(value: Any) -> int:
-    """The side of a patch."""
-    high, wide = keys.sides(value)
-    if high != wide:
-        raise ValueError("square")
-    return high
-
-
 def _input(value: Any) -> tuple[int, int, int]:
     """Channels, height and width."""
     if not isinstance(value, list | tuple) or len(value) != 3:
@@ -119,7 +111,7 @@ _COMMON = (
 ARGUMENTS: dict[str, tuple[Key, ...]] = {
     "vit": (
         Key("img_size", "height and width that its positions are for", keys.sides),
-        Key("patch_size", "must be that of the tensors", _square),
+        Key("patch_size", "must be that of the tensors", keys.square),
         Key("embed_dim", "must be the width of the tensors", keys.whole()),
         Key("depth", "must be the blocks of the tensors", keys.whole()),
         Key("num_heads", "the attention heads", keys.whole()),
@@ -215,8 +207,8 @@ PRETRAINED = (
         f"of training, and bicubic here", _interpolation),
     Key("num_classes", "must be the classes of the head, unless it stands above, as "
         "for timm", keys.whole(0)),
-    Key("label_names", "names of the classes, unless they stand above", keys.labels),
-    Key("labels", "as label_names", keys.labels),
+    Key("label_names", "names of the classes, unless they stand above", labels.listed),
+    Key("labels", "as label_names", labels.listed),
     Key("architecture", "unless it stands above", keys.text),
     Key("label_descriptions", _TEXTS),
     Key("label_offset", "the tensors show the classes"),
@@ -248,8 +240,8 @@ TOP = (
         keys.object_of),
     Key("num_classes", "must be the classes of the tensors' head", keys.whole(0)),
     Key("global_pool", "must be how the network pools", keys.text),
-    Key("label_names", "names of the classes", keys.labels),
-    Key("labels", "as label_names", keys.labels),
+    Key("label_names", "names of the classes", labels.listed),
+    Key("labels", "as label_names", labels.listed),
     Key("label_descriptions", _TEXTS),
     Key("num_features", _SHOWN),
     Key("license", _TEXTS),
@@ -386,6 +378,11 @@ def read(path: str, config: Mapping[str, Any], layout: Layout, spec: Plain) -> B
     elif other:
         sizes = ", ".join(f"{k} {v[0]} (here {v[1]})" for k, v in other.items())
         notes += (f"{path}: its architecture {named!r} has {sizes}, and tensors hold",)
+    key, given_names = next(
+        ((k, d[k]) for d in (top, below) for k in _LABELS if k in d), ("", ())
+    )
+    named_classes, left = labels.counted(path, key, given_names, spec.num_classes)
+    notes += left
     usual_look: Any = layout.view
     if len(usual_look.mean) != spec.channels:
         usual_look = default_normalization(spec.channels)
@@ -398,7 +395,7 @@ def read(path: str, config: Mapping[str, Any], layout: Layout, spec: Plain) -> B
             crop_mode=below.get("crop_mode", "center"),
         ),
         fields,
-        next((d[k] for d in (top, below) for k in _LABELS if k in d), ()),
+        named_classes,
         _size(path, said, by_name, below, family),
         notes=notes,
     )
