@@ -116,7 +116,7 @@ def _resample(value: Any) -> str:
 
 def _of_channels(value: Any) -> float | tuple[float, ...]:
     """Of each channel; one number is of all."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and value:
         return keys.numbers(value)
     return keys.number(value)
 
