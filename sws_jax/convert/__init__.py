@@ -28,6 +28,7 @@ from sws_jax.convert import (
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import (
     CROP,
+    CROP_MODES,
     INTERPOLATIONS,
     MEAN,
     STD,
@@ -210,6 +211,7 @@ class Identified:
     std=STD,
     crop=arguments.optional(CROP),
     interpolation=_or_empty(INTERPOLATIONS),
+    crop_mode=_or_empty(CROP_MODES),
 )
 def identify(
     source: str | os.PathLike | Mapping[str, Any],
@@ -224,6 +226,7 @@ def identify(
     std: Sequence[float] = (),
     crop: float | None = None,
     interpolation: str = "",
+    crop_mode: str = "",
     dataset: str = "",
 ) -> Identified:
     """What a file is, from its tensors, what stands beside it and what is given.
@@ -297,7 +300,11 @@ def identify(
             dataset=dataset,
             class_names=said.class_names(spec.net.num_classes),
             versions=versions(),
-            **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
+            **_view(
+                spec.net.channels,
+                said.view,
+                *(mean, std, crop, interpolation, crop_mode),
+            ),
         )
     notes += _renamings(path, whole, flat, stripped, added)
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
@@ -359,8 +366,9 @@ def load(
         of the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
         ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
         share of an image's shorter side that is looked at in evaluation;
-        ``interpolation``; and ``dataset``, on which it was trained: "imagenet2012" for
-        released Aux-Nets of 1000 classes, else not known unless it is given.
+        ``interpolation`` and ``crop_mode``, see `sws_jax.data.transforms.Fit`; and
+        ``dataset``, on which it was trained: "imagenet2012" for released Aux-Nets of
+        1000 classes, else not known unless it is given.
 
     Returns:
       The network (or learngene), described, and the layout that it had.
@@ -635,13 +643,10 @@ def _check_channels(channels: int, view: View, mean, std) -> None:
             )
 
 
-def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str, Any]:
+def _view(
+    channels: int, view: View, mean, std, crop, interpolation, crop_mode
+) -> dict[str, Any]:
     """Fields of a description: what was asked for, else the view."""
-    if view.crop_mode != "center":
-        raise UserError(
-            f"crop_mode is {view.crop_mode!r}, and images are not scaled so here: make "
-            f"it center and see whether accuracy holds"
-        )
     for name, given in (("mean", mean), ("std", std)):
         if given and len(given) != channels:
             raise UserError(
@@ -656,6 +661,7 @@ def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str
         normalization=normalization,
         eval_crop=view.crop if crop is None else crop,
         interpolation=interpolation or view.interpolation,
+        crop_mode=crop_mode or view.crop_mode,
     )
 
 
