@@ -66,6 +66,9 @@ _RELATIVES = {
     "MAE's of transformers": r"vit\.embeddings\.mask_token|^decoder\.decoder_",
     "a ResNet's": r"(^|\.)layer\d\.\d+\.conv\d",
     "ConvNeXt's": r"\.dwconv\.|\.conv_dw\.",
+    "a RegNet's that is no RegNetY": r"^s1\.b1\.conv1\.|^(regnet\.)?encoder\.stages\.0"
+    r"\.layers\.0\.layer\.",
+    "torchvision's of a RegNet": r"trunk_output\.block1\.",
 }
 # Names of the released Aux-Nets, by the method of their learngenes.
 PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
