@@ -34,6 +34,7 @@ _UNSHARED = ("tleg",)
     versions=arguments.pairs,
     eval_crop=base.CROP,
     interpolation=arguments.text(base.INTERPOLATIONS),
+    crop_mode=arguments.text(base.CROP_MODES),
     val_fraction=base.VAL_FRACTION,
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Description:
       versions: (package, version) pairs of the software that wrote it.
       eval_crop: share of the shorter side of an image that it was scored on.
       interpolation: that images are resized with for it; see `sws_jax.data.base`.
+      crop_mode: whether an image keeps its shape; see `sws_jax.data.transforms.Fit`.
       val_fraction: of the training images, held out where the set has no others.
     """
 
@@ -78,6 +80,7 @@ class Description:
     versions: tuple[tuple[str, str], ...] = ()
     eval_crop: float = 1.0
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
     val_fraction: float = 0.1
 
     def __post_init__(self):

@@ -134,6 +134,23 @@ def test_a_network_is_shown_what_it_was_scored_on(interpolation, tmp_path, capsy
     assert shown[0][0] == DIGITS.class_names[found[0]]
 
 
+def test_a_network_whose_images_were_squeezed(tmp_path, capsys):
+    """A wide image is named as what it is when it is squeezed beforehand."""
+    path = tmp_path / "net.safetensors"
+    spec = specs.ViTSpec(depth=2, **TINY)
+    for mode, same in (("squash", True), ("center", False)):
+        sws_jax.save_network(path, network_of(spec, 1, crop_mode=mode))
+        wide = Image.fromarray(DIGITS.test.read(0)[0][..., 0]).resize((40, 16))
+        wide.save(tmp_path / "wide.png")
+        wide.resize((8, 8), Image.Resampling.BICUBIC).save(tmp_path / "narrow.png")
+        one, other = predicted(
+            capsys, path, tmp_path / "wide.png", tmp_path / "narrow.png"
+        ).values()
+        assert (one == other) == same
+        assert tools.main(["describe", str(path)]) == 0
+        assert ("squeezed into their shape" in capsys.readouterr().out) == same
+
+
 def test_evaluate_a_learngene_at_a_depth(files, capsys):
     path = files / "gene.safetensors"
     hits, _ = top1(sws_jax.expand(sws_jax.load_learngene(str(path)), depth=4))

@@ -762,11 +762,11 @@ def test_what_hugging_face_writes_beside_weights(tmp_path):
 def test_what_timm_writes_beside_weights(tmp_path):
     spec = spec_of("token", heads=4, gelu="tanh")
     about = dict(class_names=tuple("abcde"), eval_crop=0.9, interpolation="bilinear")
-    network = described(spec, **about)
+    network = described(spec, **about, crop_mode="squash")
     convert.save(str(tmp_path / "net"), network, "timm")
     found, _ = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
     assert found.spec == spec
-    for field in ("class_names", "eval_crop", "interpolation", "normalization"):
+    for field in (*about, "crop_mode", "normalization"):
         assert getattr(found.description, field) == getattr(network.description, field)
 
 
@@ -784,9 +784,12 @@ def test_flags_come_before_what_stands_beside(timm_file):
     assert (found.spec.heads, about.normalization.mean) == (4, (0.5,) * 3)
     assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
     found, _ = convert.load(
-        str(path), heads=2, mean=(0.1,) * 3, crop=1.0, interpolation="lanczos"
+        str(path),
+        **dict(heads=2, mean=(0.1,) * 3, crop=1.0),
+        **dict(interpolation="lanczos", crop_mode="squash"),
     )
     about = found.description
+    assert about.crop_mode == "squash"
     assert (found.spec.heads, about.normalization.mean) == (2, (0.1,) * 3)
     assert about.normalization.std == (0.5,) * 3
     assert (about.eval_crop, about.interpolation) == (1.0, "lanczos")

@@ -419,6 +419,8 @@ def test_without_biases_of_queries():
         (("vision_model.encoder.layers.0.layer_norm1.weight",), "CLIP's"),
         (("encoder.layer.0.layer_scale1.lambda1",), "DINOv2's of transformers"),
         (("layer1.0.conv1.weight", "conv1.weight"), "a ResNet's"),
+        (("s1.b1.conv1.bn.bias", "head.fc.bias"), "a RegNet's that is no RegNetY"),
+        (("trunk_output.block1.block1-0.proj.0.weight",), "torchvision's of a RegNet"),
     ],
 )
 def test_files_of_other_networks_are_named(names, kind):

@@ -76,7 +76,8 @@ def seen(spec, tensor):
     return blocks, rest
 
 
-@pytest.mark.parametrize("parts", [1, pytest.param(2, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2])
 def test_data_parallelism_sums_gradients_and_nothing_else(parts):
     """Once for each layer and part; more than that is loss and counts, if anything."""
     mixed = Augment(erase=0.5, mixup=0.8, cutmix=1.0, mix_group=ROWS)

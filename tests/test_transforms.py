@@ -71,6 +71,23 @@ def test_fit_leaves_what_fits(channels):
     np.testing.assert_array_equal(Fit((7, 9))(image), image)
 
 
+@pytest.mark.parametrize(
+    "shape, size, crop, scaled, top, left",
+    [
+        ((30, 60), (32, 32), 1.0, (32, 32), 0, 0),
+        ((60, 30), (32, 32), 0.8, (40, 40), 4, 4),
+        ((30, 60), (16, 24), 0.5, (32, 48), 8, 12),
+        ((2, 900), (6, 6), 1.0, (6, 6), 0, 0),
+    ],
+)
+def test_fit_that_squeezes(shape, size, crop, scaled, top, left):
+    """Each side on its own, so that all of a long image is seen."""
+    image = gradient(*shape, 3)
+    found = Fit(size, crop, crop_mode="squash")(image)
+    expected = by_hand(image, scaled)[top : top + size[0], left : left + size[1]]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_fit_keeps_the_middle():
     """A crop of 1/2 shows the central half of each side, at the size asked for."""
     y, x = np.mgrid[:64, :64]

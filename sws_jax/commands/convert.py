@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         into.add_argument(f"--{name}", default="", help="of pixels, like 0.5,0.5,0.5")
     into.add_argument("--crop", type=float, help="share kept in evaluation, like 0.875")
     into.add_argument("--interpolation", default="", help="bicubic, bilinear, ...")
+    into.add_argument(
+        "--crop-mode", default="", help="center, or squash: images lose their shape"
+    )
     into.add_argument("--dataset", default="", help="trained on, like imagenet2012")
 
 
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         "std": _numbers("--std", args.std),
         "crop": args.crop,
         "interpolation": args.interpolation,
+        "crop_mode": args.crop_mode,
         "dataset": args.dataset,
     }
     given = {

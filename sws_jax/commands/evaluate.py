@@ -81,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
         found = evaluation.evaluate(
             networks.predictor(network, order=names.order),
             data.split(args.split),
-            Fit(data.image_shape[:2], about.eval_crop, about.interpolation),
+            Fit(
+                data.image_shape[:2],
+                *(about.eval_crop, about.interpolation, about.crop_mode),
+            ),
             normalization=about.normalization,
             global_batch_size=args.batch_size,
             mesh=mesh,

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     net = about.net
     if not net.num_classes:
         raise UserError(f"{label} has no classes to name: it gives features")
-    fit = Fit(net.image_size, about.eval_crop, about.interpolation)
+    fit = Fit(net.image_size, about.eval_crop, about.interpolation, about.crop_mode)
     pixels = np.stack(
         [fit(images.read(path, channels=net.channels)) for path in args.images]
     )

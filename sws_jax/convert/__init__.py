@@ -28,6 +28,7 @@ from sws_jax.convert import (
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import (
     CROP,
+    CROP_MODES,
     INTERPOLATIONS,
     MEAN,
     STD,
@@ -65,6 +66,9 @@ _RELATIVES = {
     "MAE's of transformers": r"vit\.embeddings\.mask_token|^decoder\.decoder_",
     "a ResNet's": r"(^|\.)layer\d\.\d+\.conv\d",
     "ConvNeXt's": r"\.dwconv\.|\.conv_dw\.",
+    "a RegNet's that is no RegNetY": r"^s1\.b1\.conv1\.|^(regnet\.)?encoder\.stages\.0"
+    r"\.layers\.0\.layer\.",
+    "torchvision's of a RegNet": r"trunk_output\.block1\.",
 }
 # Names of the released Aux-Nets, by the method of their learngenes.
 PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
@@ -210,6 +214,7 @@ class Identified:
     std=STD,
     crop=arguments.optional(CROP),
     interpolation=_or_empty(INTERPOLATIONS),
+    crop_mode=_or_empty(CROP_MODES),
 )
 def identify(
     source: str | os.PathLike | Mapping[str, Any],
@@ -224,6 +229,7 @@ def identify(
     std: Sequence[float] = (),
     crop: float | None = None,
     interpolation: str = "",
+    crop_mode: str = "",
     dataset: str = "",
 ) -> Identified:
     """What a file is, from its tensors, what stands beside it and what is given.
@@ -298,7 +304,11 @@ def identify(
             dataset=dataset,
             class_names=said.labels,
             versions=versions(),
-            **_view(spec.net.channels, said.view, mean, std, crop, interpolation),
+            **_view(
+                spec.net.channels,
+                said.view,
+                *(mean, std, crop, interpolation, crop_mode),
+            ),
         )
     notes += _renamings(path, whole, flat, stripped, added)
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
@@ -360,8 +370,9 @@ def load(
         of the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
         ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
         share of an image's shorter side that is looked at in evaluation;
-        ``interpolation``; and ``dataset``, on which it was trained: "imagenet2012" for
-        released Aux-Nets of 1000 classes, else not known unless it is given.
+        ``interpolation`` and ``crop_mode``, see `sws_jax.data.transforms.Fit`; and
+        ``dataset``, on which it was trained: "imagenet2012" for released Aux-Nets of
+        1000 classes, else not known unless it is given.
 
     Returns:
       The network (or learngene), described, and the layout that it had.
@@ -636,13 +647,10 @@ def _check_channels(channels: int, view: View, mean, std) -> None:
             )
 
 
-def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str, Any]:
+def _view(
+    channels: int, view: View, mean, std, crop, interpolation, crop_mode
+) -> dict[str, Any]:
     """Fields of a description: what was asked for, else the view."""
-    if view.crop_mode != "center":
-        raise UserError(
-            f"crop_mode is {view.crop_mode!r}, and images are not scaled so here: make "
-            f"it center and see whether accuracy holds"
-        )
     for name, given in (("mean", mean), ("std", std)):
         if given and len(given) != channels:
             raise UserError(
@@ -657,6 +665,7 @@ def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str
         normalization=normalization,
         eval_crop=view.crop if crop is None else crop,
         interpolation=interpolation or view.interpolation,
+        crop_mode=crop_mode or view.crop_mode,
     )
 
 

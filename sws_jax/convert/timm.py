@@ -11,7 +11,7 @@ from typing import Any
 from sws_jax.convert import keys, labels
 from sws_jax.convert.base import Layout, View
 from sws_jax.convert.keys import Beside, Key, refused
-from sws_jax.data.base import INTERPOLATIONS, default_normalization
+from sws_jax.data.base import CROP_MODES, INTERPOLATIONS, default_normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
@@ -91,7 +91,7 @@ def _interpolation(value: Any) -> str:
 
 
 def _crop_mode(value: Any) -> str:
-    if value not in ("center", "squash"):
+    if value not in CROP_MODES:
         raise ValueError(
             "center or squash: borders are not put around images here, so choose one "
             "of those and see whether accuracy holds"
@@ -202,7 +202,7 @@ PRETRAINED = (
     Key("mean", "of pixels from 0 to 1, a number a channel", keys.numbers),
     Key("std", "likewise", keys.numbers),
     Key("crop_pct", "share of the shorter side", keys.within_unit),
-    Key("crop_mode", "center; others are refused", _crop_mode),
+    Key("crop_mode", "center or squash; border is refused", _crop_mode),
     Key("interpolation", f"{', '.join(INTERPOLATIONS)}; others are refused; random is "
         f"of training, and bicubic here", _interpolation),
     Key("num_classes", "must be the classes of the head, unless it stands above, as "
@@ -287,6 +287,7 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
             "mean": list(about.normalization.mean),
             "std": list(about.normalization.std),
             "crop_pct": about.eval_crop,
+            "crop_mode": about.crop_mode,
             "interpolation": about.interpolation,
             "num_classes": spec.num_classes,
             "label_names": list(about.class_names) or None,

@@ -17,6 +17,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # How images are resized, each smoothing what shrinks (but nearest).
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
+# How they come to the shape that is looked at: scaled as they are, or squeezed into it.
+CROP_MODES = ("center", "squash")
 _HASHED_BYTES = 64 * 2**20  # of pixels, which takes an eighth of a second
 
 

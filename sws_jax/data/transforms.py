@@ -16,24 +16,29 @@ from PIL import Image
 
 from sws_jax import arguments, fields
 from sws_jax.data import randaugment
-from sws_jax.data.base import CROP, INTERPOLATIONS
+from sws_jax.data.base import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.errors import UserError
 
 CROPS = fields.choices("transform.crop")
 
 
 @arguments.checked(
-    size=arguments.size, crop=CROP, interpolation=arguments.text(INTERPOLATIONS)
+    size=arguments.size,
+    crop=CROP,
+    interpolation=arguments.text(INTERPOLATIONS),
+    crop_mode=arguments.text(CROP_MODES),
 )
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """The deterministic view of an image: scaled to cover, centre cut out.
+    """The deterministic view of an image: scaled, and its centre cut out.
 
     Attributes:
       size: height and width in pixels.
       crop: share of the shorter side that is kept; DeiT's 0.875 resizes 224 px
         images to 256 first. 1 keeps all of it.
       interpolation: one of `sws_jax.data.base.INTERPOLATIONS`.
+      crop_mode: "center" keeps an image's shape, and cuts off what its longer side has
+        more; "squash" scales each side on its own.
 
     Reference:
       DeiT, 2012.12877, as published: resize to size / 0.875, bicubic, centre crop.
@@ -42,24 +47,29 @@ class Fit:
     size: tuple[int, int]
     crop: float = 1.0
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         height, width = self.size
-        image = _shortened(image, most=8 * max(self.size) / min(self.size))
-        cover = (math.floor(height / self.crop), math.floor(width / self.crop))
-        high, wide = image.shape[:2]
+        scaled = cover = (math.floor(height / self.crop), math.floor(width / self.crop))
+        if self.crop_mode == "center":
+            image = _shortened(image, most=8 * max(self.size) / min(self.size))
+            scaled = self._covering(cover, *image.shape[:2])
+        image = resize(image, scaled, self.interpolation)
+        top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+        return image[top : top + height, left : left + width]
+
+    def _covering(self, cover: tuple[int, int], high: int, wide: int):
+        """Height and width of an image, in its own shape, that covers a rectangle."""
+        height, width = self.size
         # One side decides; the other follows, its fraction of a pixel cut off (of a
         # square view, as torchvision does) or rounded (of others, as timm does).
         half = 0 if cover[0] == cover[1] else 1
         if cover[0] * wide >= cover[1] * high:
             follows = (2 * cover[0] * wide + half * high) // (2 * high)
-            scaled = (cover[0], max(follows, width))
-        else:
-            follows = (2 * cover[1] * high + half * wide) // (2 * wide)
-            scaled = (max(follows, height), cover[1])
-        image = resize(image, scaled, self.interpolation)
-        top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
-        return image[top : top + height, left : left + width]
+            return cover[0], max(follows, width)
+        follows = (2 * cover[1] * high + half * wide) // (2 * wide)
+        return max(follows, height), cover[1]
 
 
 @dataclasses.dataclass(frozen=True)
