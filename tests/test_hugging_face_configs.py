@@ -171,8 +171,9 @@ OLD = dict(
     _name_or_path="google/vit-base-patch16-224", torchscript=False, use_bfloat16=False,
     torch_dtype="float16", transformers_version="4.26.0", chunk_size_feed_forward=0,
     output_attentions=False, return_dict=True, is_decoder=False,
-    is_encoder_decoder=False, add_cross_attention=False, tie_word_embeddings=True, max_length=20, num_beams=1,
-    pruned_heads={}, finetuning_task=None, problem_type="single_label_classification",
+    is_encoder_decoder=False, add_cross_attention=False, tie_word_embeddings=True,
+    max_length=20, num_beams=1, pruned_heads={}, finetuning_task=None,
+    problem_type="single_label_classification",
     hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, initializer_range=0.02,
     encoder_stride=16, pooler_act="tanh", pooler_output_size=64, tf_legacy_loss=False,
     exponential_decay_length_penalty=None, cross_attention_hidden_size=None,
@@ -316,19 +317,22 @@ def test_groups_of_stages_that_are_narrower():
         ("DeiT", {}, "squash", (256, 256), (224, 224)),
         ("DeiT", dict(size=438, crop_size=384), "squash", (438, 438), (384, 384)),
         ("DeiT", dict(do_center_crop=False), "squash", (256, 256), (256, 256)),
-        ("Levit", {}, "center", (256, 256), (224, 224)),
-        ("Levit", dict(size=384, crop_size=384), "center", (438, 438), (384, 384)),
+        ("DeiT", dict(size=75, crop_size=64), "squash_down", (75, 75), (64, 64)),
+        ("Levit", {}, "center_down", (256, 256), (224, 224)),
+        ("Levit", dict(size=384, crop_size=384), "center_down", (438, 438), (384, 384)),
         ("Levit", dict(size=dict(height=80, width=80), crop_size=64), "squash",
          (80, 80), (64, 64)),
         ("ConvNext", {}, "squash", (384, 384), (384, 384)),
-        ("ConvNext", dict(size=224), "center", (256, 256), (224, 224)),
-        ("ConvNext", dict(size=224, crop_pct=0.9), "center", (248, 248), (224, 224)),
-        ("ConvNext", dict(size=dict(shortest_edge=288), crop_pct=0.95), "center",
+        ("ConvNext", dict(size=224), "center_down", (256, 256), (224, 224)),
+        ("ConvNext", dict(size=224, crop_pct=0.9), "center_down", (248, 248),
+         (224, 224)),
+        ("ConvNext", dict(size=dict(shortest_edge=288), crop_pct=0.95), "center_down",
          (303, 303), (288, 288)),
         ("ConvNext", dict(size=400, crop_pct=0.9), "squash", (400, 400), (400, 400)),
-        ("Bit", {}, "center", (224, 224), (224, 224)),
-        ("Bit", dict(size=dict(shortest_edge=248)), "center", (248, 248), (224, 224)),
-        ("CLIP", dict(size=256), "center", (256, 256), (224, 224)),
+        ("Bit", {}, "center_down", (224, 224), (224, 224)),
+        ("Bit", dict(size=dict(shortest_edge=248)), "center_down", (248, 248),
+         (224, 224)),
+        ("CLIP", dict(size=256), "center_down", (256, 256), (224, 224)),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["ImageProcessor", "ImageProcessorFast", "old"])
@@ -441,7 +445,7 @@ def test_processors_that_are_refused(given, words):
         ("ConvNext", dict(size=64, do_center_crop=True, crop_size=...), "crop_size"),
         ("ViT", dict(size=64, do_center_crop=True, crop_size=...), "crop_size: put it"),
         ("ViT", dict(size=dict(height=64, width=48),
-                     crop_size=dict(height=48, width=32)), "no one share of both sides"),
+                     crop_size=dict(height=48, width=32)), "one share of both sides"),
     ],
 )  # fmt: skip
 def test_processors_that_are_refused_by_class(kind, given, words):
@@ -576,9 +580,17 @@ def test_a_crop_is_written_as_it_is_done_and_read_back(side, crop):
     spec = spec_of(image_size=side, patch_size=16)
     written = hugging_face.configs_of(described(spec, eval_crop=crop), spec)
     processor = written["preprocessor_config.json"]
-    assert processor["size"] == {"shortest_edge": math.floor(side / crop)}
+    whole = math.floor(side / crop)
+    assert processor["size"] == {"shortest_edge": whole}
     view, images, _ = look(processor)
     assert (view.crop, images) == (crop, (side, side))
+    squeezed = described(spec, eval_crop=crop, crop_mode="squash")
+    written = hugging_face.configs_of(squeezed, spec)
+    processor = written["preprocessor_config.json"]
+    assert processor["size"] == {"height": whole, "width": whole}
+    view, images, _ = look(processor)
+    assert (view.crop, images) == (crop, (side, side))
+    assert view.crop_mode.startswith("squash")
 
 
 # Names of classes
@@ -723,3 +735,368 @@ def test_the_document_has_the_tables():
     for name in ("num_attention_heads", "groups_width", "key_dim", "rescale_factor"):
         assert f"| `{name}` | honoured" in text
     assert "| `LevitImageProcessor` | shorter side 224 (256/224 of" in text
+
+
+# Beside transformers itself
+
+
+SMALL = {
+    "vit": dict(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=128, image_size=32, patch_size=8, num_labels=5,
+    ),
+    "levit": dict(
+        hidden_sizes=[32, 48, 64], num_attention_heads=[2, 3, 4], depths=[1, 2, 1],
+        key_dim=[8, 8, 8], image_size=64, num_labels=5,
+    ),
+    "regnet": dict(
+        embedding_size=16, hidden_sizes=[16, 24, 32, 40], depths=[1, 2, 1, 1],
+        groups_width=8, num_labels=5,
+    ),
+}  # fmt: skip
+SMALL["deit"] = SMALL["vit"]
+CLASSES = {
+    "vit": "ViTForImageClassification",
+    "deit": "DeiTForImageClassificationWithTeacher",
+    "levit": "LevitForImageClassificationWithTeacher",
+    "regnet": "RegNetForImageClassification",
+}
+SQUARE = dict(size=dict(height=32, width=32), crop_size=dict(height=32, width=32))
+LOOKS = {
+    "vit": ("ViT", SQUARE),
+    "deit": ("DeiT", {**SQUARE, "size": dict(height=36, width=36)}),
+    "levit": ("Levit", dict(size=dict(shortest_edge=64), crop_size=64)),
+    "regnet": ("ConvNext", dict(size=dict(shortest_edge=64))),
+}
+# Of a network: family and what is moved from its small one. With a class of its own,
+# the key class_name.
+MOVED = [
+    *(
+        ("vit", given)
+        for given in (
+            {},
+            dict(hidden_size=96),
+            dict(num_hidden_layers=3),
+            dict(num_attention_heads=4),
+            dict(intermediate_size=192),
+            dict(hidden_act="gelu_new"),
+            dict(hidden_act="gelu_fast"),
+            dict(hidden_act="gelu_python"),
+            dict(hidden_act="gelu_pytorch_tanh"),
+            dict(hidden_act="gelu_python_tanh"),
+            dict(hidden_act="gelu_accurate"),
+            dict(hidden_act="gelu_10"),
+            dict(hidden_act="quick_gelu"),
+            dict(hidden_act="relu"),
+            dict(hidden_act="silu"),
+            dict(layer_norm_eps=1e-2),
+            dict(image_size=48),
+            dict(image_size=[16, 64]),
+            dict(patch_size=4),
+            dict(patch_size=[8, 4]),
+            dict(num_channels=1),
+            dict(qkv_bias=False),
+            dict(num_labels=3),
+            dict(num_labels=2),
+            dict(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5),
+            dict(initializer_range=0.5, encoder_stride=8, chunk_size_feed_forward=1),
+            dict(pooler_act="relu", pooler_output_size=32),
+            dict(output_hidden_states=True, output_attentions=True),
+            dict(problem_type="single_label_classification"),
+            dict(head_dim=16),
+        )
+    ),
+    *(
+        ("deit", given)
+        for given in (
+            {},
+            dict(num_attention_heads=4),
+            dict(hidden_act="gelu_new"),
+            dict(layer_norm_eps=1e-2),
+            dict(image_size=[16, 64]),
+            dict(class_name="DeiTForImageClassification"),
+            dict(num_labels=3),
+        )
+    ),
+    *(
+        ("levit", given)
+        for given in (
+            {},
+            dict(image_size=96),
+            dict(num_channels=1),
+            dict(kernel_size=5, padding=2),
+            dict(stride=1, image_size=32, patch_size=2),
+            dict(hidden_sizes=[48, 64, 96]),
+            dict(num_attention_heads=[4, 4, 4]),
+            dict(depths=[2, 1, 1]),
+            dict(key_dim=[8, 4, 16]),
+            dict(attention_ratio=[4, 2, 1]),
+            dict(mlp_ratio=[4, 4, 4]),
+            dict(drop_path_rate=0.5, initializer_range=0.5),
+            dict(class_name="LevitForImageClassification"),
+            dict(num_labels=3),
+            dict(down_ops=[["Subsample", 4, 2, 2, 3, 2], ["Subsample", 8, 6, 4, 3, 2]]),
+        )
+    ),
+    *(
+        ("regnet", given)
+        for given in (
+            {},
+            dict(num_channels=1),
+            dict(embedding_size=24),
+            dict(hidden_sizes=[8, 24, 48, 64]),
+            dict(depths=[2, 1, 3, 1]),
+            dict(groups_width=4),
+            dict(groups_width=16, hidden_sizes=[16, 32, 48, 64]),
+            dict(layer_type="x"),
+            dict(hidden_act="silu"),
+            dict(hidden_act="gelu"),
+            dict(downsample_in_first_stage=False),
+            dict(num_labels=3),
+        )
+    ),
+]
+# What the tensors refuse before their config is read, or both say.
+SHOWN = {
+    "layer_type": "no network that is known",
+    "kernel_size": "no network that is known|kernel_size",
+    "image_size": "stride|image_size|positions|no network that is known",
+    "head_dim": "no network that is known|head_dim|looks like",
+    "patch_size": "patch_size|no network that is known",
+}
+LOOKED = [
+    *(
+        ("vit", "ViT", given)
+        for given in (
+            {},
+            dict(resample=0),
+            dict(resample=1),
+            dict(resample=3),
+            dict(resample=4),
+            dict(resample=5),
+            dict(do_resize=False),
+            dict(do_rescale=False),
+            dict(rescale_factor=1 / 127.5),
+            dict(do_normalize=False),
+            dict(do_normalize=False, do_rescale=False),
+            dict(image_mean=[0.1, 0.2, 0.3]),
+            dict(image_std=[0.3, 0.2, 0.1]),
+            dict(image_mean=0.25, image_std=0.5),
+            dict(do_convert_rgb=True),
+            dict(do_pad=True),
+            dict(size=dict(height=48, width=40), do_center_crop=True, crop_size=32),
+            dict(size=dict(height=43, width=43), do_center_crop=True, crop_size=32),
+            dict(size=dict(shortest_edge=39), do_center_crop=True, crop_size=32),
+            dict(size=40, do_center_crop=True, crop_size=32, default_to_square=False),
+            dict(size=dict(shortest_edge=32)),
+            dict(size=dict(longest_edge=32)),
+            dict(size=dict(height=64, width=64)),
+        )
+    ),
+    *(
+        ("deit", "DeiT", {**LOOKS["deit"][1], **given})
+        for given in (
+            {},
+            dict(size=dict(height=37, width=37)),
+            dict(size=dict(height=43, width=43)),
+            dict(do_center_crop=False, size=dict(height=32, width=32)),
+            dict(size=dict(height=24, width=24)),
+        )
+    ),
+    *(
+        ("levit", "Levit", {**LOOKS["levit"][1], **given})
+        for given in (
+            {},
+            dict(size=dict(shortest_edge=56)),
+            dict(size=dict(shortest_edge=65)),
+            dict(size=dict(height=70, width=70)),
+            dict(size=dict(shortest_edge=48)),
+        )
+    ),
+    *(
+        ("regnet", "ConvNext", {**LOOKS["regnet"][1], **given})
+        for given in (
+            {},
+            dict(crop_pct=0.9),
+            dict(crop_pct=0.95),
+            dict(size=dict(shortest_edge=384)),
+            dict(do_center_crop=True, crop_size=64),
+            dict(do_center_crop=True, crop_size=32),
+        )
+    ),
+    *(
+        ("regnet", "Bit", given)
+        for given in (
+            dict(size=dict(shortest_edge=71), crop_size=64),
+            dict(size=dict(shortest_edge=64), crop_size=64),
+            dict(size=dict(shortest_edge=48), crop_size=64),
+            dict(size=dict(shortest_edge=71), crop_size=dict(height=64, width=48)),
+            dict(do_center_crop=False),
+        )
+    ),
+]
+
+
+@pytest.fixture
+def theirs(with_timm):
+    """transformers, without a word of what its processors run on."""
+    found = pytest.importorskip("transformers", reason="transformers is not installed")
+    found.logging.set_verbosity_error()
+    return found
+
+
+def built(theirs, family, class_name="", **given):
+    """A network of transformers, all of whose numbers matter."""
+    import torch
+
+    torch.manual_seed(0)
+    kind = class_name or CLASSES[family]
+    config = getattr(theirs, kind.split("For")[0] + "Config")
+    model = getattr(theirs, kind)(config(**{**SMALL[family], **given})).eval()
+    with torch.no_grad():
+        for name, leaf in (*model.named_parameters(), *model.named_buffers()):
+            if leaf.is_floating_point():
+                noise = torch.rand_like if "var" in name else torch.randn_like
+                leaf += 0.3 * noise(leaf) * (leaf.ndim < 4) / leaf.shape[-1] ** 0.3
+    return model
+
+
+def image_of(at, channels, size=(170, 111)):
+    draw = np.random.default_rng(1).integers(0, 256, (9, 13, channels), np.uint8)
+    image = PIL.Image.fromarray(draw.squeeze()).resize(size)
+    image.save(at)
+    return image
+
+
+def largest_difference(model, processor, network, path):
+    """Of the logits of one image file, relative to the largest; each by its own."""
+    import torch
+
+    given = processor(PIL.Image.open(path), return_tensors="pt")
+    with torch.no_grad():
+        want = model(pixel_values=given["pixel_values"].float()).logits.numpy()
+    about, image = network.description, np.asarray(PIL.Image.open(path))
+    how = about.eval_crop, about.interpolation, about.crop_mode
+    image = image if image.ndim == 3 else image[..., None]
+    image = transforms.Fit(network.spec.image_size, *how)(image)
+    look = about.normalization
+    pixels = ((image / 255 - look.mean) / look.std).astype(np.float32)[None]
+    got = np.asarray(logits_of(network.spec, network.params, pixels))
+    assert got.shape == want.shape
+    return float(np.abs(got - want).max() / max(1.0, np.abs(want).max()))
+
+
+def converted(at, model, processor):
+    """What is made of a folder that transformers wrote, or why nothing is."""
+    model.save_pretrained(at)
+    processor.save_pretrained(at)
+    notes = []
+    try:
+        network, _ = convert.load(str(at), tell=notes.append)
+    except UserError as error:
+        return str(error)
+    assert not any("not known here" in note for note in notes), notes
+    return network
+
+
+def ids(value):
+    return str(value)[:70].replace(" ", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, given", MOVED, ids=ids)
+def test_the_same_function_or_a_refusal(family, given, theirs, tmp_path):
+    """Written by transformers' own writers; logits of one image file."""
+    try:
+        model = built(theirs, family, **given)
+    except (TypeError, AssertionError, KeyError, ValueError, RuntimeError) as error:
+        pytest.skip(f"transformers itself builds none ({error})")
+    kind, look = LOOKS[family]
+    channels, size = given.get("num_channels", 3), given.get("image_size")
+    look = dict(look, do_convert_rgb=channels == 3)
+    if channels != 3:
+        look |= dict(image_mean=[0.4] * channels, image_std=[0.3] * channels)
+    if size is not None and family in ("vit", "deit"):
+        high, wide = size if isinstance(size, list) else (size, size)
+        look |= dict(size=dict(height=high, width=wide), do_center_crop=False)
+    elif size is not None:
+        look |= dict(size=dict(shortest_edge=size), crop_size=size)
+    processor = getattr(theirs, f"{kind}ImageProcessorPil")(**look)
+    found = converted(tmp_path / "net", model, processor)
+    if isinstance(found, str):
+        given.pop("class_name", None)
+        assert given, found
+        words = "|".join(SHOWN.get(key, key) for key in given)
+        assert re.search(words, found), found
+        return
+    image_of(tmp_path / "image.png", channels)
+    assert largest_difference(model, processor, found, tmp_path / "image.png") < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, kind, look", LOOKED, ids=ids)
+def test_the_same_view_or_a_refusal(family, kind, look, theirs, tmp_path):
+    """Also of an image whose rest around the centre has no middle."""
+    model = built(theirs, family)
+    processor = getattr(theirs, f"{kind}ImageProcessorPil")
+    processor = processor(**({**LOOKS["vit"][1], **look} if kind == "ViT" else look))
+    found = converted(tmp_path / "net", model, processor)
+    if isinstance(found, str):
+        assert look and "preprocessor_config.json" in found
+        assert re.search("|".join(look), found), found
+        return
+    for number, size in enumerate(
+        [(170, 111), (111, 170), (67, 64), (96, 96), (33, 32)]
+    ):
+        path = tmp_path / f"{number}.png"
+        image_of(path, 3, size)
+        assert largest_difference(model, processor, found, path) < 1e-4, size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["center_down", "squash", "squash_down"])
+@pytest.mark.parametrize("names", ["abcde", "aabbc", ""])
+def test_transformers_sees_what_is_written_for_it(names, mode, theirs, tmp_path):
+    spec = spec_of(norm_eps=1e-6)
+    about = described(spec, class_names=tuple(names), crop_mode=mode, eval_crop=0.8)
+    network = networks.Network(spec, params_of(spec, 0), about)
+    convert.save(tmp_path / "net", network, "hugging-face")
+    model = theirs.ViTForImageClassification.from_pretrained(tmp_path / "net").eval()
+    called = [model.config.id2label[number] for number in range(5)]
+    assert called == (list(names) or [f"LABEL_{number}" for number in range(5)])
+    processor = theirs.AutoImageProcessor.from_pretrained(tmp_path / "net")
+    image_of(tmp_path / "image.png", 3)
+    path = tmp_path / "image.png"
+    assert largest_difference(model, processor, network, path) < 1e-4
+
+
+@pytest.mark.slow
+def test_defaults_are_those_of_transformers(theirs):
+    for name, kind in processors.PROCESSORS.items():
+        maker = getattr(theirs, f"{name}Pil")
+        size = dict(maker.size)
+        assert set(size.values()) == {kind.size}
+        assert ("shortest_edge" in size) == kind.shortest
+        assert (not maker.default_to_square) == kind.shortest
+        assert bool(getattr(maker, "do_center_crop", False)) == kind.crop
+        if kind.crop:
+            assert set(dict(maker.crop_size).values()) == {processors.CROP}
+        assert int(maker.resample) == kind.resample
+        assert tuple(maker.image_mean) == kind.mean
+        assert tuple(maker.image_std) == kind.std
+        assert maker.do_resize and maker.do_rescale and maker.do_normalize
+        assert maker.rescale_factor == 1 / 255
+
+
+@pytest.mark.slow
+def test_no_key_that_transformers_writes_is_in_no_row(theirs):
+    """Of configs of networks just built, and of all that a processor takes."""
+    for family in CLASSES:
+        model = built(theirs, family, output_attentions=True)
+        keys_of = set(model.config.to_dict()) | set(model.config.to_diff_dict())
+        assert keys_of <= {row.name for row in hugging_face.CONFIGS[family]}
+    known = {row.name for row in processors.KEYS}
+    for name in processors.PROCESSORS:
+        maker = getattr(theirs, f"{name}Pil")
+        assert set(maker.valid_kwargs.__annotations__) <= known
+        assert set(maker().to_dict()) <= known

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     into.add_argument("--crop", type=float, help="share kept in evaluation, like 0.875")
     into.add_argument("--interpolation", default="", help="bicubic, bilinear, ...")
     into.add_argument(
-        "--crop-mode", default="", help="center, or squash: images lose their shape"
+        "--crop-mode", default="", help="center, squash (images lose their shape), ..."
     )
     into.add_argument("--dataset", default="", help="trained on, like imagenet2012")
 

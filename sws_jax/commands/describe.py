@@ -181,7 +181,7 @@ def images(about) -> str:
     """How a network wants its images."""
     net, look = about.net, about.normalization
     plural = "s" if net.channels > 1 else ""
-    shape = ", squeezed into their shape" if about.crop_mode == "squash" else ""
+    shape = ", squeezed into their shape" * about.crop_mode.startswith("squash")
     return (
         f"{net.image_size[0]} x {net.image_size[1]} pixels, {net.channels} "
         f"channel{plural}, mean {look.mean}, deviation {look.std}, crop "

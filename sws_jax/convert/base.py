@@ -93,8 +93,7 @@ class View:
       mean, std: of colour channels, for pixels from 0 to 1.
       crop: share of the shorter side that is kept in evaluation.
       interpolation: see `sws_jax.data.base`.
-      crop_mode: "center" scales an image to cover what is cut from it, "squash" scales
-        each side on its own.
+      crop_mode: see `sws_jax.data.transforms.Fit`.
     """
 
     mean: tuple[float, ...]

@@ -308,6 +308,9 @@ def _one_size(
 def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
     """``config.json`` and ``preprocessor_config.json`` of a model's folder.
 
+    transformers rounds down where `sws_jax.data.transforms.Fit` may not: of a network
+    that was not read from there it may see images a pixel further up or left.
+
     Raises:
       UserError: transformers has no such network.
     """
@@ -345,11 +348,15 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         **labels.written(about.class_names, spec.num_classes),
     }
     numbers = {name: number for number, name in processors.RESAMPLING.items()}
+    # Of its processors, two cut the centre out: of what the shorter side decides, or of
+    # what images are squeezed into.
+    squeezed = about.crop_mode.startswith("squash")
+    whole = math.floor(high / about.eval_crop)
+    edges = dict(height=whole, width=whole) if squeezed else dict(shortest_edge=whole)
     processor = {
-        # Of its processors, the one that scales the shorter side and cuts the centre.
-        "image_processor_type": "BitImageProcessor",
+        "image_processor_type": f"{'DeiT' if squeezed else 'Bit'}ImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": math.floor(high / about.eval_crop)},
+        "size": edges,
         "resample": numbers[about.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": high, "width": wide},

@@ -52,7 +52,7 @@ _IMAGENET: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 
 _CLIP: dict[str, Any] = dict(
     mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
-_CROP = 224
+CROP = 224
 # As transformers 5.23 has them; ...Fast, and the ...FeatureExtractor of older versions,
 # are the same.
 PROCESSORS = {
@@ -189,7 +189,7 @@ def defaults() -> str:
         size = f"{'shorter side' if kind.shortest else 'squeezed into'} {kind.size}"
         size += f" ({kind.scaled})" if kind.scaled else ""
         rows.append(
-            f"| `{name}` | {size} | {_CROP if kind.crop else 'none'} | "
+            f"| `{name}` | {size} | {CROP if kind.crop else 'none'} | "
             f"{kind.resample} ({RESAMPLING[kind.resample]}) | "
             f"{_listed(kind.mean)} | {_listed(kind.std)} |"
         )
@@ -274,7 +274,7 @@ def _geometry(
 ) -> tuple[str, tuple[int, int], tuple[int, int]]:
     """The mode of a view, what images are scaled to, and what is cut out of that.
 
-    (Of "center" what they are scaled to covers, so that both sides are the shorter.)
+    (Of "center_down" that is what they cover: both sides are the shorter.)
     """
     size = said.get("size", kind.size)
     if isinstance(size, int):
@@ -282,7 +282,7 @@ def _geometry(
         size = {"shortest_edge": size} if shortest else {"height": size, "width": size}
     edge = size.get("shortest_edge", 0)
     cuts = said.get("do_center_crop", kind.crop)
-    window = said.get("crop_size", (_CROP, _CROP) if kind.crop else None)
+    window = said.get("crop_size", (CROP, CROP) if kind.crop else None)
     if cuts and window is None:
         raise UserError(
             f"{path}: do_center_crop is true, and nothing is said of crop_size: put it "
@@ -304,10 +304,13 @@ def _geometry(
         if edge >= _WHOLE_FROM:
             return "squash", square, square
         side = int(edge / said.get("crop_pct", _CONVNEXT_CROP))
-        return "center", (side, side), square
+        return "center_down", (side, side), square
     if not edge:
         scaled = size["height"], size["width"]
-        return _within(path, "squash", scaled, window if cuts else scaled)
+        window = window if cuts else scaled
+        rests = [whole - side for whole, side in zip(scaled, window, strict=True)]
+        same = all(round(rest / 2) == rest // 2 for rest in rests)
+        return _within(path, "squash" if same else "squash_down", scaled, window)
     if not cuts:
         raise UserError(
             f"{path}: do_center_crop is false and size is of the shorter side, so that "
@@ -321,7 +324,7 @@ def _geometry(
             f"out in another way: put height and width into size"
         )
     side = int(_LEVIT * edge) if kind is PROCESSORS["LevitImageProcessor"] else edge
-    return _within(path, "center", (side, side), window)
+    return _within(path, "center_down", (side, side), window)
 
 
 def _within(

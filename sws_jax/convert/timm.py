@@ -11,7 +11,7 @@ from typing import Any
 from sws_jax.convert import keys, labels
 from sws_jax.convert.base import Layout, View
 from sws_jax.convert.keys import Beside, Key, refused
-from sws_jax.data.base import CROP_MODES, INTERPOLATIONS, default_normalization
+from sws_jax.data.base import INTERPOLATIONS, default_normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
@@ -91,7 +91,7 @@ def _interpolation(value: Any) -> str:
 
 
 def _crop_mode(value: Any) -> str:
-    if value not in CROP_MODES:
+    if value not in ("center", "squash"):
         raise ValueError(
             "center or squash: borders are not put around images here, so choose one "
             "of those and see whether accuracy holds"
@@ -287,7 +287,8 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
             "mean": list(about.normalization.mean),
             "std": list(about.normalization.std),
             "crop_pct": about.eval_crop,
-            "crop_mode": about.crop_mode,
+            # (timm knows one centre.)
+            "crop_mode": about.crop_mode.removesuffix("_down"),
             "interpolation": about.interpolation,
             "num_classes": spec.num_classes,
             "label_names": list(about.class_names) or None,

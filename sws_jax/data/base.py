@@ -18,7 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # How images are resized, each smoothing what shrinks (but nearest).
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
 # How they come to the shape that is looked at: scaled as they are, or squeezed into it.
-CROP_MODES = ("center", "squash")
+# Of an odd rest around it the half that comes first is rounded to an even number, or
+# down: see `sws_jax.data.transforms.Fit`.
+CROP_MODES = ("center", "squash", "center_down", "squash_down")
 _HASHED_BYTES = 64 * 2**20  # of pixels, which takes an eighth of a second
 
 

@@ -38,7 +38,9 @@ class Fit:
         images to 256 first. 1 keeps all of it.
       interpolation: one of `sws_jax.data.base.INTERPOLATIONS`.
       crop_mode: "center" keeps an image's shape, and cuts off what its longer side has
-        more; "squash" scales each side on its own.
+        more; "squash" scales each side on its own. Where an odd number of pixels is
+        cut off, the half before the centre is rounded to an even number, as torchvision
+        and so timm do; with "_down" after it, down, as transformers does.
 
     Reference:
       DeiT, 2012.12877, as published: resize to size / 0.875, bicubic, centre crop.
@@ -52,11 +54,12 @@ class Fit:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         height, width = self.size
         scaled = cover = (math.floor(height / self.crop), math.floor(width / self.crop))
-        if self.crop_mode == "center":
+        if self.crop_mode.startswith("center"):
             image = _shortened(image, most=8 * max(self.size) / min(self.size))
             scaled = self._covering(cover, *image.shape[:2])
         image = resize(image, scaled, self.interpolation)
-        top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+        half = math.floor if self.crop_mode.endswith("_down") else round
+        top, left = half((scaled[0] - height) / 2), half((scaled[1] - width) / 2)
         return image[top : top + height, left : left + width]
 
     def _covering(self, cover: tuple[int, int], high: int, wide: int):
