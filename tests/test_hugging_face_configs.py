@@ -6,6 +6,7 @@ import pathlib
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 import safetensors.numpy
 
@@ -13,11 +14,13 @@ from sws_jax import __main__ as tools
 from sws_jax import convert, networks, specs
 from sws_jax.convert import base, documents, hugging_face, processors
 from sws_jax.convert import timm as timm_configs
+from sws_jax.data import transforms
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 
-from support.networks import params_of
+from support import checkpoints_of_transformers as public
+from support.networks import logits_of, params_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYOUTS = {layout.key: layout for layout in convert.LAYOUTS}
@@ -743,15 +746,15 @@ def test_the_document_has_the_tables():
 SMALL = {
     "vit": dict(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=128, image_size=32, patch_size=8, num_labels=5,
+        intermediate_size=128, image_size=32, patch_size=8,
     ),
     "levit": dict(
         hidden_sizes=[32, 48, 64], num_attention_heads=[2, 3, 4], depths=[1, 2, 1],
-        key_dim=[8, 8, 8], image_size=64, num_labels=5,
+        key_dim=[8, 8, 8], image_size=64,
     ),
     "regnet": dict(
         embedding_size=16, hidden_sizes=[16, 24, 32, 40], depths=[1, 2, 1, 1],
-        groups_width=8, num_labels=5,
+        groups_width=8,
     ),
 }  # fmt: skip
 SMALL["deit"] = SMALL["vit"]
@@ -801,7 +804,10 @@ MOVED = [
             dict(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5),
             dict(initializer_range=0.5, encoder_stride=8, chunk_size_feed_forward=1),
             dict(pooler_act="relu", pooler_output_size=32),
-            dict(output_hidden_states=True, output_attentions=True),
+            dict(output_hidden_states=True, return_dict=False),
+            dict(output_attentions=True, attn_implementation="eager"),
+            dict(id2label={i: f"name {i}" for i in range(5)}),
+            dict(id2label={i: "one" for i in range(5)}),
             dict(problem_type="single_label_classification"),
             dict(head_dim=16),
         )
@@ -832,7 +838,7 @@ MOVED = [
             dict(key_dim=[8, 4, 16]),
             dict(attention_ratio=[4, 2, 1]),
             dict(mlp_ratio=[4, 4, 4]),
-            dict(drop_path_rate=0.5, initializer_range=0.5),
+            dict(drop_path_rate=1, initializer_range=0.5),
             dict(class_name="LevitForImageClassification"),
             dict(num_labels=3),
             dict(down_ops=[["Subsample", 4, 2, 2, 3, 2], ["Subsample", 8, 6, 4, 3, 2]]),
@@ -952,7 +958,14 @@ def built(theirs, family, class_name="", **given):
     torch.manual_seed(0)
     kind = class_name or CLASSES[family]
     config = getattr(theirs, kind.split("For")[0] + "Config")
-    model = getattr(theirs, kind)(config(**{**SMALL[family], **given})).eval()
+    usual = {} if "id2label" in given else dict(num_labels=5)
+    model = getattr(theirs, kind)(config(**{**SMALL[family], **usual, **given})).eval()
+    return drawn(model)
+
+
+def drawn(model):
+    import torch
+
     with torch.no_grad():
         for name, leaf in (*model.named_parameters(), *model.named_buffers()):
             if leaf.is_floating_point():
@@ -974,7 +987,9 @@ def largest_difference(model, processor, network, path):
 
     given = processor(PIL.Image.open(path), return_tensors="pt")
     with torch.no_grad():
-        want = model(pixel_values=given["pixel_values"].float()).logits.numpy()
+        outputs = model(pixel_values=given["pixel_values"].float(), return_dict=True)
+    features = getattr(outputs, "last_hidden_state", None)
+    want = (outputs.logits if features is None else features[:, 0]).numpy()
     about, image = network.description, np.asarray(PIL.Image.open(path))
     how = about.eval_crop, about.interpolation, about.crop_mode
     image = image if image.ndim == 3 else image[..., None]
@@ -1029,6 +1044,8 @@ def test_the_same_function_or_a_refusal(family, given, theirs, tmp_path):
         words = "|".join(SHOWN.get(key, key) for key in given)
         assert re.search(words, found), found
         return
+    names = tuple(model.config.id2label.values())
+    assert found.description.class_names == (() if "LABEL_0" in names else names)
     image_of(tmp_path / "image.png", channels)
     assert largest_difference(model, processor, found, tmp_path / "image.png") < 1e-4
 
@@ -1100,3 +1117,37 @@ def test_no_key_that_transformers_writes_is_in_no_row(theirs):
         maker = getattr(theirs, f"{name}Pil")
         assert set(maker.valid_kwargs.__annotations__) <= known
         assert set(maker().to_dict()) <= known
+
+
+def outcome(name, theirs, at):
+    """Of a public checkpoint: the largest difference, or why it is refused."""
+    import torch
+
+    kind, fields, look, names = public.CHECKPOINTS[name]
+    torch.manual_seed(0)
+    maker = getattr(theirs, kind)
+    named = isinstance(names, list)
+    fields = dict(fields, id2label=dict(enumerate(names))) if named else dict(fields)
+    if not named and names:
+        fields["num_labels"] = names
+    model = drawn(maker(maker.config_class(**fields)).eval())
+    model.save_pretrained(at)
+    (at / "preprocessor_config.json").write_text(json.dumps(look))
+    try:
+        network, _ = convert.load(str(at), tell=lambda note: None)
+    except UserError as error:
+        return str(error)
+    assert network.description.class_names == (tuple(names) if named else ())
+    processor = theirs.AutoImageProcessor.from_pretrained(at)
+    image_of(at / "image.png", 3, (301, 400))
+    return largest_difference(model, processor, network, at / "image.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", public.CHECKPOINTS)
+def test_public_checkpoints(name, theirs, tmp_path):
+    said = outcome(name, theirs, tmp_path)
+    if isinstance(said, str):
+        assert re.search(public.REFUSED[name], said), said
+    else:
+        assert name not in public.REFUSED and said < 1e-4
