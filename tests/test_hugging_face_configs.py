@@ -338,7 +338,9 @@ def test_groups_of_stages_that_are_narrower():
         ("CLIP", dict(size=256), "center_down", (256, 256), (224, 224)),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["ImageProcessor", "ImageProcessorFast", "old"])
+@pytest.mark.parametrize(
+    "name", ["ImageProcessor", "ImageProcessorFast", "FeatureExtractor", "old"]
+)
 def test_what_is_seen_of_an_image(kind, given, mode, scaled, images, name):
     """By the class, what its file says and what it does not."""
     key = "feature_extractor_type" if name == "old" else "image_processor_type"
@@ -691,6 +693,16 @@ def test_numbers_that_say_something_else(by_name, words):
 def test_numbers_alone_that_are_refused(by_name, words):
     config = config_of(label2id=by_name)
     assert re.search(words, refusal(read, config, spec_of(num_classes=3)))
+
+
+def test_usual_names_are_none_for_timm_too():
+    """As transformers writes them of timm's networks."""
+    config = dict(architecture="vit_mine", pretrained_cfg={})
+    for names, labels in ((["LABEL_0", "LABEL_1"], ()), (["LABEL_0", "b"],) * 2):
+        config["label_names"] = names
+        layout, spec = LAYOUTS["timm-vit"], spec_of(num_classes=2)
+        said = timm_configs.read("config.json", config, layout, spec)
+        assert said.labels == tuple(labels)
 
 
 def test_names_without_a_head_are_told():

@@ -81,6 +81,8 @@ def counted(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of a network's classes, and notes.
 
+    What is called LABEL_0 and so on has no name.
+
     Args:
       path, key: of the file and within it, for messages.
       names: of all classes, in order; empty where none are said.
@@ -89,18 +91,21 @@ def counted(
     Raises:
       UserError: there are more or fewer names than classes.
     """
-    if len(names) == classes or not names:
-        return tuple(names), ()
+    unnamed = tuple(names) == usual(len(names))
+    if classes and names and len(names) != classes:
+        raise UserError(
+            f"{path} is of another network than the tensors beside it: {key} names "
+            f"{len(names)} classes, and they have {classes}; put the names of theirs "
+            f"there, or take them out"
+        )
+    if unnamed:
+        return (), ()
     if not classes:
         return (), (
             f"{path}: {key} names {len(names)} classes, and the tensors have no head "
             f"for them, so that the names are left out",
         )
-    raise UserError(
-        f"{path} is of another network than the tensors beside it: {key} names "
-        f"{len(names)} classes, and they have {classes}; put the names of theirs "
-        f"there, or take them out"
-    )
+    return tuple(names), ()
 
 
 def agreed(
@@ -108,7 +113,7 @@ def agreed(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names that ``id2label`` and ``label2id`` give, and notes.
 
-    What is called LABEL_0 and so on has no name: one of the two may say more.
+    Where one of the two has no names, the other may.
 
     Args:
       path: of the file, for messages.
@@ -120,10 +125,9 @@ def agreed(
       UserError: the two say different things, or not one name for each class.
     """
     names, notes = counted(path, "id2label", by_number, classes)
-    unnamed = tuple(by_number) == usual(len(by_number))
     if not by_name or by_name == _numbers(usual(len(by_name))):
-        return ((), ()) if unnamed else (names, notes)
-    if unnamed:
+        return names, notes
+    if tuple(by_number) == usual(len(by_number)):
         return counted(path, "label2id", _inverse(path, by_name), classes)
     for name, number in by_name.items():
         other = by_number[number] if number < len(by_number) else None
