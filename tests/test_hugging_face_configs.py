@@ -598,6 +598,32 @@ def test_a_crop_is_written_as_it_is_done_and_read_back(side, crop):
     assert view.crop_mode.startswith("squash")
 
 
+@pytest.mark.parametrize("wide", range(32, 40))
+def test_an_odd_rest_is_cut_as_each_library_does(wide):
+    """Of 3 pixels timm leaves 2 out before the centre, transformers 1."""
+    image = np.random.default_rng(0).integers(0, 256, (32, wide, 3), np.uint8)
+    rest = wide - 32
+    for mode, before in (("center", round(rest / 2)), ("center_down", rest // 2)):
+        kept = transforms.Fit((32, 32), crop_mode=mode)(image)
+        np.testing.assert_array_equal(kept, image[:, before : before + 32])
+    # (The share that scales to so many.)
+    share = 32 / wide
+    image = np.random.default_rng(0).integers(0, 256, (wide, wide, 3), np.uint8)
+    for mode, before in (("squash", round(rest / 2)), ("squash_down", rest // 2)):
+        kept = transforms.Fit((32, 32), share, crop_mode=mode)(image)
+        part = slice(before, before + 32)
+        np.testing.assert_array_equal(kept, image[part, part])
+
+
+def test_a_mode_of_transformers_is_kept_and_timm_is_told_its_own():
+    spec = spec_of(norm_eps=1e-6)
+    for mode, theirs in (("center_down", "center"), ("squash_down", "squash")):
+        about = described(spec, crop_mode=mode)
+        assert Description.from_json(about.to_json()).crop_mode == mode
+        config = timm_configs.config_of(about, spec)
+        assert config["pretrained_cfg"]["crop_mode"] == theirs
+
+
 # Names of classes
 
 

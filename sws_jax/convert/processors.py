@@ -2,6 +2,8 @@
 
 What one does to an image is said as a `View`: how it is scaled, what is cut out of it,
 and the mean and deviation of its pixels. What no view can say is refused by name.
+Pixels are those of transformers on Pillow; on torchvision it rounds what it resizes in
+another way.
 """
 
 from __future__ import annotations
