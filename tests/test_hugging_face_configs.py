@@ -307,6 +307,40 @@ def test_groups_of_stages_that_are_narrower():
         read({**given, "groups_width": 28}, spec, layout=layout)
 
 
+JUNK = [
+    *(0, -1, 1.5, 10**400, math.inf, math.nan, True, "", "x", [], [[]], {}, {"a": 1}),
+    *([None], ["Subsample"], [["Subsample", 1, 2, 3, 4, "x"]], {"0": {}}, "9" * 5000),
+]
+
+
+@pytest.mark.parametrize("family", ["vit", *FAMILIES])
+def test_any_value_of_any_key_is_taken_or_a_sentence(family):
+    layout, spec, config = FAMILIES.get(family, (VIT, spec_of(), config_of()))
+    for row in hugging_face.CONFIGS[family]:
+        for value in JUNK:
+            try:
+                read({**config, row.name: value}, spec, layout=layout)
+            except UserError as error:
+                message = str(error)
+                assert row.name in message and message.startswith("config.json")
+                assert "\n" not in message and len(message) < 500
+
+
+def test_any_value_of_any_key_of_a_processor_is_taken_or_a_sentence():
+    for kind in ("ViT", "Levit", "ConvNext", "Bit", "Other"):
+        for row in processors.KEYS:
+            for value in JUNK:
+                try:
+                    view, size, _ = look({**processor_of(kind), row.name: value})
+                except UserError as error:
+                    message = str(error)
+                    assert message.startswith("preprocessor_config.json")
+                    assert "\n" not in message and len(message) < 500
+                else:
+                    assert 0 < view.crop <= 1 and min(size) > 0
+                    assert all(map(math.isfinite, (*view.mean, *view.std)))
+
+
 # Processors
 
 
@@ -842,7 +876,7 @@ MOVED = [
             dict(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5),
             dict(initializer_range=0.5, encoder_stride=8, chunk_size_feed_forward=1),
             dict(pooler_act="relu", pooler_output_size=32),
-            dict(output_hidden_states=True, return_dict=False),
+            dict(output_hidden_states=True),
             dict(output_attentions=True, attn_implementation="eager"),
             dict(id2label={i: f"name {i}" for i in range(5)}),
             dict(id2label={i: "one" for i in range(5)}),

@@ -112,11 +112,11 @@ def taken(
                 raise UserError(f"{path}: {within}{name}: {error}") from None
             except (TypeError, ValueError, OverflowError) as error:
                 raise UserError(
-                    f"{path}: {within}{name} is {_short(value)}, and must be {error}"
+                    f"{path}: {within}{name} is {short(value)}, and must be {error}"
                 ) from None
         elif not row.fine(value):
             raise UserError(
-                f"{path}: {within}{name} is {_short(value)}, and {row.why}: networks "
+                f"{path}: {within}{name} is {short(value)}, and {row.why}: networks "
                 f"here cannot do that, so train or export one without it"
             )
     if not strange:
@@ -218,7 +218,7 @@ def agree(path: str, pairs: Iterable[tuple[str, Any, Any]]) -> None:
         if value != seen:
             raise UserError(
                 f"{path} is of another network than the tensors beside it: {key} is "
-                f"{_short(value)}, and theirs is {_short(seen)}; put their own there, "
+                f"{short(value)}, and theirs is {short(seen)}; put their own there, "
                 f"or move this one away"
             )
 
@@ -242,7 +242,8 @@ def _fate(row: Key) -> str:
     return f"refused unless {' or '.join(f'`{json.dumps(v)}`' for v in unless)}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -260,7 +261,7 @@ def gelu(name: str) -> str:
     """Of the MLPs, as `ViTSpec` has it, by the name of an activation."""
     if not isinstance(name, str) or name not in _GELUS:
         raise UserError(
-            f"the activation {name!r} is not one of {', '.join(_GELUS)}, which are "
-            f"those of the networks here"
+            f"the activation {short(name)} is not one of {', '.join(_GELUS)}, which "
+            f"are those of the networks here"
         )
     return _GELUS[name]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sws_jax.convert.keys import short
 from sws_jax.errors import UserError
 
 
@@ -62,7 +63,7 @@ def _number(value: Any) -> int:
 
 def _name(number: int, name: Any) -> str:
     if isinstance(name, bool) or not isinstance(name, str | int | float):
-        what = "no name" if name is None else f"{name!r}, which is no name"
+        what = "no name" if name is None else f"{short(name)}, which is no name"
         raise UserError(f"class {number} has {what}: give it one, or take the key out")
     if not str(name).strip():
         raise UserError(
@@ -132,10 +133,10 @@ def agreed(
     for name, number in by_name.items():
         other = by_number[number] if number < len(by_number) else None
         if other != name:
-            also = "no name" if other is None else repr(other)
+            also = "no name" if other is None else short(other)
             raise UserError(
-                f"{path}: label2id calls class {number} {name!r}, and id2label gives "
-                f"it {also}: make them say the same, or take label2id out"
+                f"{path}: label2id calls class {number} {short(name)}, and id2label "
+                f"gives it {also}: make them say the same, or take label2id out"
             )
     return names, notes
 

@@ -257,17 +257,16 @@ def _kind(
         missing = ["whose side size is"]
     if config.get("crop_pct") is not None:
         strange = True
+    said = f"image_processor_type is {keys.short(named)}, which is not known here"
     if strange or missing:
         why = "has keys that are not either" if strange else ""
         why = why or f"does not say {', '.join(missing[:3])}"
         raise UserError(
-            f"{path}: image_processor_type is {named!r}, which is not known here, and "
-            f"the file {why}: put one of {', '.join(PROCESSORS)} there that does the "
-            f"same"
+            f"{path}: {said}, and the file {why}: put one of {', '.join(PROCESSORS)} "
+            f"there that does the same"
         )
     return Processor(0, True, False, 0, (), ()), (
-        f"{path}: image_processor_type is {named!r}, which is not known here, and its "
-        f"keys are taken as those of others",
+        f"{path}: {said}, and its keys are taken as those of others",
     )
 
 
@@ -381,7 +380,7 @@ def _pixels(
     ]
     if not all(map(math.isfinite, [*folded[0], *folded[1]])) or not all(folded[1]):
         raise UserError(
-            f"{path}: rescale_factor is {factor:g}, with which image_mean and "
-            f"image_std are no numbers of pixels from 0 to 1: mend it"
+            f"{path}: rescale_factor is {keys.short(factor)}, with which image_mean "
+            f"and image_std are no numbers of pixels from 0 to 1: mend it"
         )
     return folded[0], folded[1]
