@@ -135,8 +135,9 @@ def path(name: str, value: Any) -> str:
         text = value
     if not isinstance(text, str):
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
-    if not text or "\0" in text:
-        raise UserError(f"{name} must name a file or folder, and is {_shown(value)}")
+    if not text:
+        raise UserError(f"{name} must name a file or folder, and is empty")
+    paths.check_nul(text, f"{name} {_shown(value)}")
     text = str.__str__(text)
     # pathlib takes the two slashes for one.
     single = paths.BUCKET.removesuffix("/")

@@ -37,6 +37,7 @@ __all__ = [
 
 
 @arguments.checked(
+    source=arguments.path_or_none,
     val_fraction=base.VAL_FRACTION,
     image_size=arguments.optional(arguments.size),
     mean=base.MEAN,
