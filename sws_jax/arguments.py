@@ -67,8 +67,8 @@ def checked(
 
 def kinds_of(target: Callable[..., Any]) -> dict[str, Kind]:
     """The kinds of the arguments of what is `checked`; of anything else, none."""
-    function = vars(target)["__init__"] if isinstance(target, type) else target
-    return getattr(function, "__kinds__", {})
+    guarded = vars(target).get("__init__") if isinstance(target, type) else target
+    return getattr(guarded, "__kinds__", {})
 
 
 def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):

@@ -146,6 +146,15 @@ class Predictor:
         return jax.lax.stop_gradient(found)
 
 
+def _instead_of_predictor(value: Any) -> str:
+    """What to do about something else than a predictor."""
+    network = isinstance(value, Network)
+    return "sws_jax.networks.predictor makes one of a network" if network else ""
+
+
+PREDICTOR = arguments.of(Predictor, called="a Predictor", hint=_instead_of_predictor)
+
+
 @arguments.checked(network=NETWORK, dtype=DTYPE)
 def predictor(
     network: Network, *, dtype: str = "float32", order: tuple[int, ...] = ()

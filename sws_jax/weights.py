@@ -158,6 +158,7 @@ def _convert(path: str) -> str:
     )
 
 
+@arguments.checked(expected=arguments.anything, params=arguments.anything)
 def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
     """Refuses weights whose names or shapes are not those of their description.
 

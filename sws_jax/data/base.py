@@ -79,8 +79,15 @@ class Normalization:
 
 
 NORMALIZATION = arguments.of(Normalization, called="a Normalization")
+SPLIT = arguments.like("read", "labels", "__len__", called="a split of a set")
 
 
+@arguments.checked(
+    **dict.fromkeys(("train", "val", "test"), SPLIT),
+    image_shape=arguments.wholes(1),
+    normalization=NORMALIZATION,
+    stored=arguments.of(Mapping, called="a mapping of splits"),
+)
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Three disjoint splits of one labelled image set.
