@@ -886,7 +886,7 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
         ("--mean 1,x", "--mean is numbers like"),
         ("--mean 1,2", "mean has 2 numbers, and the network takes 3 channels"),
         ("--mean nan,0,0", "mean[0] must be a number, and is nan"),
-        ("--norm-eps nan", "norm_eps must be a number"),
+        ("--norm-eps nan", "--norm-eps must be a number"),
         ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
         ("--crop 2", "crop must be in (0, 1]"),
         ("--to timm --heads 3", "leave --heads out"),

@@ -261,9 +261,7 @@ def identify(
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
-    if said.path:
-        with keys.naming(said.path):
-            _check_channels(spec.net.channels, said.view, mean, std)
+    _check_channels(spec.net.channels, said, mean, std)
     if isinstance(spec, ViTSpec):
         if "heads" not in said.fields and not found.method:
             notes += _guessed(path, found, spec, changes, on_disk)
@@ -624,14 +622,19 @@ def _learngene(
     return learngenes.abstract_learngene(about)
 
 
-def _check_channels(channels: int, view: View, mean, std) -> None:
-    """Refuses what a config says of pixels with more or fewer channels."""
+def _check_channels(channels: int, said: keys.Beside, mean, std) -> None:
+    """Refuses what is given or a config says of pixels with more or fewer channels."""
     for name, given in (("mean", mean), ("std", std)):
-        count = len(getattr(view, name))
-        if not given and count != channels:
+        if given and len(given) != channels:
             raise UserError(
-                f"{name} has {count} numbers, and the network takes {channels} "
-                f"channels: mend it, or give {name} (--{name})"
+                f"{name} has {len(given)} numbers, and the network takes {channels} "
+                f"channels: give one for each"
+            )
+        count = len(getattr(said.view, name))
+        if said.path and not given and count != channels:
+            raise UserError(
+                f"{said.path}: {name} has {count} numbers, and the network takes "
+                f"{channels} channels: mend it, or give {name} (--{name})"
             )
 
 
@@ -642,12 +645,6 @@ def _view(channels: int, view: View, mean, std, crop, interpolation) -> dict[str
             f"crop_mode is {view.crop_mode!r}, and images are not scaled so here: make "
             f"it center and see whether accuracy holds"
         )
-    for name, given in (("mean", mean), ("std", std)):
-        if given and len(given) != channels:
-            raise UserError(
-                f"{name} has {len(given)} numbers, and the network takes {channels} "
-                f"channels: give one for each"
-            )
     if mean or std or len(view.mean) == channels:
         normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
     else:
