@@ -198,17 +198,32 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
       UserError: the network has no description (`dataclasses.replace` one in), or
         parameters of another one; or the path does not end in ``.safetensors``.
     """
-    path, about = os.fspath(path), network.description
+    path = os.fspath(path)
+    about = described(path, network)
+    check_params(network)
+    weights.save(path, network.params, about)
+
+
+@arguments.checked(path=arguments.path, network=NETWORK)
+def described(path: str, network: Network) -> Description:
+    """The description that is written to a path beside a network.
+
+    Raises:
+      UserError: it has none, or that of another network, which could not be read.
+    """
+    about = network.description
     if about is None:
-        raise UserError(f"{path}: a network without a description cannot be saved")
+        raise UserError(
+            f"{path}: a network without a description cannot be saved: "
+            f"dataclasses.replace one in"
+        )
     if about.kind == "learngene" or about.spec != network.spec:
         what = "a learngene" if about.kind == "learngene" else about.spec.name
         raise UserError(
             f"{path}: network is {network.spec.name} and its description is of {what}: "
             f"dataclasses.replace its own in"
         )
-    check_params(network)
-    weights.save(path, network.params, about)
+    return about
 
 
 @arguments.checked()

@@ -527,7 +527,7 @@ def test_what_timm_does_not_have(tmp_path):
             "only plain ViTs .* aux_vit_w128h2",
         ),
     ):
-        about = described(spec_of("mean")).description
+        about = described(spec.net).description
         network = networks.Network(spec, params_of(spec), about)
         with pytest.raises(UserError, match=words):
             convert.save(str(tmp_path / "folder"), network, "timm")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import arguments, learngenes, networks, profiles, weights
+from sws_jax import arguments, learngenes, networks, profiles, trees, weights
 from sws_jax.convert import (
     base,
     beside,
@@ -430,9 +430,7 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
       UserError: that program has no such network, with the reason; or the folder is
         there.
     """
-    path, about = os.fspath(path), network.description
-    if about is None:
-        raise UserError(f"{path}: a network without a description cannot be saved")
+    path = os.fspath(path)
     if isinstance(network, Learngene) != (to == "published"):
         what = "a learngene" if to == "published" else "a network"
         raise UserError(
@@ -440,15 +438,17 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
             f"released code have the names of timm"
         )
     if isinstance(network, Learngene):
+        about = network.description
         if about.method not in PUBLISHED:
             raise UserError(
                 f"learngenes of the method {about.method!r} have no published names: "
                 f"those of {' and '.join(PUBLISHED)} have"
             )
         learngenes.check_params(network)
-        names = PUBLISHED[about.method]
-        net = about.vit.replace(depth=len(about.stages))
-        tensors.write(path, base.write(network.params, names.entries(net)))
+        entries = PUBLISHED[about.method].entries(
+            about.vit.replace(depth=len(about.stages))
+        )
+        tensors.write(path, _written(path, network.params, entries))
         return
     spec = network.spec
     if not isinstance(spec, ViTSpec):
@@ -456,24 +456,39 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
             f"only plain ViTs are written for other programs, and this is {spec.name} "
             f"(a learngene is expanded first)"
         )
+    about = networks.described(path, network)
     networks.check_params(network)
     if to == "timm":
         config = timm.config_of(about, spec)
-        folders.write(path, _tensors(network, vit.TIMM, to), {folders.CONFIG: config})
+        flat = _tensors(path, network, vit.TIMM, to)
+        folders.write(path, flat, {folders.CONFIG: config})
     elif to == "hugging-face":
         configs = hugging_face.configs_of(about, spec)
         names = vit.HF_DEIT if spec.distilled else vit.HF_VIT
-        folders.write(path, _tensors(network, names, to), configs)
+        folders.write(path, _tensors(path, network, names, to), configs)
     else:
         names = vit.UNSTACKED if to == "flax" else vit.STACKED
-        tensors.write(path, _tensors(network, names, to))
+        tensors.write(path, _tensors(path, network, names, to))
 
 
-def _tensors(network: Network, names: vit.Names, to: str) -> dict[str, np.ndarray]:
+def _written(
+    path: str, params: Any, entries: Sequence[base.Entry]
+) -> dict[str, np.ndarray]:
+    """The tensors of a file, if `load` takes them for weights when it reads them."""
+    flat = base.write(trees.unflatten(weights.on_host(path, params)), entries)
+    name, why = base.no_weights(flat, entries)
+    if name:
+        raise UserError(f"{path} cannot be written: {name} {why}")
+    return flat
+
+
+def _tensors(
+    path: str, network: Network, names: vit.Names, to: str
+) -> dict[str, np.ndarray]:
     """A network's tensors by those names, if they show which tokens are read."""
     spec = network.spec
     assert isinstance(spec, ViTSpec)
-    flat = base.write(network.params, names.entries(spec))
+    flat = _written(path, network.params, names.entries(spec))
     seen = names.recognise({name: array.shape for name, array in flat.items()})
     if seen is None or seen.read_tokens != spec.read_tokens:
         raise UserError(
