@@ -32,6 +32,7 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
+_LARGEST = 2**63 - 1  # whole number of an array
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -177,9 +178,9 @@ def truth(name: str, value: Any) -> bool:
 def whole(least: int | None = None, most: int | None = None) -> Kind:
     """A whole number, of at least `least` and at most `most`."""
     low = -math.inf if least is None else least
-    high = math.inf if most is None else most
+    high = _LARGEST if most is None else most
     ends = "" if least is None else f" of at least {least}"
-    if high < MAX_SIZE or high > MAX_SIZE and most is not None:
+    if high != MAX_SIZE and most is not None:
         ends = f" from {least} to {most}"
 
     def kind(name: str, value: Any) -> int:

@@ -64,6 +64,7 @@ def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
     return trees.unflatten(flat), description
 
 
+@arguments.checked(path=arguments.path, params=arguments.anything)
 def on_host(path: str, params: trees.Tree) -> dict[str, np.ndarray]:
     """Arrays by their ``a/b/c`` names, if all have values that a file can hold.
 

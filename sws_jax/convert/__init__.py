@@ -88,7 +88,11 @@ def _source(name: str, value: Any) -> Any:
 def _or_empty(choices: Iterable[str]) -> arguments.Kind:
     """One of the choices, or an empty text for none."""
     known = arguments.text(choices)
-    return lambda name, value: value if value == "" else known(name, value)
+
+    def kind(name: str, value: Any) -> str:
+        return "" if isinstance(value, str) and not value else known(name, value)
+
+    return kind
 
 
 def _network(name: str, value: Any) -> Network | Learngene:
