@@ -9,6 +9,7 @@ tracing is refused, since shapes come from numbers; leaves of trees are not look
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -130,10 +131,9 @@ def optional(kind: Kind) -> Kind:
 
 def path(name: str, value: Any) -> str:
     """Text or `os.PathLike`, as text."""
-    try:
+    text = None
+    with contextlib.suppress(Exception):  # what an object of somebody's raises
         text = os.fspath(value)
-    except TypeError:
-        text = value
     if not isinstance(text, str):
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
     if not text:
@@ -393,15 +393,16 @@ def _wrong(name: str, wanted: str, value: Any) -> UserError:
 
 def _shown(value: Any) -> str:
     """What was given, in a few words."""
-    if isinstance(value, (str, bytes, numbers.Number, type(None), tuple, list, dict)):
-        try:
+    plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
+    try:
+        if isinstance(value, plain):
             return " ".join(_SHOWN.repr(value).split())
-        except Exception:  # noqa: BLE001  what the objects of somebody raise
-            return f"a {type(value).__name__}"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if _is_scalar(value):
-        return f"{value} ({value.dtype})"
-    if shape := getattr(value, "shape", None):
-        return f"an array of shape {tuple(shape)}"
+        if isinstance(value, type):
+            return f"the class {value.__name__}"
+        if _is_scalar(value):
+            return f"{value} ({value.dtype})"
+        if shape := getattr(value, "shape", None):
+            return f"an array of shape {tuple(shape)}"
+    except Exception:  # noqa: BLE001, S110  what the objects of somebody raise
+        pass
     return f"a {type(value).__name__}"

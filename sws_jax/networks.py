@@ -128,6 +128,11 @@ class Predictor:
         """
         # (JAX puts anything there, and it is looked at when it is used.)
         spec = NETWORK("network", self.network).spec
+        if (last := max(self.order, default=-1)) >= spec.net.num_classes:
+            raise UserError(  # indexing would take another in its place
+                f"order names output {last}, and {spec.name} has "
+                f"{spec.net.num_classes}, from 0"
+            )
         sharding.refuse_explicit("images or weights", (images, self.network.params))
         x = augment.renormalize(images, normalization, self.normalization)
         if x.shape[1:3] != spec.net.image_size:
@@ -143,12 +148,6 @@ class Predictor:
         else:
             found = sharding.by_image(apply, self.network.params, x)
         if self.order:
-            # (Indexing takes the last output for one that there is not.)
-            if max(self.order) >= (count := spec.net.num_classes):
-                raise UserError(
-                    f"order names output {max(self.order)}, and {spec.name} has "
-                    f"{count}, from 0"
-                )
             found = found[:, np.asarray(self.order)]
         return jax.lax.stop_gradient(found)
 

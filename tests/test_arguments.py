@@ -7,11 +7,13 @@ import fractions
 import functools
 import importlib
 import inspect
+import itertools
 import math
 import os
 import pathlib
 import pickle
 import re
+import shlex
 import shutil
 import types
 from collections.abc import Mapping
@@ -20,7 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 import sws_jax
+from sws_jax import __main__ as tools
 from sws_jax import (
     arguments,
     convert,
@@ -30,18 +34,18 @@ from sws_jax import (
     networks,
     sharding,
     specs,
-    teacher,
     trees,
     weights,
 )
-from sws_jax import __main__ as tools
+from sws_jax.arguments import checked
+from sws_jax.data import pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.pipeline import IN_THREAD
-from sws_jax.data.transforms import Fit
+from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 
-from support.learngenes import describe, learngene
-from support.networks import TINY, aux_spec, params_of
+from support.learngenes import learngene
+from support.networks import aux_spec
 
 MODULES = (
     "", "convert", "cost", "data", "data.transforms", "description", "evaluation",
@@ -260,6 +264,13 @@ def calls(tmp_path_factory):
     given = convert.identify(folder)
     view = about.normalization
     images = np.zeros((8, 8, 8, 1), np.uint8)
+    pixels, labels = str(at / "few.npz"), np.arange(8) % 2
+    arrays = {
+        f"{part}_{what}": array
+        for part in ("train", "test")
+        for what, array in (("images", images), ("labels", labels))
+    }
+    np.savez(pixels, class_names=["ant", "bee"], **arrays)
     split = Arrays(images, np.arange(8, dtype=np.int32))
     names = about.class_names
     dataset = data.Dataset("few", split, split, split, names, (8, 8, 1), view)
@@ -297,9 +308,11 @@ def calls(tmp_path_factory):
         "ViTSpec": [vars(spec)],
         "ViTSpec.build": [dict(self=spec, compute=sws_jax.Compute())],
         "expand": [
-            of_gene | dict(depth=2, num_classes=3, image_size=(12, 12), seed=4),
+            of_gene | dict(depth=2),
             of_gene | dict(plan=(0, 1, 1)),
             of_gene | dict(allotment=(1, 2)),
+            of_gene | dict(depth=1, num_classes=3, seed=4),
+            of_gene | dict(depth=1, image_size=(12, 12)),
         ],
         "extract": [dict(network=aux_net)],
         "load_learngene": [dict(path=file)],
@@ -310,13 +323,14 @@ def calls(tmp_path_factory):
         ],
         "save_learngene": [of_gene | dict(path=out)],
         "save_network": [of_net | dict(path=out)],
-        "convert.identify": [dict(source=folder) | known, dict(source=dict(given.tensors), heads=2)],
+        "convert.identify": [dict(source=folder) | known],
         "convert.load": [
             dict(source=folder, tell=tell) | known,
             dict(source=published, stages=(1, 2), profile="official", tell=tell),
         ],
         "convert.recognise": [
-            dict(path="p", flat=dict(given.flat), layout="timm-vit", image_size=(8, 8), part="", own=str)
+            dict(path="p", flat=dict(given.flat), layout="timm-vit", part="", own=str)
+            | dict(image_size=(8, 8))
         ],
         "convert.refusal": [dict(given=given)],
         "convert.save": [
@@ -345,7 +359,7 @@ def calls(tmp_path_factory):
         "data.is_set": [dict(path=folder)],
         "data.load_dataset": [
             dict(
-                source="digits", val_fraction=0.25, image_size=(8, 8), mean=(0.5,),
+                source=pixels, val_fraction=0.25, image_size=(8, 8), mean=(0.5,),
                 std=(0.25,), directory=str(at), cache=str(at), memory_gib=0.5,
                 decoder="pillow", unreadable="skip",
             )
@@ -367,7 +381,7 @@ def calls(tmp_path_factory):
         "loading.load": [dict(path=file, depth=3), dict(path=own, step=None)],
         "networks.Predictor": [vars(predictor) | dict(order=tuple(range(9, -1, -1)))],
         "networks.Predictor.logits": [
-            dict(self=predictor, images=np.zeros((1, 8, 8, 1), np.float32), normalization=view)
+            dict(self=predictor, images=images.astype(np.float32), normalization=view)
         ],
         "networks.abstract_params": [dict(spec=spec, boxed=False)],
         "networks.check_network": [dict(path=own, description=about)],
@@ -487,3 +501,317 @@ def test_arguments_that_a_function_does_not_have_or_lacks(where, calls):
     needed = [p.name for p in parameters if p.default is p.empty and p.name in given]
     for name in needed if "self" not in given else ():
         assert name in refused(where, {k: v for k, v in given.items() if k != name})
+
+
+# What the guard leaves as it was
+
+
+def test_what_is_guarded_looks_as_it_was_written():
+    assert inspect.signature(sws_jax.load_network).parameters.keys() == {"path"}
+    assert sws_jax.expand.__name__ == "expand" and "Args:" in sws_jax.expand.__doc__
+    assert list(inspect.signature(sws_jax.Compute).parameters)[0] == "dtype"
+    assert sws_jax.ViTSpec.__doc__.startswith("A Vision Transformer")
+
+
+def test_specs_are_copied_compared_and_replaced(calls):
+    for name in ("ViTSpec", "AuxViTSpec", "Compute", "Description", "specs.LeViTSpec"):
+        one = PUBLIC[name](**calls[name][0])
+        for other in (
+            copy.copy(one),
+            copy.deepcopy(one),
+            pickle.loads(pickle.dumps(one)),
+            dataclasses.replace(one),
+        ):
+            assert other == one and hash(other) == hash(one) and same(other, one)
+    spec = PUBLIC["ViTSpec"](**calls["ViTSpec"][0])
+    for replace in (spec.replace, functools.partial(dataclasses.replace, spec)):
+        assert replace(depth=np.int64(7), image_size=[8, 16]).image_size == (8, 16)
+        with pytest.raises(UserError, match="^depth must be a whole number"):
+            replace(depth="7")
+        with pytest.raises(UserError, match="ViTSpec has no argument size"):
+            replace(size=7)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.depth = 3
+
+
+def test_networks_are_trees_and_specs_are_static(calls):
+    """JAX makes networks of anything, under `jit` and in its own bookkeeping."""
+    gene, net = calls["expand"][0]["learngene"], calls["save_network"][0]["network"]
+    predictor = calls["evaluation.evaluate"][0]["predictor"]
+    for one in (gene, net, predictor):
+        leaves, treedef = jax.tree.flatten(one)
+        assert same(jax.tree.unflatten(treedef, leaves), one)
+        jax.tree.unflatten(treedef, [object()] * len(leaves))
+        assert jax.tree.map(lambda leaf: None, one) is not None
+        assert jax.eval_shape(lambda one: one, one) is not None
+    traced = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def depth(spec, x):
+        traced.append(spec)
+        return x * spec.depth
+
+    for given in (2, np.int64(2), np.array(2)):
+        assert depth(net.spec.replace(depth=given), 1) == 2
+    assert len(traced) == 1
+
+
+def test_a_number_that_is_traced_or_gone_is_told():
+    gene = learngene((1, 2))
+
+    @jax.jit
+    def expanded(depth):
+        return sws_jax.expand(gene, depth=depth).params["norm"]["bias"]
+
+    with pytest.raises(UserError, match="^depth is being traced by JAX.*static_argn"):
+        expanded(3)
+    gone = jnp.array(3)
+    gone.delete()
+    with pytest.raises(UserError, match="^depth must be a whole number from 1"):
+        sws_jax.expand(gene, depth=gone)
+
+
+def test_a_plan_that_has_no_end_is_refused():
+    with pytest.raises(UserError, match="^plan can have at most 1024 whole numbers"):
+        sws_jax.expand(learngene((1, 2)), plan=itertools.repeat(0))
+
+
+@pytest.mark.parametrize("what", ["raises", "is no text", "is deep"])
+def test_objects_of_somebody_s(what):
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+        __len__ = __iter__ = __float__ = __index__ = __fspath__ = __array__ = __repr__
+
+    value = Odd()
+    if what == "is no text":
+        value = types.SimpleNamespace(dtype=np.dtype(int), shape=(), ndim=0)
+    elif what == "is deep":
+        value = []
+        value.append(value)
+    for function, name in (
+        (sws_jax.load_network, "path"),
+        (sws_jax.named, "name"),
+        (lambda value: specs.ViTSpec(depth=value), "depth"),
+        (lambda value: specs.ViTSpec(norm_eps=value), "norm_eps"),
+        (lambda value: specs.ViTSpec(image_size=value), "image_size"),
+        (lambda value: sws_jax.AuxViTSpec(specs.ViTSpec(), value), "stages"),
+        (lambda value: data.Normalization(value, (1.0,)), "mean"),
+    ):
+        with pytest.raises(UserError, match=f"^{name}"):
+            function(value)
+
+
+def test_a_function_whose_argument_has_no_kind_stops_the_import():
+    with pytest.raises(TypeError, match="say what kind of argument tree is"):
+
+        @checked()
+        def function(tree: "dict[str, int]"): ...
+
+    with pytest.raises(TypeError, match="has no argument other"):
+
+        @checked(other=arguments.truth)
+        def another(path: "str"): ...
+
+
+# One thing for another
+
+
+def test_a_learngene_and_a_network_are_told_apart(calls):
+    gene, net = calls["expand"][0]["learngene"], calls["save_network"][0]["network"]
+    path = pathlib.Path(calls["load_learngene"][0]["path"])
+    for call, words in (
+        (lambda: sws_jax.expand(net, depth=2), "a descendant has no genes left"),
+        (lambda: sws_jax.expand(path, depth=2), "sws_jax.load_learngene reads one"),
+        (lambda: sws_jax.expand(str(path), depth=2), "sws_jax.load_learngene"),
+        (lambda: sws_jax.extract(gene), "is a learngene already"),
+        (lambda: sws_jax.extract(net), "a learngene is taken from an Aux-Net"),
+        (lambda: sws_jax.extract(path), "sws_jax.load_network reads one"),
+        (lambda: sws_jax.save_network("a", gene), "sws_jax.expand makes one"),
+        (lambda: sws_jax.save_learngene("a", net), "a descendant has no genes"),
+        (lambda: networks.predictor(gene), "sws_jax.expand makes one"),
+        (lambda: cost.params(net), "its .spec is one"),
+        (lambda: cost.forward_flops("vit_tiny_patch16_L2"), "sws_jax.named makes one"),
+        (lambda: convert.load(lambda: None), "source must be a path, or a mapping"),
+        (lambda: sws_jax.named("vit_tiny_patch16_L2", stages=1), "no argument stages"),
+        (lambda: networks.Predictor(net, 0.5), "normalization must be a Normalization"),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            call()
+        assert words in str(caught.value)
+
+
+def test_an_order_of_outputs_that_are_not_there(calls):
+    given = calls["networks.Predictor.logits"][0]
+    for order in ((10,), (0, 1, 99)):
+        predictor = dataclasses.replace(given["self"], order=order)
+        with pytest.raises(UserError, match=f"^order names output {order[-1]},"):
+            predictor.logits(given["images"], given["normalization"])
+
+
+# Nothing is saved that cannot be loaded again
+
+
+TREES = {
+    "no dict": (lambda params: [params], "params must be a nested dict of numpy"),
+    "nothing": (lambda params: None, "params must be a nested dict of numpy"),
+    "a path": (lambda params: pathlib.Path("a"), "params must be a nested dict"),
+    "lists": (lambda params: jax.tree.map(np.ndarray.tolist, params), "is a list"),
+    "a text": (lambda params: params | {"norm": "a"}, "norm is a str"),
+    "a number as key": (lambda params: params | {5: params["norm"]}, "has the key '5'"),
+    "a slash": (lambda params: params | {"a/b": np.ones(1)}, "has the key 'a/b'"),
+    "whole": (lambda params: cast(params, int), "of params holds int64"),
+    "truths": (lambda params: cast(params, bool), "of params holds bool"),
+    "complex": (lambda params: cast(params, complex), "of params holds complex128"),
+    "objects": (lambda params: cast(params, object), "of params holds object"),
+    "float8": (lambda params: cast(params, jnp.float8_e4m3fn), "holds float8_e4m3fn"),
+    "gone": (lambda params: gone(params), "do not all have their values here"),
+}
+
+
+def cast(params, dtype):
+    return jax.tree.map(lambda leaf: np.asarray(leaf).astype(dtype), params)
+
+
+def gone(params):
+    params = jax.tree.map(jnp.array, params)
+    params["norm"]["bias"].delete()
+    return params
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_what_could_not_be_loaded_is_not_saved(kind, calls, tmp_path):
+    net, gene = calls["save_network"][0]["network"], calls["expand"][0]["learngene"]
+    change, words = TREES[kind]
+    net = dataclasses.replace(net, params=change(net.params))
+    gene = dataclasses.replace(gene, params=change(gene.params))
+    path = tmp_path / "net.safetensors"
+    for save in (
+        lambda: weights.save(path, net.params, net.description),
+        lambda: sws_jax.save_network(path, net),
+        lambda: sws_jax.save_learngene(path, gene),
+        lambda: convert.save(path, net, "flax"),
+        lambda: convert.save(tmp_path / "timm", net, "timm"),
+        lambda: convert.save(path, gene, "published"),
+    ):
+        with pytest.raises(UserError) as caught:
+            save()
+        assert words in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_programs_get_no_weights_that_are_not_numbers(calls, tmp_path):
+    net = calls["save_network"][0]["network"]
+    nan = dataclasses.replace(
+        net, params=jax.tree.map(lambda a: a * np.nan, net.params)
+    )
+    sws_jax.save_network(tmp_path / "net.safetensors", nan)  # which describes it
+    with pytest.raises(UserError, match="pos_embed holds 64 numbers that are NaN"):
+        convert.save(tmp_path / "timm", nan, "timm")
+    mixed = dataclasses.replace(net, spec=net.spec.replace(heads=4))
+    with pytest.raises(UserError, match="network is .* and its description is of"):
+        convert.save(tmp_path / "timm", mixed, "timm")
+    assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", np.float16, jnp.bfloat16])
+def test_weights_in_another_order_of_bytes_are_saved(dtype, calls, tmp_path):
+    net = calls["save_network"][0]["network"]
+    other = dataclasses.replace(
+        net, params=types.MappingProxyType(cast(net.params, dtype))
+    )
+    sws_jax.save_network(tmp_path / "net.safetensors", other)
+    back = sws_jax.load_network(tmp_path / "net.safetensors")
+    for name, leaf in trees.flatten(back.params).items():
+        assert leaf.dtype.name == np.dtype(dtype).name
+        np.testing.assert_array_equal(leaf, trees.flatten(dict(other.params))[name])
+
+
+# On the command line
+
+
+LINES = {
+    "predict OWN x.png --top 0": "--top must be at least 1, and is 0",
+    "predict OWN x.png --top many": "--top must be a whole number, and is 'many'",
+    "predict GENE x.png --depth 0": "--depth must be a whole number from 1 to 1024",
+    "predict OWN x.png --step -1": "--step must be a whole number of at least 0",
+    "predict OWN ''": "IMAGE is empty",
+    "convert TIMM OUT --crop nan": "--crop must be a number, and is nan",
+    "convert TIMM OUT --crop 1.5": "--crop must be in (0, 1], and is 1.5",
+    "convert TIMM OUT --mean 1,2": "--mean has 2 numbers, and the network takes 1",
+    "convert TIMM OUT --mean a": "--mean is numbers like 0.5,0.5,0.5, not 'a'",
+    "convert TIMM OUT --std 0": "--std[0] must be above 0, and is 0.0",
+    "convert TIMM OUT --heads 0": "--heads must be a whole number of at least 1",
+    "convert TIMM OUT --heads": "argument --heads: expected one argument",
+    "convert TIMM OUT --norm-eps abc": "--norm-eps must be a number, and is 'abc'",
+    "convert TIMM OUT --norm-eps -1": "--norm-eps must be above 0, and is -1.0",
+    "convert TIMM OUT --image-size 0": "--image-size must be at least 1, and is 0",
+    "convert TIMM OUT --image-size 8xx": "--image-size is like 384 or 224x160, and",
+    "convert TIMM OUT --stages 0-3": "--stages[0] must be a whole number from 1 to",
+    "convert TIMM OUT --profile odd": "--profile 'odd' is not one of consistent,",
+    "convert TIMM OUT --pool-order odd": "--pool-order 'odd' is not one of norm_mean",
+    "convert GENE OUT --to odd": "--to 'odd' is not one of timm, hugging-face",
+    "convert GENE OUT --to timm --depth x": "--depth must be a whole number, and",
+    "convert GENE OUT --to timm --depth 0": "--depth must be a whole number from 1 to",
+    "convert '' OUT": "IN is empty",
+    "describe ''": "FILE is empty",
+    "evaluate OWN --batch-size 0": "--batch-size must be at least 1, and is 0",
+    "evaluate OWN --batch-size 1e3": "--batch-size must be a whole number, and",
+    "evaluate OWN --decoder odd": "--decoder 'odd' is not one of pillow, opencv",
+    "evaluate OWN --unreadable odd": "--unreadable 'odd' is not one of stop, skip",
+    "evaluate OWN --data ''": "--data is empty",
+    "cost --dtype odd vit_tiny_patch16_L2": "--dtype 'odd' is not one of float32",
+    "cost --image-size x vit_tiny_patch16_L2": "--image-size must be a whole number,",
+    "prepare a b --size x": "--size must be a whole number, and is 'x'",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_flag_s_value_is_refused_by_its_name(line, calls, capsys):
+    """In one line, with the exit code of requests that cannot be met."""
+    out = calls["save_network"][0]["path"]
+    files = {
+        "OWN": calls["load_network"][0]["path"],
+        "GENE": calls["load_learngene"][0]["path"],
+        "TIMM": calls["convert.load"][0]["source"],
+        "OUT": out,
+    }
+    given = [files.get(word, word) for word in shlex.split(line)]
+    assert tools.main(given) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"sws_jax: {LINES[line]}")
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert not os.path.exists(out)
+
+
+# What every image goes through
+
+
+def test_no_guard_stands_before_each_image(calls, monkeypatch):
+    given = calls["evaluation.evaluate"][0]
+    split, fit, view = (given[name] for name in ("split", "fit", "normalization"))
+    transform = Transform(crop="padded", padding=1, flip=True)
+    batches = pipeline.train_batches(
+        split, transform, seed=0, size=(8, 8), global_batch_size=4
+    )
+    logits = jax.jit(networks.Predictor.logits, static_argnums=2)
+    predictor = given["predictor"]
+
+    def step():
+        fit(split.read(0)[0])
+        logits(predictor, next(batches)["image"].astype(np.float32), view)
+
+    step()  # compiles
+    bind, guards = inspect.Signature.bind, []
+
+    def counted(*args, **kwargs):
+        guards.append(args)
+        return bind(*args, **kwargs)
+
+    monkeypatch.setattr(inspect.Signature, "bind", counted)
+    sws_jax.Compute()
+    assert len(guards) == 1
+    # (JAX makes the classes that go through `jit` anew, once for a batch.)
+    step()
+    assert len(guards) <= 3
