@@ -34,6 +34,7 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
 _LARGEST = 2**63 - 1  # whole number of an array
+_LONGEST = 100  # characters of what was given
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -396,7 +397,8 @@ def _shown(value: Any) -> str:
     plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
     try:
         if isinstance(value, plain):
-            return " ".join(_SHOWN.repr(value).split())
+            words = " ".join(_SHOWN.repr(value).split())
+            return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
         if isinstance(value, type):
             return f"the class {value.__name__}"
         if _is_scalar(value):

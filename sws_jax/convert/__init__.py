@@ -28,9 +28,9 @@ from sws_jax.convert import (
 from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import (
     CROP,
+    GIVEN_MEAN,
+    GIVEN_STD,
     INTERPOLATIONS,
-    MEAN,
-    STD,
     Normalization,
     default_normalization,
 )
@@ -210,8 +210,8 @@ class Identified:
     norm_eps=arguments.optional(specs_base.RATIO),
     pool_order=_or_empty(specs_vit.POOL_ORDERS),
     image_size=_SIZE,
-    mean=MEAN,
-    std=STD,
+    mean=GIVEN_MEAN,
+    std=GIVEN_STD,
     crop=arguments.optional(CROP),
     interpolation=_or_empty(INTERPOLATIONS),
 )

@@ -51,7 +51,10 @@ class Unreadable(UserError):
     """One image of a source cannot be decoded."""
 
 
-# Kinds of what is said of pixels.
+# Kinds of what is said of pixels. A user's numbers are shares of 255: means of 0 to 255
+# are a mistake.
+GIVEN_MEAN = arguments.reals(fields.RUN["data.mean"].range)
+GIVEN_STD = arguments.reals(fields.RUN["data.std"].range)
 MEAN = arguments.reals()
 STD = arguments.reals(fields.Range(0, math.inf, open_low=True))
 CROP = arguments.number(fields.RUN["data.eval_crop"].range)
