@@ -365,7 +365,12 @@ def calls(tmp_path_factory):
                 decoder="pillow", unreadable="skip",
             )
         ],  # fmt: skip
-        "data.transforms.Fit": [dict(size=(8, 8), crop=0.5, interpolation="nearest", crop_mode="squash")],
+        "data.transforms.Fit": [
+            dict(
+                **dict(size=(8, 8), crop=0.5),
+                **dict(interpolation="nearest", crop_mode="squash"),
+            )
+        ],
         "evaluation.evaluate": [
             dict(
                 predictor=predictor, split=split, fit=Fit((8, 8)), normalization=view,
