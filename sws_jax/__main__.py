@@ -10,7 +10,9 @@ if __name__ == "__main__":
 # ruff: noqa: E402  what follows takes its time
 import argparse
 import contextlib
+import re
 import sys
+from typing import NoReturn
 
 from sws_jax import xla_flags
 from sws_jax.commands import (
@@ -39,6 +41,36 @@ COMMANDS = {
 READERS = ("convert", "describe", "evaluate", "predict")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Of a command: a value that a flag cannot have is a sentence like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        told = re.fullmatch("argument (--[^ :]+): (.*)", message, re.DOTALL)
+        if told is None:
+            super().error(message)
+        flag, what = told.groups()
+        raise UserError(f"{flag} {what}" if what.startswith("must") else message)
+
+    def check_texts(self, args: argparse.Namespace) -> None:
+        """Refuses empty ones, as scripts give them whose variables are not set; an
+        option whose default is empty is left out by it."""
+        for action in self._actions:
+            given = getattr(args, action.dest, action.default)
+            if given != action.default:
+                if "" in (given if isinstance(given, list) else [given]):
+                    flag = (*action.option_strings, action.metavar)[0]
+                    raise UserError(f"{flag} is empty")
+
+    def flagged(self, message: str, args: argparse.Namespace) -> str:
+        """A sentence that begins with an argument, for who gave it as a flag."""
+        for action in self._actions:
+            given = getattr(args, action.dest, None) not in (None, action.default)
+            if action.option_strings and given:
+                if re.match(rf"{action.dest}[ \[]", message):  # or one of its items
+                    return action.option_strings[-1] + message[len(action.dest) :]
+        return message
+
+
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0, 2 for a request that cannot be met, or 1."""
     examples = "\n".join(
@@ -51,9 +83,12 @@ def main(argv: list[str] | None = None) -> int:
         description="Tools beside training, which is python -m sws_jax.main --help.",
         epilog=f"commands, each with an example:\n{examples}",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    parsers = {}
     for name, module in COMMANDS.items():
-        sub = commands.add_parser(
+        parsers[name] = sub = commands.add_parser(
             name,
             description=module.HELP,
             epilog=f"example: {module.EXAMPLE}",
@@ -61,7 +96,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
-    args, flags = parser.parse_known_args(argv)
+    try:
+        args, flags = parser.parse_known_args(argv)
+        parsers[args.command].check_texts(args)
+    except UserError as error:
+        return _refused(error)
     if hasattr(args, "flags"):  # a command that takes the flags of a run
         args.flags += flags
     elif flags:
@@ -73,11 +112,15 @@ def main(argv: list[str] | None = None) -> int:
         with files.told() if args.command in READERS else contextlib.nullcontext():
             return args.run(args)
     except UserError as error:
-        print(f"sws_jax: {error}", file=sys.stderr)
-        return 2
+        return _refused(parsers[args.command].flagged(str(error), args))
     except OSError as error:
         print(f"sws_jax: {error}", file=sys.stderr)
         return 1
+
+
+def _refused(why: object) -> int:
+    print(f"sws_jax: {why}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ tracing is refused, since shapes come from numbers; leaves of trees are not look
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -32,6 +33,8 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
+_LARGEST = 2**63 - 1  # whole number of an array
+_LONGEST = 100  # characters of what was given
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -67,8 +70,8 @@ def checked(
 
 def kinds_of(target: Callable[..., Any]) -> dict[str, Kind]:
     """The kinds of the arguments of what is `checked`; of anything else, none."""
-    function = vars(target)["__init__"] if isinstance(target, type) else target
-    return getattr(function, "__kinds__", {})
+    guarded = vars(target).get("__init__") if isinstance(target, type) else target
+    return getattr(guarded, "__kinds__", {})
 
 
 def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
@@ -129,14 +132,14 @@ def optional(kind: Kind) -> Kind:
 
 def path(name: str, value: Any) -> str:
     """Text or `os.PathLike`, as text."""
-    try:
+    text = None
+    with contextlib.suppress(Exception):  # what an object of somebody's raises
         text = os.fspath(value)
-    except TypeError:
-        text = value
     if not isinstance(text, str):
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
-    if not text or "\0" in text:
-        raise UserError(f"{name} must name a file or folder, and is {_shown(value)}")
+    if not text:
+        raise UserError(f"{name} must name a file or folder, and is empty")
+    paths.check_nul(text, f"{name} {_shown(value)}")
     text = str.__str__(text)
     # pathlib takes the two slashes for one.
     single = paths.BUCKET.removesuffix("/")
@@ -176,9 +179,9 @@ def truth(name: str, value: Any) -> bool:
 def whole(least: int | None = None, most: int | None = None) -> Kind:
     """A whole number, of at least `least` and at most `most`."""
     low = -math.inf if least is None else least
-    high = math.inf if most is None else most
+    high = _LARGEST if most is None else most
     ends = "" if least is None else f" of at least {least}"
-    if high < MAX_SIZE or high > MAX_SIZE and most is not None:
+    if high != MAX_SIZE and most is not None:
         ends = f" from {least} to {most}"
 
     def kind(name: str, value: Any) -> int:
@@ -391,15 +394,17 @@ def _wrong(name: str, wanted: str, value: Any) -> UserError:
 
 def _shown(value: Any) -> str:
     """What was given, in a few words."""
-    if isinstance(value, (str, bytes, numbers.Number, type(None), tuple, list, dict)):
-        try:
-            return " ".join(_SHOWN.repr(value).split())
-        except Exception:  # noqa: BLE001  what the objects of somebody raise
-            return f"a {type(value).__name__}"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if _is_scalar(value):
-        return f"{value} ({value.dtype})"
-    if shape := getattr(value, "shape", None):
-        return f"an array of shape {tuple(shape)}"
+    plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
+    try:
+        if isinstance(value, plain):
+            words = " ".join(_SHOWN.repr(value).split())
+            return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+        if isinstance(value, type):
+            return f"the class {value.__name__}"
+        if _is_scalar(value):
+            return f"{value} ({value.dtype})"
+        if shape := getattr(value, "shape", None):
+            return f"an array of shape {tuple(shape)}"
+    except Exception:  # noqa: BLE001, S110  what the objects of somebody raise
+        pass
     return f"a {type(value).__name__}"

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from sws_jax import arguments, sharding
 from sws_jax.data import augment, pipeline
-from sws_jax.data.base import NORMALIZATION, Normalization, Split
+from sws_jax.data.base import NORMALIZATION, SPLIT, Normalization, Split
 from sws_jax.data.pipeline import IN_THREAD, Reading
 from sws_jax.data.transforms import Fit
-from sws_jax.networks import Network, Predictor
+from sws_jax.networks import PREDICTOR, Predictor
 from sws_jax.specs.base import COUNT
 
 
@@ -48,14 +48,9 @@ def _sums(
     }
 
 
-def _instead_of_predictor(value: object) -> str:
-    network = isinstance(value, Network)
-    return "sws_jax.networks.predictor makes one of a network" if network else ""
-
-
 @arguments.checked(
-    predictor=arguments.of(Predictor, called="a Predictor", hint=_instead_of_predictor),
-    split=arguments.like("read", "labels", "__len__", called="a split of a set"),
+    predictor=PREDICTOR,
+    split=SPLIT,
     fit=arguments.of(Fit, called="a Fit"),
     normalization=NORMALIZATION,
     global_batch_size=COUNT,

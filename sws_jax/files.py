@@ -91,6 +91,7 @@ def told(path: str = "") -> Iterator[None]:
       UserError: in place of an OSError. That of a bucket which may answer another time
         stays as it is.
     """
+    paths.check_nul(path)
     try:
         yield
     except paths.Unreachable:
@@ -101,10 +102,6 @@ def told(path: str = "") -> Iterator[None]:
             named = os.fsdecode(named)
         what = f"{named} cannot be read" if named else "the system refuses this"
         raise UserError(f"{what} ({_reason(error)})") from None
-    except ValueError as error:
-        if "embedded null" not in str(error) or not path:
-            raise
-        raise UserError(f"{path} is no path (it holds a NUL)") from None
 
 
 def check_readable(path: str) -> None:
@@ -124,10 +121,10 @@ def check_writable(path: str) -> None:
     """Refuses a path of this machine at which no file can be put.
 
     Raises:
-      Unwritable: a directory, a pipe, a socket or a device is there, or it is no path.
+      Unwritable: a directory, a pipe, a socket or a device is there.
+      UserError: it is no path.
     """
-    if "\0" in path:
-        raise Unwritable(path, ValueError("it holds a NUL"))
+    paths.check_nul(path)
     try:
         odd = _ODD.get(stat.S_IFMT(os.stat(path).st_mode))
     except FileNotFoundError:

@@ -126,7 +126,13 @@ class Predictor:
         Returns:
           [batch, classes], float32, without gradient.
         """
-        spec = self.network.spec
+        # (JAX puts anything there, and it is looked at when it is used.)
+        spec = NETWORK("network", self.network).spec
+        if (last := max(self.order, default=-1)) >= spec.net.num_classes:
+            raise UserError(  # indexing would take another in its place
+                f"order names output {last}, and {spec.name} has "
+                f"{spec.net.num_classes}, from 0"
+            )
         sharding.refuse_explicit("images or weights", (images, self.network.params))
         x = augment.renormalize(images, normalization, self.normalization)
         if x.shape[1:3] != spec.net.image_size:
@@ -144,6 +150,15 @@ class Predictor:
         if self.order:
             found = found[:, np.asarray(self.order)]
         return jax.lax.stop_gradient(found)
+
+
+def _instead_of_predictor(value: Any) -> str:
+    """What to do about something else than a predictor."""
+    network = isinstance(value, Network)
+    return "sws_jax.networks.predictor makes one of a network" if network else ""
+
+
+PREDICTOR = arguments.of(Predictor, called="a Predictor", hint=_instead_of_predictor)
 
 
 @arguments.checked(network=NETWORK, dtype=DTYPE)
@@ -189,17 +204,32 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
       UserError: the network has no description (`dataclasses.replace` one in), or
         parameters of another one; or the path does not end in ``.safetensors``.
     """
-    path, about = os.fspath(path), network.description
+    path = os.fspath(path)
+    about = described(path, network)
+    check_params(network)
+    weights.save(path, network.params, about)
+
+
+@arguments.checked(path=arguments.path, network=NETWORK)
+def described(path: str, network: Network) -> Description:
+    """The description that is written to a path beside a network.
+
+    Raises:
+      UserError: it has none, or that of another network, which could not be read.
+    """
+    about = network.description
     if about is None:
-        raise UserError(f"{path}: a network without a description cannot be saved")
+        raise UserError(
+            f"{path}: a network without a description cannot be saved: "
+            f"dataclasses.replace one in"
+        )
     if about.kind == "learngene" or about.spec != network.spec:
         what = "a learngene" if about.kind == "learngene" else about.spec.name
         raise UserError(
             f"{path}: network is {network.spec.name} and its description is of {what}: "
             f"dataclasses.replace its own in"
         )
-    check_params(network)
-    weights.save(path, network.params, about)
+    return about
 
 
 @arguments.checked()

@@ -58,6 +58,12 @@ def check_utf8(path: str, remedy: str) -> None:
         ) from None
 
 
+def check_nul(path: str, called: str = "") -> None:
+    """Refuses what no system has as a path; it is called `called`, or as it is."""
+    if "\0" in path:
+        raise UserError(f"{called or path} is no path (it holds a NUL)")
+
+
 def exists(path: str) -> bool:
     if not is_remote(path):
         return os.path.exists(path)

@@ -7,16 +7,17 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import arguments, classes, networks, paths
+from sws_jax import arguments, classes, fields, networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
 from sws_jax.specs import Spec
-from sws_jax.specs.base import DTYPE
+from sws_jax.specs.base import CLASSES, COUNT, DTYPE
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 # What runs have in their directories, and folders of other programs do not.
 _OF_RUNS = (WEIGHTS, "checkpoints", "inputs.json", "metrics.jsonl", "result.json")
+_DATASET = arguments.of(Dataset, called="a Dataset (sws_jax.data.load_dataset)")
 
 
 @arguments.checked(dtype=DTYPE)
@@ -35,6 +36,7 @@ def load_teacher(path: str | os.PathLike[str], *, dtype: str = "float32") -> Pre
     return networks.predictor(network, dtype=dtype)
 
 
+@arguments.checked(path=arguments.path)
 def weights_file(path: str) -> str:
     """The weights that a path stands for: a file, a run, or a job of one run.
 
@@ -57,6 +59,7 @@ def weights_file(path: str) -> str:
     return found[0]
 
 
+@arguments.checked(path=arguments.path)
 def is_run(path: str) -> bool:
     """Whether a directory is a run's or a job's, finished or not."""
     below = (os.path.join(path, name) for name in paths.folders(path))
@@ -75,6 +78,7 @@ def _why_none(path: str) -> str:
     )
 
 
+@arguments.checked(teacher=networks.PREDICTOR, dataset=_DATASET)
 def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
     """A teacher whose outputs stand in the order of a set's classes.
 
@@ -100,6 +104,7 @@ def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
     return dataclasses.replace(teacher, order=found.order), found.said
 
 
+@arguments.checked(spec=networks.SPEC, num_classes=CLASSES, channels=COUNT)
 def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> None:
     """Refuses a teacher whose head or input does not fit the student's images.
 
@@ -124,6 +129,11 @@ def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> Non
         )
 
 
+@arguments.checked(
+    scores=arguments.of(Mapping, called="a mapping of scores"),
+    dataset=_DATASET,
+    minimum=arguments.number(fields.RUN["teacher.min_accuracy"].range),
+)
 def check_scores(scores: Mapping[str, float], dataset: Dataset, minimum: float) -> None:
     """Refuses a teacher that knows nothing: distilling it would teach nothing.
 

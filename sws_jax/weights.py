@@ -16,6 +16,7 @@ from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 
 _FORMAT = "sws_jax 1"
+_NUMBERS = ("float32", "bfloat16", "float16", "float64")
 
 
 @arguments.checked(params=arguments.anything, description=DESCRIPTION)
@@ -35,7 +36,7 @@ def save(
     path = os.fspath(path)
     if not path.endswith(".safetensors"):
         raise UserError(f"{path} must end in .safetensors: it could not be read again")
-    flat = trees.flatten(_on_host(path, params))
+    flat = on_host(path, params)
     about = description.to_json()
     metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
     files.write_tensors(path, flat, metadata)
@@ -63,16 +64,57 @@ def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
     return trees.unflatten(flat), description
 
 
-def _on_host(path: str, params: trees.Tree) -> trees.Tree:
-    """The tree with numpy leaves, if all of them are arrays that have values."""
+@arguments.checked(path=arguments.path, params=arguments.anything)
+def on_host(path: str, params: trees.Tree) -> dict[str, np.ndarray]:
+    """Arrays by their ``a/b/c`` names, if all have values that a file can hold.
+
+    Args:
+      path: that they are to be written to, for the message.
+      params: nested dict of numpy or jax arrays.
+
+    Raises:
+      UserError: something else, whole numbers, or arrays without values here.
+    """
+    flat = _named("params", params)
+    for name, leaf in flat.items():
+        kind = getattr(leaf.dtype, "name", str(leaf.dtype)).removeprefix("torch.")
+        if kind not in _NUMBERS:
+            raise UserError(
+                f"{path} cannot be written ({name} of params holds {kind}): weights "
+                f"are numbers of {', '.join(_NUMBERS)}"
+            )
     try:
-        return trees.to_host(params)
+        flat = trees.to_host(flat)
     except Exception as error:  # noqa: BLE001  what leaves raise is of many kinds
         reason = " ".join(str(error).split(". ")[0].split("\n")[0].split())
         raise UserError(
-            f"{path} cannot be written: the parameters are not all arrays that have "
-            f"their values here, as they are outside of jax.jit ({reason})"
+            f"{path} cannot be written: the arrays of params do not all have their "
+            f"values here, as they have outside of jax.jit ({reason})"
         ) from None
+    return {
+        name: a.astype(a.dtype.newbyteorder("="), copy=False)
+        for name, a in flat.items()
+    }
+
+
+def _named(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
+    """Leaves by their ``a/b/c`` names, as files have them; all of them arrays."""
+    flat: dict[str, Any] = {}
+    if not isinstance(params, Mapping):
+        if not inside or not hasattr(params, "shape") or not hasattr(params, "dtype"):
+            raise UserError(
+                f"{what} must be a nested dict of numpy or jax arrays, and "
+                f"{inside or 'it'} is a {type(params).__name__}"
+            )
+        return {inside: params}
+    for key, value in params.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise UserError(
+                f"{what} is a nested dict whose keys are names without /, and has the "
+                f"key {str(key)[:60]!r}"
+            )
+        flat |= _named(what, value, f"{inside}/{key}" if inside else key)
+    return flat
 
 
 def _digest(description: str, flat: Mapping[str, np.ndarray]) -> str:
@@ -158,6 +200,7 @@ def _convert(path: str) -> str:
     )
 
 
+@arguments.checked(expected=arguments.anything, params=arguments.anything)
 def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
     """Refuses weights whose names or shapes are not those of their description.
 
@@ -166,13 +209,7 @@ def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
       expected: names and shapes that its description names.
       params: what is there.
     """
-    try:
-        lines = trees.difference(expected, params)
-    except AttributeError:
-        raise UserError(
-            f"{what} holds something else than arrays: parameters are a nested dict of "
-            f"numpy or jax arrays"
-        ) from None
+    lines = trees.difference(expected, _named(what, params))
     if lines:
         more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
         raise UserError(

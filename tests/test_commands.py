@@ -350,7 +350,7 @@ def test_predict_without_class_names(files, tmp_path, capsys):
         ("evaluate text.safetensors", "text.safetensors is not a readable .safetens"),
         ("evaluate cut.safetensors", "it may be cut off: copy it again"),
         ("evaluate empty", "the directory empty holds no weights.safetensors, no"),
-        ("evaluate net1.safetensors --split all", "take train, val or test"),
+        ("evaluate net1.safetensors --split all", "is not one of train, val, test"),
         ("evaluate net1.safetensors --depth 4", "only a learngene is expanded"),
         ("evaluate net1.safetensors --step 4", "a step is chosen in a run's direct"),
         ("evaluate gene.safetensors --step 4", "a step is chosen in a run's direct"),

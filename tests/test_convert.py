@@ -527,7 +527,8 @@ def test_what_timm_does_not_have(tmp_path):
             "only plain ViTs .* aux_vit_w128h2",
         ),
     ):
-        network = networks.Network(spec, {}, described(spec_of("mean")).description)
+        about = described(spec.net).description
+        network = networks.Network(spec, params_of(spec), about)
         with pytest.raises(UserError, match=words):
             convert.save(str(tmp_path / "folder"), network, "timm")
     assert not list(tmp_path.iterdir())
@@ -862,7 +863,7 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
         ("--mean 1,x", "--mean is numbers like"),
         ("--mean 1,2", "mean has 2 numbers, and the network takes 3 channels"),
         ("--mean nan,0,0", "mean[0] must be a number, and is nan"),
-        ("--norm-eps nan", "norm_eps must be a number"),
+        ("--norm-eps nan", "--norm-eps must be a number"),
         ("--interpolation magic", "interpolation 'magic' is not one of bicubic"),
         ("--crop 2", "crop must be in (0, 1]"),
         ("--to timm --heads 3", "leave --heads out"),

@@ -117,12 +117,19 @@ def test_holding_out_does_not_touch_the_test_set(source, request):
         np.testing.assert_array_equal(stacked(few.test)[key], stacked(many.test)[key])
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 0.0003, math.nan])
+@pytest.mark.parametrize("fraction", [0.0, 0.0003, 0.9999])
 @pytest.mark.parametrize("source", ["digits", "npz"])
 def test_both_sides_keep_some(fraction, source, request):
     path = "digits" if source == "digits" else request.getfixturevalue("good")
     message = refusal(path, val_fraction=fraction)
     assert f"data.val_fraction {fraction} must leave some of the" in message
+
+
+@pytest.mark.parametrize("fraction", [1.0, -0.1, math.nan])
+def test_what_is_no_share(fraction):
+    message = refusal("digits", val_fraction=fraction)
+    what = "a number" if math.isnan(fraction) else "in [0, 1)"
+    assert message == f"val_fraction must be {what}, and is {fraction}"
 
 
 # What a set is known by

@@ -790,10 +790,11 @@ def test_labels_of_validation_images_that_do_not_fit(lines, words, tmp_path, cap
         (["--name=a b"], "'a b' is not made of letters"),
         *(
             ([f"--name={name}", *dry], f"{name!r} is not made of letters, digits and")
-            for name in ("_x", "été", "2024", "a-b", "")
+            for name in ("_x", "été", "2024", "a-b")
             for dry in ([], ["--dry-run"])
         ),
         (["--name=../x", "--size=8"], "'../x' is not made of letters"),
+        (["--name="], "--name is empty"),
         (["--name=imagenet2012"], "train has 18 images of 1,281,167"),
         (["--manual-dir=x"], "--manual-dir is for a SOURCE tfds:NAME"),
         (["--val-labels=x"], "--val-labels is for tars"),

@@ -357,7 +357,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
 
 def save_net(path, net, params=None, **about):
     fields = dict(kind="network", stages=(), method="", **about)
-    description = describe(sws_jax.AuxViTSpec(net, (net.depth,)), **fields)
+    description = describe(aux_spec((1,)), net=net, **fields)
     params = params_of(net) if params is None else params
     sws_jax.save_network(str(path), sws_jax.Network(net, params, description))
     return str(path)

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any
 
+from sws_jax import commands
 from sws_jax.commands import describe
 
 HELP = "read weights under another program's names, or write them under those"
@@ -26,14 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".safetensors, blocks apart or stacked), or published (a learngene under the "
         "names of the released Aux-Nets)",
     )
-    out.add_argument("--depth", type=int, help="expand a learngene to this depth")
+    out.add_argument(
+        "--depth", type=commands.whole, help="expand a learngene to this depth"
+    )
     into = parser.add_argument_group("what tensors do not show")
     into.add_argument(
         "--part", default="", help="of a checkpoint of several, like model_ema"
     )
     into.add_argument("--layout", default="", help="instead of the recognised one")
-    into.add_argument("--heads", type=int, help="attention heads of a ViT")
-    into.add_argument("--norm-eps", type=float, help="epsilon of its LayerNorms")
+    into.add_argument("--heads", type=commands.whole, help="attention heads of a ViT")
+    into.add_argument(
+        "--norm-eps", type=commands.number, help="epsilon of its LayerNorms"
+    )
     into.add_argument("--pool-order", default="", help="norm_mean or mean_norm")
     into.add_argument(
         "--image-size", help="in pixels, like 384 or 224x160; positions are resized"
@@ -46,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("mean", "std"):
         into.add_argument(f"--{name}", default="", help="of pixels, like 0.5,0.5,0.5")
-    into.add_argument("--crop", type=float, help="share kept in evaluation, like 0.875")
+    into.add_argument(
+        "--crop", type=commands.number, help="share kept in evaluation, like 0.875"
+    )
     into.add_argument("--interpolation", default="", help="bicubic, bilinear, ...")
     into.add_argument(
         "--crop-mode", default="", help="center, squash (images lose their shape), ..."
@@ -55,10 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import convert, files, learngenes, networks, paths, specs, trees
+    from sws_jax import (
+        arguments,
+        convert,
+        files,
+        learngenes,
+        networks,
+        paths,
+        specs,
+        trees,
+    )
     from sws_jax.convert import folders
     from sws_jax.errors import UserError
 
+    if args.to is not None:
+        arguments.text(convert.TARGETS)("--to", args.to)
     given: dict[str, Any] = {
         "part": args.part,
         "layout": args.layout,

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sws_jax import commands
+
 HELP = "count what networks, a job's runs or the paper's cost, running nothing"
 EXAMPLE = "python -m sws_jax cost vit_small_patch16_L12 levit_384"
 
@@ -43,12 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: the runs of a job, as in python -m sws_jax.main, overrides too",
     )
     parser.add_argument("--paper", help="instead: the paper's comparison, S or B")
-    parser.add_argument("--classes", type=int, help="default 1000, or the file's own")
     parser.add_argument(
-        "--image-size", type=int, help="pixels; default 224, or the file's or config's"
+        "--classes", type=commands.whole, help="default 1000, or the file's own"
     )
     parser.add_argument(
-        "--images", type=int, help="of an epoch; default ImageNet's 1,281,167"
+        "--image-size",
+        type=commands.whole,
+        help="pixels; default 224, or the file's or config's",
+    )
+    parser.add_argument(
+        "--images",
+        type=commands.whole,
+        help="of an epoch; default ImageNet's 1,281,167",
     )
     parser.add_argument(
         "--teacher", help="name or file: its forward is part of distillation"

@@ -6,6 +6,8 @@ import argparse
 import math
 import sys
 
+from sws_jax import commands
+
 HELP = "score weights, checkpoints or a learngene on a dataset"
 EXAMPLE = "python -m sws_jax evaluate results/digits/learngene.safetensors --depth 12"
 
@@ -26,22 +28,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unreadable", default="stop", help="images: stop (default) or skip them"
     )
     parser.add_argument("--split", default="test", help="train, val or test (default)")
-    parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
-    parser.add_argument("--step", type=int, help="of a run's checkpoint")
-    parser.add_argument("--batch-size", type=int, default=256, help="default 256")
+    parser.add_argument(
+        "--depth", type=commands.whole, help="expand a learngene to this depth"
+    )
+    parser.add_argument("--step", type=commands.whole, help="of a run's checkpoint")
+    parser.add_argument(
+        "--batch-size", type=commands.whole, default=256, help="default 256"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import classes, evaluation, loading, networks, sharding
-    from sws_jax.data import is_built_in, load_dataset
+    from sws_jax import (
+        arguments,
+        classes,
+        evaluation,
+        fields,
+        loading,
+        networks,
+        sharding,
+    )
+    from sws_jax.data import images, is_built_in, load_dataset
+    from sws_jax.data.facts import SPLITS
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
 
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, and is {args.batch_size}")
+    # What is wrong with these says nothing of the set.
+    arguments.text(SPLITS)("--split", args.split)
+    arguments.text(fields.choices("data.unreadable"))("--unreadable", args.unreadable)
+    arguments.text(fields.choices("data.decoder"))("--decoder", args.decoder)
+    images.check_decoder(args.decoder)  # whether it is installed
     mesh = sharding.make_mesh()
     body, skipped = [], {}
     for path in args.weights:

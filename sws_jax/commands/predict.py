@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sws_jax import commands
+
 HELP = "name what is in images"
 EXAMPLE = "python -m sws_jax predict runs/des-digits-L12/des-digits-L12 three.png"
 
@@ -15,9 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .safetensors file, a run's directory, or one of its checkpoints",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file of an image")
-    parser.add_argument("--top", type=int, default=3, help="classes shown (default 3)")
-    parser.add_argument("--depth", type=int, help="expand a learngene to this depth")
-    parser.add_argument("--step", type=int, help="of a run's checkpoint")
+    parser.add_argument(
+        "--top", type=commands.whole, default=3, help="classes shown (default 3)"
+    )
+    parser.add_argument(
+        "--depth", type=commands.whole, help="expand a learngene to this depth"
+    )
+    parser.add_argument("--step", type=commands.whole, help="of a run's checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterator
 from types import FrameType
 
+from sws_jax import commands
+
 HELP = "make images ready once: array_record files, or resized arrays"
 EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
 
@@ -38,11 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="default: the source's")
     parser.add_argument(
         "--size",
-        type=int,
+        type=commands.whole,
         metavar="N",
         help="write N x N pixels, uint8, mapped into memory when they are read",
     )
-    parser.add_argument("--workers", type=int, help="processes (default: all cores)")
+    parser.add_argument(
+        "--workers", type=commands.whole, help="processes (default: all cores)"
+    )
     parser.add_argument(
         "--unreadable",
         choices=("stop", "skip"),
@@ -63,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shard-mib",
-        type=float,
+        type=commands.number,
         default=128.0,
         help="of images that are written, and done again, together (default 128)",
     )

@@ -6,6 +6,8 @@ import argparse
 import math
 import os
 
+from sws_jax import commands
+
 HELP = "draw the augmented images of a training step, with their labels"
 EXAMPLE = "python -m sws_jax show_batch --config=configs/aux_deit.py --out batch.png"
 
@@ -18,8 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", dest="name", help="of the job; default: the config's own fields"
     )
-    parser.add_argument("--step", type=int, default=0, help="default 0, the first")
-    parser.add_argument("--images", type=int, default=32, help="how many (default 32)")
+    parser.add_argument(
+        "--step", type=commands.whole, default=0, help="default 0, the first"
+    )
+    parser.add_argument(
+        "--images", type=commands.whole, default=32, help="how many (default 32)"
+    )
     parser.add_argument("--out", help=f"default {_OUT}")
     parser.set_defaults(flags=[])
 

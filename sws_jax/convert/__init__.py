@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import arguments, learngenes, networks, profiles, weights
+from sws_jax import arguments, learngenes, networks, profiles, trees, weights
 from sws_jax.convert import (
     base,
     beside,
@@ -29,9 +29,9 @@ from sws_jax.convert.base import Layout, View
 from sws_jax.data.base import (
     CROP,
     CROP_MODES,
+    GIVEN_MEAN,
+    GIVEN_STD,
     INTERPOLATIONS,
-    MEAN,
-    STD,
     Normalization,
     default_normalization,
 )
@@ -92,7 +92,11 @@ def _source(name: str, value: Any) -> Any:
 def _or_empty(choices: Iterable[str]) -> arguments.Kind:
     """One of the choices, or an empty text for none."""
     known = arguments.text(choices)
-    return lambda name, value: value if value == "" else known(name, value)
+
+    def kind(name: str, value: Any) -> str:
+        return "" if isinstance(value, str) and not value else known(name, value)
+
+    return kind
 
 
 def _network(name: str, value: Any) -> Network | Learngene:
@@ -210,8 +214,8 @@ class Identified:
     norm_eps=arguments.optional(specs_base.RATIO),
     pool_order=_or_empty(specs_vit.POOL_ORDERS),
     image_size=_SIZE,
-    mean=MEAN,
-    std=STD,
+    mean=GIVEN_MEAN,
+    std=GIVEN_STD,
     crop=arguments.optional(CROP),
     interpolation=_or_empty(INTERPOLATIONS),
     crop_mode=_or_empty(CROP_MODES),
@@ -267,9 +271,7 @@ def identify(
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
     changes["pool_order"] = pool_order or None
     changes = {name: value for name, value in changes.items() if value is not None}
-    if said.view_path or said.path:
-        with keys.naming(said.view_path or said.path):
-            _check_channels(spec.net.channels, said.view, mean, std)
+    _check_channels(spec.net.channels, said, mean, std)
     if isinstance(spec, ViTSpec):
         if "heads" not in said.fields and not found.method:
             notes += _guessed(path, found, spec, changes, on_disk)
@@ -444,9 +446,7 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
       UserError: that program has no such network, with the reason; or the folder is
         there.
     """
-    path, about = os.fspath(path), network.description
-    if about is None:
-        raise UserError(f"{path}: a network without a description cannot be saved")
+    path = os.fspath(path)
     if isinstance(network, Learngene) != (to == "published"):
         what = "a learngene" if to == "published" else "a network"
         raise UserError(
@@ -454,15 +454,17 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
             f"released code have the names of timm"
         )
     if isinstance(network, Learngene):
+        about = network.description
         if about.method not in PUBLISHED:
             raise UserError(
                 f"learngenes of the method {about.method!r} have no published names: "
                 f"those of {' and '.join(PUBLISHED)} have"
             )
         learngenes.check_params(network)
-        names = PUBLISHED[about.method]
-        net = about.vit.replace(depth=len(about.stages))
-        tensors.write(path, base.write(network.params, names.entries(net)))
+        entries = PUBLISHED[about.method].entries(
+            about.vit.replace(depth=len(about.stages))
+        )
+        tensors.write(path, _written(path, network.params, entries))
         return
     spec = network.spec
     if not isinstance(spec, ViTSpec):
@@ -470,24 +472,39 @@ def save(path: str | os.PathLike[str], network: Network | Learngene, to: str) ->
             f"only plain ViTs are written for other programs, and this is {spec.name} "
             f"(a learngene is expanded first)"
         )
+    about = networks.described(path, network)
     networks.check_params(network)
     if to == "timm":
         config = timm.config_of(about, spec)
-        folders.write(path, _tensors(network, vit.TIMM, to), {folders.CONFIG: config})
+        flat = _tensors(path, network, vit.TIMM, to)
+        folders.write(path, flat, {folders.CONFIG: config})
     elif to == "hugging-face":
         configs = hugging_face.configs_of(about, spec)
         names = vit.HF_DEIT if spec.distilled else vit.HF_VIT
-        folders.write(path, _tensors(network, names, to), configs)
+        folders.write(path, _tensors(path, network, names, to), configs)
     else:
         names = vit.UNSTACKED if to == "flax" else vit.STACKED
-        tensors.write(path, _tensors(network, names, to))
+        tensors.write(path, _tensors(path, network, names, to))
 
 
-def _tensors(network: Network, names: vit.Names, to: str) -> dict[str, np.ndarray]:
+def _written(
+    path: str, params: Any, entries: Sequence[base.Entry]
+) -> dict[str, np.ndarray]:
+    """The tensors of a file, if `load` takes them for weights when it reads them."""
+    flat = base.write(trees.unflatten(weights.on_host(path, params)), entries)
+    name, why = base.no_weights(flat, entries)
+    if name:
+        raise UserError(f"{path} cannot be written: {name} {why}")
+    return flat
+
+
+def _tensors(
+    path: str, network: Network, names: vit.Names, to: str
+) -> dict[str, np.ndarray]:
     """A network's tensors by those names, if they show which tokens are read."""
     spec = network.spec
     assert isinstance(spec, ViTSpec)
-    flat = base.write(network.params, names.entries(spec))
+    flat = _written(path, network.params, names.entries(spec))
     seen = names.recognise({name: array.shape for name, array in flat.items()})
     if seen is None or seen.read_tokens != spec.read_tokens:
         raise UserError(
@@ -636,14 +653,20 @@ def _learngene(
     return learngenes.abstract_learngene(about)
 
 
-def _check_channels(channels: int, view: View, mean, std) -> None:
-    """Refuses what a config says of pixels with more or fewer channels."""
+def _check_channels(channels: int, said: keys.Beside, mean, std) -> None:
+    """Refuses what is given or a config says of pixels with more or fewer channels."""
     for name, given in (("mean", mean), ("std", std)):
-        count = len(getattr(view, name))
-        if not given and count != channels:
+        if given and len(given) != channels:
             raise UserError(
-                f"{name} has {count} numbers, and the network takes {channels} "
-                f"channels: mend it, or give {name} (--{name})"
+                f"{name} has {len(given)} numbers, and the network takes {channels} "
+                f"channels: give one for each"
+            )
+        count = len(getattr(said.view, name))
+        where = said.view_path or said.path
+        if where and not given and count != channels:
+            raise UserError(
+                f"{where}: {name} has {count} numbers, and the network takes "
+                f"{channels} channels: mend it, or give {name} (--{name})"
             )
 
 
@@ -651,12 +674,6 @@ def _view(
     channels: int, view: View, mean, std, crop, interpolation, crop_mode
 ) -> dict[str, Any]:
     """Fields of a description: what was asked for, else the view."""
-    for name, given in (("mean", mean), ("std", std)):
-        if given and len(given) != channels:
-            raise UserError(
-                f"{name} has {len(given)} numbers, and the network takes {channels} "
-                f"channels: give one for each"
-            )
     if mean or std or len(view.mean) == channels:
         normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
     else:

@@ -37,10 +37,11 @@ __all__ = [
 
 
 @arguments.checked(
+    source=arguments.path_or_none,
     val_fraction=base.VAL_FRACTION,
     image_size=arguments.optional(arguments.size),
-    mean=base.MEAN,
-    std=base.STD,
+    mean=base.GIVEN_MEAN,
+    std=base.GIVEN_STD,
     directory=arguments.path_or_none,
     cache=arguments.path_or_none,
     memory_gib=arguments.number(fields.RUN["data.memory_gib"].range),

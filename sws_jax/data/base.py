@@ -55,7 +55,10 @@ class Unreadable(UserError):
     """One image of a source cannot be decoded."""
 
 
-# Kinds of what is said of pixels.
+# Kinds of what is said of pixels. A user's numbers are shares of 255: means of 0 to 255
+# are a mistake.
+GIVEN_MEAN = arguments.reals(fields.RUN["data.mean"].range)
+GIVEN_STD = arguments.reals(fields.RUN["data.std"].range)
 MEAN = arguments.reals()
 STD = arguments.reals(fields.Range(0, math.inf, open_low=True))
 CROP = arguments.number(fields.RUN["data.eval_crop"].range)
@@ -83,8 +86,15 @@ class Normalization:
 
 
 NORMALIZATION = arguments.of(Normalization, called="a Normalization")
+SPLIT = arguments.like("read", "labels", "__len__", called="a split of a set")
 
 
+@arguments.checked(
+    **dict.fromkeys(("train", "val", "test"), SPLIT),
+    image_shape=arguments.wholes(1),
+    normalization=NORMALIZATION,
+    stored=arguments.of(Mapping, called="a mapping of splits"),
+)
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Three disjoint splits of one labelled image set.

@@ -9,6 +9,7 @@ happens on the device, in `sws_jax.data.augment`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -147,7 +148,7 @@ class Transform:
         if self.crop == "resized":
             image = resized_crop(image, random, size, self.scale, self.ratio)
         else:
-            image = Fit(size)(image)
+            image = _fit(size)(image)
             if self.crop == "padded":
                 image = padded_crop(image, random, self.padding)
         if self.flip and random.random() < 0.5:
@@ -161,6 +162,12 @@ class Transform:
                 std=self.magnitude_std,
             )
         return image
+
+
+@functools.lru_cache(maxsize=8)
+def _fit(size: tuple[int, int]) -> Fit:
+    """Made once, and not for every image: what is given to `Fit` is looked at."""
+    return Fit(size)
 
 
 def _shortened(image: np.ndarray, *, most: float) -> np.ndarray:

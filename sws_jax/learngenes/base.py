@@ -102,6 +102,9 @@ def LEARNGENE(name: str, value: Any) -> Learngene:
     return value
 
 
+@arguments.checked(
+    **dict.fromkeys(("genes", "expand", "allot", "auxiliary"), arguments.function)
+)
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What a learngene method brings; `sws_jax.expand` does the rest.
