@@ -312,7 +312,7 @@ def calls(tmp_path_factory):
             of_gene | dict(plan=(0, 1, 1)),
             of_gene | dict(allotment=(1, 2)),
             of_gene | dict(depth=1, num_classes=3, seed=4),
-            of_gene | dict(depth=1, image_size=(12, 12)),
+            of_gene | dict(depth=1, image_size=(8, 8)),
         ],
         "extract": [dict(network=aux_net)],
         "load_learngene": [dict(path=file)],
