@@ -86,7 +86,8 @@ class Normalization:
 
 
 NORMALIZATION = arguments.of(Normalization, called="a Normalization")
-SPLIT = arguments.like("read", "labels", "__len__", called="a split of a set")
+# (To look at its labels can mean to read them.)
+SPLIT = arguments.like("read", "__len__", called="a split of a set")
 
 
 @arguments.checked(
