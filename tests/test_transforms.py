@@ -239,6 +239,31 @@ def test_a_strip_is_not_scaled_as_a_whole():
     assert (Fit((8, 8))(strip.transpose(1, 0, 2)) == 200).all()
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize(
+    "shape, size, crop",
+    [
+        ((7, 300), (32, 32), 1.0),
+        ((62, 500), (32, 32), 0.875),
+        ((62, 5000), (8, 8), 0.8),
+        ((1501, 40), (24, 36), 0.9),
+        ((90, 900), (64, 64), 0.95),
+    ],
+)
+def test_a_long_image_is_scaled_where_it_is_looked_at(shape, size, crop, interpolation):
+    """Up to rounding (a level or two, of a few pixels) as if scaled as a whole."""
+    image = noise(*shape, 3)
+    fit = Fit(size, crop, interpolation)
+    cover = [int(side / crop) for side in size]
+    scaled = fit._covering(tuple(cover), *shape)
+    assert max(scaled[0] / cover[0], scaled[1] / cover[1]) > 4
+    top, left = (round((scaled[i] - size[i]) / 2) for i in (0, 1))
+    whole = transforms.resize(image, scaled, interpolation)
+    expected = whole[top : top + size[0], left : left + size[1]].astype(int)
+    differences = np.abs(fit(image).astype(int) - expected)
+    assert differences.max() <= 2 and (differences > 0).mean() < 0.01
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_resized_crop(channels):
     image = noise(20, 30, channels)

@@ -21,6 +21,9 @@ from sws_jax.data.base import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.errors import UserError
 
 CROPS = fields.choices("transform.crop")
+# Images of more than so many times the length that is looked at are not scaled as a
+# whole; and so many pixels around what is looked at are scaled with it.
+_LONG, _AROUND = 4, 8
 
 
 @arguments.checked(
@@ -56,11 +59,13 @@ class Fit:
         height, width = self.size
         scaled = cover = (math.floor(height / self.crop), math.floor(width / self.crop))
         if self.crop_mode.startswith("center"):
-            image = _shortened(image, most=8 * max(self.size) / min(self.size))
             scaled = self._covering(cover, *image.shape[:2])
-        image = resize(image, scaled, self.interpolation)
         half = math.floor if self.crop_mode.endswith("_down") else round
         top, left = half((scaled[0] - height) / 2), half((scaled[1] - width) / 2)
+        if max(scaled[0] / cover[0], scaled[1] / cover[1]) > _LONG:
+            window = (top, left, height, width)
+            return _window_of_resized(image, scaled, window, self.interpolation)
+        image = resize(image, scaled, self.interpolation)
         return image[top : top + height, left : left + width]
 
     def _covering(self, cover: tuple[int, int], high: int, wide: int):
@@ -170,15 +175,39 @@ def _fit(size: tuple[int, int]) -> Fit:
     return Fit(size)
 
 
-def _shortened(image: np.ndarray, *, most: float) -> np.ndarray:
-    """The middle of an image whose sides differ by more than a factor.
+def _window_of_resized(
+    image: np.ndarray,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    interpolation: str,
+) -> np.ndarray:
+    """A part of a resized image, without the rest of it.
 
     Scaled as a whole, a strip of 1 x 10,000 pixels would fill gigabytes, of which all
     but the middle is thrown away.
+
+    Args:
+      image: as `resize` has it.
+      size: height and width of the whole.
+      window: top, left, height and width of the part in it.
+      interpolation: see `Fit`.
     """
-    longest = math.ceil(most * min(image.shape[:2]))
-    top, left = (max(side - longest, 0) // 2 for side in image.shape[:2])
-    return image[top : top + longest, left : left + longest]
+    part, boxes, shift = image, [], []
+    for axis in (0, 1):
+        scale = image.shape[axis] / size[axis]
+        # A filter looks at three pixels to each side, of the larger of the images.
+        first = max(window[axis] - _AROUND, 0)
+        last = min(window[axis] + window[axis + 2] + _AROUND, size[axis])
+        low = max(math.floor(first * scale), 0)
+        high = min(math.ceil(last * scale), image.shape[axis])
+        part = part.take(range(low, high), axis)
+        # (Pillow keeps four bytes of these: of a part they are small numbers.)
+        boxes.append((first * scale - low, min(last * scale - low, high - low)))
+        shift.append((window[axis] - first, last - first))
+    (top, high), (left, wide) = shift
+    box = (boxes[1][0], boxes[0][0], boxes[1][1], boxes[0][1])
+    found = _planes(part, (high, wide), interpolation, box)
+    return found[top : top + window[2], left : left + window[3]]
 
 
 def resize(
@@ -193,12 +222,22 @@ def resize(
     """
     if image.shape[:2] == tuple(size):
         return image
+    return _planes(image, size, interpolation, None)
+
+
+def _planes(
+    image: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str,
+    box: tuple[float, float, float, float] | None,
+) -> np.ndarray:
+    """As `resize`, of what lies between left, top, right and bottom of a box."""
     height, width = size
     method = Image.Resampling[interpolation.upper()]
 
     def one(pixels):
         image = Image.fromarray(pixels)
-        return np.asarray(image.resize((width, height), method))
+        return np.asarray(image.resize((width, height), method, box))
 
     if image.shape[-1] == 3:
         return one(np.ascontiguousarray(image))
