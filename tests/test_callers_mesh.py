@@ -155,6 +155,7 @@ def test_a_step(name):
         assert float(one()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["explicit"])
 def test_a_whole_run(name, tmp_path):
     from sws_jax import chain

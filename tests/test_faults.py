@@ -159,6 +159,7 @@ def is_saved(workdir, done):
     assert unfinished(workdir) == []
 
 
+@pytest.mark.slow
 def test_asked_to_stop(job, tmp_path):
     """In the midst of its steps: it saves the step it is at."""
     process = job.start(tmp_path, f"schedule.total_epochs={steps(100_000)}")

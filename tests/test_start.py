@@ -299,6 +299,7 @@ def as_older(directory, **model):
         files.write_json(str(inputs), found)
 
 
+@pytest.mark.slow
 def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
     """As older software left it: a depth of 3 in the config, and of 1 in the run; asked
     for by name, with the one command, as often as it is stopped."""

@@ -424,6 +424,7 @@ def batches(data, count, **reading):
     return list(itertools.islice(made, count))
 
 
+@pytest.mark.slow
 def test_workers_threads_and_memory_change_nothing(made):
     expected = batches(load(made), 7)
     streamed = load(made, memory_gib=0)
