@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import re
 
@@ -1215,8 +1216,14 @@ def outcome(name, theirs, at):
     return largest_difference(model, processor, network, at / "image.png")
 
 
+# All of them are tried where this is set: two thirds are as these, and larger.
+LARGE = os.environ.get("SWS_JAX_TEST_LARGE") == "1"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", public.CHECKPOINTS)
+@pytest.mark.parametrize(
+    "name", public.CHECKPOINTS if LARGE else (*public.SMALL, *public.REFUSED)
+)
 def test_public_checkpoints(name, theirs, tmp_path):
     said = outcome(name, theirs, tmp_path)
     if isinstance(said, str):

@@ -177,3 +177,12 @@ REFUSED = {
     "facebook/dinov2-small": "DINOv2|model_type is 'dinov2'",
     "microsoft/beit-base-patch16-224": "BEiT|model_type is 'beit'",
 }
+# One of each kind that is quickly built.
+SMALL = (
+    "WinKawaks/vit-tiny-patch16-224",
+    "facebook/deit-tiny-distilled-patch16-224",
+    "facebook/deit-small-patch16-224",
+    "facebook/dino-vits16",
+    "facebook/levit-128S",
+    "facebook/regnet-y-008",
+)
