@@ -1017,7 +1017,11 @@ def test_timm_at_another_size(size, with_timm, tmp_path):
         grid = [side // 16 for side in size]
         state["pos_embed"] = resample_abs_pos_embed(model.pos_embed, grid)
         other.eval().load_state_dict(state)
-    network, _ = convert.load(str(tmp_path / "net.pth"), image_size=size)
+    notes: list[str] = []
+    network, _ = convert.load(
+        str(tmp_path / "net.pth"), image_size=size, tell=notes.append
+    )
+    assert "as if it were square, 224x224 pixels" in notes[0] and len(notes) == 1
     x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = other(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
