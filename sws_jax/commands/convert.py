@@ -130,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
     )
     for note in notes:
         print(f"note: {note}")
-    print("what its tensors do not show, and flags say otherwise:")
+    vits = isinstance(about.net, specs.ViTSpec)
+    flags = ", and flags say otherwise" if vits else "; of images, flags say otherwise"
+    print(f"what its tensors do not show{flags}:")
     print(f"  {describe.function(about.net)}")
     print(f"  {describe.images(about)}")
     return 0

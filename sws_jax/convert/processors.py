@@ -377,7 +377,7 @@ def _pixels(
         tuple(n / whole for n in (x if isinstance(x, tuple) else (x,) * channels))
         for x in (mean, std)
     ]
-    if not all(map(math.isfinite, [*folded[0], *folded[1]])) or not all(folded[1]):
+    if not all(map(keys.holds, [*folded[0], *folded[1]])) or not all(folded[1]):
         raise UserError(
             f"{path}: rescale_factor is {factor:g}, with which image_mean and "
             f"image_std are no numbers of pixels from 0 to 1: mend it"

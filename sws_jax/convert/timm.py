@@ -29,8 +29,7 @@ NAMES = os.path.join(os.path.dirname(__file__), "timm_names.json")
 # Where timm normalises after pooling unless it is told otherwise.
 AFTER = ("avg", "avgmax", "max")
 # What holds in each family where neither a name nor an argument says otherwise, in the
-# words of timm's own arguments; `norm_eps`, `widths` and `depths` are of the table of
-# names alone.
+# words of timm's own arguments; what is none of those is of the table of names alone.
 USUAL: dict[str, dict[str, Any]] = {
     "vit": dict(
         img_size=224,
@@ -354,7 +353,8 @@ TOP = (
     Key("label_names", "names of the classes", labels.listed),
     Key("labels", "as label_names", labels.listed),
     Key("label_descriptions", _TEXTS),
-    Key("num_features", _SHOWN),
+    Key("num_features", "must be the width of what the tensors' head reads",
+        keys.whole()),
     Key("license", _TEXTS),
     Key("tags", _TEXTS),
     Key("model_type", "timm_wrapper where transformers wrote it; other networks' are "
@@ -502,7 +502,8 @@ def read(
         for name, value in row.items()
         if name not in given and not (name in written and name in _NULLS)
     }
-    outside = {name: implied.pop(name) for name in _NO_ARGUMENTS if name in implied}
+    arguments = {key.name for key in ARGUMENTS[family]}
+    outside = {name: implied.pop(name) for name in set(implied) - arguments}
     meant = f"architecture is {shown(named)}, whose "
     by_name, _ = keys.taken(path, ARGUMENTS[family], implied, within=meant)
     by_name |= outside
@@ -563,6 +564,8 @@ def read(
         ((k, d[k]) for d in (top, below) for k in _LABELS if k in d), ("", ())
     )
     named_classes, left = labels.counted(path, key, given_names, spec.num_classes)
+    if named_classes == labels.usual(spec.num_classes):  # as transformers writes none
+        named_classes = ()
     notes += left
     usual_look: Any = layout.view
     if len(usual_look.mean) != spec.channels:
@@ -588,8 +591,6 @@ def read(
 
 _LABELS = ("label_names", "labels")
 _AT_TOP = {row.name for row in TOP}
-# What is in the table of names and no argument of timm's.
-_NO_ARGUMENTS = ("norm_eps", "widths", "depths")
 # Usual values that are sizes.
 _SIZES = ("patch_size", "mlp_ratio", "key_dim", "attn_ratio", "se_ratio", "stem_width")
 
@@ -639,6 +640,9 @@ def _check_counts(path: str, top, said, below, spec: Plain) -> None:
     pairs = [(classes, top.get(classes)), (f"model_args.{classes}", said.get(classes))]
     if classes not in top:
         pairs.append((f"pretrained_cfg.{classes}", below.get(classes)))
+    if "num_features" in top:
+        features = spec.width if isinstance(spec, ViTSpec) else spec.widths[-1]
+        keys.agree(path, [("num_features", top["num_features"], features)])
     pairs.append(("model_args.in_chans", said.get("in_chans")))
     if "in_chans" not in said and "input_size" in below:
         pairs.append(("the first of pretrained_cfg.input_size", below["input_size"][0]))
@@ -659,11 +663,12 @@ def _vit(path, spec: ViTSpec, known, whole, where, row) -> dict[str, Any]:
     if "class_token" in known or row:
         keys.agree(path, [(where("class_token"), bool(whole["class_token"]), token)])
     if pool != ("token" if token else "avg"):
-        kind = "with a class token" if token else "without a class token"
+        kind = "without a class token average their patches"
+        if token:
+            kind = "with a class token read it"
         raise UserError(
             f"{path}: {where('global_pool')} is {shown(pool)}, and networks here "
-            f"{kind} {'read it' if token else 'average their patches'}: it would be another "
-            f"function, so it cannot be converted"
+            f"{kind}: it would be another function, so it cannot be converted"
         )
     after = whole.get("fc_norm")
     after = pool in AFTER if after is None else after
