@@ -172,7 +172,10 @@ def _theirs(found) -> dict[str, str]:
 
 
 def _classes(about) -> str:
-    named = f", {about.class_names[0]} and so on" if about.class_names else ""
+    from sws_jax.convert import keys
+
+    names = about.class_names
+    named = f", {keys.shown_key(names[0])} and so on" if names else ""
     return f"{about.net.num_classes}{named}"
 
 

@@ -266,9 +266,9 @@ def identify(
         )
 
     found, spec, flat = seen(image_size)
+    _check_registers(path, whole, spec)
     said, notes = keys.Beside(found.view), [*held.notes]
     if on_disk:
-        _check_registers(path, whole, spec)
         said = beside.read(path, found, spec.net, tuple(flat))
         notes += said.notes
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}

@@ -171,8 +171,8 @@ def read(
     given = config.get("model_type", family)
     if given not in FAMILIES:
         raise UserError(
-            f"{path}: model_type is {given!r}, and networks here are those of "
-            f"{', '.join(FAMILIES)}: put the config of these tensors there, or move it "
+            f"{path}: model_type is {keys.shown(given)}, and networks here are those "
+            f"of {', '.join(FAMILIES)}: put the config of these tensors there, or move it "
             f"away"
         )
     keys.agree(path, [("model_type", given, family)])
