@@ -670,7 +670,6 @@ def test_levits_whose_hidden_units_are_cut(ratio):
     timm.read("config.json", config, layout, spec)
     for name, value in (
         ("mlp_ratio", ratio + 0.5),
-        ("mlp_ratio", [ratio, ratio, ratio + 0.5]),
         ("key_dim", 8),
         ("attn_ratio", 3),
         ("num_heads", 4),
@@ -681,18 +680,33 @@ def test_levits_whose_hidden_units_are_cut(ratio):
         moved = {**config, "model_args": {**given, name: value}}
         with pytest.raises(UserError, match=f"another network .*model_args.{name} is"):
             timm.read("config.json", moved, layout, spec)
+    given["mlp_ratio"] = [ratio] * 3
+    timm.read("config.json", config, layout, spec)
+    given["mlp_ratio"] = [ratio, 4, 5]
+    with pytest.raises(UserError, match="mlp_ratio is .* have one for all stages"):
+        timm.read("config.json", config, layout, spec)
 
 
-@pytest.mark.parametrize("ratio", [0.2, 0.3, 0.7, 0.25, 0.1, 1 / 3, 1.0])
+@pytest.mark.parametrize("ratio", [0.2, 0.3, 0.7, 0.25, 1 / 3])
 def test_squeezed_widths_of_regnets(ratio):
     layout = regnet.LAYOUTS[0]
-    named = specs.REGNETS["regnety_002"].replace(num_classes=5, se_ratio=ratio)
-    spec = layout.recognise(shapes_of(named, layout))
-    assert shapes_of(spec, layout) == shapes_of(named, layout)
-    config = dict(architecture="regnety_002", pretrained_cfg={}, num_classes=5)
+    named = specs.RegNetSpec(
+        widths=(24, 56, 152, 368), depths=(1,) * 4, group_width=8, se_ratio=ratio
+    )
+    shapes = {}
+    for stage, (block,) in enumerate(named.stages, 1):
+        name, width = f"s{stage}.b1", block.width
+        shapes[f"{name}.conv2.conv.weight"] = (width, 8, 3, 3)
+        shapes[f"{name}.conv3.conv.weight"] = (width, width, 1, 1)
+        shapes[f"{name}.se.fc1.weight"] = (block.squeeze, width, 1, 1)
+    shapes["stem.conv.weight"] = (32, 3, 3, 3)
+    shapes["head.fc.weight"] = (1000, 368)
+    spec = layout.recognise(shapes)
+    assert spec.replace(se_ratio=ratio) == named and spec.stages == named.stages
+    config = dict(architecture="regnety_of_mine", pretrained_cfg={})
     config["model_args"] = dict(se_ratio=ratio)
     timm.read("config.json", config, layout, spec)
-    config["model_args"] = dict(se_ratio=ratio / 2)
+    config["model_args"]["se_ratio"] = ratio / 2
     with pytest.raises(UserError, match="another network .*model_args.se_ratio is"):
         timm.read("config.json", config, layout, spec)
 

@@ -40,9 +40,10 @@ from sws_jax.errors import UserError
 from sws_jax.learngenes import Learngene
 from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
 from sws_jax.networks import Network
-from sws_jax.specs import RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
+from sws_jax.specs.levit import STEM_STRIDE
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # Base models of transformers leave out what stands before all names but the heads':
@@ -296,6 +297,8 @@ def identify(
             size = image_size or said.size[1]  # type: ignore[index]
             spec = dataclasses.replace(spec, image_size=size)
         elif said.size and said.size[0]:
+            if isinstance(spec, LeViTSpec):
+                spec = _of_its_offsets(spec, said.size[1])
             keys.agree(said.path, [(*said.size, spec.net.image_size)])
         if image_size and spec.net.image_size != image_size:
             changes["image_size"] = image_size
@@ -588,6 +591,15 @@ def _unseen(path: str, spec: Spec, on_disk: bool) -> list[str]:
         f"{keys.UNSEEN[family]} (a folder with the config.json of timm or transformers "
         f"says it)"
     ]
+
+
+def _of_its_offsets(spec: LeViTSpec, sides: tuple[int, int]) -> LeViTSpec:
+    """A LeViT for images of another shape that have as many patches, where there are
+    such: tensors show no more."""
+    fits = not any(side % STEM_STRIDE for side in sides)
+    if fits and math.prod(sides) == math.prod(spec.image_size):
+        return spec.replace(image_size=sides)
+    return spec
 
 
 def _check_registers(path: str, flat: base.Flat, spec: Spec) -> None:

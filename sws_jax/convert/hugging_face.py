@@ -172,8 +172,8 @@ def read(
     if given not in FAMILIES:
         raise UserError(
             f"{path}: model_type is {keys.shown(given)}, and networks here are those "
-            f"of {', '.join(FAMILIES)}: put the config of these tensors there, or move it "
-            f"away"
+            f"of {', '.join(FAMILIES)}: put the config of these tensors there, or "
+            f"move it away"
         )
     keys.agree(path, [("model_type", given, family)])
     said, notes = keys.taken(path, CONFIGS[family], config)

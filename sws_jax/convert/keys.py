@@ -90,13 +90,7 @@ def refused(
     name: str, why: str, *unless: Any, read: Callable[[Any], Any] = lambda value: value
 ) -> Key:
     """A key that is refused, unless its value is one of those as it is read."""
-
-    def fine(value: Any) -> bool:
-        # (To Python True is 1.)
-        same = (v for v in unless if v == read(value))
-        return any(isinstance(v, bool) == isinstance(value, bool) for v in same)
-
-    return Key(name, why, fine=fine, unless=unless)
+    return Key(name, why, fine=lambda value: read(value) in unless, unless=unless)
 
 
 def idle(why: str, *names: str) -> tuple[Key, ...]:

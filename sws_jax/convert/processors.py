@@ -260,12 +260,12 @@ def _kind(
         why = why or f"does not say {', '.join(missing[:3])}"
         raise UserError(
             f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
-            f"here, and the file {why}: put one of {', '.join(PROCESSORS)} there that does the "
-            f"same"
+            f"here, and the file {why}: put one of {', '.join(PROCESSORS)} there that "
+            f"does the same"
         )
     return Processor(0, True, False, 0, (), ()), (
-        f"{path}: image_processor_type is {keys.shown(named)}, which is not known here, "
-        f"and its keys are taken as those of others",
+        f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
+        f"here, and its keys are taken as those of others",
     )
 
 

@@ -140,6 +140,14 @@ def _input(value: Any) -> tuple[int, int, int]:
     return channels, high, wide
 
 
+def _one_ratio(value: Any) -> float:
+    """One number, or the same for each stage."""
+    ratios = value if isinstance(value, list) and value else [value]
+    if len(set(map(keys.ratio, ratios))) > 1:
+        raise ValueError("one number, as networks here have one for all stages")
+    return keys.ratio(ratios[0])
+
+
 def _spread(value: Any) -> tuple[float, ...]:
     """Deviations of pixels."""
     found = keys.numbers(value)
@@ -272,8 +280,8 @@ ARGUMENTS: dict[str, tuple[Key, ...]] = {
         ),
         Key(
             "mlp_ratio",
-            "must give the hidden units of the tensors",
-            keys.one_or_each(keys.ratio),
+            "must give the hidden units of the tensors; one of all stages",
+            _one_ratio,
         ),
         Key("use_conv", "must be what the tensors are", keys.truth),
         Key("distilled", "must be the heads of the tensors", keys.truth),
@@ -550,6 +558,7 @@ def read(
             parsed = dict(known)
         if "init_values" in written and not written["init_values"]:
             parsed["init_values"] = 0.0
+        _check_registers(path, parsed.get("reg_tokens", 0), tensors, where)
         has = _has(layout, spec, parsed, tensors)
         keys.agree(path, [(where(k), *pair) for k, pair in has.items()])
     sizes = (
@@ -688,6 +697,15 @@ def _vit(path, spec: ViTSpec, known, whole, where, row) -> dict[str, Any]:
     return fields
 
 
+def _check_registers(path: str, count: int, tensors: Sequence[str], where) -> None:
+    """Refuses several, if the tensors have any."""
+    if count > 1 and (not tensors or "reg_token" in tensors):
+        raise UserError(
+            f"{path}: {where('reg_tokens')} is {count}, and networks here have one "
+            f"register at most: it cannot be converted"
+        )
+
+
 def _has(
     layout: Layout, spec: Plain, said: Mapping[str, Any], tensors: Sequence[str]
 ) -> dict[str, tuple[Any, Any]]:
@@ -745,10 +763,7 @@ def _sizes(
         )
         values = tuple(int(size * ratio) for size, ratio in ratios)
         gives("attn_ratio", list(spec.attn_ratios), values == spec.value_dims)
-        ratios = zip(
-            spec.widths, _each(known.get("mlp_ratio", 0), stages), strict=False
-        )
-        values = tuple(int(size * ratio) for size, ratio in ratios)
+        values = tuple(int(n * known.get("mlp_ratio", 0)) for n in spec.widths)
         theirs = tuple(specs_levit.cut(n * spec.mlp_ratio) for n in spec.widths)
         gives("mlp_ratio", spec.mlp_ratio, values == theirs)
     return {k: (known[k], value) for k, value in seen.items() if k in known}
