@@ -585,6 +585,35 @@ def test_sizes_that_timm_has_with_another_activation_alone(name, spec, layout):
         assert timm.unusual(usual) == ([], "")
 
 
+@pytest.mark.parametrize(
+    "width, depth, hidden, patch, unusual",
+    [
+        (1152, 27, 4304, 16, True),
+        (1536, 40, 6144, 16, True),
+        (768, 12, 3072, 32, True),
+        (768, 12, 3072, 16, False),
+        (1024, 24, 4096, 14, False),
+    ],
+)
+def test_vits_that_timm_has_with_another_gelu_alone(
+    width, depth, hidden, patch, unusual
+):
+    spec = spec_of(
+        width=width, depth=depth, heads=1, mlp_ratio=hidden / width, patch_size=patch,
+        image_size=patch, pool="mean",
+    )  # fmt: skip
+    assert (timm.unusual(spec)[1] == "gelu_tanh") == unusual
+    assert timm.unusual(spec.replace(pool="token"))[1] == ""
+    layout = convert.LAYOUTS[0]
+    if not unusual:
+        assert not convert._guessed("x", layout, spec, {}, True)
+        return
+    assert "--gelu" in convert._guessed("x", layout, spec, {}, True)[0]
+    assert not convert._guessed("x", layout, spec, dict(gelu="tanh"), True)
+    with pytest.raises(UserError, match="timm's vit_.* gelu_tanh, .*: give gelu="):
+        convert._guessed("x", layout, spec, {}, False)
+
+
 # Sizes
 
 
@@ -1049,11 +1078,12 @@ MOVED = [
         for given in ({}, dict(img_size=256), dict(act_layer="silu"), dict(key_dim=16),
                       dict(down_op="avgpool"), dict(mlp_ratio=3.0),
                       dict(attn_ratio=1.0), dict(distilled=False), dict(in_chans=1),
-                      dict(attn_act_layer="relu"), dict(stem_type="s8"))
+                      dict(attn_act_layer="relu"), dict(stem_type="s8"),
+                      dict(img_size=(64, 256)), dict(mlp_ratio=2.3))
     ),
     *(
         ("regnety_002", dict(num_classes=5), given, {})
-        for given in ({}, dict(act_layer="silu"), dict(se_ratio=0.5),
+        for given in ({}, dict(act_layer="silu"), dict(se_ratio=0.3), dict(depth=10),
                       dict(preact=True), dict(linear_out=True), dict(num_features=48),
                       dict(output_stride=16), dict(group_size=4),
                       dict(bottle_ratio=2.0), dict(downsample="avg"),

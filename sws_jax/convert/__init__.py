@@ -551,6 +551,17 @@ def _guessed(
             f"network is {spec.width} wide: {spec.heads} of {spec.head_size} are taken "
             f"(heads=, or --heads, says another number)"
         ]
+    names, activation = timm.unusual(spec) if layout.key == "timm-vit" else ([], "")
+    if names and "gelu" not in given:
+        others = (
+            f"is as large as timm's {', '.join(names)}, whose activation is "
+            f"{activation}, and does not show its own"
+        )
+        if not on_disk:
+            raise UserError(f"{path} {others}: give gelu=, exact or tanh")
+        return [
+            f"{path} {others}: exact GELU is taken (gelu=, or --gelu, says another one)"
+        ]
     if on_disk or (heads and {"norm_eps", "gelu"} <= set(given)):
         return []
     guessed = [] if heads else [f"{spec.heads} heads"]

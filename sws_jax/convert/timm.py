@@ -89,6 +89,9 @@ _SHOWN = "the tensors show it"
 _GELUS = {"": "exact", "gelu": "exact", "gelu_tanh": "tanh"}
 # Tensors of layer scale.
 _SCALES = re.compile(r"(^|\.)(ls\d\.gamma|gamma_\d)$")
+# What of a name shows in tensors.
+_OTHER_TENSORS = {"stem_type", "mlp_layer", "block_fn", "attn_layer", "embed_layer",
+                  "pre_norm", "qkv_bias", "preact", "linear_out"}  # fmt: skip
 # Arguments for which null is a value of timm's own: what holds where no name is.
 _NULLS = (
     "act_layer",
@@ -453,14 +456,15 @@ def unusual(spec: Plain) -> tuple[list[str], str]:
       these sizes.
     """
     family = _family(spec)
-    if family == "vit":
-        return [], ""
     usual, found = USUAL[family], {}
+    sizing = {k: usual[k] for k in ("patch_size", "mlp_ratio") if family == "vit"}
     for name, row in names().items():
-        # (Another stem has other tensors.)
-        if row["family"] != family or "stem_type" in row:
+        if row["family"] != family or not _OTHER_TENSORS.isdisjoint(row):
             continue
-        sizes = _sizes(spec, row, ())
+        token = row.get("class_token", True)
+        if isinstance(spec, ViTSpec) and token != (spec.pool == "token"):
+            continue
+        sizes = _sizes(spec, {**sizing, **row}, ())
         if sizes and all(said == seen for said, seen in sizes.values()):
             found[name] = row.get("act_layer", usual["act_layer"])
     if not found or usual["act_layer"] in found.values():
