@@ -430,7 +430,7 @@ def test_pixels_are_folded_into_mean_and_deviation(given, mean, std):
         (dict(image_std=[0.5, 0, 0.5]), "image_std is .*, and must be above 0"),
         (dict(rescale_factor=0), "rescale_factor is 0, and must be above 0"),
         (dict(rescale_factor=1e-320), "must be a number that float32 can hold"),
-        (dict(rescale_factor=1e-37), "rescale_factor is .*no numbers of pixels"),
+        (dict(rescale_factor=1e38), "rescale_factor is .*no numbers of pixels"),
         (dict(crop_pct=1.5), r"crop_pct is 1.5, and must be in \(0, 1\]"),
         (dict(image_processor_type=3), "image_processor_type is 3, and must be a text"),
     ],

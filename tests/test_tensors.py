@@ -43,7 +43,7 @@ def prefixed(prefix, flat):
 
 # What tensors do not show: where it is given, nothing is guessed, and nothing told.
 KNOWN = dict(heads=1, norm_eps=1e-6, gelu="exact")
-UNKNOWN: dict = dict.fromkeys(KNOWN)
+UNKNOWN: dict = dict.fromkeys(KNOWN) | dict(gelu="")
 
 
 def loaded(source, **given):
