@@ -286,8 +286,9 @@ def calls(tmp_path_factory):
         widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
     )
     known = dict(
-        layout="timm-vit", part="", heads=2, norm_eps=0.5, pool_order="norm_mean",
-        image_size=(8, 8), mean=(0.5,), std=(0.25,), crop=0.875, dataset="digits",
+        layout="timm-vit", part="", heads=2, norm_eps=0.5, gelu="tanh",
+        pool_order="norm_mean", image_size=(8, 8), mean=(0.5,), std=(0.25,),
+        crop=0.875, dataset="digits",
         interpolation="bilinear",
         crop_mode="squash",
     )  # fmt: skip

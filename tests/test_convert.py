@@ -180,14 +180,15 @@ def test_fields_that_shapes_do_not_show(timm_file):
     )
 
 
-def test_of_other_families_tensors_show_everything(tmp_path):
+def test_what_is_of_vits_is_refused_of_other_families(tmp_path):
     spec = specs.LEVITS["levit_128s"]
     abstract = networks.abstract_params(spec)
     shapes = base.shapes(levit.LAYOUTS[0].entries(spec), abstract)
     path = tmp_path / "levit.safetensors"
     flat = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
     safetensors.numpy.save_file(flat, path)
-    assert "show all there is to know: leave heads out" in refused(path, heads=3)
+    words = "is a timm LeViT, and heads is of ViTs: leave heads out"
+    assert words in refused(path, heads=3)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz"])
@@ -328,7 +329,7 @@ def test_odd_tensors_are_one_sentence(layout, changes):
 def test_tensors_in_memory(tmp_path):
     """A nested Flax tree, or one that numpy has forgotten the dtype of."""
     network = described(spec_of("token"))
-    found, layout = convert.load(network.params, norm_eps=1e-6)
+    found, layout = convert.load(network.params, norm_eps=1e-6, gelu="exact")
     assert layout.key == "flax-tree-stacked"
     equal(found.params, network.params)
     half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), network.params)
@@ -452,14 +453,14 @@ def test_describe_says_what_a_teacher_is_for(tmp_path, capsys):
 def test_describe_says_what_reads_the_tokens(tmp_path, capsys):
     path = str(tmp_path / "net.safetensors")
     for kind, function, use in (
-        ("token", "class token\n", "a run of its own"),
-        ("distilled", "class and distillation token, the mean of both\n", "an Aux-N"),
-        ("one head", "class token beside a .* that no head reads\n", "an Aux-Net's d"),
+        ("token", "class token,", "a run of its own"),
+        ("distilled", "class and distillation token, the mean of both,", "an Aux-N"),
+        ("one head", "class token beside a .* that no head reads,", "an Aux-Net's d"),
     ):
         sws_jax.save_network(path, described(spec_of(kind)))
         assert tools.main(["describe", path]) == 0
         out = capsys.readouterr().out
-        assert re.search(f"1e-06, {function}", out)
+        assert re.search(f"1e-06, {function} exact GELU\n", out)
         assert re.search(f"initialises +{use}", out)
 
 
@@ -611,7 +612,7 @@ def test_deit_of_one_head(in_memory, tmp_path, capsys):
     state, parts = deit_state(in_memory)
     path = tmp_path / "deit.safetensors"
     safetensors.numpy.save_file(state, path)
-    known = dict(heads=1, norm_eps=1e-12)
+    known = dict(heads=1, norm_eps=1e-12, gelu="exact")
     network, layout = convert.load(state if in_memory else path, **known)
     where = "in memory" if in_memory else "file"
     assert layout.name == f"Hugging Face DeiT {where}"
@@ -661,7 +662,7 @@ def test_registers_beside_other_tokens_are_refused(timm_file):
     del flat["cls_token"]
     flat["pos_embed"] = np.zeros((1, 16, 128), np.float32)
     safetensors.numpy.save_file(flat, path)
-    assert "surplus reg_token [1, 4, 128]" in refused(path, heads=2)
+    assert "has registers (reg_token) and no class token" in refused(path, heads=2)
 
 
 @pytest.mark.parametrize("to", ["flax", "flax-stacked"])

@@ -42,8 +42,8 @@ def prefixed(prefix, flat):
 
 
 # What tensors do not show: where it is given, nothing is guessed, and nothing told.
-KNOWN = dict(heads=1, norm_eps=1e-6)
-UNKNOWN: dict = dict.fromkeys(KNOWN)
+KNOWN = dict(heads=1, norm_eps=1e-6, gelu="exact")
+UNKNOWN: dict = dict.fromkeys(KNOWN) | dict(gelu="")
 
 
 def loaded(source, **given):

@@ -12,9 +12,10 @@ import safetensors.numpy
 
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, specs
+from sws_jax import convert, networks, specs
 from sws_jax.convert import base, documents, levit, regnet, timm, vit
 from sws_jax.errors import UserError
+from sws_jax.specs import regnet as regnet_specs
 
 from support import timm_transforms
 from support.compare import equal
@@ -290,7 +291,8 @@ def test_positions_of_patches_alone(register, tmp_path):
     asked = dict(no_embed_class=True, img_size=[16, 64], reg_tokens=int(register))
     flat, given = tensors_of(spec), config_of(asked)
     flat["pos_embed"][:, : 1 + register] = 0
-    whole, _ = load(tmp_path / "a", flat, given)
+    assert "no_embed_class is True" in refused(tmp_path / "a", flat, given)
+    whole, _ = load(tmp_path / "a", flat, config_of({**asked, "no_embed_class": False}))
     flat["pos_embed"] = flat["pos_embed"][:, 1 + register :].copy()
     alone, notes = load(tmp_path / "b", flat, given)
     assert alone.spec == whole.spec == spec
@@ -358,7 +360,7 @@ def test_names_of_networks_that_are_none_of_those(name, words):
         ("levit_256d", {}, "act_layer is 'silu'"),
         ("levit_512", {}, "act_layer is 'silu'"),
         ("levit_384", dict(act_layer="silu"), "model_args.act_layer is 'silu'"),
-        ("levit_384", dict(down_op="avgpool"), "model_args.down_op is 'avgpool'"),
+        ("levit_384", dict(down_op=""), "model_args.down_op is ''"),
         ("levit_384", dict(global_pool=""), "model_args.global_pool is ''"),
         ("levit_192", {}, "another network .*embed_dim"),
         ("regnetz_005", {}, "another network"),
@@ -428,7 +430,7 @@ def test_what_is_guessed_in_memory():
         convert.load(usual, heads=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found, _ = convert.load(flat, heads=2, norm_eps=1e-6)
+        found, _ = convert.load(flat, heads=2, norm_eps=1e-6, gelu="exact")
     assert found.spec == spec_of()
 
 
@@ -441,6 +443,542 @@ def test_published_widths_are_quiet_on_disk(width, tmp_path, capsys):
     out = capsys.readouterr().out
     assert ("note: " in out) == (width < 192)
     assert ("--heads" in out) == (width < 192)
+
+
+def test_the_gelu_is_said_by_an_argument_or_a_flag(tmp_path, capsys):
+    path = tmp_path / "net.safetensors"
+    flat = tensors_of(spec_of(width=192, heads=3))
+    safetensors.numpy.save_file(flat, path)
+    for gelu in ("exact", "tanh"):
+        found, _ = convert.load(flat, heads=3, norm_eps=1e-6, gelu=gelu)
+        assert found.spec.gelu == gelu
+        out = str(tmp_path / f"{gelu}.safetensors")
+        assert tools.main(["convert", str(path), out, "--gelu", gelu]) == 0
+        assert f"class token, {gelu} GELU" in capsys.readouterr().out
+    assert tools.main(["convert", str(path), str(tmp_path), "--gelu", "relu"]) == 2
+    config = config_of(dict(act_layer="gelu_tanh"))
+    found, _ = load(tmp_path / "net", tensors_of(spec_of()), config, gelu="exact")
+    assert found.spec.gelu == "exact"
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(pool="token"), "exact GELU, the class token is classified"),
+        (dict(pool="mean"), "patches are averaged .norm, then mean"),
+        (
+            dict(pool="mean", pool_order="mean_norm"),
+            "patches are averaged .mean, then norm",
+        ),
+    ],
+)
+def test_pooling_is_named_among_what_is_guessed(fields, words):
+    flat, notes = tensors_of(spec_of(width=192, heads=3, **fields)), []
+    for given in ({}, dict(heads=3), dict(heads=3, norm_eps=1e-6)):
+        convert.load(flat, tell=notes.append, **given)
+        assert re.search(words, notes.pop()) and not notes
+    convert.load(flat, tell=notes.append, heads=3, norm_eps=1e-6, gelu="exact")
+    assert not notes
+
+
+@pytest.mark.parametrize("names, stages", [(vit.SWS, (1, 2)), (vit.TLEG, (4,))])
+def test_heads_of_aux_nets_are_asked_for_or_told(names, stages):
+    def tensors(spec):
+        shapes = base.shapes(
+            names.entries(spec.replace(depth=len(stages))), _genes(spec, stages, names)
+        )
+        return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+    with pytest.raises(UserError, match="how many heads .* give heads="):
+        convert.load(tensors(spec_of()), stages=stages)
+    notes = []
+    wide = tensors(spec_of(width=192, heads=3))
+    convert.load(wide, stages=stages, tell=notes.append)
+    assert re.search("3 heads, LayerNorm epsilon 1e-05, exact GELU", notes[0])
+
+
+def _genes(spec, stages, names):
+    from sws_jax import learngenes
+    from sws_jax.data.base import default_normalization
+    from sws_jax.description import Description
+
+    method = {id(vit.SWS): "sws", id(vit.TLEG): "tleg"}[id(names)]
+    about = Description(
+        kind="learngene",
+        net=spec.replace(depth=sum(stages)),
+        method=method,
+        profile="official",
+        stages=stages,
+        normalization=default_normalization(3),
+    )
+    return learngenes.abstract_learngene(about).params
+
+
+def zeros_of(spec, layout):
+    shapes = base.shapes(layout.entries(spec), networks.abstract_params(spec))
+    return {name: np.ones(shape, np.float16) for name, shape in shapes.items()}
+
+
+SMALL_LEVIT = specs.LeViTSpec(
+    widths=(16, 24, 32), depths=(1, 1, 1), heads=(2, 3, 4), key_dims=(4, 4, 4),
+    attn_ratios=(2.0,) * 3, down_heads=(4, 6), down_key_dims=(4, 4),
+    down_attn_ratios=(4.0, 4.0), image_size=64, num_classes=5,
+)  # fmt: skip
+SMALL_REGNET = specs.RegNetSpec(
+    widths=(8, 16), depths=(1, 2), group_width=8, stem_width=8, image_size=32
+)
+
+
+@pytest.mark.parametrize(
+    "spec, layout, words",
+    [
+        (SMALL_LEVIT, levit.LAYOUTS[0], "hard swish, the mean over patches, a stride"),
+        (SMALL_LEVIT, levit.LAYOUTS[1], "hard swish, the mean over patches, a stride"),
+        (SMALL_LEVIT, levit.LAYOUTS[3], "hard swish, the mean over patches, a stride"),
+        (SMALL_REGNET, regnet.LAYOUTS[0], "ReLU, the mean over pixels, a stride of 32"),
+        (SMALL_REGNET, regnet.LAYOUTS[1], "ReLU, the mean over pixels, a stride of 32"),
+    ],
+)
+def test_what_no_tensor_of_a_levit_or_regnet_shows(
+    spec, layout, words, tmp_path, capsys
+):
+    flat, notes = zeros_of(spec, layout), []
+    convert.load(flat, tell=notes.append)
+    assert len(notes) == 1 and words in notes[0] and "what is in memory" in notes[0]
+    path = str(tmp_path / "net.safetensors")
+    safetensors.numpy.save_file(flat, path)
+    for command in (["describe", path], ["convert", path, path + ".safetensors"]):
+        assert tools.main(command) == 0
+        assert words in capsys.readouterr().out
+    for given, named in (
+        (dict(gelu="tanh"), "gelu is of ViTs"),
+        (dict(heads=2, norm_eps=1e-6), "heads, norm_eps are of ViTs"),
+    ):
+        with pytest.raises(UserError, match=named):
+            convert.load(path, **given)
+
+
+def _levits(widths, depths, heads, key=32):
+    return specs.LEVITS["levit_256"].replace(
+        widths=widths, depths=depths, heads=heads, key_dims=(key,) * 3,
+        down_key_dims=(key,) * 2,
+        down_heads=tuple(width // key for width in widths[:-1]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [levit.LAYOUTS[0], levit.LAYOUTS[1]])
+@pytest.mark.parametrize(
+    "name, spec",
+    [
+        ("levit_256d", _levits((256, 384, 512), (4, 8, 6), (4, 6, 8))),
+        ("levit_512,", _levits((512, 768, 1024), (4, 4, 4), (8, 12, 16), 64)),
+        ("levit_512d", _levits((512, 640, 768), (4, 8, 6), (8, 10, 12), 64)),
+    ],
+)
+def test_sizes_that_timm_has_with_another_activation_alone(name, spec, layout):
+    names, activation = timm.unusual(spec)
+    assert name.strip(",") in names and activation == "silu"
+    for on_disk, words in ((False, "into a folder"), (True, "beside it")):
+        with pytest.raises(UserError, match=f"timm's {name}.* silu .*json.* {words}"):
+            convert._unseen("x", spec, on_disk)
+    for usual in (*specs.LEVITS.values(), *specs.REGNETS.values()):
+        assert timm.unusual(usual) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "width, depth, hidden, patch, unusual",
+    [
+        (1152, 27, 4304, 16, True),
+        (1536, 40, 6144, 16, True),
+        (768, 12, 3072, 32, True),
+        (768, 12, 3072, 16, False),
+        (1024, 24, 4096, 14, False),
+    ],
+)
+def test_vits_that_timm_has_with_another_gelu_alone(
+    width, depth, hidden, patch, unusual
+):
+    spec = spec_of(
+        width=width, depth=depth, heads=1, mlp_ratio=hidden / width, patch_size=patch,
+        image_size=patch, pool="mean",
+    )  # fmt: skip
+    assert (timm.unusual(spec)[1] == "gelu_tanh") == unusual
+    assert timm.unusual(spec.replace(pool="token"))[1] == ""
+    layout = convert.LAYOUTS[0]
+    if not unusual:
+        assert not convert._guessed("x", layout, spec, {}, True)
+        return
+    assert "--gelu" in convert._guessed("x", layout, spec, {}, True)[0]
+    assert not convert._guessed("x", layout, spec, dict(gelu="tanh"), True)
+    with pytest.raises(UserError, match="timm's vit_.* gelu_tanh, .*: give gelu="):
+        convert._guessed("x", layout, spec, {}, False)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    "missing, words",
+    [
+        ("embed_dim", "embed_dim of its architecture 'vit_tiny_patch16_224' is 192"),
+        ("depth", "depth of its architecture 'vit_tiny_patch16_224' is 12"),
+        ("mlp_ratio", "mlp_ratio of its architecture .* is 4.0, and theirs is 2.0"),
+        ("patch_size", "patch_size of its architecture .* is 16, and theirs is 8"),
+    ],
+)
+def test_what_arguments_do_not_say_is_the_name_s(missing, words, tmp_path):
+    config = config_of({missing: ...})
+    message = refused(tmp_path, tensors_of(spec_of()), config)
+    assert re.search(f"another network .* {words}", message)
+    config["architecture"] = "vit_of_mine"  # which implies nothing
+    assert load(tmp_path, tensors_of(spec_of()), config)[0].spec == spec_of()
+
+
+def test_null_is_a_value_of_timm_s_own(tmp_path):
+    """Of layer scale and norms: not that of the name."""
+    spec = spec_of(
+        width=384, heads=6, mlp_ratio=4.0, depth=2, patch_size=14, image_size=28
+    )
+    flat = tensors_of(spec)
+    known = dict(depth=2, img_size=28, init_values=None)
+    config = dict(architecture="vit_small_patch14_dinov2", pretrained_cfg={})
+    config |= dict(model_args=known, num_classes=5)
+    assert load(tmp_path, flat, config)[0].spec.heads == 6
+    del known["init_values"]
+    message = refused(tmp_path, flat, config)
+    assert "init_values of its architecture" in message and "is 1e-05" in message
+
+
+@pytest.mark.parametrize(
+    "width, hidden, ratio",
+    [
+        (208, 480, 2.31),
+        (112, 230, 2.06),
+        (720, 3136, 4.3556),
+        (304, 1106, 3.64),
+        (352, 960, 2.73),
+        (64, 128, 2.0),
+    ],
+)
+def test_hidden_units_are_exact(width, hidden, ratio):
+    spec = spec_of(width=width, heads=2, depth=1, mlp_ratio=ratio)
+    assert spec.hidden == hidden
+    for names in (vit.TIMM, vit.HF_VIT, vit.UNSTACKED, vit.BIG_VISION):
+        assert names.recognise(shapes_of(spec, names)).hidden == hidden
+    seen = vit.TIMM.recognise(shapes_of(spec, vit.TIMM))
+    config = config_of(dict(embed_dim=width, depth=1, mlp_ratio=ratio))
+    said = timm.read("config.json", config, convert.LAYOUTS[0], seen)
+    assert seen.replace(**said.fields) == spec
+
+
+@pytest.mark.parametrize("width, ratio", [(208, 2.31), (112, 2.06)])
+def test_exact_hidden_units_are_read_again(width, ratio, tmp_path):
+    spec = spec_of(width=width, heads=2, depth=1, mlp_ratio=ratio)
+    found, _ = convert.load(tensors_of(spec), heads=2, norm_eps=1e-6, gelu="exact")
+    convert.save(str(tmp_path / "timm"), found, "timm")
+    again, _ = convert.load(str(tmp_path / "timm"))
+    assert again.spec == found.spec
+    equal(again.params, found.params)
+
+
+def shapes_of(spec, names):
+    return base.shapes(names.entries(spec), networks.abstract_params(spec))
+
+
+@pytest.mark.parametrize("ratio", [2.3, 2.6, 3.3, 1.7, 2.0])
+def test_levits_whose_hidden_units_are_cut(ratio):
+    layout = levit.LAYOUTS[0]
+    shapes = shapes_of(SMALL_LEVIT.replace(mlp_ratio=ratio), layout)
+    sizes = [shapes[f"stages.{i}.blocks.0.mlp.ln1.linear.weight"] for i in range(3)]
+    assert sizes == [(int(n * ratio), n) for n in (16, 24, 32)]
+    spec = layout.recognise(shapes)
+    assert shapes_of(spec, layout) == shapes
+    given = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=[2, 3, 4])
+    given |= dict(key_dim=4, mlp_ratio=ratio, img_size=64)
+    config = dict(architecture="levit_128s", model_args=given, pretrained_cfg={})
+    timm.read("config.json", config, layout, spec)
+    for name, value in (
+        ("mlp_ratio", ratio + 0.5),
+        ("key_dim", 8),
+        ("attn_ratio", 3),
+        ("num_heads", 4),
+        ("num_heads", [2, 3, 5]),
+        ("use_conv", True),
+        ("distilled", False),
+    ):
+        moved = {**config, "model_args": {**given, name: value}}
+        with pytest.raises(UserError, match=f"another network .*model_args.{name} is"):
+            timm.read("config.json", moved, layout, spec)
+    given["mlp_ratio"] = [ratio] * 3
+    timm.read("config.json", config, layout, spec)
+    given["mlp_ratio"] = [ratio, 4, 5]
+    with pytest.raises(UserError, match="mlp_ratio is .* have one for all stages"):
+        timm.read("config.json", config, layout, spec)
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.3, 0.7, 0.25, 1 / 3])
+def test_squeezed_widths_of_regnets(ratio):
+    layout = regnet.LAYOUTS[0]
+    named = specs.RegNetSpec(
+        widths=(24, 56, 152, 368), depths=(1,) * 4, group_width=8, se_ratio=ratio
+    )
+    shapes = {}
+    for stage, (block,) in enumerate(named.stages, 1):
+        name, width = f"s{stage}.b1", block.width
+        shapes[f"{name}.conv2.conv.weight"] = (width, 8, 3, 3)
+        shapes[f"{name}.conv3.conv.weight"] = (width, width, 1, 1)
+        shapes[f"{name}.se.fc1.weight"] = (block.squeeze, width, 1, 1)
+    shapes["stem.conv.weight"] = (32, 3, 3, 3)
+    shapes["head.fc.weight"] = (1000, 368)
+    spec = layout.recognise(shapes)
+    assert spec.replace(se_ratio=ratio) == named and spec.stages == named.stages
+    config = dict(architecture="regnety_of_mine", pretrained_cfg={})
+    config["model_args"] = dict(se_ratio=ratio)
+    timm.read("config.json", config, layout, spec)
+    config["model_args"]["se_ratio"] = ratio / 2
+    with pytest.raises(UserError, match="another network .*model_args.se_ratio is"):
+        timm.read("config.json", config, layout, spec)
+
+
+def test_regnets_of_other_numbers(tmp_path):
+    """Of which a part is said, and the name says the others, as for timm."""
+    cases = [dict(depth=10), dict(w0=32), dict(group_size=16, depth=12),
+             dict(group_size=24), dict(wa=40.0)]  # fmt: skip
+    usual = timm.names()["regnety_002"]
+    for given in cases:
+        numbers = {k: {**usual, **given}[k] for k in ("w0", "wa", "wm", "depth")}
+        group = {**usual, **given}["group_size"]
+        widths, depths = regnet_specs.quantised(**numbers, group_width=group)
+        spec = specs.RegNetSpec(
+            widths=widths, depths=depths, group_width=group, num_classes=5
+        )
+        config = dict(architecture="regnety_002", pretrained_cfg={}, num_classes=5)
+        config["model_args"] = given
+        said = timm.read("config.json", config, regnet.LAYOUTS[0], spec)
+        assert not said.notes
+        for wrong in (dict(depth=11), dict(w0=64), dict(stem_width=8), {}):
+            config["model_args"] = {**given, **wrong} if wrong else {}
+            if not wrong and widths == tuple(usual["widths"]):
+                continue
+            with pytest.raises(
+                UserError, match="another network .*(widths|depths|ste)"
+            ):
+                timm.read("config.json", config, regnet.LAYOUTS[0], spec)
+
+
+def test_the_numbers_of_regnets_give_their_widths():
+    checked = 0
+    for name, implied in timm.names().items():
+        row = {**timm.USUAL["regnet"], **implied}
+        if row["family"] != "regnet" or row["bottle_ratio"] != 1:
+            continue
+        if not row["group_min_ratio"]:
+            given = {k: row[k] for k in ("w0", "wa", "wm", "depth")}
+            got = regnet_specs.quantised(**given, group_width=row["group_size"])
+            assert got == (tuple(row["widths"]), tuple(row["depths"])), name
+            checked += 1
+    assert checked > 20
+
+
+# Other networks, other spellings
+
+
+@pytest.mark.parametrize(
+    "name, module",
+    [("resnet50", "resnet"), ("swin_tiny_patch4_window7_224", "swin_transformer"),
+     ("cait_xxs24_224.fb_dist_in1k", "cait"), ("beit_base_patch16_224", "beit"),
+     ("eva02_tiny_patch14_224", "eva"), ("convnext_tiny", "convnext"),
+     ("vit_small_patch16_rope_224", "eva"), ("vit_relpos_small_patch16_224",
+     "vision_transformer_relpos")],
+)  # fmt: skip
+def test_names_of_timm_s_other_families(name, module, tmp_path):
+    config = config_of(architecture=name)
+    message = refused(tmp_path, tensors_of(spec_of()), config)
+    assert f"another network than the tensors beside it: architecture is '{name}" in (
+        message.replace(".fb_dist_in1k", "").replace("'cait_xxs24_224'", f"'{name}'")
+    )
+    assert f"in its module {module}," in message
+    with pytest.raises(UserError, match=f"module {module}"):
+        timm.read("config.json", config, regnet.LAYOUTS[0], SMALL_REGNET)
+
+
+def test_architectures_that_are_keys_of_the_table(tmp_path):
+    for name in ("timm", "names", "others", "family"):
+        _, notes = load(tmp_path, tensors_of(spec_of()), config_of(architecture=name))
+        assert any("is no name known here" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("deit_tiny_distilled_patch16_224", "distilled of its architecture .* is True"),
+        ("deit3_small_patch16_224", "init_values of its architecture .* is 1e-05"),
+        ("vit_small_patch14_reg4_dinov2", "reg_tokens of its architecture .* is 4"),
+        ("flexivit_small", "no_embed_class of its architecture .* is True"),
+    ],
+)
+def test_names_that_imply_what_tensors_lack(name, words, tmp_path):
+    flat = tensors_of(spec_of())
+    assert re.search(words, refused(tmp_path, flat, config_of(architecture=name)))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(reg_tokens=1), "model_args.reg_tokens is 1, and theirs is 0"),
+        (dict(init_values=0.1), "model_args.init_values is 0.1"),
+        (dict(no_embed_class=True), "model_args.no_embed_class is True"),
+        (dict(mlp_ratio=1e308), "mlp_ratio is 1e.308, and must be a number that flo"),
+        (dict(mlp_ratio=1e30), "mlp_ratio is 1e.30, and must be above 0, and at most"),
+        (dict(num_heads=3.0), "divide into 3 heads"),
+        (dict(num_heads=10**400), "num_heads is 1000.*, and must be at most"),
+        (dict(depth=1e308), "depth is 1e.308, and must be at most"),
+        (dict(act_layer="gelu_new"), "'gelu_new' is not one of gelu, gelu_tanh"),
+        (dict(act_layer=["gelu"]), "act_layer is .'gelu'., and must be a text"),
+        (dict(act_layer="x\n" * 10**6), "the activation 'x.nx.n"),
+        (dict(global_pool="y" * 10**6), "global_pool is 'yyy"),
+    ],
+)
+def test_values_that_are_refused(arguments, words, tmp_path):
+    message = refused(tmp_path, tensors_of(spec_of()), config_of(arguments))
+    assert re.search(words, message) and len(message) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "view, words",
+    [
+        (dict(std=[1e-320, 1, 1]), "std is .*, and must be a number that float32"),
+        (dict(std=[1e-40, 1, 1]), "std is .*, and must be a number that float32"),
+        (dict(mean=[1e308, 0, 0]), "mean is .*, and must be a number that float32"),
+        (dict(std=[0, 1, 1]), "std is .*, and must be above 0"),
+        (dict(crop_pct=10**400), "crop_pct is 1000.*, and must be a number that"),
+        (dict(interpolation=["bicubic"]), "interpolation is .*, and must be a text"),
+        (dict(label_names={"9" * 4000: "a"}), "label_names is .*by whole numbers"),
+        (dict(label_names=["a", None, "c", "d", "e"]), "class 1 has no name"),
+        (dict(label_names=[["a"], {}, "c", "d", "e"]), "class 0 has ..a..?, which is"),
+        (dict(label_names=list("abcd")), "names 4 classes, and they have 5"),
+    ],
+)
+def test_views_and_labels_that_are_refused(view, words, tmp_path):
+    message = refused(tmp_path, tensors_of(spec_of()), config_of(view=view))
+    assert re.search(words, message) and len(message) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "arguments, fields",
+    [
+        (dict(norm_layer="LAYERNORM", act_layer="GELU"), {}),
+        (dict(norm_layer="layer_norm", act_layer=""), {}),
+        (dict(norm_layer="Layer_Norm_FP32", act_layer="Gelu_Tanh"), dict(gelu="tanh")),
+        (dict(norm_layer="", num_heads=4.0), dict(heads=4)),
+    ],
+)
+def test_spellings_that_timm_reads(arguments, fields, tmp_path):
+    found, notes = load(tmp_path, tensors_of(spec_of()), config_of(arguments))
+    assert found.spec == spec_of(**fields) and not notes
+    assert isinstance(found.spec.heads, int)
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("levit_128s", dict(act_layer="HardSwish")),
+        ("levit_128s", dict(act_layer="hard_swish", attn_act_layer="")),
+        ("levit_128s", dict(down_op="avgpool")),
+        ("regnety_002", dict(act_layer="ReLU", norm_layer="BatchNorm2d")),
+        ("regnety_002", dict(norm_layer="batch_norm", global_pool="fast")),
+        ("regnety_002", dict(global_pool="FastAvg")),
+    ],
+)
+def test_spellings_of_levits_and_regnets(name, arguments):
+    spec = {**specs.LEVITS, **specs.REGNETS}[name]
+    layout = levit.LAYOUTS[0] if name in specs.LEVITS else regnet.LAYOUTS[0]
+    config = dict(architecture=name, model_args=arguments, pretrained_cfg={})
+    assert not timm.read("config.json", config, layout, spec).notes
+    for key in arguments:
+        config["model_args"] = {key: "softmax"}
+        if key == "down_op":
+            config["model_args"] = {key: ""}
+        with pytest.raises(UserError, match=f"model_args.{key} is "):
+            timm.read("config.json", config, layout, spec)
+
+
+def test_one_number_of_heads_for_all_stages():
+    spec = SMALL_LEVIT.replace(heads=(2, 2, 2))
+    given = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=2, key_dim=4)
+    config = dict(architecture="levit_128s", model_args=given, pretrained_cfg={})
+    config["num_classes"] = 5
+    assert not timm.read("config.json", config, levit.LAYOUTS[0], spec).notes
+
+
+def test_the_pooling_that_only_the_top_level_says(tmp_path):
+    """Of a name that is not known."""
+    flat = tensors_of(spec_of(pool="mean", pool_order="mean_norm"))
+    config = config_of(architecture="vit_mine", global_pool="avg")
+    found, notes = load(tmp_path, flat, config)
+    assert found.spec.pool == "mean" and len(notes) == 1
+    flat = tensors_of(spec_of())
+    message = refused(tmp_path, flat, config)
+    assert "global_pool is 'avg', and networks here with a class token read it" in (
+        message
+    )
+    config = dict(architecture="mine", global_pool="max", pretrained_cfg={})
+    with pytest.raises(UserError, match="global_pool is 'max', and is another pooling"):
+        timm.read("config.json", config, regnet.LAYOUTS[0], SMALL_REGNET)
+
+
+def test_registers_without_a_class_token(tmp_path):
+    flat = tensors_of(spec_of(pool="mean"))
+    flat["reg_token"] = np.zeros((1, 1, 64), np.float32)
+    flat["pos_embed"] = np.zeros((1, 17, 64), np.float32)
+    given = dict(reg_tokens=1, class_token=False, global_pool="avg", fc_norm=False)
+    with pytest.raises(UserError, match="has registers .* and no class token"):
+        load(tmp_path, flat, config_of(given))
+    with pytest.raises(UserError, match="has registers .* and no class token"):
+        convert.load(flat, heads=2)
+
+
+def test_layer_scale_that_is_there_is_not_said_to_be_another_network(tmp_path):
+    flat = tensors_of(spec_of())
+    for layer in range(2):
+        for part in (1, 2):
+            flat[f"blocks.{layer}.ls{part}.gamma"] = np.ones(64, np.float32)
+    with pytest.raises(UserError, match="ls1.gamma"):
+        load(tmp_path, flat, config_of(dict(init_values=0.1)))
+    message = refused(tmp_path, flat, config_of(dict(init_values=None)))
+    assert "model_args.init_values is 0.0, and theirs is 'layer scale'" in message
+
+
+def test_texts_in_notes_and_labels_are_short_and_on_one_line(tmp_path, capsys):
+    config = config_of(architecture="v\n" * 10**5)
+    config["k\x1b[31m" * 10**5] = 1
+    config["label_names"] = ["a\nx\x1b[31m", "b" * 10**5, *"cde"]
+    at = folder(tmp_path / "net", tensors_of(spec_of()), json.dumps(config))
+    notes = []
+    found, _ = convert.load(at, tell=notes.append)
+    assert notes and all(note.isprintable() and len(note) < 400 for note in notes)
+    assert found.description.class_names[0] == "a\\nx\\x1b[31m"
+    config["label_names"] = ["a" * 10**6, *"bcde"]
+    folder(tmp_path / "net", tensors_of(spec_of()), json.dumps(config))
+    assert tools.main(["describe", at]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and len(out) < 6000
+
+
+def test_what_transformers_writes_around_timm_s_networks(tmp_path):
+    """Its config; names LABEL_0 and so on are none."""
+    usual = [f"LABEL_{number}" for number in range(5)]
+    more = dict(model_type="timm_wrapper", do_pooling=True, dtype="float32")
+    more |= dict(architectures=["TimmWrapperForImageClassification"])
+    more |= dict(initializer_range=0.02, transformers_version="5.23.0")
+    config = config_of(view=dict(mean=[0.1, 0.2, 0.3]), label_names=usual, **more)
+    found, notes = load(tmp_path, tensors_of(spec_of()), config)
+    assert found.spec == spec_of() and not notes
+    assert found.description.class_names == ()
+    assert found.description.normalization.mean == (0.1, 0.2, 0.3)
+    config["model_type"] = "vit"
+    _, notes = load(tmp_path, tensors_of(spec_of()), config)
+    assert "model_type is 'vit', and architecture is there too" in notes[0]
 
 
 # The table, and the documents
@@ -540,11 +1078,12 @@ MOVED = [
         for given in ({}, dict(img_size=256), dict(act_layer="silu"), dict(key_dim=16),
                       dict(down_op="avgpool"), dict(mlp_ratio=3.0),
                       dict(attn_ratio=1.0), dict(distilled=False), dict(in_chans=1),
-                      dict(attn_act_layer="relu"), dict(stem_type="s8"))
+                      dict(attn_act_layer="relu"), dict(stem_type="s8"),
+                      dict(img_size=(64, 256)), dict(mlp_ratio=2.3))
     ),
     *(
         ("regnety_002", dict(num_classes=5), given, {})
-        for given in ({}, dict(act_layer="silu"), dict(se_ratio=0.5),
+        for given in ({}, dict(act_layer="silu"), dict(se_ratio=0.3), dict(depth=10),
                       dict(preact=True), dict(linear_out=True), dict(num_features=48),
                       dict(output_stride=16), dict(group_size=4),
                       dict(bottle_ratio=2.0), dict(downsample="avg"),
@@ -640,8 +1179,9 @@ def test_the_table_of_names_is_timms(with_timm):
 
     rows = timm_names.rows()
     table = timm.names()
-    if theirs.__version__ == table["timm"]:
-        assert rows.keys() == table.keys() - {"timm"}
+    if theirs.__version__ == timm.version():
+        assert rows.keys() == table.keys()
+        assert timm_names.others() == timm.others()
     for name in rows.keys() & table.keys():
         assert json.loads(json.dumps(rows[name])) == table[name], name
 

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     into.add_argument(
         "--norm-eps", type=commands.number, help="epsilon of its LayerNorms"
     )
+    into.add_argument("--gelu", default="", help="of its MLPs: exact, or tanh")
     into.add_argument("--pool-order", default="", help="norm_mean or mean_norm")
     into.add_argument(
         "--image-size", help="in pixels, like 384 or 224x160; positions are resized"
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         "layout": args.layout,
         "heads": args.heads,
         "norm_eps": args.norm_eps,
+        "gelu": args.gelu,
         "pool_order": args.pool_order,
         "image_size": _size(args.image_size),
         "stages": specs.parse_stages(args.stages) if args.stages else (),
@@ -128,9 +130,10 @@ def run(args: argparse.Namespace) -> int:
     )
     for note in notes:
         print(f"note: {note}")
-    print("what its tensors do not show, and flags say otherwise:")
-    if isinstance(about.net, specs.ViTSpec):
-        print(f"  {describe.function(about.net)}")
+    vits = isinstance(about.net, specs.ViTSpec)
+    flags = ", and flags say otherwise" if vits else "; of images, flags say otherwise"
+    print(f"what its tensors do not show{flags}:")
+    print(f"  {describe.function(about.net)}")
     print(f"  {describe.images(about)}")
     return 0
 

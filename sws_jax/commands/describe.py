@@ -149,7 +149,7 @@ def _file(path: str) -> str:
 
 def _theirs(found) -> dict[str, str]:
     """Of another program's weights, with what stands beside them."""
-    from sws_jax import convert, specs
+    from sws_jax import convert
 
     about, layout = found.description, found.layout
     lines = {"layout": layout.name, "network": about.net.name}
@@ -160,8 +160,7 @@ def _theirs(found) -> dict[str, str]:
         lines["network"] = "a block as base and slope"
     lines["images"] = images(about)
     lines["classes"] = _classes(about)
-    if isinstance(about.net, specs.ViTSpec):
-        lines["function"] = function(about.net)
+    lines["function"] = function(about.net)
     use = "descendants of any depth" if layout.method else _use(about.net)
     if layout.method:
         lines["method"] = f"{layout.method}, profile official"
@@ -173,7 +172,10 @@ def _theirs(found) -> dict[str, str]:
 
 
 def _classes(about) -> str:
-    named = f", {about.class_names[0]} and so on" if about.class_names else ""
+    from sws_jax.convert import keys
+
+    names = about.class_names
+    named = f", {keys.shown_key(names[0])} and so on" if names else ""
     return f"{about.net.num_classes}{named}"
 
 
@@ -190,7 +192,11 @@ def images(about) -> str:
 
 
 def function(net) -> str:
-    """What the tensors of a ViT do not show."""
+    """What the tensors of a network do not show."""
+    from sws_jax.convert import keys
+
+    if unseen := keys.UNSEEN.get(getattr(net, "family", "")):
+        return unseen
     pool = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
     read = pool[net.pool_order]
     if net.pool == "token":
@@ -202,7 +208,7 @@ def function(net) -> str:
     return (
         f"{net.heads} heads of {net.head_size}, LayerNorm epsilon {net.norm_eps:g}, "
         + read
-        + (", tanh GELU" if net.gelu == "tanh" else "")
+        + f", {net.gelu} GELU"
     )
 
 

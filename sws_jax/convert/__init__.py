@@ -40,9 +40,10 @@ from sws_jax.errors import UserError
 from sws_jax.learngenes import Learngene
 from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
 from sws_jax.networks import Network
-from sws_jax.specs import RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
+from sws_jax.specs.levit import STEM_STRIDE
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # Base models of transformers leave out what stands before all names but the heads':
@@ -212,6 +213,7 @@ class Identified:
     source=_source,
     heads=arguments.optional(specs_base.COUNT),
     norm_eps=arguments.optional(specs_base.RATIO),
+    gelu=_or_empty(specs_vit.GELUS),
     pool_order=_or_empty(specs_vit.POOL_ORDERS),
     image_size=_SIZE,
     mean=GIVEN_MEAN,
@@ -227,6 +229,7 @@ def identify(
     part: str = "",
     heads: int | None = None,
     norm_eps: float | None = None,
+    gelu: str = "",
     pool_order: str = "",
     image_size: tuple[int, int] | None = None,
     mean: Sequence[float] = (),
@@ -264,39 +267,49 @@ def identify(
         )
 
     found, spec, flat = seen(image_size)
+    _check_registers(path, whole, spec)
     said, notes = keys.Beside(found.view), [*held.notes]
     if on_disk:
-        said = beside.read(path, found, spec.net)
+        said = beside.read(path, found, spec.net, tuple(flat))
         notes += said.notes
     changes: dict[str, Any] = {"heads": heads, "norm_eps": norm_eps}
-    changes["pool_order"] = pool_order or None
+    changes |= {"gelu": gelu or None, "pool_order": pool_order or None}
     changes = {name: value for name, value in changes.items() if value is not None}
     _check_channels(spec.net.channels, said, mean, std)
     if isinstance(spec, ViTSpec):
-        if "heads" not in said.fields and not found.method:
+        if "heads" not in said.fields:
             notes += _guessed(path, found, spec, changes, on_disk)
         if said.size and image_size is None:  # which tells whose the positions are
             found, spec, flat = seen(said.size[1])
         assert isinstance(spec, ViTSpec)
         spec, more = _of_its_positions(path, found, spec, flat, image_size, said, own)
         notes += more
+        _check_positions(said, whole, flat)
         fields = {k: v for k, v in said.fields.items() if k not in changes}
         with keys.naming(said.path):
             spec = spec.replace(**fields)
         with keys.naming(path):
             spec = spec.replace(**changes)
     else:
+        if not said.path:
+            notes += _unseen(path, spec, on_disk)
         if isinstance(spec, RegNetSpec) and (image_size or said.size):
             size = image_size or said.size[1]  # type: ignore[index]
             spec = dataclasses.replace(spec, image_size=size)
         elif said.size and said.size[0]:
+            if isinstance(spec, LeViTSpec):
+                spec = _of_its_offsets(spec, said.size[1])
             keys.agree(said.path, [(*said.size, spec.net.image_size)])
         if image_size and spec.net.image_size != image_size:
             changes["image_size"] = image_size
         if changes:
+            names = ", ".join(changes)
+            which = "are of ViTs" if len(changes) > 1 else "is of ViTs"
+            if "image_size" in changes:
+                high, wide = spec.net.image_size
+                which = f"it is one for {high} x {wide} pixels, as its tensors show"
             raise UserError(
-                f"{path} is a {found.name}, whose tensors show all there is to know: "
-                f"leave {', '.join(changes)} out"
+                f"{path} is a {found.name}, and {names} {which}: leave {names} out"
             )
     look = said.view_path or said.path
     with keys.naming(look if said.view != found.view else ""):
@@ -369,10 +382,11 @@ def load(
       tell: is given each sentence worth saying of how it was read; default a warning.
       **known: what tensors do not show. ``part`` of a checkpoint that holds several,
         see `sws_jax.convert.tensors.read`; ``layout``, the key of a `Layout`, in place
-        of the one that is recognised; ``heads``, ``norm_eps`` and ``pool_order`` of a
-        ViT; ``mean`` and ``std`` of the pixels, for values from 0 to 1; ``crop``, the
-        share of an image's shorter side that is looked at in evaluation;
-        ``interpolation`` and ``crop_mode``, see `sws_jax.data.transforms.Fit`; and
+        of the one that is recognised; ``heads``, ``norm_eps``, ``gelu`` ("exact" or
+        "tanh") and ``pool_order`` of a ViT; ``mean`` and ``std`` of the pixels, for
+        values from 0 to 1; ``crop``, the share of an image's shorter side that is
+        looked at in evaluation; ``interpolation`` and ``crop_mode``, see
+        `sws_jax.data.transforms.Fit`; and
         ``dataset``, on which it was trained: "imagenet2012" for released Aux-Nets of
         1000 classes, else not known unless it is given.
 
@@ -537,16 +551,87 @@ def _guessed(
             f"network is {spec.width} wide: {spec.heads} of {spec.head_size} are taken "
             f"(heads=, or --heads, says another number)"
         ]
-    if on_disk or (heads and "norm_eps" in given):
+    names, activation = timm.unusual(spec) if layout.key == "timm-vit" else ([], "")
+    if names and "gelu" not in given:
+        others = (
+            f"is as large as timm's {', '.join(names)}, whose activation is "
+            f"{activation}, and does not show its own"
+        )
+        if not on_disk:
+            raise UserError(f"{path} {others}: give gelu=, exact or tanh")
+        return [
+            f"{path} {others}: exact GELU is taken (gelu=, or --gelu, says another one)"
+        ]
+    if on_disk or (heads and {"norm_eps", "gelu"} <= set(given)):
         return []
     guessed = [] if heads else [f"{spec.heads} heads"]
     if "norm_eps" not in given:
         guessed.append(f"LayerNorm epsilon {spec.norm_eps:g}")
-    gelu = {"exact": "exact GELU", "tanh": "tanh GELU"}[spec.gelu]
+    if "gelu" not in given:
+        guessed.append({"exact": "exact GELU", "tanh": "tanh GELU"}[spec.gelu])
+    if spec.pool == "token":
+        guessed.append("the class token is classified")
+    elif "pool_order" not in given:
+        order = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
+        guessed.append(f"patches are averaged ({order[spec.pool_order]})")
     return [
         f"{path} does not show all that it computes, and what is usual is taken: "
-        f"{', '.join(guessed)}, {gelu} (give heads= and norm_eps=)"
+        f"{', '.join(guessed)} (give heads=, norm_eps= and gelu=)"
     ]
+
+
+def _unseen(path: str, spec: Spec, on_disk: bool) -> list[str]:
+    """Of what no tensor of a LeViT or a RegNet shows, without a config: what is taken.
+
+    Raises:
+      UserError: of timm's networks of these sizes none computes that.
+    """
+    family = "regnet" if isinstance(spec, RegNetSpec) else "levit"
+    names, activation = timm.unusual(spec)  # type: ignore[arg-type]
+    if names:
+        where = "beside it" if on_disk else "into a folder with them, and convert that"
+        raise UserError(
+            f"{path} is as large as timm's {', '.join(names)}, whose activation is "
+            f"{activation} and none of the networks here, and tensors do not show "
+            f"theirs: put the config.json of timm that says act_layer {where}"
+        )
+    if on_disk:
+        return []  # the command prints it
+    return [
+        f"{path} does not show all that it computes, and what is usual is taken: "
+        f"{keys.UNSEEN[family]} (a folder with the config.json of timm or transformers "
+        f"says it)"
+    ]
+
+
+def _of_its_offsets(spec: LeViTSpec, sides: tuple[int, int]) -> LeViTSpec:
+    """A LeViT for images of another shape that have as many patches, where there are
+    such: tensors show no more."""
+    fits = not any(side % STEM_STRIDE for side in sides)
+    if fits and math.prod(sides) == math.prod(spec.image_size):
+        return spec.replace(image_size=sides)
+    return spec
+
+
+def _check_registers(path: str, flat: base.Flat, spec: Spec) -> None:
+    """Refuses registers without a class token, before their positions are counted."""
+    registers = vit.TIMM.lone_token
+    if isinstance(spec, ViTSpec) and spec.pool == "mean" and registers in flat:
+        raise UserError(
+            f"{path} has registers ({registers}) and no class token, and networks "
+            f"here have them beside one alone: it cannot be converted"
+        )
+
+
+def _check_positions(said: keys.Beside, whole: base.Flat, flat: base.Flat) -> None:
+    """Refuses a config that is wrong about which tokens have positions."""
+    name = vit.TIMM.pos_embed
+    if said.alone and name in whole:
+        key, value = said.alone
+        added = flat[name].shape[1] > whole[name].shape[1]
+        # (Where no token is before the patches, both are the same.)
+        if value != added and (added or vit.TIMM.cls_token in whole):
+            keys.agree(said.path, [(key, value, added)])
 
 
 def _of_its_positions(

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from sws_jax import files
 from sws_jax.convert import hugging_face, timm
 from sws_jax.convert.base import Layout
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
-from sws_jax.convert.keys import Beside
+from sws_jax.convert.keys import Beside, shown
 from sws_jax.errors import UserError
 
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
 
 
-def read(path: str, layout: Layout, spec: timm.Plain) -> Beside:
+def read(
+    path: str, layout: Layout, spec: timm.Plain, tensors: Sequence[str] = ()
+) -> Beside:
     """What stands beside the file `path`; the layout's view where nothing does.
 
     Args:
       path: of the weights.
       layout, spec: what their tensors are.
+      tensors: the names of those, in the layout.
 
     Raises:
       UserError: a file is there and is damaged, or says what cannot be done here.
@@ -36,7 +40,8 @@ def read(path: str, layout: Layout, spec: timm.Plain) -> Beside:
     at = os.path.join(folder, CONFIG)
     config = _json(at)
     if "pretrained_cfg" in config or "architecture" in config:
-        return dataclasses.replace(timm.read(at, config, layout, spec), path=at)
+        said = timm.read(at, config, layout, spec, tensors)
+        return dataclasses.replace(said, path=at)
     look_at, look = _processor(folder)
     notes: tuple[str, ...] = ()
     if config and "model_type" not in config:
@@ -70,7 +75,7 @@ def _processor(folder: str) -> tuple[str, dict[str, Any]]:
         return both, found
     if found is not None:
         raise UserError(
-            f"{both}: {within} is {found!r:.60}, and must be an object of keys and "
+            f"{both}: {within} is {shown(found)}, and must be an object of keys and "
             f"values: mend it, or move it away"
         )
     at = os.path.join(folder, PREPROCESSOR)

@@ -171,9 +171,9 @@ def read(
     given = config.get("model_type", family)
     if given not in FAMILIES:
         raise UserError(
-            f"{path}: model_type is {keys.short(given)}, and networks here are those "
-            f"of {', '.join(FAMILIES)}: put the config of these tensors there, or move "
-            f"it away"
+            f"{path}: model_type is {keys.shown(given)}, and networks here are those "
+            f"of {', '.join(FAMILIES)}: put the config of these tensors there, or "
+            f"move it away"
         )
     keys.agree(path, [("model_type", given, family)])
     said, notes = keys.taken(path, CONFIGS[family], config)

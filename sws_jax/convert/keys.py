@@ -13,9 +13,20 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from sws_jax import classes
+from sws_jax.arguments import MAX_SIZE
 from sws_jax.convert.base import View
 from sws_jax.errors import UserError
 
+# What no tensor of these families shows, as all published ones but a few have it.
+UNSEEN = {
+    "levit": "hard swish, the mean over patches, a stride of 16 that each step between "
+    "stages doubles",
+    "regnet": "ReLU, the mean over pixels, a stride of 32",
+}
+_SHOWN = 60  # letters of a value in a message
 _GELUS = {
     "gelu": "exact",
     "gelu_python": "exact",
@@ -41,6 +52,7 @@ class Beside:
       path: of the file that says it, if there is one.
       view_path: of the one that says how images are prepared, if there is one.
       notes: what is worth saying of them, a sentence each.
+      alone: the key that says whether positions are of patches alone, and what it says.
     """
 
     view: View
@@ -50,6 +62,7 @@ class Beside:
     path: str = ""
     view_path: str = ""
     notes: tuple[str, ...] = ()
+    alone: tuple[str, bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +86,11 @@ class Key:
     unless: tuple[Any, ...] | None = None
 
 
-def refused(name: str, why: str, *unless: Any) -> Key:
-    """A key that is refused, unless its value is one of those."""
-    return Key(name, why, fine=lambda value: value in unless, unless=unless)
+def refused(
+    name: str, why: str, *unless: Any, read: Callable[[Any], Any] = lambda value: value
+) -> Key:
+    """A key that is refused, unless its value is one of those as it is read."""
+    return Key(name, why, fine=lambda value: read(value) in unless, unless=unless)
 
 
 def idle(why: str, *names: str) -> tuple[Key, ...]:
@@ -104,7 +119,7 @@ def taken(
             continue
         row = rows.get(name)
         if row is None:
-            strange.append(within + name)
+            strange.append(within + shown_key(name))
         elif row.parse is not None:
             try:
                 values[name] = row.parse(value)
@@ -112,11 +127,11 @@ def taken(
                 raise UserError(f"{path}: {within}{name}: {error}") from None
             except (TypeError, ValueError, OverflowError) as error:
                 raise UserError(
-                    f"{path}: {within}{name} is {short(value)}, and must be {error}"
+                    f"{path}: {within}{name} is {shown(value)}, and must be {error}"
                 ) from None
         elif not row.fine(value):
             raise UserError(
-                f"{path}: {within}{name} is {short(value)}, and {row.why}: networks "
+                f"{path}: {within}{name} is {shown(value)}, and {row.why}: networks "
                 f"here cannot do that, so train or export one without it"
             )
     if not strange:
@@ -131,10 +146,14 @@ def whole(least: int = 1) -> Callable[[Any], int]:
 
     def parse(value: Any) -> int:
         known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or value != value or math.isinf(value) or int(value) != value:
+        if not known or value != value or value in (math.inf, -math.inf):
+            raise ValueError(f"a whole number of at least {least}")
+        if int(value) != value:
             raise ValueError(f"a whole number of at least {least}")
         if value < least:
             raise ValueError(f"at least {least}")
+        if value > MAX_SIZE:
+            raise ValueError(f"at most {MAX_SIZE}")
         return int(value)
 
     return parse
@@ -148,11 +167,35 @@ def wholes(value: Any) -> tuple[int, ...]:
 
 
 def number(value: Any) -> float:
-    """A finite number."""
+    """A finite number, as float32 has them."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not math.isfinite(value):
+    if not known or value != value or value in (math.inf, -math.inf):
         raise ValueError("a number")
+    if not holds(value):
+        raise ValueError("a number that float32 can hold")
     return float(value)
+
+
+def holds(value: float) -> bool:
+    """Whether float32 holds a number, to all of its digits."""
+    least, most = (float(n) for n in (np.finfo("f4").tiny, np.finfo("f4").max))
+    return not value or least <= abs(value) <= most
+
+
+def ratio(value: Any) -> float:
+    """A number above 0, that what is as large as networks can be multiplied by."""
+    if not 0 < number(value) <= MAX_SIZE:
+        raise ValueError(f"above 0, and at most {MAX_SIZE}")
+    return float(value)
+
+
+def one_or_each(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A parser of one value, or of one for each stage."""
+
+    def both(value: Any) -> Any:
+        return tuple(map(parse, value)) if isinstance(value, list) else parse(value)
+
+    return both
 
 
 def numbers(value: Any) -> tuple[float, ...]:
@@ -218,7 +261,7 @@ def agree(path: str, pairs: Iterable[tuple[str, Any, Any]]) -> None:
         if value != seen:
             raise UserError(
                 f"{path} is of another network than the tensors beside it: {key} is "
-                f"{short(value)}, and theirs is {short(seen)}; put their own there, "
+                f"{shown(value)}, and theirs is {shown(seen)}; put their own there, "
                 f"or move this one away"
             )
 
@@ -242,10 +285,20 @@ def _fate(row: Key) -> str:
     return f"refused unless {' or '.join(f'`{json.dumps(v)}`' for v in unless)}"
 
 
-def short(value: Any) -> str:
-    """A value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shown(value: Any) -> str:
+    """A value for a message: on one line, and short."""
+    if isinstance(value, str):
+        value = value[: _SHOWN + 1]  # (of a megabyte too)
+    return _cut(classes.clean(repr(value)))
+
+
+def shown_key(name: str) -> str:
+    """A key likewise."""
+    return _cut(classes.clean(name[: _SHOWN + 1]))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 @contextlib.contextmanager
@@ -261,7 +314,7 @@ def gelu(name: str) -> str:
     """Of the MLPs, as `ViTSpec` has it, by the name of an activation."""
     if not isinstance(name, str) or name not in _GELUS:
         raise UserError(
-            f"the activation {short(name)} is not one of {', '.join(_GELUS)}, which "
+            f"the activation {shown(name)} is not one of {', '.join(_GELUS)}, which "
             f"are those of the networks here"
         )
     return _GELUS[name]

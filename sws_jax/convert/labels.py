@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sws_jax.convert.keys import short
+from sws_jax.classes import clean
+from sws_jax.convert.keys import shown
 from sws_jax.errors import UserError
 
 
@@ -51,7 +52,7 @@ def numbered(value: Any) -> dict[str, int]:
     """
     if not isinstance(value, Mapping):
         raise ValueError("an object of numbers by name")
-    return {str(name): _number(number) for name, number in value.items()}
+    return {clean(name): _number(number) for name, number in value.items()}
 
 
 def _number(value: Any) -> int:
@@ -63,13 +64,13 @@ def _number(value: Any) -> int:
 
 def _name(number: int, name: Any) -> str:
     if isinstance(name, bool) or not isinstance(name, str | int | float):
-        what = "no name" if name is None else f"{short(name)}, which is no name"
+        what = "no name" if name is None else f"{shown(name)}, which is no name"
         raise UserError(f"class {number} has {what}: give it one, or take the key out")
     if not str(name).strip():
         raise UserError(
             f"class {number} has an empty name: give it one, or take the key out"
         )
-    return str(name)
+    return clean(str(name))
 
 
 def usual(classes: int) -> tuple[str, ...]:
@@ -133,9 +134,9 @@ def agreed(
     for name, number in by_name.items():
         other = by_number[number] if number < len(by_number) else None
         if other != name:
-            also = "no name" if other is None else short(other)
+            also = "no name" if other is None else shown(other)
             raise UserError(
-                f"{path}: label2id calls class {number} {short(name)}, and id2label "
+                f"{path}: label2id calls class {number} {shown(name)}, and id2label "
                 f"gives it {also}: make them say the same, or take label2id out"
             )
     return names, notes

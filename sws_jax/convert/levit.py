@@ -25,8 +25,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from sws_jax.convert import ratios
 from sws_jax.convert.base import BATCH_NORM, CONV, Codec, Entry, Layout, linear
-from sws_jax.specs.levit import STEM_STRIDE, LeViTSpec
+from sws_jax.specs.levit import STEM_STRIDE, LeViTSpec, cut
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -289,9 +290,11 @@ def _measure(shapes: Shapes, names: Names, depths: tuple[int, ...]) -> LeViTSpec
             key = _divided(product(ours, "qkv")[1] - heads * value, 2 * heads)
         return heads, key, value / key
 
-    def mlp_ratio(ours: str) -> float:
-        width, hidden = product(ours, "fc1")
-        return hidden / width
+    def mlp_ratio(places: list[str]) -> float:
+        pairs = [product(f"{place}/mlp", "fc1") for place in places]
+        width, hidden = pairs[0]
+        # (Where none does, that of the first, and then shapes will differ.)
+        return ratios.common(pairs, cut, [hidden / width]) or hidden / width
 
     stages = [f"stage_{stage}/block_0" for stage in range(len(depths))]
     steps = [f"stage_{stage}/downsample" for stage in range(1, len(depths))]
@@ -310,12 +313,12 @@ def _measure(shapes: Shapes, names: Names, depths: tuple[int, ...]) -> LeViTSpec
         heads=tuple(heads for heads, _, _ in inside),
         key_dims=tuple(key for _, key, _ in inside),
         attn_ratios=tuple(ratio for _, _, ratio in inside),
-        mlp_ratio=mlp_ratio(f"{stages[0]}/mlp"),
+        mlp_ratio=mlp_ratio(stages),
         down_heads=tuple(heads for heads, _, _ in between),
         down_key_dims=tuple(key for _, key, _ in between),
         down_attn_ratios=tuple(ratio for _, _, ratio in between),
         # A network of one stage has none; any number does, and this one is usual.
-        down_mlp_ratio=mlp_ratio(f"{steps[0]}/mlp") if steps else 2.0,
+        down_mlp_ratio=mlp_ratio(steps) if steps else 2.0,
         image_size=(side * STEM_STRIDE, side * STEM_STRIDE),
         channels=channels,
         num_classes=num_classes,

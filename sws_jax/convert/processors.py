@@ -257,16 +257,17 @@ def _kind(
         missing = ["whose side size is"]
     if config.get("crop_pct") is not None:
         strange = True
-    said = f"image_processor_type is {keys.short(named)}, which is not known here"
     if strange or missing:
         why = "has keys that are not either" if strange else ""
         why = why or f"does not say {', '.join(missing[:3])}"
         raise UserError(
-            f"{path}: {said}, and the file {why}: put one of {', '.join(PROCESSORS)} "
-            f"there that does the same"
+            f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
+            f"here, and the file {why}: put one of {', '.join(PROCESSORS)} there that "
+            f"does the same"
         )
     return Processor(0, True, False, 0, (), ()), (
-        f"{path}: {said}, and its keys are taken as those of others",
+        f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
+        f"here, and its keys are taken as those of others",
     )
 
 
@@ -378,9 +379,9 @@ def _pixels(
         tuple(n / whole for n in (x if isinstance(x, tuple) else (x,) * channels))
         for x in (mean, std)
     ]
-    if not all(map(math.isfinite, [*folded[0], *folded[1]])) or not all(folded[1]):
+    if not all(map(keys.holds, [*folded[0], *folded[1]])) or not all(folded[1]):
         raise UserError(
-            f"{path}: rescale_factor is {keys.short(factor)}, with which image_mean "
+            f"{path}: rescale_factor is {keys.shown(factor)}, with which image_mean "
             f"and image_std are no numbers of pixels from 0 to 1: mend it"
         )
     return folded[0], folded[1]

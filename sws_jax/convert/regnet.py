@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-from sws_jax.convert import base
+from sws_jax.convert import base, ratios
 from sws_jax.convert.base import BATCH_NORM, Entry, Layout
 from sws_jax.errors import UserError
 from sws_jax.specs.regnet import RegNetSpec
@@ -152,9 +152,7 @@ def _ratio(squeezed: set[tuple[int, int]]) -> float:
 
     The usual one where it does; also where none does, and then shapes will differ.
     """
-    ratios = [_USUAL_RATIO, *(hidden / inputs for inputs, hidden in squeezed if inputs)]
-    fits = (r for r in ratios if all(round(i * r) == hidden for i, hidden in squeezed))
-    return next(fits, _USUAL_RATIO)
+    return ratios.common(squeezed, round, [_USUAL_RATIO]) or _USUAL_RATIO
 
 
 def _layout(name: str, names: _Names) -> Layout:

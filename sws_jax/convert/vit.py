@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from sws_jax.convert import ratios
 from sws_jax.convert.base import (
     CONV,
     IMAGENET,
@@ -204,7 +205,7 @@ class Names:
             depth=depth,
             width=width,
             heads=heads,
-            mlp_ratio=hidden / width,
+            mlp_ratio=ratios.common([(width, hidden)]) or hidden / width,
             patch_size=size,
             image_size=(side * size, side * size),
             channels=channels,

@@ -35,7 +35,7 @@ from flax import linen as nn
 from sws_jax.errors import UserError
 from sws_jax.models.norm import BatchNorm
 from sws_jax.specs.base import Compute
-from sws_jax.specs.levit import LeViTSpec
+from sws_jax.specs.levit import LeViTSpec, cut
 
 STRIDE = 2  # from one stage to the next
 
@@ -224,7 +224,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x):  # [b, n, d] -> [b, n, d]
         width = x.shape[-1]
-        x = LinearNorm(round(width * self.ratio), self.compute, name="fc1")(x)
+        x = LinearNorm(cut(width * self.ratio), self.compute, name="fc1")(x)
         return LinearNorm(width, self.compute, name="fc2")(nn.hard_swish(x))
 
 

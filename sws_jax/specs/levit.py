@@ -46,7 +46,8 @@ class LeViTSpec:
       heads: attention heads.
       key_dims: size of a head's queries and keys, D in the paper.
       attn_ratios: size of a head's values over that of its keys.
-      mlp_ratio: hidden width of a block's MLP over the stage's width.
+      mlp_ratio: hidden width of a block's MLP over the stage's width, cut to whole
+        numbers.
       down_heads: heads of the attention between two stages; in the paper the width
         it comes from over the size of a key.
       down_key_dims: size of a head's queries and keys there.
@@ -101,10 +102,9 @@ class LeViTSpec:
         hidden = [(width, self.mlp_ratio) for width in self.widths]
         hidden += [(width, self.down_mlp_ratio) for width in self.widths[1:]]
         for width, ratio in hidden:
-            if not _is_size(width * ratio):
+            if cut(width * ratio) < 1:
                 raise UserError(
-                    f"an MLP ratio of {ratio} gives width {width} a hidden width of "
-                    f"{width * ratio:g}, which is not a whole number"
+                    f"an MLP ratio of {ratio} leaves width {width} no hidden units"
                 )
 
     def _check_lengths(self):
@@ -194,6 +194,11 @@ def _levit(
         down_key_dims=(key_dim,) * (stages - 1),
         down_attn_ratios=(4.0,) * (stages - 1),
     )
+
+
+def cut(hidden: float) -> int:
+    """Hidden width of an MLP from width times ratio, but for what 1/3 loses."""
+    return round(hidden) if _is_size(hidden) else int(hidden)
 
 
 def _is_size(value: float) -> bool:

@@ -8,6 +8,7 @@ written is what its modules are, in the words of the arguments that would make t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import warnings
@@ -26,6 +27,9 @@ FAMILIES = {
     "LevitDistilled": "levit",
     "RegNet": "regnet",
 }
+# Of a RegNet, what its widths and depths are made from, and what else is its size.
+_REGNET = ("w0", "wa", "wm", "depth", "group_size", "group_min_ratio", "bottle_ratio",
+           "se_ratio", "stem_width")  # fmt: skip
 _ACTIVATIONS = {
     "GELU": "gelu",
     "GELUTanh": "gelu_tanh",
@@ -38,12 +42,15 @@ _ACTIVATIONS = {
 }
 
 
+@functools.cache
 def rows() -> dict[str, dict[str, Any]]:
     """What each name implies; what is usual in its family is left out."""
     with peers.without_torchvision():
         import timm
         import torch
         from timm.models import _registry
+    from timm.models import regnet
+
     found = {}
     for module in MODULES:
         for name in timm.list_models(module=module):
@@ -53,6 +60,8 @@ def rows() -> dict[str, dict[str, Any]]:
             family = FAMILIES.get(type(model).__name__)
             if family:
                 row = {"vit": _vit, "levit": _levit, "regnet": _regnet}[family](model)
+                if family == "regnet":
+                    row |= {k: getattr(regnet.model_cfgs[name], k) for k in _REGNET}
                 usual = ours.USUAL[family]
                 row = {k: v for k, v in row.items() if usual.get(k, ...) != v}
                 found[name] = {"family": family, **row}
@@ -62,12 +71,26 @@ def rows() -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
+def others() -> dict[str, list[str]]:
+    """The names that `rows` leaves out, by the module of timm that has them."""
+    with peers.without_torchvision():
+        import timm
+    known, found = rows(), {}
+    for module in timm.list_modules():
+        names = [name for name in timm.list_models(module=module) if name not in known]
+        if names:
+            found[module] = sorted(names)
+    return found
+
+
 def text() -> str:
-    """The file: a network a line."""
+    """The file: a network a line, and a module of others."""
     with peers.without_torchvision():
         import timm
     lines = [f'"timm": {json.dumps(timm.__version__)}']
-    lines += [f"{json.dumps(k)}: {json.dumps(row)}" for k, row in rows().items()]
+    for key, named in (("names", rows()), ("others", others())):
+        inside = [f"{json.dumps(k)}: {json.dumps(row)}" for k, row in named.items()]
+        lines.append(f"{json.dumps(key)}: {{\n" + ",\n".join(inside) + "\n}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -80,6 +103,7 @@ def _vit(model) -> dict[str, Any]:
         "img_size": _pair(getattr(patches, "img_size", None)),
         "patch_size": _pair(getattr(patches, "patch_size", None)),
         "in_chans": model.in_chans,
+        "distilled": type(model).__name__ == "VisionTransformerDistilled",
         "embed_dim": model.embed_dim,
         "depth": len(model.blocks),
         "global_pool": pool,
@@ -123,7 +147,12 @@ def _levit(model) -> dict[str, Any]:
     blocks = [stage.blocks for stage in model.stages]
     stem = [m for m in model.stem if hasattr(m, "linear")]
     names = {_activation(m) for m in model.modules() if _acts(m)}
+    first = blocks[0][0]
     return {
+        "distilled": type(model).__name__ == "LevitDistilled",
+        "key_dim": first.attn.key_dim,
+        "attn_ratio": first.attn.val_dim / first.attn.key_dim,
+        "mlp_ratio": len(first.mlp.ln1.bn.weight) / model.embed_dim[0],
         "embed_dim": list(model.embed_dim),
         "depth": [len(b) for b in blocks],
         "num_heads": [b[0].attn.num_heads for b in blocks],
@@ -197,4 +226,4 @@ def _pair(size) -> int | list[int] | None:
 if __name__ == "__main__":
     with files.replacing(ours.NAMES) as temporary, open(temporary, "w") as file:
         file.write(text())
-    print(f"{ours.NAMES}: {len(rows())} names")
+    print(f"{ours.NAMES}: {len(rows())} names, {sum(map(len, others().values()))} more")
