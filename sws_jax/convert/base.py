@@ -283,19 +283,9 @@ def check(
 
 def no_weights(flat: Flat, entries: Sequence[Entry]) -> tuple[str, str]:
     """The first tensor whose numbers are no weights, and why; of a whole file."""
-    for name in dict.fromkeys(entry.theirs for entry in entries):
-        array = np.asarray(flat[name])
-        if array.dtype.kind in "biu":
-            return name, (
-                f"holds {array.dtype}, and weights are no whole numbers: if it is "
-                f"quantised, save it as float32, float16 or bfloat16"
-            )
-        odd = array.size - int(np.isfinite(array).sum())
-        if odd:
-            return name, (
-                f"holds {odd:,} numbers that are NaN or infinite (of {array.size:,}): "
-                f"the training had failed, or the file is damaged"
-            )
+    for name, ours in {entry.theirs: entry.ours for entry in entries}.items():
+        if why := trees.no_weights(ours, flat[name]):
+            return name, why
     return "", ""
 
 
