@@ -85,7 +85,9 @@ def test_two_parts(form, kept, other, tmp_path):
         source = put(tmp_path / "net.safetensors", flat)
     found, (note,) = loaded(source)
     equal(found.params, loaded(one)[0].params)
-    assert f"took {kept} of" in note and other in note and "--part" in note
+    choose = "--part" if form == "file" else "part="
+    assert f"took {kept} of" in note and note.endswith(f": choose with {choose}")
+    assert other in note
     assert ("optimizer" in note) == (form == "memory")
     found, notes = loaded(source, part=other)
     equal(found.params, loaded(two)[0].params)
@@ -211,7 +213,7 @@ def test_what_stands_under_a_prefix_is_taken_if_asked(source, part):
     """Nothing beside it is dropped without being asked to."""
     flat = timm()
     whole = source(flat, {"last.weight": np.ones((3, 64), np.float32)})
-    assert f"--part {part} takes what stands under that alone" in refused(whole)
+    assert f"part={part!r} takes what stands under that alone" in refused(whole)
     equal(loaded(whole, part=part)[0].params, loaded(flat)[0].params)
 
 

@@ -258,7 +258,7 @@ def test_the_only_file_of_weights_is_read(tmp_path, flat):
         (["notes.txt", "optimizer.pt"], "(it holds notes.txt, optimizer.pt)"),
         (["flax_model.msgpack", "config.json"], "flax_model.msgpack, which is not r"),
         (["tf_model.h5"], "holds tf_model.h5, which is not read here"),
-        (["epoch=3.ckpt"], "holds epoch=3.ckpt, which is not read here"),
+        (["epoch=3.ckpt"], "epoch=3.ckpt is not a readable file of PyTorch"),
         (["a.safetensors", "b.pth"], "2 files of weights and none that is called mod"),
         ([f"{n}.pth" for n in range(9)], "name one of 0.pth, 1.pth, 2.pth, 3.pth and"),
         (["pytorch_model.bin"], "pytorch_model.bin"),

@@ -56,6 +56,7 @@ _BASES = (
     ("levit.", r"patch_embeddings\.embedding_layer_1\..*", r"encoder\.stages\.\d+\."),
     ("regnet.", r"embedder\.embedder\..*", r"encoder\.stages\.\d+\."),
 )
+_CHOICES = 4  # named in a sentence
 _DISTILLED = "embeddings.distillation_token"
 # What names tell of networks that are not here.
 _RELATIVES = {
@@ -134,28 +135,23 @@ def recognise(
     Raises:
       UserError: none of the known layouts, or not the one that was asked for.
     """
-    for name in flat:
-        if deep := re.search(r"(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])", name):
-            raise UserError(
-                f"{path} numbers something {deep[0]} ({name}), and no network here is "
-                f"as deep"
-            )
-    known = {found.key: found for found in LAYOUTS}
+    if deep := _deep(flat):
+        raise UserError(
+            f"{path} numbers something {deep[0]} ({deep.string}), and no network here "
+            f"is as deep"
+        )
+    known = {one.key: one for one in LAYOUTS}
     if layout and layout not in known:
         raise UserError(
             f"there is no layout {layout!r}: it is one of {', '.join(known)}"
         )
     for tried in [known[layout]] if layout else LAYOUTS:
         try:
-            prepared = tried.prepare(flat, image_size)
-            shapes = {name: tuple(a.shape) for name, a in prepared.items()}
-            spec = tried.recognise(shapes)
+            found = _as_layout(tried, flat, image_size)
         except UserError as error:
             raise UserError(f"{path} is no {tried.name}: {error}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            continue  # shapes that nothing of this layout has
-        if spec is not None:
-            return tried, spec, prepared
+        if found:
+            return tried, *found
     some = ", ".join(own(name)[:80] for name in sorted(flat)[:3])
     if layout:
         raise UserError(
@@ -163,13 +159,103 @@ def recognise(
         )
     told = [k for k, p in _RELATIVES.items() if any(re.search(p, n) for n in flat)]
     end = f"; they look like {told[0]}" if told else ""
-    if inside := tensors.wrapped(flat):
-        one = ".".join(filter(None, [part, re.sub("[./]", ".", own(inside))]))
-        end += f"; --part {one} takes what stands under that alone"
+    if inside := _inside({own(name): array for name, array in flat.items()}):
+        ways = [tensors.asked(path, f"{part}.{one}".lstrip(".")) for one in inside]
+        takes = "takes" if len(ways) == 1 else "each take"
+        end = f"; {' and '.join(ways)} {takes} what stands under that alone"
     raise UserError(
         f"{path} holds no network that is known here (its first names are {some})"
         + (end or f"; known are {', '.join(known)}")
     )
+
+
+def _deep(names: Iterable[str]) -> re.Match | None:
+    """The first number in a name that is larger than any depth."""
+    deep = (re.search(r"(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])", n) for n in names)
+    return next(filter(None, deep), None)
+
+
+def _as_layout(
+    tried: Layout, flat: base.Flat, size: tuple[int, int] | None
+) -> tuple[Spec, base.Flat] | None:
+    """The spec and the tensors that a layout makes of some, if they are of it."""
+    try:
+        prepared = tried.prepare(flat, size)
+        shapes = {name: tuple(a.shape) for name, a in prepared.items()}
+        spec = tried.recognise(shapes)
+    except UserError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None  # shapes that nothing of this layout has
+    return None if spec is None else (spec, prepared)
+
+
+def _takes(tried: Layout, flat: base.Flat, size: tuple[int, int] | None) -> bool:
+    """Whether a layout knows tensors, if only to say why they are not of it."""
+    try:
+        return _as_layout(tried, flat, size) is not None
+    except UserError:
+        return True
+
+
+def _inside(flat: base.Flat) -> list[str]:
+    """Under which names networks stand that are known here, at most a few."""
+    known: list[str] = []
+    for start in tensors.beginnings(flat):
+        if any(start.startswith(one) for one in known):
+            continue
+        under = {n[len(start) :]: a for n, a in flat.items() if n.startswith(start)}
+        if _renamed(under).known:
+            known.append(start)
+    return [re.sub("[./]", ".", one).rstrip(".") for one in known[:_CHOICES]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Renamed:
+    """Tensors of a file under the names that layouts know.
+
+    Attributes:
+      flat: by those names.
+      stripped: from before all names.
+      removed: from inside them.
+      added: before all names.
+      old: the names before anything was added, by those that `stripped` was in front
+        of.
+      known: whether a layout takes them.
+    """
+
+    flat: base.Flat
+    stripped: str
+    removed: tuple[str, ...]
+    added: str
+    old: Mapping[str, str]
+    known: bool
+
+    def own(self, name: str) -> str:
+        """What the file calls it."""
+        plain = name.removeprefix(self.added)
+        return self.old.get(plain, self.stripped + plain)
+
+
+def _renamed(
+    flat: base.Flat, layout: str = "", size: tuple[int, int] | None = None
+) -> _Renamed:
+    """Names without what programs put before and into all of them.
+
+    What no list has is taken away only where a network is known without it.
+    """
+    plain, first = tensors.unwrapped(flat)
+    plain, inner, removed = tensors.without_wrappers(plain)
+    found = []
+    for prefix, some in tensors.shared(plain):
+        whole, added = _named_as_whole(some)
+        old = {name: first + inner[prefix + name] for name in some}
+        tried = [one for one in LAYOUTS if layout in ("", one.key)]
+        known = not _deep(whole) and any(_takes(one, whole, size) for one in tried)
+        found.append(_Renamed(whole, first + prefix, removed, added, old, known))
+        if known:
+            break
+    return found[-1] if found[-1].known else found[0]
 
 
 def _named_as_whole(flat: base.Flat) -> tuple[base.Flat, str]:
@@ -242,7 +328,7 @@ def identify(
     where they fit it.
     """
     on_disk = isinstance(source, (str, os.PathLike))
-    path = "what is in memory"
+    path = tensors.IN_MEMORY
     if on_disk:
         source = os.fspath(source)  # type: ignore[arg-type]
         path = folders.weights_in(source).path
@@ -252,11 +338,8 @@ def identify(
             f"program (--to {', '.join(TARGETS)})"
         )
     held = tensors.read(source, part=part)  # type: ignore[arg-type]
-    plain, stripped = tensors.unwrapped(held.flat)
-    whole, added = _named_as_whole(plain)
-
-    def own(name: str) -> str:
-        return stripped + name.removeprefix(added)
+    names = _renamed(held.flat, layout, image_size)
+    whole, own = names.flat, names.own
 
     def seen(size: tuple[int, int] | None) -> tuple[Layout, Spec, base.Flat]:
         return recognise(
@@ -312,17 +395,18 @@ def identify(
                 *(mean, std, crop, interpolation, crop_mode),
             ),
         )
-    notes += _renamings(path, whole, flat, stripped, added)
+    notes += _renamings(path, names, flat)
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
 
 
-def _renamings(
-    path: str, whole: base.Flat, flat: base.Flat, stripped: str, added: str
-) -> Iterator[str]:
+def _renamings(path: str, names: _Renamed, flat: base.Flat) -> Iterator[str]:
     """What was done to the names of a file and to its positions, a sentence each."""
-    if stripped:
-        yield f"stripped {stripped} from the names of {path}"
-    if added and any("pooler." in name for name in flat):
+    if names.stripped:
+        yield f"stripped {names.stripped} from the names of {path}"
+    if names.removed:
+        yield f"removed {', '.join(names.removed)} from inside the names of {path}"
+    whole = names.flat
+    if names.added and any("pooler." in name for name in flat):
         yield f"left the pooler of {path} out: features here come before it"
     name = vit.TIMM.pos_embed
     if name in whole and flat[name].shape[1] > whole[name].shape[1]:

@@ -204,6 +204,9 @@ class Mismatch(Exception):
 
 # What names in files of relatives of the networks here tell.
 _STRANGE = {
+    "an average of patches beside a class token, or a norm of that alone (fc_norm)": (
+        r"^fc_norm\."
+    ),
     "layer scale": r"(^|[._/])(ls\d[._/]gamma|gamma_\d|layer_scale\d?|lambda_?1)",
     "registers": r"reg_token|register",
     "norms of queries and keys": r"[._/](q_norm|k_norm|query_norm|key_norm)",

@@ -20,7 +20,10 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
 # Of the files that hold tensors by name.
-ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+ENDINGS = (
+    *(".safetensors", ".npz", ".pth", ".pt", ".bin"),
+    *(".pth.tar", ".ckpt", ".th"),
+)
 _INDEX = ".index.json"
 # What the libraries look for in a folder, in the order of transformers; then what a
 # finished run leaves.
@@ -34,10 +37,13 @@ _USUAL = (
     "weights.safetensors",
 )
 # What trainers leave beside weights, under the same endings.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
+_NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|sampler"
+    r"|dataloader).*|.*(optim_states|_optimizer)\b.*"
+)
 _UNREAD = (
-    *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt", ".ckpt.index", ".onnx", ".gguf"),
-    *(".pkl", ".pickle", ".pth.tar", ".tflite", ".torchscript"),
+    *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt.index", ".onnx", ".gguf"),
+    *(".pkl", ".pickle", ".tflite", ".torchscript"),
 )
 _SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
 _SHOWN = 4  # names in a sentence
@@ -166,6 +172,8 @@ def _weight_map(path: str) -> dict[str, str]:
     whole = files.read_json(path, holds={"weight_map": {}}, remedy=remedy)
     found = whole["weight_map"]
     for name, file in found.items():
+        if isinstance(file, str):
+            found[name] = file = file.removeprefix("./")
         # (What an index names is opened: nothing elsewhere may be.)
         if not isinstance(file, str) or not _is_plain(file):
             raise UserError(
@@ -224,6 +232,9 @@ def joined(
 
 def _snapshot(path: str) -> str:
     """Of a model's folder in the hub's cache, that of its files; else the path."""
+    whole, last = os.path.split(os.path.abspath(path))
+    if last == "snapshots" and os.path.basename(whole).startswith("models--"):
+        path = os.path.dirname(path.rstrip("/")) or "."
     inside = os.path.join(path, "snapshots")
     if not os.path.isdir(inside):
         return path
