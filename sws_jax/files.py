@@ -498,11 +498,11 @@ def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
             }
     except Exception as error:  # noqa: BLE001  what damage raises is of many kinds
         reason = " ".join(_reason(error).split()) or type(error).__name__
+        remedy = "write it with numpy.savez"
         if isinstance(error, zipfile.BadZipFile | EOFError | zlib.error):
-            reason += "; if it is cut off or damaged, copy it again"
+            remedy = "if it is cut off or damaged, copy it again"
         raise UserError(
-            f"{path} is not a readable .npz of plain arrays ({reason}); write it with "
-            f"numpy.savez"
+            f"{path} is not a readable .npz of plain arrays ({reason}); {remedy}"
         ) from None
 
 

@@ -63,6 +63,12 @@ def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
             f"{path} does not hold what was written (its digest is another): it is "
             f"damaged, copy it again"
         )
+    for name, array in flat.items():
+        if array.dtype.name not in _NUMBERS:
+            raise UserError(
+                f"{path} holds {array.dtype} ({name}), and weights are numbers of "
+                f"{', '.join(_NUMBERS)}: it was not written by this project"
+            )
     return trees.unflatten(flat), description
 
 

@@ -333,6 +333,7 @@ def identify(
         source = os.fspath(source)  # type: ignore[arg-type]
         path = folders.weights_in(source).path
     if os.path.isfile(path) and weights.is_ours(path):
+        weights.describe(path)  # raises, where it is of a newer version
         raise UserError(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"

@@ -249,12 +249,9 @@ def _part(
             break
         at, tree = f"{at}{pick}.", _grouped(_by_name(tree[pick]))
     if not top and inside:
-        lists = [f"{at}{k}.0" for k in inside if not isinstance(tree[k], Mapping)]
-        like = lists[0] if lists else at + inside[0]
         raise UserError(
             f"{where} holds no tensors by name that are known as a network's: it has "
-            f"{_few([at + k for k in inside])}, of which one is chosen with "
-            f"{asked(where, like)}"
+            f"{_few([at + k for k in inside])}, {_how(where, at, tree, inside)}"
         )
     for name, value in tree.items():
         if re.search("[./]", name) and _is_numbers(value):
@@ -270,6 +267,19 @@ def _part(
         f"choose with {asked(where)}"
     )
     return top, took, (note,)
+
+
+def _how(where: str, at: str, tree: Mapping[str, Any], inside: Sequence[str]) -> str:
+    """How one of the parts that hold tensors is chosen, the first that has names."""
+    for name in inside:
+        part = tree[name]
+        if isinstance(part, Mapping):
+            return f"of which one is chosen with {asked(where, at + name)}"
+        places = [n for n, one in enumerate(part) if isinstance(one, Mapping)]
+        if places:
+            like = f"{at}{name}.{places[0]}"
+            return f"of which one is chosen with {asked(where, like)}"
+    return "and tensors in a list have no names: save them by name"
 
 
 def _few(names: Sequence[str]) -> str:
