@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from sws_jax.convert import (
     folders,
     hugging_face,
     keys,
-    levit,
-    regnet,
+    relatives,
+    renaming,
     tensors,
     timm,
     vit,
@@ -44,33 +43,7 @@ from sws_jax.specs import RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
 
-LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
-# Base models of transformers leave out what stands before all names but the heads':
-# names that tell one, and what that is.
-_BASES = (
-    (
-        "vit.",
-        r"embeddings\.cls_token",
-        r"(encoder\.layer|layers)\.\d+\.layernorm_before",
-    ),
-    ("levit.", r"patch_embeddings\.embedding_layer_1\..*", r"encoder\.stages\.\d+\."),
-    ("regnet.", r"embedder\.embedder\..*", r"encoder\.stages\.\d+\."),
-)
-_CHOICES = 4  # named in a sentence
-_DISTILLED = "embeddings.distillation_token"
-# What names tell of networks that are not here.
-_RELATIVES = {
-    "CLIP's": r"(^|\.)(visual\.|vision_model\.|text_model\.|transformer\.resblocks)",
-    "DINOv2's of transformers": r"layer_scale\d\.lambda1",
-    "BEiT's": r"(^|\.)beit\.",
-    "Swin's": r"relative_position_bias_table",
-    "MAE's of transformers": r"vit\.embeddings\.mask_token|^decoder\.decoder_",
-    "a ResNet's": r"(^|\.)layer\d\.\d+\.conv\d",
-    "ConvNeXt's": r"\.dwconv\.|\.conv_dw\.",
-    "a RegNet's that is no RegNetY": r"^s1\.b1\.conv1\.|^(regnet\.)?encoder\.stages\.0"
-    r"\.layers\.0\.layer\.",
-    "torchvision's of a RegNet": r"trunk_output\.block1\.",
-}
+LAYOUTS = renaming.LAYOUTS
 # Names of the released Aux-Nets, by the method of their learngenes.
 PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 # What `save` writes for: two libraries' folders, and files of tensors.
@@ -135,7 +108,7 @@ def recognise(
     Raises:
       UserError: none of the known layouts, or not the one that was asked for.
     """
-    if deep := _deep(flat):
+    if deep := renaming.deep(flat):
         raise UserError(
             f"{path} numbers something {deep[0]} ({deep.string}), and no network here "
             f"is as deep"
@@ -147,7 +120,7 @@ def recognise(
         )
     for tried in [known[layout]] if layout else LAYOUTS:
         try:
-            found = _as_layout(tried, flat, image_size)
+            found = renaming.as_layout(tried, flat, image_size)
         except UserError as error:
             raise UserError(f"{path} is no {tried.name}: {error}") from None
         if found:
@@ -157,118 +130,16 @@ def recognise(
         raise UserError(
             f"{path} holds no {known[layout].name} (its first names are {some})"
         )
-    told = [k for k, p in _RELATIVES.items() if any(re.search(p, n) for n in flat)]
-    end = f"; they look like {told[0]}" if told else ""
-    if inside := _inside({own(name): array for name, array in flat.items()}):
-        ways = [tensors.asked(path, f"{part}.{one}".lstrip(".")) for one in inside]
+    told = relatives.told(flat)
+    end = f"; they look like {told}" if told else ""
+    if under := renaming.inside({own(name): array for name, array in flat.items()}):
+        ways = [tensors.asked(path, f"{part}.{one}".lstrip(".")) for one in under]
         takes = "takes" if len(ways) == 1 else "each take"
         end = f"; {' and '.join(ways)} {takes} what stands under that alone"
     raise UserError(
         f"{path} holds no network that is known here (its first names are {some})"
         + (end or f"; known are {', '.join(known)}")
     )
-
-
-def _deep(names: Iterable[str]) -> re.Match | None:
-    """The first number in a name that is larger than any depth."""
-    deep = (re.search(r"(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])", n) for n in names)
-    return next(filter(None, deep), None)
-
-
-def _as_layout(
-    tried: Layout, flat: base.Flat, size: tuple[int, int] | None
-) -> tuple[Spec, base.Flat] | None:
-    """The spec and the tensors that a layout makes of some, if they are of it."""
-    try:
-        prepared = tried.prepare(flat, size)
-        shapes = {name: tuple(a.shape) for name, a in prepared.items()}
-        spec = tried.recognise(shapes)
-    except UserError:
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None  # shapes that nothing of this layout has
-    return None if spec is None else (spec, prepared)
-
-
-def _takes(tried: Layout, flat: base.Flat, size: tuple[int, int] | None) -> bool:
-    """Whether a layout knows tensors, if only to say why they are not of it."""
-    try:
-        return _as_layout(tried, flat, size) is not None
-    except UserError:
-        return True
-
-
-def _inside(flat: base.Flat) -> list[str]:
-    """Under which names networks stand that are known here, at most a few."""
-    known: list[str] = []
-    for start in tensors.beginnings(flat):
-        if any(start.startswith(one) for one in known):
-            continue
-        under = {n[len(start) :]: a for n, a in flat.items() if n.startswith(start)}
-        if _renamed(under).known:
-            known.append(start)
-    return [re.sub("[./]", ".", one).rstrip(".") for one in known[:_CHOICES]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Renamed:
-    """Tensors of a file under the names that layouts know.
-
-    Attributes:
-      flat: by those names.
-      stripped: from before all names.
-      removed: from inside them.
-      added: before all names.
-      old: the names before anything was added, by those that `stripped` was in front
-        of.
-      known: whether a layout takes them.
-    """
-
-    flat: base.Flat
-    stripped: str
-    removed: tuple[str, ...]
-    added: str
-    old: Mapping[str, str]
-    known: bool
-
-    def own(self, name: str) -> str:
-        """What the file calls it."""
-        plain = name.removeprefix(self.added)
-        return self.old.get(plain, self.stripped + plain)
-
-
-def _renamed(
-    flat: base.Flat, layout: str = "", size: tuple[int, int] | None = None
-) -> _Renamed:
-    """Names without what programs put before and into all of them.
-
-    What no list has is taken away only where a network is known without it.
-    """
-    plain, first = tensors.unwrapped(flat)
-    plain, inner, removed = tensors.without_wrappers(plain)
-    found = []
-    for prefix, some in tensors.shared(plain):
-        whole, added = _named_as_whole(some)
-        old = {name: first + inner[prefix + name] for name in some}
-        tried = [one for one in LAYOUTS if layout in ("", one.key)]
-        known = not _deep(whole) and any(_takes(one, whole, size) for one in tried)
-        found.append(_Renamed(whole, first + prefix, removed, added, old, known))
-        if known:
-            break
-    return found[-1] if found[-1].known else found[0]
-
-
-def _named_as_whole(flat: base.Flat) -> tuple[base.Flat, str]:
-    """Tensors of a base model of transformers under the names of its whole models."""
-    for prefix, *patterns in _BASES:
-        if all(any(re.match(p, name) for name in flat) for p in patterns):
-            if prefix == "vit." and _DISTILLED in flat:
-                prefix = "deit."
-            heads = re.compile(r"(cls_|distillation_)?classifier.*")
-            return {
-                k if heads.fullmatch(k) else prefix + k: a for k, a in flat.items()
-            }, prefix
-    return flat, ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +210,7 @@ def identify(
             f"program (--to {', '.join(TARGETS)})"
         )
     held = tensors.read(source, part=part)  # type: ignore[arg-type]
-    names = _renamed(held.flat, layout, image_size)
+    names = renaming.renamed(held.flat, layout, image_size)
     whole, own = names.flat, names.own
 
     def seen(size: tuple[int, int] | None) -> tuple[Layout, Spec, base.Flat]:
@@ -400,7 +271,7 @@ def identify(
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
 
 
-def _renamings(path: str, names: _Renamed, flat: base.Flat) -> Iterator[str]:
+def _renamings(path: str, names: renaming.Renamed, flat: base.Flat) -> Iterator[str]:
     """What was done to the names of a file and to its positions, a sentence each."""
     if names.stripped:
         yield f"stripped {names.stripped} from the names of {path}"
