@@ -390,8 +390,9 @@ def _reader(path: str) -> Callable[[str], dict[str, Any]]:
             what += f"; it holds what a {kind} file does: copy or link it as one"
         raise UserError(what)
     if os.path.isfile(path) and (told := contents.told(path, ending)):
-        what = ending if ending in (".safetensors", ".npz") else "PyTorch"
-        raise UserError(f"{path} is not a readable file of {what} ({told})")
+        plain = ending in (".safetensors", ".npz")
+        what = f"{ending} file" if plain else "file of PyTorch"
+        raise UserError(f"{path} is not a readable {what} ({told})")
     return {".safetensors": _safetensors, ".npz": files.read_npz}.get(ending, _torch)
 
 
