@@ -59,7 +59,7 @@ def refused(source, **given):
         convert.load(source, tell=lambda note: None, **{**KNOWN, **given})
     message = str(caught.value)
     path = "" if isinstance(source, dict) else str(source)
-    assert "\n" not in message and len(message) <= 600 + len(path)
+    assert "\n" not in message and len(message) <= 700 + len(path)
     return message
 
 

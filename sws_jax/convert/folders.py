@@ -235,7 +235,7 @@ def _snapshot(path: str) -> str:
     """Of a model's folder in the hub's cache, that of its files; else the path."""
     whole, last = os.path.split(os.path.abspath(path))
     if last == "snapshots" and os.path.basename(whole).startswith("models--"):
-        path = os.path.dirname(path.rstrip("/")) or "."
+        path = os.path.relpath(whole) if not os.path.isabs(path) else whole
     inside = os.path.join(path, "snapshots")
     if not os.path.isdir(inside):
         return path
