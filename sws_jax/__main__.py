@@ -62,12 +62,12 @@ class _Parser(argparse.ArgumentParser):
                     raise UserError(f"{flag} is empty")
 
     def flagged(self, message: str, args: argparse.Namespace) -> str:
-        """A sentence that begins with an argument, for who gave it as a flag."""
+        """A sentence that begins with an argument, as it is called when it is typed."""
         for action in self._actions:
             given = getattr(args, action.dest, None) not in (None, action.default)
-            if action.option_strings and given:
-                if re.match(rf"{action.dest}[ \[]", message):  # or one of its items
-                    return action.option_strings[-1] + message[len(action.dest) :]
+            if given and re.match(rf"{action.dest}[ \[]", message):  # or of its items
+                typed = (*action.option_strings[-1:], action.metavar)[0]
+                return f"{typed}{message[len(action.dest) :]}"
         return message
 
 

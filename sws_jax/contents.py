@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickletools
 import zipfile
 from collections.abc import Iterator
@@ -18,8 +19,21 @@ _STARTS = (
     (b"\x93NUMPY", "a single array of numpy (.npy)"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"GGUF", "a GGUF file of quantised weights"),
+    (b"\x89PNG", "an image (PNG)"),
+    (b"\xff\xd8\xff", "an image (JPEG)"),
+    (b"BZh", "compressed with bzip2: unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+    (b"7z\xbc\xaf", "an archive of 7-Zip: unpack it first"),
     *((tag, "a page of the web, and not the download that it names") for tag in _PAGE),
 )
+_TAR, _TAR_AT = b"ustar", 257
+_READ = 512  # bytes, which tell what a file is
+_SHOWN = 16  # of them in a sentence
+_LARGEST_PICKLE = 2**28  # bytes; names and shapes of tensors take a few megabytes
+_OF_TORCH = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".th")
+_USUAL = 2  # protocol of torch.save
+_OPERATIONS = 12  # that text which is no pickle does not have by chance
 # What pickles of tensors are built of.
 _TENSORS = (
     "torch._utils.",
@@ -41,7 +55,7 @@ def told(path: str, ending: str) -> str:
     where = paths.here(path)
     try:
         with open(where, "rb") as file:
-            start = file.read(64)
+            start = file.read(_READ)
     except OSError:  # which whoever reads it tells
         return ""
     if not start:
@@ -51,17 +65,26 @@ def told(path: str, ending: str) -> str:
             "it is a pointer of Git LFS, and the weights themselves were not fetched: "
             "run git lfs pull"
         )
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     for first, words in _STARTS:
-        if start.startswith(first):
+        if start.startswith(first) or (first in _PAGE and text.startswith(first)):
             return f"it is {words}"
+    if start[_TAR_AT:].startswith(_TAR):
+        return "it is a tar archive: unpack it first"
     if start.startswith(b"PK"):
         kind = _of_archive(where)
     elif start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         kind = ".safetensors"
-    elif start[:1] == b"\x80":
+    elif start[:1] == b"\x80" or (ending in _OF_TORCH and _is_pickle(start)):
         kind = ".pth"
+    elif ending == ".safetensors" and (start[8:9] == b"{" or len(start) < 9):
+        return ""  # whose reader tells what is wrong with it
     else:
-        return ""
+        shown = start[:_SHOWN].decode("latin-1")
+        return (
+            f"its first bytes are {ascii(shown)}, with which no such file begins: if "
+            f"it is damaged, copy it again"
+        )
     if kind == "torchscript":
         return (
             "it is a program of TorchScript: load it with torch.jit.load and save its "
@@ -75,6 +98,86 @@ def told(path: str, ending: str) -> str:
     if kind == "zip":
         return "it is a zip archive without weights: unpack it first"
     return f"it is a {kind} file under another ending: name it so"
+
+
+def kind_of(path: str) -> str:
+    """The ending that a file should have for what it holds, or nothing."""
+    for ending in (".safetensors", ".npz", ".pth"):
+        if told(path, ending) == "" and os.path.isfile(path):
+            with open(path, "rb") as file:
+                start = file.read(9)
+            if start[:2] == b"PK" or start[8:] == b"{" or start[:1] == b"\x80":
+                return ending
+    return ""
+
+
+def is_pointer(path: str) -> bool:
+    """Whether a file stands for another that Git LFS has not fetched."""
+    with open(paths.here(path), "rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+def _is_pickle(start: bytes) -> bool:
+    """Whether a file may begin a pickle of the oldest protocols, which are text."""
+    try:
+        for n, (code, *_) in enumerate(pickletools.genops(start)):
+            if n >= _OPERATIONS or code.name == "STOP":
+                return True
+    except Exception:  # noqa: BLE001  what is no pickle ends in errors of many kinds
+        return False
+    return False
+
+
+def damage(path: str) -> str:
+    """What is wrong with an archive of PyTorch, and what to do, before it is read.
+
+    Args:
+      path: of any file; of what is no archive, nothing is known.
+    """
+    cut = "it is cut off or damaged: copy it again"
+    if not zipfile.is_zipfile(path):
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            for info in infos:
+                if info.filename.endswith(".pkl") and info.file_size > _LARGEST_PICKLE:
+                    return (
+                        f"its {info.filename} unpacks to {info.file_size:,} bytes, "
+                        f"which no names of tensors take: it is damaged"
+                    )
+            if len({info.filename for info in infos}) < len(infos):
+                return "it holds two members of one name: save it again"
+            name = archive.testzip()
+    # (What damage raises is of many kinds.)
+    except Exception:  # noqa: BLE001
+        return cut
+    if name is None:
+        return ""
+    return (
+        f"{name} in it does not have the checksum that was written with it: copy it "
+        f"again; or, if it was written with torch.serialization.set_crc32_options"
+        f"(False), save it with True"
+    )
+
+
+def protocol(path: str) -> int:
+    """Of the pickle in a file of PyTorch, 0 for that and 1, which do not say it; where
+    there is none, that which is usual."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = [n for n in archive.namelist() if n.endswith("data.pkl")]
+                with archive.open(names[0]) as file:
+                    start = file.read(_READ)
+        else:
+            with open(path, "rb") as file:
+                start = file.read(_READ)
+    except (zipfile.BadZipFile, OSError, IndexError, RuntimeError):
+        return _USUAL
+    if start[:1] == b"\x80" and len(start) > 1:
+        return start[1]
+    return 0 if _is_pickle(start) else _USUAL
 
 
 def _of_archive(path: str) -> str:
@@ -100,7 +203,7 @@ def wants(path: str) -> list[str]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 data = [
-                    archive.read(name)
+                    archive.open(name).read(_LARGEST_PICKLE)
                     for name in archive.namelist()
                     if name.endswith(".pkl")
                 ]

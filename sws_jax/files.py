@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import math
@@ -12,12 +13,13 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
 
-from sws_jax import entry, lease, paths
+from sws_jax import contents, entry, lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
 
 try:
@@ -400,6 +402,11 @@ def read_json(
     Raises:
       UserError: it holds something else.
     """
+    if contents.is_pointer(path):
+        raise UserError(
+            f"{path} is a pointer of Git LFS, and the file itself was not fetched: run "
+            f"git lfs pull"
+        )
     try:
         # (Some editors put a mark before UTF-8.)
         with open(paths.here(path), encoding="utf-8-sig") as file:
@@ -479,7 +486,11 @@ def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(paths.here(path)) as archive:
-            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            infos = archive.infolist()
+            members = {m.filename.removesuffix(".npy"): m for m in infos}
+            if len(members) < len(infos):
+                twice = collections.Counter(m.filename for m in infos).most_common(1)
+                raise ValueError(f"it holds two arrays called {twice[0][0]}")
             return {
                 name: _member(archive, member)
                 for name, member in members.items()
@@ -487,9 +498,11 @@ def read_npz(path: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
             }
     except Exception as error:  # noqa: BLE001  what damage raises is of many kinds
         reason = " ".join(_reason(error).split()) or type(error).__name__
+        remedy = "write it with numpy.savez"
+        if isinstance(error, zipfile.BadZipFile | EOFError | zlib.error):
+            remedy = "if it is cut off or damaged, copy it again"
         raise UserError(
-            f"{path} is not a readable .npz of plain arrays ({reason}); write it with "
-            f"numpy.savez"
+            f"{path} is not a readable .npz of plain arrays ({reason}); {remedy}"
         ) from None
 
 

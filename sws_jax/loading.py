@@ -13,6 +13,7 @@ from sws_jax import (
     paths,
     places,
     teacher,
+    trees,
     weights,
 )
 from sws_jax.errors import UserError
@@ -44,6 +45,27 @@ def load(
     """
     with files.told(path):
         return _load(path, depth, step)
+
+
+@arguments.checked(path=arguments.path)
+def refusal(path: str) -> str:
+    """Why a file of this project initialises nothing; empty where it does.
+
+    Args:
+      path: of a ``.safetensors`` with a description, of a network or a learngene. It is
+        read whole.
+    """
+    try:
+        if weights.describe(path).kind == "learngene":
+            params = learngenes.load_learngene(path).params
+        else:
+            params = networks.load_network(path).params
+    except UserError as error:
+        return str(error)
+    for name, leaf in trees.flatten(params).items():
+        if why := trees.no_weights(name, leaf):
+            return f"{path}: {name} {why}"
+    return ""
 
 
 def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:

@@ -68,6 +68,38 @@ def count(tree: Tree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+def no_weights(name: str, array: np.ndarray) -> str:
+    """Why the numbers of a leaf are no weights, or nothing.
+
+    Args:
+      name: of the leaf here, ``a/b/c``: a variance is no negative number.
+      array: anything that numpy takes.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind in "biu":
+        return (
+            f"holds {array.dtype}, and weights are no whole numbers: if it is "
+            f"quantised, save it as float32, float16 or bfloat16"
+        )
+    if odd := array.size - int(np.isfinite(array).sum()):
+        return (
+            f"holds {odd:,} numbers that are NaN or infinite (of {array.size:,}): the "
+            f"training had failed, or the file is damaged"
+        )
+    if array.dtype.itemsize > 4:
+        if odd := int((np.abs(array) > np.finfo(np.float32).max).sum()):
+            return (
+                f"holds {odd:,} numbers (of {array.size:,}) that are too large for "
+                f"float32, in which networks compute: the file is damaged"
+            )
+    if name.endswith("bn/var") and (odd := int((array < 0).sum())):
+        return (
+            f"holds {odd:,} negative numbers (of {array.size:,}), and is the variance "
+            f"of a batch norm: the file is damaged"
+        )
+    return ""
+
+
 def to_host(tree: Tree) -> Tree:
     """The same tree with numpy leaves (each device array copied once).
 

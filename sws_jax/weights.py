@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from sws_jax import arguments, contents, files, paths, trees
 from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
 
-_FORMAT = "sws_jax 1"
+_PROJECT, _ENDING = "sws_jax", ".safetensors"
+_FORMAT = f"{_PROJECT} 1"
 _NUMBERS = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -61,6 +63,12 @@ def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
             f"{path} does not hold what was written (its digest is another): it is "
             f"damaged, copy it again"
         )
+    for name, array in flat.items():
+        if array.dtype.name not in _NUMBERS:
+            raise UserError(
+                f"{path} holds {array.dtype} ({name}), and weights are numbers of "
+                f"{', '.join(_NUMBERS)}: it was not written by this project"
+            )
     return trees.unflatten(flat), description
 
 
@@ -143,12 +151,17 @@ def describe(path: str | os.PathLike[str]) -> Description:
 
 @arguments.checked()
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether this project wrote a file; raises as `load` where it is damaged."""
+    """Whether this project wrote a file, in any version of it; raises as `load` where
+    it is damaged."""
     path = os.fspath(path)
-    if not path.endswith(".safetensors"):
+    if not path.lower().endswith(_ENDING):
         return False
     with _opened(path) as file:
-        return (file.metadata() or {}).get("format") == _FORMAT
+        return _of_this_project((file.metadata() or {}).get("format", ""))
+
+
+def _of_this_project(format_: str) -> bool:
+    return re.match(rf"{_PROJECT}\b", format_) is not None
 
 
 @contextlib.contextmanager
@@ -160,7 +173,7 @@ def _opened(path: str) -> Iterator[Any]:
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
         files.check_readable(path)
-    if not path.endswith(".safetensors"):
+    if not path.lower().endswith(_ENDING):  # (some systems write it large)
         raise UserError(
             f"{path} is no .safetensors file of this project: {_convert(path)}"
         )
@@ -182,7 +195,12 @@ def _opened(path: str) -> Iterator[Any]:
 
 def _description(path: str, metadata: dict[str, str] | None) -> Description:
     metadata = metadata or {}
-    if metadata.get("format") != _FORMAT:
+    if (format_ := metadata.get("format", "")) != _FORMAT:
+        if _of_this_project(format_):
+            raise UserError(
+                f"{path} was written by another version of this project (its format "
+                f"is {format_!r}, and {_FORMAT!r} is read here): install a newer one"
+            )
         raise UserError(
             f"{path} was not written by this project: its header says format "
             f"{metadata.get('format')!r} and not {_FORMAT!r}; {_convert(path)}"

@@ -386,6 +386,7 @@ def calls(tmp_path_factory):
         "learngenes.find_method": [dict(name="tleg")],
         "learngenes.num_stored": [of_gene],
         "loading.load": [dict(path=file, depth=3), dict(path=own, step=None)],
+        "loading.refusal": [dict(path=own)],
         "networks.Predictor": [vars(predictor) | dict(order=tuple(range(9, -1, -1)))],
         "networks.Predictor.logits": [
             dict(self=predictor, images=images.astype(np.float32), normalization=view)

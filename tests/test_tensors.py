@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def refused(source, **given):
     with pytest.raises(UserError) as caught:
         convert.load(source, tell=lambda note: None, **{**KNOWN, **given})
     message = str(caught.value)
-    assert "\n" not in message and len(message) <= 600 + len(str(source))
+    path = "" if isinstance(source, dict) else str(source)
+    assert "\n" not in message and len(message) <= 700 + len(path)
     return message
 
 
@@ -85,7 +87,9 @@ def test_two_parts(form, kept, other, tmp_path):
         source = put(tmp_path / "net.safetensors", flat)
     found, (note,) = loaded(source)
     equal(found.params, loaded(one)[0].params)
-    assert f"took {kept} of" in note and other in note and "--part" in note
+    choose = "--part" if form == "file" else "part="
+    assert f"took {kept} of" in note and note.endswith(f": choose with {choose}")
+    assert other in note
     assert ("optimizer" in note) == (form == "memory")
     found, notes = loaded(source, part=other)
     equal(found.params, loaded(two)[0].params)
@@ -211,8 +215,131 @@ def test_what_stands_under_a_prefix_is_taken_if_asked(source, part):
     """Nothing beside it is dropped without being asked to."""
     flat = timm()
     whole = source(flat, {"last.weight": np.ones((3, 64), np.float32)})
-    assert f"--part {part} takes what stands under that alone" in refused(whole)
+    assert f"part={part!r} takes what stands under that alone" in refused(whole)
     equal(loaded(whole, part=part)[0].params, loaded(flat)[0].params)
+
+
+def test_two_networks_under_prefixes_are_both_named():
+    """As MoCo has them; under three parts, and beside what is no network."""
+    flat = prefixed("module.base_encoder.", timm(1))
+    flat |= prefixed("module.momentum_encoder.", timm(2))
+    flat["module.predictor.0.weight"] = np.ones((2, 2), np.float32)
+    message = refused({"state_dict": flat})
+    first, second = (
+        f"part='state_dict.module.{kind}_encoder'" for kind in ("base", "momentum")
+    )
+    assert f"{first} and {second} each take what stands under that alone" in message
+    part = "state_dict.module.momentum_encoder"
+    found, _ = loaded({"state_dict": flat}, part=part)
+    equal(found.params, loaded(timm(2))[0].params)
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "model.features.", "head."])
+def test_no_part_is_named_where_no_network_stands(prefix):
+    flat = prefixed(prefix, {f"a{n}.weight": np.ones(3, np.float32) for n in range(9)})
+    message = refused({**flat, "fc.weight": np.ones(3, np.float32)})
+    assert "part=" not in message and "known are timm-vit" in message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["timm_model.", "vit.", "visual.trunk.", "encoder_q.", "0.", "m.1.net."]
+)
+def test_any_prefix_is_stripped_where_a_network_is_known_without_it(prefix, tmp_path):
+    source = put(tmp_path / "net.safetensors", prefixed(prefix, timm()))
+    found, (note,) = loaded(source)
+    equal(found.params, loaded(timm())[0].params)
+    assert note == f"stripped {prefix} from the names of {source}"
+    broken = {**prefixed(prefix, timm()), f"{prefix}norm.extra": np.zeros(3, "f")}
+    assert f"surplus {prefix}norm.extra [3]" in refused(broken)
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."]
+)
+def test_what_torch_puts_inside_names_is_removed(wrapper):
+    flat = {k.replace("blocks.1.", f"blocks.1.{wrapper}"): a for k, a in timm().items()}
+    found, (note,) = loaded(flat)
+    equal(found.params, loaded(timm())[0].params)
+    assert note == f"removed {wrapper} from inside the names of what is in memory"
+    flat[f"blocks.1.{wrapper}norm1.extra"] = np.zeros(3, np.float32)
+    assert f"surplus blocks.1.{wrapper}norm1.extra [3]" in refused(flat)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint", "swa_state_dict", "momentum_encoder", "best_model"]
+)
+def test_a_lone_part_in_memory_is_taken_whatever_its_name(name):
+    found, _ = loaded({name: timm(1), "epoch": 3})
+    equal(found.params, loaded(timm(1))[0].params)
+    message = refused({name: timm(1), "other_one": timm(2)})
+    assert f"several parts, {name}, other_one: choose one with part=" in message
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        (lambda t: {"state": t, "epoch": 3}, "it has state, of which one is chosen"),
+        (lambda t: {"models": [t]}, "chosen with part='models.0'"),
+        (lambda t: {"optimizer": {"state": t}}, "it has optimizer, of which"),
+        (lambda t: {"shadow": list(t.values())}, "tensors in a list have no names"),
+    ],
+)
+def test_parts_that_no_network_is_known_to_be_in_are_named(source, words):
+    assert words in refused(source(timm()))
+
+
+def test_a_part_of_a_list_is_taken_if_asked():
+    found, _ = loaded({"models": [timm(1), timm(2)]}, part="models.1")
+    equal(found.params, loaded(timm(2))[0].params)
+
+
+def test_averages_in_a_list_are_left_and_said():
+    ema = {"decay": 0.9, "shadow_params": list(timm(2).values())}
+    found, (note,) = loaded({"model": timm(1), "ema": ema})
+    equal(found.params, loaded(timm(1))[0].params)
+    assert note == "took model of what is in memory; left ema: choose with part="
+
+
+def test_flat_names_of_flax_are_joined():
+    tree = trees.to_host(params_of(SPEC))
+    flat = {tuple(name.split("/")): a for name, a in trees.flatten(tree).items()}
+    equal(loaded(flat)[0].params, tree)
+    equal(loaded({"params": flat, "step": 3})[0].params, tree)
+
+
+def _deleted():
+    array = jax.numpy.ones(64)
+    array.delete()
+    return array
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ([0.0] * 64, "norm.bias is a list, and no array"),
+        ((0.0,) * 64, "norm.bias is a tuple, and no array"),
+        (np.ma.masked_array(np.zeros(64), mask=[1] + [0] * 63), "norm.bias has a mask"),
+        (jax.ShapeDtypeStruct((64,), "float32"), "norm.bias has a shape and no values"),
+        (_deleted, "norm.bias has no values here (Array has been deleted"),
+    ],
+)
+def test_what_has_no_values_is_named(value, words):
+    message = refused({**timm(), "norm.bias": value() if callable(value) else value})
+    assert f"what is in memory: {words}" in message
+
+
+@pytest.mark.parametrize("first", ["self", "zz"])
+def test_what_holds_itself_or_is_too_deep_is_a_sentence(first):
+    circle: dict = {"epoch": 3}
+    circle[first] = circle
+    words = "what is in memory is nested too deeply, or holds itself"
+    with pytest.raises(UserError, match=words):
+        convert.load(circle)
+    deep: dict = timm()
+    for _ in range(3000):
+        deep = {"m": deep}
+    with pytest.raises(UserError, match=words):
+        convert.load(deep)
 
 
 def test_a_part_that_is_a_flax_tree():
@@ -357,6 +484,49 @@ def test_evaluate_says_that_there_are_no_numbers(tmp_path, capsys):
     assert f"{path} gives no numbers (NaN or infinite)" in capsys.readouterr().err
 
 
+def test_numbers_beyond_float32_are_no_weights(tmp_path, capsys):
+    flat = {k: a.astype(np.float64) for k, a in timm().items()}
+    assert loaded(flat)[0].params["norm"]["bias"].dtype == np.float64
+    flat["head.bias"][1] = -3.5e38
+    words = "head.bias holds 1 numbers (of 5) that are too large for float32"
+    assert words in refused(flat)
+    path = put(tmp_path / "net.safetensors", flat)
+    assert tools.main(["describe", path]) == 0
+    assert f"nothing: {path}: {words}" in capsys.readouterr().out
+
+
+def _regnet():
+    spec = specs.RegNetSpec(
+        widths=(8, 16), depths=(1, 1), group_width=8, stem_width=8, num_classes=3
+    )
+    (layout,) = (one for one in regnet.LAYOUTS if one.key == "timm-regnet")
+    params = params_of(spec)
+    return base.write(params, layout.entries(spec))
+
+
+def _levit():
+    spec = specs.levit.LeViTSpec(
+        widths=(8, 20), depths=(1, 1), heads=(2, 3), key_dims=(4, 6),
+        attn_ratios=(1.5, 2.0), mlp_ratio=1.5, down_heads=(5,), down_key_dims=(10,),
+        down_attn_ratios=(1.1,), down_mlp_ratio=0.7, image_size=48, num_classes=3,
+    )  # fmt: skip
+    (layout,) = (one for one in levit.LAYOUTS if one.key == "timm-levit")
+    params = networks.abstract_params(spec)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    return base.write(zeros, layout.entries(spec))
+
+
+@pytest.mark.parametrize("network", [_regnet, _levit])
+def test_a_variance_is_not_negative(network):
+    flat = network()
+    given = dict.fromkeys(("heads", "norm_eps"))
+    names = [name for name in flat if name.endswith("running_var")]
+    loaded({**flat, **{name: np.abs(flat[name]) for name in names}}, **given)
+    flat |= {name: -np.abs(flat[name]) - 1 for name in names[:1]}
+    count = flat[names[0]].size
+    assert f"{names[0]} holds {count} negative numbers" in refused(flat, **given)
+
+
 # Relatives
 
 
@@ -416,6 +586,28 @@ def test_without_biases_of_queries():
     "names, kind",
     [
         (("visual.transformer.resblocks.0.ln_1.weight",), "CLIP's"),
+        (("embeddings.class_embedding", "pre_layrnorm.bias"), "CLIP's"),
+        (("vision_model.embeddings.patch_embedding.bias",), "SigLIP's"),
+        (("layer.0.attention.k_proj.weight", "layer.0.layer_scale1.lambda1"), "DINOv3"),
+        (("blocks.0.attn.relative_position_bias_table",), "BEiT's"),
+        (
+            ("layers.0.blocks.0.attn.relative_position_bias_table",),
+            "Swin's",
+        ),
+        (("data2vec_vision.embeddings.cls_token",), "data2vec's"),
+        (("blocks.0.attn.rel_pos.mlp.fc1.weight",), "a ViT's of relative positions"),
+        (("blocks.0.attns.0.attn.qkv.bias",), "a ViT's of parallel blocks"),
+        (("blocks.0.mlp.fc1_g.weight",), "a ViT's of a gated MLP (SwiGLU)"),
+        (("blocks.0.attn.qkv.weight", "patch_embed.proj.weight"), "a ViT's without p"),
+        (("base_model.model.vit.x.query.lora_A.weight",), "an adapter's, LoRA's"),
+        (("resnet.encoder.stages.0.layers.0.layer.0.normalization.bias",), "a ResNet"),
+        (("s1.b1.norm1.weight", "s1.b1.conv1.weight"), "a RegNet's whose norms stand"),
+        (("s1.b1.se.fc1.bias", "s1.b1.conv1.bn.bias"), "a RegNetY's of which a part"),
+        (("stages.0.blocks.0.attn.qkv.weight", "stem.conv1.weight"), "a LeViT's whose"),
+        (
+            ("ijepa.embeddings.patch_embeddings.projection.bias",),
+            "those of ijepa, a mo",
+        ),
         (("vision_model.encoder.layers.0.layer_norm1.weight",), "CLIP's"),
         (("encoder.layer.0.layer_scale1.lambda1",), "DINOv2's of transformers"),
         (("layer1.0.conv1.weight", "conv1.weight"), "a ResNet's"),
@@ -426,6 +618,31 @@ def test_without_biases_of_queries():
 def test_files_of_other_networks_are_named(names, kind):
     message = refused({name: np.ones(3, np.float32) for name in names})
     assert f"they look like {kind}" in message
+
+
+def test_an_average_beside_a_class_token():
+    flat = {
+        k.replace("norm.", "fc_norm.", k[:5] == "norm."): a for k, a in timm().items()
+    }
+    message = refused(flat)
+    assert "an average of patches beside a class token, or a norm of that" in message
+    assert "(fc_norm), which no network here has" in message
+
+
+def test_half_of_what_an_mlp_gives():
+    flat = timm()
+    for layer in (0, 1):
+        name = f"blocks.{layer}.mlp.fc2.weight"
+        flat[name] = flat[name][:, ::2]
+    assert "so that it has a gated MLP" in refused(flat)
+
+
+def test_a_network_that_is_no_relative_is_chosen():
+    """One of timm under the name that CLIP's have in front."""
+    flat = prefixed("visual.trunk.", timm()) | {"logit": np.ones((2, 2), np.float32)}
+    message = refused(flat)
+    assert "CLIP" not in message
+    assert "part='visual' takes what stands under that alone" in message
 
 
 def test_a_refusal_is_short():
@@ -521,6 +738,16 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3462
         (b"\x89HDF\r\n\x1a\n....", "HDF5"),
         (b"<!doctype html>", "a page of the web"),
         (b"\x1f\x8b\x08....", "gzip"),
+        (b"\n <!DOCTYPE html>", "a page of the web"),
+        (b"\x89PNG\r\n\x1a\n....", "an image (PNG)"),
+        (b"BZh91AY&SY..", "compressed with bzip2"),
+        (b"\xfd7zXZ\0....", "compressed with xz"),
+        (b"\x28\xb5\x2f\xfd......", "compressed with zstd"),
+        (b"7z\xbc\xaf'\x1c....", "an archive of 7-Zip"),
+        (b"x" * 257 + b"ustar  \0", "a tar archive"),
+        (b'{"error": "gone"}', 'its first bytes are \'{"error": "gone"\''),
+        (b"Entry not found", "its first bytes are 'Entry not found', with which no"),
+        (b"\0" * 1000, "its first bytes are '\\x00\\x00"),
     ],
 )
 @pytest.mark.parametrize("command", ["convert", "describe"])
@@ -557,6 +784,88 @@ def test_files_under_other_endings(tmp_path):
         archive.writestr("a/data.pkl", "")
         archive.writestr("a/constants.pkl", "")
     assert "TorchScript" in refused(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("ending", ["", ".weights", ".pkl"])
+def test_a_file_of_another_ending_is_told_what_it_is(ending, tmp_path):
+    path = tmp_path / f"net{ending}"
+    put(path, timm())
+    assert "it holds what a .safetensors file does" in refused(path)
+    with open(path, "wb") as file:
+        np.savez(file, **timm())
+    assert "it holds what a .npz file does" in refused(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert "it holds what a .pth file does" in refused(path)
+    path.write_text("text")
+    assert refused(path).endswith(".pth.tar, .ckpt, .th")
+
+
+def test_an_npz_with_two_arrays_of_one_name(tmp_path):
+    path = tmp_path / "net.npz"
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore", UserWarning)
+        for value in (1, 2, 3):
+            with archive.open("a.npy", "w") as file:
+                np.save(file, np.full(3, value))
+    assert "it holds two arrays called a.npy" in refused(path)
+
+
+def test_a_cut_npz_is_to_be_copied_again(tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez(path, **timm())
+    whole = path.read_bytes()
+    for content in (whole[:100], whole[:-1], whole[:5000] + b"!" + whole[5001:]):
+        path.write_bytes(content)
+        message = refused(path)
+        assert message.endswith("; if it is cut off or damaged, copy it again")
+
+
+def _archive(path, *members):
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore", UserWarning)
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def test_damage_of_an_archive_of_pytorch(tmp_path, monkeypatch):
+    """Its checksums, and what it would unpack to, are looked at before it is read."""
+    path = tmp_path / "net.pth"
+    _archive(path, ("net/data.pkl", b"\x80\x02}."), ("net/data/0", b"numbers"))
+    assert contents.damage(str(path)) == ""
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"numbers", b"nombers"))
+    told = contents.damage(str(path))
+    assert told.startswith("net/data/0 in it does not have the checksum")
+    assert "copy it again; or, if" in told and "set_crc32_options(False)" in told
+    _archive(path, ("net/data.pkl", b"."), ("net/data.pkl", b"."))
+    assert "two members of one name" in contents.damage(str(path))
+    monkeypatch.setattr(contents, "_LARGEST_PICKLE", 100)
+    _archive(path, ("net/data.pkl", b"\x80\x02" + b"N" * 200 + b"."))
+    assert "unpacks to 203 bytes" in contents.damage(str(path))
+    with open(path, "wb") as file:
+        file.write(b"\x80\x02}.")
+    assert contents.damage(str(path)) == ""
+
+
+def test_what_a_pickle_wants_is_looked_for_in_a_bounded_part(tmp_path, monkeypatch):
+    path = tmp_path / "net.pth"
+    data = b"\x80\x02cposix\nsystem\n" + b"N" * 1000 + b"cposix\nlate\n."
+    for write in (lambda: _archive(path, ("a/data.pkl", data)), None):
+        write() if write else path.write_bytes(data)
+        assert contents.wants(str(path)) == ["posix.system", "posix.late"]
+    monkeypatch.setattr(contents, "_LARGEST_PICKLE", 100)
+    _archive(path, ("a/data.pkl", data))
+    assert contents.wants(str(path)) == ["posix.system"]
+
+
+@pytest.mark.parametrize("archived", [True, False])
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_protocol_of_a_pickle(protocol, archived, tmp_path):
+    path, data = tmp_path / "net.pth", pickle.dumps({"a": [1, 2]}, protocol=protocol)
+    _archive(path, ("net/data.pkl", data)) if archived else path.write_bytes(data)
+    assert contents.protocol(str(path)) == (protocol if protocol > 1 else 0)
+    path.write_bytes(b"no pickle")
+    assert contents.protocol(str(path)) == 2
 
 
 class Hostile:
@@ -609,6 +918,34 @@ def test_checkpoints_of_pytorch(tmp_path):
     equal(loaded(path, part="model_ema")[0].params, loaded(two)[0].params)
     torch.save({"n_averaged": torch.tensor(3), **prefixed("module.", kept(one))}, path)
     equal(loaded(path)[0].params, loaded(one)[0].params)
+    for protocol, number in ((0, "0 or 1"), (4, "4"), (5, "5")):
+        for zipped in (True, False):
+            torch.save(
+                kept(one), path, pickle_protocol=protocol,
+                _use_new_zipfile_serialization=zipped,
+            )  # fmt: skip
+            assert f"saved with pickle_protocol={number}, which is not" in refused(path)
+    torch.save({k: t.to("meta") for k, t in kept(one).items()}, path)
+    assert f"{path}: pos_embed is on the device meta, where" in refused(path)
+    torch.save(kept(one), path, _use_new_zipfile_serialization=False)
+    with open(path, "rb") as file:
+        whole = file.read()
+    for size in (1, 10, 1000, len(whole) - 1):
+        (tmp_path / "cut.pth").write_bytes(whole[:size])
+        assert "copy it again" in refused(tmp_path / "cut.pth")
+    torch.save(kept(one), path)
+    with open(path, "rb") as file:
+        whole = file.read()
+    numbers = one["norm.bias"].tobytes()
+    assert numbers in whole
+    (tmp_path / "cut.pth").write_bytes(whole.replace(numbers, numbers[::-1]))
+    assert "does not have the checksum that was written" in refused(
+        tmp_path / "cut.pth"
+    )
+    for ending in (".pth.tar", ".ckpt", ".th", ".TH"):
+        (tmp_path / f"net{ending}").write_bytes(whole)
+        found = loaded(tmp_path / f"net{ending}")[0]
+        equal(found.params, loaded(one)[0].params)
     torch.save(kept(one, torch.float8_e4m3fn), path)
     assert "float8_e4m3fn" in refused(path)
     torch.save(kept(one, torch.complex64), path)

@@ -258,7 +258,7 @@ def test_the_only_file_of_weights_is_read(tmp_path, flat):
         (["notes.txt", "optimizer.pt"], "(it holds notes.txt, optimizer.pt)"),
         (["flax_model.msgpack", "config.json"], "flax_model.msgpack, which is not r"),
         (["tf_model.h5"], "holds tf_model.h5, which is not read here"),
-        (["epoch=3.ckpt"], "holds epoch=3.ckpt, which is not read here"),
+        (["epoch=3.ckpt"], "epoch=3.ckpt is not a readable file of PyTorch"),
         (["a.safetensors", "b.pth"], "2 files of weights and none that is called mod"),
         ([f"{n}.pth" for n in range(9)], "name one of 0.pth, 1.pth, 2.pth, 3.pth and"),
         (["pytorch_model.bin"], "pytorch_model.bin"),
@@ -321,6 +321,122 @@ def test_the_cache_of_the_hub(tmp_path, flat):
         convert.load(cache)
 
 
+def test_what_trainers_leave_is_no_weights(tmp_path, flat):
+    """Accelerate's, DeepSpeed's; and what is called like it is."""
+    expected = convert.load(put(tmp_path / "a" / "best.safetensors"), heads=1)[0].params
+    for name in (
+        *("sampler.bin", "dataloader.bin", "random_states_0.pkl", "optimizer_1.bin"),
+        *("zero_pp_rank_0_mp_rank_00_optim_states.pt", "adam_optimizer.pt"),
+    ):
+        (tmp_path / "a" / name).write_bytes(b"")
+    put_json(tmp_path / "a" / "config.json", CONFIG)
+    equal(convert.load(tmp_path / "a")[0].params, expected)
+    (tmp_path / "a" / "mp_rank_00_model_states.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="2 files of weights .* mp_rank_00_model_stat"):
+        convert.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("before", ["./", ""])
+def test_an_index_may_say_that_files_are_here(sharded, before):
+    index = json.loads((sharded / INDEX).read_text())["weight_map"]
+    put_json(sharded / INDEX, {"weight_map": {k: before + v for k, v in index.items()}})
+    equal(convert.load(sharded)[0].params, params_of(SPEC, 0))
+
+
+def test_the_folder_of_versions_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    cache = tmp_path / "models--org--net"
+    put(cache / "snapshots" / "one" / folders.WEIGHTS)
+    put_json(cache / "snapshots" / "one" / "config.json", CONFIG)
+    equal(convert.load(cache / "snapshots")[0].params, params_of(SPEC, 0))
+    monkeypatch.chdir(cache / "snapshots")
+    for path in (".", "./", "../snapshots/"):
+        equal(convert.load(path)[0].params, params_of(SPEC, 0))
+    put(cache / "snapshots" / "two" / folders.WEIGHTS)
+    with pytest.raises(UserError, match="holds 2 versions of a model"):
+        convert.load(".")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", INDEX, "processor_config.json"]
+)
+def test_a_pointer_of_git_beside_weights(tmp_path, refused, name):
+    if name != INDEX:
+        put(tmp_path / "net" / folders.WEIGHTS)
+        put_json(tmp_path / "net" / "config.json", CONFIG)
+    (tmp_path / "net").mkdir(exist_ok=True)
+    (tmp_path / "net" / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+    said = refused("describe", tmp_path / "net")
+    assert f"{tmp_path / 'net' / name} is a pointer of Git LFS" in said
+    assert "run git lfs pull" in said
+
+
+# This project's own files
+
+
+def damaged(ours, **changes):
+    """The file with other metadata or tensors, and nothing said of what they were."""
+    with safetensors.safe_open(ours, "numpy") as file:
+        metadata = file.metadata()
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata |= {k: v for k, v in changes.items() if isinstance(v, str)}
+    if arrays := {k: v for k, v in changes.items() if not isinstance(v, str)}:
+        flat |= arrays
+        del metadata["digest"]
+    safetensors.numpy.save_file(flat, ours, metadata)
+    return ours
+
+
+@pytest.mark.parametrize("name", ["OURS.SAFETENSORS", "ours.Safetensors"])
+def test_our_own_file_under_another_spelling(ours, command, refused, name):
+    path = ours.rename(ours.parent / name)
+    assert "layout       sws_jax, a network" in command("describe", path)[1]
+    said = refused("convert", path, ours.parent / "out.safetensors")
+    assert f"{path} is this project's own" in said
+    equal(sws_jax.load_network(path).params, params_of(SPEC, 0))
+
+
+@pytest.mark.parametrize("form", ["sws_jax 2", "sws_jax 1.1", "sws_jax/9", "sws_jax"])
+def test_a_newer_version_of_our_files(ours, refused, form):
+    damaged(ours, format=form)
+    words = f"{ours} was written by another version of this project (its format is "
+    for line in (["describe"], ["predict", "a.png"], ["convert", ours.parent / "o.s"]):
+        command, *rest = line
+        rest = [f"{one}afetensors" if command == "convert" else one for one in rest]
+        said = refused(command, ours, *rest)
+        assert f"{words}{form!r}" in said and "install a newer one" in said
+    with pytest.raises(UserError, match="install a newer one"):
+        sws_jax.load_network(ours)
+
+
+def test_what_only_looks_like_ours_is_another_s(ours, command):
+    damaged(ours, format="sws_jaxed 1")
+    assert "layout       Flax tree stacked" in command("describe", ours)[1]
+
+
+def test_describe_judges_our_files_as_they_are_read(ours, command):
+    assert "initialises  a run of" in command("describe", ours)[1]
+    whole = ours.read_bytes()
+    ours.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    said = command("describe", ours)[1]
+    assert f"initialises  nothing: {ours} does not hold what was written" in said
+    bias = np.zeros(5, np.float32)
+    for changes, words in (
+        ({"head/bias": bias[:3]}, "does not hold the network that its description"),
+        ({"head/extra": bias}, "does not hold the network that its description"),
+        ({"head/bias": bias * np.nan}, "head/bias holds 5 numbers that are NaN"),
+        ({"head/bias": bias.astype(np.int32)}, "holds int32 (head/bias), and weights"),
+        ({"head/bias": bias.astype(float) + 1e300}, "too large for float32"),
+    ):
+        ours.write_bytes(whole)
+        damaged(ours, **changes)
+        (line,) = (
+            line
+            for line in command("describe", ours)[1].splitlines()
+            if line.startswith("initialises")
+        )
+        assert line.startswith(f"initialises  nothing: {ours}") and words in line
+
+
 # Nothing is written over what is read
 
 
@@ -374,6 +490,82 @@ def test_no_folder_is_made_of_or_in_what_is_read(ours, refused, tmp_path):
 def test_a_new_file_beside_what_is_read_is_written(sharded, command):
     assert command("convert", sharded, sharded / "new.safetensors")[0] == 0
     assert sws_jax.load_network(str(sharded / "new.safetensors")).spec == SPEC
+
+
+@pytest.mark.parametrize(
+    "source, target",
+    [
+        ("pytorch_model.bin", folders.WEIGHTS),
+        (INDEX, folders.WEIGHTS),
+        ("open_clip_model.safetensors", "pytorch_model.bin"),
+        ("best.safetensors", folders.WEIGHTS),
+    ],
+)
+def test_nothing_is_put_where_it_is_read_instead(tmp_path, source, target):
+    net = tmp_path / "net"
+    put(net / source)
+    if source == INDEX:
+        put(net / FIRST)
+        put_json(net / INDEX, {"weight_map": dict.fromkeys(weights_of(), FIRST)})
+    put_json(net / "config.json", CONFIG)
+    for into in (net / target, net / ".." / "net" / target):
+        with pytest.raises(UserError, match="would be taken for the weights of"):
+            folders.refuse_overwriting(str(into), str(net / source))
+    folders.refuse_overwriting(str(tmp_path / target), str(net / source))
+    folders.refuse_overwriting(str(net / "weights.safetensors.x"), str(net / source))
+
+
+def test_a_file_by_itself_is_no_model_s_folder(tmp_path, command):
+    net = put(tmp_path / "net.safetensors")
+    assert command("convert", net, tmp_path / folders.WEIGHTS, "--heads", "1")[0] == 0
+
+
+def test_nothing_is_put_into_the_cache_of_the_hub(tmp_path, refused):
+    cache = tmp_path / "models--org--net"
+    put(cache / "snapshots" / "one" / "weights.safetensors")
+    target = cache / "snapshots" / "one" / folders.WEIGHTS
+    for source in (cache, cache / "snapshots", cache / "snapshots" / "one"):
+        assert "would be taken for the weights" in refused("convert", source, target)
+
+
+def test_nothing_is_put_beside_the_only_weights_of_a_folder(tmp_path, refused):
+    put(tmp_path / "net" / "best.safetensors")
+    said = refused("convert", tmp_path / "net", tmp_path / "net" / "out.safetensors")
+    assert "would stand beside the only weights of" in said
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///tmp/o.safetensors", "s3://b/o.safetensors", "hf://a/b"]
+)
+@pytest.mark.parametrize("to", [(), ("--to", "timm"), ("--to", "flax")])
+def test_no_other_scheme_is_written_to(ours, refused, target, to, monkeypatch):
+    monkeypatch.chdir(ours.parent)
+    said = refused("convert", ours, target, *to)
+    assert f"{target} begins with {target[: target.index('/') + 2]}, and files" in said
+    assert os.listdir() == [ours.name]
+
+
+def test_no_file_is_written_as_one_of_several(tmp_path, refused, command):
+    net = put(tmp_path / "net.safetensors")
+    out = tmp_path / "o-00001-of-00002.safetensors"
+    said = refused("convert", net, out, "--heads", "1")
+    assert f"{out} is named as one of 2 files that hold a network" in said
+    out = tmp_path / "o-00001-of-00001.safetensors"
+    assert command("convert", net, out, "--heads", "1")[0] == 0
+    assert command("describe", out)[0] == 0
+
+
+def test_arguments_are_named_as_they_are_typed(ours, refused):
+    out = ours.parent / "out"
+    assert "sws_jax: IN 'a\\x00b' is no path" in refused(
+        "convert", "a\0b", f"{out}.safetensors"
+    )
+    assert refused("convert", ours, "") == "sws_jax: OUT is empty\n"
+    assert refused("convert", "", out) == "sws_jax: IN is empty\n"
+    assert "sws_jax: --to 'keras'" in refused("convert", ours, out, "--to", "keras")
+    net = put(ours.parent / "net.safetensors")
+    said = refused("convert", net, f"{out}.safetensors", "--heads", "0")
+    assert said.startswith("sws_jax: --heads must be")
 
 
 # What the system refuses

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, data, paths, weights
+    from sws_jax import convert, data, loading, paths, weights
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     notes: tuple[str, ...] = ()
     if paths.is_file(path) and weights.is_ours(path):
         flat, lines = tensors.read(paths.here(path)).flat, _ours(weights.describe(path))
+        if why := loading.refusal(path):
+            lines["initialises"] = f"nothing: {why}"
     else:
         found = convert.identify(path)
         flat, lines, notes = dict(found.tensors), _theirs(found), found.notes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from sws_jax.convert import (
     folders,
     hugging_face,
     keys,
-    levit,
-    regnet,
+    relatives,
+    renaming,
     tensors,
     timm,
     vit,
@@ -45,32 +44,7 @@ from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
 from sws_jax.specs.levit import STEM_STRIDE
 
-LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
-# Base models of transformers leave out what stands before all names but the heads':
-# names that tell one, and what that is.
-_BASES = (
-    (
-        "vit.",
-        r"embeddings\.cls_token",
-        r"(encoder\.layer|layers)\.\d+\.layernorm_before",
-    ),
-    ("levit.", r"patch_embeddings\.embedding_layer_1\..*", r"encoder\.stages\.\d+\."),
-    ("regnet.", r"embedder\.embedder\..*", r"encoder\.stages\.\d+\."),
-)
-_DISTILLED = "embeddings.distillation_token"
-# What names tell of networks that are not here.
-_RELATIVES = {
-    "CLIP's": r"(^|\.)(visual\.|vision_model\.|text_model\.|transformer\.resblocks)",
-    "DINOv2's of transformers": r"layer_scale\d\.lambda1",
-    "BEiT's": r"(^|\.)beit\.",
-    "Swin's": r"relative_position_bias_table",
-    "MAE's of transformers": r"vit\.embeddings\.mask_token|^decoder\.decoder_",
-    "a ResNet's": r"(^|\.)layer\d\.\d+\.conv\d",
-    "ConvNeXt's": r"\.dwconv\.|\.conv_dw\.",
-    "a RegNet's that is no RegNetY": r"^s1\.b1\.conv1\.|^(regnet\.)?encoder\.stages\.0"
-    r"\.layers\.0\.layer\.",
-    "torchvision's of a RegNet": r"trunk_output\.block1\.",
-}
+LAYOUTS = renaming.LAYOUTS
 # Names of the released Aux-Nets, by the method of their learngenes.
 PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 # What `save` writes for: two libraries' folders, and files of tensors.
@@ -135,55 +109,38 @@ def recognise(
     Raises:
       UserError: none of the known layouts, or not the one that was asked for.
     """
-    for name in flat:
-        if deep := re.search(r"(?<![0-9A-Za-z])\d{5,}(?![0-9A-Za-z])", name):
-            raise UserError(
-                f"{path} numbers something {deep[0]} ({name}), and no network here is "
-                f"as deep"
-            )
-    known = {found.key: found for found in LAYOUTS}
+    if deep := renaming.deep(flat):
+        raise UserError(
+            f"{path} numbers something {deep[0]} ({deep.string}), and no network here "
+            f"is as deep"
+        )
+    known = {one.key: one for one in LAYOUTS}
     if layout and layout not in known:
         raise UserError(
             f"there is no layout {layout!r}: it is one of {', '.join(known)}"
         )
     for tried in [known[layout]] if layout else LAYOUTS:
         try:
-            prepared = tried.prepare(flat, image_size)
-            shapes = {name: tuple(a.shape) for name, a in prepared.items()}
-            spec = tried.recognise(shapes)
+            found = renaming.as_layout(tried, flat, image_size)
         except UserError as error:
             raise UserError(f"{path} is no {tried.name}: {error}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            continue  # shapes that nothing of this layout has
-        if spec is not None:
-            return tried, spec, prepared
+        if found:
+            return tried, *found
     some = ", ".join(own(name)[:80] for name in sorted(flat)[:3])
     if layout:
         raise UserError(
             f"{path} holds no {known[layout].name} (its first names are {some})"
         )
-    told = [k for k, p in _RELATIVES.items() if any(re.search(p, n) for n in flat)]
-    end = f"; they look like {told[0]}" if told else ""
-    if inside := tensors.wrapped(flat):
-        one = ".".join(filter(None, [part, re.sub("[./]", ".", own(inside))]))
-        end += f"; --part {one} takes what stands under that alone"
+    told = relatives.told(flat)
+    end = f"; they look like {told}" if told else ""
+    if under := renaming.inside({own(name): array for name, array in flat.items()}):
+        ways = [tensors.asked(path, f"{part}.{one}".lstrip(".")) for one in under]
+        takes = "takes" if len(ways) == 1 else "each take"
+        end = f"; {' and '.join(ways)} {takes} what stands under that alone"
     raise UserError(
         f"{path} holds no network that is known here (its first names are {some})"
         + (end or f"; known are {', '.join(known)}")
     )
-
-
-def _named_as_whole(flat: base.Flat) -> tuple[base.Flat, str]:
-    """Tensors of a base model of transformers under the names of its whole models."""
-    for prefix, *patterns in _BASES:
-        if all(any(re.match(p, name) for name in flat) for p in patterns):
-            if prefix == "vit." and _DISTILLED in flat:
-                prefix = "deit."
-            heads = re.compile(r"(cls_|distillation_)?classifier.*")
-            return {
-                k if heads.fullmatch(k) else prefix + k: a for k, a in flat.items()
-            }, prefix
-    return flat, ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,21 +202,19 @@ def identify(
     where they fit it.
     """
     on_disk = isinstance(source, (str, os.PathLike))
-    path = "what is in memory"
+    path = tensors.IN_MEMORY
     if on_disk:
         source = os.fspath(source)  # type: ignore[arg-type]
         path = folders.weights_in(source).path
     if os.path.isfile(path) and weights.is_ours(path):
+        weights.describe(path)  # raises, where it is of a newer version
         raise UserError(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
     held = tensors.read(source, part=part)  # type: ignore[arg-type]
-    plain, stripped = tensors.unwrapped(held.flat)
-    whole, added = _named_as_whole(plain)
-
-    def own(name: str) -> str:
-        return stripped + name.removeprefix(added)
+    names = renaming.renamed(held.flat, layout, image_size)
+    whole, own = names.flat, names.own
 
     def seen(size: tuple[int, int] | None) -> tuple[Layout, Spec, base.Flat]:
         return recognise(
@@ -325,17 +280,18 @@ def identify(
                 *(mean, std, crop, interpolation, crop_mode),
             ),
         )
-    notes += _renamings(path, whole, flat, stripped, added)
+    notes += _renamings(path, names, flat)
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
 
 
-def _renamings(
-    path: str, whole: base.Flat, flat: base.Flat, stripped: str, added: str
-) -> Iterator[str]:
+def _renamings(path: str, names: renaming.Renamed, flat: base.Flat) -> Iterator[str]:
     """What was done to the names of a file and to its positions, a sentence each."""
-    if stripped:
-        yield f"stripped {stripped} from the names of {path}"
-    if added and any("pooler." in name for name in flat):
+    if names.stripped:
+        yield f"stripped {names.stripped} from the names of {path}"
+    if names.removed:
+        yield f"removed {', '.join(names.removed)} from inside the names of {path}"
+    whole = names.flat
+    if names.added and any("pooler." in name for name in flat):
         yield f"left the pooler of {path} out: features here come before it"
     name = vit.TIMM.pos_embed
     if name in whole and flat[name].shape[1] > whole[name].shape[1]:

@@ -180,6 +180,8 @@ class Mismatch(Exception):
         missing = list(self.missing)
         if missing and all(re.search(_QKV_BIAS, name) for name in missing):
             kinds.append("no bias of queries, keys and values")
+        if any(_halved(name, *both) for name, both in self.reshaped.items()):
+            kinds.append("a gated MLP")
         return " and ".join(kinds[:3])
 
     def __str__(self) -> str:
@@ -204,6 +206,9 @@ class Mismatch(Exception):
 
 # What names in files of relatives of the networks here tell.
 _STRANGE = {
+    "an average of patches beside a class token, or a norm of that alone (fc_norm)": (
+        r"^fc_norm\."
+    ),
     "layer scale": r"(^|[._/])(ls\d[._/]gamma|gamma_\d|layer_scale\d?|lambda_?1)",
     "registers": r"reg_token|register",
     "norms of queries and keys": r"[._/](q_norm|k_norm|query_norm|key_norm)",
@@ -214,11 +219,19 @@ _STRANGE = {
     "attention pooling": r"attn_pool|MAPHead|probe",
     "a norm before its blocks (CLIP's)": r"norm_pre|ln_pre|pre_layrnorm",
     "a gated MLP": r"mlp[._/]w\d|fc1_g|gate_proj|swiglu",
+    "biases of queries and values alone (BEiT's, EVA's)": r"attn[._](q_bias|v_bias)",
     "adapters (LoRA's: merge them first)": r"lora_|adapter",
     "a projection head (DINO's)": r"(^|\.)head\.(mlp|last_layer)",
 }
 _QKV_BIAS = r"(qkv|query|key|value|[qkv]_proj|queries_keys_values)[._/](bias|bias_\w+)$"
 _SHOWN, _LENGTH = 3, 150
+
+
+def _halved(name: str, wanted: tuple[int, ...], is_: tuple[int, ...]) -> bool:
+    """Whether what comes out of an MLP takes half of what its first layer gives."""
+    out = re.search(r"[._/](fc2|Dense_1|w3)[._/](weight|kernel)$", name)
+    pairs = zip(is_, wanted, strict=False)
+    return bool(out) and any(2 * have == want for have, want in pairs)
 
 
 def _some(groups: Sequence[str]) -> str:
@@ -283,19 +296,9 @@ def check(
 
 def no_weights(flat: Flat, entries: Sequence[Entry]) -> tuple[str, str]:
     """The first tensor whose numbers are no weights, and why; of a whole file."""
-    for name in dict.fromkeys(entry.theirs for entry in entries):
-        array = np.asarray(flat[name])
-        if array.dtype.kind in "biu":
-            return name, (
-                f"holds {array.dtype}, and weights are no whole numbers: if it is "
-                f"quantised, save it as float32, float16 or bfloat16"
-            )
-        odd = array.size - int(np.isfinite(array).sum())
-        if odd:
-            return name, (
-                f"holds {odd:,} numbers that are NaN or infinite (of {array.size:,}): "
-                f"the training had failed, or the file is damaged"
-            )
+    for name, ours in {entry.theirs: entry.ours for entry in entries}.items():
+        if why := trees.no_weights(ours, flat[name]):
+            return name, why
     return "", ""
 
 

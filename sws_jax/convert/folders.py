@@ -20,7 +20,10 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
 # Of the files that hold tensors by name.
-ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+ENDINGS = (
+    *(".safetensors", ".npz", ".pth", ".pt", ".bin"),
+    *(".pth.tar", ".ckpt", ".th"),
+)
 _INDEX = ".index.json"
 # What the libraries look for in a folder, in the order of transformers; then what a
 # finished run leaves.
@@ -34,11 +37,15 @@ _USUAL = (
     "weights.safetensors",
 )
 # What trainers leave beside weights, under the same endings.
-_NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
-_UNREAD = (
-    *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt", ".ckpt.index", ".onnx", ".gguf"),
-    *(".pkl", ".pickle", ".pth.tar", ".tflite", ".torchscript"),
+_NO_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|sampler"
+    r"|dataloader).*|.*(optim_states|_optimizer)\b.*"
 )
+_UNREAD = (
+    *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt.index", ".onnx", ".gguf"),
+    *(".pkl", ".pickle", ".tflite", ".torchscript"),
+)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
 _SHOWN = 4  # names in a sentence
 
@@ -166,6 +173,8 @@ def _weight_map(path: str) -> dict[str, str]:
     whole = files.read_json(path, holds={"weight_map": {}}, remedy=remedy)
     found = whole["weight_map"]
     for name, file in found.items():
+        if isinstance(file, str):
+            found[name] = file = file.removeprefix("./")
         # (What an index names is opened: nothing elsewhere may be.)
         if not isinstance(file, str) or not _is_plain(file):
             raise UserError(
@@ -224,6 +233,9 @@ def joined(
 
 def _snapshot(path: str) -> str:
     """Of a model's folder in the hub's cache, that of its files; else the path."""
+    whole, last = os.path.split(os.path.abspath(path))
+    if last == "snapshots" and os.path.basename(whole).startswith("models--"):
+        path = os.path.relpath(whole) if not os.path.isabs(path) else whole
     inside = os.path.join(path, "snapshots")
     if not os.path.isdir(inside):
         return path
@@ -263,14 +275,24 @@ def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> Non
 
     Raises:
       UserError: the target is one of those files, by whatever path or link; or would
-        stand among them as another file that is read before them.
+        stand among them as another file that is read before them, or with them; or is
+        no path on this machine or in a bucket; or is named as one file of several.
     """
+    if (scheme := _SCHEME.match(target)) and not paths.is_remote(target):
+        raise UserError(
+            f"{target} begins with {scheme[0]}, and files are written to this "
+            f"machine's disks or to a bucket ({paths.BUCKET}): name a path as OUT"
+        )
+    name = os.path.basename(target)
+    shard = None if folder else _SHARD.fullmatch(name)
     if paths.is_remote(target) or paths.is_remote(source):
         if paths.absolute(target) == paths.absolute(source):
             raise UserError(f"{target} would be written over itself: name another OUT")
+        _refuse_shard(target, shard)
         return
     with files.told(target):
-        top = source if os.path.isdir(source) else os.path.dirname(source) or "."
+        is_folder = os.path.isdir(source)
+        top = _snapshot(source) if is_folder else os.path.dirname(source) or "."
         if _is_same(target, source) or (_inode(target) in _read(source)):
             raise UserError(
                 f"{target} would be written over itself or what it is read with, "
@@ -282,12 +304,41 @@ def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> Non
                 f"{target} would be a folder inside {source}, which is read: name "
                 f"another OUT"
             )
-        usual = os.path.basename(target) in _USUAL
-        if usual and os.path.isdir(source) and _is_same(into, top):
+        _refuse_shard(target, shard)
+        if folder or not _is_same(into, top):
+            return
+        there = os.listdir(top)
+        if is_folder and name.lower().endswith(ENDINGS) and not {*there} & {*_USUAL}:
+            raise UserError(
+                f"{target} would stand beside the only weights of {source}, and "
+                f"neither would then be read by the name of the folder: name another "
+                f"OUT"
+            )
+        if name in _before("" if is_folder else os.path.basename(source), there):
             raise UserError(
                 f"{target} would be taken for the weights of {source}, which is read: "
                 f"name another OUT"
             )
+
+
+def _refuse_shard(target: str, shard: re.Match | None) -> None:
+    if shard and int(shard[2]) > 1:
+        raise UserError(
+            f"{target} is named as one of {int(shard[2])} files that hold a network "
+            f"together, and would be taken for that: name another OUT"
+        )
+
+
+def _before(name: str, there: Sequence[str]) -> tuple[str, ...]:
+    """Names that are read instead of a file beside them, where such are looked for.
+
+    Args:
+      name: of the file; empty of all in a folder.
+      there: the names in its folder.
+    """
+    if name in _USUAL:
+        return _USUAL[: _USUAL.index(name)]
+    return _USUAL if not name or CONFIG in there else ()
 
 
 def _read(source: str) -> set[tuple[int, int]]:
