@@ -258,13 +258,13 @@ def identify(
         if image_size and spec.net.image_size != image_size:
             changes["image_size"] = image_size
         if changes:
-            names = ", ".join(changes)
+            surplus = ", ".join(changes)
             which = "are of ViTs" if len(changes) > 1 else "is of ViTs"
             if "image_size" in changes:
                 high, wide = spec.net.image_size
                 which = f"it is one for {high} x {wide} pixels, as its tensors show"
             raise UserError(
-                f"{path} is a {found.name}, and {names} {which}: leave {names} out"
+                f"{path} is a {found.name}, and {surplus} {which}: leave {surplus} out"
             )
     look = said.view_path or said.path
     with keys.naming(look if said.view != found.view else ""):
