@@ -15,7 +15,9 @@ EXAMPLE = "python -m sws_jax convert deit_small.pth teacher.safetensors"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="IN", help=".safetensors, .npz, or .pth, .pt, .bin of PyTorch"
+        "source",
+        metavar="IN",
+        help=".safetensors, .npz, or .pth, .pt, .bin, .ckpt of PyTorch",
     )
     parser.add_argument(
         "target", metavar="OUT", help="a .safetensors file, or what --to says"

@@ -76,8 +76,8 @@ def read(path: str | Mapping[str, Any], *, part: str = "") -> Held:
 
     Args:
       path: a mapping, or a file or folder, see `folders.weights_in`. Read are
-        ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``
-        or ``.bin``.
+        ``.safetensors``, ``.npz``, or (where torch is installed) ``.pth``, ``.pt``,
+        ``.bin``, ``.pth.tar``, ``.ckpt`` or ``.th``.
       part: of a checkpoint that holds more than one network, like "model_ema";
         nested with dots, and "." for the tensors at its top; or what stands before the
         names of one of several, like "teacher.module.backbone". Default the usual one,
