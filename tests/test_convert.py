@@ -1070,7 +1070,10 @@ def logits_agree(model, folder, save=None, memory=False):
     else:
         save(folder)
         path = folder / "model.safetensors"
-    network, _ = convert.load(path if memory else str(path))
+    notes: list[str] = []
+    path = path if memory else str(path)
+    network, _ = convert.load(path, tell=notes.append)
+    assert not memory or any("what is usual is taken" in note for note in notes)
     shape = (2, *network.spec.net.image_size, 3)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.no_grad():
