@@ -1065,7 +1065,9 @@ def logits_agree(model, folder, memory=False):
         path = folder / "net.pth"
         namespace = argparse.Namespace(lr=1.0)
         torch.save({"model": model.state_dict(), "args": namespace}, path)
-    network, _ = convert.load(path if memory else str(path), tell=[].append)
+    notes: list[str] = []
+    network, _ = convert.load(path, tell=notes.append)
+    assert not memory or any("what is usual is taken" in note for note in notes)
     shape = (2, *network.spec.net.image_size, 3)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with torch.no_grad():

@@ -627,11 +627,28 @@ def test_vits_that_timm_has_with_another_gelu_alone(
     ],
 )
 def test_what_arguments_do_not_say_is_the_name_s(missing, words, tmp_path):
-    config = config_of({missing: ...})
+    config = config_of({missing: ..., "num_heads": ...})
     message = refused(tmp_path, tensors_of(spec_of()), config)
     assert re.search(f"another network .* {words}", message)
+    # With its heads, all is said or seen.
+    config["model_args"]["num_heads"] = 2
+    found, notes = load(tmp_path, tensors_of(spec_of()), config)
+    assert found.spec == spec_of() and len(notes) == 1
+    assert re.search(f"its architecture .* has {missing} .*the tensors", notes[0])
     config["architecture"] = "vit_of_mine"  # which implies nothing
     assert load(tmp_path, tensors_of(spec_of()), config)[0].spec == spec_of()
+
+
+def test_heads_of_a_network_of_another_width():
+    """Are no sign that a config is of the tensors beside it."""
+    spec = spec_of(width=768, heads=12, mlp_ratio=4.0, patch_size=16, image_size=32)
+    given = dict(depth=2, img_size=32, num_heads=6)
+    config = dict(architecture="vit_small_patch16_224", pretrained_cfg={})
+    config |= dict(model_args=given)
+    with pytest.raises(UserError, match="embed_dim of its architecture .* is 384"):
+        timm.read("config.json", config, convert.LAYOUTS[0], spec)
+    given["num_heads"] = 12
+    assert timm.read("config.json", config, convert.LAYOUTS[0], spec).notes
 
 
 def test_null_is_a_value_of_timm_s_own(tmp_path):
@@ -1173,7 +1190,8 @@ def _pixels(network, path):
 @pytest.mark.slow
 def test_the_table_of_names_is_timms(with_timm):
     """But for names that the installed timm lacks."""
-    import timm as theirs
+    with peers.without_torchvision():
+        import timm as theirs
 
     from support import timm_names
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.convert import keys, labels
+from sws_jax.convert import keys, labels, vit
 from sws_jax.convert.base import Layout, View
 from sws_jax.convert.keys import Beside, Key, refused, shown
 from sws_jax.data.base import INTERPOLATIONS, default_normalization
@@ -572,6 +572,15 @@ def read(
             spec, {**{k: usual[k] for k in _SIZES if k in usual}, **known}, said
         )
     )
+    differ = {k: v for k, v in sizes.items() if k not in said and v[0] != v[1]}
+    if isinstance(spec, ViTSpec) and differ and _has_heads(spec, said):
+        # Its heads are said, and all else is seen.
+        sizes = {k: v for k, v in sizes.items() if k not in differ}
+        text = ", ".join(f"{k} {v[0]} (the tensors {v[1]})" for k, v in differ.items())
+        notes += (
+            f"{path}: its architecture {shown(named)} has {text}, and sizes are those "
+            f"of the tensors",
+        )
     keys.agree(path, [(where(k), *pair) for k, pair in sizes.items()])
     key, given_names = next(
         ((k, d[k]) for d in (top, below) for k in _LABELS if k in d), ("", ())
@@ -708,6 +717,12 @@ def _check_registers(path: str, count: int, tensors: Sequence[str], where) -> No
             f"{path}: {where('reg_tokens')} is {count}, and networks here have one "
             f"register at most: it cannot be converted"
         )
+
+
+def _has_heads(spec: ViTSpec, said: Mapping[str, Any]) -> bool:
+    """Whether heads are said that may be those of a network of that width."""
+    usual = spec.heads if spec.width in vit.PUBLISHED_WIDTHS else None
+    return "num_heads" in said and usual in (None, said["num_heads"])
 
 
 def _has(
