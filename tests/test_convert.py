@@ -329,7 +329,8 @@ def test_odd_tensors_are_one_sentence(layout, changes):
 def test_tensors_in_memory(tmp_path):
     """A nested Flax tree, or one that numpy has forgotten the dtype of."""
     network = described(spec_of("token"))
-    found, layout = convert.load(network.params, norm_eps=1e-6, gelu="exact")
+    look = dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
+    found, layout = convert.load(network.params, norm_eps=1e-6, gelu="exact", **look)
     assert layout.key == "flax-tree-stacked"
     equal(found.params, network.params)
     half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), network.params)
@@ -613,6 +614,7 @@ def test_deit_of_one_head(in_memory, tmp_path, capsys):
     path = tmp_path / "deit.safetensors"
     safetensors.numpy.save_file(state, path)
     known = dict(heads=1, norm_eps=1e-12, gelu="exact")
+    known |= dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
     network, layout = convert.load(state if in_memory else path, **known)
     where = "in memory" if in_memory else "file"
     assert layout.name == f"Hugging Face DeiT {where}"

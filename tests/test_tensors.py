@@ -43,8 +43,9 @@ def prefixed(prefix, flat):
 
 
 # What tensors do not show: where it is given, nothing is guessed, and nothing told.
-KNOWN = dict(heads=1, norm_eps=1e-6, gelu="exact")
-UNKNOWN: dict = dict.fromkeys(KNOWN) | dict(gelu="")
+KNOWN: dict = dict(heads=1, norm_eps=1e-6, gelu="exact")
+KNOWN |= dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.9)
+UNKNOWN: dict = KNOWN | dict(heads=None, norm_eps=None, gelu="")
 
 
 def loaded(source, **given):
@@ -669,12 +670,10 @@ def test_a_class_token_without_a_position(tmp_path):
     without = {**flat, "pos_embed": flat["pos_embed"][:, 1:]}
     images = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
     wanted = logits_of(whole.spec, whole.params, images)
-    for source, given in (
-        (without, {}),
-        (without, dict(image_size=32)),
-        (prefixed("module.", without), {}),
-    ):
-        found, notes = loaded(source, **given)
+    for source in (without, prefixed("module.", without)):
+        message = refused(source)
+        assert "pos_embed has 16 rows, which are those of 4 x 4 patches" in message
+        found, notes = loaded(source, image_size=32)
         assert found.spec == whole.spec
         close(wanted, logits_of(found.spec, found.params, images))
         assert any("have no position" in note for note in notes)

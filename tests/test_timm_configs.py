@@ -220,13 +220,37 @@ def test_views(tmp_path):
 def test_names_of_classes(where, tmp_path):
     names = list("vwxyz")
     config = {
-        "top": config_of(label_names=names, view=dict(label_names=list("abcde"))),
+        "top": config_of(label_names=names, view=dict(label_names=names)),
         "pretrained_cfg": config_of(view=dict(label_names=names)),
         "labels": config_of(labels=names),
         "numbers": config_of(label_names={str(i): names[i] for i in (3, 1, 0, 2, 4)}),
     }[where]
     found, _ = load(tmp_path, tensors_of(spec_of()), config)
     assert found.description.class_names == tuple(names)
+
+
+@pytest.mark.parametrize(
+    "one, other", [("", "pretrained_cfg."), ("", ""), ("pretrained_cfg.", "")]
+)
+def test_names_that_say_two_things(one, other, tmp_path):
+    config = config_of()
+    for within, key, names in (
+        (one, "label_names", "vwxyz"),
+        (other, "labels", "abcde"),
+    ):
+        (config["pretrained_cfg"] if within else config)[key] = list(names)
+    message = refused(tmp_path, tensors_of(spec_of()), config)
+    assert "name the classes in two ways: take one of them out" in message
+    assert f"{one}label_names" in message and f"{other}labels" in message
+
+
+def test_a_processor_beside_timm_s_config_is_told(tmp_path):
+    """timm reads none."""
+    at = tmp_path / "preprocessor_config.json"
+    at.write_text(json.dumps(dict(image_mean=[0.1] * 3, do_rescale=False)))
+    found, (note,) = load(tmp_path, tensors_of(spec_of()), config_of())
+    assert f"preprocessor_config.json beside {tmp_path / 'config.json'} are not" in note
+    assert found.description.normalization.mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize(
@@ -417,6 +441,9 @@ def test_test_vit_has_two_heads(tmp_path):
 # Without a config
 
 
+IMAGES: dict = dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.9)
+
+
 def test_what_is_guessed_in_memory():
     flat = tensors_of(spec_of())
     with pytest.raises(UserError, match="no published network is 64 wide: give heads="):
@@ -425,13 +452,17 @@ def test_what_is_guessed_in_memory():
     with pytest.warns(
         UserWarning, match="3 heads, LayerNorm epsilon 1e-06, exact GELU"
     ):
-        convert.load(usual)
+        convert.load(usual, **IMAGES)
     with pytest.warns(UserWarning, match="taken: LayerNorm epsilon 1e-06, exact GELU"):
-        convert.load(usual, heads=6)
+        convert.load(usual, heads=6, **IMAGES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found, _ = convert.load(flat, heads=2, norm_eps=1e-6, gelu="exact")
+        found, _ = convert.load(flat, heads=2, norm_eps=1e-6, gelu="exact", **IMAGES)
     assert found.spec == spec_of()
+    with pytest.warns(UserWarning, match="how its images are: mean .0.5.* crop 0.875"):
+        convert.load(
+            flat, heads=2, norm_eps=1e-6, gelu="exact", **{**IMAGES, "crop": None}
+        )
 
 
 @pytest.mark.parametrize("width", [64, 192])
@@ -450,7 +481,7 @@ def test_the_gelu_is_said_by_an_argument_or_a_flag(tmp_path, capsys):
     flat = tensors_of(spec_of(width=192, heads=3))
     safetensors.numpy.save_file(flat, path)
     for gelu in ("exact", "tanh"):
-        found, _ = convert.load(flat, heads=3, norm_eps=1e-6, gelu=gelu)
+        found, _ = convert.load(flat, heads=3, norm_eps=1e-6, gelu=gelu, **IMAGES)
         assert found.spec.gelu == gelu
         out = str(tmp_path / f"{gelu}.safetensors")
         assert tools.main(["convert", str(path), out, "--gelu", gelu]) == 0
@@ -475,9 +506,10 @@ def test_the_gelu_is_said_by_an_argument_or_a_flag(tmp_path, capsys):
 def test_pooling_is_named_among_what_is_guessed(fields, words):
     flat, notes = tensors_of(spec_of(width=192, heads=3, **fields)), []
     for given in ({}, dict(heads=3), dict(heads=3, norm_eps=1e-6)):
-        convert.load(flat, tell=notes.append, **given)
+        convert.load(flat, tell=notes.append, **given, **IMAGES)
         assert re.search(words, notes.pop()) and not notes
-    convert.load(flat, tell=notes.append, heads=3, norm_eps=1e-6, gelu="exact")
+    known = dict(heads=3, norm_eps=1e-6, gelu="exact", **IMAGES)
+    convert.load(flat, tell=notes.append, **known)
     assert not notes
 
 
@@ -543,7 +575,7 @@ def test_what_no_tensor_of_a_levit_or_regnet_shows(
     spec, layout, words, tmp_path, capsys
 ):
     flat, notes = zeros_of(spec, layout), []
-    convert.load(flat, tell=notes.append)
+    convert.load(flat, tell=notes.append, **IMAGES)
     assert len(notes) == 1 and words in notes[0] and "what is in memory" in notes[0]
     path = str(tmp_path / "net.safetensors")
     safetensors.numpy.save_file(flat, path)
@@ -691,7 +723,8 @@ def test_hidden_units_are_exact(width, hidden, ratio):
 @pytest.mark.parametrize("width, ratio", [(208, 2.31), (112, 2.06)])
 def test_exact_hidden_units_are_read_again(width, ratio, tmp_path):
     spec = spec_of(width=width, heads=2, depth=1, mlp_ratio=ratio)
-    found, _ = convert.load(tensors_of(spec), heads=2, norm_eps=1e-6, gelu="exact")
+    known = dict(heads=2, norm_eps=1e-6, gelu="exact", **IMAGES)
+    found, _ = convert.load(tensors_of(spec), **known)
     convert.save(str(tmp_path / "timm"), found, "timm")
     again, _ = convert.load(str(tmp_path / "timm"))
     assert again.spec == found.spec

@@ -212,7 +212,7 @@ def identify(
             f"{path} is this project's own: use it as it is, or write it for another "
             f"program (--to {', '.join(TARGETS)})"
         )
-    held = tensors.read(source, part=part)  # type: ignore[arg-type]
+    held = tensors.read(source, part=part)
     names = renaming.renamed(held.flat, layout, image_size)
     whole, own = names.flat, names.own
 
@@ -240,6 +240,8 @@ def identify(
         spec, more = _of_its_positions(path, found, spec, flat, image_size, said, own)
         notes += more
         _check_positions(said, whole, flat)
+        if image_size is None and not said.size:
+            _check_tokens(path, found, spec, whole, flat, own)
         fields = {k: v for k, v in said.fields.items() if k not in changes}
         with keys.naming(said.path):
             spec = spec.replace(**fields)
@@ -279,6 +281,13 @@ def identify(
                 said.view,
                 *(mean, std, crop, interpolation, crop_mode),
             ),
+        )
+    if not on_disk and not (mean and std and crop):
+        pixels = about.normalization
+        notes.append(
+            f"{path} does not say how its images are: mean {pixels.mean}, deviation "
+            f"{pixels.std} and crop {about.eval_crop:g} are taken (give mean=, std= "
+            f"and crop=)"
         )
     notes += _renamings(path, names, flat)
     return Identified(path, found, held.flat, flat, own, about, tuple(notes))
@@ -577,6 +586,32 @@ def _check_registers(path: str, flat: base.Flat, spec: Spec) -> None:
             f"{path} has registers ({registers}) and no class token, and networks "
             f"here have them beside one alone: it cannot be converted"
         )
+
+
+def _check_tokens(
+    path: str,
+    layout: Layout,
+    spec: ViTSpec,
+    whole: base.Flat,
+    flat: base.Flat,
+    own: Callable[[str], str],
+) -> None:
+    """Refuses to choose which tokens have positions, of a network that is all there."""
+    name = vit.TIMM.pos_embed
+    if name not in whole or flat[name].shape[1] == whole[name].shape[1]:
+        return
+    params = networks.abstract_params(spec)
+    try:
+        base.check(flat, layout.entries(spec), params, ignored=layout.ignored)
+    except base.Mismatch:
+        return  # which is told
+    rows = whole[name].shape[1]
+    side = math.isqrt(rows)
+    raise UserError(
+        f"{path}: {own(name)} has {rows} rows, which are those of {side} x {side} "
+        f"patches without their class token, or with it of a grid that is no square: "
+        f"give its image size (--image-size HEIGHTxWIDTH)"
+    )
 
 
 def _check_positions(said: keys.Beside, whole: base.Flat, flat: base.Flat) -> None:

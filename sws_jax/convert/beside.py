@@ -41,6 +41,20 @@ def read(
     config = _json(at)
     if "pretrained_cfg" in config or "architecture" in config:
         said = timm.read(at, config, layout, spec, tensors)
+        others = [
+            name
+            for name in (PREPROCESSOR, PROCESSOR)
+            if os.path.lexists(os.path.join(folder, name))
+        ]
+        if others:
+            said = dataclasses.replace(
+                said,
+                notes=(
+                    *said.notes,
+                    f"{' and '.join(others)} beside {at} are not read: of timm's "
+                    f"networks it says how images are",
+                ),
+            )
         return dataclasses.replace(said, path=at)
     look_at, look = _processor(folder)
     notes: tuple[str, ...] = ()

@@ -45,9 +45,9 @@ _INTRODUCTION = """\
 or is *refused*, with a sentence that names the file and the key. A key in no table is
 told in a note. null counts as nothing said, and flags come before all of it.
 
-Pixels are those of the library, but for two kinds of images: one that is more than
-eight times as long as wide is cut before it is scaled, which may move its last bit; and
-a grey image of 16 bits is scaled to 8, where Pillow clips what is above 255.
+Pixels are those of the library, but for two kinds of images: of one more than four
+times as long as what is looked at, the rest is not scaled, which may move a pixel by a
+level; and a grey image of 16 bits is scaled to 8, where Pillow clips what is above 255.
 
 This page is printed from the code; `python -m sws_jax.convert.documents` rewrites it.
 """
@@ -65,5 +65,6 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    with files.replacing(PATH) as temporary, open(temporary, "w") as file:
-        file.write(text())
+    with files.replacing(PATH) as temporary:
+        with open(temporary, "w", encoding="utf-8") as page:
+            page.write(text())

@@ -19,6 +19,7 @@ from sws_jax.errors import UserError
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
+_BESIDE = (CONFIG, PREPROCESSOR, PROCESSOR)
 # Of the files that hold tensors by name.
 ENDINGS = (
     *(".safetensors", ".npz", ".pth", ".pt", ".bin"),
@@ -161,8 +162,9 @@ def _beside_an_index(folder: str, name: str) -> tuple[str, ...]:
     if named == [name]:
         return ()
     return (
-        f"{name} is read, as transformers does, though {name}{_INDEX} beside it names "
-        f"{_listed(named)}: move {name} away to read those",
+        f"{os.path.join(folder, name)} is read, as transformers does, though "
+        f"{name}{_INDEX} beside it names {_listed(named)}: move {name} away to read "
+        f"those",
     )
 
 
@@ -347,7 +349,7 @@ def _read(source: str) -> set[tuple[int, int]]:
         below = [os.path.join(at, n) for at, _, names in os.walk(source) for n in names]
     else:
         folder = os.path.dirname(source)
-        beside = [os.path.join(folder, name) for name in (CONFIG, PREPROCESSOR)]
+        beside = [os.path.join(folder, name) for name in _BESIDE]
         below = [source, *beside]
         if source.endswith(_INDEX):
             below += weights_in(source).files

@@ -137,8 +137,8 @@ def _factor(value: Any) -> float:
 
 
 KEYS = (
-    Key("image_processor_type", "the class, whose defaults are below; another one is "
-        "told, and all that decides must then be said", keys.text),
+    Key("image_processor_type", "the class, whose defaults are below; others are "
+        "refused", keys.text),
     Key("feature_extractor_type", "as image_processor_type, which older versions had "
         "not", keys.text),
     refused("do_resize", "takes images as large as they are", True),
@@ -170,17 +170,6 @@ KEYS = (
            "use_fast", "backend", "_valid_processor_keys", "_valid_kwargs_names",
            "_processor_class", "processor_class", "image_seq_length"),
 )  # fmt: skip
-# What must be said by a class that is not known here.
-_DECISIVE = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 def defaults() -> str:
@@ -223,7 +212,7 @@ def look(
     """
     said, notes = keys.taken(path, KEYS, config)
     named = said.get("image_processor_type", said.get("feature_extractor_type", ""))
-    kind, more = _kind(path, named or _OF_FAMILY[family], config, bool(notes))
+    kind = _kind(path, named or _OF_FAMILY[family])
     mode, scaled, images = _geometry(path, kind, said)
     if said.get("do_convert_rgb") and channels != 3:
         raise UserError(
@@ -239,36 +228,21 @@ def look(
         )
     mean, std = _pixels(path, kind, said, channels)
     resample = said.get("resample", RESAMPLING[kind.resample])
-    return View(mean, std, crop, resample, mode), images, (*notes, *more)
+    return View(mean, std, crop, resample, mode), images, notes
 
 
-def _kind(
-    path: str, named: str, config: Mapping[str, Any], strange: bool
-) -> tuple[Processor, tuple[str, ...]]:
-    """The class of a processor, and notes."""
+def _kind(path: str, named: str) -> Processor:
+    """The class of a processor."""
     name = named.removesuffix("Fast").removesuffix("Pil")
     if name.endswith("FeatureExtractor"):
         name = name.removesuffix("FeatureExtractor") + "ImageProcessor"
-    if name in PROCESSORS:
-        return PROCESSORS[name], ()
-    missing = [key for key in _DECISIVE if config.get(key) is None]
-    size = config.get("size")
-    if not missing and not isinstance(size, Mapping):
-        missing = ["whose side size is"]
-    if config.get("crop_pct") is not None:
-        strange = True
-    if strange or missing:
-        why = "has keys that are not either" if strange else ""
-        why = why or f"does not say {', '.join(missing[:3])}"
+    if name not in PROCESSORS:
+        # (Others have keys of the same names, and defaults and steps of their own.)
         raise UserError(
             f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
-            f"here, and the file {why}: put one of {', '.join(PROCESSORS)} there that "
-            f"does the same"
+            f"here: put one of {', '.join(PROCESSORS)} there that does the same"
         )
-    return Processor(0, True, False, 0, (), ()), (
-        f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
-        f"here, and its keys are taken as those of others",
-    )
+    return PROCESSORS[name]
 
 
 def _geometry(

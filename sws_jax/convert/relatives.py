@@ -48,7 +48,8 @@ _RELATIVES = {
 }
 # What some models of transformers that are not here have in front of their names.
 MODELS = (
-    *("audio_spectrogram_transformer", "bit", "convnextv2", "cvt", "focalnet", "hiera"),
+    *("audio_spectrogram_transformer", "beit", "bit", "convnextv2", "cvt"),
+    *("data2vec_vision", "dinov2", "dinov2_with_registers", "focalnet", "hiera"),
     *("ijepa", "mobilevit", "poolformer", "pvt", "segformer", "swinv2", "timesformer"),
     *("videomae", "vivit"),
 )

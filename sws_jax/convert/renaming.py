@@ -106,8 +106,10 @@ def renamed(
     """
     plain, first = tensors.unwrapped(flat)
     plain, inner, removed = tensors.without_wrappers(plain)
-    found = []
+    found: list[Renamed] = []
     for prefix, some in tensors.shared(plain):
+        if found and re.split("[./]", prefix)[0] in relatives.MODELS:
+            break  # whose names, without it, are those of what computes something else
         whole, added = _named_as_whole(some)
         old = {name: first + inner[prefix + name] for name in some}
         tried = [one for one in LAYOUTS if layout in ("", one.key)]

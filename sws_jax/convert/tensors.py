@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ class Held:
     notes: tuple[str, ...] = ()
 
 
-def read(path: str | Mapping[str, Any], *, part: str = "") -> Held:
+def read(path: str | os.PathLike[str] | Mapping[str, Any], *, part: str = "") -> Held:
     """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
@@ -87,6 +88,8 @@ def read(path: str | Mapping[str, Any], *, part: str = "") -> Held:
       UserError: the file is missing, cut off, of another kind, wants to run code, or
         holds several parts none of which is usual, or not the one asked for.
     """
+    if isinstance(path, os.PathLike):
+        path = os.fspath(path)
     try:
         return _read(path, part)
     except RecursionError:
@@ -458,6 +461,8 @@ def _odd(path: str) -> str:
 
 
 def _torch(path: str) -> dict[str, Any]:
+    if damage := contents.damage(path):
+        raise UserError(f"{path} is not a readable file of PyTorch weights ({damage})")
     try:
         import torch
     except ImportError:
@@ -467,12 +472,14 @@ def _torch(path: str) -> dict[str, Any]:
         ) from None
     import argparse
 
-    if damage := contents.damage(path):
-        raise UserError(f"{path} is not a readable file of PyTorch weights ({damage})")
     try:
         # Published checkpoints hold the Namespace of their arguments: that one class
         # is data, and nothing else than tensors and plain values is let in.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with (
+            warnings.catch_warnings(),  # of old protocols, which are told below
+            torch.serialization.safe_globals([argparse.Namespace]),
+        ):
+            warnings.simplefilter("ignore")
             found = torch.load(path, map_location="cpu", weights_only=True)
     # Of many kinds; a hostile pickle is one of them.
     except Exception as error:  # noqa: BLE001

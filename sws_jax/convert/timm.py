@@ -160,8 +160,6 @@ def _spread(value: Any) -> tuple[float, ...]:
 
 
 def _interpolation(value: Any) -> str:
-    if value == "random":  # which is of training
-        return "bicubic"
     if keys.text(value) not in INTERPOLATIONS:
         raise ValueError(f"one of {', '.join(INTERPOLATIONS)}")
     return value
@@ -324,8 +322,8 @@ PRETRAINED = (
     Key("std", "likewise, above 0", _spread),
     Key("crop_pct", "share of the shorter side", keys.within_unit),
     Key("crop_mode", "center or squash; border is refused", _crop_mode),
-    Key("interpolation", f"{', '.join(INTERPOLATIONS)}; others are refused; random is "
-        f"of training, and bicubic here", _interpolation),
+    Key("interpolation", f"{', '.join(INTERPOLATIONS)}; others are refused",
+        _interpolation),
     Key("num_classes", "must be the classes of the head, unless it stands above, as "
         "for timm", keys.whole(0)),
     Key("label_names", "names of the classes, unless they stand above", labels.listed),
@@ -582,12 +580,7 @@ def read(
             f"of the tensors",
         )
     keys.agree(path, [(where(k), *pair) for k, pair in sizes.items()])
-    key, given_names = next(
-        ((k, d[k]) for d in (top, below) for k in _LABELS if k in d), ("", ())
-    )
-    named_classes, left = labels.counted(path, key, given_names, spec.num_classes)
-    if named_classes == labels.usual(spec.num_classes):  # as transformers writes none
-        named_classes = ()
+    named_classes, left = _class_names(path, top, below, spec.num_classes)
     notes += left
     usual_look: Any = layout.view
     if len(usual_look.mean) != spec.channels:
@@ -609,6 +602,24 @@ def read(
         notes=notes,
         alone=alone,
     )
+
+
+def _class_names(
+    path: str, top: Mapping[str, Any], below: Mapping[str, Any], classes: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the classes, of which all keys must say the same, and notes."""
+    within = "" if below is top else "pretrained_cfg."
+    said = {key: top[key] for key in _LABELS if key in top}
+    said |= {within + key: below[key] for key in _LABELS if key in below}
+    for key, names in said.items():
+        first = next(iter(said))
+        if names != said[first]:
+            raise UserError(
+                f"{path}: {first} and {key} name the classes in two ways: take one of "
+                f"them out"
+            )
+    key, names = next(iter(said.items()), ("", ()))
+    return labels.counted(path, key, names, classes)
 
 
 _LABELS = ("label_names", "labels")
