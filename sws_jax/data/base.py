@@ -92,7 +92,7 @@ SPLIT = arguments.like("read", "__len__", called="a split of a set")
 
 @arguments.checked(
     **dict.fromkeys(("train", "val", "test"), SPLIT),
-    image_shape=arguments.wholes(1),
+    image_shape=arguments.wholes(0),  # 0 where only reading an image would tell
     normalization=NORMALIZATION,
     stored=arguments.of(Mapping, called="a mapping of splits"),
 )
