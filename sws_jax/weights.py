@@ -36,8 +36,8 @@ def save(
       UserError: nothing could read such a file again.
     """
     path = os.fspath(path)
-    if not path.endswith(".safetensors"):
-        raise UserError(f"{path} must end in .safetensors: it could not be read again")
+    if not path.endswith(_ENDING):
+        raise UserError(f"{path} must end in {_ENDING}: it could not be read again")
     flat = on_host(path, params)
     about = description.to_json()
     metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
