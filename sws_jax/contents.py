@@ -31,7 +31,8 @@ _TAR, _TAR_AT = b"ustar", 257
 _READ = 512  # bytes, which tell what a file is
 _SHOWN = 16  # of them in a sentence
 _LARGEST_PICKLE = 2**28  # bytes; names and shapes of tensors take a few megabytes
-_OF_TORCH = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".th")
+# Endings of files that torch.save writes.
+PYTORCH = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".th")
 _USUAL = 2  # protocol of torch.save
 _OPERATIONS = 12  # that text which is no pickle does not have by chance
 # What pickles of tensors are built of.
@@ -75,7 +76,7 @@ def told(path: str, ending: str) -> str:
         kind = _of_archive(where)
     elif start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         kind = ".safetensors"
-    elif start[:1] == b"\x80" or (ending in _OF_TORCH and _is_pickle(start)):
+    elif start[:1] == b"\x80" or (ending in PYTORCH and _is_pickle(start)):
         kind = ".pth"
     elif ending == ".safetensors" and (start[8:9] == b"{" or len(start) < 9):
         return ""  # whose reader tells what is wrong with it

@@ -32,7 +32,6 @@ from sws_jax.data.base import (
     GIVEN_STD,
     INTERPOLATIONS,
     Normalization,
-    default_normalization,
 )
 from sws_jax.description import Description, versions
 from sws_jax.errors import UserError
@@ -750,12 +749,10 @@ def _view(
     channels: int, view: View, mean, std, crop, interpolation, crop_mode
 ) -> dict[str, Any]:
     """Fields of a description: what was asked for, else the view."""
-    if mean or std or len(view.mean) == channels:
-        normalization = Normalization(tuple(mean) or view.mean, tuple(std) or view.std)
-    else:
-        normalization = default_normalization(channels)
+    if not mean and not std:
+        view = view.of_channels(channels)
     return dict(
-        normalization=normalization,
+        normalization=Normalization(tuple(mean) or view.mean, tuple(std) or view.std),
         eval_crop=view.crop if crop is None else crop,
         interpolation=interpolation or view.interpolation,
         crop_mode=crop_mode or view.crop_mode,

@@ -18,7 +18,8 @@ import ml_dtypes
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.data.base import IMAGENET_MEAN, IMAGENET_STD
+from sws_jax.data.base import IMAGENET_MEAN, IMAGENET_STD, default_normalization
+from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
 
 Flat = Mapping[str, np.ndarray]
 
@@ -102,7 +103,16 @@ class View:
     interpolation: str = "bicubic"
     crop_mode: str = "center"
 
+    def of_channels(self, channels: int) -> View:
+        """The same, with the usual mean and deviation of another number of channels."""
+        if len(self.mean) == channels:
+            return self
+        look = default_normalization(channels)
+        return dataclasses.replace(self, mean=look.mean, std=look.std)
 
+
+# Networks that are no Aux-Nets.
+Plain = ViTSpec | LeViTSpec | RegNetSpec
 IMAGENET = View(IMAGENET_MEAN, IMAGENET_STD, crop=0.875)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sws_jax import files
 from sws_jax.convert import hugging_face, timm
-from sws_jax.convert.base import Layout
+from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
 from sws_jax.convert.keys import Beside, shown
 from sws_jax.errors import UserError
@@ -23,9 +23,7 @@ from sws_jax.errors import UserError
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
 
 
-def read(
-    path: str, layout: Layout, spec: timm.Plain, tensors: Sequence[str] = ()
-) -> Beside:
+def read(path: str, layout: Layout, spec: Plain, tensors: Sequence[str] = ()) -> Beside:
     """What stands beside the file `path`; the layout's view where nothing does.
 
     Args:

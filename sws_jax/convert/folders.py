@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import files, paths
+from sws_jax import contents, files, paths
 from sws_jax.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -21,10 +21,7 @@ PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
 _BESIDE = (CONFIG, PREPROCESSOR, PROCESSOR)
 # Of the files that hold tensors by name.
-ENDINGS = (
-    *(".safetensors", ".npz", ".pth", ".pt", ".bin"),
-    *(".pth.tar", ".ckpt", ".th"),
-)
+ENDINGS = (".safetensors", ".npz", *contents.PYTORCH)
 _INDEX = ".index.json"
 # What the libraries look for in a folder, in the order of transformers; then what a
 # finished run leaves.

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from sws_jax.convert import keys, labels, processors
-from sws_jax.convert.base import Layout, View
+from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.convert.keys import Beside, Key, refused
-from sws_jax.data.base import default_normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
 from sws_jax.specs.levit import STEM_STRIDE
 
-Plain = ViTSpec | LeViTSpec | RegNetSpec
 FAMILIES = ("vit", "deit", "levit", "regnet")
 # What transformers takes for a ViT's where its config says nothing.
 _HEADS, _WIDTH, _EPS = 12, 768, 1e-12
@@ -189,7 +186,7 @@ def read(
         )
     fields = _fields(path, said, spec) if config and isinstance(spec, ViTSpec) else {}
     size = ("image_size", said["image_size"]) if "image_size" in said else None
-    view = _usual(layout.view, spec.channels)
+    view = layout.view.of_channels(spec.channels)
     if processor:
         view, images, more = processors.look(
             processor_path, processor, family, spec.channels, view
@@ -205,14 +202,6 @@ def _family(spec: Plain) -> str:
     if isinstance(spec, LeViTSpec):
         return "levit"
     return "deit" if spec.distilled else "vit"
-
-
-def _usual(view: View, channels: int) -> View:
-    """The view of a layout, for networks of other channels too."""
-    if len(view.mean) == channels:
-        return view
-    look = default_normalization(channels)
-    return dataclasses.replace(view, mean=look.mean, std=look.std)
 
 
 def _sizes(said: Mapping[str, Any], spec: Plain) -> list[tuple[str, Any, Any]]:

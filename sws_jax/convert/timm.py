@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from sws_jax.convert import keys, labels, vit
-from sws_jax.convert.base import Layout, View
+from sws_jax.convert.base import Layout, Plain, View
 from sws_jax.convert.keys import Beside, Key, refused, shown
-from sws_jax.data.base import INTERPOLATIONS, default_normalization
+from sws_jax.data.base import INTERPOLATIONS
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
@@ -23,7 +23,6 @@ from sws_jax.specs import levit as specs_levit
 from sws_jax.specs import regnet as specs_regnet
 from sws_jax.specs.base import MAX_DEPTH
 
-Plain = ViTSpec | LeViTSpec | RegNetSpec
 # What the names of timm's networks imply; written by tests/support/timm_names.py.
 NAMES = os.path.join(os.path.dirname(__file__), "timm_names.json")
 # Where timm normalises after pooling unless it is told otherwise.
@@ -582,18 +581,16 @@ def read(
     keys.agree(path, [(where(k), *pair) for k, pair in sizes.items()])
     named_classes, left = _class_names(path, top, below, spec.num_classes)
     notes += left
-    usual_look: Any = layout.view
-    if len(usual_look.mean) != spec.channels:
-        usual_look = default_normalization(spec.channels)
+    view = layout.view.of_channels(spec.channels)
     alone = None
     if family == "vit" and ("no_embed_class" in said or row):
         alone = where("no_embed_class"), known.get("no_embed_class", False)
     return Beside(
         View(
-            mean=below.get("mean", usual_look.mean),
-            std=below.get("std", usual_look.std),
-            crop=below.get("crop_pct", layout.view.crop),
-            interpolation=below.get("interpolation", layout.view.interpolation),
+            mean=below.get("mean", view.mean),
+            std=below.get("std", view.std),
+            crop=below.get("crop_pct", view.crop),
+            interpolation=below.get("interpolation", view.interpolation),
             crop_mode=below.get("crop_mode", "center"),
         ),
         fields,
