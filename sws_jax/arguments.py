@@ -10,6 +10,7 @@ tracing is refused, since shapes come from numbers; leaves of trees are not look
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -24,20 +25,58 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sws_jax import paths
 from sws_jax.errors import UserError
-from sws_jax.fields import Range
 
 Kind = Callable[[str, Any], Any]
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
+BUCKET = "gs://"  # how a path begins that is in one
 _LARGEST = 2**63 - 1  # whole number of an array
 _LONGEST = 100  # characters of what was given
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`.
+
+    Attributes:
+      low, high: its ends, of which an open one is itself outside.
+      open_low, open_high: whether they are.
+      endless: whether infinity is inside, where `high` is.
+    """
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+    endless: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        """Refuses a number outside.
+
+        Raises:
+          UserError: naming the field.
+        """
+        if not math.isfinite(value) and not (self.endless and value == math.inf):
+            raise UserError(f"{name} must be finite, and is {value}")
+        under = value <= self.low if self.open_low else value < self.low
+        over = value >= self.high if self.open_high else value > self.high
+        if not (under or over):
+            return
+        if self.high == 1:
+            ends = f"{'(' if self.open_low else '['}{self.low:g}, 1"
+            wanted = f"in {ends}{')' if self.open_high else ']'}"
+        elif under:
+            wanted = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        else:
+            high = f"{self.high:,.0f}" if self.high >= 1000 else f"{self.high:g}"
+            wanted = f"{'below' if self.open_high else 'at most'} {high}"
+        raise UserError(f"{name} must be {wanted}, and is {value}")
 
 
 def checked(
@@ -114,6 +153,12 @@ def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
     return guard
 
 
+def check_nul(path: str, called: str = "") -> None:
+    """Refuses what no system has as a path; it is called `called`, or as it is."""
+    if "\0" in path:
+        raise UserError(f"{called or path} is no path (it holds a NUL)")
+
+
 def _called(function) -> str:
     """As a user writes it: convert.load."""
     module = function.__module__.removeprefix("sws_jax").removeprefix(".")
@@ -139,12 +184,12 @@ def path(name: str, value: Any) -> str:
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
     if not text:
         raise UserError(f"{name} must name a file or folder, and is empty")
-    paths.check_nul(text, f"{name} {_shown(value)}")
+    check_nul(text, f"{name} {_shown(value)}")
     text = str.__str__(text)
     # pathlib takes the two slashes for one.
-    single = paths.BUCKET.removesuffix("/")
+    single = BUCKET.removesuffix("/")
     if not isinstance(value, str) and text.startswith(single):
-        text = paths.BUCKET + text.removeprefix(single).lstrip("/")
+        text = BUCKET + text.removeprefix(single).lstrip("/")
     return text
 
 

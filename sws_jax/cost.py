@@ -28,10 +28,10 @@ from jax.extend import core
 
 from sws_jax import arguments, learngenes, networks, presets, specs, trees
 from sws_jax import step as steps
+from sws_jax.arguments import Range
 from sws_jax.data.base import Normalization
 from sws_jax.description import Description
 from sws_jax.errors import UserError
-from sws_jax.fields import Range
 from sws_jax.losses import Loss
 from sws_jax.networks import SPEC, Network, Predictor
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec

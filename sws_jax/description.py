@@ -7,10 +7,10 @@ import importlib.metadata
 import json
 
 from sws_jax import arguments, profiles, specs
+from sws_jax.arguments import Range
 from sws_jax.data import base
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
-from sws_jax.fields import Range
 from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs.vit import STAGES
 

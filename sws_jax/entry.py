@@ -5,14 +5,13 @@ It imports next to nothing, so that it is there before whatever takes long to im
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 
+from sws_jax import unfinished
+
 EXIT_INTERRUPTED = 130
-# Temporary files that are being written, and go with a program that is broken off.
-unfinished: set[str] = set()
 
 
 def begin() -> None:
@@ -32,7 +31,5 @@ def _end(number: int, frame: object) -> None:
     # (An exception raised here could be swallowed: JAX has callbacks that are called
     # anywhere, and libraries that load make something else of it.)
     os.write(2, b"sws_jax: stopped by Ctrl-C\n")
-    for path in list(unfinished):
-        with contextlib.suppress(OSError):
-            os.remove(path)
+    unfinished.remove()
     os._exit(EXIT_INTERRUPTED)

@@ -7,55 +7,17 @@ it, `sws_jax.setup.check` refuses what is out of range.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
+from sws_jax.arguments import Range
 from sws_jax.errors import UserError
+from sws_jax.specs import base, limits, vit
 
 # Whether a run that has begun may go on with another value: HARMLESS ones change how it
 # is computed or watched, and not what it computes; CHANGEABLE ones do change it, and
 # its result says from which step on they were what. (A finished run is asked for with
 # its own.)
 HARMLESS, CHANGEABLE = "harmless", "changeable"
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`.
-
-    Attributes:
-      low, high: its ends, of which an open one is itself outside.
-      open_low, open_high: whether they are.
-      endless: whether infinity is inside, where `high` is.
-    """
-
-    low: float
-    high: float
-    open_low: bool = False
-    open_high: bool = False
-    endless: bool = False
-
-    def check(self, name: str, value: float) -> None:
-        """Refuses a number outside.
-
-        Raises:
-          UserError: naming the field.
-        """
-        if not math.isfinite(value) and not (self.endless and value == math.inf):
-            raise UserError(f"{name} must be finite, and is {value}")
-        under = value <= self.low if self.open_low else value < self.low
-        over = value >= self.high if self.open_high else value > self.high
-        if not (under or over):
-            return
-        if self.high == 1:
-            ends = f"{'(' if self.open_low else '['}{self.low:g}, 1"
-            wanted = f"in {ends}{')' if self.open_high else ']'}"
-        elif under:
-            wanted = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        else:
-            high = f"{self.high:,.0f}" if self.high >= 1000 else f"{self.high:g}"
-            wanted = f"{'below' if self.open_high else 'at most'} {high}"
-        raise UserError(f"{name} must be {wanted}, and is {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +85,6 @@ _DEVIATION = Range(0, 1e3)
 _COUNT = Range(1, 2**20)
 _DEPTH = Range(1, 1024)
 _AXIS = Range(-1, 2**20)
-DTYPES = ("float32", "bfloat16", "float16")
 
 # Groups have the names and fields of the dataclasses that they become.
 RUN: dict[str, Field] = {
@@ -167,35 +128,32 @@ RUN: dict[str, Field] = {
         0.1,
         "of the training images, for every choice, where the source has no validation "
         "images of its own",
-        Range(0, 1, open_high=True),
+        limits.VAL_FRACTION,
     ),
     "data.image_size": Field(0, "pixels; 0: as the source has it", Range(0, 2**14)),
-    # Pixels are shares of 255: means of 0 to 255 are a mistake.
-    "data.mean": Field((), "empty: as the source says", Range(-10, 10), item=float),
-    "data.std": Field(
-        (), "empty: as the source says", Range(0, 10, open_low=True), item=float
-    ),
+    "data.mean": Field((), "empty: as the source says", limits.MEAN, item=float),
+    "data.std": Field((), "empty: as the source says", limits.STD, item=float),
     "data.eval_crop": Field(
         1.0,
         "share of the shorter side kept in evaluation",
-        Range(0, 1, open_low=True),
+        limits.EVAL_CROP,
     ),
     "data.repeats": Field(1, "augmented copies of each drawn image", Range(1, 1024)),
     "data.memory_gib": Field(
         2.0,
         "sets that take no more than this are held in memory, decoded",
-        Range(0, math.inf, endless=True),
+        limits.MEMORY_GIB,
         resume=HARMLESS,
     ),
     "data.decoder": Field(
-        "pillow", "or opencv, where it is installed", choices=("pillow", "opencv")
+        "pillow", "or opencv, where it is installed", choices=limits.DECODERS
     ),
     "data.threads": Field(1, "that read ahead, or", Range(1, 4096), resume=HARMLESS),
     "data.workers": Field(0, "processes", Range(0, 4096), resume=HARMLESS),
     "data.unreadable": Field(
         "stop",
         "at images that turn unreadable, or skip them",
-        choices=("stop", "skip"),
+        choices=limits.UNREADABLE,
         resume=CHANGEABLE,
     ),
     "model.depth": Field(12, "blocks of a ViT, without model.stages", _DEPTH),
@@ -206,16 +164,16 @@ RUN: dict[str, Field] = {
         4.0, "hidden width of an MLP over the width", Range(0, 1024, open_low=True)
     ),
     "model.patch_size": Field(16, "pixels", Range(1, 2**14)),
-    "model.pool": Field("mean", choices=("mean", "token")),
-    "model.pool_order": Field("norm_mean", choices=("norm_mean", "mean_norm")),
+    "model.pool": Field("mean", choices=vit.POOLS),
+    "model.pool_order": Field("norm_mean", choices=vit.POOL_ORDERS),
     "model.norm_eps": Field(1e-6, "", Range(0, 1, open_low=True)),
-    "model.gelu": Field("exact", choices=("exact", "tanh")),
+    "model.gelu": Field("exact", choices=vit.GELUS),
     "model.drop_path": Field(0.1, "rate at the last block", _BELOW_ONE),
-    "model.weight_init": Field("normal", choices=("normal", "fan_in")),
+    "model.weight_init": Field("normal", choices=vit.WEIGHT_INITS),
     "model.init_std": Field(0.02, "of weight_init normal", _DEVIATION),
-    "model.patch_bias_init": Field("zeros", choices=("zeros", "uniform")),
+    "model.patch_bias_init": Field("zeros", choices=vit.PATCH_BIAS_INITS),
     "model.pos_embed_std": Field(0.02, "", _DEVIATION),
-    "compute.dtype": Field("float32", choices=DTYPES, resume=CHANGEABLE),
+    "compute.dtype": Field("float32", choices=base.DTYPES, resume=CHANGEABLE),
     "compute.remat": Field(
         False, "compute blocks again in the backward pass", resume=HARMLESS
     ),
@@ -241,16 +199,16 @@ RUN: dict[str, Field] = {
         item=str,
     ),
     "teacher.path": Field("", "weights file or run directory"),
-    "teacher.dtype": Field("float32", choices=DTYPES),
-    "teacher.min_accuracy": Field(-1.0, "least that a teacher must have", Range(-1, 1)),
-    "loss.kind": Field(
-        "none", "of distillation, if any", choices=("none", "soft", "hard")
+    "teacher.dtype": Field("float32", choices=base.DTYPES),
+    "teacher.min_accuracy": Field(
+        -1.0, "least that a teacher must have", limits.MIN_ACCURACY
     ),
+    "loss.kind": Field("none", "of distillation, if any", choices=limits.LOSSES),
     "loss.alpha": Field(1.0, "weight of the teacher's part", _SHARE),
     "loss.tau": Field(1.0, "temperature", Range(0, 1e6, open_low=True)),
-    "loss.reduction": Field("batchmean", choices=("batchmean", "per_class")),
+    "loss.reduction": Field("batchmean", choices=limits.REDUCTIONS),
     # What an image goes through on the host, ...
-    "transform.crop": Field("none", choices=("none", "padded", "resized")),
+    "transform.crop": Field("none", choices=limits.CROPS),
     "transform.padding": Field(4, "pixels, of a padded crop", Range(0, 1024)),
     "transform.scale": Field(
         (0.08, 1.0),
@@ -302,9 +260,7 @@ RUN: dict[str, Field] = {
     "optimizer.clip_norm": Field(
         0.0, "largest norm of the gradient; 0 never clips", Range(0, 1e9)
     ),
-    "schedule.kind": Field(
-        "cosine", choices=("cosine", "cosine_per_epoch", "constant")
-    ),
+    "schedule.kind": Field("cosine", choices=limits.SCHEDULES),
     "schedule.total_epochs": Field(100.0, "0 trains nothing", _EPOCHS),
     "schedule.rate": Field(5e-4, "per rate_batch images", _RATE),
     "schedule.rate_batch": Field(512, "0: the rate is as it is", Range(0, 2**20)),
@@ -357,11 +313,6 @@ def tree() -> dict[str, Any]:
 def find(name: str) -> Field | None:
     """The field of a dotted name, of a run or of a job or of a job's changes to one."""
     return RUN.get(name) or JOB.get(name) or RUN.get(name.partition(".")[2])
-
-
-def choices(name: str) -> tuple[str, ...]:
-    """What a field of a run or a job may be."""
-    return (RUN | JOB)[name].choices
 
 
 def resuming(how: str) -> tuple[str, ...]:

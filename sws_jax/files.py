@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sws_jax import contents, entry, lease, paths
+from sws_jax import arguments, contents, lease, paths, unfinished
 from sws_jax.errors import Interrupted, Stopped, UserError
 
 try:
@@ -93,7 +93,7 @@ def told(path: str = "") -> Iterator[None]:
       UserError: in place of an OSError. That of a bucket which may answer another time
         stays as it is.
     """
-    paths.check_nul(path)
+    arguments.check_nul(path)
     try:
         yield
     except paths.Unreachable:
@@ -126,7 +126,7 @@ def check_writable(path: str) -> None:
       Unwritable: a directory, a pipe, a socket or a device is there.
       UserError: it is no path.
     """
-    paths.check_nul(path)
+    arguments.check_nul(path)
     try:
         odd = _ODD.get(stat.S_IFMT(os.stat(path).st_mode))
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def replacing(path: str) -> Iterator[str]:
         os.fsencode(base)[: max(_LONGEST - 1 - len(os.fsencode(end)), 1)]
     )
     temporary = os.path.join(directory, f".{base}{end}")
-    entry.unfinished.add(temporary)
+    unfinished.paths.add(temporary)
     try:
         with making(directory, path):
             try:
@@ -189,7 +189,7 @@ def replacing(path: str) -> Iterator[str]:
                 with contextlib.suppress(OSError):
                     os.remove(temporary)
     finally:
-        entry.unfinished.discard(temporary)
+        unfinished.paths.discard(temporary)
 
 
 @contextlib.contextmanager

@@ -6,15 +6,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from sws_jax import fields, xla_flags
+from sws_jax import xla_flags
 from sws_jax.errors import UserError
+from sws_jax.specs.limits import LOSSES, REDUCTIONS
 
 xla_flags.warn()
-
-KINDS = fields.choices("loss.kind")
-REDUCTIONS = fields.choices("loss.reduction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Loss:
     reduction: str = "batchmean"
 
     def __post_init__(self):
-        for field, known in (("kind", KINDS), ("reduction", REDUCTIONS)):
+        for field, known in (("kind", LOSSES), ("reduction", REDUCTIONS)):
             if getattr(self, field) not in known:
                 raise UserError(
                     f"loss {field} {getattr(self, field)!r} is not one of "
@@ -131,19 +129,3 @@ def hard_distillation(
     """Cross entropy with the teacher's decision, mean over the batch."""
     decision = jax.nn.one_hot(teacher_logits.argmax(axis=-1), logits.shape[-1])
     return cross_entropy(logits, decision)
-
-
-def smooth_labels(
-    labels: Int[Array, " batch"],
-    num_classes: int,
-    smoothing: float,
-) -> Float[Array, "batch classes"]:
-    """One-hot targets with off-value ``smoothing / classes``.
-
-    The on-value is ``1 - smoothing + smoothing / classes``: a target sums to 1.
-
-    Reference:
-      Rethinking the Inception Architecture, 1512.00567, section 7.
-    """
-    one_hot = jax.nn.one_hot(labels, num_classes)
-    return one_hot * (1.0 - smoothing) + smoothing / num_classes

@@ -8,10 +8,9 @@ from fractions import Fraction
 
 import optax
 
-from sws_jax import fields, trees
+from sws_jax import trees
 from sws_jax.errors import UserError
-
-SCHEDULES = fields.choices("schedule.kind")
+from sws_jax.specs.limits import SCHEDULES
 
 
 @dataclasses.dataclass(frozen=True)

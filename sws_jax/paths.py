@@ -22,9 +22,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from sws_jax.arguments import BUCKET
 from sws_jax.errors import UserError
 
-BUCKET = "gs://"
 _NETWORK_LIBRARIES = ("aiohttp", "requests", "urllib3", "socket", "ssl")
 _NETWORK_ERRNOS = (
     errno.ENETDOWN,
@@ -56,12 +56,6 @@ def check_utf8(path: str, remedy: str) -> None:
         raise UserError(
             f"the path {path} is not UTF-8, and nothing can be kept there: {remedy}"
         ) from None
-
-
-def check_nul(path: str, called: str = "") -> None:
-    """Refuses what no system has as a path; it is called `called`, or as it is."""
-    if "\0" in path:
-        raise UserError(f"{called or path} is no path (it holds a NUL)")
 
 
 def exists(path: str) -> bool:

@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import arguments, classes, fields, networks, paths
+from sws_jax import arguments, classes, networks, paths
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
-from sws_jax.specs import Spec
+from sws_jax.specs import Spec, limits
 from sws_jax.specs.base import CLASSES, COUNT, DTYPE
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
@@ -132,7 +132,7 @@ def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> Non
 @arguments.checked(
     scores=arguments.of(Mapping, called="a mapping of scores"),
     dataset=_DATASET,
-    minimum=arguments.number(fields.RUN["teacher.min_accuracy"].range),
+    minimum=arguments.number(limits.MIN_ACCURACY),
 )
 def check_scores(scores: Mapping[str, float], dataset: Dataset, minimum: float) -> None:
     """Refuses a teacher that knows nothing: distilling it would teach nothing.

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "sws_jax"
 # for the module and, for a package, for everything in it.
 LAYERS = {
     "ground": (
-        "errors version fields files specs trees losses optim sharding metrics "
+        "errors version fields unfinished "
+        "files specs trees losses optim sharding metrics "
         "progress profiles presets configs description weights checkpoints data "
         "rendezvous processes checksums signals entry hlo prepare paths lease host "
         "classes contents arguments "

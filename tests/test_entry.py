@@ -5,11 +5,12 @@ import io
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 
 import pytest
 
-from sws_jax import entry, files
+from sws_jax import entry, files, unfinished
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = ("sws_jax/main.py", "sws_jax/__main__.py", "benchmarks/__main__.py")
@@ -33,9 +34,17 @@ def test_nothing_is_imported_before_ctrl_c_is_answered(name):
         "from __future__ import annotations",
         "from sws_jax import entry",
     ]
-    own = ast.parse((ROOT / "sws_jax/entry.py").read_text())
-    found = [n.names[0].name for n in own.body if isinstance(n, ast.Import)]
-    assert found == ["contextlib", "os", "signal", "sys"]
+    program = (
+        "import sys; before = set(sys.modules); import sws_jax.entry; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    loaded = done.stdout.split()
+    assert "signal" in loaded, done.stderr
+    assert not {"numpy", "jax", "ml_collections", "argparse"} & set(loaded)
+    assert len(loaded) < 80, loaded
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1", "cp1252"])
@@ -68,7 +77,7 @@ def test_ctrl_c_ends_the_process_in_one_line(listening, monkeypatch, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
             assert os.listdir(tmp_path) == ["out.json"]
             raise OSError("the process has ended")
-    assert (tmp_path / "out.json").read_text() == "before" and not entry.unfinished
+    assert (tmp_path / "out.json").read_text() == "before" and not unfinished.paths
     assert ended == [b"sws_jax: stopped by Ctrl-C\n", 130]
 
 

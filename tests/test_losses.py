@@ -5,6 +5,7 @@ import pytest
 from jax.test_util import check_grads
 
 from sws_jax import losses
+from sws_jax.data import augment
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
 
@@ -72,7 +73,7 @@ def test_hard_distillation():
     "smoothing, off, on", [(0.0, 0.0, 1.0), (0.1, 0.1 / 3, 0.9 + 0.1 / 3)]
 )
 def test_smooth_labels(smoothing, off, on):
-    found = losses.smooth_labels(jnp.asarray([2, 0]), 3, smoothing)
+    found = augment.smooth_labels(jnp.asarray([2, 0]), 3, smoothing)
     np.testing.assert_allclose(found, [[off, off, on], [on, off, off]], atol=1e-6)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
 

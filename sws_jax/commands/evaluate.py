@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
         arguments,
         classes,
         evaluation,
-        fields,
         loading,
         networks,
         sharding,
@@ -54,13 +53,14 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
+    from sws_jax.specs import limits
 
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, and is {args.batch_size}")
     # What is wrong with these says nothing of the set.
     arguments.text(SPLITS)("--split", args.split)
-    arguments.text(fields.choices("data.unreadable"))("--unreadable", args.unreadable)
-    arguments.text(fields.choices("data.decoder"))("--decoder", args.decoder)
+    arguments.text(limits.UNREADABLE)("--unreadable", args.unreadable)
+    arguments.text(limits.DECODERS)("--decoder", args.decoder)
     images.check_decoder(args.decoder)  # whether it is installed
     mesh = sharding.make_mesh()
     body, skipped = [], {}

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import arguments, classes, fields, paths
+from sws_jax import arguments, classes, paths
 from sws_jax.data import (
     arrays,
     base,
@@ -24,6 +24,7 @@ from sws_jax.data import (
 )
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
+from sws_jax.specs import limits
 
 __all__ = [
     "Dataset",
@@ -44,9 +45,9 @@ __all__ = [
     std=base.GIVEN_STD,
     directory=arguments.path_or_none,
     cache=arguments.path_or_none,
-    memory_gib=arguments.number(fields.RUN["data.memory_gib"].range),
-    decoder=arguments.text(fields.choices("data.decoder")),
-    unreadable=arguments.text(fields.choices("data.unreadable")),
+    memory_gib=arguments.number(limits.MEMORY_GIB),
+    decoder=arguments.text(limits.DECODERS),
+    unreadable=arguments.text(limits.UNREADABLE),
 )
 def load_dataset(
     source: str | os.PathLike[str],

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int, UInt8
 from sws_jax import sharding
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
-from sws_jax.losses import smooth_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,3 +241,19 @@ def _boxes(key, lam, height: int, width: int):
 
     rows, columns = span(row_key, height), span(column_key, width)
     return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)
+
+
+def smooth_labels(
+    labels: Int[Array, " batch"],
+    num_classes: int,
+    smoothing: float,
+) -> Float[Array, "batch classes"]:
+    """One-hot targets with off-value ``smoothing / classes``.
+
+    The on-value is ``1 - smoothing + smoothing / classes``: a target sums to 1.
+
+    Reference:
+      Rethinking the Inception Architecture, 1512.00567, section 7.
+    """
+    one_hot = jax.nn.one_hot(labels, num_classes)
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes

@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sws_jax import arguments, fields
+from sws_jax import arguments
 from sws_jax.errors import UserError
+from sws_jax.specs import limits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,12 +58,12 @@ class Unreadable(UserError):
 
 # Kinds of what is said of pixels. A user's numbers are shares of 255: means of 0 to 255
 # are a mistake.
-GIVEN_MEAN = arguments.reals(fields.RUN["data.mean"].range)
-GIVEN_STD = arguments.reals(fields.RUN["data.std"].range)
+GIVEN_MEAN = arguments.reals(limits.MEAN)
+GIVEN_STD = arguments.reals(limits.STD)
 MEAN = arguments.reals()
-STD = arguments.reals(fields.Range(0, math.inf, open_low=True))
-CROP = arguments.number(fields.RUN["data.eval_crop"].range)
-VAL_FRACTION = arguments.number(fields.RUN["data.val_fraction"].range)
+STD = arguments.reals(arguments.Range(0, math.inf, open_low=True))
+CROP = arguments.number(limits.EVAL_CROP)
+VAL_FRACTION = arguments.number(limits.VAL_FRACTION)
 
 
 @arguments.checked(mean=MEAN, std=STD)

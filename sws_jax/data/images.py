@@ -9,11 +9,10 @@ import stat
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sws_jax import fields
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
+from sws_jax.specs.limits import DECODERS
 
-DECODERS = fields.choices("data.decoder")
 _MODES = {1: "L", 3: "RGB"}
 # What turns an image as its camera was held, by the value of EXIF's orientation.
 _ORIENTATION = 0x0112

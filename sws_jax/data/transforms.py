@@ -15,12 +15,12 @@ import math
 import numpy as np
 from PIL import Image
 
-from sws_jax import arguments, fields
+from sws_jax import arguments
 from sws_jax.data import randaugment
 from sws_jax.data.base import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.errors import UserError
+from sws_jax.specs.limits import CROPS
 
-CROPS = fields.choices("transform.crop")
 # Images of more than so many times the length that is looked at are not scaled as a
 # whole; and so many pixels around what is looked at are scaled with it.
 _LONG, _AROUND = 4, 8

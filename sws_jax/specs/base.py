@@ -9,16 +9,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sws_jax import arguments, fields
-from sws_jax.arguments import MAX_SIZE
+from sws_jax import arguments
+from sws_jax.arguments import MAX_SIZE, Range
 from sws_jax.errors import UserError
 
 MAX_DEPTH = 1024  # as MAX_SIZE
+DTYPES = ("float32", "bfloat16", "float16")
 # Kinds of the numbers that networks have.
 DEPTH = arguments.whole(1, MAX_DEPTH)
 COUNT = arguments.whole(1, MAX_SIZE)
 CLASSES = arguments.whole(0, MAX_SIZE)
-RATIO = arguments.number(fields.Range(0, MAX_SIZE, open_low=True))
+RATIO = arguments.number(Range(0, MAX_SIZE, open_low=True))
 
 
 def DTYPE(name: str, value: typing.Any) -> str:
@@ -26,7 +27,7 @@ def DTYPE(name: str, value: typing.Any) -> str:
     if isinstance(value, (type, np.dtype)) or hasattr(value, "dtype"):
         with contextlib.suppress(TypeError):
             value = np.dtype(value).name
-    return arguments.text(fields.DTYPES)(name, value)
+    return arguments.text(DTYPES)(name, value)
 
 
 @arguments.checked(dtype=DTYPE, unroll=DEPTH)

@@ -8,7 +8,8 @@ import re
 
 import numpy as np
 
-from sws_jax import arguments, fields
+from sws_jax import arguments
+from sws_jax.arguments import Range
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import MAX_SIZE, Compute
@@ -21,11 +22,11 @@ SIZES = {
     "small": (384, 6),
     "base": (768, 12),
 }
-POOLS = fields.choices("model.pool")
-POOL_ORDERS = fields.choices("model.pool_order")
-WEIGHT_INITS = fields.choices("model.weight_init")
-PATCH_BIAS_INITS = fields.choices("model.patch_bias_init")
-GELUS = fields.choices("model.gelu")
+POOLS = ("mean", "token")
+POOL_ORDERS = ("norm_mean", "mean_norm")
+WEIGHT_INITS = ("normal", "fan_in")
+PATCH_BIAS_INITS = ("zeros", "uniform")
+GELUS = ("exact", "tanh")
 
 
 @arguments.checked(
@@ -38,11 +39,11 @@ GELUS = fields.choices("model.gelu")
     pool_order=arguments.text(POOL_ORDERS),
     norm_eps=base.RATIO,
     gelu=arguments.text(GELUS),
-    drop_path=arguments.number(fields.Range(0, 1, open_high=True)),
+    drop_path=arguments.number(Range(0, 1, open_high=True)),
     weight_init=arguments.text(WEIGHT_INITS),
-    init_std=arguments.number(fields.Range(0, MAX_SIZE)),
+    init_std=arguments.number(Range(0, MAX_SIZE)),
     patch_bias_init=arguments.text(PATCH_BIAS_INITS),
-    pos_embed_std=arguments.number(fields.Range(0, MAX_SIZE)),
+    pos_embed_std=arguments.number(Range(0, MAX_SIZE)),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTSpec:
