@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sws_jax import entry
+from sws_jax.runtime import entry
 
 if __name__ == "__main__":
     entry.begin()
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> None:
     import jax
 
     from benchmarks import measure
-    from sws_jax import files
+    from sws_jax.storage import files
 
     device = jax.devices()[0]
     accelerator = device.platform != "cpu"

@@ -34,7 +34,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def main() -> int:
     from benchmarks import measure
-    from sws_jax import files, xla_flags
+    from sws_jax import xla_flags
+    from sws_jax.storage import files
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compiler_flag",

@@ -30,12 +30,12 @@ from PIL import Image
 
 from benchmarks import measure
 from benchmarks.measure import Row, Settings
-from sws_jax import host
 from sws_jax.data import Dataset, load_dataset, pipeline
 from sws_jax.data.images import DECODERS
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
+from sws_jax.runtime import host
 
 RECIPES = {
     "padded crop + flip": Transform(crop="padded", flip=True),

@@ -144,7 +144,7 @@ def machine() -> dict[str, Any]:
     """Where and with what a run was made."""
     import jax
 
-    from sws_jax import host
+    from sws_jax.runtime import host
 
     device = jax.devices()[0]
     total = _meminfo("MemTotal")

@@ -38,7 +38,8 @@ def main() -> int:
     flag = f"--xla_force_host_platform_device_count={DEVICES}"
     from tabulate import tabulate
 
-    from sws_jax import files, xla_flags
+    from sws_jax import xla_flags
+    from sws_jax.storage import files
 
     os.environ["XLA_FLAGS"] = xla_flags.joined(os.environ.get("XLA_FLAGS", ""), flag)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sws_jax import entry
+from sws_jax.runtime import entry
 
 if __name__ == "__main__":
     entry.begin()
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     xla_flags.add()
-    from sws_jax import files
+    from sws_jax.storage import files
 
     try:
         with files.told() if args.command in READERS else contextlib.nullcontext():

@@ -21,22 +21,12 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import (
-    files,
-    paths,
-    places,
-    presets,
-    processes,
-    remarks,
-    report,
-    rundir,
-    setup,
-    start,
-    train,
-)
+from sws_jax import places, presets, remarks, report, rundir, setup, start, train
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.progress import say
+from sws_jax.runtime import processes
+from sws_jax.runtime.progress import say
+from sws_jax.storage import files, paths
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")

@@ -27,10 +27,12 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import checksums, files, paths, processes, specs, trees
+from sws_jax import checksums, specs, trees
 from sws_jax.description import Description
 from sws_jax.errors import Stopped, UserError
-from sws_jax.files import Unsent, Unwritable
+from sws_jax.runtime import processes
+from sws_jax.storage import files, paths
+from sws_jax.storage.files import Unsent, Unwritable
 
 DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"

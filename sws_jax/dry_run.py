@@ -15,7 +15,7 @@ from sws_jax import chain, cost, networks, setup, sharding, sizing, step, xla_fl
 from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.networks import Network, Predictor
-from sws_jax.progress import say
+from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute, Spec
 from sws_jax.survey import Survey
 

@@ -7,10 +7,8 @@ import os
 from sws_jax import (
     arguments,
     checkpoints,
-    files,
     learngenes,
     networks,
-    paths,
     places,
     teacher,
     trees,
@@ -19,6 +17,7 @@ from sws_jax import (
 from sws_jax.errors import UserError
 from sws_jax.networks import Network
 from sws_jax.specs.base import DEPTH
+from sws_jax.storage import files, paths
 
 
 @arguments.checked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sws_jax import entry
+from sws_jax.runtime import entry
 
 if __name__ == "__main__":
     entry.begin()
@@ -14,8 +14,10 @@ import os
 import sys
 import traceback
 
-from sws_jax import configs, paths, rendezvous, signals, version, xla_flags
+from sws_jax import configs, version, xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
+from sws_jax.runtime import rendezvous, signals
+from sws_jax.storage import paths
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -79,7 +81,8 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax import chain, dry_run, processes, progress, remarks, train
+    from sws_jax import chain, dry_run, remarks, train
+    from sws_jax.runtime import processes, progress
 
     _hush_storage()
     try:
@@ -102,7 +105,7 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
 
 def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
-    from sws_jax import processes
+    from sws_jax.runtime import processes
 
     if isinstance(error, Interrupted | paths.Unreachable):
         return _refuse(error, signals.EXIT_AGAIN)

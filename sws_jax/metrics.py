@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sws_jax import files, paths
 from sws_jax.errors import UserError
-from sws_jax.files import Unwritable
+from sws_jax.storage import files, paths
+from sws_jax.storage.files import Unwritable
 
 METRICS = "metrics.jsonl"
 _SEND_SECONDS = 30.0  # between writes of lines that no checkpoint needs

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from sws_jax import files, metrics, paths
+from sws_jax import metrics
 from sws_jax.errors import UserError
-from sws_jax.progress import say
+from sws_jax.runtime.progress import say
+from sws_jax.storage import files, paths
 
 RESULTS = "results.csv"
 TABLE = "table.md"

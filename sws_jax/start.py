@@ -19,10 +19,8 @@ import numpy as np
 
 from sws_jax import (
     classes,
-    host,
     learngenes,
     networks,
-    paths,
     places,
     presets,
     profiles,
@@ -36,8 +34,10 @@ from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.models import vit
-from sws_jax.progress import say
+from sws_jax.runtime import host
+from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.storage import paths
 
 # Fields of `model` that are a run's own, whatever file it starts from.
 _OWN = ("drop_path",)

@@ -13,7 +13,6 @@ from sws_jax import (
     classes,
     cost,
     networks,
-    paths,
     places,
     setup,
     specs,
@@ -27,6 +26,7 @@ from sws_jax.data.pipeline import epoch_images
 from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.storage import paths
 
 
 class Survey:

@@ -12,7 +12,6 @@ from sws_jax import (
     evaluation,
     learngenes,
     places,
-    processes,
     remarks,
     setup,
     sharding,
@@ -30,6 +29,7 @@ from sws_jax.description import Description
 from sws_jax.networks import Network, Predictor
 from sws_jax.optim import Schedule
 from sws_jax.rundir import RunDirectory
+from sws_jax.runtime import processes
 
 
 @dataclasses.dataclass(frozen=True)

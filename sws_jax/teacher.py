@@ -7,12 +7,13 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import arguments, classes, networks, paths
+from sws_jax import arguments, classes, networks
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.networks import Predictor
 from sws_jax.specs import Spec, limits
 from sws_jax.specs.base import CLASSES, COUNT, DTYPE
+from sws_jax.storage import paths
 
 WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 # What runs have in their directories, and folders of other programs do not.

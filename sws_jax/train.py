@@ -16,14 +16,11 @@ import ml_collections
 import numpy as np
 
 from sws_jax import (
-    files,
-    host,
     learngenes,
     metrics,
     networks,
     places,
     presets,
-    processes,
     rundir,
     setup,
     sharding,
@@ -40,9 +37,11 @@ from sws_jax.data.base import Unreadable
 from sws_jax.description import Description
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.networks import Network
-from sws_jax.progress import Progress, say
 from sws_jax.rundir import RunDirectory
+from sws_jax.runtime import host, processes
+from sws_jax.runtime.progress import Progress, say
 from sws_jax.specs import AuxViTSpec
+from sws_jax.storage import files
 from sws_jax.task import Task
 
 

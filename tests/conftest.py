@@ -44,7 +44,8 @@ import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
-from sws_jax import paths, specs, step  # noqa: E402
+from sws_jax import specs, step  # noqa: E402
+from sws_jax.storage import paths  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
 

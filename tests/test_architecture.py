@@ -17,18 +17,15 @@ PACKAGE = ROOT / "sws_jax"
 # for the module and, for a package, for everything in it.
 LAYERS = {
     "ground": (
-        "errors version fields unfinished "
-        "files specs trees losses optim sharding metrics "
-        "progress profiles presets configs description weights checkpoints data "
-        "rendezvous processes checksums signals entry hlo prepare paths lease host "
-        "classes contents arguments "
-        "xla_flags"
+        "errors version fields storage specs trees losses optim sharding metrics "
+        "runtime profiles presets configs description weights checkpoints data "
+        "checksums hlo prepare classes arguments xla_flags "
     ),
-    "networks": "models networks teacher evaluation places",
-    "method": "learngenes convert",
+    "networks": ("models networks teacher evaluation places "),
+    "method": ("learngenes convert "),
     "runs": (
         "step sizing setup start remarks rundir task cost train chain survey dry_run "
-        "report loading doctor commands main __main__"
+        "report loading doctor commands main __main__ "
     ),
 }
 # A spec builds the module of the network it names: only inside `build`, on use.
@@ -46,7 +43,7 @@ FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
 # the files of PyTorch: a Namespace is what published ones hold beside weights.)
 READ_FLAGS = (
     "main", "configs", "__main__", "commands", "data.pipeline", "convert.tensors",
-    "rendezvous",
+    "runtime.rendezvous",
 )  # fmt: skip
 
 
@@ -144,7 +141,7 @@ def test_no_exception_is_left_over():
 def test_the_walk_sees_every_form_of_import():
     source = """
 import sws_jax.train
-from sws_jax import chain, files
+from sws_jax import chain, trees
 def late():
     from sws_jax.learngenes import sws
     from .. import setup
@@ -154,14 +151,14 @@ def late():
     assert reached == [
         ("train", ""),
         ("chain", ""),
-        ("files", ""),
+        ("trees", ""),
         ("learngenes.sws", "late"),
         ("setup", "late"),
         ("models.vit", "late"),
     ]
     from_ground = [("data.npz", to, function) for to, function in reached]
     assert [to for _, to, _ in upward(from_ground)] == [
-        to for to, _ in reached if to != "files"
+        to for to, _ in reached if to != "trees"
     ]
     assert upward([("specs", PUBLIC, "")]) == [("specs", PUBLIC, "")]
 
@@ -178,9 +175,9 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("processes", "progress")
+IDLE = ("runtime.processes", "runtime.progress")
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "rendezvous")
+LATE = ("commands", "main", "runtime.rendezvous")
 COMPUTING = ("jax", "flax", "optax")
 
 
@@ -295,7 +292,8 @@ from absl import flags
 own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
 
-from sws_jax import files, networks
+from sws_jax import networks
+from sws_jax.storage import files
 from sws_jax.data.base import Normalization
 small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)
 net = sws_jax.ViTSpec(depth=3, **small)

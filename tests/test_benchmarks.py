@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.__main__ import KINDS, main
-from sws_jax import files
+from sws_jax.storage import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sws_jax import files, presets, rundir
+from sws_jax import presets, rundir
 from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays, Normalization
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
+from sws_jax.storage import files
 
 from support.damage import header_of
 from support.images import stacked

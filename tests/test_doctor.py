@@ -15,11 +15,13 @@ from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, convert, doctor, files, host, rundir, specs
+from sws_jax import configs, convert, doctor, rundir, specs
 from sws_jax.data import base, fingerprint
 from sws_jax.doctor import devices, software
 from sws_jax.doctor.base import Case, Check
-from sws_jax.rendezvous import Start
+from sws_jax.runtime import host
+from sws_jax.runtime.rendezvous import Start
+from sws_jax.storage import files
 
 from support.children import CONFIG, environment
 from support.digits import DIGITS, network_of

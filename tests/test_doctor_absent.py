@@ -3,11 +3,12 @@
 import jax
 import pytest
 
-from sws_jax import configs, doctor, paths
+from sws_jax import configs, doctor
 from sws_jax.data import base
 from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
-from sws_jax.rendezvous import Start
+from sws_jax.runtime.rendezvous import Start
+from sws_jax.storage import paths
 
 from support.examinations import SMOKE, examined, on, only, said
 from support.images import fill

@@ -5,8 +5,9 @@ import tempfile
 import pytest
 
 import sws_jax
-from sws_jax import doctor, files, rundir, specs
+from sws_jax import doctor, rundir, specs
 from sws_jax.data import base, staging
+from sws_jax.storage import files
 
 from support.buckets import LARGE, ROOT, put
 from support.digits import network_of

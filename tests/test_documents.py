@@ -10,9 +10,10 @@ from unittest import mock
 
 import pytest
 
-from sws_jax import chain, files, metrics, report, rundir
+from sws_jax import chain, metrics, report, rundir
 from sws_jax.data import arrays
 from sws_jax.errors import UserError
+from sws_jax.storage import files
 
 from support.smallest import NAME, asked
 

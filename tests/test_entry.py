@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from sws_jax import entry, files, unfinished
+from sws_jax.runtime import entry
+from sws_jax.storage import files, unfinished
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAMS = ("sws_jax/main.py", "sws_jax/__main__.py", "benchmarks/__main__.py")
@@ -32,10 +33,10 @@ def test_nothing_is_imported_before_ctrl_c_is_answered(name):
     imports = [t for t in texts[:begun] if t.startswith(("import", "from"))]
     assert imports == [
         "from __future__ import annotations",
-        "from sws_jax import entry",
+        "from sws_jax.runtime import entry",
     ]
     program = (
-        "import sys; before = set(sys.modules); import sws_jax.entry; "
+        "import sys; before = set(sys.modules); import sws_jax.runtime.entry; "
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(

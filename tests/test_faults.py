@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import sws_jax
-from sws_jax import files, metrics
+from sws_jax import metrics
+from sws_jax.storage import files
 
 from support.checkpoints import flip_a_bit, truncate
 from support.children import (

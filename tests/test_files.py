@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sws_jax import files
 from sws_jax.errors import UserError
+from sws_jax.storage import files
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -48,7 +48,7 @@ def test_a_dead_process_holds_nothing(tmp_path):
     """kill -9 leaves the file, and not the lock."""
     path = tmp_path / "lock"
     program = (
-        "import os, signal; from sws_jax import files\n"
+        "import os, signal; from sws_jax.storage import files\n"
         f"with files.claimed({str(path)!r}): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", program])

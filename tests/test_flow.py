@@ -13,11 +13,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 import sws_jax
-from sws_jax import chain, configs, files, main, report, rundir, sharding
+from sws_jax import chain, configs, main, report, rundir, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
 from sws_jax.networks import Predictor
+from sws_jax.storage import files
 
 from support.children import MAIN, ended, until, watched
 from support.compare import close

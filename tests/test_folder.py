@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import files, main
+from sws_jax import main
 from sws_jax.data import (
     base,
     facts,
@@ -23,6 +23,7 @@ from sws_jax.data import (
 )
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
+from sws_jax.storage import files
 
 from support.images import SIZE, encoded, everything, fill, pixels, same, write
 

@@ -24,12 +24,13 @@ from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, dry_run, main, presets, rendezvous
+from sws_jax import configs, dry_run, main, presets
 from sws_jax.data import images, load_dataset
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws
+from sws_jax.runtime import rendezvous
 
 from support.damage import (
     FEW_AND_MANY,

@@ -7,7 +7,9 @@ import shlex
 import pytest
 
 from sws_jax import __main__ as tools
-from sws_jax import errors, files, main, paths, signals
+from sws_jax import errors, main
+from sws_jax.runtime import signals
+from sws_jax.storage import files, paths
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"

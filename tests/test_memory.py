@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sws_jax import progress
 from sws_jax.data import base, memory
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
+from sws_jax.runtime import progress
 
 
 @dataclasses.dataclass

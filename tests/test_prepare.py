@@ -22,11 +22,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import __main__, host
+from sws_jax import __main__
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources, standard, work
+from sws_jax.runtime import host
 
 from support import children
 from support import tfds as tfds_sets
@@ -825,7 +826,7 @@ def test_a_name_that_is_no_line_of_text(tmp_path, capsys):
 
 
 def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
-    from sws_jax import files
+    from sws_jax.storage import files
 
     with files.claimed(str(tmp_path / ".insects.lock")) as alone:
         assert alone

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from sws_jax import main, metrics, weights
+from sws_jax.runtime.signals import EXIT_AGAIN
 from sws_jax.sharding import AXES
-from sws_jax.signals import EXIT_AGAIN
 
 from support.children import CONFIG, ROOT, arrays
 from support.compare import close

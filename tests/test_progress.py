@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sws_jax import metrics
-from sws_jax.progress import Progress
+from sws_jax.runtime.progress import Progress
 
 
 @pytest.fixture

@@ -20,21 +20,12 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as commands
-from sws_jax import (
-    checkpoints,
-    configs,
-    files,
-    lease,
-    loading,
-    main,
-    metrics,
-    paths,
-    places,
-)
+from sws_jax import checkpoints, configs, loading, main, metrics, places
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
-from sws_jax.files import Unsent, Unwritable
+from sws_jax.storage import files, lease, paths
+from sws_jax.storage.files import Unsent, Unwritable
 
 from support.buckets import LARGE, ROOT, put
 from support.checkpoints import CLOCK, abstract, fill

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from sws_jax import main, rendezvous
+from sws_jax import main
 from sws_jax.errors import UserError
-from sws_jax.rendezvous import NotComplete, Place, Start
+from sws_jax.runtime import rendezvous
+from sws_jax.runtime.rendezvous import NotComplete, Place, Start
 
 from support.children import CONFIG
 from support.jobs import Job, free_port

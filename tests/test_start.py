@@ -10,7 +10,6 @@ from sws_jax import __main__ as commands
 from sws_jax import (
     chain,
     configs,
-    files,
     learngenes,
     main,
     places,
@@ -27,7 +26,8 @@ from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
-from sws_jax.rendezvous import Start
+from sws_jax.runtime.rendezvous import Start
+from sws_jax.storage import files
 from sws_jax.survey import Survey
 
 from support.compare import equal

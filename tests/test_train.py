@@ -18,7 +18,6 @@ import pytest
 import sws_jax
 from sws_jax import (
     configs,
-    files,
     metrics,
     networks,
     presets,
@@ -41,6 +40,7 @@ from sws_jax.learngenes import base
 from sws_jax.models import vit
 from sws_jax.networks import Predictor
 from sws_jax.specs import LeViTSpec, RegNetSpec
+from sws_jax.storage import files
 
 from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal

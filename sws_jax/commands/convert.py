@@ -65,18 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import (
-        arguments,
-        convert,
-        files,
-        learngenes,
-        networks,
-        paths,
-        specs,
-        trees,
-    )
+    from sws_jax import arguments, convert, learngenes, networks, specs, trees
     from sws_jax.convert import folders
     from sws_jax.errors import UserError
+    from sws_jax.storage import files, paths
 
     if args.to is not None:
         arguments.text(convert.TARGETS)("--to", args.to)

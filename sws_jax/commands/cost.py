@@ -331,7 +331,8 @@ class _Reader:
 
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
-    from sws_jax import cost, paths, teacher, weights
+    from sws_jax import cost, teacher, weights
+    from sws_jax.storage import paths
 
     if name.endswith(".safetensors") or paths.exists(name):
         about = weights.describe(teacher.weights_file(name))

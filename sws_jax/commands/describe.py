@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, data, loading, paths, weights
+    from sws_jax import convert, data, loading, weights
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
+    from sws_jax.storage import paths
 
     if data.is_set(args.file):
         print(_of_set(args.file, args.directory))
@@ -132,8 +133,9 @@ def modules(flat: Mapping) -> dict[str, int]:
 def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
-    from sws_jax import paths, places, teacher, weights
+    from sws_jax import places, teacher, weights
     from sws_jax.convert import folders
+    from sws_jax.storage import paths
 
     gene = os.path.join(path, places.LEARNGENE)
     if paths.is_file(gene):

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import configs, doctor, processes, rendezvous
+    from sws_jax import configs, doctor
+    from sws_jax.runtime import processes, rendezvous
 
     before = time.monotonic()
     start, rest = rendezvous.parse(args.flags)

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import signals
+    from sws_jax.runtime import signals
 
     try:
         with _terminable():
@@ -113,9 +113,9 @@ def _terminable() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from sws_jax import host
     from sws_jax.errors import UserError
     from sws_jax.prepare import sets
+    from sws_jax.runtime import host
 
     workers = host.cores() if args.workers is None else args.workers
     if workers < 1 or not 0 < args.shard_mib < 2**20:
@@ -136,10 +136,10 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace, workers: int) -> None:
-    from sws_jax import files
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import sources
+    from sws_jax.storage import files
 
     path = os.path.expanduser(args.source)
     out = os.path.expanduser(args.out)
@@ -179,10 +179,10 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
 
 def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> str:
     """The directory of a set of TFDS, prepared if it is not."""
-    from sws_jax import files
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import standard
+    from sws_jax.storage import files
 
     source = prepared.PREFIX + name
     if args.name and args.size is None:
@@ -249,8 +249,8 @@ def _request(args, source, path, place, workers):
 
 
 def _make(request, args: argparse.Namespace) -> None:
-    from sws_jax import host
     from sws_jax.prepare import sets, work
+    from sws_jax.runtime import host
 
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
@@ -285,8 +285,8 @@ def _make(request, args: argparse.Namespace) -> None:
 
 def _tell(request) -> None:
     """What was left out, and how a run takes the set."""
-    from sws_jax import files
     from sws_jax.prepare import forms, sets
+    from sws_jax.storage import files
 
     manifest = files.read_json(os.path.join(request.place, sets.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]

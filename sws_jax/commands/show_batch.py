@@ -127,9 +127,9 @@ def draw(pixels, titles, path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from sws_jax import files
     from sws_jax.errors import UserError
     from sws_jax.report import drawable
+    from sws_jax.storage import files
 
     columns = min(len(pixels), 8)
     rows = math.ceil(len(pixels) / columns)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from sws_jax import files
 from sws_jax.convert import hugging_face, keys, processors, timm
 from sws_jax.convert.keys import Key
+from sws_jax.storage import files
 
 PATH = os.path.join("docs", "convert.md")
 # What a library's config is called, and the tables of its parts, by their headings;

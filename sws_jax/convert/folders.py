@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import contents, files, paths
 from sws_jax.errors import UserError
+from sws_jax.storage import contents, files, paths
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"

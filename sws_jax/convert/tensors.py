@@ -18,9 +18,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sws_jax import contents, files, paths
 from sws_jax.convert import folders
 from sws_jax.errors import UserError
+from sws_jax.storage import contents, files, paths
 
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that

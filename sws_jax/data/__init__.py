@@ -10,7 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import arguments, classes, paths
+from sws_jax import arguments, classes
 from sws_jax.data import (
     arrays,
     base,
@@ -25,6 +25,7 @@ from sws_jax.data import (
 from sws_jax.data.base import Dataset, Normalization, Split
 from sws_jax.errors import UserError
 from sws_jax.specs import limits
+from sws_jax.storage import paths
 
 __all__ = [
     "Dataset",

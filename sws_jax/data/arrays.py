@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import files
 from sws_jax.data import base
 from sws_jax.errors import UserError
+from sws_jax.storage import files
 
 DESCRIPTION = "arrays.json"
 _REMEDY = "prepare the set again"

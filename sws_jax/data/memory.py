@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from sws_jax import classes, host
+from sws_jax import classes
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
+from sws_jax.runtime import host
 
 # Images of a split that stand for all of it: they estimate its size, and show at once
 # what would otherwise end a run in its middle.
@@ -210,7 +211,7 @@ def hold(
             )
         return dict(splits)
     if sum(counts[key] * samples[key].seconds for key in splits) > _QUIET_SECONDS:
-        from sws_jax.progress import say  # loads JAX, which reading does not need
+        from sws_jax.runtime.progress import say
 
         say(f"{name}: decoding {total:,} images into memory, {size:.2f} GiB")
     held: dict[str, Split] = {}

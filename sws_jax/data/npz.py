@@ -7,10 +7,10 @@ import zipfile
 
 import numpy as np
 
-from sws_jax import files, paths
 from sws_jax.data import base
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
+from sws_jax.storage import files, paths
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 _VAL = ("val_images", "val_labels")

@@ -16,11 +16,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from sws_jax import signals
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
+from sws_jax.runtime import signals
 
 
 class WorkerDied(UserError):

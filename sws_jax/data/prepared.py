@@ -9,8 +9,8 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sws_jax import paths
 from sws_jax.errors import UserError
+from sws_jax.storage import paths
 
 PREFIX = "tfds:"
 _REQUEST = re.compile(r"(\w+)(?:/([^/:]+))?(?::(\d+\.\d+\.\d+))?")

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from sws_jax import files, paths
 from sws_jax.errors import UserError
-from sws_jax.progress import say
+from sws_jax.runtime.progress import say
+from sws_jax.storage import files, paths
 
 LOCK = "lock"
 _PARALLEL = 8

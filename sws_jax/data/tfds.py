@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import paths
 from sws_jax.data import base, images, memory, prepared, staging
 from sws_jax.data.prepared import PREFIX
 from sws_jax.errors import UserError
+from sws_jax.storage import paths
 
 _SPLITS = ("train", "validation", "test")
 

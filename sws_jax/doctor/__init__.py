@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
-from sws_jax import processes
 from sws_jax.doctor import compiler, devices, inputs, software, storage, together
 from sws_jax.doctor.base import (
     LEFT_OUT,
@@ -27,7 +26,8 @@ from sws_jax.doctor.base import (
     worst,
 )
 from sws_jax.errors import UserError
-from sws_jax.rendezvous import numbers
+from sws_jax.runtime import processes
+from sws_jax.runtime.rendezvous import numbers
 
 __all__ = [
     "CHECKS",

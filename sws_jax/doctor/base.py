@@ -9,8 +9,10 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import chain, files, paths, places, rendezvous
+from sws_jax import chain, places
 from sws_jax.data import Dataset
+from sws_jax.runtime import rendezvous
+from sws_jax.storage import files, paths
 from sws_jax.survey import Survey
 
 # That processes have to come, where a run may give them longer.

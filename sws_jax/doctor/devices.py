@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 
-from sws_jax import chain, dry_run, host, setup, sharding, sizing
+from sws_jax import chain, dry_run, setup, sharding, sizing
 from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
+from sws_jax.runtime import host
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through, as other makers' devices are.

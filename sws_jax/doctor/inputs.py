@@ -38,8 +38,8 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
-from sws_jax.host import cores
 from sws_jax.prepare import sources
+from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec
 
 _IMAGES = 256  # of a batch that are read, at most

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import jax
 
-from sws_jax import chain, dry_run, files, networks, paths, rundir, sizing, step
+from sws_jax import chain, dry_run, networks, rundir, sizing, step
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.specs import Spec
+from sws_jax.storage import files, paths
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
 

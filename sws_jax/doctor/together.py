@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
-from sws_jax import files, paths, processes, rendezvous
 from sws_jax.data import fingerprint
 from sws_jax.doctor import software
 from sws_jax.doctor.base import Case, Finding, ok, problem
 from sws_jax.errors import UserError
-from sws_jax.rendezvous import numbers
+from sws_jax.runtime import processes, rendezvous
+from sws_jax.runtime.rendezvous import numbers
+from sws_jax.storage import files, paths
 
 _SEEN_SECONDS = 5.0  # a network's disk may show a file late
 

@@ -9,10 +9,11 @@ import tempfile
 
 import numpy as np
 
-from sws_jax import files, paths, setup, sizing
+from sws_jax import setup, sizing
 from sws_jax.data import Dataset, base, prepared, staging, tfds
 from sws_jax.doctor.base import Finding, ok, problem
 from sws_jax.errors import UserError
+from sws_jax.storage import files, paths
 
 # Of a version's directory, the small files that say what the large ones hold.
 _DESCRIPTION = ("dataset_info.json", "features.json")

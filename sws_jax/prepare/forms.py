@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from sws_jax import files
 from sws_jax.data import arrays, images
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.prepare import sources
 from sws_jax.prepare.sources import Source
+from sws_jax.storage import files
 
 # How files begin that TFDS's Image feature decodes: JPEG, PNG, GIF and BMP.
 _KEPT = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")

@@ -13,12 +13,12 @@ import os
 import time
 from typing import Any
 
-from sws_jax import files
 from sws_jax.data import arrays
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sources, work
 from sws_jax.prepare.forms import Entry, Form, Shard
+from sws_jax.storage import files
 
 MANIFEST = "manifest.json"
 _SAMPLE = 24  # images that are tried before all are made

@@ -24,10 +24,10 @@ import tempfile
 import threading
 from typing import Any
 
-from sws_jax import files
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources, work
+from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
 _INSTALL = "pip install tensorflow-cpu"

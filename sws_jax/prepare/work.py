@@ -16,11 +16,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sws_jax import signals
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Stopped, UserError
 from sws_jax.prepare import forms
 from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
+from sws_jax.runtime import signals
 
 _ASKING = (signal.SIGTERM, signal.SIGINT)
 _LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar

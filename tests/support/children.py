@@ -11,8 +11,9 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import checksums, files, learngenes, metrics, paths, teacher, xla_flags
+from sws_jax import checksums, learngenes, metrics, teacher, xla_flags
 from sws_jax.data import load_dataset
+from sws_jax.storage import files, paths
 
 from support import compiler
 

@@ -2,7 +2,7 @@
 
 from sws_jax import configs, doctor
 from sws_jax.doctor.base import Case
-from sws_jax.rendezvous import Start
+from sws_jax.runtime.rendezvous import Start
 
 SMOKE = "--config=configs/smoke.py"
 

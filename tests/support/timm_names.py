@@ -16,8 +16,8 @@ from collections.abc import Collection
 from typing import Any
 
 from benchmarks import peers
-from sws_jax import files
 from sws_jax.convert import timm as ours
+from sws_jax.storage import files
 
 MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "levit", "regnet")
 # Entry points of these modules that build networks of other classes are left out.

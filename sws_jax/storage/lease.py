@@ -29,8 +29,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sws_jax import paths
 from sws_jax.errors import UserError
+from sws_jax.storage import paths
 
 FRESH_SECONDS = 20.0
 STALE_SECONDS = 120.0

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sws_jax import lease, paths
 from sws_jax.errors import Interrupted, Stopped, UserError
-from sws_jax.rendezvous import numbers
-from sws_jax.signals import Asked
+from sws_jax.runtime.rendezvous import numbers
+from sws_jax.runtime.signals import Asked
+from sws_jax.storage import lease, paths
 
 T = TypeVar("T")
 

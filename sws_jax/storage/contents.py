@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from sws_jax import paths
+from sws_jax.storage import paths
 
 _LFS = b"version https://git-lfs"
 _PAGE = (b"<!doctype", b"<!DOCTYPE", b"<html", b"<HTML", b"<?xml")

@@ -19,8 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from sws_jax import arguments, contents, lease, paths, unfinished
+from sws_jax import arguments
 from sws_jax.errors import Interrupted, Stopped, UserError
+from sws_jax.storage import contents, lease, paths, unfinished
 
 try:
     import fcntl
@@ -232,8 +233,8 @@ def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bo
     """Whether this process alone holds the lock file `path`, while the block lasts.
 
     The operating system frees the lock of a process that has died; in a bucket time
-    does (`sws_jax.lease`). Afterwards the file is gone, and so are directories made for
-    it if nothing was put there.
+    does (`sws_jax.storage.lease`). Afterwards the file is gone, and so are directories
+    made for it if nothing was put there.
 
     Args:
       path: of a file that need not be there.

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from sws_jax import unfinished
+from sws_jax.storage import unfinished
 
 EXIT_INTERRUPTED = 130
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 
-from sws_jax.entry import EXIT_INTERRUPTED
+from sws_jax.runtime.entry import EXIT_INTERRUPTED
 
 EXIT_AGAIN = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

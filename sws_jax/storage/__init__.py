@@ -1,0 +1,1 @@
+"""Files: their paths, locks and kinds, and how they are written whole."""
