@@ -166,8 +166,8 @@ def _jobs(part: str):
     from benchmarks import step as networks_of
     from sws_jax import chain, configs, setup, start
     from sws_jax import step as steps
-    from sws_jax.data.base import default_normalization
-    from sws_jax.networks import Network, Predictor
+    from sws_jax.models.networks import Network, Predictor
+    from sws_jax.pixels import default_normalization
 
     if part == "224px":
         for name in ("aux_vit_small_patch16_3-3-4-3-3", "vit_small_patch16_L12"):
@@ -208,7 +208,8 @@ def _weights(spec):
     """Parameters of the size that trained ones have, from numpy."""
     import numpy as np
 
-    from sws_jax import networks, trees
+    from sws_jax import trees
+    from sws_jax.models import networks
 
     random = np.random.default_rng(0)
 
@@ -224,9 +225,8 @@ def _made(recipe, teacher, size: int, count: int):
     import jax
     import numpy as np
 
-    from sws_jax import evaluation, sharding, step, trees
-    from sws_jax.data import augment
-    from sws_jax.networks import Network, Predictor
+    from sws_jax import evaluation, pixels, sharding, step, trees
+    from sws_jax.models.networks import Network, Predictor
 
     mesh = sharding.make_mesh(jax.devices()[:1])
     places = step.state_shardings(recipe, mesh)
@@ -257,7 +257,7 @@ def _made(recipe, teacher, size: int, count: int):
         "weight": np.ones(count, np.float32),
     }
     logits_of = jax.jit(lambda p, x: p.logits(x, recipe.normalization))
-    seen = augment.normalize(batch["image"], recipe.normalization)
+    seen = pixels.normalize(batch["image"], recipe.normalization)
     logits = np.asarray(logits_of(predictor, seen))
     sums_of = evaluation._compiled(recipe.normalization, mesh)
     losses.append(float(sums_of(predictor, batch)["loss"]))

@@ -73,7 +73,7 @@ def _jobs():
     from sws_jax import chain, configs, setup, start
     from sws_jax.data import pipeline
     from sws_jax.models import vit
-    from sws_jax.networks import Network, Predictor
+    from sws_jax.models.networks import Network, Predictor
 
     rows = {r.name: r for r in chain.runs(configs.load("configs/aux_deit.py"))}
     data = setup.dataset(rows[chain.ANCESTOR].config)

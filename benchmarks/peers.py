@@ -29,8 +29,9 @@ import jax
 
 from benchmarks import measure, step
 from benchmarks.measure import Row, Settings
-from sws_jax import networks, trees
 from sws_jax import step as steps
+from sws_jax import trees
+from sws_jax.models import networks
 from sws_jax.specs import Compute, ViTSpec
 
 DEPTHS = (12,)

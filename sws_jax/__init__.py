@@ -13,7 +13,6 @@ from sws_jax.version import VERSION
 
 if TYPE_CHECKING:
     from sws_jax import xla_flags as xla_flags
-    from sws_jax.description import Description
     from sws_jax.errors import UserError
     from sws_jax.learngenes import (
         Descendant,
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
         load_learngene,
         save_learngene,
     )
-    from sws_jax.networks import Network, load_network, save_network
+    from sws_jax.models.description import Description
+    from sws_jax.models.networks import Network, load_network, save_network
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec, named
 
 __version__ = VERSION

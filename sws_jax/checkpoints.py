@@ -28,8 +28,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from sws_jax import checksums, specs, trees
-from sws_jax.description import Description
 from sws_jax.errors import Stopped, UserError
+from sws_jax.models.description import Description
 from sws_jax.runtime import processes
 from sws_jax.storage import files, paths
 from sws_jax.storage.files import Unsent, Unwritable

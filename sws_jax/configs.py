@@ -17,8 +17,9 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from sws_jax import fields as table
-from sws_jax import presets, profiles
+from sws_jax import presets
 from sws_jax.errors import UserError
+from sws_jax.models import profiles
 from sws_jax.storage import paths
 
 _WANTED = {

@@ -26,14 +26,15 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from sws_jax import arguments, learngenes, networks, presets, specs, trees
+from sws_jax import arguments, learngenes, presets, specs, trees
 from sws_jax import step as steps
 from sws_jax.arguments import Range
-from sws_jax.data.base import Normalization
-from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
-from sws_jax.networks import SPEC, Network, Predictor
+from sws_jax.models import networks
+from sws_jax.models.description import Description
+from sws_jax.models.networks import SPEC, Network, Predictor
+from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DEPTH, Compute
 

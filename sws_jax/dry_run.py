@@ -11,10 +11,11 @@ import jax
 import ml_collections
 import tabulate
 
-from sws_jax import chain, cost, networks, setup, sharding, sizing, step, xla_flags
-from sws_jax.data.base import Normalization
+from sws_jax import chain, cost, setup, sharding, sizing, step, xla_flags
 from sws_jax.errors import UserError
-from sws_jax.networks import Network, Predictor
+from sws_jax.models import networks
+from sws_jax.models.networks import Network, Predictor
+from sws_jax.pixels import Normalization
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute, Spec
 from sws_jax.survey import Survey

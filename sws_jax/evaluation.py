@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sws_jax import arguments, sharding
-from sws_jax.data import augment, pipeline
-from sws_jax.data.base import NORMALIZATION, SPLIT, Normalization, Split
+from sws_jax import arguments, pixels, sharding
+from sws_jax.data import pipeline
+from sws_jax.data.base import SPLIT, Split
 from sws_jax.data.pipeline import IN_THREAD, Reading
 from sws_jax.data.transforms import Fit
-from sws_jax.networks import PREDICTOR, Predictor
+from sws_jax.models.networks import PREDICTOR, Predictor
+from sws_jax.pixels import NORMALIZATION, Normalization
 from sws_jax.specs.base import COUNT
 
 
@@ -28,7 +29,7 @@ def _sums(
     predictor: Predictor, batch: dict, *, normalization: Normalization, mesh: Mesh
 ) -> dict:
     """Weighted sums over a batch: images, cross entropy, top-1 and top-5 hits."""
-    images = augment.normalize(batch["image"], normalization)
+    images = pixels.normalize(batch["image"], normalization)
     with sharding.constrained(mesh):
         logits = predictor.logits(images, normalization).astype(jnp.float32)
     label, weight = batch["label"][:, None], batch["weight"]

@@ -92,8 +92,8 @@ RUN: dict[str, Field] = {
     "seed": Field(0, "of weights, order and augmentation", Range(0, 2**32 - 1)),
     "profile": Field(
         "consistent",
-        "which reading of the method: sws_jax.profiles. It decides what expands to "
-        "what; the fields that it sets besides are set by `official`",
+        "which reading of the method: sws_jax.models.profiles. It decides what expands "
+        "to what; the fields that it sets besides are set by `official`",
     ),
     "global_batch_size": Field(
         512, "images per step over all devices and hosts", _COUNT

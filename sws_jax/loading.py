@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import os
 
-from sws_jax import (
-    arguments,
-    checkpoints,
-    learngenes,
-    networks,
-    places,
-    teacher,
-    trees,
-    weights,
-)
+from sws_jax import arguments, checkpoints, learngenes, places, teacher, trees
 from sws_jax.errors import UserError
-from sws_jax.networks import Network
+from sws_jax.models import networks, weights
+from sws_jax.models.networks import Network
 from sws_jax.specs.base import DEPTH
 from sws_jax.storage import files, paths
 

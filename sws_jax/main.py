@@ -127,7 +127,7 @@ def _explain(error: Exception) -> int:
 
 def _job(config) -> str:
     """What the processes of a job have in common: config and versions."""
-    from sws_jax import description
+    from sws_jax.models import description
 
     said = [config.to_json_best_effort(), description.versions(), version.VERSION]
     return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()

@@ -14,8 +14,9 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import fields, profiles, specs
+from sws_jax import fields, specs
 from sws_jax.errors import UserError
+from sws_jax.models import profiles
 
 # Default depths around an Aux-Net of 16 blocks: below the number of stages, below,
 # at and above its own.

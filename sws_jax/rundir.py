@@ -16,10 +16,11 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import fields, metrics, places, presets, start, teacher, weights
+from sws_jax import fields, metrics, places, presets, start, teacher
 from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
+from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.specs import AuxViTSpec, ViTSpec

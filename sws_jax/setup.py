@@ -14,27 +14,17 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import (
-    fields,
-    networks,
-    places,
-    presets,
-    profiles,
-    report,
-    rundir,
-    sharding,
-    start,
-    teacher,
-)
+from sws_jax import fields, places, presets, report, rundir, sharding, start, teacher
 from sws_jax.data import Dataset, fingerprint, images, load_dataset, tfds
 from sws_jax.data.augment import Augment
-from sws_jax.data.base import Normalization
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.losses import Loss
-from sws_jax.networks import Predictor
+from sws_jax.models import networks, profiles
+from sws_jax.models.networks import Predictor
 from sws_jax.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.step import Recipe
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sws_jax import cost, hlo, sharding, step
-from sws_jax.networks import Predictor
+from sws_jax.models.networks import Predictor
 from sws_jax.specs import Compute
 
 

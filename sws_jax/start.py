@@ -17,23 +17,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from sws_jax import (
-    classes,
-    learngenes,
-    networks,
-    places,
-    presets,
-    profiles,
-    trees,
-    weights,
-)
-from sws_jax import description as descriptions
+from sws_jax import classes, learngenes, places, presets, trees
 from sws_jax.data import Dataset
-from sws_jax.data.base import Normalization, default_normalization
-from sws_jax.description import Description
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
-from sws_jax.models import vit
+from sws_jax.models import description as descriptions
+from sws_jax.models import networks, profiles, vit, weights
+from sws_jax.models.description import Description
+from sws_jax.pixels import Normalization, default_normalization
 from sws_jax.runtime import host
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec

@@ -13,13 +13,13 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from sws_jax import networks, sharding, trees
+from sws_jax import sharding, trees
 from sws_jax.data.augment import Augment
-from sws_jax.data.base import Normalization
 from sws_jax.losses import Loss
-from sws_jax.models import vit
-from sws_jax.networks import Predictor
+from sws_jax.models import networks, vit
+from sws_jax.models.networks import Predictor
 from sws_jax.optim import Optimizer
+from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 
 

@@ -8,23 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import (
-    chain,
-    classes,
-    cost,
-    networks,
-    places,
-    setup,
-    specs,
-    start,
-    teacher,
-    weights,
-)
+from sws_jax import chain, classes, cost, places, setup, specs, start, teacher
 from sws_jax.chain import Run
 from sws_jax.data import Dataset
 from sws_jax.data.pipeline import epoch_images
-from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.models import networks, weights
+from sws_jax.models.description import Description
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.storage import paths
 

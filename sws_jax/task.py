@@ -19,14 +19,14 @@ from sws_jax import (
     step,
     teacher,
     trees,
-    weights,
 )
 from sws_jax.data import Dataset
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
-from sws_jax.description import Description
-from sws_jax.networks import Network, Predictor
+from sws_jax.models import weights
+from sws_jax.models.description import Description
+from sws_jax.models.networks import Network, Predictor
 from sws_jax.optim import Schedule
 from sws_jax.rundir import RunDirectory
 from sws_jax.runtime import processes

@@ -7,10 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import arguments, classes, networks
+from sws_jax import arguments, classes
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
-from sws_jax.networks import Predictor
+from sws_jax.models import networks
+from sws_jax.models.networks import Predictor
 from sws_jax.specs import Spec, limits
 from sws_jax.specs.base import CLASSES, COUNT, DTYPE
 from sws_jax.storage import paths

@@ -18,7 +18,6 @@ import numpy as np
 from sws_jax import (
     learngenes,
     metrics,
-    networks,
     places,
     presets,
     rundir,
@@ -34,9 +33,10 @@ from sws_jax import task as tasks
 from sws_jax.checkpoints import Checkpoints
 from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
-from sws_jax.description import Description
 from sws_jax.errors import Interrupted, Stopped, UserError
-from sws_jax.networks import Network
+from sws_jax.models import networks
+from sws_jax.models.description import Description
+from sws_jax.models.networks import Network
 from sws_jax.rundir import RunDirectory
 from sws_jax.runtime import host, processes
 from sws_jax.runtime.progress import Progress, say

@@ -35,7 +35,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # The modules whose functions state the shapes of their arrays.
 install_import_hook(
-    ["sws_jax.losses", "sws_jax.data.augment", "sws_jax.models.vit"],
+    ["sws_jax.losses", "sws_jax.data.augment", "sws_jax.pixels", "sws_jax.models.vit"],
     "beartype.beartype",
 )
 

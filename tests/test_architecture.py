@@ -18,11 +18,15 @@ PACKAGE = ROOT / "sws_jax"
 LAYERS = {
     "ground": (
         "errors version fields storage specs trees losses optim sharding metrics "
-        "runtime profiles presets configs description weights checkpoints data "
-        "checksums hlo prepare classes arguments xla_flags "
+        "runtime presets configs description weights checkpoints data checksums hlo "
+        "prepare classes arguments xla_flags pixels "
     ),
-    "networks": ("models networks teacher evaluation places "),
-    "method": ("learngenes convert "),
+    "networks": (
+        "models networks teacher evaluation places "
+    ),
+    "method": (
+        "learngenes convert "
+    ),
     "runs": (
         "step sizing setup start remarks rundir task cost train chain survey dry_run "
         "report loading doctor commands main __main__ "
@@ -292,7 +296,7 @@ from absl import flags
 own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
 
-from sws_jax import networks
+from sws_jax.models import networks
 from sws_jax.storage import files
 from sws_jax.data.base import Normalization
 small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)

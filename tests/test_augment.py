@@ -9,8 +9,8 @@ from jaxtyping import TypeCheckError
 from sws_jax import sharding
 from sws_jax.data import augment
 from sws_jax.data.augment import Augment
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.pixels import Normalization, normalize, renormalize
 
 GREY = Normalization((0.5,), (0.25,))
 COLOUR = Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 2.0))
@@ -54,7 +54,7 @@ def traceable(batch, height, width):
 
 def test_normalize():
     images = np.asarray([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
-    x = augment.normalize(jnp.asarray(images), COLOUR)
+    x = normalize(jnp.asarray(images), COLOUR)
     expected = [(0.0 - 0.1) / 0.4, (0.2 - 0.2) / 0.5, (1.0 - 0.3) / 2.0]
     np.testing.assert_allclose(x.reshape(-1), expected, atol=1e-7)
     assert x.dtype == jnp.float32
@@ -63,16 +63,16 @@ def test_normalize():
 def test_renormalize():
     other = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
     images = jnp.asarray(pixels(2, 3, 4, 3))
-    x = augment.normalize(images, COLOUR)
-    y = augment.renormalize(x, COLOUR, other)
-    np.testing.assert_allclose(y, augment.normalize(images, other), atol=1e-5)
-    np.testing.assert_allclose(augment.renormalize(y, other, COLOUR), x, atol=1e-5)
+    x = normalize(images, COLOUR)
+    y = renormalize(x, COLOUR, other)
+    np.testing.assert_allclose(y, normalize(images, other), atol=1e-5)
+    np.testing.assert_allclose(renormalize(y, other, COLOUR), x, atol=1e-5)
 
 
 def test_renormalizing_to_the_same_changes_no_bit():
-    x = augment.normalize(jnp.asarray(pixels(2, 3, 4, 3)), COLOUR)
+    x = normalize(jnp.asarray(pixels(2, 3, 4, 3)), COLOUR)
     same = Normalization(COLOUR.mean, COLOUR.std)
-    np.testing.assert_array_equal(augment.renormalize(x, COLOUR, same), x)
+    np.testing.assert_array_equal(renormalize(x, COLOUR, same), x)
 
 
 compiled_erase = jax.jit(
@@ -351,6 +351,6 @@ def test_impossible_settings_are_refused(fields, words):
 
 
 def test_pixels_are_normalised_once():
-    x = augment.normalize(jnp.asarray(pixels(2, 4, 4, 1)), GREY)
+    x = normalize(jnp.asarray(pixels(2, 4, 4, 1)), GREY)
     with pytest.raises(TypeCheckError, match="images"):
-        augment.normalize(x, GREY)
+        normalize(x, GREY)

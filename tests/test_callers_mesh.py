@@ -8,10 +8,11 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
-from sws_jax import evaluation, networks, sharding, step, train
+from sws_jax import evaluation, sharding, step, train
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 
 from support.learngenes import GENE
 from support.networks import TINY

@@ -13,7 +13,7 @@ from sws_jax import __main__ as tools
 from sws_jax import specs
 from sws_jax.commands import show_batch
 from sws_jax.data import load_dataset
-from sws_jax.networks import Network
+from sws_jax.models.networks import Network
 
 from support.digits import DIGITS, describe, network_of
 from support.images import encoded, fill, pixels, stacked, write
@@ -262,7 +262,7 @@ def test_evaluate_scores_no_set_of_another_who_has_its_name(
         made = made.replace(class_names=tuple(map(str, range(1, 11))))
     if about in ("count", "channels"):
         spec = spec.replace(**{"num_classes" if about == "count" else "channels": 3})
-        look = sws_jax.data.base.default_normalization(spec.channels)
+        look = sws_jax.pixels.default_normalization(spec.channels)
         made = made.replace(net=spec, class_names=(), normalization=look)
     if about == "shape":
         spec = spec.replace(image_size=(16, 16))

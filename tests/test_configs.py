@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from sws_jax import chain, configs, presets, setup
+from sws_jax import chain, configs, pixels, presets, setup
 from sws_jax.data import base
 from sws_jax.data.augment import Augment
 from sws_jax.data.transforms import Transform
@@ -63,7 +63,7 @@ def imagenet():
 
     nothing = np.zeros((0, 224, 224, 3), np.uint8), np.zeros(0, np.int32)
     split = Images(*nothing)
-    normalization = base.Normalization(base.IMAGENET_MEAN, base.IMAGENET_STD)
+    normalization = pixels.Normalization(pixels.IMAGENET_MEAN, pixels.IMAGENET_STD)
     names = tuple(f"class {n}" for n in range(1000))
     shape = (224, 224, 3)
     return base.Dataset("imagenet", split, split, split, names, shape, normalization)
@@ -165,7 +165,7 @@ def test_fields_reach_the_objects_that_are_run():
     config.compute.update(dtype="bfloat16", remat=True, unroll=2)
     config.data.update(threads=3, workers=2, unreadable="skip")
     net = ViTSpec(**{**TINY, "depth": 1})
-    recipe = setup.recipe(config, net, base.default_normalization(1))
+    recipe = setup.recipe(config, net, pixels.default_normalization(1))
     for group in ("augment", "loss", "optimizer", "compute"):
         fields = config[group].to_dict()
         assert dataclasses.asdict(getattr(recipe, group)) == fields, group

@@ -17,10 +17,11 @@ import safetensors.numpy
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, learngenes, networks, specs, trees
+from sws_jax import convert, learngenes, specs, trees
 from sws_jax.convert import base, folders, levit, regnet, tensors, vit
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.models import networks
+from sws_jax.pixels import Normalization
 
 from support import google_vit
 from support.compare import close, equal

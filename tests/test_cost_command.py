@@ -7,10 +7,10 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import cost, specs
-from sws_jax.data.base import Normalization
-from sws_jax.description import Description
 from sws_jax.learngenes import num_stored, save_learngene
-from sws_jax.networks import Network, save_network
+from sws_jax.models.description import Description
+from sws_jax.models.networks import Network, save_network
+from sws_jax.pixels import Normalization
 
 from support.formulas import DEPTHS, NANO, REMAT, S12, formula, forward, patch_flops
 from support.learngenes import learngene

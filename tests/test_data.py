@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sws_jax import presets, rundir
+from sws_jax import pixels, presets, rundir
 from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
-from sws_jax.data.base import Arrays, Normalization
+from sws_jax.data.base import Arrays
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
+from sws_jax.pixels import Normalization
 from sws_jax.storage import files
 
 from support.damage import header_of
@@ -143,7 +144,7 @@ def few(images=6, **changes):
     split = Arrays(pixels, labels)
     train = changes.pop("train", split)
     names = changes.pop("names", ("ant", "bee"))
-    shape, look = (2, 2, 1), base.default_normalization(1)
+    shape, look = (2, 2, 1), pixels.default_normalization(1)
     return base.Dataset("few", train, split, split, names, shape, look)
 
 
@@ -314,7 +315,9 @@ def test_npz(save, dtype, tmp_path):
     np.testing.assert_array_equal(test["image"], given["test_images"])
     np.testing.assert_array_equal(test["label"], given["test_labels"])
     assert (test["image"].dtype, test["label"].dtype) == (np.uint8, np.int32)
-    assert found.normalization == Normalization(base.IMAGENET_MEAN, base.IMAGENET_STD)
+    assert found.normalization == Normalization(
+        pixels.IMAGENET_MEAN, pixels.IMAGENET_STD
+    )
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1)])

@@ -15,8 +15,8 @@ from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, convert, doctor, rundir, specs
-from sws_jax.data import base, fingerprint
+from sws_jax import configs, convert, doctor, pixels, rundir, specs
+from sws_jax.data import fingerprint
 from sws_jax.doctor import devices, software
 from sws_jax.doctor.base import Case, Check
 from sws_jax.runtime import host
@@ -462,7 +462,7 @@ def test_the_papers_network_is_looked_at_within_a_minute(tmp_path):
     spec = specs.ViTSpec(
         depth=1, width=16, heads=2, patch_size=32, image_size=224, num_classes=2
     )
-    about = dict(class_names=("a", "b"), normalization=base.default_normalization(3))
+    about = dict(class_names=("a", "b"), normalization=pixels.default_normalization(3))
     sws_jax.save_network(str(teacher), network_of(spec, **about))
     chosen = f"variant=S/16,dataset={tmp_path / 'photos'},teacher={teacher}"
     before = time.monotonic()

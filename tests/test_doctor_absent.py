@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from sws_jax import configs, doctor
+from sws_jax import configs, doctor, pixels
 from sws_jax.data import base
 from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
@@ -82,7 +82,7 @@ def test_the_counts_of_well_known_sets(name, counts, is_whole, is_held_out):
         test = val
         train, val = base.hold_out(train, 0.1)
     found = base.Dataset(
-        name, train, val, test, ("a", "b"), (8, 8, 3), base.default_normalization(3)
+        name, train, val, test, ("a", "b"), (8, 8, 3), pixels.default_normalization(3)
     )
     assert [line.state for line in inputs._not_whole(found)] == (
         [] if is_whole else [doctor.WARNING]

@@ -5,8 +5,8 @@ import tempfile
 import pytest
 
 import sws_jax
-from sws_jax import doctor, rundir, specs
-from sws_jax.data import base, staging
+from sws_jax import doctor, pixels, rundir, specs
+from sws_jax.data import staging
 from sws_jax.storage import files
 
 from support.buckets import LARGE, ROOT, put
@@ -108,8 +108,8 @@ def test_weights_beside_data_in_a_bucket(unstaged, tmp_path):
     sizeless = unstaged()
     three = {**TINY, "channels": 3, "num_classes": 3}
     path, spec = tmp_path / "net.safetensors", specs.ViTSpec(depth=2, **three)
-    pixels = dict(normalization=base.default_normalization(3))
-    found = network_of(spec, class_names=tuple(CLASSES), **pixels)
+    look = dict(normalization=pixels.default_normalization(3))
+    found = network_of(spec, class_names=tuple(CLASSES), **look)
     sws_jax.save_network(str(path), found)
     taught = f"--config.teacher.path={path}"
     for given in (sizeless, [*sizeless, "--config.data.image_size=8"]):

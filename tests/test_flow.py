@@ -17,7 +17,7 @@ from sws_jax import chain, configs, main, report, rundir, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.evaluation import evaluate
-from sws_jax.networks import Predictor
+from sws_jax.models.networks import Predictor
 from sws_jax.storage import files
 
 from support.children import MAIN, ended, until, watched

@@ -23,6 +23,7 @@ from sws_jax.data import (
 )
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
+from sws_jax.pixels import default_normalization
 from sws_jax.storage import files
 
 from support.images import SIZE, encoded, everything, fill, pixels, same, write
@@ -69,7 +70,7 @@ def test_a_folder(tree, gib):
     found = load_dataset(str(tree), memory_gib=gib, val_fraction=0.25)
     assert (found.name, found.class_names) == ("insects", ("ant", "bee", "cat"))
     assert found.image_shape == (*SIZE, 3)
-    assert found.normalization == base.default_normalization(3)
+    assert found.normalization == default_normalization(3)
     assert [len(found.split(name)) for name in ("train", "val", "test")] == [18, 6, 6]
     same(everything(found.test), written(tree, "test"))
     expected = [(x.tobytes(), y) for x, y in written(tree, "train")]

@@ -12,13 +12,14 @@ import pytest
 import safetensors.numpy
 
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs
+from sws_jax import convert, specs
 from sws_jax.convert import base, documents, hugging_face, processors
 from sws_jax.convert import timm as timm_configs
 from sws_jax.data import transforms
-from sws_jax.data.base import Normalization
-from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.models import networks
+from sws_jax.models.description import Description
+from sws_jax.pixels import Normalization
 
 from support import checkpoints_of_transformers as public
 from support.networks import logits_of, params_of

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from golden import make_levit
 
-from sws_jax import networks, trees
+from sws_jax import trees
 from sws_jax.convert import base
 from sws_jax.convert.levit import LAYOUTS
-from sws_jax.models import levit, vit
+from sws_jax.models import levit, networks, vit
 from sws_jax.specs import base as specs
 from sws_jax.specs.base import Compute
 from sws_jax.specs.levit import LEVITS, LeViTSpec

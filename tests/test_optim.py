@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import learngenes, networks, optim, specs, trees
-from sws_jax.data.base import default_normalization
-from sws_jax.description import Description
+from sws_jax import learngenes, optim, specs, trees
 from sws_jax.errors import UserError
+from sws_jax.models import networks
+from sws_jax.models.description import Description
 from sws_jax.optim import Optimizer, Schedule
+from sws_jax.pixels import default_normalization
 
 
 def decayed_and_not(spec):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import main, metrics, weights
+from sws_jax import main, metrics
+from sws_jax.models import weights
 from sws_jax.runtime.signals import EXIT_AGAIN
 from sws_jax.sharding import AXES
 

@@ -14,12 +14,13 @@ from golden import make_published
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, learngenes, networks, optim, specs, step, trees
+from sws_jax import convert, learngenes, optim, specs, step, trees
 from sws_jax.convert import tensors
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
 from sws_jax.losses import Loss
+from sws_jax.models import networks
+from sws_jax.pixels import Normalization
 
 from support.networks import logits_of as apply
 

@@ -12,7 +12,7 @@ from sws_jax import configs, evaluation, sharding, trees
 from sws_jax.__main__ import COMMANDS
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.networks import Predictor
+from sws_jax.models.networks import Predictor
 
 from support import compiler
 

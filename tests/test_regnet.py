@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from golden import make_regnet
 
-from sws_jax import networks, trees
+from sws_jax import trees
 from sws_jax.convert import base
 from sws_jax.convert.regnet import LAYOUTS
-from sws_jax.models import vit
+from sws_jax.models import networks, vit
 from sws_jax.specs import base as specs
 from sws_jax.specs.base import Compute
 from sws_jax.specs.regnet import REGNETS, RegNetSpec

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sws_jax import networks, sharding, specs, step, trees
+from sws_jax import sharding, specs, step, trees
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 
 from support.networks import TINY, aux_spec
 

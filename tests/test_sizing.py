@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from sws_jax import networks, sharding, sizing, specs, step, trees
+from sws_jax import sharding, sizing, specs, step, trees
 from sws_jax.losses import Loss
-from sws_jax.networks import Network
+from sws_jax.models import networks
+from sws_jax.models.networks import Network
 from sws_jax.specs import Compute
 
 from support.networks import TINY, params_of

@@ -1,8 +1,9 @@
 import jax
 import pytest
 
-from sws_jax import networks, specs, trees
+from sws_jax import specs, trees
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 
 from support.formulas import formula
 

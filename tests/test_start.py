@@ -21,11 +21,11 @@ from sws_jax import (
     train,
 )
 from sws_jax.commands import cost
-from sws_jax.data.base import Normalization
 from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
+from sws_jax.pixels import Normalization
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import files
 from sws_jax.survey import Survey

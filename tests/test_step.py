@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import networks, sharding, specs, step, trees
+from sws_jax import sharding, specs, step, trees
 from sws_jax.losses import Loss
-from sws_jax.models import vit
-from sws_jax.networks import Network
+from sws_jax.models import networks, vit
+from sws_jax.models.networks import Network
 from sws_jax.optim import Optimizer
 from sws_jax.specs import Compute
 from sws_jax.teacher import load_teacher

@@ -14,9 +14,10 @@ import safetensors.numpy
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs, trees
+from sws_jax import convert, specs, trees
 from sws_jax.convert import base, levit, regnet, tensors, vit
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 from sws_jax.storage import contents
 
 from support.compare import close, equal

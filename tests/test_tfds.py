@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import main
-from sws_jax.data import base, load_dataset, pipeline, prepared, tfds
+from sws_jax import main, pixels
+from sws_jax.data import load_dataset, pipeline, prepared, tfds
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 
@@ -97,7 +97,7 @@ def test_a_prepared_set(made, gib):
     found = load(made, memory_gib=gib, val_fraction=0.25)
     assert (found.name, found.class_names) == ("insects", tuple(CLASSES))
     assert found.image_shape == (*SIZE, 3)
-    assert found.normalization == base.default_normalization(3)
+    assert found.normalization == pixels.default_normalization(3)
     same(everything(found.test), SPLITS["test"])
     for name, count in (("train", 18), ("val", 6)):
         split = found.split(name)
@@ -131,7 +131,7 @@ def test_grey_stays_grey(tmp_path):
     prepare(tmp_path, splits, channels=1)
     found = load(tmp_path, val_fraction=0.5)
     assert found.image_shape == (*SIZE, 1)
-    assert found.normalization == base.default_normalization(1)
+    assert found.normalization == pixels.default_normalization(1)
     same(everything(found.test), splits["test"], "L")
 
 

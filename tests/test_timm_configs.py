@@ -13,9 +13,10 @@ import safetensors.numpy
 
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs
+from sws_jax import convert, specs
 from sws_jax.convert import base, documents, levit, regnet, timm, vit
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 from sws_jax.specs import regnet as regnet_specs
 
 from support import timm_transforms
@@ -535,8 +536,8 @@ def test_heads_of_aux_nets_are_asked_for_or_told(names, stages):
 
 def _genes(spec, stages, names):
     from sws_jax import learngenes
-    from sws_jax.data.base import default_normalization
-    from sws_jax.description import Description
+    from sws_jax.models.description import Description
+    from sws_jax.pixels import default_normalization
 
     method = {id(vit.SWS): "sws", id(vit.TLEG): "tleg"}[id(names)]
     about = Description(

@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import pytest
 
-from sws_jax import hlo, networks, sharding, specs, step, trees
+from sws_jax import hlo, sharding, specs, step, trees
 from sws_jax.data.augment import Augment
 from sws_jax.losses import Loss
-from sws_jax.networks import Network, Predictor
+from sws_jax.models import networks
+from sws_jax.models.networks import Network, Predictor
 from sws_jax.specs.regnet import RegNetSpec
 
 from support.networks import TINY

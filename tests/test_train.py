@@ -19,7 +19,6 @@ import sws_jax
 from sws_jax import (
     configs,
     metrics,
-    networks,
     presets,
     report,
     rundir,
@@ -34,11 +33,11 @@ from sws_jax import (
     trees,
 )
 from sws_jax.checkpoints import Checkpoints
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base
-from sws_jax.models import vit
-from sws_jax.networks import Predictor
+from sws_jax.models import networks, vit
+from sws_jax.models.networks import Predictor
+from sws_jax.pixels import Normalization
 from sws_jax.specs import LeViTSpec, RegNetSpec
 from sws_jax.storage import files
 

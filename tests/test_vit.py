@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from sws_jax import networks, sharding, specs, trees
-from sws_jax.models import loop, vit
+from sws_jax import sharding, specs, trees
+from sws_jax.models import loop, networks, vit
 from sws_jax.specs import Compute
 
 from support.compare import close, equal

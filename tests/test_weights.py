@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import sws_jax
-from sws_jax import weights
-from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.models import weights
+from sws_jax.models.description import Description
 
 from support.compare import equal
 from support.learngenes import GENE, describe

@@ -17,11 +17,12 @@ import safetensors.numpy
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, networks, specs, teacher
+from sws_jax import convert, specs, teacher
 from sws_jax.convert import base, folders, tensors, vit
-from sws_jax.data.base import default_normalization
-from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.models import networks
+from sws_jax.models.description import Description
+from sws_jax.pixels import default_normalization
 from sws_jax.storage import files
 
 from support.compare import equal

@@ -283,7 +283,7 @@ class _Reader:
         """One row of `sws_jax.chain.runs`."""
         from sws_jax import cost
         from sws_jax.data.pipeline import epoch_images
-        from sws_jax.description import Description
+        from sws_jax.models.description import Description
         from sws_jax.specs import Compute
 
         init = row.config.init
@@ -331,7 +331,8 @@ class _Reader:
 
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
-    from sws_jax import cost, teacher, weights
+    from sws_jax import cost, teacher
+    from sws_jax.models import weights
     from sws_jax.storage import paths
 
     if name.endswith(".safetensors") or paths.exists(name):

@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, data, loading, weights
+    from sws_jax import convert, data, loading
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
+    from sws_jax.models import weights
     from sws_jax.storage import paths
 
     if data.is_set(args.file):
@@ -133,8 +134,9 @@ def modules(flat: Mapping) -> dict[str, int]:
 def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
-    from sws_jax import places, teacher, weights
+    from sws_jax import places, teacher
     from sws_jax.convert import folders
+    from sws_jax.models import weights
     from sws_jax.storage import paths
 
     gene = os.path.join(path, places.LEARNGENE)

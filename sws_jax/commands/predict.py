@@ -30,11 +30,13 @@ def run(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from sws_jax import loading, networks
-    from sws_jax.data import augment, images
+    from sws_jax import loading
+    from sws_jax.data import images
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
-    from sws_jax.networks import Predictor
+    from sws_jax.models import networks
+    from sws_jax.models.networks import Predictor
+    from sws_jax.pixels import normalize
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1, and is {args.top}")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     pixels = np.stack(
         [fit(images.read(path, channels=net.channels)) for path in args.images]
     )
-    x = augment.normalize(jax.numpy.asarray(pixels), about.normalization)
+    x = normalize(jax.numpy.asarray(pixels), about.normalization)
     logits = jax.jit(Predictor.logits, static_argnums=2)(
         networks.predictor(network), x, about.normalization
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import arguments, learngenes, networks, profiles, trees, weights
+from sws_jax import arguments, learngenes, trees
 from sws_jax.convert import (
     base,
     beside,
@@ -25,7 +25,13 @@ from sws_jax.convert import (
     vit,
 )
 from sws_jax.convert.base import Layout, View
-from sws_jax.data.base import (
+from sws_jax.errors import UserError
+from sws_jax.learngenes import Learngene
+from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
+from sws_jax.models import networks, profiles, weights
+from sws_jax.models.description import Description, versions
+from sws_jax.models.networks import Network
+from sws_jax.pixels import (
     CROP,
     CROP_MODES,
     GIVEN_MEAN,
@@ -33,11 +39,6 @@ from sws_jax.data.base import (
     INTERPOLATIONS,
     Normalization,
 )
-from sws_jax.description import Description, versions
-from sws_jax.errors import UserError
-from sws_jax.learngenes import Learngene
-from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
-from sws_jax.networks import Network
 from sws_jax.specs import LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.data.base import IMAGENET_MEAN, IMAGENET_STD, default_normalization
+from sws_jax.pixels import IMAGENET_MEAN, IMAGENET_STD, default_normalization
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
 
 Flat = Mapping[str, np.ndarray]

@@ -15,9 +15,9 @@ import numpy as np
 from sws_jax.convert import keys, labels, vit
 from sws_jax.convert.base import Layout, Plain, View
 from sws_jax.convert.keys import Beside, Key, refused, shown
-from sws_jax.data.base import INTERPOLATIONS
-from sws_jax.description import Description
 from sws_jax.errors import UserError
+from sws_jax.models.description import Description
+from sws_jax.pixels import INTERPOLATIONS
 from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
 from sws_jax.specs import levit as specs_levit
 from sws_jax.specs import regnet as specs_regnet

@@ -30,7 +30,7 @@ from sws_jax.convert.base import (
     linear,
 )
 from sws_jax.errors import UserError
-from sws_jax.profiles import OFFICIAL_AUX_HEADS
+from sws_jax.models.profiles import OFFICIAL_AUX_HEADS
 from sws_jax.specs import ViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]

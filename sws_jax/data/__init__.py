@@ -10,7 +10,7 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import arguments, classes
+from sws_jax import arguments, classes, pixels
 from sws_jax.data import (
     arrays,
     base,
@@ -22,8 +22,9 @@ from sws_jax.data import (
     prepared,
     tfds,
 )
-from sws_jax.data.base import Dataset, Normalization, Split
+from sws_jax.data.base import Dataset, Split
 from sws_jax.errors import UserError
+from sws_jax.pixels import Normalization
 from sws_jax.specs import limits
 from sws_jax.storage import paths
 
@@ -42,8 +43,8 @@ __all__ = [
     source=arguments.path_or_none,
     val_fraction=base.VAL_FRACTION,
     image_size=arguments.optional(arguments.size),
-    mean=base.GIVEN_MEAN,
-    std=base.GIVEN_STD,
+    mean=pixels.GIVEN_MEAN,
+    std=pixels.GIVEN_STD,
     directory=arguments.path_or_none,
     cache=arguments.path_or_none,
     memory_gib=arguments.number(limits.MEMORY_GIB),
@@ -139,7 +140,7 @@ def load_dataset(
         dataset = dataclasses.replace(dataset, image_shape=shape)
     if mean or std:
         dataset = dataclasses.replace(
-            dataset, normalization=base.Normalization(tuple(mean), tuple(std))
+            dataset, normalization=pixels.Normalization(tuple(mean), tuple(std))
         )
     if dataset.normalization.channels != dataset.image_shape[-1]:
         raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.errors import UserError
 from sws_jax.storage import files
@@ -93,7 +94,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         test=test,
         class_names=about.classes,
         image_shape=about.shape,
-        normalization=base.default_normalization(about.shape[-1]),
+        normalization=pixels.default_normalization(about.shape[-1]),
         stored=stored,
     )
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from sws_jax import sharding
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.pixels import Normalization, normalize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,24 +103,6 @@ class Augment:
                 group=self.mix_group or len(x),
             )
         return x, targets
-
-
-def normalize(
-    images: UInt8[Array, "batch height width channels"], normalization: Normalization
-) -> Float[Array, "batch height width channels"]:
-    """uint8 pixels to the network's input, float32."""
-    mean = jnp.asarray(normalization.mean, jnp.float32)
-    std = jnp.asarray(normalization.std, jnp.float32)
-    return (images.astype(jnp.float32) / 255.0 - mean) / std
-
-
-def renormalize(x, source: Normalization, target: Normalization):
-    """Images normalised one way, normalised another way."""
-    if source == target:
-        return x
-    mean, std = (jnp.asarray(v, jnp.float32) for v in (source.mean, source.std))
-    to_mean, to_std = (jnp.asarray(v, jnp.float32) for v in (target.mean, target.std))
-    return (x * std + mean - to_mean) / to_std
 
 
 def erase(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -12,16 +11,9 @@ import numpy as np
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
+from sws_jax.pixels import NORMALIZATION, Normalization
 from sws_jax.specs import limits
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# How images are resized, each smoothing what shrinks (but nearest).
-INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
-# How they come to the shape that is looked at: scaled as they are, or squeezed into it.
-# Of an odd rest around it the half that comes first is rounded to an even number, or
-# down: see `sws_jax.data.transforms.Fit`.
-CROP_MODES = ("center", "squash", "center_down", "squash_down")
 _HASHED_BYTES = 64 * 2**20  # of pixels, which takes an eighth of a second
 
 
@@ -56,37 +48,7 @@ class Unreadable(UserError):
     """One image of a source cannot be decoded."""
 
 
-# Kinds of what is said of pixels. A user's numbers are shares of 255: means of 0 to 255
-# are a mistake.
-GIVEN_MEAN = arguments.reals(limits.MEAN)
-GIVEN_STD = arguments.reals(limits.STD)
-MEAN = arguments.reals()
-STD = arguments.reals(arguments.Range(0, math.inf, open_low=True))
-CROP = arguments.number(limits.EVAL_CROP)
 VAL_FRACTION = arguments.number(limits.VAL_FRACTION)
-
-
-@arguments.checked(mean=MEAN, std=STD)
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """Pixel p of channel c enters a network as ``(p / 255 - mean[c]) / std[c]``."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self):
-        if len(self.mean) != len(self.std) or not self.mean:
-            raise UserError(
-                f"a normalisation has as many means as deviations, and this has "
-                f"{len(self.mean)} and {len(self.std)}"
-            )
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-
-NORMALIZATION = arguments.of(Normalization, called="a Normalization")
 # (To look at its labels can mean to read them.)
 SPLIT = arguments.like("read", "__len__", called="a split of a set")
 
@@ -222,10 +184,3 @@ def digest(*parts: bytes | np.ndarray) -> str:
         made.update(len(content).to_bytes(8, "little"))
         made.update(content)
     return made.hexdigest()
-
-
-def default_normalization(channels: int) -> Normalization:
-    """ImageNet's for three channels; to -1..1 for any other number."""
-    if channels == 3:
-        return Normalization(IMAGENET_MEAN, IMAGENET_STD)
-    return Normalization((0.5,) * channels, (0.5,) * channels)

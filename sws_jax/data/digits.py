@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from sws_jax import pixels
 from sws_jax.data import base
 
 # Of the 1,397 training images, scaled to 0..1.
-_NORMALIZATION = base.Normalization((0.305,), (0.376,))
+_NORMALIZATION = pixels.Normalization((0.305,), (0.376,))
 _TEST_IMAGES = 400
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sws_jax import classes
+from sws_jax import classes, pixels
 from sws_jax.data import base
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
@@ -101,7 +101,7 @@ def dataset(
         test=held["test"],
         class_names=tuple(class_names),
         image_shape=shape,
-        normalization=base.default_normalization(shape[2]),
+        normalization=pixels.default_normalization(shape[2]),
         stored=splits,
         notes=(*notes, *_unread(splits, samples, held)),
     )

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 
+from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
@@ -67,7 +68,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         test=splits["test"],
         class_names=tuple(names.tolist()),
         image_shape=shape,
-        normalization=base.default_normalization(shape[-1]),
+        normalization=pixels.default_normalization(shape[-1]),
         stored=splits,
         notes=tuple(notes),
     )

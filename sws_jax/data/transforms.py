@@ -17,8 +17,8 @@ from PIL import Image
 
 from sws_jax import arguments
 from sws_jax.data import randaugment
-from sws_jax.data.base import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.errors import UserError
+from sws_jax.pixels import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.specs.limits import CROPS
 
 # Images of more than so many times the length that is looked at are not scaled as a
@@ -40,7 +40,7 @@ class Fit:
       size: height and width in pixels.
       crop: share of the shorter side that is kept; DeiT's 0.875 resizes 224 px
         images to 256 first. 1 keeps all of it.
-      interpolation: one of `sws_jax.data.base.INTERPOLATIONS`.
+      interpolation: one of `sws_jax.pixels.INTERPOLATIONS`.
       crop_mode: "center" keeps an image's shape, and cuts off what its longer side has
         more; "squash" scales each side on its own. Where an odd number of pixels is
         cut off, the half before the centre is rounded to an even number, as torchvision

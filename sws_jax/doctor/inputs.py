@@ -16,7 +16,6 @@ from sws_jax import (
     chain,
     convert,
     learngenes,
-    networks,
     places,
     rundir,
     setup,
@@ -38,6 +37,7 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 from sws_jax.prepare import sources
 from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import jax
 
-from sws_jax import chain, dry_run, networks, rundir, sizing, step
+from sws_jax import chain, dry_run, rundir, sizing, step
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
+from sws_jax.models import networks
 from sws_jax.specs import Spec
 from sws_jax.storage import files, paths
 

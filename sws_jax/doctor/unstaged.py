@@ -9,7 +9,7 @@ import tempfile
 
 import numpy as np
 
-from sws_jax import setup, sizing
+from sws_jax import pixels, setup, sizing
 from sws_jax.data import Dataset, base, prepared, staging, tfds
 from sws_jax.doctor.base import Finding, ok, problem
 from sws_jax.errors import UserError
@@ -119,10 +119,10 @@ def _data(path: str, name: str, config) -> Dataset:
     own = info.features["image"].shape[:2]
     size = (config.data.image_size,) * 2 if config.data.image_size else own
     counts = {split: about.num_examples for split, about in info.splits.items()}
-    normalization = base.default_normalization(channels)
+    normalization = pixels.default_normalization(channels)
     if config.data.mean or config.data.std:
         given = tuple(config.data.mean), tuple(config.data.std)
-        normalization = base.Normalization(*given)
+        normalization = pixels.Normalization(*given)
     return Dataset(
         name=re.split("[/:]", name)[0],
         train=Counted(counts.get("train", 0)),

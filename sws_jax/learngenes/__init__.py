@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from sws_jax import arguments, networks, profiles, trees, weights
-from sws_jax.description import DESCRIPTION, Description
+from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.learngenes import base, sws, tleg
 from sws_jax.learngenes.base import LEARNGENE, Descendant, Learngene, Method
+from sws_jax.models import networks, profiles, weights
+from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import AuxViTSpec
 from sws_jax.specs.base import CLASSES
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sws_jax import arguments, networks, trees
-from sws_jax.description import DESCRIPTION, Description
+from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.models import vit
+from sws_jax.models import networks, vit
+from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
 from sws_jax.specs.base import DEPTH, MAX_DEPTH
 

@@ -2,8 +2,8 @@
 
 import re
 
-from sws_jax import networks
 from sws_jax.convert import base
+from sws_jax.models import networks
 
 
 def shapes_of(layout, spec):

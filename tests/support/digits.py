@@ -2,7 +2,7 @@
 
 import sws_jax
 from sws_jax.data import load_dataset
-from sws_jax.networks import Network
+from sws_jax.models.networks import Network
 
 from support.networks import params_of
 

@@ -1,8 +1,8 @@
 """Learngenes of small Aux-Nets, and descriptions of those."""
 
 import sws_jax
-from sws_jax.data.base import Normalization
-from sws_jax.description import Description
+from sws_jax.models.description import Description
+from sws_jax.pixels import Normalization
 
 from support.networks import aux_spec, params_of
 

@@ -5,7 +5,8 @@ import functools
 import jax
 import numpy as np
 
-from sws_jax import networks, specs, trees
+from sws_jax import specs, trees
+from sws_jax.models import networks
 
 TINY = dict(
     width=16,

@@ -5,9 +5,9 @@ import numpy as np
 
 from sws_jax import specs, step, trees
 from sws_jax.data.augment import Augment
-from sws_jax.data.base import Normalization
-from sws_jax.networks import Network, Predictor
+from sws_jax.models.networks import Network, Predictor
 from sws_jax.optim import Optimizer
+from sws_jax.pixels import Normalization
 
 from support.networks import TINY, aux_spec, params_of
 

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from sws_jax import arguments, sharding, trees, weights
-from sws_jax.data import augment
-from sws_jax.data.base import INTERPOLATIONS, NORMALIZATION, Normalization
-from sws_jax.description import DESCRIPTION, Description
+from sws_jax import arguments, pixels, sharding, trees
 from sws_jax.errors import UserError
-from sws_jax.models import vit
+from sws_jax.models import vit, weights
+from sws_jax.models.description import DESCRIPTION, Description
+from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
 from sws_jax.specs import AuxViTSpec, Compute, LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DTYPE
 
@@ -134,7 +133,7 @@ class Predictor:
                 f"{spec.net.num_classes}, from 0"
             )
         sharding.refuse_explicit("images or weights", (images, self.network.params))
-        x = augment.renormalize(images, normalization, self.normalization)
+        x = pixels.renormalize(images, normalization, self.normalization)
         if x.shape[1:3] != spec.net.image_size:
             shape = (x.shape[0], *spec.net.image_size, x.shape[3])
             x = jax.image.resize(x, shape, _RESIZE[self.interpolation], antialias=True)
@@ -155,7 +154,7 @@ class Predictor:
 def _instead_of_predictor(value: Any) -> str:
     """What to do about something else than a predictor."""
     network = isinstance(value, Network)
-    return "sws_jax.networks.predictor makes one of a network" if network else ""
+    return "sws_jax.models.networks.predictor makes one of a network" if network else ""
 
 
 PREDICTOR = arguments.of(Predictor, called="a Predictor", hint=_instead_of_predictor)

@@ -6,11 +6,12 @@ import dataclasses
 import importlib.metadata
 import json
 
-from sws_jax import arguments, profiles, specs
+from sws_jax import arguments, pixels, specs
 from sws_jax.arguments import Range
 from sws_jax.data import base
-from sws_jax.data.base import Normalization
 from sws_jax.errors import UserError
+from sws_jax.models import profiles
+from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
 from sws_jax.specs.vit import STAGES
 
@@ -24,7 +25,7 @@ _UNSHARED = ("tleg",)
     net=arguments.of(
         ViTSpec, LeViTSpec, RegNetSpec, called="a ViTSpec, LeViTSpec or RegNetSpec"
     ),
-    normalization=base.NORMALIZATION,
+    normalization=pixels.NORMALIZATION,
     profile=arguments.text(profiles.PROFILES),
     stages=STAGES,
     plan=arguments.wholes(0),
@@ -32,9 +33,9 @@ _UNSHARED = ("tleg",)
     accuracy=arguments.number(Range(-1, 1)),
     seed=arguments.SEED,
     versions=arguments.pairs,
-    eval_crop=base.CROP,
-    interpolation=arguments.text(base.INTERPOLATIONS),
-    crop_mode=arguments.text(base.CROP_MODES),
+    eval_crop=pixels.CROP,
+    interpolation=arguments.text(pixels.INTERPOLATIONS),
+    crop_mode=arguments.text(pixels.CROP_MODES),
     val_fraction=base.VAL_FRACTION,
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Description:
       normalization: of the input pixels.
       method: that made a learngene or a descendant, "sws" or "tleg"; empty for
         others.
-      profile: which reading of the method, see `sws_jax.profiles`.
+      profile: which reading of the method, see `sws_jax.models.profiles`.
       stages: how often the Aux-Net applies each gene; empty for other networks.
       plan: gene of every block of a descendant; empty for other networks.
       teacher: name of the Ans-Net, if any.

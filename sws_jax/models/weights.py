@@ -13,8 +13,8 @@ import numpy as np
 import safetensors
 
 from sws_jax import arguments, trees
-from sws_jax.description import DESCRIPTION, Description
 from sws_jax.errors import UserError
+from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.storage import contents, files, paths
 
 _PROJECT, _ENDING = "sws_jax", ".safetensors"
