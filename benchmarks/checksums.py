@@ -25,10 +25,11 @@ import numpy as np
 import sws_jax
 from benchmarks import measure, step
 from benchmarks.measure import MIB, Row, Settings
-from sws_jax import checkpoints, checksums, trees
-from sws_jax import step as steps
-from sws_jax.optim import Optimizer
+from sws_jax import trees
 from sws_jax.specs import ViTSpec
+from sws_jax.training import checkpoints, checksums
+from sws_jax.training import step as steps
+from sws_jax.training.optim import Optimizer
 
 _by_devices = checksums.of  # which is replaced while saves are timed
 

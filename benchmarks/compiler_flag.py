@@ -164,10 +164,10 @@ def _child(parts: list[str], out: str) -> int:
 def _jobs(part: str):
     """(name, (recipe, teacher or None, images of a step, of an evaluation)) of runs."""
     from benchmarks import step as networks_of
-    from sws_jax import chain, configs, setup, start
-    from sws_jax import step as steps
+    from sws_jax.jobs import build, chain, commandline, start
     from sws_jax.models.networks import Network, Predictor
     from sws_jax.pixels import default_normalization
+    from sws_jax.training import step as steps
 
     if part == "224px":
         for name in ("aux_vit_small_patch16_3-3-4-3-3", "vit_small_patch16_L12"):
@@ -186,13 +186,13 @@ def _jobs(part: str):
     }[part]
     about = dict(zip(("image_size", "channels", "num_classes"), shape, strict=True))
     pixels = default_normalization(shape[1])
-    rows = {row.name: row for row in chain.runs(configs.load(config))}
+    rows = {row.name: row for row in chain.runs(commandline.load(config))}
     seen = set()
     for name, row in rows.items():
         if not row.config.schedule.total_epochs:
             continue
         spec = start.network_spec(row.config, about)
-        recipe = setup.recipe(row.config, spec, pixels)
+        recipe = build.recipe(row.config, spec, pixels)
         if recipe in seen:  # it differs in its seed or its epochs
             continue
         seen.add(recipe)
@@ -225,8 +225,9 @@ def _made(recipe, teacher, size: int, count: int):
     import jax
     import numpy as np
 
-    from sws_jax import evaluation, pixels, sharding, step, trees
+    from sws_jax import pixels, sharding, trees
     from sws_jax.models.networks import Network, Predictor
+    from sws_jax.training import evaluation, step
 
     mesh = sharding.make_mesh(jax.devices()[:1])
     places = step.state_shardings(recipe, mesh)

@@ -13,28 +13,30 @@ import time
 import jax
 import numpy as np
 
-from sws_jax import configs, setup, sharding, start, step
+from sws_jax import sharding
 from sws_jax.data import pipeline
+from sws_jax.jobs import build, commandline, start
+from sws_jax.training import step
 
 imported = time.time()
 
 
 def main() -> None:
-    config = configs.load("configs/smoke.py").unlock()
+    config = commandline.load("configs/smoke.py").unlock()
     # Its own teacher would have to be trained first.
     config.loss.kind = "none"
     config.teacher.path = ""
-    data = setup.dataset(config)
+    data = build.dataset(config)
     network = start.start(config, data, "")
     ready = time.time()
-    recipe = setup.recipe(config, network.spec, data.normalization)
+    recipe = build.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])
     places = step.state_shardings(recipe, mesh)
     new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
     batch = next(
         pipeline.train_batches(
             data.train,
-            setup.transform(config),
+            build.transform(config),
             seed=0,
             global_batch_size=config.global_batch_size,
             size=data.image_shape[:2],

@@ -70,20 +70,20 @@ def _rows(steps: int):
 
 def _jobs():
     """(name, (recipe, network, teacher or None, batches)) of each row."""
-    from sws_jax import chain, configs, setup, start
     from sws_jax.data import pipeline
+    from sws_jax.jobs import build, chain, commandline, start
     from sws_jax.models import vit
     from sws_jax.models.networks import Network, Predictor
 
-    rows = {r.name: r for r in chain.runs(configs.load("configs/aux_deit.py"))}
-    data = setup.dataset(rows[chain.ANCESTOR].config)
+    rows = {r.name: r for r in chain.runs(commandline.load("configs/aux_deit.py"))}
+    data = build.dataset(rows[chain.ANCESTOR].config)
     for name in (chain.AUX, "des-L06"):
         config = rows[name].config.copy_and_resolve_references()
         config.init.learngene = ""
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
         network = start.start(config, data, "")
-        recipe = setup.recipe(config, network.spec, data.normalization)
+        recipe = build.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
             spec = start.start(rows[chain.ANCESTOR].config, data, "").spec
@@ -93,7 +93,7 @@ def _jobs():
             teacher = Predictor(Network(spec, params), data.normalization)
         batches = pipeline.train_batches(
             data.train,
-            setup.transform(config),
+            build.transform(config),
             seed=config.seed,
             global_batch_size=config.global_batch_size,
             size=data.image_shape[:2],
@@ -122,7 +122,8 @@ def _run(recipe, network, teacher, batches, shape, steps):
     import jax
     import numpy as np
 
-    from sws_jax import sharding, step, trees
+    from sws_jax import sharding, trees
+    from sws_jax.training import step
 
     sizes = dict(zip(sharding.AXES, shape, strict=True))
     mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], sizes)

@@ -29,10 +29,10 @@ import jax
 
 from benchmarks import measure, step
 from benchmarks.measure import Row, Settings
-from sws_jax import step as steps
 from sws_jax import trees
 from sws_jax.models import networks
 from sws_jax.specs import Compute, ViTSpec
+from sws_jax.training import step as steps
 
 DEPTHS = (12,)
 RATE, DECAY = 1e-4, 0.05

@@ -24,9 +24,9 @@ import jax
 from benchmarks import measure, step
 from benchmarks.measure import Row, Settings
 from sws_jax import sharding
-from sws_jax import step as steps
 from sws_jax.errors import UserError
 from sws_jax.specs import Compute
+from sws_jax.training import step as steps
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"

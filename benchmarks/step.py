@@ -25,11 +25,11 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.measure import MIB, Row, Settings
 from sws_jax import sharding, specs, trees
-from sws_jax import step as steps
 from sws_jax.data.augment import Augment
 from sws_jax.models import networks
 from sws_jax.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.training import step as steps
 
 NETWORKS = (
     "aux_vit_{}_patch16_3-3-4-3-3",

@@ -17,15 +17,15 @@ authors. Arguments:
     epochs      0 keeps the recipe's: 30 (digits, 32px) or 300
 """
 
-from sws_jax import presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(arg, depth=0, epochs=0.0)
-    config = presets.job("single", name=f"ancestor-{presets.slug(arg.variant)}")
-    budget = presets.recipe(config, arg)
+    arg = recipes.parse_recipe(arg, depth=0, epochs=0.0)
+    config = recipes.job("single", name=f"ancestor-{recipes.slug(arg.variant)}")
+    budget = recipes.recipe(config, arg)
     config.model.update(dict(budget.ancestor))
     config.model.depth = arg.depth or config.model.depth
-    presets.last(config, arg.epochs or budget.ancestor_epochs)
+    recipes.last(config, arg.epochs or budget.ancestor_epochs)
     config.schedule.rate = budget.ancestor_rate
     return config

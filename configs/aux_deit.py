@@ -34,29 +34,29 @@ not run by its authors: no hours and no accuracy are promised. Arguments:
     seeds       of tuning and scratch at each depth, 1; a table gives their spread
 """
 
-from sws_jax import presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(
+    arg = recipes.parse_recipe(
         arg, teacher="", stages=(), depths=(), compare="", seeds=1
     )
-    small = arg.variant in presets.SMALL
-    stages = arg.stages or presets.budget(arg.variant).stages
-    config = presets.job(
+    small = arg.variant in recipes.SMALL
+    stages = arg.stages or recipes.budget(arg.variant).stages
+    config = recipes.job(
         "sws",
-        name=f"sws-{presets.slug(arg.variant)}-{'-'.join(map(str, stages))}",
+        name=f"sws-{recipes.slug(arg.variant)}-{'-'.join(map(str, stages))}",
     )
 
     # The Aux-Net's own run; every other run changes what it needs to.
-    budget = presets.recipe(config, arg)
+    budget = recipes.recipe(config, arg)
     config.compare = dict(
         level=arg.compare or ("full" if small else "untuned"),
         depths=arg.depths or budget.depths,
         long_epochs=budget.long_epochs,
         seeds=arg.seeds,
     )
-    plain = presets.auxiliary(config, stages)
+    plain = recipes.auxiliary(config, stages)
     config.teacher.path = arg.teacher
     config.loss.kind = "soft"
     config.schedule.update(total_epochs=budget.aux_epochs, rate=budget.aux_rate)
@@ -72,7 +72,7 @@ def get_config(arg=None):
         )
     config.tune = dict(
         model=plain,
-        schedule=presets.tuning(budget),
+        schedule=recipes.tuning(budget),
         evaluation=dict(milestones=(0.0, 1.0)),
         checkpoint=dict(final=not small),
         **labels_only,

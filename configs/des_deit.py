@@ -19,18 +19,18 @@ accelerators and not run by its authors. Arguments:
     epochs      0 keeps the recipe's: 5 for digits, 3 for 32px, or 10
 """
 
-from sws_jax import presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(arg, learngene="", depth=0, allotment=(), epochs=0.0)
-    presets.require(arg, "learngene")
+    arg = recipes.parse_recipe(arg, learngene="", depth=0, allotment=(), epochs=0.0)
+    recipes.require(arg, "learngene")
     depth = arg.depth or sum(arg.allotment) or 12
-    config = presets.job("single", name=f"des-{presets.slug(arg.variant)}-L{depth}")
-    budget = presets.recipe(config, arg)
+    config = recipes.job("single", name=f"des-{recipes.slug(arg.variant)}-L{depth}")
+    budget = recipes.recipe(config, arg)
     config.model.depth = depth
     config.init.update(learngene=arg.learngene, allotment=arg.allotment)
-    config.schedule.update(presets.tuning(budget))
-    presets.last(config, arg.epochs or budget.tune_epochs)
+    config.schedule.update(recipes.tuning(budget))
+    recipes.last(config, arg.epochs or budget.tune_epochs)
     config.evaluation.milestones = (0.0, 1.0)
     return config

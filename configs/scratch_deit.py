@@ -16,15 +16,15 @@ or above. With variant=S/16 (Ti/16, B/16) and dataset= it is DeiT's 300 epochs a
     epochs      0 keeps the recipe's: 40 for digits, 15 for 32px, or 300
 """
 
-from sws_jax import presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(arg, depth=12, epochs=0.0)
-    name = f"scratch-{presets.slug(arg.variant)}-L{arg.depth}"
-    config = presets.job("single", name=name)
-    budget = presets.recipe(config, arg)
+    arg = recipes.parse_recipe(arg, depth=12, epochs=0.0)
+    name = f"scratch-{recipes.slug(arg.variant)}-L{arg.depth}"
+    config = recipes.job("single", name=name)
+    budget = recipes.recipe(config, arg)
     config.model.depth = arg.depth
-    presets.last(config, arg.epochs or budget.long_epochs)
+    recipes.last(config, arg.epochs or budget.long_epochs)
     config.schedule.rate = budget.scratch_rate
     return config

@@ -10,14 +10,14 @@ two CPU cores. The accuracies mean nothing. One argument:
 
 import os
 
-from sws_jax import configs, presets
+from sws_jax.jobs import commandline, recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse(arg, profile="consistent")
+    arg = recipes.parse(arg, profile="consistent")
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "aux_deit.py")
     chosen = f"stages=1-2-1,depths=2-4,profile={arg.profile}"
-    config = configs.load(f"{beside}:{chosen}").unlock()
+    config = commandline.load(f"{beside}:{chosen}").unlock()
     config.name = "smoke"
     config.model.width = 32
     # (Set once per epoch and one late, the rate would warm up all of both.)

@@ -21,19 +21,19 @@ the images. Arguments:
     seeds       of tuning and scratch at each depth, 1
 """
 
-from sws_jax import presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
-    arg = presets.parse_recipe(
+    arg = recipes.parse_recipe(
         arg, learngene="", depths=(12,), epochs=0.0, compare="tune", seeds=1
     )
-    presets.require(arg, "learngene", "dataset")
-    config = presets.job(
+    recipes.require(arg, "learngene", "dataset")
+    config = recipes.job(
         "descendants",
-        name=f"transfer-{presets.slug(arg.variant)}",
+        name=f"transfer-{recipes.slug(arg.variant)}",
     )
-    budget = presets.recipe(config, arg)
+    budget = recipes.recipe(config, arg)
     epochs = arg.epochs or budget.transfer_epochs
     config.compare = dict(
         level=arg.compare,
@@ -42,7 +42,7 @@ def get_config(arg=None):
         seeds=arg.seeds,
     )
     config.init.learngene = arg.learngene
-    presets.last(config, epochs)
+    recipes.last(config, epochs)
     config.schedule.rate = budget.transfer_rate
     config.evaluation.milestones = (1.0,)
     config.scratch = dict(

@@ -1,12 +1,14 @@
 """Initialise Vision Transformers of any depth from one compact, trained core.
 
-Names are loaded when they are first used: ``sws_jax.xla_flags.add()`` comes before JAX.
+Names are loaded when they are first used (PEP 562): ``sws_jax.xla_flags.add()`` comes
+before JAX, and what answers ``--help`` needs no JAX at all.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sws_jax.version import VERSION
@@ -14,9 +16,8 @@ from sws_jax.version import VERSION
 if TYPE_CHECKING:
     from sws_jax import xla_flags as xla_flags
     from sws_jax.errors import UserError
-    from sws_jax.learngenes import (
-        Descendant,
-        Learngene,
+    from sws_jax.methods.base import Descendant, Learngene
+    from sws_jax.methods.learngenes import (
         expand,
         extract,
         load_learngene,
@@ -47,28 +48,22 @@ __all__ = [
 ]
 
 _NAMES = {
-    "description": ("Description",),
     "errors": ("UserError",),
-    "learngenes": (
-        "Descendant",
-        "Learngene",
-        "expand",
-        "extract",
-        "load_learngene",
-        "save_learngene",
-    ),
-    "networks": ("Network", "load_network", "save_network"),
+    "methods.base": ("Descendant", "Learngene"),
+    "methods.learngenes": ("expand", "extract", "load_learngene", "save_learngene"),
+    "models.description": ("Description",),
+    "models.networks": ("Network", "load_network", "save_network"),
     "specs": ("AuxViTSpec", "Compute", "ViTSpec", "named"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a module of the package."""
+    """A public name, or a module of the package by its name or its older one."""
     if name in _HOMES:
-        found = getattr(importlib.import_module(f"sws_jax.{_HOMES[name]}"), name)
-        globals()[name] = found  # asked for once
-        return found
+        value = getattr(importlib.import_module(f"sws_jax.{_HOMES[name]}"), name)
+        globals()[name] = value  # asked for once
+        return value
     if not name.startswith("_") and importlib.util.find_spec(f"sws_jax.{name}"):
         return importlib.import_module(f"sws_jax.{name}")
     raise AttributeError(f"module 'sws_jax' has no attribute {name!r}")
@@ -76,3 +71,73 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Modules by the names that they had, where user code may import them: each one's names
+# are looked for in these modules.
+OLDER_NAMES = {
+    "chain": ("jobs.chain",),
+    "checkpoints": ("training.checkpoints",),
+    "classes": ("data.classes",),
+    "configs": ("jobs.commandline",),
+    "cost": ("estimate.cost",),
+    "description": ("models.description",),
+    "evaluation": ("training.evaluation",),
+    "fields": ("jobs.fields",),
+    "files": ("storage.files",),
+    "learngenes": ("methods.learngenes",),
+    "learngenes.base": ("methods.base",),
+    "learngenes.sws": ("methods.sws",),
+    "learngenes.tleg": ("methods.tleg",),
+    "loading": ("jobs.loading",),
+    "losses": ("methods.objectives",),
+    "metrics": ("training.metrics",),
+    "networks": ("models.networks",),
+    "optim": ("training.optim",),
+    "paths": ("storage.paths",),
+    "presets": ("jobs.recipes", "estimate.budgets"),
+    "processes": ("runtime.processes",),
+    "profiles": ("models.profiles",),
+    "progress": ("runtime.progress",),
+    "rendezvous": ("runtime.rendezvous",),
+    "report": ("reports.report",),
+    "rundir": ("jobs.rundir",),
+    "setup": ("jobs.build",),
+    "signals": ("runtime.signals",),
+    "sizing": ("estimate.sizing",),
+    "start": ("jobs.start",),
+    "step": ("training.step",),
+    "survey": ("preview.survey",),
+    "teacher": ("jobs.teacher",),
+    "train": ("jobs.train",),
+    "weights": ("models.weights",),
+}
+
+
+class _OlderNames:
+    """Finds and makes the modules of `OLDER_NAMES` (`importlib.abc`)."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        package, _, older = name.partition(".")
+        if package != __name__ or older not in OLDER_NAMES:
+            return None
+        return importlib.util.spec_from_loader(name, cls(), is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: Any) -> None:
+        return None  # as Python makes one
+
+    def exec_module(self, module: Any) -> None:
+        names = OLDER_NAMES[module.__name__.removeprefix(f"{__name__}.")]
+        homes = [importlib.import_module(f"{__name__}.{name}") for name in names]
+
+        def look_up(name: str) -> Any:
+            for home in homes:
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"{module.__name__} has no attribute {name!r}")
+
+        module.__getattr__, module.__doc__ = look_up, homes[0].__doc__
+
+
+sys.meta_path.append(_OlderNames)

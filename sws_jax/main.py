@@ -14,8 +14,9 @@ import os
 import sys
 import traceback
 
-from sws_jax import configs, version, xla_flags
+from sws_jax import version, xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
+from sws_jax.jobs import commandline
 from sws_jax.runtime import rendezvous, signals
 from sws_jax.storage import paths
 
@@ -77,11 +78,12 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str], asked: signals.Asked) -> int:
     try:
         start, rest = rendezvous.parse(argv)
-        config, workdir = configs.parse(rest)
+        config, workdir = commandline.parse(rest)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax import chain, dry_run, remarks, train
+    from sws_jax.jobs import chain, remarks, train
+    from sws_jax.preview import dry_run
     from sws_jax.runtime import processes, progress
 
     _hush_storage()
@@ -91,7 +93,9 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
             return 0
         rendezvous.start(start, _job(config))
         print(_greeting(), flush=True)
-        for line in remarks.of_named(config, configs.named(rest), chain.runs(config)):
+        for line in remarks.of_named(
+            config, commandline.named(rest), chain.runs(config)
+        ):
             progress.say(line)
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
     except train.Preempted as stop:
@@ -136,7 +140,7 @@ def _job(config) -> str:
 def _greeting() -> str:
     import jax
 
-    from sws_jax import train
+    from sws_jax.jobs import train
 
     return (
         f"process {jax.process_index()} of {jax.process_count()}, "

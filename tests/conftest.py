@@ -35,7 +35,12 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # The modules whose functions state the shapes of their arrays.
 install_import_hook(
-    ["sws_jax.losses", "sws_jax.data.augment", "sws_jax.pixels", "sws_jax.models.vit"],
+    [
+        "sws_jax.methods.objectives",
+        "sws_jax.data.augment",
+        "sws_jax.pixels",
+        "sws_jax.models.vit",
+    ],
     "beartype.beartype",
 )
 
@@ -44,8 +49,9 @@ import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
-from sws_jax import specs, step  # noqa: E402
+from sws_jax import specs  # noqa: E402
 from sws_jax.storage import paths  # noqa: E402
+from sws_jax.training import step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
 

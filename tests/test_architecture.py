@@ -13,25 +13,20 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "sws_jax"
 
-# Lowest first; a module may import its own layer and those before it. A name stands
-# for the module and, for a package, for everything in it.
-LAYERS = {
-    "ground": (
-        "errors version fields storage specs trees losses optim sharding metrics "
-        "runtime presets configs description weights checkpoints data checksums hlo "
-        "prepare classes arguments xla_flags pixels "
-    ),
-    "networks": (
-        "models networks teacher evaluation places "
-    ),
-    "method": (
-        "learngenes convert "
-    ),
-    "runs": (
-        "step sizing setup start remarks rundir task cost train chain survey dry_run "
-        "report loading doctor commands main __main__ "
-    ),
-}
+# Lowest first: a name imports only what stands before it in this list, where it stands
+# for a module or, as a folder, for all that is in it.
+LAYERS = (
+    "version errors xla_flags arguments trees "
+    "specs sharding storage pixels "
+    "runtime models "
+    "data methods "
+    "training prepare convert "
+    "estimate reports "
+    "jobs "
+    "preview "
+    "doctor "
+    "commands main __main__"
+).split()
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
     ("specs.vit", "models.vit", "build"),
@@ -46,8 +41,8 @@ FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
 # (The pipeline reads none: Grain's worker processes want to see flags parsed. Nor do
 # the files of PyTorch: a Namespace is what published ones hold beside weights.)
 READ_FLAGS = (
-    "main", "configs", "__main__", "commands", "data.pipeline", "convert.tensors",
-    "runtime.rendezvous",
+    "main", "jobs.commandline", "__main__", "commands", "data.pipeline",
+    "convert.tensors", "runtime.rendezvous",
 )  # fmt: skip
 
 
@@ -110,26 +105,17 @@ def belongs(name, names):
     return any(name == n or name.startswith(n + ".") for n in names)
 
 
-def layers_of(name):
-    """Positions of the layers that claim a module; one, if all is well."""
-    if name == PUBLIC:
-        return [len(LAYERS)]
-    names = (text.split() for text in LAYERS.values())
-    return [i for i, layer in enumerate(names) if belongs(name, layer)]
+def layer_of(name):
+    """The position of the entry that claims a module."""
+    return len(LAYERS) if name == PUBLIC else LAYERS.index(name.split(".")[0])
 
 
 def upward(found):
-    return [edge for edge in found if layers_of(edge[1]) > layers_of(edge[0])]
+    return [edge for edge in found if layer_of(edge[1]) > layer_of(edge[0])]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
-def test_every_module_is_in_one_layer(name):
-    assert len(layers_of(name)) == 1, f"put {name} into a layer of this test's table"
-
-
-def test_every_layer_names_modules_that_exist():
-    for text in LAYERS.values():
-        assert set(text.split()) <= set(MODULES)
+def test_the_list_of_layers_names_all_there_is():
+    assert sorted(LAYERS) == sorted({name.split(".")[0] for name in MODULES} - {PUBLIC})
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
@@ -144,25 +130,28 @@ def test_no_exception_is_left_over():
 
 def test_the_walk_sees_every_form_of_import():
     source = """
-import sws_jax.train
-from sws_jax import chain, trees
+import sws_jax.jobs.train
+from sws_jax import main, trees
 def late():
-    from sws_jax.learngenes import sws
-    from .. import setup
+    from sws_jax.methods import sws
+    from .. import preview
     from ..models.vit import Block
 """
     reached = [(module_of(t), f) for t, f in imports(source, "sws_jax.data")]
     assert reached == [
-        ("train", ""),
-        ("chain", ""),
+        ("jobs.train", ""),
+        ("main", ""),
         ("trees", ""),
-        ("learngenes.sws", "late"),
-        ("setup", "late"),
+        ("methods.sws", "late"),
+        ("preview", "late"),
         ("models.vit", "late"),
     ]
-    from_ground = [("data.npz", to, function) for to, function in reached]
-    assert [to for _, to, _ in upward(from_ground)] == [
-        to for to, _ in reached if to != "trees"
+    from_data = [("data.npz", to, function) for to, function in reached]
+    assert [to for _, to, _ in upward(from_data)] == [
+        "jobs.train",
+        "main",
+        "methods.sws",
+        "preview",
     ]
     assert upward([("specs", PUBLIC, "")]) == [("specs", PUBLIC, "")]
 
@@ -212,9 +201,11 @@ def loaded_with(name):
 
 
 def test_who_computes_tells_of_the_flag_that_is_missing():
-    """Each module alone: from `losses` or `models.norm`, no other one is reached."""
+    """Each module alone: from `models.norm`, no other one is reached."""
     computing = [name for name in MODULES if "" in with_jax(name)]
-    assert {"losses", "models.norm", "trees", "step", "data.augment"} <= set(computing)
+    assert {"pixels", "models.norm", "trees", "training.step", "data.augment"} <= set(
+        computing
+    )
     silent = [
         name for name in computing if not any(warns(to) for to in loaded_with(name))
     ]
@@ -286,8 +277,8 @@ for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
 for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
-import sws_jax.chain
-from sws_jax import metrics
+import sws_jax.jobs.chain
+from sws_jax.training import metrics
 os.mkdir("run")
 metrics.Writer("run").close()
 for path in os.listdir("run"):

@@ -8,11 +8,13 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
-from sws_jax import evaluation, sharding, step, train
+from sws_jax import sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
+from sws_jax.jobs import train
 from sws_jax.models import networks
+from sws_jax.training import evaluation, step
 
 from support.learngenes import GENE
 from support.networks import TINY
@@ -159,7 +161,7 @@ def test_a_step(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["explicit"])
 def test_a_whole_run(name, tmp_path):
-    from sws_jax import chain
+    from sws_jax.jobs import chain
 
     found = {}
     for where in ("outside", name):

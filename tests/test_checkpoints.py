@@ -5,10 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from sws_jax import checkpoints
-from sws_jax.checkpoints import Checkpoints
 from sws_jax.errors import Stopped
 from sws_jax.models import networks
+from sws_jax.training import checkpoints
+from sws_jax.training.checkpoints import Checkpoints
 
 from support.checkpoints import CLOCK, abstract, data_files, fill, flip_a_bit, truncate
 from support.compare import equal

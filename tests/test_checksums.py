@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sws_jax import checksums, sharding, xla_flags
+from sws_jax import sharding, xla_flags
+from sws_jax.training import checksums
 
 from support.children import ROOT
 from support.jobs import free_port
@@ -118,7 +119,7 @@ PART = """
 import sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from sws_jax import checksums, sharding
+from sws_jax import sharding; from sws_jax.training import checksums
 
 index, port = int(sys.argv[1]), sys.argv[2]
 jax.distributed.initialize(f"localhost:{port}", 2, index)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sws_jax import classes
+from sws_jax.data import classes
 from sws_jax.errors import UserError
 
 

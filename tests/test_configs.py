@@ -12,14 +12,15 @@ import ml_collections
 import numpy as np
 import pytest
 
-from sws_jax import chain, configs, pixels, presets, setup
+from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.data.augment import Augment
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
-from sws_jax.losses import Loss
-from sws_jax.optim import Optimizer
+from sws_jax.jobs import build, chain, commandline, recipes
+from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.training.optim import Optimizer
 
 from support.networks import TINY
 
@@ -43,7 +44,7 @@ def at_the_root(monkeypatch):
 
 
 def load(name, *args):
-    return configs.load(f"configs/{name}:{','.join(filter(None, args))}")
+    return commandline.load(f"configs/{name}:{','.join(filter(None, args))}")
 
 
 def runs(name, *args):
@@ -95,9 +96,9 @@ def test_every_config_makes_runs(name):
     config = load(name, NEEDED.get(name))
     made = chain.runs(config)
     assert len(made) >= 1
-    fields = set(configs.fields(presets.run()))
+    fields = set(commandline.fields(recipes.run()))
     for run in made:
-        assert set(configs.fields(run.config)) == fields  # no run invents a field
+        assert set(commandline.fields(run.config)) == fields  # no run invents a field
         assert run.config.name == run.name
         for earlier in run.after:
             assert earlier in [other.name for other in made[: made.index(run)]]
@@ -112,7 +113,7 @@ def test_the_commands_on_top_of_a_config_are_true(name):
     for command in commands:
         python, m, module, *argv = shlex.split(command)
         assert (python, m, module) == ("python", "-m", "sws_jax.main")
-        config, _ = configs.parse(argv)
+        config, _ = commandline.parse(argv)
         assert f"configs/{name}" in command
         assert chain.runs(config)
 
@@ -147,17 +148,17 @@ def test_groups_are_the_dataclasses_they_become(name):
         names -= from_data | teachers
         assert set(config.model) - {"stages"} == names
         config.teacher.path = config.teacher.path or "T"
-        recipe = setup.recipe(config, spec_of(config, data), data.normalization)
+        recipe = build.recipe(config, spec_of(config, data), data.normalization)
         assert recipe.optimizer.weight_decay == config.optimizer.weight_decay
         assert recipe.augment.mixup == config.augment.mixup
         assert recipe.loss.kind == config.loss.kind
-        durations = setup.Durations(len(data.train), config.global_batch_size)
-        assert setup.schedule(config, durations).minimum == config.schedule.minimum
+        durations = build.Durations(len(data.train), config.global_batch_size)
+        assert build.schedule(config, durations).minimum == config.schedule.minimum
 
 
 def test_fields_reach_the_objects_that_are_run():
     """None of them is a default, by which a field that is forgotten would go unseen."""
-    config = presets.run()
+    config = recipes.run()
     config.update(accum_steps=2, ema=0.25, global_batch_size=64)
     config.augment.update(erase=0.3, mixup=0.2, cutmix=0.4, mix_switch=0.6)
     config.loss.update(kind="soft", alpha=0.5, tau=2.0, reduction="per_class")
@@ -165,15 +166,15 @@ def test_fields_reach_the_objects_that_are_run():
     config.compute.update(dtype="bfloat16", remat=True, unroll=2)
     config.data.update(threads=3, workers=2, unreadable="skip")
     net = ViTSpec(**{**TINY, "depth": 1})
-    recipe = setup.recipe(config, net, pixels.default_normalization(1))
+    recipe = build.recipe(config, net, pixels.default_normalization(1))
     for group in ("augment", "loss", "optimizer", "compute"):
         fields = config[group].to_dict()
         assert dataclasses.asdict(getattr(recipe, group)) == fields, group
     assert (recipe.accum_steps, recipe.ema, recipe.spec) == (2, 0.25, net)
-    assert dataclasses.astuple(setup.reading(config)) == (3, 2, "skip")
+    assert dataclasses.astuple(build.reading(config)) == (3, 2, "skip")
     config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
     config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
-    made = setup.schedule(config, setup.Durations(96, 64))
+    made = build.schedule(config, build.Durations(96, 64))
     assert dataclasses.asdict(made) == dict(
         kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
         minimum=1e-4, steps_per_epoch=Fraction(3, 2),
@@ -194,7 +195,7 @@ def test_published_recipe(variant):
     net = spec.net
     assert (net.mlp_ratio, net.pool, net.pool_order) == (4.0, "mean", "norm_mean")
     assert (net.norm_eps, net.drop_path, net.init_std) == (1e-6, 0.1, 0.02)
-    recipe = setup.recipe(config, spec, data.normalization)
+    recipe = build.recipe(config, spec, data.normalization)
     assert recipe.loss == Loss("soft", alpha=1.0, tau=1.0, reduction="batchmean")
     assert recipe.optimizer == Optimizer(0.05, b1=0.9, b2=0.999, eps=1e-8, clip_norm=0)
     assert recipe.ema == 0.99996
@@ -203,7 +204,7 @@ def test_published_recipe(variant):
     assert (augment.mix_group, augment.label_smoothing) == (128, 0.1)
     assert (augment.erase, augment.erase_area) == (0.25, (0.02, 1 / 3))
     assert augment.erase_aspect == (0.3, 3.3)
-    assert setup.transform(config) == Transform(
+    assert build.transform(config) == Transform(
         crop="resized",
         scale=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
@@ -213,7 +214,7 @@ def test_published_recipe(variant):
         magnitude_std=0.5,
     )
     assert (config.data.eval_crop, config.data.repeats) == (0.875, 1)
-    schedule = setup.schedule(config, setup.Durations(len(data.train), 512))
+    schedule = build.schedule(config, build.Durations(len(data.train), 512))
     per_epoch = 1_281_167 / 512
     assert schedule.total_steps == round(epochs * per_epoch)
     assert schedule.warmup_steps == round(5 * per_epoch)
@@ -233,19 +234,19 @@ def test_what_the_released_code_does_otherwise_in_training(variant):
         "per_class",
         "seed",
     )
-    durations = setup.durations(config, data)
+    durations = build.durations(config, data)
     assert durations.images == 1_281_024  # 427,008 of them distinct
     assert durations.steps(1) == 2502
     epochs = PAPER[variant][2]
-    assert setup.schedule(config, durations).total_steps == 2502 * epochs
+    assert build.schedule(config, durations).total_steps == 2502 * epochs
 
 
 @pytest.mark.parametrize("size, small", [(24, True), (32, True), (33, False)])
 def test_small_images_are_not_cut_and_scaled(size, small):
     """DeiT's code at 32 pixels or less: shifted by up to 4, and scored whole."""
-    config = presets.job("single")
-    arg = presets.parse_recipe(f"variant=S/16,dataset=digits,image_size={size}")
-    presets.recipe(config, arg)
+    config = recipes.job("single")
+    arg = recipes.parse_recipe(f"variant=S/16,dataset=digits,image_size={size}")
+    recipes.recipe(config, arg)
     assert config.transform.crop == ("padded" if small else "resized")
     assert config.transform.padding == 4
     assert config.data.eval_crop == (1.0 if small else 0.875)
@@ -289,7 +290,7 @@ def test_no_run_is_mostly_warm_up(epochs, warmup):
 def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
     config = runs(*paper("S/16"))["aux"].config.copy_and_resolve_references()
     config.global_batch_size = 1024
-    schedule = setup.schedule(config, setup.Durations(1_281_167, 1024))
+    schedule = build.schedule(config, build.Durations(1_281_167, 1024))
     assert schedule.peak == pytest.approx(1e-3)
     assert (schedule.warmup_rate, schedule.minimum) == (1e-6, 1e-5)
 
@@ -309,7 +310,7 @@ def test_published_tuning(file, variant):
         assert config.init.learngene == "GENE"
     assert (config.loss.kind, config.teacher.path) == ("none", "")
     assert (config.model.depth, tuple(config.model.stages)) == (12, ())
-    schedule = setup.schedule(config, setup.Durations(5120, 512))
+    schedule = build.schedule(config, build.Durations(5120, 512))
     assert (schedule.total_steps, schedule.warmup_steps) == (100, 0)
     assert schedule.peak == pytest.approx(PAPER[variant][3])
     assert schedule.minimum == 1e-6
@@ -366,7 +367,7 @@ def test_digits_train_their_own_ancestor():
     assert (ancestor.model.depth, tuple(ancestor.model.stages)) == (6, ())
     roles = [run.role for run in found.values()]
     for role in ("tune", "scratch_short", "scratch_long"):
-        assert roles.count(role) == len(presets.DEPTHS)
+        assert roles.count(role) == len(recipes.DEPTHS)
     assert list(runs("aux_deit.py", "teacher=T"))[0] == "aux"
 
 
@@ -447,18 +448,18 @@ TYPED = dict(text="", whole=3, number=0.5, yes=False, several=(1, 2))
 
 def test_arguments_have_the_type_of_their_default():
     text = "text=S/16,whole=-4,number=2,yes=true,several=3-3-4"
-    found = presets.parse(text, **TYPED).to_dict()
+    found = recipes.parse(text, **TYPED).to_dict()
     expected = dict(text="S/16", whole=-4, number=2.0, yes=True, several=(3, 3, 4))
     assert found == expected
     assert {k: type(v) for k, v in found.items()} == {
         k: type(v) for k, v in TYPED.items()
     }
-    assert presets.parse("text=a=b", **TYPED).text == "a=b"
+    assert recipes.parse("text=a=b", **TYPED).text == "a=b"
 
 
 @pytest.mark.parametrize("nothing", [None, "", ","])
 def test_no_arguments_leave_the_defaults(nothing):
-    assert presets.parse(nothing, **TYPED).to_dict() == TYPED
+    assert recipes.parse(nothing, **TYPED).to_dict() == TYPED
 
 
 @pytest.mark.parametrize(
@@ -479,14 +480,14 @@ def test_no_arguments_leave_the_defaults(nothing):
 )
 def test_wrong_arguments(text, words):
     with pytest.raises(UserError, match=re.escape(words)):
-        presets.parse(text, **TYPED)
+        recipes.parse(text, **TYPED)
 
 
 def test_an_unknown_argument_lists_the_known():
     with pytest.raises(UserError, match="no argument 'depth=3'; it takes profile="):
         load("smoke.py", "depth=3")
     with pytest.raises(UserError, match="no argument 'depth=3'; it takes none"):
-        presets.parse("depth=3")
+        recipes.parse("depth=3")
 
 
 @pytest.mark.parametrize("variant", ["L/16", "S", "S/", "S/x", "S/²", "s/16", "16/S"])
@@ -540,17 +541,17 @@ def test_overrides(name, text, expected, form):
     words = [f"{flag}={text}"] if form == "one word" else [flag, text]
     if isinstance(expected, bool) and form == "two words":
         words = [flag if expected else f"--no{flag[2:]}"]  # a switch takes no word
-    config, _ = configs.parse([*COMMAND, *words])
+    config, _ = commandline.parse([*COMMAND, *words])
     assert value(config, name) == expected
     assert type(value(config, name)) is type(expected)
-    before, _ = configs.parse(COMMAND)
+    before, _ = commandline.parse(COMMAND)
     noted = f"{name.partition('model.')[0]}init.insist"  # what was asked for by name
-    others = [o for o in configs.fields(config) if o not in (name, noted)]
+    others = [o for o in commandline.fields(config) if o not in (name, noted)]
     assert [value(config, o) for o in others] == [value(before, o) for o in others]
 
 
 def test_an_override_reaches_the_runs():
-    config, _ = configs.parse(
+    config, _ = commandline.parse(
         [*COMMAND, "--config.seed=5", "--config.tune.schedule.rate=0.5"]
     )
     found = {run.name: run.config for run in chain.runs(config)}
@@ -570,11 +571,11 @@ def test_an_override_reaches_the_runs():
     ],
 )
 def test_workdir(words, workdir):
-    assert configs.parse([*COMMAND, *words])[1] == workdir
+    assert commandline.parse([*COMMAND, *words])[1] == workdir
 
 
 def test_the_file_may_be_the_next_word():
-    config, workdir = configs.parse(
+    config, workdir = commandline.parse(
         ["--workdir=here", "--config", "configs/scratch_deit.py:depth=3"]
     )
     assert (config.model.depth, config.name, workdir) == (
@@ -627,7 +628,7 @@ def test_the_file_may_be_the_next_word():
 )
 def test_wrong_command_lines(argv, words):
     with pytest.raises(UserError) as refusal:
-        configs.parse(argv)
+        commandline.parse(argv)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -651,14 +652,14 @@ def job_file(directory, body):
 )
 def test_files_that_are_no_configs(body, words, tmp_path):
     with pytest.raises(UserError) as refusal:
-        configs.load(job_file(tmp_path, body))
+        commandline.load(job_file(tmp_path, body))
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_config_of_ones_own(tmp_path):
     body = inspect.cleandoc("""
-        from sws_jax import presets
+        from sws_jax.jobs import recipes as presets
 
         def get_config(arg=None):
             arg = presets.parse(arg, depth=2)
@@ -667,7 +668,9 @@ def test_a_config_of_ones_own(tmp_path):
             config.model.depth = arg.depth
             return config
     """)
-    config, workdir = configs.parse([f"--config={job_file(tmp_path, body)}:depth=5"])
+    config, workdir = commandline.parse(
+        [f"--config={job_file(tmp_path, body)}:depth=5"]
+    )
     assert workdir == "runs/mine"
     (run,) = chain.runs(config)
     assert (run.name, run.config.model.depth) == ("mine", 5)
@@ -681,10 +684,10 @@ def test_any_field_of_a_run_can_be_set_for_one_kind_of_run():
         "--config.tune.schedule.warmup_epochs=1.0",
         "--config.ancestor.optimizer.weight_decay=0.2",
     ]
-    config, _ = configs.parse(argv)
+    config, _ = commandline.parse(argv)
     found = {run.name: run.config for run in chain.runs(config)}
     assert found["des-L12"].schedule.warmup_epochs == 1.0
     assert found["ancestor"].optimizer.weight_decay == 0.2
     assert found["aux"].optimizer.weight_decay == 0.05
     with pytest.raises(UserError, match="no field config.tune.schedule.nothing"):
-        configs.parse([argv[0], "--config.tune.schedule.nothing=1"])
+        commandline.parse([argv[0], "--config.tune.schedule.nothing=1"])

@@ -17,9 +17,10 @@ import safetensors.numpy
 import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
-from sws_jax import convert, learngenes, specs, trees
+from sws_jax import convert, specs, trees
 from sws_jax.convert import base, folders, levit, regnet, tensors, vit
 from sws_jax.errors import UserError
+from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 

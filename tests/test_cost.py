@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import cost, specs
-from sws_jax.losses import Loss
+from sws_jax import specs
+from sws_jax.estimate import cost
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.loop import LoopViT
 

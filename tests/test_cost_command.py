@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from sws_jax import __main__ as tools
-from sws_jax import cost, specs
-from sws_jax.learngenes import num_stored, save_learngene
+from sws_jax import specs
+from sws_jax.estimate import cost
+from sws_jax.methods.learngenes import num_stored, save_learngene
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, save_network
 from sws_jax.pixels import Normalization

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sws_jax import pixels, presets, rundir
+from sws_jax import pixels
 from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
+from sws_jax.jobs import recipes, rundir
 from sws_jax.pixels import Normalization
 from sws_jax.storage import files
 
@@ -220,7 +221,7 @@ def older(known):
 
 
 def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
-    run = rundir.RunDirectory(str(tmp_path / "run"), presets.run(), str(tmp_path))
+    run = rundir.RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
     inputs = str(tmp_path / "run" / rundir.INPUTS)
     known = fingerprint.take(few(20))
     files.write_json(inputs, {rundir.DATA: older(known)})
@@ -248,7 +249,7 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
 def test_runs_of_a_job_share_their_data(tmp_path):
     """A second run, of another process perhaps, is held to what the first has seen."""
     first, second = (
-        rundir.RunDirectory(str(tmp_path / name), presets.run(), str(tmp_path))
+        rundir.RunDirectory(str(tmp_path / name), recipes.run(), str(tmp_path))
         for name in ("first", "second")
     )
     known, _ = first.check_data(few())
@@ -256,7 +257,7 @@ def test_runs_of_a_job_share_their_data(tmp_path):
     assert second.check_data(few())[0] == known
     with pytest.raises(UserError, match="first holds a run on other data than few"):
         second.check_data(few(7))
-    other = presets.run()
+    other = recipes.run()
     other.data.source = "elsewhere"
     third = rundir.RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
     third.check_data(few(7))
@@ -264,7 +265,7 @@ def test_runs_of_a_job_share_their_data(tmp_path):
 
 def test_a_run_remembers_what_it_has_seen(tmp_path):
     """Also while the image cannot be read: it must be the old one when it is back."""
-    run = rundir.RunDirectory(str(tmp_path), presets.run(), "")
+    run = rundir.RunDirectory(str(tmp_path), recipes.run(), "")
     seen, _ = run.check_data(few())
     files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
     gone = Gone(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))

@@ -15,10 +15,11 @@ from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, convert, doctor, pixels, rundir, specs
+from sws_jax import convert, doctor, pixels, specs
 from sws_jax.data import fingerprint
 from sws_jax.doctor import devices, software
 from sws_jax.doctor.base import Case, Check
+from sws_jax.jobs import commandline, rundir
 from sws_jax.runtime import host
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import files
@@ -89,7 +90,7 @@ def test_a_check_that_fails_itself_hides_no_other(tmp_path, capsys):
         Check("four", well, ("three",)),
         Check("five", well, unless=("three",)),
     ]
-    case = Case(*configs.parse([SMOKE]), Start())
+    case = Case(*commandline.parse([SMOKE]), Start())
     lines = doctor.examine(case, lambda line: None, checks=checks, verbose=True)
     states = [(line.check, line.finding.state) for line in lines]
     assert states == [
@@ -205,7 +206,7 @@ def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypat
 
 
 def test_a_directory_of_another_config(tmp_path):
-    config, _ = configs.parse([SMOKE, "--config.seed=5"])
+    config, _ = commandline.parse([SMOKE, "--config.seed=5"])
     files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
     before = sorted(tmp_path.rglob("*"))
     found = examined(tmp_path, checks=["runs"])
@@ -255,7 +256,7 @@ def test_a_disk_that_is_too_small(disk):
 
 def test_what_is_done_takes_no_more_disk(tmp_path):
     whole = only(examined(tmp_path, checks=["data", "disk"]), "disk").text
-    config, _ = configs.parse([SMOKE])
+    config, _ = commandline.parse([SMOKE])
     for row in doctor.software.chain.runs(config):
         if row.name != "ancestor":
             files.write_json(str(tmp_path / row.name / rundir.RESULT), {})

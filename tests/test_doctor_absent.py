@@ -3,10 +3,11 @@
 import jax
 import pytest
 
-from sws_jax import configs, doctor, pixels
+from sws_jax import doctor, pixels
 from sws_jax.data import base
 from sws_jax.doctor import devices, inputs
 from sws_jax.doctor.base import Case
+from sws_jax.jobs import commandline
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import paths
 
@@ -158,7 +159,7 @@ def test_data_in_a_bucket_that_does_not_answer(tmp_path, monkeypatch):
 
 
 def test_doctor_waits_no_longer_than_its_minute_allows():
-    given = configs.parse([SMOKE])
+    given = commandline.parse([SMOKE])
     assert Case(*given, Start()).start.start_timeout == 30
     assert Case(*given, Start(start_timeout=6)).start.start_timeout == 6
 
@@ -169,7 +170,7 @@ def test_devices_of_a_host_whose_process_is_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "_TPUS", str(tmp_path / "accel[0-9]*"))
     platforms = jax.config.jax_platforms
     start = Start(f"localhost:{free_port()}", 2, 1, start_timeout=1)
-    case = Case(*configs.parse([SMOKE, f"--workdir={tmp_path}"]), start)
+    case = Case(*commandline.parse([SMOKE, f"--workdir={tmp_path}"]), start)
     names = ("config", "processes", "devices", "mesh")
     checks = [check for check in doctor.CHECKS if check.name in names]
     try:

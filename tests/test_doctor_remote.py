@@ -5,8 +5,9 @@ import tempfile
 import pytest
 
 import sws_jax
-from sws_jax import doctor, pixels, rundir, specs
+from sws_jax import doctor, pixels, specs
 from sws_jax.data import staging
+from sws_jax.jobs import rundir
 from sws_jax.storage import files
 
 from support.buckets import LARGE, ROOT, put

@@ -10,10 +10,12 @@ from unittest import mock
 
 import pytest
 
-from sws_jax import chain, metrics, report, rundir
 from sws_jax.data import arrays
 from sws_jax.errors import UserError
+from sws_jax.jobs import chain, rundir
+from sws_jax.reports import report
 from sws_jax.storage import files
+from sws_jax.training import metrics
 
 from support.smallest import NAME, asked
 
@@ -228,7 +230,7 @@ def test_a_name_that_is_not_utf8_is_kept_escaped(tmp_path):
 
 
 def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
-    from sws_jax import loading
+    from sws_jax.jobs import loading
 
     network, label = loading.load(str(done))
     assert network.spec.depth == 1 and NAME in label

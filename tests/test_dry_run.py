@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from sws_jax import dry_run, main
+from sws_jax import main
 from sws_jax.errors import UserError
+from sws_jax.preview import dry_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"

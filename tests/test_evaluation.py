@@ -2,11 +2,12 @@ import jax
 import numpy as np
 import pytest
 
-from sws_jax import evaluation, sharding
+from sws_jax import sharding
 from sws_jax.data.base import Arrays
 from sws_jax.data.transforms import Fit
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
+from sws_jax.training import evaluation
 
 from support.networks import logits_of, params_of
 

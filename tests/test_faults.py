@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import sws_jax
-from sws_jax import metrics
 from sws_jax.storage import files
+from sws_jax.training import metrics
 
 from support.checkpoints import flip_a_bit, truncate
 from support.children import (

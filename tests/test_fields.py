@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from sws_jax import chain, configs, fields, presets, remarks, setup
 from sws_jax.errors import UserError
+from sws_jax.jobs import build, chain, commandline, fields, recipes, remarks
 
 NUMBERS = [n for n, f in fields.RUN.items() if type(f.default) in (int, float)]
 
 
 def config_with(name, value):
-    config = presets.run()
+    config = recipes.run()
     group, _, field = name.rpartition(".")
     with config.unlocked():
         (config[group] if group else config)[field] = value
@@ -19,9 +19,9 @@ def config_with(name, value):
 
 
 def test_the_table_is_the_config_and_every_number_has_a_range():
-    assert set(configs.fields(presets.run())) == set(fields.RUN)
+    assert set(commandline.fields(recipes.run())) == set(fields.RUN)
     assert [n for n in NUMBERS if not fields.RUN[n].range] == []
-    setup.check(presets.run())
+    build.check(recipes.run())
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -31,7 +31,7 @@ def test_a_number_outside_is_refused_by_name(name):
     high = span.high if span.open_high else span.high * 1.001 + (1 if whole else 0)
     for value in (low, *([] if math.isinf(high) else [high])):
         with pytest.raises(UserError) as refusal:
-            setup.check(config_with(name, int(value) if whole else value))
+            build.check(config_with(name, int(value) if whole else value))
         assert str(refusal.value).startswith(f"{name} must be ")
 
 
@@ -49,7 +49,7 @@ def test_a_number_outside_is_refused_by_name(name):
 )
 def test_nonsense_is_refused_by_name(name, value):
     with pytest.raises(UserError, match=rf"^{name} "):
-        setup.check(config_with(name, value))
+        build.check(config_with(name, value))
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,21 @@ def test_nonsense_is_refused_by_name(name, value):
 )
 def test_a_name_stays_in_the_work_directory(name):
     with pytest.raises(UserError, match="^name is the run's .* cannot be"):
-        setup.check(config_with("name", name))
+        build.check(config_with("name", name))
 
 
 def test_a_run_has_an_end():
     config = config_with("global_batch_size", 1)
     config.schedule.total_epochs = 1e6
-    durations = setup.Durations(2**20, 1)
+    durations = build.Durations(2**20, 1)
     with pytest.raises(UserError, match="total_epochs 1e.06 is .* at most 2,147"):
-        setup.check_length(config, durations, setup.schedule(config, durations))
+        build.check_length(config, durations, build.schedule(config, durations))
 
 
 def said(file, *flags):
     argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
-    config, _ = configs.parse(argv)
-    return remarks.of_named(config, configs.named(argv), chain.runs(config))
+    config, _ = commandline.parse(argv)
+    return remarks.of_named(config, commandline.named(argv), chain.runs(config))
 
 
 # What else makes a field do nothing, where the config itself does not.
@@ -136,9 +136,9 @@ CONFIGS = {
 def test_the_shipped_recipes_lie_inside(variant, profile):
     for file, argument in CONFIGS.items():
         arguments = f"variant={variant},profile={profile},{argument}"
-        config = configs.load(f"configs/{file}:{arguments}")
+        config = commandline.load(f"configs/{file}:{arguments}")
         for run in chain.runs(config):
-            setup.check(run.config)
+            build.check(run.config)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_shipped_recipes_lie_inside(variant, profile):
 )
 def test_a_group_of_changes_is_held_to_the_same_ranges(flag):
     argv = ["--config=configs/smoke.py", f"--config.{flag}"]
-    config, _ = configs.parse([*argv, "--config.compare.level=full"])
+    config, _ = commandline.parse([*argv, "--config.compare.level=full"])
     name = flag.partition(".")[2].partition("=")[0]
     with pytest.raises(UserError, match=f"{name} must be "):
         chain.check(config, chain.runs(config))

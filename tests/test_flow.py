@@ -13,12 +13,14 @@ import pytest
 from sklearn.datasets import load_digits
 
 import sws_jax
-from sws_jax import chain, configs, main, report, rundir, sharding
+from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.evaluation import evaluate
+from sws_jax.jobs import chain, commandline, rundir
 from sws_jax.models.networks import Predictor
+from sws_jax.reports import report
 from sws_jax.storage import files
+from sws_jax.training.evaluation import evaluate
 
 from support.children import MAIN, ended, until, watched
 from support.compare import close
@@ -290,7 +292,7 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
 
 def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     """Of a run that another job is at: asked for quietly until it is done."""
-    config = configs.parse([f"--config={ROOT / 'configs' / 'smoke.py'}:"])[0]
+    config = commandline.parse([f"--config={ROOT / 'configs' / 'smoke.py'}:"])[0]
     config.compare.update(level="untuned", depths=(4,))
     asked: list[str] = []
 

@@ -24,12 +24,14 @@ from PIL import Image
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import configs, dry_run, main, presets
+from sws_jax import main
 from sws_jax.data import images, load_dataset
 from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base, sws
+from sws_jax.jobs import commandline, recipes
+from sws_jax.methods import base, sws
+from sws_jax.preview import dry_run
 from sws_jax.runtime import rendezvous
 
 from support.damage import (
@@ -98,8 +100,8 @@ ARGUMENTS = dict(
     variant="", dataset="", profile="", teacher="", learngene="", compare="", odd="",
     depth=0, image_size=0, seeds=0, depths=(), stages=(), allotment=(), epochs=0.0,
 )  # fmt: skip
-RUN = presets.run()
-FIELDS = {name: operator.attrgetter(name)(RUN) for name in configs.fields(RUN)} | {
+RUN = recipes.run()
+FIELDS = {name: operator.attrgetter(name)(RUN) for name in commandline.fields(RUN)} | {
     "compare.level": "",
     "compare.depths": (),
     "compare.long_epochs": 0.0,
@@ -174,7 +176,7 @@ def test_command_lines(cases, tmp_path, monkeypatch):
     """No job starts, as the dataset that each line ends with does not exist."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert configs.parse([AUX, "--config.model.depth=3"])
+    assert commandline.parse([AUX, "--config.model.depth=3"])
 
     @bounded(cases)
     @given(CONFIG, FLAGS)
@@ -187,7 +189,7 @@ def test_command_lines(cases, tmp_path, monkeypatch):
         argv = [config, *flags, *nowhere]
         if {"-h", "--help"} & set(argv):
             return
-        refused_or(configs.parse, [config, *flags])
+        refused_or(commandline.parse, [config, *flags])
         assert command(main.main, argv) in (main.EXIT_REFUSED, main.EXIT_ERROR)
         assert not os.listdir(".")
 

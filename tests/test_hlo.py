@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sws_jax import hlo, sharding
+from sws_jax import sharding
+from sws_jax.estimate import hlo
 
 HEAD = "HloModule jit_run, is_scheduled=true, num_partitions=8\n"
 LOOPS = (

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sws_jax import train
+from sws_jax.jobs import train
 from sws_jax.runtime import host
 
 WHOLE = 8 * 2**30

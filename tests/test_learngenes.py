@@ -7,11 +7,13 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
-from sws_jax import hlo, learngenes, sharding, specs, step, trees
-from sws_jax.learngenes import base, sws
+from sws_jax import sharding, specs, trees
+from sws_jax.estimate import hlo
+from sws_jax.methods import base, learngenes, sws
 from sws_jax.models import networks, vit
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
+from sws_jax.training import step
 
 from support.compare import close, equal
 from support.learngenes import DIGITS, GENE, describe, learngene

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from sws_jax import losses
 from sws_jax.data import augment
 from sws_jax.errors import UserError
-from sws_jax.losses import Loss
+from sws_jax.methods import objectives
+from sws_jax.methods.objectives import Loss
 
 LN2, LN3 = 0.6931471805599453, 1.0986122886681098
 
@@ -29,24 +29,24 @@ def near(value):
 
 
 def test_cross_entropy():
-    assert float(losses.cross_entropy(STUDENT, TARGETS)) == near(LABELS_ALONE)
+    assert float(objectives.cross_entropy(STUDENT, TARGETS)) == near(LABELS_ALONE)
     shifted = STUDENT + jnp.asarray([[100.0], [-100.0]])
-    assert float(losses.cross_entropy(shifted, TARGETS)) == near(LABELS_ALONE)
+    assert float(objectives.cross_entropy(shifted, TARGETS)) == near(LABELS_ALONE)
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.0, 0.5])
 @pytest.mark.parametrize("reduction, count", [("batchmean", 2), ("per_class", 6)])
 def test_soft_distillation(tau, reduction, count):
     """Logits times tau undo the temperature, and leave the factor tau^2."""
-    found = losses.soft_distillation(
+    found = objectives.soft_distillation(
         tau * STUDENT + 3.0, tau * TEACHER - 5.0, tau=tau, reduction=reduction
     )
     assert float(found) == near(tau**2 * KL / count)
 
 
 def test_soft_distillation_by_default():
-    assert float(losses.soft_distillation(STUDENT, TEACHER)) == near(KL / 2)
-    assert float(losses.soft_distillation(TEACHER, TEACHER)) == 0.0
+    assert float(objectives.soft_distillation(STUDENT, TEACHER)) == near(KL / 2)
+    assert float(objectives.soft_distillation(TEACHER, TEACHER)) == 0.0
 
 
 @pytest.mark.parametrize("reduction, count", [("batchmean", 2), ("per_class", 6)])
@@ -55,7 +55,9 @@ def test_gradient_of_soft_distillation(reduction, count):
 
     def loss(logits):
         logits = jnp.asarray(logits)  # check_grads gives numpy
-        return losses.soft_distillation(logits, TEACHER, tau=2.0, reduction=reduction)
+        return objectives.soft_distillation(
+            logits, TEACHER, tau=2.0, reduction=reduction
+        )
 
     p = np.sqrt([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
     q = np.sqrt([[0.125, 0.125, 0.75], [0.25, 0.25, 0.5]])
@@ -65,8 +67,8 @@ def test_gradient_of_soft_distillation(reduction, count):
 
 
 def test_hard_distillation():
-    assert float(losses.hard_distillation(STUDENT, TEACHER)) == near(HARD)
-    assert float(losses.hard_distillation(STUDENT, 9 * TEACHER)) == near(HARD)
+    assert float(objectives.hard_distillation(STUDENT, TEACHER)) == near(HARD)
+    assert float(objectives.hard_distillation(STUDENT, 9 * TEACHER)) == near(HARD)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import learngenes, optim, specs, trees
+from sws_jax import specs, trees
 from sws_jax.errors import UserError
+from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.models.description import Description
-from sws_jax.optim import Optimizer, Schedule
 from sws_jax.pixels import default_normalization
+from sws_jax.training import optim
+from sws_jax.training.optim import Optimizer, Schedule
 
 
 def decayed_and_not(spec):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sws_jax import main, metrics
+from sws_jax import main
 from sws_jax.models import weights
 from sws_jax.runtime.signals import EXIT_AGAIN
 from sws_jax.sharding import AXES
+from sws_jax.training import metrics
 
 from support.children import CONFIG, ROOT, arrays
 from support.compare import close

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sws_jax import metrics
 from sws_jax.runtime.progress import Progress
+from sws_jax.training import metrics
 
 
 @pytest.fixture

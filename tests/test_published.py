@@ -14,13 +14,14 @@ from golden import make_published
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, learngenes, optim, specs, step, trees
+from sws_jax import convert, specs, trees
 from sws_jax.convert import tensors
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base
-from sws_jax.losses import Loss
+from sws_jax.methods import base, learngenes
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
+from sws_jax.training import optim, step
 
 from support.networks import logits_of as apply
 

@@ -8,11 +8,13 @@ import sys
 import pytest
 
 import sws_jax
-from sws_jax import configs, evaluation, sharding, trees
+from sws_jax import sharding, trees
 from sws_jax.__main__ import COMMANDS
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
+from sws_jax.jobs import commandline
 from sws_jax.models.networks import Predictor
+from sws_jax.training import evaluation
 
 from support import compiler
 
@@ -95,7 +97,7 @@ def test_every_command_exists(monkeypatch):
     commands = re.findall(r"-m sws_jax\.main (--config=\S+)", README)
     assert len(commands) >= 6
     for command in commands:
-        config, workdir = configs.parse([command])
+        config, workdir = commandline.parse([command])
         assert workdir == f"runs/{config.name}"
     named = set(re.findall(r"-m sws_jax (\w+)", README))
     assert named == set(COMMANDS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sws_jax import configs, remarks, setup
+from sws_jax.jobs import build, commandline, remarks
 
 from support.runs import tiny
 
@@ -10,8 +10,8 @@ from support.runs import tiny
 def of(ema=0.0, images=1257, **groups):
     config = tiny(**groups)
     config.ema = ema
-    durations = setup.Durations(images, config.global_batch_size)
-    return remarks.of(config, durations, setup.schedule(config, durations))
+    durations = build.Durations(images, config.global_batch_size)
+    return remarks.of(config, durations, build.schedule(config, durations))
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def test_what_is_not_as_it_seems_is_said_with_its_number(changes, words):
 
 def test_what_the_rows_of_a_job_decide_is_said():
     argv = ["--config=configs/smoke.py", "--config.tune.model.depth=7"]
-    config, _ = configs.parse([*argv, "--config.scratch.schedule.total_epochs=77"])
+    config, _ = commandline.parse([*argv, "--config.scratch.schedule.total_epochs=77"])
     assert remarks.of_job(config) == [
         "tune.model.depth=7 is not used: the depths are those of compare.depths",
         "scratch.schedule.total_epochs=77.0 is not used: nets from scratch train as "
         "long as the tuning, and compare.long_epochs",
     ]
-    assert remarks.of_job(configs.parse(argv[:1])[0]) == []
+    assert remarks.of_job(commandline.parse(argv[:1])[0]) == []
     argument = "learngene=g,dataset=digits,compare=untuned,seeds=5"
     argv = [f"--config=configs/transfer.py:{argument}", "--config.model.depth=7"]
-    assert remarks.of_job(configs.parse(argv)[0]) == [
+    assert remarks.of_job(commandline.parse(argv)[0]) == [
         "model.depth=7 is not used: the depths are those of compare.depths",
         "compare.seeds=5 is not used: nothing in an expansion is random",
     ]

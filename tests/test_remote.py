@@ -20,12 +20,14 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as commands
-from sws_jax import checkpoints, configs, loading, main, metrics, places
-from sws_jax.checkpoints import Checkpoints
+from sws_jax import main
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
+from sws_jax.jobs import commandline, loading, places
 from sws_jax.storage import files, lease, paths
 from sws_jax.storage.files import Unsent, Unwritable
+from sws_jax.training import checkpoints, metrics
+from sws_jax.training.checkpoints import Checkpoints
 
 from support.buckets import LARGE, ROOT, put
 from support.checkpoints import CLOCK, abstract, fill
@@ -57,7 +59,7 @@ def test_what_is_missing_is_named(package, monkeypatch, capsys):
     ],
 )
 def test_a_directory_has_one_name(given, taken):
-    _, workdir = configs.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+    _, workdir = commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
     assert workdir == taken
     assert paths.absolute(taken) == (
         taken if "://" in taken else os.path.abspath(taken)
@@ -67,7 +69,7 @@ def test_a_directory_has_one_name(given, taken):
 @pytest.mark.parametrize("given", ["gs://", "gs:///runs"])
 def test_a_directory_in_no_bucket(given):
     with pytest.raises(UserError, match="gs://BUCKET/DIR"):
-        configs.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+        commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
 
 
 # Files

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from sws_jax import report
-from sws_jax.report import Line, Way
+from sws_jax.reports import report
+from sws_jax.reports.report import Line, Way
 
 from support.images import png
 
@@ -26,7 +26,7 @@ def score(epochs, top1):
 
 
 def result(role, depth, epochs, *top1, name="", plan=(), stored=0, **more):
-    """What `sws_jax.train.train` writes, with `sws_jax.chain.execute`'s role.
+    """What `sws_jax.jobs.train.train` writes, with `sws_jax.jobs.chain.execute`'s role.
 
     Scores are of epochs 0, 1, ... with the last one at the run's end.
     """

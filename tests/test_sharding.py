@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sws_jax import sharding, specs, step, trees
+from sws_jax import sharding, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.models import networks
+from sws_jax.training import step
 
 from support.networks import TINY, aux_spec
 

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from sws_jax import sharding, sizing, specs, step, trees
-from sws_jax.losses import Loss
+from sws_jax import sharding, specs, trees
+from sws_jax.estimate import sizing
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.networks import Network
 from sws_jax.specs import Compute
+from sws_jax.training import step
 
 from support.networks import TINY, params_of
 from support.steps import AUX, BATCH, PLAIN, raw_batch, recipe_of, teacher_of

@@ -7,28 +7,26 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as commands
-from sws_jax import (
-    chain,
-    configs,
-    learngenes,
-    main,
-    places,
-    rundir,
-    setup,
-    specs,
-    start,
-    teacher,
-    train,
-)
+from sws_jax import main, specs
 from sws_jax.commands import cost
 from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base
+from sws_jax.jobs import (
+    build,
+    chain,
+    commandline,
+    places,
+    rundir,
+    start,
+    teacher,
+    train,
+)
+from sws_jax.methods import base, learngenes
 from sws_jax.pixels import Normalization
+from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import files
-from sws_jax.survey import Survey
 
 from support.compare import equal
 from support.examinations import examined
@@ -93,8 +91,8 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         path = path.replace(kept.name, str(kept))
         flags = [flag.replace(kept.name, str(kept)) for flag in flags]
     argv = [f"--config={path}", *flags]
-    config, workdir = configs.parse([*argv, f"--workdir={tmp_path / WORK}"])
-    data = setup.dataset(config)
+    config, workdir = commandline.parse([*argv, f"--workdir={tmp_path / WORK}"])
+    data = build.dataset(config)
     rows = chain.runs(config)
     survey = Survey(config, workdir)  # of a dry run
     counted = of_cost(config, workdir, rows)
@@ -168,7 +166,7 @@ def refused(tmp_path, argv, words, capsys):
     argv = [a.replace(GENE, f"{tmp_path}/{GENE}") for a in argv]
     argv = [a.replace(NET, f"{tmp_path}/{NET}") for a in argv]
     workdir = str(tmp_path / WORK)
-    config, _ = configs.parse([*argv, f"--workdir={workdir}"])
+    config, _ = commandline.parse([*argv, f"--workdir={workdir}"])
     (row,) = chain.runs(config)
     with pytest.raises(UserError, match=words) as refusal:
         train.train(row.config, workdir)
@@ -215,13 +213,13 @@ def test_what_no_run_goes_on_from_is_refused_by_all(name, tmp_path, capsys):
 )
 def test_a_config_is_asked_which_fields_its_argument_decides(text, insisted):
     """depth=12 is the default of the argument, and was asked for all the same."""
-    config, _ = configs.parse([f"--config={text}"])
+    config, _ = commandline.parse([f"--config={text}"])
     assert config.init.insist == insisted
 
 
 def test_a_field_of_a_group_is_insisted_on_in_its_runs(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.tune.model.width=64"]
-    config, _ = configs.parse(argv)
+    config, _ = commandline.parse(argv)
     rows = {row.role: row.config.init.insist for row in chain.runs(config)}
     assert (rows[chain.AUX], rows["tune"]) == ((), ("width",))
     with pytest.raises(UserError, match="model.width is 64 and run:aux has 32"):
@@ -263,7 +261,7 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
-    found = start.start(config, setup.dataset(config), "", lambda line: None)
+    found = start.start(config, build.dataset(config), "", lambda line: None)
     like = found.params["norm"]["scale"]
     equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
 
@@ -276,7 +274,7 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
-    found = start.start(config, setup.dataset(config), "", lambda line: None)
+    found = start.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
     given = before.params["pos_embed"], before.spec, found.spec
     expected = base.resize_pos_embed(*given, antialias=antialias)
@@ -305,7 +303,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
     for by name, with the one command, as often as it is stopped."""
     path = str(net(tmp_path / NET))
     config = tiny(steps=3, save_every=1, init=dict(network=path))
-    job = configs.load("configs/scratch_deit.py").unlock()
+    job = commandline.load("configs/scratch_deit.py").unlock()
     job.update(config)
     work = str(tmp_path / WORK)
 
@@ -330,7 +328,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         rows = chain.runs(job)
         found = Survey(job, work), of_cost(job, work, rows).survey
         case = Case(job, work, Start(), ())
-        case.data, case.rows = setup.dataset(job), rows
+        case.data, case.rows = build.dataset(job), rows
         assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
@@ -398,7 +396,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     short = ("--config.schedule.total_epochs=0", "--config.schedule.warmup_epochs=0")
     argv = [f"--config=configs/transfer.py:{argument}", *short]
     work = tmp_path / WORK
-    config, _ = configs.parse([*argv, "--config.compare.long_epochs=0"])
+    config, _ = commandline.parse([*argv, "--config.compare.long_epochs=0"])
     config = config.unlock()
     config.model.patch_bias_init = "uniform"  # as a recipe sets it
     files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
@@ -460,12 +458,12 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
 
 def test_fields_of_groups_do_not_make_another_job(tmp_path):
     """Asked for by name, a field has the value that the config has."""
-    config = configs.load("configs/smoke.py")
+    config = commandline.load("configs/smoke.py")
     files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
-    config, _ = configs.parse(argv)
+    config, _ = commandline.parse(argv)
     chain.refuse_other(config, str(tmp_path))
-    config, _ = configs.parse([*argv[:1], "--config.ancestor.model.depth=3"])
+    config, _ = commandline.parse([*argv[:1], "--config.ancestor.model.depth=3"])
     with pytest.raises(UserError, match="it differs in ancestor.model.depth"):
         chain.refuse_other(config, str(tmp_path))
 
@@ -474,7 +472,7 @@ def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
     """Official: 12 heads where the Aux-Net is 384 wide, and 6 in its descendants."""
     argument = "variant=S/16,profile=official,dataset=digits,teacher=t,depths=6"
     argv = [f"--config=configs/aux_deit.py:{argument}", "--config.model.heads=12"]
-    config, _ = configs.parse(argv)
+    config, _ = commandline.parse(argv)
     rows = {row.role: row.config for row in chain.runs(config)}
     assert "heads" in rows["aux"].init.insist
     assert rows["untuned"].init.insist == ()
@@ -483,7 +481,7 @@ def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
 
 def test_stages_beside_a_depth_that_they_do_not_have(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.model.depth=7"]
-    config, _ = configs.parse(argv)
+    config, _ = commandline.parse(argv)
     with pytest.raises(UserError, match="model.depth is 7 and model.stages has 4"):
         chain.check_networks(chain.runs(config), str(tmp_path))
 
@@ -503,7 +501,7 @@ def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
         assert words in capsys.readouterr().err
     found = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
     assert words in found["weights"][0].text
-    config, _ = configs.parse([*argv, *SMALL])
+    config, _ = commandline.parse([*argv, *SMALL])
     chain.check_networks(chain.runs(config), str(tmp_path))
 
 

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import sharding, specs, step, trees
-from sws_jax.losses import Loss
+from sws_jax import sharding, specs, trees
+from sws_jax.jobs.teacher import load_teacher
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Network
-from sws_jax.optim import Optimizer
 from sws_jax.specs import Compute
-from sws_jax.teacher import load_teacher
+from sws_jax.training import step
+from sws_jax.training.optim import Optimizer
 
 from support.compare import close, equal
 from support.learngenes import describe

@@ -17,8 +17,9 @@ import safetensors.numpy
 from golden import make_levit
 from PIL import Image
 
-from sws_jax import chain, configs, setup, start, step, teacher
 from sws_jax.data import pipeline
+from sws_jax.jobs import build, chain, commandline, start, teacher
+from sws_jax.training import step
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLASSES, STEPS, BATCH = 10, 16, 4
@@ -92,14 +93,14 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     assert json.loads(lines[-1])["step"] == STEPS
     assert losses[-1] < 0.8 * losses[0]
 
-    config = chain.runs(configs.parse(command)[0])[0].config
-    data = setup.dataset(config)
+    config = chain.runs(commandline.parse(command)[0])[0].config
+    data = build.dataset(config)
     spec = start.start(config, data, str(workdir)).spec
-    recipe = setup.recipe(config, spec, data.normalization)
+    recipe = build.recipe(config, spec, data.normalization)
     loaded = teacher.load_teacher(str(ours))
     batches = pipeline.train_batches(
         data.train,
-        setup.transform(config),
+        build.transform(config),
         seed=config.seed,
         global_batch_size=BATCH,
         size=(224, 224),

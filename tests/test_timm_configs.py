@@ -535,7 +535,7 @@ def test_heads_of_aux_nets_are_asked_for_or_told(names, stages):
 
 
 def _genes(spec, stages, names):
-    from sws_jax import learngenes
+    from sws_jax.methods import learngenes
     from sws_jax.models.description import Description
     from sws_jax.pixels import default_normalization
 

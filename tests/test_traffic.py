@@ -5,12 +5,14 @@ import dataclasses
 import jax
 import pytest
 
-from sws_jax import hlo, sharding, specs, step, trees
+from sws_jax import sharding, specs, trees
 from sws_jax.data.augment import Augment
-from sws_jax.losses import Loss
+from sws_jax.estimate import hlo
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.specs.regnet import RegNetSpec
+from sws_jax.training import step
 
 from support.networks import TINY
 from support.steps import AUX, GREY, PLAIN, recipe_of, teacher_of

@@ -16,30 +16,28 @@ import numpy as np
 import pytest
 
 import sws_jax
-from sws_jax import (
-    configs,
-    metrics,
-    presets,
-    report,
+from sws_jax import specs, trees
+from sws_jax.errors import UserError
+from sws_jax.estimate import sizing
+from sws_jax.jobs import (
+    build,
+    commandline,
+    recipes,
     rundir,
-    setup,
-    sizing,
-    specs,
     start,
-    step,
     task,
     teacher,
     train,
-    trees,
 )
-from sws_jax.checkpoints import Checkpoints
-from sws_jax.errors import UserError
-from sws_jax.learngenes import base
+from sws_jax.methods import base
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
+from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
 from sws_jax.storage import files
+from sws_jax.training import metrics, step
+from sws_jax.training.checkpoints import Checkpoints
 
 from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
@@ -70,7 +68,7 @@ def child(script, *arguments, **kwargs):
 KILL_AT_STEP = """
     import os, signal, sys, time
     from support import runs
-    from sws_jax import train
+    from sws_jax.jobs import train
 
     workdir, at, wait_for = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     asked = []
@@ -155,10 +153,10 @@ FREE = {
 
 
 def test_every_other_field_makes_another_run(tmp_path):
-    config, path = presets.run(), str(tmp_path / rundir.CONFIG)
+    config, path = recipes.run(), str(tmp_path / rundir.CONFIG)
     files.write_json(path, files.plain(config.to_dict()))
     others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
-    for name in configs.fields(config):
+    for name in commandline.fields(config):
         changed = config.copy_and_resolve_references()
         group, _, field = name.rpartition(".")
         node = changed[group] if group else changed
@@ -376,7 +374,7 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
     kept = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
     assert kept.description.teacher == "vit_w16h2_patch4_L4"
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
     teacher.check_scores(dict(top1=0.2, loss=1.0), data, minimum=-1.0)
     with pytest.raises(ValueError, match="18.0%.*near chance .10.0%.*19.0%"):
@@ -392,14 +390,14 @@ def test_a_teacher_of_other_classes_is_refused(net, tmp_path):
 
 def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     """Of any family; names that contradict each other are refused."""
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     images = np.stack([data.train.read(i)[0] for i in range(4)]) / np.float32(255)
     names = data.class_names[::-1]
     own = save_net(tmp_path / "own.safetensors", net)
     turned = save_net(tmp_path / "turned.safetensors", net, class_names=names)
     told = []
     found = [
-        setup.load_teacher(distilled(path), data, "", told.append)
+        build.load_teacher(distilled(path), data, "", told.append)
         for path in (own, turned)
     ]
     plain, reversed_ = (
@@ -415,7 +413,7 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     other = save_net(
         tmp_path / "other.safetensors", net, class_names=tuple("abcdefghij")
     )
-    setup.load_teacher(distilled(other), data, "", told.append)
+    build.load_teacher(distilled(other), data, "", told.append)
     assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
 
 
@@ -429,14 +427,14 @@ def test_a_teacher_of_another_family_answers_in_that_order_too(family, tmp_path)
             attn_ratios=(1.0, 1.0), mlp_ratio=1.0, down_heads=(2,),
             down_key_dims=(4,), down_attn_ratios=(1.0,), down_mlp_ratio=1.0, **shape,
         )  # fmt: skip
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     images = np.stack([data.train.read(i)[0] for i in range(2)]) / np.float32(255)
     names = data.class_names[::-1]
     params = trees.map_with_name(
         lambda name, leaf: leaf + name.endswith("var"), params_of(net)
     )
     path = save_net(tmp_path / "t.safetensors", net, params, class_names=names)
-    turned = setup.load_teacher(distilled(path), data, "", str)
+    turned = build.load_teacher(distilled(path), data, "", str)
     plain = dataclasses.replace(turned, order=())
     logits = jax.jit(Predictor.logits, static_argnums=2)
     one, other = (
@@ -450,7 +448,7 @@ def test_a_teacher_of_another_family_answers_in_that_order_too(family, tmp_path)
 def test_a_distillation_learns_from_outputs_in_that_order(net, tmp_path):
     """A teacher whose head stands the other way round, and its names too, is the same
     teacher, but for the order of a sum."""
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     ours = tmp_path / "ours.safetensors"
     save_net(ours, net)
     loaded = sws_jax.load_network(str(ours))
@@ -473,7 +471,7 @@ def test_a_distillation_learns_from_outputs_in_that_order(net, tmp_path):
 
 
 def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     rest, path = data.class_names[1:], str(tmp_path / "file.safetensors")
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
     made = network_of(class_names=("e\u0301", *rest))
@@ -486,7 +484,7 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
 @pytest.mark.parametrize("kind", ["learngene", "network"])
 @pytest.mark.parametrize("head", ["auto", "keep"])
 def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
-    data = setup.dataset(tiny())
+    data = build.dataset(tiny())
     path, names = str(tmp_path / "file.safetensors"), data.class_names[::-1]
     if kind == "learngene":
         gene = learngene((1, 2))
@@ -535,7 +533,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
     config = tiny(
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
-    data = setup.dataset(config)
+    data = build.dataset(config)
     found = start.start(config, data, "")
     equal(gene.params["head"], found.params["head"])
     assert found.spec.drop_path == 0.2
@@ -576,7 +574,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return start.start(config, setup.dataset(config), "")
+    return start.start(config, build.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -622,7 +620,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        start.start(config, setup.dataset(config), "")
+        start.start(config, build.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -648,7 +646,7 @@ def test_no_run_starts_from_a_distilled_network(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
-        start.start(config, setup.dataset(config), "")
+        start.start(config, build.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -819,7 +817,7 @@ def official_start(tmp_path, dataset="digits"):
     config = tiny(steps=1)
     config.update(profile="official", ema_start="seed", ema=0.5)
     config.init.learngene = path
-    return gene, config, setup.dataset(config)
+    return gene, config, build.dataset(config)
 
 
 @pytest.mark.parametrize("dataset, kept", [("digits", True), ("others", False)])

@@ -17,9 +17,10 @@ import safetensors.numpy
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, specs, teacher
+from sws_jax import convert, specs
 from sws_jax.convert import base, folders, tensors, vit
 from sws_jax.errors import UserError
+from sws_jax.jobs import teacher
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.pixels import default_normalization
@@ -131,8 +132,6 @@ def forbidden(path):
     """A path that may not be read, though root runs the tests."""
     # (What is imported late could not be, by a user without rights to Python's files.)
     import tabulate  # noqa: F401
-
-    from sws_jax import evaluation, loading  # noqa: F401
 
     mode, user = path.stat().st_mode, os.geteuid()
     path.chmod(0)

@@ -13,8 +13,9 @@ import pytest
 import benchmarks
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import doctor, dry_run, main, xla_flags
+from sws_jax import doctor, main, xla_flags
 from sws_jax.doctor import compiler
+from sws_jax.preview import dry_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
@@ -115,7 +116,10 @@ def test_only_one_place_writes_flags_beside_others():
                         ast.unparse(node.value).split("(")[0]
                     )
     assert written == {
-        "sws_jax/dry_run.py": ["xla_flags.joined", "before"],  # and puts it back
+        "sws_jax/preview/dry_run.py": [
+            "xla_flags.joined",
+            "before",
+        ],  # and puts it back
         "sws_jax/xla_flags.py": ["merged"],
         "benchmarks/__main__.py": ["xla_flags.joined"],
         "benchmarks/meshes.py": ["xla_flags.joined"],
@@ -240,7 +244,7 @@ import os
 before = dict(os.environ)
 import sws_jax
 sws_jax.Learngene, sws_jax.expand
-import sws_jax.losses
+import sws_jax.methods.objectives
 assert dict(os.environ) == before
 from sws_jax.doctor import compiler
 for finding in compiler.compiler(None):
@@ -279,9 +283,10 @@ def test_public_names_and_modules_are_there():
     assert set(sws_jax.__all__) <= set(scope)
     assert set(sws_jax.__all__) == set(sws_jax._HOMES)
     assert set(sws_jax.__all__) <= set(dir(sws_jax))
-    from sws_jax import cost, expand
+    from sws_jax import expand
+    from sws_jax.estimate import cost
 
-    assert sws_jax.cost is cost and sws_jax.expand is expand
+    assert sws_jax.estimate.cost is cost and sws_jax.expand is expand
     for name in sws_jax.__all__:
         found = getattr(sws_jax, name)
         assert pickle.loads(pickle.dumps(found)) is found

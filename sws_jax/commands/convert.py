@@ -65,9 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import arguments, convert, learngenes, specs, trees
+    from sws_jax import arguments, convert, specs, trees
     from sws_jax.convert import folders
     from sws_jax.errors import UserError
+    from sws_jax.methods import learngenes
     from sws_jax.models import networks
     from sws_jax.storage import files, paths
 
@@ -134,7 +135,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from sws_jax import convert, learngenes, loading
+    from sws_jax import convert
+    from sws_jax.jobs import loading
+    from sws_jax.methods import learngenes
     from sws_jax.models.description import Description
 
     about: Description | None

@@ -15,7 +15,7 @@ EXAMPLE = "python -m sws_jax cost vit_small_patch16_L12 levit_384"
 CONVENTION = (
     "FLOPs of one image: 2 for each multiply-add of a matrix product or convolution, "
     "nothing else;\nactivations: MiB that the backward pass of one image waits with. "
-    "(sws_jax/cost.py has the terms.)"
+    "(sws_jax/estimate/cost.py has the terms.)"
 )
 NAMES = {
     "stored": "stored parameters",
@@ -108,9 +108,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _networks(args) -> None:
     """A line for each network."""
-    from sws_jax import cost
+    from sws_jax.estimate import cost
+    from sws_jax.preview.survey import named
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
-    from sws_jax.survey import named
 
     changes = _changes(args)
     compute = Compute(args.dtype or "float32", bool(args.remat))
@@ -150,7 +150,8 @@ def _networks(args) -> None:
 
 def _paper(args) -> None:
     """A line for each ratio, with its condition."""
-    from sws_jax import cost, specs
+    from sws_jax import specs
+    from sws_jax.estimate import cost
 
     teacher = _teacher(args, specs.named("vit_small_patch16_L12"))
     claims = cost.paper(args.paper, teacher)
@@ -185,10 +186,11 @@ def _paper(args) -> None:
 
 def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
-    from sws_jax import chain, configs, cost
     from sws_jax.errors import UserError
+    from sws_jax.estimate import cost
+    from sws_jax.jobs import chain, commandline
 
-    config, workdir = configs.parse([f"--config={args.config}", *args.flags])
+    config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
     every = chain.runs(config)
     chain.check(config, every)
     chain.check_networks(every, workdir)
@@ -265,7 +267,7 @@ class _Reader:
     """What the runs of a job cost, with what was assumed and what is not counted."""
 
     def __init__(self, args, config, workdir: str):
-        from sws_jax.survey import Survey
+        from sws_jax.preview.survey import Survey
 
         self.args = args
         self.survey = Survey(
@@ -280,9 +282,9 @@ class _Reader:
         self.note("evaluation: not counted")
 
     def run(self, row):
-        """One row of `sws_jax.chain.runs`."""
-        from sws_jax import cost
+        """One row of `sws_jax.jobs.chain.runs`."""
         from sws_jax.data.pipeline import epoch_images
+        from sws_jax.estimate import cost
         from sws_jax.models.description import Description
         from sws_jax.specs import Compute
 
@@ -331,7 +333,8 @@ class _Reader:
 
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
-    from sws_jax import cost, teacher
+    from sws_jax.estimate import cost
+    from sws_jax.jobs import teacher
     from sws_jax.models import weights
     from sws_jax.storage import paths
 
@@ -344,7 +347,7 @@ def _stored(name: str, spec) -> int:
 
 def _teacher(args, student):
     """The network of ``--teacher``, for a student's classes and channels."""
-    from sws_jax.survey import named
+    from sws_jax.preview.survey import named
 
     if not args.teacher:
         return None

@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import convert, data, loading
+    from sws_jax import convert, data
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
+    from sws_jax.jobs import loading
     from sws_jax.models import weights
     from sws_jax.storage import paths
 
@@ -134,8 +135,8 @@ def modules(flat: Mapping) -> dict[str, int]:
 def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
-    from sws_jax import places, teacher
     from sws_jax.convert import folders
+    from sws_jax.jobs import places, teacher
     from sws_jax.models import weights
     from sws_jax.storage import paths
 

@@ -23,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import configs, doctor
+    from sws_jax import doctor
+    from sws_jax.jobs import commandline
     from sws_jax.runtime import processes, rendezvous
 
     before = time.monotonic()
     start, rest = rendezvous.parse(args.flags)
-    config, workdir = configs.parse(rest)
+    config, workdir = commandline.parse(rest)
     case = doctor.Case(config, workdir, start, tuple(rest))
     found = doctor.examine(case, doctor.Table(case), verbose=args.verbose)
     if not case.index:

@@ -40,14 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import tabulate
 
-    from sws_jax import arguments, classes, evaluation, loading, sharding
-    from sws_jax.data import images, is_built_in, load_dataset
+    from sws_jax import arguments, sharding
+    from sws_jax.data import classes, images, is_built_in, load_dataset
     from sws_jax.data.facts import SPLITS
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
+    from sws_jax.jobs import loading
     from sws_jax.models import networks
     from sws_jax.specs import limits
+    from sws_jax.training import evaluation
 
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, and is {args.batch_size}")

@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from sws_jax import loading
     from sws_jax.data import images
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
+    from sws_jax.jobs import loading
     from sws_jax.models import networks
     from sws_jax.models.networks import Predictor
     from sws_jax.pixels import normalize

@@ -34,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from sws_jax import chain, configs, setup, step
     from sws_jax.data import pipeline
     from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
+    from sws_jax.jobs import build, chain, commandline
+    from sws_jax.training import step
 
     if not 0 <= args.step < 2**31 or args.images < 1:
         raise UserError(
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"there is a {_OUT} that is no such picture: give --out")
     if not os.path.splitext(args.out)[1]:
         raise UserError(f"--out {args.out} needs an ending, as in {args.out}.png")
-    config, _ = configs.parse(args.flags)
+    config, _ = commandline.parse(args.flags)
     if args.name:
         rows = {row.name: row.config for row in chain.runs(config)}
         if args.name not in rows:
@@ -58,20 +59,20 @@ def run(args: argparse.Namespace) -> int:
                 f"the job has no run {args.name!r}; it has {', '.join(rows)}"
             )
         config = rows[args.name]
-    setup.check(config)
-    data = setup.dataset(config)
+    build.check(config)
+    data = build.dataset(config)
     augment = Augment(**config.augment)
     augment.check_batch(config.global_batch_size)
     raw = next(
         pipeline.train_batches(
             data.train,
-            setup.transform(config),
+            build.transform(config),
             seed=config.seed,
             global_batch_size=config.global_batch_size,
             size=data.image_shape[:2],
             repeats=config.data.repeats,
             start_step=args.step,
-            reading=setup.reading(config),
+            reading=build.reading(config),
         )
     )
     key, _ = step.keys(jax.random.key(config.seed), args.step)
@@ -128,7 +129,7 @@ def draw(pixels, titles, path: str) -> None:
     from matplotlib import pyplot as plt
 
     from sws_jax.errors import UserError
-    from sws_jax.report import drawable
+    from sws_jax.reports.report import drawable
     from sws_jax.storage import files
 
     columns = min(len(pixels), 8)

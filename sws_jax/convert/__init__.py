@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import arguments, learngenes, trees
+from sws_jax import arguments, trees
 from sws_jax.convert import (
     base,
     beside,
@@ -26,8 +26,9 @@ from sws_jax.convert import (
 )
 from sws_jax.convert.base import Layout, View
 from sws_jax.errors import UserError
-from sws_jax.learngenes import Learngene
-from sws_jax.learngenes.base import LEARNGENE, resize_pos_embed
+from sws_jax.methods import learngenes
+from sws_jax.methods.base import LEARNGENE, resize_pos_embed
+from sws_jax.methods.learngenes import Learngene
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import Description, versions
 from sws_jax.models.networks import Network

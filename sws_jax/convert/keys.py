@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax import classes
 from sws_jax.arguments import MAX_SIZE
 from sws_jax.convert.base import View
+from sws_jax.data import classes
 from sws_jax.errors import UserError
 
 # What no tensor of these families shows, as all published ones but a few have it.

@@ -10,10 +10,11 @@ import dataclasses
 import os
 from typing import Any
 
-from sws_jax import arguments, classes, pixels
+from sws_jax import arguments, pixels
 from sws_jax.data import (
     arrays,
     base,
+    classes,
     digits,
     facts,
     folder,

@@ -67,7 +67,7 @@ class Dataset:
     whatever is chosen is chosen on it. `test` is scored once, at the end of a run.
 
     Attributes:
-      class_names: as `sws_jax.classes.clean` gives them.
+      class_names: as `sws_jax.data.classes.clean` gives them.
       image_shape: height, width and channels that a network gets; the splits may
         hold images of any height and width.
       stored: the splits as the source has them, by its names of them.

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sws_jax import classes
-from sws_jax.data import base, images, memory
+from sws_jax.data import base, classes, images, memory
 from sws_jax.data.base import few, many
 from sws_jax.errors import UserError
 
@@ -172,7 +171,7 @@ class Files:
     Attributes:
       root: the folder that holds the classes' folders.
       classes: names of these, in the order of the classes' names, which may be
-        written in another form (see `sws_jax.classes.clean`).
+        written in another form (see `sws_jax.data.classes.clean`).
       names: bytes [n], of the files: one array, as ImageNet has over a million.
       labels: int32 [n].
       decoder: see `sws_jax.data.images.decode`.

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from sws_jax import classes, pixels
-from sws_jax.data import base
+from sws_jax import pixels
+from sws_jax.data import base, classes
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
 from sws_jax.runtime import host

@@ -9,11 +9,11 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import chain, places
 from sws_jax.data import Dataset
+from sws_jax.jobs import chain, places
+from sws_jax.preview.survey import Survey
 from sws_jax.runtime import rendezvous
 from sws_jax.storage import files, paths
-from sws_jax.survey import Survey
 
 # That processes have to come, where a run may give them longer.
 _START_SECONDS = 30
@@ -152,7 +152,7 @@ class Case:
         return Survey(self.config, self.workdir, data=self.data, older=self.older)
 
     def older(self, name: str) -> bool:
-        """As `sws_jax.chain.older_in`, of a work directory that can be looked at."""
+        """As `jobs.chain.older_in`, of a work directory that can be looked at."""
         return self.is_readable and chain.older_in(self.workdir)(name)
 
     def waiting(self) -> list[chain.Run]:

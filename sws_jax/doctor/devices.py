@@ -14,10 +14,13 @@ from typing import Any
 
 import jax
 
-from sws_jax import chain, dry_run, setup, sharding, sizing
+from sws_jax import sharding
 from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
+from sws_jax.estimate import sizing
+from sws_jax.jobs import build, chain
+from sws_jax.preview import dry_run
 from sws_jax.runtime import host
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
@@ -127,7 +130,7 @@ def mesh(case: Case) -> Iterator[Finding]:
     for row in case.rows:
         try:
             made = sharding.make_mesh(sizes=row.config.mesh)
-            setup.check_batches(row.config, made)
+            build.check_batches(row.config, made)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
             continue
@@ -165,7 +168,7 @@ def sheet(case: Case) -> Iterator[Finding]:
         size = row.config.global_batch_size
         found = sizing.estimate(recipe, made, size, teacher)
         sheets.append((row.name, found, sizing.margin(recipe.compute)))
-        remarks += setup.mesh_remarks(row.config, spec, made)
+        remarks += build.mesh_remarks(row.config, spec, made)
     for remark in dict.fromkeys(remarks):
         yield warning(remark)
     if not sheets:

@@ -12,18 +12,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
-from sws_jax import (
-    chain,
-    convert,
-    learngenes,
-    places,
-    rundir,
-    setup,
-    sharding,
-    start,
-    teacher,
-    trees,
-)
+from sws_jax import convert, sharding, trees
 from sws_jax.data import Dataset, facts, fingerprint, pipeline
 from sws_jax.data.base import Subset, few, is_decoded
 from sws_jax.doctor import unstaged
@@ -37,6 +26,8 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
+from sws_jax.jobs import build, chain, places, rundir, start, teacher
+from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.prepare import sources
 from sws_jax.runtime.host import cores
@@ -52,7 +43,7 @@ def data(case: Case) -> Iterator[Finding]:
     config.data.memory_gib = 0.0
     with case.asking(unstaged.root(config)):
         waiting = unstaged.find(config)
-        case.data = found = waiting.data if waiting else setup.dataset(config)
+        case.data = found = waiting.data if waiting else build.dataset(config)
     yield from _not_whole(found)
     if waiting:
         yield waiting.described()
@@ -113,7 +104,7 @@ def reading(case: Case) -> Iterator[Finding]:
     before = time.perf_counter()
     batches = pipeline.train_batches(
         split,
-        setup.transform(config),
+        build.transform(config),
         seed=config.seed,
         global_batch_size=config.global_batch_size,
         size=found.image_shape[:2],
@@ -184,7 +175,7 @@ def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, by themselves."""
     asked: dict[tuple[str, str], chain.Run] = {}
     for row in case.waiting():
-        if setup.needs_teacher(row.config):
+        if build.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
     for (path, _), row in asked.items():
         if by := case.trained_by(path):
@@ -203,7 +194,7 @@ def _teacher(config, path: str, case: Case) -> Iterator[Finding]:
         if case.data is None:
             made = teacher.load_teacher(path, dtype=config.teacher.dtype)
         else:
-            found = setup.load_teacher(config, case.data, case.workdir, told.append)
+            found = build.load_teacher(config, case.data, case.workdir, told.append)
             assert found is not None  # a run that is distilled
             made = found
     except UserError as error:

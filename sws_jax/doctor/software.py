@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sws_jax import chain, configs, remarks, setup
 from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
+from sws_jax.jobs import build, chain, commandline, remarks
 
 _PYTHON = (3, 11)  # as pyproject.toml says
 _SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -31,7 +31,7 @@ def config(case: Case) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for row in rows:
         try:
-            setup.check(row.config)
+            build.check(row.config)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
     for text, names in wrong.items():
@@ -46,7 +46,7 @@ def config(case: Case) -> Iterator[Finding]:
             f"devices hold, and run nothing",
             "leave --config.mesh.dry_run out",
         )
-    for line in remarks.of_named(case.config, configs.named(case.arguments), rows):
+    for line in remarks.of_named(case.config, commandline.named(case.arguments), rows):
         yield warning(line, "leave the field out")
     count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
     yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 
 import jax
 
-from sws_jax import chain, dry_run, rundir, sizing, step
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
+from sws_jax.estimate import sizing
+from sws_jax.jobs import chain, rundir
 from sws_jax.models import networks
+from sws_jax.preview import dry_run
 from sws_jax.specs import Spec
 from sws_jax.storage import files, paths
+from sws_jax.training import step
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
 
@@ -144,8 +147,8 @@ def disk(case: Case) -> Iterator[Finding]:
 def kept(config, spec: Spec) -> int:
     """Bytes that a run leaves and, at its largest, holds on disk.
 
-    Checkpoints (`sws_jax.checkpoints`): the last ones, the best, the milestones, and
-    the one that is being written; and the weights.
+    Checkpoints (`sws_jax.training.checkpoints`): the last ones, the best, the
+    milestones, and the one that is being written; and the weights.
     """
     network, state = _sizes(dry_run.recipe_of(config, spec))
     schedule, checkpoint = config.schedule, config.checkpoint

@@ -9,10 +9,12 @@ import tempfile
 
 import numpy as np
 
-from sws_jax import pixels, setup, sizing
+from sws_jax import pixels
 from sws_jax.data import Dataset, base, prepared, staging, tfds
 from sws_jax.doctor.base import Finding, ok, problem
 from sws_jax.errors import UserError
+from sws_jax.estimate import sizing
+from sws_jax.jobs import build
 from sws_jax.storage import files, paths
 
 # Of a version's directory, the small files that say what the large ones hold.
@@ -115,7 +117,7 @@ def _data(path: str, name: str, config) -> Dataset:
             channels, class_names = tfds.described(info.features, name)
         except UserError as error:
             raise UserError(str(error).replace(folder, path)) from None
-    setup.transform(config).check_channels(channels)
+    build.transform(config).check_channels(channels)
     own = info.features["image"].shape[:2]
     size = (config.data.image_size,) * 2 if config.data.image_size else own
     counts = {split: about.num_examples for split, about in info.splits.items()}

@@ -1,7 +1,7 @@
 """The Aux-Net of SWS: a ViT whose blocks are shared inside each stage.
 
 Parameters are a ViT's, but for the blocks: ``stage_0/...``, ``stage_1/...``, one
-block each, without a leading axis (`sws_jax.learngenes.sws` stacks them).
+block each, without a leading axis (`sws_jax.methods.sws` stacks them).
 """
 
 from __future__ import annotations

@@ -8,11 +8,10 @@ import json
 
 from sws_jax import arguments, pixels, specs
 from sws_jax.arguments import Range
-from sws_jax.data import base
 from sws_jax.errors import UserError
 from sws_jax.models import profiles
 from sws_jax.pixels import Normalization
-from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec, limits
 from sws_jax.specs.vit import STAGES
 
 KINDS = ("network", "aux_net", "learngene")
@@ -36,7 +35,7 @@ _UNSHARED = ("tleg",)
     eval_crop=pixels.CROP,
     interpolation=arguments.text(pixels.INTERPOLATIONS),
     crop_mode=arguments.text(pixels.CROP_MODES),
-    val_fraction=base.VAL_FRACTION,
+    val_fraction=arguments.number(limits.VAL_FRACTION),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
@@ -60,7 +59,7 @@ class Description:
       seed: of the run.
       versions: (package, version) pairs of the software that wrote it.
       eval_crop: share of the shorter side of an image that it was scored on.
-      interpolation: that images are resized with for it; see `sws_jax.data.base`.
+      interpolation: that images are resized with for it; see `sws_jax.pixels`.
       crop_mode: whether an image keeps its shape; see `sws_jax.data.transforms.Fit`.
       val_fraction: of the training images, held out where the set has no others.
     """

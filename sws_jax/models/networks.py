@@ -101,7 +101,7 @@ class Predictor:
       compute: static; its own dtype.
       interpolation: static; how it wants images of another size resized.
       order: static; output ``order[i]`` is that of class i (see
-        `sws_jax.classes.match`); empty takes the outputs as they are.
+        `sws_jax.data.classes.match`); empty takes the outputs as they are.
     """
 
     network: Network

@@ -4,7 +4,7 @@ The release of SWS (2404.16897) trains its Aux-Net as one function and its desce
 as another. ``official`` repeats that, so that its checkpoints expand to what its
 authors expanded them to; ``consistent`` is the same network in both, so that a
 descendant of the Aux-Net's own plan *is* the Aux-Net. What a profile means for
-training is set in `sws_jax.presets`; here is what it means for networks.
+training is set in `sws_jax.jobs.recipes`; here is what it means for networks.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ import pathlib
 
 import jax
 
-from sws_jax import checkpoints
-from sws_jax.checkpoints import Checkpoints
 from sws_jax.models import networks
+from sws_jax.training import checkpoints
+from sws_jax.training.checkpoints import Checkpoints
 
 from support.learngenes import describe
 from support.networks import params_of

@@ -11,9 +11,12 @@ import threading
 import numpy as np
 
 import sws_jax
-from sws_jax import checksums, learngenes, metrics, teacher, xla_flags
+from sws_jax import xla_flags
 from sws_jax.data import load_dataset
+from sws_jax.jobs import teacher
+from sws_jax.methods import learngenes
 from sws_jax.storage import files, paths
+from sws_jax.training import checksums, metrics
 
 from support import compiler
 
@@ -23,7 +26,7 @@ BATCH = 64
 MAIN = (sys.executable, "-m", "sws_jax.main")
 
 CONFIG = """
-from sws_jax import presets
+from sws_jax.jobs import recipes as presets
 
 
 def get_config(arg=None):

@@ -1,7 +1,8 @@
 """What ``doctor`` says of a job, by check."""
 
-from sws_jax import configs, doctor
+from sws_jax import doctor
 from sws_jax.doctor.base import Case
+from sws_jax.jobs import commandline
 from sws_jax.runtime.rendezvous import Start
 
 SMOKE = "--config=configs/smoke.py"
@@ -12,7 +13,7 @@ def examined(workdir, *arguments, checks=()):
     argv = [*(arguments or (SMOKE,)), f"--workdir={workdir}"]
     if not any(a.startswith("--config=") for a in argv):
         argv.insert(0, SMOKE)
-    config, workdir = configs.parse(argv)
+    config, workdir = commandline.parse(argv)
     case = Case(config, workdir, Start(), tuple(argv))
     wanted = {"config", *checks}
     made = [check for check in doctor.CHECKS if check.name in wanted]

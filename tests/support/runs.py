@@ -5,9 +5,10 @@ import functools
 import jax
 import numpy as np
 
-from sws_jax import evaluation, presets, step, train
 from sws_jax.data import pipeline
+from sws_jax.jobs import recipes, train
 from sws_jax.models import vit
+from sws_jax.training import evaluation, step
 
 IMAGES = 1257  # digits to train on
 
@@ -19,8 +20,8 @@ def epochs(steps, batch=64):
 
 def tiny(steps=10, save_every=5, name="run", **groups):
     """A run on digits that takes seconds, through the fields of every config."""
-    config = presets.run()
-    presets.small(config)
+    config = recipes.run()
+    recipes.small(config)
     config.name = name
     config.model.update(depth=2, width=16, heads=2)
     config.schedule.update(total_epochs=epochs(steps), warmup_epochs=0.0, rate=1e-3)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from sws_jax import configs
+from sws_jax.jobs import commandline
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 NAME = "scratch-digits-L1"
@@ -10,7 +10,7 @@ NAME = "scratch-digits-L1"
 
 def asked(workdir) -> tuple:
     """The config and the work directory of a tiny job."""
-    return configs.parse(
+    return commandline.parse(
         [
             f"--config={ROOT}/configs/scratch_deit.py:depth=1,epochs=1",
             "--config.name=" + NAME,

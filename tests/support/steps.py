@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from sws_jax import specs, step, trees
+from sws_jax import specs, trees
 from sws_jax.data.augment import Augment
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.optim import Optimizer
 from sws_jax.pixels import Normalization
+from sws_jax.training import step
+from sws_jax.training.optim import Optimizer
 
 from support.networks import TINY, aux_spec, params_of
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base, sws, tleg
-from sws_jax.learngenes.base import LEARNGENE, Descendant, Learngene, Method
+from sws_jax.methods import base, sws, tleg
+from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import AuxViTSpec

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
-from sws_jax import arguments, checkpoints, learngenes, places, teacher, trees
+from sws_jax import arguments, trees
 from sws_jax.errors import UserError
+from sws_jax.jobs import places, teacher
+from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.specs.base import DEPTH
 from sws_jax.storage import files, paths
+from sws_jax.training import checkpoints
 
 
 @arguments.checked(

@@ -6,9 +6,9 @@ import functools
 import hashlib
 import os
 
-from sws_jax import teacher
 from sws_jax.errors import UserError
-from sws_jax.losses import Loss
+from sws_jax.jobs import teacher
+from sws_jax.methods.objectives import Loss
 from sws_jax.storage import paths
 
 LEARNGENE = "learngene.safetensors"

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.learngenes import base
+from sws_jax.methods import base
 from sws_jax.specs import ViTSpec
 
 

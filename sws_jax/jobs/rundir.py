@@ -16,15 +16,16 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import fields, metrics, places, presets, start, teacher
-from sws_jax.checkpoints import DIRECTORY as CHECKPOINTS
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
+from sws_jax.jobs import fields, places, recipes, start, teacher
 from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.specs import AuxViTSpec, ViTSpec
 from sws_jax.storage import files, paths
+from sws_jax.training import metrics
+from sws_jax.training.checkpoints import DIRECTORY as CHECKPOINTS
 
 RESULT = "result.json"
 CONFIG = "config.json"
@@ -398,7 +399,7 @@ def as_begun(
         later = (_begun(directory) or _of_job(workdir))["later"]
         return {"later": later, "against": _against(directory, config)}
 
-    found, told, default = processes.decided(look), [], presets.run()
+    found, told, default = processes.decided(look), [], recipes.run()
     made = config.copy_and_resolve_references()
     for name in found["later"]:
         group, _, field = name.rpartition(".")
@@ -484,7 +485,7 @@ def _record(config: dict[str, Any], *, older: bool, later: list[str]) -> dict[st
 
 
 def _defaults() -> dict[str, Any]:
-    return files.plain(presets.run().to_dict())
+    return files.plain(recipes.run().to_dict())
 
 
 def _value(tree: Any, name: str, **absent: Any) -> Any:

@@ -21,9 +21,10 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import places, presets, remarks, report, rundir, setup, start, train
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
+from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
+from sws_jax.reports import report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files, paths
@@ -42,7 +43,7 @@ class Run:
       name: also its directory in the work directory.
       role: in tables: ancestor, aux, untuned, tune, scratch_short, scratch_long
         or single.
-      config: as in `sws_jax.presets.run`.
+      config: as in `sws_jax.jobs.recipes.run`.
       after: names of the runs it needs.
     """
 
@@ -58,7 +59,7 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     Raises:
       UserError: an unknown job, comparison or depth.
     """
-    setup.check_job(config)
+    build.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "sws": _sws}
     return builders[config.job](config)
 
@@ -75,7 +76,7 @@ def execute(
       config: of the job.
       workdir: one directory per run, and ``config.json``, ``results.csv``,
         ``report.png`` and (after an Aux-Net) ``learngene.safetensors``.
-      should_stop: as in `sws_jax.train.train`.
+      should_stop: as in `sws_jax.jobs.train.train`.
 
     Returns:
       The runs' results, in order, each with its ``role``.
@@ -175,7 +176,7 @@ def _results(
     """Does what is not yet done, and waits for what other jobs are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
-    datasets = setup.Datasets()
+    datasets = build.Datasets()
     while len(results) < len(rows):
         progressed = False
         busy = []
@@ -206,7 +207,7 @@ def _results(
 
 
 def _one(
-    config, run: Run, label: str, workdir: str, should_stop, datasets: setup.Datasets
+    config, run: Run, label: str, workdir: str, should_stop, datasets: build.Datasets
 ) -> dict[str, Any]:
     """Does one row, unless it is done, or another job is at it."""
     done = True
@@ -315,7 +316,7 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             scratch = _run(config, name, config.scratch)
             scratch.seed = config.seed + number
             scratch.model.update(depth=depth, stages=())
-            presets.last(scratch, epochs)
+            recipes.last(scratch, epochs)
             rows.append(Run(name, role, scratch))
     return rows
 
@@ -329,13 +330,13 @@ def _run(
       insist: on the job's fields that were asked for by name too, and not on the
         changes' alone.
     """
-    made = presets.run()
+    made = recipes.run()
     made.update({key: config[key] for key in made})
-    insisted = set(presets.insisted(config)) if insist else set()
+    insisted = set(recipes.insisted(config)) if insist else set()
     if changes:
         made.update(changes)
         if "init" in changes:
-            insisted |= set(presets.insisted(changes))
+            insisted |= set(recipes.insisted(changes))
     made.init.insist = tuple(sorted(insisted))
     made.name = name
     return made
@@ -351,8 +352,8 @@ def check(config, rows: Sequence[Run]) -> None:
         )
     _check_order(rows)
     for run in rows:
-        setup.check(run.config)
-        setup.check_teacher(run.config)
+        build.check(run.config)
+        build.check_teacher(run.config)
 
 
 def check_networks(rows: Sequence[Run], workdir: str) -> None:
@@ -365,7 +366,7 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
       workdir: where ``run:NAME`` paths are found.
 
     Raises:
-      UserError: as `sws_jax.start.answer`.
+      UserError: as `sws_jax.jobs.start.answer`.
     """
     answers = start.Answers(None, workdir, older_in(workdir))
     for run in rows:
@@ -413,7 +414,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
         pair = (answers.made.get(one.name) for one in (grown[depth], run))
         theirs, own = (start.model_fields(found) if found else {} for found in pair)
         for name in sorted(theirs.keys() & own.keys()):
-            free = ("drop_path", *presets.BEGINNINGS, *presets.insisted(run.config))
+            free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
             if name not in free and own[name] != theirs[name]:
                 raise UserError(
                     f"{run.name} would be no comparison: its model.{name} is "

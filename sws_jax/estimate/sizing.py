@@ -12,9 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sws_jax import cost, hlo, sharding, step
+from sws_jax import sharding
+from sws_jax.estimate import cost, hlo
 from sws_jax.models.networks import Predictor
 from sws_jax.specs import Compute
+from sws_jax.training import step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Traffic:
     """What a device sends in all collectives of a kind over the same mesh axes.
 
     Attributes:
-      kind: one of `sws_jax.hlo.KINDS`.
+      kind: one of `sws_jax.estimate.hlo.KINDS`.
       axes: of the mesh; empty where the groups are no axes of it.
       count: of collectives in a step.
       bytes: that a device sends, going round rings.

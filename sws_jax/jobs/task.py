@@ -8,28 +8,20 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import (
-    evaluation,
-    learngenes,
-    places,
-    remarks,
-    setup,
-    sharding,
-    start,
-    step,
-    teacher,
-    trees,
-)
+from sws_jax import sharding, trees
 from sws_jax.data import Dataset
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
+from sws_jax.jobs import build, places, remarks, start, teacher
+from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.methods import learngenes
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.optim import Schedule
-from sws_jax.rundir import RunDirectory
 from sws_jax.runtime import processes
+from sws_jax.training import evaluation, step
+from sws_jax.training.optim import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Task:
     data: Dataset
     known_data: dict[str, Any]
     reading: Reading
-    durations: setup.Durations
+    durations: build.Durations
     schedule: Schedule
     milestones: dict[float, int]
     network: Network
@@ -84,7 +76,7 @@ class Task:
         return Predictor(network, self.data.normalization, self.recipe.compute)
 
     def score(self, predictor: Predictor, split: Split) -> dict[str, float]:
-        """As `sws_jax.evaluation.evaluate`, as the config says."""
+        """As `sws_jax.training.evaluation.evaluate`, as the config says."""
         return evaluation.evaluate(
             predictor,
             split,
@@ -96,7 +88,7 @@ class Task:
         )
 
 
-def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
+def prepare(run: RunDirectory, datasets: build.Datasets) -> Task:
     """Data, network and teacher of a run; nothing is written.
 
     Args:
@@ -110,12 +102,12 @@ def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
 
     # Data, and how long the run is in steps.
     mesh = sharding.make_mesh(sizes=config.mesh)
-    setup.check_batches(config, mesh)
+    build.check_batches(config, mesh)
     data = datasets.of(config)
     known_data, of_data = run.check_data(data)
-    durations = setup.durations(config, data)
-    schedule = setup.schedule(config, durations)
-    setup.check_length(config, durations, schedule)
+    durations = build.durations(config, data)
+    schedule = build.schedule(config, durations)
+    build.check_length(config, durations, schedule)
 
     # The network before its first step, the teacher, and what a step does. Their files
     # are known before they are read, and must not change meanwhile.
@@ -135,12 +127,12 @@ def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
         mesh=mesh,
         data=data,
         known_data=known_data,
-        reading=setup.reading(config),
+        reading=build.reading(config),
         durations=durations,
         schedule=schedule,
         milestones={e: durations.steps(e) for e in _milestones(config)},
         network=network,
-        recipe=setup.recipe(config, network.spec, data.normalization),
+        recipe=build.recipe(config, network.spec, data.normalization),
         ans_net=None,
         about=network.description,
         stored=_stored(run, network),
@@ -153,7 +145,7 @@ def prepare(run: RunDirectory, datasets: setup.Datasets) -> Task:
         ),
     )
     of_names: list[str] = []
-    ans_net = setup.load_teacher(config, data, run.workdir, of_names.append)
+    ans_net = build.load_teacher(config, data, run.workdir, of_names.append)
     run.check_inputs()
     if ans_net is None:
         return task

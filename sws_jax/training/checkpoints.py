@@ -27,12 +27,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import checksums, specs, trees
+from sws_jax import specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
 from sws_jax.storage import files, paths
 from sws_jax.storage.files import Unsent, Unwritable
+from sws_jax.training import checksums
 
 DIRECTORY = "checkpoints"
 BROKEN = "broken_checkpoints"
@@ -117,7 +118,8 @@ class Checkpoints:
         Args:
           step: updates made.
           items: ``params``, ``opt`` and, if kept, ``ema``.
-          clock: of `sws_jax.metrics.Clock`, and whatever else of a run goes on.
+          clock: of `sws_jax.training.metrics.Clock`, and whatever else of a run goes
+            on.
           description: of the network as it is now.
           val_top1: by which the best is kept; -1 where it was not measured.
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import presets, setup
-from sws_jax.losses import Loss
-from sws_jax.optim import Schedule
+from sws_jax.jobs import build, recipes
+from sws_jax.methods.objectives import Loss
+from sws_jax.training.optim import Schedule
 
 # A share of the first weights that is still in a moving average at the end, from which
 # on it is more the start than the training.
@@ -140,13 +140,13 @@ def of_named(
 
     Args:
       config: of the job.
-      names: dotted, of fields of the job: `sws_jax.configs.named`.
-      rows: of the job: `sws_jax.chain.runs`.
+      names: dotted, of fields of the job: `sws_jax.jobs.commandline.named`.
+      rows: of the job: `sws_jax.jobs.chain.runs`.
     """
     found = []
     for name in dict.fromkeys(names):
         group, _, field = name.partition(".")
-        grouped = group in presets.CHANGES
+        grouped = group in recipes.CHANGES
         if grouped and field in _DECIDED.get(group, {}):
             continue  # `of_job` tells it
         if name == "compare.long_epochs" and config.compare.level == "full":
@@ -185,7 +185,7 @@ def _why(field: str, config) -> str:
 
 
 def of(
-    config: ml_collections.ConfigDict, durations: setup.Durations, schedule: Schedule
+    config: ml_collections.ConfigDict, durations: build.Durations, schedule: Schedule
 ) -> list[str]:
     """Lines on the settings of a run.
 
@@ -212,7 +212,7 @@ def of_job(config: ml_collections.ConfigDict) -> list[str]:
     if "compare" not in config:
         return []
     found, model = [], config.model
-    if config.job == "descendants" and "depth" in presets.insisted(config):
+    if config.job == "descendants" and "depth" in recipes.insisted(config):
         found.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
     if config.compare.level == "untuned" and config.compare.seeds > 1:
         found.append(
@@ -287,7 +287,7 @@ def _targets(config):
     # (The recipe's own is left alone: who has not set it does not count on it.)
     smoothing, usual = (
         config.augment.label_smoothing,
-        presets.run().augment.label_smoothing,
+        recipes.run().augment.label_smoothing,
     )
     if loss.needs_teacher and loss.alpha == 1 and smoothing not in (0, usual):
         yield (
@@ -296,7 +296,7 @@ def _targets(config):
         )
 
 
-def _images(config, durations: setup.Durations):
+def _images(config, durations: build.Durations):
     repeats = config.data.repeats
     if repeats > 1:
         yield (

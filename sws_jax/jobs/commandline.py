@@ -16,9 +16,9 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from sws_jax import fields as table
-from sws_jax import presets
 from sws_jax.errors import UserError
+from sws_jax.jobs import fields as table
+from sws_jax.jobs import recipes
 from sws_jax.models import profiles
 from sws_jax.storage import paths
 
@@ -48,11 +48,11 @@ def _made(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
         path = text.partition(":")[0]
         raise UserError(f"{path} makes no config: {error!r}") from error
     given = config if isinstance(config, ml_collections.ConfigDict) else {}
-    missing = [key for key in presets.job("single", name="") if key not in given]
+    missing = [key for key in recipes.job("single", name="") if key not in given]
     if missing:
         raise UserError(
             f"{text.partition(':')[0]} is no config: what get_config returns lacks "
-            f"{', '.join(missing)}; start from sws_jax.presets.job"
+            f"{', '.join(missing)}; start from sws_jax.jobs.recipes.job"
         )
     return config
 
@@ -137,7 +137,7 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
     Args:
       names: of fields of the job, of its groups of changes too (tune.model.width).
     """
-    for prefix in ("", *(f"{group}." for group in presets.CHANGES)):
+    for prefix in ("", *(f"{group}." for group in recipes.CHANGES)):
         found = re.findall(rf"^{prefix}model\.(\w+)$", "\n".join(names), re.MULTILINE)
         if not found:
             continue
@@ -145,7 +145,7 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
         with config.unlocked():
             if "init" not in group:
                 group.init = ml_collections.ConfigDict()
-            group.init.insist = tuple(sorted({*presets.insisted(group), *found}))
+            group.init.insist = tuple(sorted({*recipes.insisted(group), *found}))
 
 
 def _follow_argument(
@@ -160,7 +160,7 @@ def _follow_argument(
 
     def fields_of(made: ml_collections.ConfigDict) -> dict[str, Any]:
         names = [n for n in fields(made) if re.search(r"(^|\.)model\.\w+$", n)]
-        names = [n for n in names if n.rpartition(".")[2] not in presets.BEGINNINGS]
+        names = [n for n in names if n.rpartition(".")[2] not in recipes.BEGINNINGS]
         return {name: _value(made, name) for name in names}
 
     def changed_to(parts: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _others(value: str) -> list[str]:
         return [str(int(value) + 1)]
     if re.fullmatch(r"\d+(-\d+)+", value):
         return [f"{value}-1"]
-    words = [*presets.SMALL, "Ti/16", "S/16", "B/16", *profiles.PROFILES]
+    words = [*recipes.SMALL, "Ti/16", "S/16", "B/16", *profiles.PROFILES]
     return [word for word in words if word != value]
 
 
@@ -218,10 +218,10 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:
 def _adopt(config: ml_collections.ConfigDict, name: str) -> None:
     """Gives ``tune.a.b`` the job's own value, so that it can be overridden."""
     group, _, field = name.partition(".")
-    if group not in presets.CHANGES or group not in config:
+    if group not in recipes.CHANGES or group not in config:
         return
     path = field.split(".")
-    if field not in fields(presets.run()):
+    if field not in fields(recipes.run()):
         return
     with config.unlocked():
         node, source = config[group], config

@@ -17,10 +17,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from sws_jax import classes, learngenes, places, presets, trees
-from sws_jax.data import Dataset
+from sws_jax import trees
+from sws_jax.data import Dataset, classes
 from sws_jax.errors import UserError
-from sws_jax.learngenes import base
+from sws_jax.jobs import places, recipes
+from sws_jax.methods import base, learngenes
 from sws_jax.models import description as descriptions
 from sws_jax.models import networks, profiles, vit, weights
 from sws_jax.models.description import Description
@@ -96,7 +97,7 @@ class Answer:
       spec: of the network.
       about: its description before the first step.
       keeps_head: whether the head of the file is taken over.
-      order: that its outputs are put in, as of `sws_jax.classes.Match`.
+      order: that its outputs are put in, as of `sws_jax.data.classes.Match`.
     """
 
     spec: ViTSpec | AuxViTSpec
@@ -254,14 +255,14 @@ def model_fields(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
     """The fields of a config's `model` that make this network."""
     stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
     own = {field.name for field in dataclasses.fields(ViTSpec)}
-    names = own & set(presets.run().model)
+    names = own & set(recipes.run().model)
     return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
 
 
 def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, found)."""
     found, rows = model_fields(spec), []
-    for name in sorted(set(presets.insisted(config)) - set(_OWN)):
+    for name in sorted(set(recipes.insisted(config)) - set(_OWN)):
         wanted = config.model[name]
         wanted = tuple(wanted) if name == "stages" else wanted
         if wanted != found[name]:
@@ -314,7 +315,7 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
     """
     names = set(config.model) - set(_OWN)
     if insist:
-        names -= set(presets.insisted(config))
+        names -= set(recipes.insisted(config))
     if config.init.network:
         return names
     if config.init.learngene:

@@ -7,7 +7,8 @@ import math
 import os
 from collections.abc import Mapping
 
-from sws_jax import arguments, classes
+from sws_jax import arguments
+from sws_jax.data import classes
 from sws_jax.data.base import Dataset
 from sws_jax.errors import UserError
 from sws_jax.models import networks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.learngenes import base
+from sws_jax.methods import base
 from sws_jax.specs import AuxViTSpec, ViTSpec
 
 

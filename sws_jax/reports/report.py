@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from sws_jax import metrics
 from sws_jax.errors import UserError
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files, paths
+from sws_jax.training import metrics
 
 RESULTS = "results.csv"
 TABLE = "table.md"
@@ -37,7 +37,7 @@ class Way(NamedTuple):
     """A way to have a network of any depth.
 
     Attributes:
-      role: of its runs, as in `sws_jax.chain.Run`.
+      role: of its runs, as in `sws_jax.jobs.chain.Run`.
       epochs: that each of them trains.
     """
 
@@ -193,7 +193,7 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
     """The comparison by depth, and below it what it cost.
 
     Args:
-      results: of `sws_jax.chain.execute`.
+      results: of `sws_jax.jobs.chain.execute`.
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []

@@ -11,14 +11,17 @@ import jax
 import ml_collections
 import tabulate
 
-from sws_jax import chain, cost, setup, sharding, sizing, step, xla_flags
+from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
+from sws_jax.estimate import cost, sizing
+from sws_jax.jobs import build, chain
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
+from sws_jax.preview.survey import Survey
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute, Spec
-from sws_jax.survey import Survey
+from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
 _GIB, _GB = 2**30, 10**9
@@ -118,7 +121,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for row in rows:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
-        setup.check_batches(row.config, mesh)
+        build.check_batches(row.config, mesh)
         recipe = recipe_of(row.config, spec)
         if not row.config.schedule.total_epochs:
             still.append(row.name)
@@ -129,7 +132,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         if key not in sheets:
             sheet = sizing.sheet(recipe, mesh, size, teacher)
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
-            for remark in setup.mesh_remarks(row.config, spec, mesh):
+            for remark in build.mesh_remarks(row.config, spec, mesh):
                 survey.note(remark)
         sheets[key][0].append(row.name)
     if still:
@@ -162,13 +165,13 @@ def _in_own_dtype(
 def recipe_of(config, spec: Spec) -> step.Recipe:
     """The static part of a run's step, as far as it decides sizes."""
     grey = (0.5,) * spec.net.channels  # of no consequence for a size
-    return setup.recipe(config, spec, Normalization(grey, grey))
+    return build.recipe(config, spec, Normalization(grey, grey))
 
 
 def teacher_of(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
     """Shapes of a run's teacher, placed on the mesh."""
     config = row.config
-    if not setup.needs_teacher(config):
+    if not build.needs_teacher(config):
         return None
     spec = survey.teacher(row)
     if spec is None:

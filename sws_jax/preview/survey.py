@@ -8,11 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax import chain, classes, cost, places, setup, specs, start, teacher
-from sws_jax.chain import Run
-from sws_jax.data import Dataset
+from sws_jax import specs
+from sws_jax.data import Dataset, classes
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
+from sws_jax.estimate import cost
+from sws_jax.jobs import build, chain, places, start, teacher
+from sws_jax.jobs.chain import Run
 from sws_jax.models import networks, weights
 from sws_jax.models.description import Description
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
@@ -27,7 +29,7 @@ class Survey:
       workdir: where ``run:NAME`` paths of the config are found.
       image_size, classes, images: instead of what is read or assumed.
       data: what the runs train on, where the caller has read it.
-      older: instead of `sws_jax.chain.older_in` of the work directory.
+      older: instead of `sws_jax.jobs.chain.older_in` of the work directory.
 
     Attributes:
       shape: ``image_size``, ``channels`` and ``num_classes`` of every run.
@@ -53,7 +55,7 @@ class Survey:
         self.learngene: Spec | Description | None = None
         source, read = config.data.source, data
         if read is None and source == "digits":  # comes with a package, and is small
-            read = setup.dataset(config)
+            read = build.dataset(config)
         known = read is not None and not (image_size or classes)
         if read is not None:
             found, shape = len(read.train), start.Images.of(read)
@@ -92,20 +94,20 @@ class Survey:
         """Of the network that a run trains; those of earlier runs must be known.
 
         Raises:
-          UserError: no run could start so; see `sws_jax.start.answer`.
+          UserError: no run could start so; see `sws_jax.jobs.start.answer`.
         """
         origin = self._answers.origin(run.config)
         init = run.config.init
         if origin is None and (init.learngene or init.network):
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
-        setup.check_teacher(run.config)
+        build.check_teacher(run.config)
         found = self._answers.of(run.name, run.config).spec
         if self._read:
             epoch = epoch_images(self.images, run.config.data.repeats)
-            durations = setup.Durations(epoch, run.config.global_batch_size)
-            schedule = setup.schedule(run.config, durations)
-            setup.check_length(run.config, durations, schedule)
+            durations = build.Durations(epoch, run.config.global_batch_size)
+            schedule = build.schedule(run.config, durations)
+            build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:
             own = self.trains(init.learngene)
             self.learngene = origin.about.spec if own else origin.about
@@ -124,7 +126,7 @@ class Survey:
           UserError: no run could be taught so.
         """
         path = run.config.teacher.path
-        if not path or not setup.needs_teacher(run.config):
+        if not path or not build.needs_teacher(run.config):
             return None
         if path in self._answers.runs:
             return self._answers.runs[path].about.spec
@@ -159,7 +161,7 @@ def _assumed(config, workdir: str) -> start.Images:
     (A run takes images of other channels, or a teacher of other classes, for none.)
     """
     count, channels = 1000, 3
-    taught = config.teacher.path if setup.needs_teacher(config) else ""
+    taught = config.teacher.path if build.needs_teacher(config) else ""
     path = places.resolve(taught, workdir)
     if (origin := start.find_origin(config, workdir)) is not None:
         channels = origin.about.net.channels

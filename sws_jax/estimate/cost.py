@@ -26,17 +26,19 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from sws_jax import arguments, learngenes, presets, specs, trees
-from sws_jax import step as steps
+from sws_jax import arguments, specs, trees
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
-from sws_jax.losses import Loss
+from sws_jax.estimate import budgets
+from sws_jax.methods import learngenes
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DEPTH, Compute
+from sws_jax.training import step as steps
 
 IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
 # SWS, 2404.16897, trains the networks that it compares with so long.
@@ -98,7 +100,7 @@ def forward_flops(spec: Spec) -> int:
 def step_flops(
     spec: Spec, compute: Compute = Compute(), teacher: Spec | None = None
 ) -> int:
-    """FLOPs for each image of a training step (`sws_jax.step.train_step`).
+    """FLOPs for each image of a training step (`sws_jax.training.step.train_step`).
 
     Args:
       spec: of the network that is trained.
@@ -250,7 +252,7 @@ class Run:
     """One training run.
 
     Attributes:
-      role: as in `sws_jax.chain.Run`; those of `INITIALISED` start from trained
+      role: as in `sws_jax.jobs.chain.Run`; those of `INITIALISED` start from trained
         weights.
       spec: of the network that is trained.
       epochs: of its training.
@@ -441,7 +443,7 @@ def paper(size: str, teacher: Spec | None = None) -> list[Claim]:
         raise UserError(
             f"the paper compares sizes {' and '.join(PAPER_SIZES)}, and not {size!r}"
         )
-    budget = presets.budget(size)
+    budget = budgets.budget(size)
     stages = "-".join(map(str, budget.stages))
     aux = specs.named(f"aux_vit_{PAPER_SIZES[size]}_patch16_{stages}")
     assert isinstance(aux, AuxViTSpec)

@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 
 from sws_jax import sharding, trees
 from sws_jax.data.augment import Augment
-from sws_jax.losses import Loss
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
-from sws_jax.optim import Optimizer
 from sws_jax.pixels import Normalization
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.training.optim import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,34 +15,25 @@ import jax
 import ml_collections
 import numpy as np
 
-from sws_jax import (
-    learngenes,
-    metrics,
-    places,
-    presets,
-    rundir,
-    setup,
-    sharding,
-    sizing,
-    start,
-    step,
-    teacher,
-    trees,
-)
-from sws_jax import task as tasks
-from sws_jax.checkpoints import Checkpoints
+from sws_jax import sharding, trees
 from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Interrupted, Stopped, UserError
+from sws_jax.estimate import sizing
+from sws_jax.jobs import build, places, recipes, rundir, start, teacher
+from sws_jax.jobs import task as tasks
+from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs.task import Task
+from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network
-from sws_jax.rundir import RunDirectory
 from sws_jax.runtime import host, processes
 from sws_jax.runtime.progress import Progress, say
 from sws_jax.specs import AuxViTSpec
 from sws_jax.storage import files
-from sws_jax.task import Task
+from sws_jax.training import metrics, step
+from sws_jax.training.checkpoints import Checkpoints
 
 
 class Preempted(Exception):
@@ -62,12 +53,12 @@ def train(
     role: str = "single",
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
-    datasets: setup.Datasets | None = None,
+    datasets: build.Datasets | None = None,
 ) -> dict[str, Any]:
     """Trains one network to the end of its schedule and scores it.
 
     Args:
-      config: fields as in `sws_jax.presets.run`.
+      config: fields as in `sws_jax.jobs.recipes.run`.
       workdir: where ``run:NAME`` paths of the config are found.
       directory: of this run; default ``workdir/name``. It holds config, metrics,
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
@@ -90,10 +81,10 @@ def train(
     With several processes, all of them call this, and the first writes the files.
     """
     directory = directory or os.path.join(workdir, config.name)
-    datasets = datasets or setup.Datasets()
-    config = presets.completed(config)
-    setup.check(config)
-    setup.check_teacher(config)
+    datasets = datasets or build.Datasets()
+    config = recipes.completed(config)
+    build.check(config)
+    build.check_teacher(config)
     config, as_begun = rundir.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
@@ -113,7 +104,7 @@ def train(
 
 
 def _train(
-    run: RunDirectory, datasets: setup.Datasets, role: str, should_stop, starting
+    run: RunDirectory, datasets: build.Datasets, role: str, should_stop, starting
 ) -> None:
     task = tasks.prepare(run, datasets)
     # The config can be run: from here on the directory is this run's.
@@ -247,7 +238,7 @@ class _Training:
             return
         batches = pipeline.train_batches(
             task.data.train,
-            setup.transform(config),
+            build.transform(config),
             seed=config.seed,
             global_batch_size=task.size,
             size=task.data.image_shape[:2],
@@ -541,7 +532,7 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
-    for remark in setup.mesh_remarks(config, spec, mesh):
+    for remark in build.mesh_remarks(config, spec, mesh):
         say(f"{config.name}: {remark}")
 
 

@@ -14,19 +14,21 @@ from typing import Any
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import fields, places, presets, report, rundir, sharding, start, teacher
+from sws_jax import sharding
 from sws_jax.data import Dataset, fingerprint, images, load_dataset, tfds
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.losses import Loss
+from sws_jax.jobs import fields, places, recipes, rundir, start, teacher
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Predictor
-from sws_jax.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.pixels import Normalization
+from sws_jax.reports import report
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
-from sws_jax.step import Recipe
+from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.training.step import Recipe
 
 _ALL = 2**31 - 1
 _LONGEST_NAME = 255  # bytes, of most file systems
@@ -63,8 +65,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     patch = config.model.patch_size
     some = dict(image_size=(patch, patch), channels=1, num_classes=1)
     start.network_spec(config, some)
-    known = set(presets.run().model)
-    if unknown := [n for n in presets.insisted(config) if n not in known]:
+    known = set(recipes.run().model)
+    if unknown := [n for n in recipes.insisted(config) if n not in known]:
         raise UserError(
             f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
             f"{', '.join(sorted(known))}"
@@ -84,7 +86,7 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
-    """Refuses a value out of the range that `sws_jax.fields` gives its field.
+    """Refuses a value out of the range that `sws_jax.jobs.fields` gives its field.
 
     Args:
       config: of a run.

@@ -1,0 +1,1 @@
+"""What a job would train, hold and cost, before anything runs."""

@@ -1,0 +1,1 @@
+"""The training step, what it keeps, and how networks are scored."""
