@@ -11,25 +11,15 @@ import textwrap
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import house  # noqa: E402
+
 PACKAGE = ROOT / "sws_jax"
 
 # Lowest first; a module may import its own layer and those before it. A name stands
 # for the module and, for a package, for everything in it.
-LAYERS = {
-    "ground": (
-        "errors version fields files specs trees losses optim sharding metrics "
-        "progress profiles presets configs description weights checkpoints data "
-        "rendezvous processes checksums signals entry hlo prepare paths lease host "
-        "classes contents arguments "
-        "xla_flags"
-    ),
-    "networks": "models networks teacher evaluation places",
-    "method": "learngenes convert",
-    "runs": (
-        "step sizing setup start remarks rundir task cost train chain survey dry_run "
-        "report loading doctor commands main __main__"
-    ),
-}
+LAYERS = house.layers(ROOT)
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
     ("specs.vit", "models.vit", "build"),
@@ -37,7 +27,7 @@ EXCEPTIONS = {
     ("specs.levit", "models.levit", "build"),
     ("specs.regnet", "models.regnet", "build"),
 }
-PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
+PUBLIC = ""  # sws_jax/__init__.py, which the layers call by its file
 
 # Who may read a command line.
 FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
@@ -110,27 +100,26 @@ def belongs(name, names):
 
 def layers_of(name):
     """Positions of the layers that claim a module; one, if all is well."""
-    if name == PUBLIC:
-        return [len(LAYERS)]
-    names = (text.split() for text in LAYERS.values())
-    return [i for i, layer in enumerate(names) if belongs(name, layer)]
+    called = name or "__init__"
+    return [i for i, layer in enumerate(LAYERS) if belongs(called, layer)]
 
 
 def upward(found):
     return [edge for edge in found if layers_of(edge[1]) > layers_of(edge[0])]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
+@pytest.mark.parametrize("name", list(MODULES))
 def test_every_module_is_in_one_layer(name):
-    assert len(layers_of(name)) == 1, f"put {name} into a layer of this test's table"
+    assert len(layers_of(name)) == 1, f"put {name} into a layer of {house.LAYERS}"
 
 
 def test_every_layer_names_modules_that_exist():
-    for text in LAYERS.values():
-        assert set(text.split()) <= set(MODULES)
+    assert len(LAYERS) > 1
+    for layer in LAYERS:
+        assert set(layer) <= {*MODULES, "__init__"}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
+@pytest.mark.parametrize("name", list(MODULES))
 def test_imports_point_down(name):
     assert [edge for edge in upward(edges(name)) if edge not in EXCEPTIONS] == []
 
