@@ -280,7 +280,7 @@ def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> Non
     if (scheme := _SCHEME.match(target)) and not paths.is_remote(target):
         raise UserError(
             f"{target} begins with {scheme[0]}, and files are written to this "
-            f"machine's disks or to a bucket ({paths.BUCKET}): name a path as OUT"
+            f"machine's disks or to a bucket (gs://, s3://): name a path as OUT"
         )
     name = os.path.basename(target)
     shard = None if folder else _SHARD.fullmatch(name)

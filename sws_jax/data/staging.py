@@ -39,8 +39,6 @@ def staged(path: str, cache: str = "") -> str:
     Raises:
       UserError: the disk is too small for it.
     """
-    if not paths.is_remote(path):
-        return path
     target, wanted = _asked(path, cache)
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
@@ -66,14 +64,19 @@ def awaited(path: str, cache: str = "") -> tuple[str, int]:
 
 
 def _asked(path: str, cache: str) -> tuple[str, dict[str, int]]:
-    """The directory of a copy, and the bytes of the files that are read, by name."""
+    """The directory of a copy, and the bytes of the files that are read, by name.
+
+    A directory of this machine is its own copy, of which no file is awaited.
+    """
+    if not paths.is_remote(path):
+        return path, {}
     found = {
         name: about
         for name, about in paths.objects(path).items()
         if ".tfrecord" not in name and not name.endswith("/")  # (of other formats)
     }
     known = hashlib.blake2b(repr(sorted(found.items())).encode(), digest_size=6)
-    where, version = os.path.split(path.removeprefix(paths.BUCKET))
+    where, version = os.path.split(path.partition("://")[2])
     cache = os.path.expanduser(cache or "~/.cache/sws_jax")
     target = os.path.join(cache, where, known.hexdigest(), version)
     return target, {name: size for name, (size, _) in found.items()}

@@ -124,12 +124,12 @@ class Case:
         try:
             yield
         except paths.Unreachable:
-            self.silent.add(_bucket(path))
+            self.silent.add(paths.bucket(path))
             raise
 
     def _check_answered(self, path: str) -> None:
-        if paths.is_remote(path) and _bucket(path) in self.silent:
-            raise Unknown(f"needs {paths.BUCKET}{_bucket(path)}, which does not answer")
+        if paths.is_remote(path) and (bucket := paths.bucket(path)) in self.silent:
+            raise Unknown(f"needs {bucket}, which does not answer")
 
     @property
     def is_sized(self) -> bool:
@@ -183,10 +183,6 @@ class Case:
     def about(self) -> dict[str, Any]:
         """The config as JSON has it."""
         return files.plain(self.config.to_dict())
-
-
-def _bucket(path: str) -> str:
-    return path.removeprefix(paths.BUCKET).partition("/")[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -56,11 +55,7 @@ def _write(path: str, name: str) -> None:
                 f"{path} is not what was written there: take another --workdir"
             )
     finally:
-        if paths.is_remote(path):
-            paths.remove(path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+        paths.remove(path)
 
 
 def runs(case: Case) -> Iterator[Finding]:

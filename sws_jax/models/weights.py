@@ -169,8 +169,7 @@ def _of_this_project(format_: str) -> bool:
 def _opened(path: str) -> Iterator[Any]:
     if not paths.exists(path):
         with files.told(path), contextlib.suppress(FileNotFoundError):
-            if not paths.is_remote(path):
-                os.stat(path)  # says so, where it may not be known
+            paths.version(path)  # says so, where it may not be known
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
         files.check_readable(path)
