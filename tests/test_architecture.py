@@ -281,7 +281,7 @@ own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
 
 from sws_jax.models import networks
-from sws_jax.storage import files
+from sws_jax.storage import files, locks
 from sws_jax.data.base import Normalization
 small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)
 net = sws_jax.ViTSpec(depth=3, **small)
@@ -303,10 +303,10 @@ network = sws_jax.Network(descendant.spec, descendant.params, about.replace(
 sws_jax.save_network("network.safetensors", network)
 print(sws_jax.load_network("network.safetensors").spec.name)
 files.write_text("run/table.md", "97.5 \\u00b1 0.1\\n")
-print(files.is_claimed("run/lock"))
+print(locks.is_claimed("run/lock"))
 for path in ("run/lock", "other/lock"):
     try:
-        with files.claimed(path):
+        with locks.claimed(path):
             print("unlocked")
     except sws_jax.UserError as error:
         print(error)

@@ -826,9 +826,9 @@ def test_a_name_that_is_no_line_of_text(tmp_path, capsys):
 
 
 def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
-    from sws_jax.storage import files
+    from sws_jax.storage import locks
 
-    with files.claimed(str(tmp_path / ".insects.lock")) as alone:
+    with locks.claimed(str(tmp_path / ".insects.lock")) as alone:
         assert alone
         message = refused(capsys, insects, tmp_path)
     assert "another process is preparing" in message

@@ -26,7 +26,7 @@ from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
 from sws_jax.jobs import commandline, loading, places
 from sws_jax.models import weights
-from sws_jax.storage import files, lease, paths
+from sws_jax.storage import documents, files, lease, locks, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
 from sws_jax.training import checkpoints, metrics
 from sws_jax.training.checkpoints import Checkpoints
@@ -102,7 +102,7 @@ def test_schemes(path, scheme):
     assert paths.is_remote(text) == bool(scheme)
     if scheme:
         assert text == f"{scheme}://bucket/file"
-        assert paths.bucket(text) == f"{scheme}://bucket"
+        assert refusals.bucket(text) == f"{scheme}://bucket"
 
 
 # Any storage that fsspec knows, by that in this process's memory
@@ -157,11 +157,14 @@ def test_other_storages_have_no_locks(memory, capsys):
 
 @pytest.mark.parametrize(
     "name, expected",
-    [("NoCredentialsError", UserError), ("EndpointConnectionError", paths.Unreachable)],
+    [
+        ("NoCredentialsError", UserError),
+        ("EndpointConnectionError", refusals.Unreachable),
+    ],
 )
 def test_errors_of_the_library_for_s3(name, expected):
     error = type(name, (Exception,), {"__module__": "botocore.exceptions"})("why")
-    explained = paths.explained("s3://bucket/run", error)
+    explained = refusals.explained("s3://bucket/run", error)
     assert type(explained) is expected and "gcloud" not in str(explained)
 
 
@@ -177,9 +180,9 @@ def files_are_found_and_replaced(folder, held):
     assert not paths.exists(folder) and paths.names(folder) == []
     files.write_json(f"{folder}/a/one.json", {"one": 1})
     files.write_json(f"{folder}/two.json", {"two": 2})
-    assert files.read_json(f"{folder}/a/one.json") == {"one": 1}
+    assert documents.read_json(f"{folder}/a/one.json") == {"one": 1}
     files.write_json(f"{folder}/a/one.json", {"one": 11})  # the copy here is older
-    assert files.read_json(f"{folder}/a/one.json") == {"one": 11}
+    assert documents.read_json(f"{folder}/a/one.json") == {"one": 11}
     assert paths.names(folder) == ["a", "two.json"]
     assert paths.folders(folder) == ["a"]
     assert paths.is_dir(f"{folder}/a") and not paths.is_file(f"{folder}/a")
@@ -254,7 +257,7 @@ def test_a_bucket_that_nobody_serves(storage, at_once, monkeypatch):
     for address in (f"http://127.0.0.1:{_free_port()}", "http://nowhere.invalid"):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         fsspec.filesystem("gcs").clear_instance_cache()
-        with pytest.raises(paths.Unreachable, match="gs://bucket/run cannot be"):
+        with pytest.raises(refusals.Unreachable, match="gs://bucket/run cannot be"):
             paths.exists(f"{ROOT}/run")
         with pytest.raises(Unsent, match="gs://bucket/run/file"):
             files.write_text(f"{ROOT}/run/file", "text")
@@ -267,8 +270,8 @@ def test_a_bucket_that_nobody_serves(storage, at_once, monkeypatch):
 @pytest.mark.parametrize(
     "status, expected",
     [
-        (None, paths.Unreachable),  # there is no answer
-        (503, paths.Unreachable),
+        (None, refusals.Unreachable),  # there is no answer
+        (503, refusals.Unreachable),
         (404, UserError),  # a machine without a service account
         (403, UserError),
     ],
@@ -289,7 +292,7 @@ def test_rights_of_a_machine(storage, monkeypatch, status, expected):
     with pytest.raises(Exception) as raised:
         held.maybe_refresh()
     assert "Invalid Credentials" in str(raised.value)  # which may be untrue
-    found = paths.explained("gs://bucket/run", raised.value)
+    found = refusals.explained("gs://bucket/run", raised.value)
     assert type(found) is expected
 
 
@@ -298,17 +301,17 @@ def test_a_refresh_that_is_refused(storage):
     from google.auth import exceptions
 
     path = "gs://bucket/run"
-    denied = paths.explained(path, exceptions.RefreshError("invalid_grant"))
+    denied = refusals.explained(path, exceptions.RefreshError("invalid_grant"))
     assert isinstance(denied, UserError) and "Storage Admin" in str(denied)
-    later = paths.explained(path, exceptions.RefreshError("busy", retryable=True))
-    assert isinstance(later, paths.Unreachable)
+    later = refusals.explained(path, exceptions.RefreshError("busy", retryable=True))
+    assert isinstance(later, refusals.Unreachable)
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "full"), PermissionError(errno.EACCES, "no")]
 )
 def test_a_disk_of_this_machine_is_no_bucket(error):
-    assert paths.explained("gs://bucket/run", error) is error
+    assert refusals.explained("gs://bucket/run", error) is error
 
 
 @pytest.mark.slow
@@ -326,15 +329,15 @@ def test_without_a_bucket(storage, capsys):
 @pytest.mark.slow
 def test_one_at_a_time(storage):
     lock = f"{ROOT}/locks/lock"
-    with files.claimed(lock) as first:
+    with locks.claimed(lock) as first:
         assert first and storage.names("locks/") == ["locks/lock"]
         for _ in range(2):  # being refused takes nothing from whoever holds it
-            with files.claimed(lock) as second:
+            with locks.claimed(lock) as second:
                 assert not second
     assert storage.names("locks/") == []
-    with pytest.raises(OSError, match="full"), files.claimed(lock):
+    with pytest.raises(OSError, match="full"), locks.claimed(lock):
         raise OSError("full")
-    with files.claimed(lock) as again:
+    with locks.claimed(lock) as again:
         assert again
 
 
@@ -346,7 +349,7 @@ def test_of_many_one_takes_a_lock_that_was_left(storage):
 
     def take():
         together.wait()
-        with files.claimed(f"{ROOT}/left/lock") as mine:
+        with locks.claimed(f"{ROOT}/left/lock") as mine:
             took.append(mine)
             if mine:
                 end.wait(30)
@@ -374,7 +377,7 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
     monkeypatch.setattr(lease, "FRESH_SECONDS", 0.05)
     ended = threading.Event()
     monkeypatch.setattr(_thread, "interrupt_main", lambda number: ended.set())
-    with files.claimed(f"{ROOT}/kept/lock") as mine:
+    with locks.claimed(f"{ROOT}/kept/lock") as mine:
         assert mine
         before = storage.objects["kept/lock"].generation
         while storage.objects["kept/lock"].generation < before + 3:
@@ -387,7 +390,7 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
 
 @pytest.mark.slow
 def test_a_process_that_leaves_gives_its_locks_back(storage):
-    with files.claimed(f"{ROOT}/given/lock") as mine:
+    with locks.claimed(f"{ROOT}/given/lock") as mine:
         assert mine
         lease.give_all()
         assert storage.names("given/") == []

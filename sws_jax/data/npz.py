@@ -11,7 +11,7 @@ from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.storage import array_files, paths
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 _VAL = ("val_images", "val_labels")
@@ -82,7 +82,7 @@ def _read(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )
-    arrays = files.read_npz(path, (*_KEYS, *_VAL))
+    arrays = array_files.read_npz(path, (*_KEYS, *_VAL))
     there = _names(path)
     wanted = _KEYS if not there & set(_VAL) else (*_KEYS, *_VAL)
     missing = [key for key in wanted if key not in arrays]

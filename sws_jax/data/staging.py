@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sws_jax.errors import UserError
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.storage import locks, paths
 
 LOCK = "lock"
 _PARALLEL = 8
@@ -43,7 +43,7 @@ def staged(path: str, cache: str = "") -> str:
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
         lock = os.path.join(f"{target}.staging", LOCK)
-        with files.claimed(lock, remedy="give data.cache another directory") as mine:
+        with locks.claimed(lock, remedy="give data.cache another directory") as mine:
             if mine:
                 _copy(path, target, wanted)
                 if _missing(target, wanted) or _asked(path, cache)[0] != target:

@@ -16,7 +16,7 @@ from sws_jax.jobs import chain, rundir
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
 from sws_jax.specs import Spec
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 from sws_jax.training import step
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
@@ -38,7 +38,7 @@ def _claim(case: Case) -> None:
     try:
         # (The lock makes what directories are missing, and removes them again.)
         lock = os.path.join(case.workdir, _TOKEN)
-        case.held.enter_context(files.claimed(lock))
+        case.held.enter_context(locks.claimed(lock))
         _write(os.path.join(case.workdir, f"{_TOKEN}.json"), case.config.name)
         case.token = _TOKEN
     finally:
@@ -50,7 +50,7 @@ def _write(path: str, name: str) -> None:
     """Writes a file as a run does, reads it, and removes it."""
     try:
         files.write_json(path, {"name": name})
-        if files.read_json(path) != {"name": name}:
+        if documents.read_json(path) != {"name": name}:
             raise UserError(
                 f"{path} is not what was written there: take another --workdir"
             )
@@ -97,7 +97,7 @@ def _refuse_other(case: Case, row: chain.Run) -> None:
 
 
 def _is_busy(case: Case, row: chain.Run) -> bool:
-    return files.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
+    return locks.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
 
 
 def _directory(case: Case, row: chain.Run) -> str:

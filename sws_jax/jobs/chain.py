@@ -27,7 +27,7 @@ from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
 from sws_jax.reports import report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -132,7 +132,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
         yield
         return
     while True:
-        with files.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
+        with locks.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
             if mine:
                 files.sweep(workdir)
                 yield
@@ -217,7 +217,7 @@ def _one(
         done = False
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, rundir.CONFIG)
-        written = files.plain(config.to_dict())
+        written = documents.plain(config.to_dict())
 
         def write() -> None:
             with _own_turn(workdir):

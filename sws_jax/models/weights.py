@@ -15,7 +15,7 @@ import safetensors
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.storage import contents, files, paths
+from sws_jax.storage import array_files, contents, files, paths
 
 _PROJECT, _ENDING = "sws_jax", ".safetensors"
 _FORMAT = f"{_PROJECT} 1"
@@ -42,7 +42,7 @@ def save(
     flat = on_host(path, params)
     about = description.to_json()
     metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
-    files.write_tensors(path, flat, metadata)
+    array_files.write_tensors(path, flat, metadata)
 
 
 @arguments.checked()

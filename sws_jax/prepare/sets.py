@@ -18,7 +18,7 @@ from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sources, work
 from sws_jax.prepare.forms import Entry, Form, Shard
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 
 MANIFEST = "manifest.json"
 _SAMPLE = 24  # images that are tried before all are made
@@ -297,7 +297,7 @@ def _standing(request: Request) -> str:
 
 def _manifest(directory: str, request: Request) -> dict[str, Any]:
     manifest = _read(directory)
-    other = files.differing(manifest["options"], files.plain(request.options))
+    other = documents.differing(manifest["options"], documents.plain(request.options))
     if other:
         raise UserError(
             f"{directory} was prepared with another {', '.join(other)}: take another "
@@ -309,13 +309,13 @@ def _manifest(directory: str, request: Request) -> dict[str, Any]:
 def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, MANIFEST)
     remedy = f"remove {directory} and prepare the set again"
-    manifest = files.read_json(path, remedy=remedy)
+    manifest = documents.read_json(path, remedy=remedy)
     groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
-    wrong = files.misfit(manifest, groups)
+    wrong = documents.misfit(manifest, groups)
     for group in ("shards", "files"):
         entries = {} if wrong else manifest.get(group, {})
         kept = {"bytes": int, "digest": str}
-        wrong = wrong or files.misfit(entries, dict.fromkeys(entries, kept), group)
+        wrong = wrong or documents.misfit(entries, dict.fromkeys(entries, kept), group)
     if wrong or manifest.get("version") != VERSION:
         why = f" ({wrong})" if wrong else ""
         raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
-import errno
 import functools
 import hashlib
 import logging
@@ -26,30 +24,11 @@ from typing import Any
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
-
-GOOGLE = "gs"  # the scheme of Google Cloud Storage
-_NETWORK_LIBRARIES = ("aiohttp", "requests", "urllib3", "socket", "ssl")
-_NETWORK_ERRNOS = (
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.EADDRNOTAVAIL,
-)
-
-
-class Unreachable(OSError):
-    """A bucket does not answer, for now."""
+from sws_jax.storage.refusals import GOOGLE, explained
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     return bool(arguments.scheme(os.fspath(path)))
-
-
-def bucket(path: str) -> str:
-    """``gs://bucket`` of ``gs://bucket/runs/a``."""
-    scheme, _, rest = path.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def absolute(path: str) -> str:
@@ -248,36 +227,39 @@ def _version(info: Mapping[str, Any]) -> str:
 def _storage(path: str) -> Iterator[tuple[Any, str]]:
     """The file system of a bucket, and the name that a path has in it.
 
-    It remembers nothing of what it has seen. What it raises within the block is told in
-    one sentence, where it is of rights or of the network.
+    What it raises within the block is said in one sentence, if it is about rights or
+    the network.
     """
+    try:
+        yield _file_system(path)
+    except (UserError, FileNotFoundError, FileExistsError):
+        raise
+    except Exception as error:
+        raise explained(path, error) from None
+
+
+def _file_system(path: str) -> tuple[Any, str]:
+    """Of fsspec, remembering nothing of what it has seen; and the path's name in it."""
     from fsspec import config, core
 
     scheme = arguments.scheme(path)
     config.conf.setdefault(scheme, {})["use_listings_cache"] = False
-    if scheme == GOOGLE:
-        # Checkpoints are written through the same package, by way of another one that
-        # would take TensorFlow, where it is installed.
-        os.environ.setdefault("EPATH_USE_TF", "false")
-        # It logs, with their tracebacks, errors that are told in one sentence here.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     try:
-        if (
-            scheme == GOOGLE
-        ):  # both are told as missing, though `lease` needs the second
+        if scheme == GOOGLE:  # whose package, and the one that `lease` needs
             import gcsfs  # noqa: F401
             import google.cloud.storage  # noqa: F401
-        storage, name = core.url_to_fs(path)
-        yield storage, name
+
+            # Checkpoints are written through gcsfs by way of another package, which
+            # would take TensorFlow where that is installed.
+            os.environ.setdefault("EPATH_USE_TF", "false")
+            # It logs, with their tracebacks, errors that this module explains.
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        return core.url_to_fs(path)
     except ImportError as error:
         raise UserError(
             f"a path that begins with {scheme}:// needs a package that is not "
             f"installed: pip install {_package(scheme, error)}"
         ) from None
-    except (UserError, FileNotFoundError, FileExistsError):
-        raise
-    except Exception as error:
-        raise explained(path, error) from None
 
 
 def _package(scheme: str, error: ImportError) -> str:
@@ -289,107 +271,3 @@ def _package(scheme: str, error: ImportError) -> str:
         missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         package = (missing.name or package).partition(".")[0]
     return package
-
-
-def explained(path: str, error: Exception) -> Exception:
-    """An error of a storage library, in one sentence.
-
-    Returns:
-      `Unreachable` where another try may do, `UserError` where rights are missing or
-      the bucket refuses what is asked, else the error itself: of this machine's disk,
-      or not expected.
-    """
-    cause = verdict(error)
-    text = str(error)
-    reason = (text.strip().splitlines() or [type(error).__name__])[-1][:160]
-    if cause is Cause.AWAY:
-        return Unreachable(f"{path} cannot be reached ({reason})")
-    if cause is Cause.RIGHTS:
-        remedy = (
-            f"see to this machine's credentials, and to its rights on {bucket(path)}"
-        )
-        if arguments.scheme(path) == GOOGLE:
-            remedy = (
-                f"run gcloud auth application-default login, or give this machine's "
-                f"service account the role Storage Admin on {bucket(path)}"
-            )
-        return UserError(
-            f"{path} may not be read or written from here ({reason}): {remedy}"
-        )
-    if cause is Cause.REFUSED:
-        return UserError(
-            f"{path} is refused by its storage ({reason}): see to the name and the "
-            f"settings of {bucket(path)}"
-        )
-    return error
-
-
-class Cause(enum.Enum):
-    """Why a storage library failed."""
-
-    AWAY = "the network, or a service that is busy: another try may do"
-    RIGHTS = "rights are missing"
-    REFUSED = "the service takes no such request"
-
-
-def verdict(error: BaseException) -> Cause | None:
-    """The cause of a storage library's error, where it is known."""
-    # The innermost knows: a service of rights that could not be reached is told as
-    # rights that were refused.
-    for inner in reversed(_chain(error)):
-        if (found := _verdict(inner)) is not None:
-            return found
-    return None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error, and those that are named as its causes."""
-    found: list[BaseException] = []
-    inner: BaseException | None = error
-    while inner is not None and inner not in found:
-        found.append(inner)
-        given = [arg for arg in inner.args if isinstance(arg, Exception)]
-        inner = inner.__cause__ or next(iter(given), None)
-    return found
-
-
-def _verdict(error: BaseException) -> Cause | None:
-    library, status = type(error).__module__.partition(".")[0], _status(error)
-    name = type(error).__name__
-    if status in (408, 429) or status >= 500:
-        return Cause.AWAY
-    if status in (401, 403) or str(error).startswith("Forbidden"):
-        return Cause.RIGHTS
-    if type(error).__module__.startswith("google.auth"):
-        transport = name == "TransportError" and not status
-        again = transport or getattr(error, "retryable", False)
-        return Cause.AWAY if again else Cause.RIGHTS
-    if status:
-        return Cause.REFUSED
-    if library == "botocore":
-        return Cause.RIGHTS if "Credentials" in name else Cause.AWAY
-    if library in _NETWORK_LIBRARIES or name in ("RetryError", "ChecksumError"):
-        return Cause.AWAY
-    if isinstance(error, ConnectionError | TimeoutError):
-        return Cause.AWAY
-    if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
-        return Cause.AWAY
-    if isinstance(error, ValueError) and not isinstance(error, UserError):
-        return Cause.REFUSED  # (as gcsfs tells of names and of settings)
-    return None
-
-
-def _status(error: BaseException) -> int:
-    """The status of HTTP that an error is of; 0 where it is of none."""
-    response = getattr(error, "response", None)
-    given = [
-        getattr(error, "code", None),
-        getattr(error, "status", None),
-        getattr(response, "status_code", None),
-        *(getattr(arg, "status", None) for arg in error.args),
-    ]
-    for value in given:
-        with contextlib.suppress(TypeError, ValueError):
-            if 400 <= int(value) < 600:  # type: ignore[arg-type]
-                return int(value)  # type: ignore[arg-type]
-    return 0

@@ -31,7 +31,7 @@ from sws_jax import specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
 from sws_jax.training import checksums
 
@@ -257,7 +257,7 @@ class Checkpoints:
             if jax.process_count() == 1:  # others may write there still
                 _join_writers()
                 # (A bucket that is away is so for this too; the next start does it.)
-                with contextlib.suppress(paths.Unreachable, UserError):
+                with contextlib.suppress(refusals.Unreachable, UserError):
                     _remove_unfinished(folder)
                     self._manager.reload()
             raise failed from None
@@ -400,7 +400,7 @@ def _is_refused(error: BaseException) -> bool:
         return any(map(_is_refused, error.exceptions))
     # (The words are those of tensorstore, which has one kind of error.)
     words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
-    rights = paths.verdict(error) is paths.Cause.RIGHTS
+    rights = refusals.verdict(error) is refusals.Cause.RIGHTS
     inner = error.__cause__
     return rights or words is not None or bool(inner and _is_refused(inner))
 
@@ -441,13 +441,15 @@ def _unmeasured(directory: str) -> list[int]:
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):
             try:
-                measured = float(_best(files.read_json(path)))
+                measured = float(_best(documents.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
                 bad.append(int(name))
                 continue
             # (What is wrong with `meta` itself is found when it is restored.)
             with contextlib.suppress(OSError, UserError, KeyError):
-                meta = files.read_json(os.path.join(folder, name, "meta", "metadata"))
+                meta = documents.read_json(
+                    os.path.join(folder, name, "meta", "metadata")
+                )
                 if meta["val_top1"] != measured:
                     bad.append(int(name))
     return sorted(bad)
