@@ -265,6 +265,8 @@ sys.meta_path.insert(0, Watch())
 import jax, numpy
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
+for name in [n for n in sys.modules if n.partition(".")[0] == "filelock"]:
+    del sys.modules[name]  # which JAX loads, and which looks for locks as it is loaded
 for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
     delattr(signal, name)
 for name in ("fchmod", "sched_getaffinity", "sysconf"):

@@ -1,61 +1,14 @@
-"""Locks, and files that appear whole or not at all."""
+"""Files that appear whole or not at all: of arrays, of JSON, of text."""
 
 import fcntl
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from sws_jax.errors import UserError
-from sws_jax.storage import array_files, documents, files, locks
-
-
-def test_one_process_at_a_time(tmp_path):
-    path = tmp_path / "run" / "lock"
-    with locks.claimed(str(path)) as first:
-        assert first and path.exists()
-        with locks.claimed(str(path)) as second:
-            assert not second
-        # Being refused takes nothing from whoever holds it.
-        with locks.claimed(str(path)) as third:
-            assert not third
-    assert not path.parent.exists()
-    with locks.claimed(str(path)) as again:
-        assert again
-
-
-def test_what_was_put_there_stays(tmp_path):
-    path = tmp_path / "run" / "lock"
-    with locks.claimed(str(path)):
-        (path.parent / "result").write_text("42")
-    assert [p.name for p in path.parent.iterdir()] == ["result"]
-
-
-def test_an_error_frees_the_lock(tmp_path):
-    path = str(tmp_path / "lock")
-    with pytest.raises(OSError, match="disk full"), locks.claimed(path):
-        raise OSError("disk full")
-    with pytest.raises(FileNotFoundError), locks.claimed(path):
-        raise FileNotFoundError("gone")
-    with locks.claimed(path) as mine:
-        assert mine
-
-
-def test_a_dead_process_holds_nothing(tmp_path):
-    """kill -9 leaves the file, and not the lock."""
-    path = tmp_path / "lock"
-    program = (
-        "import os, signal; from sws_jax.storage import locks\n"
-        f"with locks.claimed({str(path)!r}): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", program])
-    assert done.returncode == -9 and path.exists()
-    with locks.claimed(str(path)) as mine:
-        assert mine
-    assert not path.exists()
+from sws_jax.storage import array_files, documents, files
 
 
 def test_equal_tensors_are_equal_bytes(tmp_path):
@@ -132,30 +85,6 @@ def test_files_are_synced_through_what_may_write(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", sync)
     files.write_text(str(tmp_path / "file.txt"), "new")
     assert modes == [os.O_RDWR]
-
-
-def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):
-    """Its last holder takes it away between another's mkdir and open."""
-    path = tmp_path / "run" / "lock"
-    make, made = os.makedirs, []
-
-    def vanishing(*args, **kwargs):
-        make(*args, **kwargs)
-        if not made:
-            path.parent.rmdir()
-        made.append(args)
-
-    monkeypatch.setattr(os, "makedirs", vanishing)
-    with locks.claimed(str(path)) as mine:
-        assert mine
-    assert len(made) == 2
-
-
-def test_a_directory_that_can_never_be():
-    """The kernel's own file system says that there is none, whoever asks."""
-    with pytest.raises(UserError, match="/proc/no/lock cannot be written"):
-        with locks.claimed("/proc/no/lock"):
-            raise AssertionError("a lock in /proc")
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from sws_jax.errors import UserError
 from sws_jax.storage import files, lease, paths
 
-try:
-    import fcntl
-except ImportError:  # Windows, where weights can be read and written all the same
-    fcntl = None  # type: ignore[assignment]
-
 _ATTEMPTS = 100
+_WINDOWS = os.name == "nt"
 
 
 @contextlib.contextmanager
@@ -45,6 +42,8 @@ def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bo
     finally:
         if file is not None:
             with contextlib.suppress(OSError):
+                if _WINDOWS:  # where no open file is removed
+                    file.close()
                 os.remove(path)
                 for directory in new_directories:
                     os.rmdir(directory)
@@ -63,23 +62,38 @@ def is_claimed(path: str) -> bool:
         return False
     _check_locks(path)
     try:
-        with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
+        # Disks of a network lock only what may be written.
+        with open(path, "r+" if os.access(path, os.W_OK) else "r") as file:
+            return not _lock(file)
     except FileNotFoundError:
         return False
 
 
 def _check_locks(path: str) -> None:
     """Refuses to go on where a second job could not be kept out."""
-    if fcntl is None:
+    if not (_filelock().has_fcntl or _WINDOWS):
         raise UserError(
-            f"{path} cannot be locked, as this system has no fcntl (Windows has none), "
-            f"and unlocked a second job could write into the same directory: use "
-            f"Linux, macOS or WSL; expanding a learngene works here"
+            f"{path} cannot be locked, as this system has no fcntl, and unlocked a "
+            f"second job could write into the same directory: use Linux, macOS or WSL; "
+            f"expanding a learngene works here"
         )
+
+
+def _filelock() -> Any:
+    """The library, which takes long to load, and warns where there are no locks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "only soft file lock is available")
+        import filelock
+    return filelock
+
+
+def _lock(file: IO[str]) -> bool:
+    """Locks an open file until it is closed; false where another process holds it.
+
+    The file's own descriptor is locked, since a `FileLock` would leave its file behind,
+    and might take a mark in it for a lock, which stays when its process is killed.
+    """
+    return _filelock().lock_descriptor(file.fileno(), blocking=False)
 
 
 def _locked(path: str, remedy: str) -> IO[str] | None:
@@ -98,13 +112,12 @@ def _locked(path: str, remedy: str) -> IO[str] | None:
                 f"{path} cannot be written ({error.strerror}): {remedy}"
             ) from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(file):
+                file.close()
+                return None
             # Whoever held it before may have removed the file that was opened here.
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
                 return file
-        except BlockingIOError:
-            file.close()
-            return None
         except FileNotFoundError:
             pass
         except OSError as error:  # a network's disk that knows no locks
