@@ -140,12 +140,12 @@ def _job(config) -> str:
 def _greeting() -> str:
     import jax
 
-    from sws_jax.jobs import train
+    from sws_jax.runtime import host
 
     return (
         f"process {jax.process_index()} of {jax.process_count()}, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), "
-        f"{train.hardware()}, jax {jax.__version__}"
+        f"{host.hardware()}, jax {jax.__version__}"
     )
 
 

@@ -161,9 +161,15 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes", "runtime.progress")
+IDLE = ("runtime.processes",)
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "runtime.rendezvous")
+LATE = (
+    "commands",
+    "main",
+    "runtime.rendezvous",
+    "runtime.progress",
+    "runtime.host",
+)
 COMPUTING = ("jax", "flax", "optax")
 
 

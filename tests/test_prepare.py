@@ -834,23 +834,6 @@ def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
     assert "another process is preparing" in message
 
 
-def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(work, "_LINE_SECONDS", 0.0)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    assert re.fullmatch(
-        r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
-    )
-
-
-def test_a_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    out, error = capsys.readouterr()
-    assert out == "" and "insects" in error
-
-
 # What TFDS prepares
 
 

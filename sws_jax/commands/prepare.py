@@ -249,8 +249,8 @@ def _request(args, source, path, place, workers):
 
 
 def _make(request, args: argparse.Namespace) -> None:
-    from sws_jax.prepare import sets, work
-    from sws_jax.runtime import host
+    from sws_jax.prepare import sets
+    from sws_jax.runtime import host, words
 
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
@@ -269,11 +269,11 @@ def _make(request, args: argparse.Namespace) -> None:
         processes = min(request.workers, max(len(found.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
         at_once = min(processes, host.cores())
-        took = work.duration(seconds * found.images / at_once)
+        took = words.duration(seconds * found.images / at_once)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "
-            f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
+            f"{words.rounded(needed)} of {words.rounded(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )

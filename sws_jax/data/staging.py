@@ -13,10 +13,9 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm
-
 from sws_jax.errors import UserError
-from sws_jax.runtime.progress import say
+from sws_jax.runtime import words
+from sws_jax.runtime.progress import bytes_bar, say
 from sws_jax.storage import locks, paths
 
 LOCK = "lock"
@@ -108,8 +107,8 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     missing = _missing(target, wanted)
     size = sum(wanted[name] for name in missing)
     say(
-        f"{path}: {len(missing)} of {len(wanted)} files, {_gib(size)}, are copied to "
-        f"{target}"
+        f"{path}: {len(missing)} of {len(wanted)} files, {words.gib(size)}, are copied "
+        f"to {target}"
     )
     os.makedirs(target, exist_ok=True)
     earlier = _earlier(target)
@@ -118,8 +117,9 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     free = shutil.disk_usage(target).free
     if size > free - RESERVE:
         raise UserError(
-            f"{path} takes {_gib(size)} more than is here, and the disk of {target} "
-            f"has {_gib(free)} free: make room, or give data.cache another"
+            f"{path} takes {words.gib(size)} more than is here, and the disk of "
+            f"{target} has {words.gib(free)} free: make room, or give data.cache "
+            f"another"
         )
 
     def fetch(name: str) -> str:
@@ -128,11 +128,6 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
         paths.fetch(os.path.join(path, name), file)
         return name
 
-    bar = tqdm(total=size, unit="B", unit_scale=True, disable=None, leave=False)
-    with bar, ThreadPoolExecutor(_PARALLEL) as pool:
+    with bytes_bar(size) as bar, ThreadPoolExecutor(_PARALLEL) as pool:
         for name in pool.map(fetch, missing):
             bar.update(wanted[name])
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.2f} GiB"

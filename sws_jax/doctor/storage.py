@@ -11,10 +11,10 @@ import jax
 
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.estimate import sizing
 from sws_jax.jobs import chain, rundir
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
+from sws_jax.runtime import words
 from sws_jax.specs import Spec
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.training import step
@@ -120,13 +120,13 @@ def disk(case: Case) -> Iterator[Finding]:
             there = _size(_directory(case, row))
             wanted += max(kept(row.config, spec) - there, 0)
     if paths.is_remote(case.workdir):
-        size = sizing.human(wanted)
+        size = words.size(wanted)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
         return
     folder, free = files.room(case.workdir)
     text = (
-        f"checkpoints and weights will take about {sizing.human(wanted)}, and "
-        f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
+        f"checkpoints and weights will take about {words.size(wanted)}, and "
+        f"{words.size(free)} are free in {folder}{case.assumed(survey)}"
     )
     if wanted > free:
         yield problem(

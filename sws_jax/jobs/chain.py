@@ -21,11 +21,10 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.data.base import few
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
 from sws_jax.reports import report
-from sws_jax.runtime import processes
+from sws_jax.runtime import processes, words
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
 
@@ -151,7 +150,7 @@ def refuse_other(config, workdir: str) -> None:
     if names:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
-            f"{few(names)}): take another --workdir"
+            f"{words.few(names)}): take another --workdir"
         )
 
 

@@ -15,6 +15,7 @@ import safetensors
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.models.description import DESCRIPTION, Description
+from sws_jax.runtime import words
 from sws_jax.storage import array_files, contents, files, paths
 
 _PROJECT, _ENDING = "sws_jax", ".safetensors"
@@ -229,8 +230,7 @@ def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
     """
     lines = trees.difference(expected, _named(what, params))
     if lines:
-        more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
         raise UserError(
             f"{what} does not hold the network that its description names "
-            f"(- missing, + surplus, ! other shape): {'; '.join(lines[:6])}{more}"
+            f"(- missing, + surplus, ! other shape): {words.few(lines, 6, '; ')}"
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sws_jax.errors import Stopped, UserError
+from sws_jax.runtime import words
 
 # A process that ends waits so long for the others to end too.
 _SHUTDOWN_SECONDS = 15
@@ -302,4 +303,4 @@ def numbers(processes: Sequence[int]) -> str:
         return f"process {names[0]}"
     if len(names) > 8:
         names = [*names[:7], f"{len(names) - 7} more"]
-    return f"processes {', '.join(names[:-1])} and {names[-1]}"
+    return f"processes {words.joined(names)}"
