@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import private, specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
@@ -255,7 +254,7 @@ class Checkpoints:
             failed = kind(f"a checkpoint in {folder}", error)
             _forget(error)
             if jax.process_count() == 1:  # others may write there still
-                _join_writers()
+                private.join_writers(_WRITERS_SECONDS)
                 # (A bucket that is away is so for this too; the next start does it.)
                 with contextlib.suppress(refusals.Unreachable, UserError):
                     _remove_unfinished(folder)
@@ -321,22 +320,8 @@ class Checkpoints:
         processes.first_does(move)
 
 
-class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which counts its own questions.
-
-    Attributes:
-      failure: what ended a write in this process. Orbax tells it only when it has
-        waited for the other processes, which wait for the write.
-    """
-
-    failure: Exception | None = None
-
-    def _wait_for_checkpointers(self) -> None:
-        try:
-            super()._wait_for_checkpointers()
-        except Exception as error:
-            self.failure = error
-            raise
+class _Manager(private.KeepsFailure, ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which counts its own questions."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
@@ -409,13 +394,6 @@ def _digest(said: dict[str, Any]) -> str:
     """Of a JSON object, as it is read back."""
     text = json.dumps(said, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _join_writers() -> None:
-    """Waits for the storage layer's threads: one has failed, and others still write."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _WRITERS_SECONDS)
 
 
 def _remove_unfinished(folder: str) -> None:
