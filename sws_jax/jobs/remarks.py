@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
+from jax.sharding import Mesh
 
-from sws_jax.jobs import build, recipes
+from sws_jax import sharding
+from sws_jax.jobs import recipes
 from sws_jax.methods.objectives import Loss
+from sws_jax.models import networks
+from sws_jax.specs import Spec
+from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
 
 # A share of the first weights that is still in a moving average at the end, from which
@@ -185,7 +190,7 @@ def _why(field: str, config) -> str:
 
 
 def of(
-    config: ml_collections.ConfigDict, durations: build.Durations, schedule: Schedule
+    config: ml_collections.ConfigDict, durations: Durations, schedule: Schedule
 ) -> list[str]:
     """Lines on the settings of a run.
 
@@ -205,6 +210,22 @@ def of(
         *_starts(config),
     ]
     return [f"{config.name}: {line}" for line in found]
+
+
+def of_mesh(config, spec: Spec, mesh: Mesh) -> list[str]:
+    """What does not fall apart over a mesh, in words."""
+    found = []
+    boxed = networks.abstract_params(spec, boxed=True)
+    if left := sharding.undivided(boxed, mesh):
+        found.append(f"replicated, as they do not divide: {', '.join(left)}")
+    mixing, size = config.augment, config.global_batch_size
+    group, own = mixing.mix_group or size, size // sharding.shard_count(mesh)
+    if (mixing.mixup or mixing.cutmix) and own % group:
+        found.append(
+            f"mixup groups of {group} images span devices, which pass them on; an "
+            f"augment.mix_group that divides {own} keeps them"
+        )
+    return found
 
 
 def of_job(config: ml_collections.ConfigDict) -> list[str]:
@@ -296,7 +317,7 @@ def _targets(config):
         )
 
 
-def _images(config, durations: build.Durations):
+def _images(config, durations: Durations):
     repeats = config.data.repeats
     if repeats > 1:
         yield (

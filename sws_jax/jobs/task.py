@@ -14,6 +14,7 @@ from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
 from sws_jax.jobs import build, places, remarks, start, teacher
+from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.rundir import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import weights
@@ -21,6 +22,7 @@ from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.runtime import processes
 from sws_jax.training import evaluation, step
+from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
 
 
@@ -49,7 +51,7 @@ class Task:
     data: Dataset
     known_data: dict[str, Any]
     reading: Reading
-    durations: build.Durations
+    durations: Durations
     schedule: Schedule
     milestones: dict[float, int]
     network: Network
@@ -88,7 +90,7 @@ class Task:
         )
 
 
-def prepare(run: RunDirectory, datasets: build.Datasets) -> Task:
+def prepare(run: RunDirectory, datasets: Datasets) -> Task:
     """Data, network and teacher of a run; nothing is written.
 
     Args:

@@ -20,8 +20,9 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, places, recipes, rundir, start, teacher
+from sws_jax.jobs import build, check, places, recipes, remarks, rundir, start, teacher
 from sws_jax.jobs import task as tasks
+from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.rundir import RunDirectory
 from sws_jax.jobs.task import Task
 from sws_jax.methods import learngenes
@@ -53,7 +54,7 @@ def train(
     role: str = "single",
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
-    datasets: build.Datasets | None = None,
+    datasets: Datasets | None = None,
 ) -> dict[str, Any]:
     """Trains one network to the end of its schedule and scores it.
 
@@ -81,10 +82,10 @@ def train(
     With several processes, all of them call this, and the first writes the files.
     """
     directory = directory or os.path.join(workdir, config.name)
-    datasets = datasets or build.Datasets()
+    datasets = datasets or Datasets()
     config = recipes.completed(config)
-    build.check(config)
-    build.check_teacher(config)
+    check.check(config)
+    check.check_teacher(config)
     config, as_begun = rundir.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
@@ -104,7 +105,7 @@ def train(
 
 
 def _train(
-    run: RunDirectory, datasets: build.Datasets, role: str, should_stop, starting
+    run: RunDirectory, datasets: Datasets, role: str, should_stop, starting
 ) -> None:
     task = tasks.prepare(run, datasets)
     # The config can be run: from here on the directory is this run's.
@@ -532,7 +533,7 @@ def _say_batch(config, spec, mesh, total: int) -> None:
         f"{config.name}: {spec.name}, {total} steps of {size} images "
         f"({size // hosts} per host, {size // devices} per device)"
     )
-    for remark in build.mesh_remarks(config, spec, mesh):
+    for remark in remarks.of_mesh(config, spec, mesh):
         say(f"{config.name}: {remark}")
 
 
