@@ -109,7 +109,7 @@ OLDER_NAMES = {
     "step": ("training.step",),
     "survey": ("preview.survey",),
     "teacher": ("jobs.teacher",),
-    "train": ("jobs.train",),
+    "train": ("jobs.train", "training.task", "training.loop", "training.ending"),
     "weights": ("models.weights",),
 }
 

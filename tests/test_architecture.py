@@ -170,7 +170,7 @@ def test_only_commands_read_flags(name):
 # and hand whole numbers about.
 IDLE = ("runtime.processes", "runtime.progress")
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "runtime.rendezvous")
+LATE = ("commands", "main", "runtime.host", "runtime.rendezvous")
 COMPUTING = ("jax", "flax", "optax")
 
 

@@ -25,7 +25,6 @@ from sws_jax.jobs import (
     recipes,
     rundir,
     start,
-    task,
     teacher,
     train,
 )
@@ -36,8 +35,9 @@ from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
 from sws_jax.storage import files
-from sws_jax.training import metrics, step
+from sws_jax.training import loop, metrics, step
 from sws_jax.training.checkpoints import Checkpoints
+from sws_jax.training.task import Task
 
 from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
@@ -195,7 +195,7 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
     """Before its first step, when it goes on too; equal runs share the program."""
     before = step._program.cache_info().misses
     config = tiny(steps=3, save_every=3, optimizer=dict(eps=2e-8))
-    with pytest.raises(train.Preempted):
+    with pytest.raises(loop.Preempted):
         train.train(config, str(tmp_path), should_stop=lambda: True)
     train.train(config, str(tmp_path))
     monkeypatch.setattr(sizing, "memory_limit", lambda device: 2**10)
@@ -214,7 +214,7 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
 def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
     """Stopped on 8 x 1 x 1 in float32; on another mesh the numbers are the same."""
     steps = iter([False, False, False, True])
-    with pytest.raises(train.Preempted, match="saved at step 4 of 10"):
+    with pytest.raises(loop.Preempted, match="saved at step 4 of 10"):
         train.train(tiny(save_every=3), str(tmp_path), should_stop=lambda: next(steps))
     mesh = dict(data=2, fsdp=2, tensor=2)
     result = train.train(tiny(save_every=3, mesh=mesh), str(tmp_path))
@@ -233,7 +233,7 @@ def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
 def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys):
     """Another type of numbers, and images passed over, from a step on; never after."""
     changed = dict(compute=dict(dtype="bfloat16"), data=dict(unreadable="skip"))
-    with pytest.raises(train.Preempted, match="saved at step 1 of 2"):
+    with pytest.raises(loop.Preempted, match="saved at step 1 of 2"):
         train.train(tiny(steps=2), str(tmp_path), should_stop=lambda: True)
     assert "from here on" not in capsys.readouterr().out
     result = train.train(tiny(steps=2, **changed), str(tmp_path))
@@ -265,7 +265,7 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
     config.log_steps = 1
     with monkeypatch.context() as newer:
         newer.setattr(metrics.Clock, "state", lambda self: clock)
-        with pytest.raises(train.Preempted, match="saved at step 1 of 4"):
+        with pytest.raises(loop.Preempted, match="saved at step 1 of 4"):
             train.train(config, str(tmp_path), should_stop=lambda: True)
     begun, lap = [], metrics.Clock.lap
     monkeypatch.setattr(
@@ -342,7 +342,7 @@ def test_a_config_that_cannot_be_run_leaves_nothing_behind(changes, words, tmp_p
 
 def test_a_non_finite_loss_stops_the_run(tmp_path):
     config = tiny(save_every=1, schedule=dict(rate=1e25, minimum=1e25))
-    with pytest.raises(train.NonFinite, match=r"at step (\d+) the loss is") as caught:
+    with pytest.raises(loop.NonFinite, match=r"at step (\d+) the loss is") as caught:
         train.train(config, str(tmp_path))
     message = str(caught.value)
     step = int(message.split("at step ")[1].split()[0])
@@ -677,13 +677,13 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     images, and where the file or the result says the last step or its accuracy.
     """
     tops = iter([0.1, 0.5, 0.4, 0.3, 0.5])  # the chosen one is scored again
-    score = task.Task.score
+    score = Task.score
 
     def scored(self, predictor, split):
         found = score(self, predictor, split)
         return found | {"top1": next(tops)} if split is self.data.val else found
 
-    monkeypatch.setattr(task.Task, "score", scored)
+    monkeypatch.setattr(Task, "score", scored)
     kept = dict(select="best", milestones=(epochs(2),))
     config = tiny(steps=4, save_every=1, evaluation=kept)
     config.ema = 0.0
@@ -728,7 +728,7 @@ def test_a_line_is_of_all_steps_since_the_last_one(tmp_path, monkeypatch):
     """Of those before a restart too; and the average goes on as it was saved."""
     Script(monkeypatch, losses=[1.0, 2.0, 3.0, 6.0], top1=lambda bias: bias / 100)
     config = tiny(steps=4, save_every=4)
-    with pytest.raises(train.Preempted, match="saved at step 2 of 4"):
+    with pytest.raises(loop.Preempted, match="saved at step 2 of 4"):
         train.train(config, str(tmp_path), should_stop=stopped_after(2))
     train.train(config, str(tmp_path))
     (row,) = metrics.read(str(tmp_path / "run"))
@@ -743,7 +743,7 @@ def test_a_checkpoint_is_the_best_by_its_own_score(tmp_path, monkeypatch):
     best = dict(evaluation=dict(select="best"), checkpoint=dict(final=False))
     config = tiny(steps=6, save_every=2, **best)
     config.checkpoint.every_epochs = config.ema = 0.0
-    with pytest.raises(train.Preempted, match="saved at step 3 of 6"):
+    with pytest.raises(loop.Preempted, match="saved at step 3 of 6"):
         train.train(config, str(tmp_path), should_stop=stopped_after(3))
     result = train.train(config, str(tmp_path))
     assert (result["val_top1"], result["test"][-1]["step"]) == (0.6, 6)
@@ -761,7 +761,7 @@ def test_the_end_is_scored_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("numbers", [(1.0, np.inf), (np.nan, 1.0)])
 def test_one_number_that_is_none_is_enough(numbers, tmp_path, monkeypatch):
     Script(monkeypatch, losses=[1.0, numbers])
-    with pytest.raises(train.NonFinite, match="at step 2 .*, with nothing kept"):
+    with pytest.raises(loop.NonFinite, match="at step 2 .*, with nothing kept"):
         train.train(tiny(steps=4), str(tmp_path))
 
 

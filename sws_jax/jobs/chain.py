@@ -30,6 +30,7 @@ from sws_jax.reports import report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files, paths
+from sws_jax.training.loop import Preempted
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -186,7 +187,7 @@ def _results(
             if run.name in results or not results.keys() >= set(run.after):
                 continue
             if should_stop():
-                raise train.Preempted(
+                raise Preempted(
                     f"stopped before {run.name}, with the runs before it saved; the "
                     f"same command goes on"
                 )
@@ -200,7 +201,7 @@ def _results(
                 busy.append(run.name)
         if not progressed:
             if should_stop():
-                raise train.Preempted("stopped while waiting for other jobs")
+                raise Preempted("stopped while waiting for other jobs")
             if busy != told:
                 say(f"waiting for other jobs, which are at {', '.join(busy)}")
                 told = busy

@@ -1,4 +1,4 @@
-"""What this host lends to a process: cores and memory.
+"""What this host lends to a process: cores, memory and devices.
 
 A container, a job of Slurm or a service of systemd may have less than its host, by the
 limits of its control group and of those around it: the smallest counts. Linux shows
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator
 
@@ -89,3 +90,13 @@ def _text(path: str) -> str:
             return file.read()
     except (OSError, ValueError):
         return ""
+
+
+def hardware() -> str:
+    """What computed a result, for tables."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{jax.device_count()} x {device.device_kind}"
