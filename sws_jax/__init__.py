@@ -109,7 +109,13 @@ OLDER_NAMES = {
     "step": ("training.step",),
     "survey": ("preview.survey",),
     "teacher": ("jobs.teacher",),
-    "train": ("jobs.train", "training.task", "training.loop", "training.ending"),
+    "train": (
+        "jobs.train",
+        "training.task",
+        "training.history",
+        "training.loop",
+        "training.ending",
+    ),
     "weights": ("models.weights",),
 }
 

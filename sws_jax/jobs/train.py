@@ -37,13 +37,14 @@ from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.rundir import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
-from sws_jax.models.networks import Network, Predictor
+from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec, Spec
 from sws_jax.storage import files
 from sws_jax.training import ending, step
-from sws_jax.training.loop import Begun, NonFinite, Preempted, Training
+from sws_jax.training.history import Begun
+from sws_jax.training.loop import NonFinite, Preempted, Training
 from sws_jax.training.task import Task
 
 
@@ -140,11 +141,7 @@ def _train(
 
 
 def _task(
-    run: RunDirectory,
-    mesh: Mesh,
-    data: Dataset,
-    role: str,
-    data_lines: Sequence[str],
+    run: RunDirectory, mesh: Mesh, data: Dataset, role: str, data_lines: Sequence[str]
 ) -> Task:
     """What a run trains, for how long, from which weights and by which teacher.
 
@@ -161,24 +158,10 @@ def _task(
       UserError: the run cannot be begun, with the reason.
     """
     config = run.config
-
-    # How long the run is in steps.
     durations = build.durations(config, data)
     schedule = build.schedule(config, durations)
     build.check_length(config, durations, schedule)
-
-    # The network before its first step, and what a step does. The digests of the files
-    # are taken before they are read: they must not change meanwhile.
-    processes.first_does(lambda: run.inputs)
-    first_lines: list[str] = []
-    begun_lines: list[str] = []
-    network = start.start(
-        config,
-        data,
-        run.workdir,
-        first_lines.append,
-        differs=begun_lines.append if run.is_older() else None,
-    )
+    network, first_lines, other_lines = _network(run, data)
     assert network.description is not None
     best = config.evaluation.select == "best"
     task = Task(
@@ -211,52 +194,65 @@ def _task(
         teacher=None,
         about=network.description,
         stored=_stored(run, network),
-        first_lines=tuple(first_lines),
+        first_lines=first_lines,
         lines=(
             *data_lines,
-            *begun_lines,
+            *other_lines,
             *remarks.of(config, durations, schedule),
             *_batch_lines(config, network.spec, mesh, schedule.total_steps),
         ),
     )
+    return _taught(task, run)
 
-    # The teacher, on whose files the same holds.
-    teacher_lines: list[str] = []
-    predictor = build.load_teacher(config, data, run.workdir, teacher_lines.append)
-    run.check_inputs()
+
+def _network(
+    run: RunDirectory, data: Dataset
+) -> tuple[Network, tuple[str, ...], tuple[str, ...]]:
+    """The network of a run before its first step.
+
+    Returns:
+      The network; lines on how it starts; lines on what it has otherwise than it is
+      asked for, as older software began it.
+    """
+    # The digests of files are taken before the files are read, which must not change
+    # meanwhile.
+    processes.first_does(lambda: run.inputs)
+    lines: list[str] = []
+    older_lines: list[str] = []
+    network = start.start(
+        run.config,
+        data,
+        run.workdir,
+        lines.append,
+        differs=older_lines.append if run.is_older() else None,
+    )
+    return network, tuple(lines), tuple(older_lines)
+
+
+def _taught(task: Task, run: RunDirectory) -> Task:
+    """A task with the teacher of its run, which is refused where it knows nothing."""
+    lines: list[str] = []
+    predictor = build.load_teacher(run.config, task.data, run.workdir, lines.append)
+    run.check_inputs()  # all files are read
     if predictor is None:
         return task
-    teacher_lines = [f"{config.name}: {line}" for line in teacher_lines]
-    return _taught(task, predictor, config.teacher.min_accuracy, teacher_lines)
-
-
-def _taught(
-    task: Task, predictor: Predictor, min_accuracy: float, lines: Sequence[str]
-) -> Task:
-    """A task with its teacher, which is refused where it knows nothing.
-
-    Args:
-      task: without a teacher.
-      predictor: the teacher.
-      min_accuracy: see `sws_jax.jobs.teacher.check_scores`.
-      lines: to be said of the names of its classes.
-    """
     network = predictor.network
     assert network.description is not None
-    places = step.network_shardings(network.spec, task.mesh)
-    placed = Network(network.spec, sharding.put(network.params, places))
+    shardings = step.network_shardings(network.spec, task.mesh)
+    placed = Network(network.spec, sharding.put(network.params, shardings))
     predictor = dataclasses.replace(predictor, network=placed)
     score = task.score(predictor, task.data.val)
-    teacher.check_scores(score, task.data, min_accuracy)
+    teacher.check_scores(score, task.data, run.config.teacher.min_accuracy)
     name = network.description.net.name
-    line = f"{task.name}: teacher {name}, validation top-1 {score['top1']:.1%}"
+    line = f"teacher {name}, validation top-1 {score['top1']:.1%}"
     if score["skipped"]:
         line += f" of {int(score['count']):,} images that can be read"
+    lines = [f"{task.name}: {line}" for line in (*lines, line)]
     return dataclasses.replace(
         task,
         teacher=predictor,
         about=task.about.replace(teacher=name),
-        first_lines=(*task.first_lines, *lines, line),
+        first_lines=(*task.first_lines, *lines),
     )
 
 

@@ -37,7 +37,7 @@ def finish(training: Training) -> tuple[Network, dict[str, Any]]:
       Stopped: a checkpoint that is needed is broken.
     """
     task = training.task
-    training.clock.pause()
+    training.history.clock.pause()
     training.checkpoints.wait()
     number, params = _kept(training)
     val = training.val
@@ -138,10 +138,10 @@ def _result(
         "layer_epochs": spec.depth * task.epochs,
         "val_top1": val_top1,
         "test": scores,
-        "dtypes": training.dtypes,
-        "unreadable": training.skipped(),
-        "unreadable_from": training.skips_from,
-        "seconds": round(training.clock.seconds, 2),
+        "dtypes": training.history.dtypes,
+        "unreadable": training.history.skipped(),
+        "unreadable_from": training.history.skips_from,
+        "seconds": round(training.history.clock.seconds, 2),
         "hardware": host.hardware(),
         "versions": dict(about.versions),
     }

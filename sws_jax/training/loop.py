@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import Progress, say
 from sws_jax.training import metrics, step
 from sws_jax.training.checkpoints import Checkpoints, Saved
+from sws_jax.training.history import Begun, History
 from sws_jax.training.task import Task
 
 
@@ -25,18 +25,6 @@ class Preempted(Exception):
 
 class NonFinite(Stopped):
     """The loss or a gradient is no longer a number."""
-
-
-class Begun(NamedTuple):
-    """How the first step of a run was computed, in what may change on the way.
-
-    Attributes:
-      dtype: that the network was computed in.
-      unreadable: what was done about images that cannot be read.
-    """
-
-    dtype: str
-    unreadable: str
 
 
 class Training:
@@ -54,10 +42,7 @@ class Training:
       shardings: where each leaf of the state lives.
       first: steps behind the state at this start.
       done: steps behind the state now.
-      dtypes: each type of numbers, with the first step that was computed in it.
-      skips_from: the step from which on images that cannot be read are passed over;
-        None where they are not.
-      clock: seconds of training.
+      history: what is remembered of the steps, across restarts.
       val: the last scores on the validation images, and their step.
     """
 
@@ -68,31 +53,27 @@ class Training:
             keep_last=task.keep_last,
             keep_steps=list(task.milestones.values()),
         )
-        # Where the weights come from: this run's newest whole checkpoint, else what
-        # the task starts from.
+        # Where the weights come from: this run's newest whole checkpoint, else the
+        # task's network, which is of a file or of a seed.
         self.shardings = step.state_shardings(task.recipe, task.mesh)
         self.state = self._first_state()
         lines = list(task.first_lines)
-        clock: dict[str, Any] = {}
         self.first = self.done = 0
         if (saved := self._newest()) is not None:
             counted = sharding.put(np.int32(saved.step), self.shardings.step)
             self.state = self.state.replace(step=counted, **saved.items)
             self.first = self.done = saved.step
-            clock = dict(saved.clock)
             lines = [f"{task.name}: goes on from step {saved.step} of {task.total}"]
-        lines += self._note_dtype(clock, begun)
-        lines += self._note_skipping(clock, begun)
+        self.history = History(
+            saved.clock if saved else {},
+            first=self.first,
+            dtype=task.recipe.compute.dtype,
+            unreadable=task.reading.unreadable,
+            begun=begun,
+        )
+        lines += [f"{task.name}: {change}" for change in self.history.changes]
         for line in (*lines, *task.lines):
             say(line)
-        # Numbers of the steps since the last line of the log.
-        self._window: list[dict[str, float]] = list(clock.pop("window", []))
-        # Images passed over: before this start, and since, of this process's rows.
-        self._skipped_before = int(clock.pop("unreadable", 0))
-        self._skipped_here = 0
-        self.clock = metrics.Clock(clock.pop("seconds", 0.0), clock.pop("steps", 0))
-        # Fields of a newer version, for the next checkpoint.
-        self._unknown_fields = clock
         # Steps under way, with the numbers that they will give.
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self.val: dict[str, float] = {}
@@ -125,47 +106,6 @@ class Training:
             self.checkpoints.close()
             raise
 
-    def _note_dtype(self, clock: dict[str, Any], begun: Begun) -> list[str]:
-        """Notes the type of numbers that steps are computed in from now on.
-
-        Args:
-          clock: of the checkpoint, from which the types until now are taken. Older
-            software kept none.
-          begun: how the run began.
-
-        Returns:
-          A line, where the type is a new one.
-        """
-        dtype, lines = self.task.recipe.compute.dtype, []
-        # The type of the first step has 0: all steps had it until the next type's.
-        first = {"dtype": begun.dtype, "from_step": 0}
-        self.dtypes = list(clock.pop("dtypes", [first] if self.first else []))
-        if self.dtypes and self.dtypes[-1]["dtype"] != dtype:
-            lines.append(
-                f"{self.task.name}: computed in {dtype} from here on, and in "
-                f"{self.dtypes[-1]['dtype']} before"
-            )
-        if not self.dtypes or lines:
-            self.dtypes.append({"dtype": dtype, "from_step": self.first})
-        return lines
-
-    def _note_skipping(self, clock: dict[str, Any], begun: Begun) -> list[str]:
-        """Notes from which step on images that cannot be read are passed over.
-
-        The arguments and what is returned are those of `_note_dtype`.
-        """
-        from_start = begun.unreadable == "skip" and self.first
-        self.skips_from = clock.pop("unreadable_from", 0 if from_start else None)
-        if self.task.reading.unreadable != "skip" or self.skips_from is not None:
-            return []
-        self.skips_from = self.first
-        if not self.first:
-            return []
-        return [
-            f"{self.task.name}: images that cannot be read are passed over from here "
-            f"on, and stopped the run before"
-        ]
-
     def open(self) -> None:
         """The files that lines are added to."""
         if processes.is_first():
@@ -192,7 +132,7 @@ class Training:
             rate = task.schedule(number - 1)
             rows = next(batches)
             skipped = int(rows.pop("skipped"))
-            self._skipped_here += skipped if counts_skipped else 0
+            self.history.add_skipped(skipped if counts_skipped else 0)
             raw = sharding.to_global(task.mesh, size, rows)
             self.state, numbers = program(
                 self.state, key, raw, np.float32(rate), task.teacher
@@ -228,9 +168,9 @@ class Training:
         self._progress.advance()
         if number == self.first + 1:
             jax.block_until_ready(numbers)  # compilation is not training
-            self.clock.start()
+            self.history.clock.start()
         else:
-            self.clock.count(1)
+            self.history.clock.count(1)
 
     def _do_what_is_due(self, number: int, rate: float) -> None:
         """Scores, logs and saves where that is due after a step."""
@@ -241,7 +181,7 @@ class Training:
         if not (score or save or log):
             return
         self.flush()
-        self.clock.pause()
+        self.history.clock.pause()
         if score or log:
             self._report(number, rate, score=score, log=log)
         if save:
@@ -249,7 +189,7 @@ class Training:
         if stop:
             self.checkpoints.wait()
             raise self.stopped(number)
-        self.clock.start()
+        self.history.clock.start()
 
     def flush(self) -> None:
         """Waits for the steps under way and refuses numbers that are none.
@@ -270,21 +210,20 @@ class Training:
                     f"kept in {self.task.directory}: lower schedule.rate or set "
                     f"optimizer.clip_norm, and give the run another name"
                 )
-        self._window.extend(row for _, row in rows)
+        for _, row in rows:
+            self.history.add(row)
 
     def _report(self, number: int, rate: float, *, score: bool, log: bool) -> None:
         """Scores the network, writes a row and shows a line, as asked."""
-        task = self.task
+        task, history = self.task, self.history
         row: dict[str, float] = {}
-        if log:  # means over the steps since the last line
-            for name in ("loss", "grad_norm"):
-                row[name] = float(np.mean([past[name] for past in self._window]))
-            self._window.clear()
+        if log:
+            row |= history.means()
             if task.reading.unreadable == "skip":
-                row["unreadable"] = self.skipped()
+                row["unreadable"] = history.skipped()
         epoch = number * task.global_batch_size / task.epoch_images
         row |= {"rate": rate, "epoch": epoch}
-        speed = self.clock.steps_per_second
+        speed = history.clock.steps_per_second
         if speed is not None:
             row["images_per_second"] = speed * task.global_batch_size
         if score:
@@ -293,7 +232,7 @@ class Training:
             self._writer.write(number, row)
         if log:
             self._progress.log(number, row, speed)
-            self.clock.lap()
+            history.clock.lap()
 
     def _score(self, number: int) -> dict[str, float]:
         """Scores weights and average on the validation images, for a row of the log."""
@@ -308,25 +247,15 @@ class Training:
             row["val_top1_ema"] = average["top1"]
         return row
 
-    def skipped(self) -> int:
-        """Images passed over until now, by all processes."""
-        return self._skipped_before + sum(processes.everyone(self._skipped_here))
-
     def save(self, number: int) -> None:
         """Starts writing the checkpoint of a step."""
         val = self.val
         if self._writer:
             self._writer.send()
-        own_fields = {
-            "dtypes": self.dtypes,
-            "unreadable": self.skipped(),
-            "unreadable_from": self.skips_from,
-            "window": list(self._window),
-        }
         self.checkpoints.save(
             number,
             _items(self.state),
-            clock={**self._unknown_fields, **self.clock.state(), **own_fields},
+            clock=self.history.state(),
             description=self.described(number, val),
             val_top1=val["top1"] if val.get("step") == number else -1.0,
         )
