@@ -115,8 +115,8 @@ def gradients(recipe, params, batch, teacher=None):
 
 def test_accumulated_gradients_equal_the_large_batch(net):
     recipe = recipe_of(net.replace(depth=2), loss=Loss("soft", 0.7, 2.0, "per_class"))
-    prepare = jax.jit(step.prepare, static_argnums=0)
-    batch = prepare(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
+    make_batch = jax.jit(step.make_batch, static_argnums=0)
+    batch = make_batch(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
     assert (np.asarray(batch.drop_path) == 0).any()
     random = np.random.default_rng(2)
     logits = random.normal(size=(BATCH, 10)).astype(np.float32)
@@ -164,14 +164,14 @@ def test_a_step_against_adamw_by_hand(net):
 
 def test_the_step_is_a_function_of_seed_and_step(aux):
     recipe = recipe_of(aux)
-    prepare = jax.jit(step.prepare, static_argnums=0)
+    make_batch = jax.jit(step.make_batch, static_argnums=0)
     batches = {
-        (seed, number): prepare(
+        (seed, number): make_batch(
             recipe, jax.random.key(seed), jnp.int32(number), raw_batch()
         )
         for seed, number in ((0, 0), (0, 1), (1, 0))
     }
-    again = prepare(recipe, jax.random.key(0), jnp.int32(1), raw_batch())
+    again = make_batch(recipe, jax.random.key(0), jnp.int32(1), raw_batch())
     equal(batches[0, 1], again)
     for other in ((0, 0), (1, 0)):
         assert not np.array_equal(batches[other].images, again.images)
@@ -181,7 +181,7 @@ def test_the_step_is_a_function_of_seed_and_step(aux):
 def test_augmentation_and_stochastic_depth_have_keys_of_their_own(aux):
     """What one of them draws says nothing of the other."""
     recipe, key = recipe_of(aux), jax.random.key(0)
-    batch = step.prepare(recipe, key, jnp.int32(7), raw_batch())
+    batch = step.make_batch(recipe, key, jnp.int32(7), raw_batch())
     augment_key, drop_key = step.keys(key, 7)
     assert not np.array_equal(*map(jax.random.key_data, (augment_key, drop_key)))
     masks = vit.drop_path_masks(drop_key, aux.net.drop_path_rates, BATCH)

@@ -25,8 +25,13 @@ from sws_jax.training.step import Recipe
 
 
 def dataset(config: ml_collections.ConfigDict) -> Dataset:
+    """The images of a run.
+
+    Raises:
+      UserError: they cannot be read, or augmented as the config says.
+    """
     data = config.data
-    found = load_dataset(
+    images = load_dataset(
         data.source,
         val_fraction=data.val_fraction,
         image_size=data.image_size or None,
@@ -38,44 +43,52 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         decoder=data.decoder,
         unreadable=data.unreadable,
     )
-    transform(config).check_channels(found.image_shape[-1])
-    return found
+    transform(config).check_channels(images.image_shape[-1])
+    return images
 
 
 def reading(config: ml_collections.ConfigDict) -> Reading:
+    """How images are read."""
     data = config.data
     return Reading(data.threads, data.workers, data.unreadable)
 
 
 def transform(config: ml_collections.ConfigDict) -> Transform:
+    """What every training image goes through on the host."""
     return Transform(**config.transform)
 
 
 def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
+    """What turns the epochs of a run into steps."""
     images = epoch_images(len(data.train), config.data.repeats)
     return Durations(images, config.global_batch_size)
 
 
 def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
-    given = config.schedule
-    if 0 < given.total_epochs < given.warmup_epochs:
+    """The learning rate of a run, step by step.
+
+    Raises:
+      UserError: its warm-up is longer than the run.
+    """
+    group = config.schedule
+    if 0 < group.total_epochs < group.warmup_epochs:
         raise UserError(
-            f"schedule.warmup_epochs {given.warmup_epochs:g} is longer than the run, "
-            f"whose schedule.total_epochs is {given.total_epochs:g}"
+            f"schedule.warmup_epochs {group.warmup_epochs:g} is longer than the run, "
+            f"whose schedule.total_epochs is {group.total_epochs:g}"
         )
     return Schedule(
-        kind=given.kind,
-        peak=scaled_rate(given.rate, config.global_batch_size, given.rate_batch),
-        total_steps=durations.steps(given.total_epochs),
-        warmup_steps=durations.steps(given.warmup_epochs),
-        warmup_rate=given.warmup_rate,
-        minimum=given.minimum,
+        kind=group.kind,
+        peak=scaled_rate(group.rate, config.global_batch_size, group.rate_batch),
+        total_steps=durations.steps(group.total_epochs),
+        warmup_steps=durations.steps(group.warmup_epochs),
+        warmup_rate=group.warmup_rate,
+        minimum=group.minimum,
         steps_per_epoch=Fraction(durations.images, durations.global_batch_size),
     )
 
 
 def check_length(config, durations: Durations, schedule: Schedule) -> None:
-    """Refuses a run that is to train and is shorter than a step, or without end."""
+    """Refuses a run that is to train, and has no step or more than a run may have."""
     if schedule.total_steps > MOST_STEPS:
         raise UserError(
             f"schedule.total_epochs {config.schedule.total_epochs:g} is "
@@ -104,20 +117,29 @@ def needs_teacher(config) -> bool:
 
 
 def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
-    """The static part of a step, of images that are normalised so."""
+    """The static part of a step.
+
+    Args:
+      config: of the run.
+      spec: of its network.
+      normalization: of its images.
+
+    Raises:
+      UserError: a batch cannot be mixed as the config says.
+    """
     assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
-    made = Recipe(
+    augment = Augment(**config.augment)
+    augment.check_batch(config.global_batch_size)
+    return Recipe(
         spec=spec,
         normalization=normalization,
         compute=Compute(**config.compute),
-        augment=Augment(**config.augment),
+        augment=augment,
         loss=Loss(**config.loss),
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
     )
-    made.augment.check_batch(config.global_batch_size)
-    return made
 
 
 def load_teacher(
@@ -138,7 +160,7 @@ def load_teacher(
         return None
     path = places.resolve(config.teacher.path, workdir)
     loaded = teacher.load_teacher(path, dtype=config.teacher.dtype)
-    found, said = teacher.for_classes(loaded, data)
-    if said:
-        tell(said)
-    return found
+    predictor, line = teacher.for_classes(loaded, data)
+    if line:
+        tell(line)
+    return predictor

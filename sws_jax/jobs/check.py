@@ -1,4 +1,4 @@
-"""Refuses a config that needs neither data nor files to be seen as wrong."""
+"""Refuses a config that is wrong whatever its data and its files are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, places, recipes, rundir, start
-from sws_jax.jobs import fields as table
+from sws_jax.jobs import build, fields, places, recipes, rundir, start
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import profiles
 from sws_jax.reports import report
@@ -27,12 +26,15 @@ _LONGEST_NAME = 255  # bytes, of most file systems
 _FILES = (
     *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
 )  # fmt: skip
-# An epoch of as many images as any set could have.
+# Of an epoch, where the number of images decides nothing.
 _SOME_IMAGES = 2**20
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses what needs neither data nor files to be seen as wrong.
+    """Refuses what is wrong whatever the data and the files are.
+
+    Args:
+      config: of a run.
 
     Raises:
       UserError: naming the field.
@@ -40,14 +42,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_name(config.name)
     check_fields(config)
     profiles.find(config.profile)
-    for made, group in (
+    for kind, group in (
         (Compute, config.compute),
         (Transform, config.transform),
         (Augment, config.augment),
         (Loss, config.loss),
         (Optimizer, config.optimizer),
     ):
-        made(**group)
+        kind(**group)
     images.check_decoder(config.data.decoder)
     Augment(**config.augment).check_batch(config.global_batch_size)
     build.schedule(config, Durations(_SOME_IMAGES, config.global_batch_size))
@@ -55,8 +57,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     Fit((1, 1), config.data.eval_crop)
     epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
-    some = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    start.network_spec(config, some)
+    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
+    start.network_spec(config, smallest)
     known = set(recipes.run().model)
     if unknown := [n for n in recipes.insisted(config) if n not in known]:
         raise UserError(
@@ -68,7 +70,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 def check_teacher(config: ml_collections.ConfigDict) -> None:
     """Refuses a run that is distilled and names no teacher.
 
-    (A job's own config may: its runs get theirs from each other.)
+    The config of a job may name none, as its runs get theirs from each other.
     """
     if build.needs_teacher(config) and not config.teacher.path:
         raise UserError(
@@ -86,17 +88,24 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     Raises:
       UserError: naming the field.
     """
-    for name, field in table.RUN.items():
+    for name, field in fields.RUN.items():
         field.check(name, functools.reduce(operator.getitem, name.split("."), config))
 
 
 def check_job(config: ml_collections.ConfigDict) -> None:
-    """As `check_fields`, for what a job has beside the fields of its runs."""
-    for name, field in table.JOB.items():
+    """Refuses a value out of its range in what a job has beside its runs' fields.
+
+    Args:
+      config: of a job.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for name, field in fields.JOB.items():
         group, _, last = name.rpartition(".")
-        held = config.get(group, {}) if group else config
-        if last in held:
-            field.check(name, held[last])
+        values = config.get(group, {}) if group else config
+        if last in values:
+            field.check(name, values[last])
 
 
 def _check_name(name: str) -> None:

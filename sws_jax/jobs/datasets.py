@@ -1,4 +1,4 @@
-"""The sets of images that the runs of a job train on."""
+"""The sets of images that the runs of a job share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from sws_jax.jobs import build
 
 
 class Datasets:
-    """The sets that the runs of a job train on, each opened once for all of them."""
+    """Opens each set once for all runs of a job, and its fingerprint with it."""
 
     def __init__(self) -> None:
         self._open: dict[str, Dataset] = {}
-        self._known: tuple[Dataset, dict[str, Any]] | None = None
-        self._told: set[str] = set()
+        # The last set whose fingerprint was taken, and that fingerprint.
+        self._fingerprint: tuple[Dataset, dict[str, Any]] | None = None
+        self._remarks: set[str] = set()  # that were handed out
 
     def of(self, config: ml_collections.ConfigDict) -> Dataset:
         """The set of a run, as `build.dataset` opens it."""
@@ -24,13 +25,17 @@ class Datasets:
         if key not in self._open:
             self._open.clear()  # a set may take much memory, and few jobs have two
             self._open[key] = build.dataset(config)
-        found = self._open[key]
-        build.transform(config).check_channels(found.image_shape[-1])
-        return found
+        data = self._open[key]
+        build.transform(config).check_channels(data.image_shape[-1])
+        return data
 
     def glance(self, config: ml_collections.ConfigDict) -> Dataset | None:
-        """The set of a run, without what takes long: its images are neither decoded
-        nor copied. None where it is in a bucket, and not here.
+        """The set of a run, without what takes long.
+
+        Its images are neither decoded nor copied.
+
+        Returns:
+          None where the set is in a bucket, and not here.
 
         Raises:
           UserError: there is no such set any more, or not as it was.
@@ -46,18 +51,18 @@ class Datasets:
         return self.of(light)
 
     def fingerprint(self, data: Dataset) -> dict[str, Any]:
-        """Of the set that finished runs are compared with, one after the other."""
-        if self._known is None or self._known[0] is not data:
-            self._known = data, fingerprint.take(data)
-        return self._known[1]
+        """As `sws_jax.data.fingerprint.take`, once for runs on the same set."""
+        if self._fingerprint is None or self._fingerprint[0] is not data:
+            self._fingerprint = data, fingerprint.take(data)
+        return self._fingerprint[1]
 
     @staticmethod
     def _key(config: ml_collections.ConfigDict) -> str:
         return repr(sorted(config.data.to_dict().items()))
 
     def remarks(self, data: Dataset) -> list[str]:
-        """What is to be said of a set, once."""
+        """Lines on a set, each of them once."""
         lines = [f"{data.name}: {note}" for note in data.notes]
-        new = [line for line in lines if line not in self._told]
-        self._told.update(new)
+        new = [line for line in lines if line not in self._remarks]
+        self._remarks.update(new)
         return new
