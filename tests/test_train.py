@@ -204,9 +204,9 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
     train.train(other, str(tmp_path))  # finished: nothing is said
     assert step._program.cache_info().misses == before + 1
     lines = capsys.readouterr().out.splitlines()
-    said = [line for line in lines if "per device: " in line and "sends" in line]
-    assert [line.split(":")[0] for line in said] == ["run", "run", "other"]
-    assert re.search(r"in all; a step sends .* all-reduce over data\)$", said[0])
+    sheets = [line for line in lines if "per device: " in line and "sends" in line]
+    assert [line.split(":")[0] for line in sheets] == ["run", "run", "other"]
+    assert re.search(r"in all; a step sends .* all-reduce over data\)$", sheets[0])
     (warned,) = [line for line in lines if "warning" in line]
     assert warned.startswith("other: warning: that is more than the 1 KiB of a device")
 
@@ -226,8 +226,8 @@ def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
     for row, other in zip(rows, same, strict=True):
         assert row["val_loss"] == pytest.approx(other["val_loss"], rel=tolerance)
     assert rows[0]["val_loss"] == same[0]["val_loss"]
-    found = result["test"][0]["loss"]
-    assert found == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
+    loss = result["test"][0]["loss"]
+    assert loss == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
 
 
 def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys):
@@ -395,16 +395,16 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     names = data.class_names[::-1]
     own = save_net(tmp_path / "own.safetensors", net)
     turned = save_net(tmp_path / "turned.safetensors", net, class_names=names)
-    told = []
-    found = [
-        build.load_teacher(distilled(path), data, "", told.append)
+    lines = []
+    predictors = [
+        build.load_teacher(distilled(path), data, "", lines.append)
         for path in (own, turned)
     ]
     plain, reversed_ = (
-        np.asarray(one.logits(images, data.normalization)) for one in found
+        np.asarray(one.logits(images, data.normalization)) for one in predictors
     )
     np.testing.assert_array_equal(plain[:, ::-1], reversed_)
-    (line,) = told
+    (line,) = lines
     assert "are those of digits in another order, and matched by name" in line
     mixed = (*data.class_names[1:], "zero")
     path = save_net(tmp_path / "mixed.safetensors", net, class_names=mixed)
@@ -413,8 +413,8 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     other = save_net(
         tmp_path / "other.safetensors", net, class_names=tuple("abcdefghij")
     )
-    build.load_teacher(distilled(other), data, "", told.append)
-    assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
+    build.load_teacher(distilled(other), data, "", lines.append)
+    assert "have other names than those of digits: 'a' there is '0' here" in lines[-1]
 
 
 @pytest.mark.parametrize("family", ["levit", "regnet"])
@@ -474,11 +474,11 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
     data = build.dataset(tiny())
     rest, path = data.class_names[1:], str(tmp_path / "file.safetensors")
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
-    made = network_of(class_names=("e\u0301", *rest))
-    sws_jax.save_network(path, made)
-    found = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
-    kernel = found.params["head"]["kernel"]
-    np.testing.assert_array_equal(kernel, made.params["head"]["kernel"])
+    origin = network_of(class_names=("e\u0301", *rest))
+    sws_jax.save_network(path, origin)
+    network = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    kernel = network.params["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, origin.params["head"]["kernel"])
 
 
 @pytest.mark.parametrize("kind", ["learngene", "network"])
@@ -488,30 +488,30 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
     path, names = str(tmp_path / "file.safetensors"), data.class_names[::-1]
     if kind == "learngene":
         gene = learngene((1, 2))
-        made = sws_jax.Learngene(
+        origin = sws_jax.Learngene(
             gene.params, gene.description.replace(class_names=names)
         )
-        sws_jax.save_learngene(path, made)
+        sws_jax.save_learngene(path, origin)
         init, params = dict(learngene=path, allotment=(2, 1)), gene.params
     else:
-        made = network_of(class_names=names)
-        sws_jax.save_network(path, made)
-        init, params = dict(network=path), made.params
-    told = []
+        origin = network_of(class_names=names)
+        sws_jax.save_network(path, origin)
+        init, params = dict(network=path), origin.params
+    lines = []
     config = tiny(init=dict(**init, head=head))
-    found = start.start(config, data, "", told.append)
+    network = start.start(config, data, "", lines.append)
     for name in ("kernel", "bias"):
         theirs = np.asarray(params["head"][name])
-        np.testing.assert_array_equal(found.params["head"][name], theirs[..., ::-1])
-    assert found.description.class_names == data.class_names
-    assert "in another order, and matched by name" in "".join(told)
+        np.testing.assert_array_equal(network.params["head"][name], theirs[..., ::-1])
+    assert network.description.class_names == data.class_names
+    assert "in another order, and matched by name" in "".join(lines)
 
 
 def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     directory, _ = uninterrupted
     for path in (directory, directory / teacher.WEIGHTS):
-        found = teacher.load_teacher(str(path))
-        equal(weights(directory), found.network.params)
+        predictor = teacher.load_teacher(str(path))
+        equal(weights(directory), predictor.network.params)
     job = teacher.load_teacher(str(directory.parent))
     equal(weights(directory), job.network.params)
     with pytest.raises(ValueError, match="no weights.safetensors: nothing is in it"):
@@ -534,11 +534,11 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = build.dataset(config)
-    found = start.start(config, data, "")
-    equal(gene.params["head"], found.params["head"])
-    assert found.spec.drop_path == 0.2
-    assert found.description.plan == (0, 0, 1)
-    assert found.description.class_names == data.class_names
+    network = start.start(config, data, "")
+    equal(gene.params["head"], network.params["head"])
+    assert network.spec.drop_path == 0.2
+    assert network.description.plan == (0, 0, 1)
+    assert network.description.class_names == data.class_names
     renamed = sws_jax.Learngene(
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
@@ -547,7 +547,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
-    equal(found.params["blocks"], other.params["blocks"])
+    equal(network.params["blocks"], other.params["blocks"])
 
 
 def test_weights_of_another_channel_count_are_refused(tmp_path):
@@ -560,13 +560,13 @@ def test_weights_of_another_channel_count_are_refused(tmp_path):
         train.train(config, str(tmp_path))
 
 
-@pytest.mark.parametrize("group, said", [(8, False), (64, True)])
-def test_groups_that_span_devices_are_said(group, said, tmp_path, capsys):
+@pytest.mark.parametrize("group, spans", [(8, False), (64, True)])
+def test_groups_that_span_devices_are_said(group, spans, tmp_path, capsys):
     """64 images on 8 devices: 8 each."""
     config = tiny(steps=0, augment=dict(mixup=0.8, mix_group=group))
     train.train(config, str(tmp_path))
     text = "mixup groups of 64 images span devices"
-    assert (text in capsys.readouterr().out) is said
+    assert (text in capsys.readouterr().out) is spans
 
 
 def start_from(network, tmp_path, **changes):
@@ -606,9 +606,9 @@ def network_of(dtype=np.float32, **about):
 )
 def test_what_becomes_of_a_head_is_said(about, head, kept, words, tmp_path, capsys):
     network = network_of(**about)
-    found = start_from(network, tmp_path, head=head)
+    started = start_from(network, tmp_path, head=head)
     same = np.array_equal(
-        found.params["head"]["kernel"], network.params["head"]["kernel"]
+        started.params["head"]["kernel"], network.params["head"]["kernel"]
     )
     assert same is kept
     assert re.search(words, capsys.readouterr().out)
@@ -633,8 +633,8 @@ def test_other_pixels_are_said(tmp_path, capsys):
 
 
 def test_half_precision_is_trained_in_float32(tmp_path):
-    found = start_from(network_of(np.float16), tmp_path)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {
+    network = start_from(network_of(np.float16), tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(network.params)} == {
         np.dtype("float32")
     }
 
@@ -680,8 +680,8 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     score = Task.score
 
     def scored(self, predictor, split):
-        found = score(self, predictor, split)
-        return found | {"top1": next(tops)} if split is self.data.val else found
+        scores = score(self, predictor, split)
+        return scores | {"top1": next(tops)} if split is self.data.val else scores
 
     monkeypatch.setattr(Task, "score", scored)
     kept = dict(select="best", milestones=(epochs(2),))
@@ -824,12 +824,14 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    found = start.start(config, data, str(tmp_path))
-    same = np.array_equal(found.params["head"]["kernel"], gene.params["head"]["kernel"])
+    network = start.start(config, data, str(tmp_path))
+    same = np.array_equal(
+        network.params["head"]["kernel"], gene.params["head"]["kernel"]
+    )
     assert same is kept
-    assert (found.spec.norm_eps, found.spec.pool_order) == (1e-6, "mean_norm")
-    assert found.description.profile == "official"
-    assert found.description.class_names == data.class_names
+    assert (network.spec.norm_eps, network.spec.pool_order) == (1e-6, "mean_norm")
+    assert network.description.profile == "official"
+    assert network.description.class_names == data.class_names
 
 
 def test_where_an_official_moving_average_starts(tmp_path):
