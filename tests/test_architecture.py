@@ -11,22 +11,15 @@ import textwrap
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import house  # noqa: E402
+
 PACKAGE = ROOT / "sws_jax"
 
 # Lowest first: a name imports only what stands before it in this list, where it stands
 # for a module or, as a folder, for all that is in it.
-LAYERS = (
-    "version errors xla_flags arguments trees "
-    "specs sharding storage pixels "
-    "runtime models "
-    "data methods "
-    "training prepare convert "
-    "estimate reports "
-    "jobs "
-    "preview "
-    "doctor "
-    "commands main __main__"
-).split()
+LAYERS = [name for layer in house.layers(ROOT) for name in layer]
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
     ("specs.vit", "models.vit", "build"),
@@ -107,7 +100,7 @@ def belongs(name, names):
 
 def layer_of(name):
     """The position of the entry that claims a module."""
-    return len(LAYERS) if name == PUBLIC else LAYERS.index(name.split(".")[0])
+    return LAYERS.index(name.split(".")[0] or "__init__")
 
 
 def upward(found):
@@ -115,7 +108,7 @@ def upward(found):
 
 
 def test_the_list_of_layers_names_all_there_is():
-    assert sorted(LAYERS) == sorted({name.split(".")[0] for name in MODULES} - {PUBLIC})
+    assert sorted(LAYERS) == sorted({n.split(".")[0] or "__init__" for n in MODULES})
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
