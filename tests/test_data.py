@@ -17,6 +17,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import recipes, rundir
 from sws_jax.pixels import Normalization
 from sws_jax.storage import files
+from sws_jax.storage.names import INPUTS
 
 from support.damage import header_of
 from support.images import stacked
@@ -222,7 +223,7 @@ def older(known):
 
 def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
     run = rundir.RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
-    inputs = str(tmp_path / "run" / rundir.INPUTS)
+    inputs = str(tmp_path / "run" / INPUTS)
     known = fingerprint.take(few(20))
     files.write_json(inputs, {rundir.DATA: older(known)})
     now, (told,) = run.check_data(few(20))
@@ -253,7 +254,7 @@ def test_runs_of_a_job_share_their_data(tmp_path):
         for name in ("first", "second")
     )
     known, _ = first.check_data(few())
-    files.write_json(str(tmp_path / "first" / rundir.INPUTS), {rundir.DATA: known})
+    files.write_json(str(tmp_path / "first" / INPUTS), {rundir.DATA: known})
     assert second.check_data(few())[0] == known
     with pytest.raises(UserError, match="first holds a run on other data than few"):
         second.check_data(few(7))
@@ -267,7 +268,7 @@ def test_a_run_remembers_what_it_has_seen(tmp_path):
     """Also while the image cannot be read: it must be the old one when it is back."""
     run = rundir.RunDirectory(str(tmp_path), recipes.run(), "")
     seen, _ = run.check_data(few())
-    files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
+    files.write_json(str(tmp_path / INPUTS), {rundir.DATA: seen})
     gone = Gone(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))
     assert run.check_data(few(train=gone)) == (seen, [])
 

@@ -15,6 +15,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import chain, rundir
 from sws_jax.reports import report
 from sws_jax.storage import files
+from sws_jax.storage.names import CONFIG, METRICS
 from sws_jax.training import metrics
 
 from support.smallest import NAME, asked
@@ -134,7 +135,7 @@ def rundir_fields():
     ],
 )
 def test_rows_of_metrics_are_numbers(line, words, tmp_path):
-    path = tmp_path / metrics.METRICS
+    path = tmp_path / METRICS
     path.write_text('{"step": 1, "loss": 2}\n{"cut of\n' + line + "\n")
     with pytest.raises(UserError, match=f"metrics.jsonl .*line 3: {words}"):
         metrics.read(str(tmp_path))
@@ -150,7 +151,7 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
     path.write_text(text, errors="surrogateescape")
     if ours_beside:
         config, _ = asked(tmp_path)
-        files.write_json(str(tmp_path / rundir.CONFIG), files.plain(config.to_dict()))
+        files.write_json(str(tmp_path / CONFIG), files.plain(config.to_dict()))
     with pytest.raises(UserError, match="results.csv .*take another --workdir"):
         chain.execute(*asked(tmp_path))
     assert path.read_text(errors="surrogateescape") == text
@@ -240,7 +241,7 @@ def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(done / NAME, tmp_path / name)
     with contextlib.suppress(FileNotFoundError):
-        shutil.copy(done / rundir.CONFIG, tmp_path)
+        shutil.copy(done / CONFIG, tmp_path)
     with pytest.raises(UserError, match="holds 2 runs .one, two.: name one"):
         loading.load(str(tmp_path))
 

@@ -20,6 +20,7 @@ from sws_jax.jobs import chain, commandline, rundir
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import report
 from sws_jax.storage import files
+from sws_jax.storage.names import RESULT
 from sws_jax.training.evaluation import evaluate
 
 from support.children import MAIN, ended, until, watched
@@ -347,9 +348,9 @@ def test_carried_to_another_dataset(job, tmp_path):
 
 def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     """A run beside a comparison, or one that it started from."""
-    done = files.read_json(str(job[0] / "aux" / rundir.RESULT))
+    done = files.read_json(str(job[0] / "aux" / RESULT))
     for role in ("aux", "single", "tune"):
-        path = str(tmp_path / f"of-{role}" / rundir.RESULT)
+        path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
     found = chain._besides([], str(tmp_path))
     assert [result["name"] for result in found] == ["of-tune"]

@@ -19,7 +19,6 @@ from sws_jax.jobs import (
     places,
     rundir,
     start,
-    teacher,
     train,
 )
 from sws_jax.methods import base, learngenes
@@ -27,6 +26,7 @@ from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import files
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
 
 from support.compare import equal
 from support.examinations import examined
@@ -105,9 +105,9 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         folder = tmp_path / WORK / row.name
         if row.role == chain.AUX:
             made = learngenes.extract(network)
-            sws_jax.save_learngene(str(folder / places.LEARNGENE), made)
+            sws_jax.save_learngene(str(folder / LEARNGENE), made)
         if row.role == chain.ANCESTOR:
-            sws_jax.save_network(str(folder / teacher.WEIGHTS), network)
+            sws_jax.save_network(str(folder / WEIGHTS), network)
         answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
         assert answers == [network.spec] * 3, row.name
 
@@ -239,11 +239,11 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), made))
     config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
     result = train.train(config, str(tmp_path))
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))["model"]
+    written = files.read_json(str(tmp_path / "run" / CONFIG))["model"]
     assert (written["depth"], written["width"], written["heads"]) == (1, 16, 2)
     assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
     assert result["stages"] == [1, 2]
-    weights = str(tmp_path / "run" / teacher.WEIGHTS)
+    weights = str(tmp_path / "run" / WEIGHTS)
     kept = sws_jax.load_network(weights).description
     assert (kept.method, kept.plan, kept.stages, kept.teacher) == (
         *("sws", (1,), (1, 2)),
@@ -285,12 +285,12 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
 def as_older(directory, **model):
     """A run's directory as software left it that did not know `init.insist`, nor which
     fields of `model` a file decides."""
-    written = str(directory / rundir.CONFIG)
+    written = str(directory / CONFIG)
     older = files.read_json(written)
     del older["init"]["insist"], older["model"]["patch_bias_init"]
     older["model"].update(model)
     files.write_json(written, older)
-    inputs = directory / rundir.INPUTS
+    inputs = directory / INPUTS
     if inputs.exists():  # of a run, and not of its job
         found = files.read_json(str(inputs))
         del found[rundir.BEGUN]
@@ -332,7 +332,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
-    written = files.read_json(f"{work}/run/{rundir.CONFIG}")
+    written = files.read_json(f"{work}/run/{CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
     # Of one that has ended, it is said too.
     assert run(9)[0]["steps"] == 3
@@ -449,7 +449,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     said = "goes on as it began, with model.patch_bias_init zeros"
     assert capsys.readouterr().out.count(said) == 2
     assert [one["dtype"] for one in result["dtypes"]] == ["float32", "bfloat16"]
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))
+    written = files.read_json(str(tmp_path / "run" / CONFIG))
     assert written["model"]["patch_bias_init"] == "zeros"
     # A config of the older software is still a run's.
     del config.init.insist, config.model.patch_bias_init
@@ -509,7 +509,7 @@ def test_a_finished_run_needs_its_file_no_more(tmp_path):
     """Nor the directory that it stood in, which may have become another's."""
     folder = tmp_path / "given"
     folder.mkdir()
-    path = net(folder / teacher.WEIGHTS)
+    path = net(folder / WEIGHTS)
     argv = [
         "--config=configs/scratch_deit.py",
         f"--config.init.network={folder}",

@@ -36,6 +36,7 @@ from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
 from sws_jax.storage import files
+from sws_jax.storage.names import CONFIG, LOCK, RESULT, WEIGHTS
 from sws_jax.training import metrics, step
 from sws_jax.training.checkpoints import Checkpoints
 
@@ -49,7 +50,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def weights(directory):
-    return sws_jax.load_network(os.path.join(directory, teacher.WEIGHTS)).params
+    return sws_jax.load_network(os.path.join(directory, WEIGHTS)).params
 
 
 def child(script, *arguments, **kwargs):
@@ -108,7 +109,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_pat
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
     directory = tmp_path / "run"
-    assert not (directory / rundir.RESULT).exists()
+    assert not (directory / RESULT).exists()
     if how == "a bit flipped":
         for path in data_files(directory, 6):
             flip_a_bit(path)
@@ -136,10 +137,10 @@ def test_a_finished_run_is_not_repeated(uninterrupted):
 def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     directory, _ = uninterrupted
     other = tiny(save_every=3, schedule=dict(rate=2e-3), model=dict(depth=3))
-    before = (directory / rundir.CONFIG).read_text()
+    before = (directory / CONFIG).read_text()
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
-    assert (directory / rundir.CONFIG).read_text() == before
+    assert (directory / CONFIG).read_text() == before
 
 
 # What may differ where a run goes on, or was finished; whatever else does makes another
@@ -153,7 +154,7 @@ FREE = {
 
 
 def test_every_other_field_makes_another_run(tmp_path):
-    config, path = recipes.run(), str(tmp_path / rundir.CONFIG)
+    config, path = recipes.run(), str(tmp_path / CONFIG)
     files.write_json(path, files.plain(config.to_dict()))
     others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
     for name in commandline.fields(config):
@@ -171,7 +172,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
     finished, result = uninterrupted
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
-    path = str(directory / rundir.CONFIG)
+    path = str(directory / CONFIG)
     old = files.read_json(path)
     del old["data"]["repeats"]
     files.write_json(path, old)
@@ -182,7 +183,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 
 
 def test_one_process_at_a_run(tmp_path):
-    lock = tmp_path / "run" / rundir.LOCK
+    lock = tmp_path / "run" / LOCK
     with files.claimed(str(lock)):
         with pytest.raises(rundir.Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
@@ -349,7 +350,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
     assert f"the checkpoint of step {step - 1} kept" in message
     assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
     assert not (tmp_path / "run" / "checkpoints" / str(step)).exists()
-    assert not (tmp_path / "run" / rundir.RESULT).exists()
+    assert not (tmp_path / "run" / RESULT).exists()
 
 
 def save_net(path, net, params=None, **about):
@@ -372,7 +373,7 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
-    kept = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    kept = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     assert kept.description.teacher == "vit_w16h2_patch4_L4"
     data = build.dataset(tiny())
     teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
@@ -509,7 +510,7 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
 
 def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     directory, _ = uninterrupted
-    for path in (directory, directory / teacher.WEIGHTS):
+    for path in (directory, directory / WEIGHTS):
         found = teacher.load_teacher(str(path))
         equal(weights(directory), found.network.params)
     job = teacher.load_teacher(str(directory.parent))
@@ -688,7 +689,7 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     config = tiny(steps=4, save_every=1, evaluation=kept)
     config.ema = 0.0
     result = train.train(config, str(tmp_path))
-    network = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    network = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     manager = Checkpoints(str(tmp_path / "run"))
     best, last = (
         manager.restore(at, abstract(network.spec)).items["params"] for at in (2, 4)
@@ -783,7 +784,7 @@ def test_a_broken_milestone_is_trained_again(tmp_path):
     config = tiny(evaluation=dict(milestones=(epochs(4),)))
     result = train.train(config, str(tmp_path))
     directory = tmp_path / "run"
-    (directory / rundir.RESULT).unlink()
+    (directory / RESULT).unlink()
     for path in data_files(directory, 4):
         flip_a_bit(path)
     with pytest.raises(ValueError, match="step 4 .* goes on from the start"):
@@ -797,8 +798,8 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     names = {path.name.split(".")[0] for path in directory.iterdir()}
     kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
     assert names == kept | {"result"}
-    assert files.read_json(str(directory / rundir.RESULT)) == result
-    about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
+    assert files.read_json(str(directory / RESULT)) == result
+    about = sws_jax.load_network(str(directory / WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))
     assert about.class_names == tuple("0123456789")
     assert about.accuracy == pytest.approx(result["val_top1"], abs=1e-6)

@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from sws_jax.storage.names import LEARNGENE
+
 HELP = "say what a file of weights is, this project's or another's, or a set of images"
 EXAMPLE = "python -m sws_jax describe results/digits/learngene.safetensors"
 
@@ -136,11 +138,11 @@ def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
     from sws_jax.convert import folders
-    from sws_jax.jobs import places, teacher
+    from sws_jax.jobs import teacher
     from sws_jax.models import weights
     from sws_jax.storage import paths
 
-    gene = os.path.join(path, places.LEARNGENE)
+    gene = os.path.join(path, LEARNGENE)
     if paths.is_file(gene):
         return gene
     if paths.is_remote(path) or not os.path.isdir(path):

@@ -18,6 +18,7 @@ from sws_jax.models import networks
 from sws_jax.preview import dry_run
 from sws_jax.specs import Spec
 from sws_jax.storage import files, paths
+from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
@@ -88,8 +89,8 @@ def runs(case: Case) -> Iterator[Finding]:
             "let it end, or take another --workdir",
         )
     if not wrong and not busy:
-        done = sum(_has(case, row, rundir.RESULT) for row in case.rows)
-        begun = sum(_has(case, row, rundir.CONFIG) for row in case.rows) - done
+        done = sum(_has(case, row, RESULT) for row in case.rows)
+        begun = sum(_has(case, row, CONFIG) for row in case.rows) - done
         yield ok(
             f"of {len(case.rows)} runs {done} are done, and {begun} go on"
             if done or begun
@@ -102,7 +103,7 @@ def _refuse_other(case: Case, row: chain.Run) -> None:
 
 
 def _is_busy(case: Case, row: chain.Run) -> bool:
-    return files.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
+    return files.is_claimed(os.path.join(_directory(case, row), LOCK))
 
 
 def _directory(case: Case, row: chain.Run) -> str:
@@ -121,7 +122,7 @@ def disk(case: Case) -> Iterator[Finding]:
     wanted = 0
     for row in case.rows:
         spec = survey.spec(row)
-        if not _has(case, row, rundir.RESULT):
+        if not _has(case, row, RESULT):
             there = _size(_directory(case, row))
             wanted += max(kept(row.config, spec) - there, 0)
     if paths.is_remote(case.workdir):

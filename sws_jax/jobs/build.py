@@ -20,13 +20,14 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import fields, places, recipes, rundir, start, teacher
+from sws_jax.jobs import fields, places, recipes, start, teacher
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.training.step import Recipe
 
@@ -34,7 +35,7 @@ _ALL = 2**31 - 1
 _LONGEST_NAME = 255  # bytes, of most file systems
 # That a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
+    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
 
 

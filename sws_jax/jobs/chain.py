@@ -28,6 +28,7 @@ from sws_jax.reports import report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files, paths
+from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -111,7 +112,7 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
     roles = report.roles(workdir)
     found = []
     for name in paths.folders(workdir):
-        path = os.path.join(workdir, name, rundir.RESULT)
+        path = os.path.join(workdir, name, RESULT)
         if name in asked or not paths.exists(path):
             continue
         try:
@@ -132,7 +133,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
         yield
         return
     while True:
-        with files.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
+        with files.claimed(os.path.join(workdir, LOCK)) as mine:
             if mine:
                 files.sweep(workdir)
                 yield
@@ -146,7 +147,7 @@ def refuse_other(config, workdir: str) -> None:
     The comparison of a job may grow.
     """
     _refuse_foreign(workdir)
-    names = rundir.differing(config, os.path.join(workdir, rundir.CONFIG))
+    names = rundir.differing(config, os.path.join(workdir, CONFIG))
     names = [name for name in names if not name.startswith("compare.")]
     if names:
         raise UserError(
@@ -158,13 +159,13 @@ def refuse_other(config, workdir: str) -> None:
 def _refuse_foreign(workdir: str) -> None:
     """Refuses a directory whose files the report would be written over."""
     report.roles(workdir)  # refuses a table of something else
-    if paths.exists(os.path.join(workdir, rundir.CONFIG)):
+    if paths.exists(os.path.join(workdir, CONFIG)):
         return
-    written = (*report.WRITTEN, places.LEARNGENE)
+    written = (*report.WRITTEN, LEARNGENE)
     found = [n for n in written if paths.exists(os.path.join(workdir, n))]
     if found:
         raise UserError(
-            f"{workdir} holds {' and '.join(found)} and no {rundir.CONFIG} to say of "
+            f"{workdir} holds {' and '.join(found)} and no {CONFIG} to say of "
             f"which job, and nothing is written over: take another --workdir, or move "
             f"{'it' if len(found) == 1 else 'them'} away"
         )
@@ -216,7 +217,7 @@ def _one(
         nonlocal done
         done = False
         # A job that is refused before its first run has started leaves nothing.
-        path = os.path.join(workdir, rundir.CONFIG)
+        path = os.path.join(workdir, CONFIG)
         written = files.plain(config.to_dict())
 
         def write() -> None:
@@ -245,8 +246,8 @@ def _one(
 
 def _publish(workdir: str, name: str) -> None:
     """The learngene of a run, where users look for it."""
-    source = os.path.join(workdir, name, places.LEARNGENE)
-    target = os.path.join(workdir, places.LEARNGENE)
+    source = os.path.join(workdir, name, LEARNGENE)
+    target = os.path.join(workdir, LEARNGENE)
     with _own_turn(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)
 
@@ -378,7 +379,7 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
 
 def is_done(run: Run, workdir: str) -> bool:
     """Whether a run of a job has its result."""
-    return paths.exists(os.path.join(workdir, run.name, rundir.RESULT))
+    return paths.exists(os.path.join(workdir, run.name, RESULT))
 
 
 def older_in(workdir: str) -> Callable[[str], bool]:
@@ -408,7 +409,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
         if not run.role.startswith("scratch") or depth not in grown:
             continue
         if older_in(workdir)(run.name) or paths.exists(
-            os.path.join(workdir, run.name, rundir.CONFIG)
+            os.path.join(workdir, run.name, CONFIG)
         ):
             continue
         pair = (answers.made.get(one.name) for one in (grown[depth], run))

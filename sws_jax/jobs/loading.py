@@ -6,12 +6,12 @@ import os
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.jobs import places, teacher
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.specs.base import DEPTH
 from sws_jax.storage import files, paths
+from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, WEIGHTS
 from sws_jax.training import checkpoints
 
 
@@ -66,21 +66,21 @@ def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))
-    if os.path.basename(parent) == checkpoints.DIRECTORY and name.isdigit():
+    if os.path.basename(parent) == CHECKPOINTS and name.isdigit():
         return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
         return _checkpoint(_only_run(path), step, depth)
-    for name in (teacher.WEIGHTS, places.LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE):
         file = os.path.join(path, name)
         if paths.is_file(file):
             return _file(file, depth, None)
-    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
+    if paths.is_dir(os.path.join(path, CHECKPOINTS)):
         return _checkpoint(path, None, depth)
     if (run := _only_run(path)) != path:
         return _load(run, depth, None)
     raise UserError(
-        f"the directory {path} holds no {teacher.WEIGHTS}, no {places.LEARNGENE} and "
-        f"no {checkpoints.DIRECTORY}{_of_others(path)}"
+        f"the directory {path} holds no {WEIGHTS}, no {LEARNGENE} and "
+        f"no {CHECKPOINTS}{_of_others(path)}"
     )
 
 
@@ -102,7 +102,7 @@ def _of_others(path: str) -> str:
 
 def _only_run(path: str) -> str:
     """The directory of the run in that of a job of one run; any other as it is."""
-    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
+    if paths.is_dir(os.path.join(path, CHECKPOINTS)):
         return path
     inside = [name for name in paths.folders(path) if _is_run(path, name)]
     if len(inside) > 1:
@@ -116,7 +116,7 @@ def _only_run(path: str) -> str:
 
 def _is_run(directory: str, name: str) -> bool:
     """Whether a folder of a work directory holds what a network can be read from."""
-    kept = (teacher.WEIGHTS, places.LEARNGENE, checkpoints.DIRECTORY)
+    kept = (WEIGHTS, LEARNGENE, CHECKPOINTS)
     run = os.path.join(directory, name)
     return any(paths.exists(os.path.join(run, one)) for one in kept)
 
@@ -139,10 +139,9 @@ def _checkpoint(
 ) -> tuple[Network, str]:
     if depth is not None:
         raise UserError(f"{directory} has its depth: only a learngene is expanded")
-    if not paths.is_dir(os.path.join(directory, checkpoints.DIRECTORY)):
+    if not paths.is_dir(os.path.join(directory, CHECKPOINTS)):
         raise UserError(
-            f"{directory} has no checkpoint of step {step}: it holds no "
-            f"{checkpoints.DIRECTORY}"
+            f"{directory} has no checkpoint of step {step}: it holds no {CHECKPOINTS}"
         )
     found, params, description = checkpoints.load_params(
         directory, step, networks.abstract_params

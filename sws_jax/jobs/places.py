@@ -10,8 +10,8 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import teacher
 from sws_jax.methods.objectives import Loss
 from sws_jax.storage import paths
+from sws_jax.storage.names import LEARNGENE
 
-LEARNGENE = "learngene.safetensors"
 RUN = "run:"
 
 

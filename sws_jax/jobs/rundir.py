@@ -18,23 +18,27 @@ import ml_collections
 
 from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
-from sws_jax.jobs import fields, places, recipes, start, teacher
+from sws_jax.jobs import fields, places, recipes, start
 from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.specs import AuxViTSpec, ViTSpec
 from sws_jax.storage import files, paths
-from sws_jax.training import metrics
-from sws_jax.training.checkpoints import DIRECTORY as CHECKPOINTS
+from sws_jax.storage.names import (
+    CHECKPOINTS,
+    CONFIG,
+    INPUTS,
+    LEARNGENE,
+    LOCK,
+    METRICS,
+    RESULT,
+    WEIGHTS,
+)
 
-RESULT = "result.json"
-CONFIG = "config.json"
-INPUTS = "inputs.json"
 DATA, BEGUN = "data", "begun"  # in INPUTS
 OPENED = "opened"  # in DATA: how its set was opened
-LOCK = "lock"
 # What a run writes once its config is there, and nothing else may be lost for.
-_KEPT = (RESULT, CHECKPOINTS, teacher.WEIGHTS, places.LEARNGENE, metrics.METRICS)
+_KEPT = (RESULT, CHECKPOINTS, WEIGHTS, LEARNGENE, METRICS)
 _HARMLESS = fields.resuming(fields.HARMLESS)
 _CHANGEABLE = fields.resuming(fields.CHANGEABLE)
 _INSIST = "init.insist"
@@ -424,7 +428,7 @@ def _against(directory: str, config) -> list[tuple[str, str, str]]:
     done = paths.exists(os.path.join(directory, RESULT))
     if not (done and _begun(directory).get("older")):
         return []
-    for name in (teacher.WEIGHTS, places.LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE):
         path = os.path.join(directory, name)
         if paths.is_file(path) and (config.init.network or config.init.learngene):
             spec = weights.describe(path).spec

@@ -16,10 +16,10 @@ from sws_jax.models.networks import Predictor
 from sws_jax.specs import Spec, limits
 from sws_jax.specs.base import CLASSES, COUNT, DTYPE
 from sws_jax.storage import paths
+from sws_jax.storage.names import CHECKPOINTS, INPUTS, METRICS, RESULT, WEIGHTS
 
-WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
 # What runs have in their directories, and folders of other programs do not.
-_OF_RUNS = (WEIGHTS, "checkpoints", "inputs.json", "metrics.jsonl", "result.json")
+_OF_RUNS = (WEIGHTS, CHECKPOINTS, INPUTS, METRICS, RESULT)
 _DATASET = arguments.of(Dataset, called="a Dataset (sws_jax.data.load_dataset)")
 
 

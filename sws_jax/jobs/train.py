@@ -20,7 +20,7 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, places, recipes, rundir, start, teacher
+from sws_jax.jobs import build, recipes, rundir, start
 from sws_jax.jobs import task as tasks
 from sws_jax.jobs.rundir import RunDirectory
 from sws_jax.jobs.task import Task
@@ -32,6 +32,7 @@ from sws_jax.runtime import host, processes
 from sws_jax.runtime.progress import Progress, say
 from sws_jax.specs import AuxViTSpec
 from sws_jax.storage import files
+from sws_jax.storage.names import LEARNGENE, WEIGHTS
 from sws_jax.training import metrics, step
 from sws_jax.training.checkpoints import Checkpoints
 
@@ -520,9 +521,9 @@ def _finished(about: Description, at: int, val: dict[str, float]) -> Description
 def _save_weights(directory: str, network: Network) -> None:
     if isinstance(network.spec, AuxViTSpec):
         gene = learngenes.extract(network)
-        learngenes.save_learngene(os.path.join(directory, places.LEARNGENE), gene)
+        learngenes.save_learngene(os.path.join(directory, LEARNGENE), gene)
     else:
-        networks.save_network(os.path.join(directory, teacher.WEIGHTS), network)
+        networks.save_network(os.path.join(directory, WEIGHTS), network)
 
 
 def _say_batch(config, spec, mesh, total: int) -> None:

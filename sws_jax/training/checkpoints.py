@@ -33,10 +33,9 @@ from sws_jax.models.description import Description
 from sws_jax.runtime import processes
 from sws_jax.storage import files, paths
 from sws_jax.storage.files import Unsent, Unwritable
+from sws_jax.storage.names import BROKEN, CHECKPOINTS
 from sws_jax.training import checksums
 
-DIRECTORY = "checkpoints"
-BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
 _COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
@@ -94,7 +93,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._manager = _Manager(
-            os.path.join(self._directory, DIRECTORY), options=options
+            os.path.join(self._directory, CHECKPOINTS), options=options
         )
 
     def steps(self) -> list[int]:
@@ -249,7 +248,7 @@ class Checkpoints:
             self._failed = True
             if processes.is_loss(error) or _is_no_disk(error):
                 raise
-            folder = os.path.join(self._directory, DIRECTORY)
+            folder = os.path.join(self._directory, CHECKPOINTS)
             again = paths.is_remote(folder) and not _is_refused(error)
             kind = Unsent if again else Unwritable
             failed = kind(f"a checkpoint in {folder}", error)
@@ -314,7 +313,7 @@ class Checkpoints:
     def _move_aside(self, steps: Sequence[int]) -> None:
         def move() -> None:
             for step in steps:
-                source = os.path.join(self._directory, DIRECTORY, str(step))
+                source = os.path.join(self._directory, CHECKPOINTS, str(step))
                 target = os.path.join(self._directory, BROKEN, str(step))
                 paths.move(source, target)
 
@@ -436,7 +435,7 @@ def _is_unfinished(path: str) -> bool:
 def _unmeasured(directory: str) -> list[int]:
     """Steps of the checkpoints whose metrics are not those that were saved."""
     bad = []
-    folder = os.path.join(directory, DIRECTORY)
+    folder = os.path.join(directory, CHECKPOINTS)
     for name in paths.folders(folder):
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):

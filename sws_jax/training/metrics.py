@@ -16,8 +16,8 @@ from typing import Any
 from sws_jax.errors import UserError
 from sws_jax.storage import files, paths
 from sws_jax.storage.files import Unwritable
+from sws_jax.storage.names import EVENTS, METRICS
 
-METRICS = "metrics.jsonl"
 _SEND_SECONDS = 30.0  # between writes of lines that no checkpoint needs
 
 
@@ -113,7 +113,7 @@ class _Board:
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
         where = f"{socket.gethostname()}.{os.getpid()}"
-        name = f"events.out.tfevents.{time.time():.0f}.{where}"
+        name = f"{EVENTS}.{time.time():.0f}.{where}"
         self._path = os.path.join(directory, name)
         try:
             self._file = record_writer.RecordWriter(self._path)

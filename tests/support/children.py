@@ -13,9 +13,9 @@ import numpy as np
 import sws_jax
 from sws_jax import xla_flags
 from sws_jax.data import load_dataset
-from sws_jax.jobs import teacher
 from sws_jax.methods import learngenes
 from sws_jax.storage import files, paths
+from sws_jax.storage.names import WEIGHTS
 from sws_jax.training import checksums, metrics
 
 from support import compiler
@@ -188,7 +188,7 @@ def outcome(workdir, name="run"):
     if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
     else:
-        path = os.path.join(directory, teacher.WEIGHTS)
+        path = os.path.join(directory, WEIGHTS)
         params = sws_jax.load_network(path).params
     rows = metrics.read(directory)
     return {
