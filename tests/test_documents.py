@@ -12,7 +12,8 @@ import pytest
 
 from sws_jax.data import arrays
 from sws_jax.errors import UserError
-from sws_jax.jobs import chain, rundir
+from sws_jax.jobs import execute, preflight, rundir
+from sws_jax.jobs.rows import runs
 from sws_jax.reports import report
 from sws_jax.storage import files
 from sws_jax.storage.names import CONFIG, METRICS
@@ -24,7 +25,7 @@ from support.smallest import NAME, asked
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("done")
-    chain.execute(*asked(workdir))
+    execute.execute(*asked(workdir))
     return workdir
 
 
@@ -99,7 +100,7 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
         looked_at = ("init", "compute", "data", "model", "name")
         edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in rundir_fields()]
         edits = [e for e in edits if e[0][0] in looked_at]
-    of_run = chain.runs(config)[0].config
+    of_run = runs(config)[0].config
     for place, other, made in edits:
         path.write_text(json.dumps(made))
         run = rundir.RunDirectory(str(path.parent), of_run, "")
@@ -107,7 +108,7 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
             result = run.result()
             run_data = rundir._inputs(run.path).get(rundir.DATA)
             if name.endswith("result.json"):
-                chain._write_report([{**result, "role": "single"}], workdir)
+                execute._write_report([{**result, "role": "single"}], workdir)
             rundir.as_begun(run.path, run.config, workdir)
             assert run_data is None or isinstance(run_data, dict)
         except UserError as error:
@@ -118,7 +119,7 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
     assert refused > 5
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="holds no JSON object"):
-        chain.execute(config, workdir)
+        execute.execute(config, workdir)
 
 
 def rundir_fields():
@@ -153,7 +154,7 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
         config, _ = asked(tmp_path)
         files.write_json(str(tmp_path / CONFIG), files.plain(config.to_dict()))
     with pytest.raises(UserError, match="results.csv .*take another --workdir"):
-        chain.execute(*asked(tmp_path))
+        execute.execute(*asked(tmp_path))
     assert path.read_text(errors="surrogateescape") == text
 
 
@@ -183,7 +184,7 @@ def test_a_file_of_the_users_is_not_written_over(name, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     word = "checkpoints" if "checkpoints" in name else path.name
     with pytest.raises(UserError, match=f"{word}.* and no config.json"):
-        chain.execute(*asked(tmp_path))
+        execute.execute(*asked(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
     assert path.read_text() == "run,role\n"
 
@@ -195,8 +196,8 @@ def test_what_a_killed_run_leaves_refuses_nothing(tmp_path):
         (run / name).write_text("{}")
     (run / "events.out.tfevents.1.host.2").write_bytes(b"")
     config, workdir = asked(tmp_path)
-    rundir.refuse_other(str(run), chain.runs(config)[0].config, workdir)
-    chain.refuse_other(config, workdir)
+    rundir.refuse_other(str(run), runs(config)[0].config, workdir)
+    preflight.refuse_other(config, workdir)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_prepared_set_that_was_edited(change, words, tmp_path):
 def test_a_work_directory_that_is_not_utf8(tmp_path):
     work = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(UserError, match=r"caf\\udce9 is not UTF-8"):
-        chain.execute(*asked(work))
+        execute.execute(*asked(work))
     assert not os.path.exists(work)
 
 

@@ -16,7 +16,7 @@ import sws_jax
 from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import chain, commandline, rundir
+from sws_jax.jobs import commandline, execute, rundir
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import report
 from sws_jax.storage import files
@@ -303,12 +303,12 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
             raise rundir.Busy("another job")
         return {"name": run.name}
 
-    monkeypatch.setattr(chain.train, "train", busy_at_first)
-    monkeypatch.setattr(chain, "_POLL_SECONDS", 0.0)
-    monkeypatch.setattr(chain.shutil, "copyfile", lambda a, b: open(b, "w").close())
-    monkeypatch.setattr(chain.report, "write", lambda results, workdir: None)
-    monkeypatch.setattr(chain.report, "sentence", lambda result: "done")
-    chain.execute(config, str(tmp_path))
+    monkeypatch.setattr(execute.train, "train", busy_at_first)
+    monkeypatch.setattr(execute, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(execute.shutil, "copyfile", lambda a, b: open(b, "w").close())
+    monkeypatch.setattr(execute.report, "write", lambda results, workdir: None)
+    monkeypatch.setattr(execute.report, "sentence", lambda result: "done")
+    execute.execute(config, str(tmp_path))
     out = capsys.readouterr().out
     assert out.count("waiting for other jobs, which are at aux") == 1
     assert asked == ["ancestor", "aux", "aux", "aux", "aux", "untuned-L04"]
@@ -352,7 +352,7 @@ def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     for role in ("aux", "single", "tune"):
         path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
-    found = chain._besides([], str(tmp_path))
+    found = execute._besides([], str(tmp_path))
     assert [result["name"] for result in found] == ["of-tune"]
 
 

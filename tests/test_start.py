@@ -14,13 +14,15 @@ from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.jobs import (
     build,
-    chain,
     commandline,
+    execute,
     places,
+    preflight,
     rundir,
     start,
     train,
 )
+from sws_jax.jobs.rows import ANCESTOR, AUX, runs
 from sws_jax.methods import base, learngenes
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
@@ -93,7 +95,7 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
     argv = [f"--config={path}", *flags]
     config, workdir = commandline.parse([*argv, f"--workdir={tmp_path / WORK}"])
     data = build.dataset(config)
-    rows = chain.runs(config)
+    rows = runs(config)
     survey = Survey(config, workdir)  # of a dry run
     counted = of_cost(config, workdir, rows)
     case = Case(config, workdir, Start(), tuple(argv))
@@ -103,10 +105,10 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         # (The runs before it have ended, and left their files.)
         network = start.start(row.config, data, workdir, lambda line: None)
         folder = tmp_path / WORK / row.name
-        if row.role == chain.AUX:
+        if row.role == AUX:
             made = learngenes.extract(network)
             sws_jax.save_learngene(str(folder / LEARNGENE), made)
-        if row.role == chain.ANCESTOR:
+        if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
         answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
         assert answers == [network.spec] * 3, row.name
@@ -167,7 +169,7 @@ def refused(tmp_path, argv, words, capsys):
     argv = [a.replace(NET, f"{tmp_path}/{NET}") for a in argv]
     workdir = str(tmp_path / WORK)
     config, _ = commandline.parse([*argv, f"--workdir={workdir}"])
-    (row,) = chain.runs(config)
+    (row,) = runs(config)
     with pytest.raises(UserError, match=words) as refusal:
         train.train(row.config, workdir)
     assert not (tmp_path / WORK).exists()
@@ -220,10 +222,10 @@ def test_a_config_is_asked_which_fields_its_argument_decides(text, insisted):
 def test_a_field_of_a_group_is_insisted_on_in_its_runs(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.tune.model.width=64"]
     config, _ = commandline.parse(argv)
-    rows = {row.role: row.config.init.insist for row in chain.runs(config)}
-    assert (rows[chain.AUX], rows["tune"]) == ((), ("width",))
+    rows = {row.role: row.config.init.insist for row in runs(config)}
+    assert (rows[AUX], rows["tune"]) == ((), ("width",))
     with pytest.raises(UserError, match="model.width is 64 and run:aux has 32"):
-        chain.check_networks(chain.runs(config), str(tmp_path))
+        preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
@@ -309,7 +311,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
 
     def run(stop):
         times = itertools.count()
-        return chain.execute(job, work, should_stop=lambda: next(times) == stop)
+        return execute.execute(job, work, should_stop=lambda: next(times) == stop)
 
     with pytest.raises(train.Preempted, match="at step 1 of 3"):
         run(1)
@@ -325,7 +327,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         said = "run: goes on as it began: model.depth is 1, as in "
         assert said in capsys.readouterr().out
         # All who speak of it beforehand take it too.
-        rows = chain.runs(job)
+        rows = runs(job)
         found = Survey(job, work), of_cost(job, work, rows).survey
         case = Case(job, work, Start(), ())
         case.data, case.rows = build.dataset(job), rows
@@ -402,11 +404,11 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
     as_older(work, width=32)
     config.model.width, config.init.insist = 32, ("width",)
-    rows = chain.runs(config)
+    rows = runs(config)
     for _ in range(2):  # the config of the job is written anew each time
-        chain.check(config, rows)
-        chain.check_networks(rows, str(work))
-        chain.refuse_other(config, str(work))
+        preflight.check(config, rows)
+        preflight.check_networks(rows, str(work))
+        preflight.refuse_other(config, str(work))
         rundir.keep_begun(str(work))
         files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
@@ -462,10 +464,10 @@ def test_fields_of_groups_do_not_make_another_job(tmp_path):
     files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
     config, _ = commandline.parse(argv)
-    chain.refuse_other(config, str(tmp_path))
+    preflight.refuse_other(config, str(tmp_path))
     config, _ = commandline.parse([*argv[:1], "--config.ancestor.model.depth=3"])
     with pytest.raises(UserError, match="it differs in ancestor.model.depth"):
-        chain.refuse_other(config, str(tmp_path))
+        preflight.refuse_other(config, str(tmp_path))
 
 
 def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
@@ -473,17 +475,17 @@ def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
     argument = "variant=S/16,profile=official,dataset=digits,teacher=t,depths=6"
     argv = [f"--config=configs/aux_deit.py:{argument}", "--config.model.heads=12"]
     config, _ = commandline.parse(argv)
-    rows = {row.role: row.config for row in chain.runs(config)}
+    rows = {row.role: row.config for row in runs(config)}
     assert "heads" in rows["aux"].init.insist
     assert rows["untuned"].init.insist == ()
-    chain.check_networks(chain.runs(config), str(tmp_path))
+    preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_stages_beside_a_depth_that_they_do_not_have(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.model.depth=7"]
     config, _ = commandline.parse(argv)
     with pytest.raises(UserError, match="model.depth is 7 and model.stages has 4"):
-        chain.check_networks(chain.runs(config), str(tmp_path))
+        preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
@@ -502,7 +504,7 @@ def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
     found = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
     assert words in found["weights"][0].text
     config, _ = commandline.parse([*argv, *SMALL])
-    chain.check_networks(chain.runs(config), str(tmp_path))
+    preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_a_finished_run_needs_its_file_no_more(tmp_path):

@@ -18,7 +18,8 @@ from golden import make_levit
 from PIL import Image
 
 from sws_jax.data import pipeline
-from sws_jax.jobs import build, chain, commandline, start, teacher
+from sws_jax.jobs import build, commandline, start, teacher
+from sws_jax.jobs.rows import runs
 from sws_jax.training import step
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -93,7 +94,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     assert json.loads(lines[-1])["step"] == STEPS
     assert losses[-1] < 0.8 * losses[0]
 
-    config = chain.runs(commandline.parse(command)[0])[0].config
+    config = runs(commandline.parse(command)[0])[0].config
     data = build.dataset(config)
     spec = start.start(config, data, str(workdir)).spec
     recipe = build.recipe(config, spec, data.normalization)

@@ -188,12 +188,13 @@ def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
     from sws_jax.errors import UserError
     from sws_jax.estimate import cost
-    from sws_jax.jobs import chain, commandline
+    from sws_jax.jobs import commandline, preflight
+    from sws_jax.jobs.rows import runs as rows_of
 
     config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
-    every = chain.runs(config)
-    chain.check(config, every)
-    chain.check_networks(every, workdir)
+    every = rows_of(config)
+    preflight.check(config, every)
+    preflight.check_networks(every, workdir)
     # One seed of every depth: the others are for the spread alone.
     first: dict[tuple[str, int], Any] = {}
     for row in every:
@@ -282,7 +283,7 @@ class _Reader:
         self.note("evaluation: not counted")
 
     def run(self, row):
-        """One row of `sws_jax.jobs.chain.runs`."""
+        """One row of `sws_jax.jobs.rows.runs`."""
         from sws_jax.data.pipeline import epoch_images
         from sws_jax.estimate import cost
         from sws_jax.models.description import Description

@@ -26,7 +26,8 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, places, rundir, start, teacher
+from sws_jax.jobs import build, places, preflight, rundir, start, teacher
+from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.prepare import sources
@@ -173,7 +174,7 @@ def _duration(seconds: float) -> str:
 
 def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, by themselves."""
-    asked: dict[tuple[str, str], chain.Run] = {}
+    asked: dict[tuple[str, str], Run] = {}
     for row in case.waiting():
         if build.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
@@ -286,7 +287,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             except UserError as error:
                 wrong.setdefault(str(error), []).append(row.name)
         if not wrong and case.is_readable:
-            chain.check_alike(case.rows, answers, case.workdir)
+            preflight.check_alike(case.rows, answers, case.workdir)
     for text, names in wrong.items():
         yield problem(f"{few(names)}: {text}")
 

@@ -13,7 +13,8 @@ import jax
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import chain, rundir
+from sws_jax.jobs import preflight, rundir
+from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
 from sws_jax.specs import Spec
@@ -70,7 +71,7 @@ def runs(case: Case) -> Iterator[Finding]:
         return
     wrong: list[str] = []
     for look in (
-        lambda: chain.refuse_other(case.config, case.workdir),
+        lambda: preflight.refuse_other(case.config, case.workdir),
         *(lambda row=row: _refuse_other(case, row) for row in case.rows),
     ):
         try:
@@ -98,19 +99,19 @@ def runs(case: Case) -> Iterator[Finding]:
         )
 
 
-def _refuse_other(case: Case, row: chain.Run) -> None:
+def _refuse_other(case: Case, row: Run) -> None:
     rundir.refuse_other(_directory(case, row), row.config, case.workdir)
 
 
-def _is_busy(case: Case, row: chain.Run) -> bool:
+def _is_busy(case: Case, row: Run) -> bool:
     return files.is_claimed(os.path.join(_directory(case, row), LOCK))
 
 
-def _directory(case: Case, row: chain.Run) -> str:
+def _directory(case: Case, row: Run) -> str:
     return os.path.join(case.workdir, row.name)
 
 
-def _has(case: Case, row: chain.Run, name: str) -> bool:
+def _has(case: Case, row: Run, name: str) -> bool:
     return paths.exists(os.path.join(_directory(case, row), name))
 
 

@@ -13,8 +13,8 @@ from sws_jax.data import Dataset, classes
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import cost
-from sws_jax.jobs import build, chain, places, start, teacher
-from sws_jax.jobs.chain import Run
+from sws_jax.jobs import build, places, preflight, start, teacher
+from sws_jax.jobs.rows import Run
 from sws_jax.models import networks, weights
 from sws_jax.models.description import Description
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
@@ -29,7 +29,7 @@ class Survey:
       workdir: where ``run:NAME`` paths of the config are found.
       image_size, classes, images: instead of what is read or assumed.
       data: what the runs train on, where the caller has read it.
-      older: instead of `sws_jax.jobs.chain.older_in` of the work directory.
+      older: instead of `sws_jax.jobs.preflight.older_in` of the work directory.
 
     Attributes:
       shape: ``image_size``, ``channels`` and ``num_classes`` of every run.
@@ -81,7 +81,7 @@ class Survey:
             looks = dataclasses.replace(looks, class_names=())
         self._images, self._known = looks, known
         self._read = read is not None
-        older = older or chain.older_in(workdir)
+        older = older or preflight.older_in(workdir)
         self._answers = start.Answers(looks, workdir, older)
         channels = self.shape["channels"]
         self.note(

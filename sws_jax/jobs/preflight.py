@@ -1,0 +1,140 @@
+"""What is refused before the first run of a job starts, and not after hours of others.
+
+Nothing is written here. A job that has begun in the work directory is compared with the
+one that is asked for; runs that have ended need their files no more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from sws_jax.data.base import few
+from sws_jax.errors import UserError
+from sws_jax.jobs import build, places, recipes, rundir, start
+from sws_jax.jobs.rows import Run
+from sws_jax.reports import report
+from sws_jax.storage import paths
+from sws_jax.storage.names import CONFIG, LEARNGENE, RESULT
+
+
+def check(config, rows: Sequence[Run]) -> None:
+    """Refuses now what would else be refused after hours of earlier runs."""
+    fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
+    if config.job != "single" and fixed:
+        raise UserError(
+            f"init.{fixed[0]} belongs to one run, and this job has {len(rows)}: use "
+            f"configs/des_deit.py, or compare.depths here"
+        )
+    _check_order(rows)
+    for run in rows:
+        build.check(run.config)
+        build.check_teacher(run.config)
+
+
+def check_networks(rows: Sequence[Run], workdir: str) -> None:
+    """Refuses runs that no weights could start as they are asked for.
+
+    Files that are not there refuse nothing: of a finished run none is needed.
+
+    Args:
+      rows: of a job.
+      workdir: where ``run:NAME`` paths are found.
+
+    Raises:
+      UserError: as `sws_jax.jobs.start.answer`.
+    """
+    answers = start.Answers(None, workdir, older_in(workdir))
+    for run in rows:
+        done = is_done(run, workdir)
+        if not (done and places.initial_file_is_outside(run.config)):
+            answers.of(run.name, run.config)
+    check_alike(rows, answers, workdir)
+
+
+def is_done(run: Run, workdir: str) -> bool:
+    """Whether a run of a job has its result."""
+    return paths.exists(os.path.join(workdir, run.name, RESULT))
+
+
+def older_in(workdir: str) -> Callable[[str], bool]:
+    """Whether older software began the run of a name, in a work directory."""
+    return lambda name: rundir.is_older(os.path.join(workdir, name), workdir)
+
+
+def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> None:
+    """Refuses nets from scratch that are no comparison, as descendants are others.
+
+    Fields that were set for the nets from scratch by name are left alone, and so are
+    runs that have begun.
+
+    Args:
+      rows: of a job.
+      answers: for each of them.
+      workdir: of the job.
+
+    Raises:
+      UserError: naming the field.
+    """
+    grown = {
+        run.config.model.depth: run for run in rows if run.role in ("tune", "untuned")
+    }
+    for run in rows:
+        depth = run.config.model.depth
+        if not run.role.startswith("scratch") or depth not in grown:
+            continue
+        if older_in(workdir)(run.name) or paths.exists(
+            os.path.join(workdir, run.name, CONFIG)
+        ):
+            continue
+        pair = (answers.made.get(one.name) for one in (grown[depth], run))
+        theirs, own = (start.model_fields(found) if found else {} for found in pair)
+        for name in sorted(theirs.keys() & own.keys()):
+            free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
+            if name not in free and own[name] != theirs[name]:
+                raise UserError(
+                    f"{run.name} would be no comparison: its model.{name} is "
+                    f"{own[name]}, and {grown[depth].name} has {theirs[name]} from its "
+                    f"learngene: give --config.model.{name}={theirs[name]}"
+                )
+
+
+def _check_order(rows: Sequence[Run]) -> None:
+    seen: set[str] = set()
+    for run in rows:
+        if run.name in seen:
+            raise UserError(f"the job has two runs named {run.name}")
+        missing = [name for name in run.after if name not in seen]
+        if missing:
+            raise UserError(f"{run.name} needs {', '.join(missing)} before it")
+        seen.add(run.name)
+
+
+def refuse_other(config, workdir: str) -> None:
+    """Refuses a directory of another job, or with files that are not of one.
+
+    The comparison of a job may grow.
+    """
+    _refuse_foreign(workdir)
+    names = rundir.differing(config, os.path.join(workdir, CONFIG))
+    names = [name for name in names if not name.startswith("compare.")]
+    if names:
+        raise UserError(
+            f"{workdir} holds a job with another config (it differs in "
+            f"{few(names)}): take another --workdir"
+        )
+
+
+def _refuse_foreign(workdir: str) -> None:
+    """Refuses a directory whose files the report would be written over."""
+    report.roles(workdir)  # refuses a table of something else
+    if paths.exists(os.path.join(workdir, CONFIG)):
+        return
+    written = (*report.WRITTEN, LEARNGENE)
+    found = [n for n in written if paths.exists(os.path.join(workdir, n))]
+    if found:
+        raise UserError(
+            f"{workdir} holds {' and '.join(found)} and no {CONFIG} to say of "
+            f"which job, and nothing is written over: take another --workdir, or move "
+            f"{'it' if len(found) == 1 else 'them'} away"
+        )
