@@ -19,7 +19,7 @@ from sws_jax import convert, doctor, pixels, specs
 from sws_jax.data import fingerprint
 from sws_jax.doctor import devices, software
 from sws_jax.doctor.base import Case, Check
-from sws_jax.jobs import commandline, rundir
+from sws_jax.jobs import commandline, records
 from sws_jax.runtime import host
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import files
@@ -332,7 +332,7 @@ def test_images_that_are_empty(tmp_path):
 def test_other_data_than_a_run_began_on(tmp_path):
     then = fingerprint.take(DIGITS)
     then["train"] = {"images": 1257, "samples": ["other"] * 4}
-    files.write_json(str(tmp_path / "aux" / INPUTS), {rundir.DATA: then})
+    files.write_json(str(tmp_path / "aux" / INPUTS), {records.DATA: then})
     found = examined(tmp_path, checks=["data"])
     said(found["data"][0], doctor.PROBLEM, "aux holds a run on other data", "train")
 

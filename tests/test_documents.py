@@ -12,7 +12,8 @@ import pytest
 
 from sws_jax.data import arrays
 from sws_jax.errors import UserError
-from sws_jax.jobs import execute, preflight, rundir
+from sws_jax.jobs import begun, differences, execute, preflight, records
+from sws_jax.jobs.directory import RunDirectory, refuse_other
 from sws_jax.jobs.rows import runs
 from sws_jax.reports import report
 from sws_jax.storage import files
@@ -98,18 +99,18 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
     edits = list(_edited(document))
     if name.endswith("config.json"):
         looked_at = ("init", "compute", "data", "model", "name")
-        edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in rundir_fields()]
+        edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in looked_at_by_name()]
         edits = [e for e in edits if e[0][0] in looked_at]
     of_run = runs(config)[0].config
     for place, other, made in edits:
         path.write_text(json.dumps(made))
-        run = rundir.RunDirectory(str(path.parent), of_run, "")
+        run = RunDirectory(str(path.parent), of_run, "")
         try:
             result = run.result()
-            run_data = rundir._inputs(run.path).get(rundir.DATA)
+            run_data = records.read_inputs(run.path).get(records.DATA)
             if name.endswith("result.json"):
                 execute._write_report([{**result, "role": "single"}], workdir)
-            rundir.as_begun(run.path, run.config, workdir)
+            begun.as_begun(run.path, run.config, workdir)
             assert run_data is None or isinstance(run_data, dict)
         except UserError as error:
             refused += 1
@@ -122,8 +123,11 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
         execute.execute(config, workdir)
 
 
-def rundir_fields():
-    return [n.split(".")[-1] for n in (*rundir._CHANGEABLE, *rundir._LATER, "insist")]
+def looked_at_by_name():
+    return [
+        n.split(".")[-1]
+        for n in (*differences.CHANGEABLE, *differences.LATER, "insist")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ def test_what_a_killed_run_leaves_refuses_nothing(tmp_path):
         (run / name).write_text("{}")
     (run / "events.out.tfevents.1.host.2").write_bytes(b"")
     config, workdir = asked(tmp_path)
-    rundir.refuse_other(str(run), runs(config)[0].config, workdir)
+    refuse_other(str(run), runs(config)[0].config, workdir)
     preflight.refuse_other(config, workdir)
 
 

@@ -16,7 +16,8 @@ import sws_jax
 from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import commandline, execute, rundir
+from sws_jax.jobs import commandline, execute
+from sws_jax.jobs.directory import Busy
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import report
 from sws_jax.storage import files
@@ -300,7 +301,7 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     def busy_at_first(run, *args, **kwargs):
         asked.append(run.name)
         if run.name == "aux" and asked.count("aux") < 4:
-            raise rundir.Busy("another job")
+            raise Busy("another job")
         return {"name": run.name}
 
     monkeypatch.setattr(execute.train, "train", busy_at_first)

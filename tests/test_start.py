@@ -13,15 +13,17 @@ from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.jobs import (
+    begun,
     build,
     commandline,
     execute,
     places,
     preflight,
-    rundir,
+    records,
     start,
     train,
 )
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.rows import ANCESTOR, AUX, runs
 from sws_jax.methods import base, learngenes
 from sws_jax.pixels import Normalization
@@ -295,7 +297,7 @@ def as_older(directory, **model):
     inputs = directory / INPUTS
     if inputs.exists():  # of a run, and not of its job
         found = files.read_json(str(inputs))
-        del found[rundir.BEGUN]
+        del found[records.BEGUN]
         files.write_json(str(inputs), found)
 
 
@@ -409,11 +411,11 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
         preflight.check(config, rows)
         preflight.check_networks(rows, str(work))
         preflight.refuse_other(config, str(work))
-        rundir.keep_begun(str(work))
+        begun.keep_begun(str(work))
         files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
     folder = str(work / scratch.name)
-    made, told = rundir.as_begun(folder, scratch, str(work))
+    made, told = begun.as_begun(folder, scratch, str(work))
     assert made.model.patch_bias_init == "zeros"
     assert "goes on as it began, with model.patch_bias_init zeros" in told[0]
     # A run of today's software has its own.
@@ -437,13 +439,13 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     monkeypatch = pytest.MonkeyPatch()
     config.model.patch_bias_init = "uniform"
     config.compute.dtype = "bfloat16"
-    begun = rundir.RunDirectory.begin
+    begun = RunDirectory.begin
 
     def killed(*args):
         begun(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rundir.RunDirectory, "begin", killed)
+    monkeypatch.setattr(RunDirectory, "begin", killed)
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
         train.train(config, str(tmp_path))
     monkeypatch.undo()

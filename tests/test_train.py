@@ -23,12 +23,12 @@ from sws_jax.jobs import (
     build,
     commandline,
     recipes,
-    rundir,
     start,
     task,
     teacher,
     train,
 )
+from sws_jax.jobs.directory import Busy, differing
 from sws_jax.methods import base
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
@@ -164,7 +164,7 @@ def test_every_other_field_makes_another_run(tmp_path):
         before = node[field]
         node[field] = others.get(type(before), not before)  # or a switch
         expected = [] if name in FREE else [name]
-        assert rundir.differing(changed, path) == expected
+        assert differing(changed, path) == expected
 
 
 def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
@@ -185,7 +185,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 def test_one_process_at_a_run(tmp_path):
     lock = tmp_path / "run" / LOCK
     with files.claimed(str(lock)):
-        with pytest.raises(rundir.Busy, match="another job is at the run in"):
+        with pytest.raises(Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
 

@@ -26,7 +26,7 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, places, preflight, rundir, start, teacher
+from sws_jax.jobs import build, fingerprints, places, preflight, start, teacher
 from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
@@ -87,10 +87,10 @@ def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
     now = None
     for row in case.rows:
         directory = os.path.join(case.workdir, row.name)
-        if rundir.known_data(directory) is None:
+        if fingerprints.known_data(directory) is None:
             continue
         now = now or fingerprint.take(found)
-        if wrong := rundir.other_data(directory, found.name, now):
+        if wrong := fingerprints.other_data(directory, found.name, now):
             yield problem(wrong, "bring the old data back, or take another --workdir")
 
 

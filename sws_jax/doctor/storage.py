@@ -13,7 +13,8 @@ import jax
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import preflight, rundir
+from sws_jax.jobs import preflight
+from sws_jax.jobs.directory import refuse_other
 from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
@@ -100,7 +101,7 @@ def runs(case: Case) -> Iterator[Finding]:
 
 
 def _refuse_other(case: Case, row: Run) -> None:
-    rundir.refuse_other(_directory(case, row), row.config, case.workdir)
+    refuse_other(_directory(case, row), row.config, case.workdir)
 
 
 def _is_busy(case: Case, row: Run) -> bool:

@@ -16,7 +16,8 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, preflight, remarks, rundir, train
+from sws_jax.jobs import begun, build, preflight, records, remarks, train
+from sws_jax.jobs.directory import Busy, refuse_other
 from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
 from sws_jax.reports import report
 from sws_jax.runtime import processes
@@ -52,7 +53,7 @@ def execute(
         preflight.check(config, rows)
         preflight.check_networks(rows, workdir)
         for run in rows:
-            rundir.refuse_other(os.path.join(workdir, run.name), run.config, workdir)
+            refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         preflight.refuse_other(config, workdir)
 
     processes.decided(refuse)
@@ -79,7 +80,7 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
         if name in asked or not paths.exists(path):
             continue
         try:
-            result = rundir.read_result(path)
+            result = records.read_result(path)
         except UserError as error:
             say(f"{report.RESULTS} lacks {name}: {error}")
             continue
@@ -128,7 +129,7 @@ def _results(
                     config, run, label, workdir, should_stop, datasets
                 )
                 progressed = True
-            except rundir.Busy:
+            except Busy:
                 busy.append(run.name)
         if not progressed:
             if should_stop():
@@ -155,7 +156,7 @@ def _one(
 
         def write() -> None:
             with _own_turn(workdir):
-                rundir.keep_begun(workdir)
+                begun.keep_begun(workdir)
                 files.write_json(path, written)
 
         processes.first_does(write)

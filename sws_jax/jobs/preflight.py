@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, places, recipes, rundir, start
+from sws_jax.jobs import begun, build, places, recipes, start
+from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
 from sws_jax.reports import report
 from sws_jax.storage import paths
@@ -59,7 +60,7 @@ def is_done(run: Run, workdir: str) -> bool:
 
 def older_in(workdir: str) -> Callable[[str], bool]:
     """Whether older software began the run of a name, in a work directory."""
-    return lambda name: rundir.is_older(os.path.join(workdir, name), workdir)
+    return lambda name: begun.is_older(os.path.join(workdir, name), workdir)
 
 
 def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> None:
@@ -116,7 +117,7 @@ def refuse_other(config, workdir: str) -> None:
     The comparison of a job may grow.
     """
     _refuse_foreign(workdir)
-    names = rundir.differing(config, os.path.join(workdir, CONFIG))
+    names = differing(config, os.path.join(workdir, CONFIG))
     names = [name for name in names if not name.startswith("compare.")]
     if names:
         raise UserError(

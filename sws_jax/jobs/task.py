@@ -14,7 +14,7 @@ from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
 from sws_jax.jobs import build, places, remarks, start, teacher
-from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import weights
 from sws_jax.models.description import Description

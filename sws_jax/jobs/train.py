@@ -20,9 +20,9 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, recipes, rundir, start
+from sws_jax.jobs import begun, build, recipes, start
 from sws_jax.jobs import task as tasks
-from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.task import Task
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
@@ -86,7 +86,7 @@ def train(
     config = recipes.completed(config)
     build.check(config)
     build.check_teacher(config)
-    config, as_begun = rundir.as_begun(directory, config, workdir)
+    config, as_begun = begun.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)
