@@ -89,7 +89,7 @@ OLDER_NAMES = {
     "learngenes.base": ("methods.base",),
     "learngenes.sws": ("methods.sws",),
     "learngenes.tleg": ("methods.tleg",),
-    "loading": ("jobs.loading",),
+    "loading": ("jobs.load",),
     "losses": ("methods.objectives",),
     "metrics": ("training.metrics",),
     "networks": ("models.networks",),

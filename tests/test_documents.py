@@ -236,19 +236,19 @@ def test_a_name_that_is_not_utf8_is_kept_escaped(tmp_path):
 
 
 def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
 
-    network, label = loading.load(str(done))
+    network, label = load.load(str(done))
     assert network.spec.depth == 1 and NAME in label
     steps = os.listdir(done / NAME / "checkpoints")
     if steps:
-        assert loading.load(str(done), step=int(steps[0]))[0].spec == network.spec
+        assert load.load(str(done), step=int(steps[0]))[0].spec == network.spec
     for name in ("one", "two"):
         shutil.copytree(done / NAME, tmp_path / name)
     with contextlib.suppress(FileNotFoundError):
         shutil.copy(done / CONFIG, tmp_path)
     with pytest.raises(UserError, match="holds 2 runs .one, two.: name one"):
-        loading.load(str(tmp_path))
+        load.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(

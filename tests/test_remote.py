@@ -23,7 +23,7 @@ from sws_jax import __main__ as commands
 from sws_jax import main
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
-from sws_jax.jobs import commandline, loading
+from sws_jax.jobs import commandline, load
 from sws_jax.storage import files, lease, paths
 from sws_jax.storage.files import Unsent, Unwritable
 from sws_jax.storage.names import BROKEN, CHECKPOINTS, LEARNGENE
@@ -336,7 +336,7 @@ def test_a_checkpoint_that_was_not_ended_is_removed(storage, aux):
     fill(run, aux, {1: 0.1, 2: 0.2})
     prefix = f"half/{CHECKPOINTS}"
     del storage.objects[f"{prefix}/2/commit_success.txt"]
-    assert loading.load(run)[1] == f"{run} at step 1"
+    assert load.load(run)[1] == f"{run} at step 1"
     manager = Checkpoints(run)
     assert manager.steps() == [1]
     assert not storage.names(f"{prefix}/2/")
@@ -475,7 +475,7 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     gene = sws_jax.load_learngene(f"{work}/run/{LEARNGENE}")
     own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / LEARNGENE))
     equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
-    assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
+    assert load.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")
 
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
     from sws_jax.models import weights
     from sws_jax.storage import paths
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     notes: tuple[str, ...] = ()
     if paths.is_file(path) and weights.is_ours(path):
         flat, lines = tensors.read(paths.here(path)).flat, _ours(weights.describe(path))
-        if why := loading.refusal(path):
+        if why := load.refusal(path):
             lines["initialises"] = f"nothing: {why}"
     else:
         found = convert.identify(path)
