@@ -77,7 +77,7 @@ def __dir__() -> list[str]:
 # are looked for in these modules.
 OLDER_NAMES = {
     "chain": ("jobs.rows", "jobs.execute", "jobs.preflight"),
-    "checkpoints": ("training.checkpoints",),
+    "checkpoints": ("training.checkpoints", "storage.names"),
     "classes": ("data.classes",),
     "configs": ("jobs.commandline",),
     "cost": ("estimate.cost",),
@@ -91,7 +91,7 @@ OLDER_NAMES = {
     "learngenes.tleg": ("methods.tleg",),
     "loading": ("jobs.load",),
     "losses": ("methods.objectives",),
-    "metrics": ("training.metrics",),
+    "metrics": ("training.metrics", "storage.names"),
     "networks": ("models.networks",),
     "optim": ("training.optim",),
     "paths": ("storage.paths",),
@@ -112,10 +112,10 @@ OLDER_NAMES = {
     "setup": ("jobs.build",),
     "signals": ("runtime.signals",),
     "sizing": ("estimate.sizing",),
-    "start": ("jobs.start",),
+    "start": ("jobs.start", "jobs.initial", "jobs.model_fields", "jobs.origins"),
     "step": ("training.step",),
-    "survey": ("preview.survey",),
-    "teacher": ("jobs.teacher",),
+    "survey": ("preview.survey", "models.names"),
+    "teacher": ("jobs.teacher", "storage.runs", "storage.names"),
     "train": ("jobs.train",),
     "weights": ("models.weights",),
 }

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import pathlib
 
 import pytest
 
@@ -17,15 +18,16 @@ from sws_jax.jobs import (
     build,
     commandline,
     execute,
+    initial,
     places,
     preflight,
     records,
-    start,
     train,
 )
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.rows import ANCESTOR, AUX, runs
 from sws_jax.methods import base, learngenes
+from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
@@ -38,6 +40,7 @@ from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
 from support.runs import begin_with_zeros, tiny
 
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 GENE, NET, WORK = "gene.safetensors", "net.safetensors", "work"
 SMALL = ("--config.model.width=16", "--config.model.heads=2")
 DEPTHS = ("--config.compare.depths=(2,4)",)
@@ -73,6 +76,21 @@ SHIPPED = {
         *DEPTHS,
     ),
     "network": ("configs/scratch_deit.py", f"--config.init.network={NET}"),
+    "variant": (
+        f"configs/aux_deit.py:variant=Ti/16,dataset=digits,teacher={NET},stages=1-2,"
+        f"compare=full",
+        *SMALL,
+        *DEPTHS,
+        "--config.data.image_size=8",
+        "--config.model.patch_size=4",
+    ),
+    "official variant": (
+        f"configs/aux_deit.py:variant=S/16,profile=official,dataset=digits,"
+        f"teacher={NET},stages=1-1",
+        *DEPTHS,
+        "--config.data.image_size=8",
+        "--config.model.patch_size=4",
+    ),
 }
 
 
@@ -86,6 +104,11 @@ def of_cost(config, workdir, row):
 def uncompiled(monkeypatch):
     """Here the shapes of networks alone count."""
     begin_with_zeros(monkeypatch)
+
+
+def test_every_shipped_config_is_asked():
+    paths = {flags[0].partition(":")[0] for flags in SHIPPED.values()}
+    assert paths == {f"configs/{path.name}" for path in CONFIGS.glob("[!_]*.py")}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -105,15 +128,19 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
     examined = case.survey()
     for row in rows:
         # (The runs before it have ended, and left their files.)
-        network = start.start(row.config, data, workdir, lambda line: None)
+        network = initial.start(row.config, data, workdir, lambda line: None)
         folder = tmp_path / WORK / row.name
         if row.role == AUX:
             made = learngenes.extract(network)
             sws_jax.save_learngene(str(folder / LEARNGENE), made)
         if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
+        networks.check_params(network)
         answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
         assert answers == [network.spec] * 3, row.name
+        taught = build.load_teacher(row.config, data, workdir, lambda line: None)
+        teacher = taught and taught.network.spec
+        assert [one.teacher(row) for one in (survey, examined)] == [teacher] * 2
 
 
 THREE = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -265,7 +292,7 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
-    found = start.start(config, build.dataset(config), "", lambda line: None)
+    found = initial.start(config, build.dataset(config), "", lambda line: None)
     like = found.params["norm"]["scale"]
     equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
 
@@ -278,7 +305,7 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
-    found = start.start(config, build.dataset(config), "", lambda line: None)
+    found = initial.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
     given = before.params["pos_embed"], before.spec, found.spec
     expected = base.resize_pos_embed(*given, antialias=antialias)
@@ -369,7 +396,7 @@ def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
         gene(path, about=dict(step=5))
         return found
 
-    monkeypatch.setattr(start.learngenes, "load_learngene", replaced)
+    monkeypatch.setattr(initial.learngenes, "load_learngene", replaced)
     with pytest.raises(UserError, match="init.learngene has changed while run read"):
         train.train(config, str(tmp_path))
 

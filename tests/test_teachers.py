@@ -18,7 +18,7 @@ from golden import make_levit
 from PIL import Image
 
 from sws_jax.data import pipeline
-from sws_jax.jobs import build, commandline, start, teacher
+from sws_jax.jobs import build, commandline, initial, teacher
 from sws_jax.jobs.rows import runs
 from sws_jax.training import step
 
@@ -96,7 +96,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
 
     config = runs(commandline.parse(command)[0])[0].config
     data = build.dataset(config)
-    spec = start.start(config, data, str(workdir)).spec
+    spec = initial.start(config, data, str(workdir)).spec
     recipe = build.recipe(config, spec, data.normalization)
     loaded = teacher.load_teacher(str(ours))
     batches = pipeline.train_batches(

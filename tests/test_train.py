@@ -22,8 +22,8 @@ from sws_jax.estimate import sizing
 from sws_jax.jobs import (
     build,
     commandline,
+    initial,
     recipes,
-    start,
     task,
     teacher,
     train,
@@ -477,7 +477,7 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
     made = network_of(class_names=("e\u0301", *rest))
     sws_jax.save_network(path, made)
-    found = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    found = initial.start(tiny(init=dict(network=path, head="auto")), data, "", str)
     kernel = found.params["head"]["kernel"]
     np.testing.assert_array_equal(kernel, made.params["head"]["kernel"])
 
@@ -500,7 +500,7 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
         init, params = dict(network=path), made.params
     told = []
     config = tiny(init=dict(**init, head=head))
-    found = start.start(config, data, "", told.append)
+    found = initial.start(config, data, "", told.append)
     for name in ("kernel", "bias"):
         theirs = np.asarray(params["head"][name])
         np.testing.assert_array_equal(found.params["head"][name], theirs[..., ::-1])
@@ -535,7 +535,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = build.dataset(config)
-    found = start.start(config, data, "")
+    found = initial.start(config, data, "")
     equal(gene.params["head"], found.params["head"])
     assert found.spec.drop_path == 0.2
     assert found.description.plan == (0, 0, 1)
@@ -544,7 +544,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
     sws_jax.save_learngene(path, renamed)
-    other = start.start(config, data, "")
+    other = initial.start(config, data, "")
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
@@ -575,7 +575,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return start.start(config, build.dataset(config), "")
+    return initial.start(config, build.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -621,7 +621,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -647,7 +647,7 @@ def test_no_run_starts_from_a_distilled_network(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -825,7 +825,7 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    found = start.start(config, data, str(tmp_path))
+    found = initial.start(config, data, str(tmp_path))
     same = np.array_equal(found.params["head"]["kernel"], gene.params["head"]["kernel"])
     assert same is kept
     assert (found.spec.norm_eps, found.spec.pool_order) == (1e-6, "mean_norm")
@@ -836,7 +836,7 @@ def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
 def test_where_an_official_moving_average_starts(tmp_path):
     """One step on, at decay 1/2: half of the seed's weights, half of the new ones."""
     _, config, data = official_start(tmp_path)
-    first = start.start(config, data, str(tmp_path))
+    first = initial.start(config, data, str(tmp_path))
     train.train(config, str(tmp_path))
     checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
     like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
@@ -855,4 +855,4 @@ def test_a_learngene_of_another_profile_is_refused(tmp_path):
     _, config, data = official_start(tmp_path)
     config.profile = "consistent"
     with pytest.raises(UserError, match="official profile .*profile=official"):
-        start.start(config, data, str(tmp_path))
+        initial.start(config, data, str(tmp_path))

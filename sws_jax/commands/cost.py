@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def _networks(args) -> None:
     """A line for each network."""
     from sws_jax.estimate import cost
-    from sws_jax.preview.survey import named
+    from sws_jax.models.names import named
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
 
     changes = _changes(args)
@@ -335,12 +335,11 @@ class _Reader:
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
     from sws_jax.estimate import cost
-    from sws_jax.jobs import teacher
     from sws_jax.models import weights
-    from sws_jax.storage import paths
+    from sws_jax.storage import paths, runs
 
     if name.endswith(".safetensors") or paths.exists(name):
-        about = weights.describe(teacher.weights_file(name))
+        about = weights.describe(runs.weights_file(name))
         if about.kind == "learngene":
             return cost.params(about.replace(net=spec.net, class_names=()))
     return cost.params(spec)
@@ -348,7 +347,7 @@ def _stored(name: str, spec) -> int:
 
 def _teacher(args, student):
     """The network of ``--teacher``, for a student's classes and channels."""
-    from sws_jax.preview.survey import named
+    from sws_jax.models.names import named
 
     if not args.teacher:
         return None

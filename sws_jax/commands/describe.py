@@ -138,20 +138,19 @@ def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
     from sws_jax.convert import folders
-    from sws_jax.jobs import teacher
     from sws_jax.models import weights
-    from sws_jax.storage import paths
+    from sws_jax.storage import paths, runs
 
     gene = os.path.join(path, LEARNGENE)
     if paths.is_file(gene):
         return gene
     if paths.is_remote(path) or not os.path.isdir(path):
-        return teacher.weights_file(path)
+        return runs.weights_file(path)
     try:
         inside = folders.weights_in(path).path
     except folders.Nothing:
-        if teacher.is_run(path):
-            return teacher.weights_file(path)
+        if runs.is_run(path):
+            return runs.weights_file(path)
         raise
     return inside if weights.is_ours(inside) else path
 

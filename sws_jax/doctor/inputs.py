@@ -26,7 +26,8 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, fingerprints, places, preflight, start, teacher
+from sws_jax.jobs import build, fingerprints, initial, places, preflight, start, teacher
+from sws_jax.jobs.origins import Images, Origin
 from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
@@ -274,7 +275,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             asking.enter_context(case.asking(places.resolve(path, case.workdir)))
         images = None
         if case.data is not None and case.is_sized:
-            images = start.Images.of(case.data)
+            images = Images.of(case.data)
         answers = start.Answers(images, case.workdir, case.older)
         wrong: dict[str, list[str]] = {}
         waiting = case.waiting()
@@ -297,7 +298,7 @@ def _start(config, case: Case, told: list[str]) -> Spec:
     if case.data is not None and case.is_sized:
         older = case.older(config.name)
         differs = told.append if older else None
-        return start.start(
+        return initial.start(
             config, case.data, case.workdir, told.append, differs=differs
         ).spec
     told.append("whether it fits the data is not known")
@@ -307,5 +308,5 @@ def _start(config, case: Case, told: list[str]) -> Spec:
     assert about is not None  # of a file
     older = case.older(config.name)
     differs = told.append if older else None
-    start.answer(config, None, start.Origin(path, about), differs=differs)
+    start.answer(config, None, Origin(path, about), differs=differs)
     return about.spec

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.jobs import differences, recipes, records, start
+from sws_jax.jobs import differences, model_fields, recipes, records
 from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.specs import AuxViTSpec, ViTSpec
@@ -43,7 +43,9 @@ def as_begun(
         group, _, field = name.rpartition(".")
         before = differences.value(default, name)
         wanted = differences.value(config, name)
-        if before != wanted and field not in start.followed(config, insist=False):
+        if before != wanted and field not in model_fields.followed(
+            config, insist=False
+        ):
             with adapted.unlocked():
                 differences.value(adapted, group)[field] = before
             lines.append(
@@ -70,7 +72,7 @@ def _against(
         if paths.is_file(path) and (config.init.network or config.init.learngene):
             spec = weights.describe(path).spec
             assert isinstance(spec, ViTSpec | AuxViTSpec)  # no other is trained
-            return start.against(config, spec)
+            return model_fields.against(config, spec)
     return []
 
 

@@ -20,7 +20,7 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import fields, places, recipes, start, teacher
+from sws_jax.jobs import fields, model_fields, places, recipes, teacher
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Predictor
@@ -65,7 +65,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
     some = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    start.network_spec(config, some)
+    model_fields.network_spec(config, some)
     known = set(recipes.run().model)
     if unknown := [n for n in recipes.insisted(config) if n not in known]:
         raise UserError(

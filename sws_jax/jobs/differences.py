@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.jobs import fields, recipes, start
+from sws_jax.jobs import fields, model_fields, recipes
 from sws_jax.storage import files
 
 HARMLESS = fields.resuming(fields.HARMLESS)
@@ -60,7 +60,7 @@ def between(
     """
     theirs = files.merged(defaults(), written)
     ours = files.plain(config.to_dict())
-    followed = start.followed(config, insist=not older)
+    followed = model_fields.followed(config, insist=not older)
     ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in followed)}
     different = files.differing(_without_insist(theirs), _without_insist(ours))
     return [name for name in different if name not in ignored]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.jobs import begun, build, places, recipes, start
+from sws_jax.jobs import begun, build, model_fields, places, recipes, start
 from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
 from sws_jax.reports import report
@@ -88,8 +88,8 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
             os.path.join(workdir, run.name, CONFIG)
         ):
             continue
-        pair = (answers.made.get(one.name) for one in (grown[depth], run))
-        theirs, own = (start.model_fields(found) if found else {} for found in pair)
+        pair = (answers.specs.get(one.name) for one in (grown[depth], run))
+        theirs, own = (model_fields.of(found) if found else {} for found in pair)
         for name in sorted(theirs.keys() & own.keys()):
             free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
             if name not in free and own[name] != theirs[name]:

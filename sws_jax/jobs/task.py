@@ -13,7 +13,7 @@ from sws_jax.data import Dataset
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import build, places, remarks, start, teacher
+from sws_jax.jobs import build, initial, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import weights
@@ -114,7 +114,7 @@ def prepare(run: RunDirectory, datasets: build.Datasets) -> Task:
     processes.first_does(lambda: run.inputs)
     told: list[str] = []
     as_begun: list[str] = []
-    network = start.start(
+    network = initial.start(
         config,
         data,
         run.workdir,

@@ -20,7 +20,7 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import begun, build, recipes, start
+from sws_jax.jobs import begun, build, initial, model_fields, recipes
 from sws_jax.jobs import task as tasks
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.task import Task
@@ -110,7 +110,7 @@ def _train(
     task = tasks.prepare(run, datasets)
     # The config can be run: from here on the directory is this run's.
     starting()
-    recorded = start.recorded(task.config, task.recipe.spec)
+    recorded = model_fields.recorded(task.config, task.recipe.spec)
     training = _Training(run, task, should_stop, run.begin(recorded, task.known_data))
     together = False  # all processes end the run alike
     try:
@@ -147,7 +147,7 @@ class _Training:
             keep_steps=list(task.milestones.values()),
         )
         # Where the weights come from: this run's newest whole checkpoint, else what
-        # `init` names, else the seed (`start.start` did the last two).
+        # `init` names, else the seed (`initial.start` did the last two).
         self.places = step.state_shardings(task.recipe, task.mesh)
         self.state = self._new_state()
         told, saved = list(task.told), None
@@ -221,7 +221,7 @@ class _Training:
             lambda params, ema: step.new_state(task.recipe, params, ema),
             out_shardings=places,
         )
-        ema = start.ema_start(task.config, task.network.spec)
+        ema = initial.ema_start(task.config, task.network.spec)
         return place(
             sharding.put(task.network.params, places.params),
             None if ema is None else sharding.put(ema, places.params),
