@@ -353,7 +353,7 @@ def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     for role in ("aux", "single", "tune"):
         path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
-    found = execute._besides([], str(tmp_path))
+    found = execute._other_runs([], str(tmp_path))
     assert [result["name"] for result in found] == ["of-tune"]
 
 

@@ -25,8 +25,8 @@ from sws_jax.runtime.progress import say
 from sws_jax.storage import files, paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT
 
-_POLL_SECONDS = 5.0  # between looks at runs that other jobs are at
-_TURN_SECONDS = 0.05  # between looks at a file that another job writes
+_POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
+_TURN_SECONDS = 0.05  # between tries to lock what jobs share
 
 
 def execute(
@@ -60,24 +60,30 @@ def execute(
     for line in remarks.of_job(config):
         say(line)
     results = _results(config, rows, workdir, should_stop)
-    processes.first_does(lambda: _write_report(results, workdir))
+    processes.first_does(lambda: write_report(results, workdir))
     return results
 
 
-def _write_report(results: list[dict[str, Any]], workdir: str) -> None:
+def write_report(results: list[dict[str, Any]], workdir: str) -> None:
+    """Writes the report of these runs, and of others in the work directory.
+
+    Args:
+      results: of this job, as `execute` returns them.
+      workdir: of the job.
+    """
     with _own_turn(workdir):
-        report.write([*results, *_besides(results, workdir)], workdir)
+        report.write([*results, *_other_runs(results, workdir)], workdir)
 
 
-def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
-    """Finished runs of a larger comparison, of which this one is a part."""
-    asked = {result["name"] for result in results}
-    # (Results have no role that older software wrote.)
+def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
+    """Results of a larger comparison in the directory, of which this is a part."""
+    ours = {result["name"] for result in results}
+    # Results that older software wrote have no role; the table has it.
     roles = report.roles(workdir)
-    found = []
+    others = []
     for name in paths.folders(workdir):
         path = os.path.join(workdir, name, RESULT)
-        if name in asked or not paths.exists(path):
+        if name in ours or not paths.exists(path):
             continue
         try:
             result = records.read_result(path)
@@ -85,20 +91,25 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
             say(f"{report.RESULTS} lacks {name}: {error}")
             continue
         role = result.get("role") or roles.get(name, "")
-        if role in COMPARED and result.get("name") == name:  # and no copy of another
-            found.append({**result, "role": role})
-    return found
+        # A directory of another name is a copy of a run.
+        if role in COMPARED and result.get("name") == name:
+            others.append({**result, "role": role})
+    return others
 
 
 @contextlib.contextmanager
 def _own_turn(workdir: str) -> Iterator[None]:
-    """One of several jobs writes what they share, after what a killed one left."""
-    if paths.is_remote(workdir):  # where files appear whole, and nothing is left
+    """Holds the lock of a work directory, of which unfinished files are removed.
+
+    Jobs that share the directory write its shared files one after the other. In a
+    bucket files appear whole, and nothing is locked.
+    """
+    if paths.is_remote(workdir):
         yield
         return
     while True:
-        with files.claimed(os.path.join(workdir, LOCK)) as mine:
-            if mine:
+        with files.claimed(os.path.join(workdir, LOCK)) as is_ours:
+            if is_ours:
                 files.sweep(workdir)
                 yield
                 return
@@ -108,9 +119,9 @@ def _own_turn(workdir: str) -> Iterator[None]:
 def _results(
     config, rows: Sequence[Run], workdir: str, should_stop
 ) -> list[dict[str, Any]]:
-    """Does what is not yet done, and waits for what other jobs are at."""
+    """Does the runs that are not done, and waits for those that other jobs do."""
     results: dict[str, dict[str, Any]] = {}
-    told: list[str] = []
+    last_busy: list[str] = []
     datasets = build.Datasets()
     while len(results) < len(rows):
         progressed = False
@@ -125,7 +136,7 @@ def _results(
                 )
             try:
                 label = f"[{position}/{len(rows)}] {run.name}"
-                results[run.name] = _one(
+                results[run.name] = _run_result(
                     config, run, label, workdir, should_stop, datasets
                 )
                 progressed = True
@@ -134,30 +145,34 @@ def _results(
         if not progressed:
             if should_stop():
                 raise train.Preempted("stopped while waiting for other jobs")
-            if busy != told:
+            if busy != last_busy:
                 say(f"waiting for other jobs, which are at {', '.join(busy)}")
-                told = busy
+                last_busy = busy
             time.sleep(_POLL_SECONDS)
     return [results[run.name] for run in rows]
 
 
-def _one(
+def _run_result(
     config, run: Run, label: str, workdir: str, should_stop, datasets: build.Datasets
 ) -> dict[str, Any]:
-    """Does one row, unless it is done, or another job is at it."""
-    done = True
+    """The result of one run, which is done first unless it is finished.
+
+    Raises:
+      Busy: another job is at it.
+    """
+    finished = True
 
     def starting() -> None:
-        nonlocal done
-        done = False
+        nonlocal finished
+        finished = False
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, CONFIG)
-        written = files.plain(config.to_dict())
+        plain = files.plain(config.to_dict())
 
         def write() -> None:
             with _own_turn(workdir):
                 begun.keep_begun(workdir)
-                files.write_json(path, written)
+                files.write_json(path, plain)
 
         processes.first_does(write)
         say(label)
@@ -173,13 +188,13 @@ def _one(
     if run.role == AUX:
         processes.first_does(lambda: _publish(workdir, run.name))
     result = {**result, "role": run.role}
-    if not done:
+    if not finished:
         say(f"{run.name}: {report.sentence(result)}")
     return result
 
 
 def _publish(workdir: str, name: str) -> None:
-    """The learngene of a run, where users look for it."""
+    """Copies the learngene of a run to the work directory, where users look for it."""
     source = os.path.join(workdir, name, LEARNGENE)
     target = os.path.join(workdir, LEARNGENE)
     with _own_turn(workdir), files.replacing(target) as temporary:

@@ -63,6 +63,7 @@ def refusal(path: str) -> str:
 
 
 def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
+    """As `load`, of a file or of whichever of them a directory holds."""
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))
@@ -80,12 +81,12 @@ def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
         return _load(run, depth, None)
     raise UserError(
         f"the directory {path} holds no {WEIGHTS}, no {LEARNGENE} and "
-        f"no {CHECKPOINTS}{_of_others(path)}"
+        f"no {CHECKPOINTS}{_advice(path)}"
     )
 
 
-def _of_others(path: str) -> str:
-    """What to do with a folder of another program's weights; of any other, nothing."""
+def _advice(path: str) -> str:
+    """What to do with a folder of another program's weights; empty for any other."""
     from sws_jax.convert import folders
 
     try:
@@ -116,19 +117,20 @@ def _only_run(path: str) -> str:
 
 def _is_run(directory: str, name: str) -> bool:
     """Whether a folder of a work directory holds what a network can be read from."""
-    kept = (WEIGHTS, LEARNGENE, CHECKPOINTS)
     run = os.path.join(directory, name)
-    return any(paths.exists(os.path.join(run, one)) for one in kept)
+    readable = (WEIGHTS, LEARNGENE, CHECKPOINTS)
+    return any(paths.exists(os.path.join(run, file)) for file in readable)
 
 
 def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
+    """The network of a file, or a descendant of the learngene in it."""
     if step is not None:
         raise UserError(f"{path} is one file: a step is chosen in a run's directory")
     if weights.describe(path).kind == "learngene":
         gene = learngenes.load_learngene(path)
         own = gene.description.spec.depth
-        found = learngenes.expand(gene, depth=own if depth is None else depth)
-        return found, f"{path} at depth {found.spec.depth}"
+        descendant = learngenes.expand(gene, depth=own if depth is None else depth)
+        return descendant, f"{path} at depth {descendant.spec.depth}"
     if depth is not None:
         raise UserError(f"{path} has its depth: only a learngene is expanded")
     return networks.load_network(path), path
@@ -137,14 +139,15 @@ def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
 def _checkpoint(
     directory: str, step: int | None, depth: int | None
 ) -> tuple[Network, str]:
+    """The network of a run's checkpoint; of the newest, where no step is named."""
     if depth is not None:
         raise UserError(f"{directory} has its depth: only a learngene is expanded")
     if not paths.is_dir(os.path.join(directory, CHECKPOINTS)):
         raise UserError(
             f"{directory} has no checkpoint of step {step}: it holds no {CHECKPOINTS}"
         )
-    found, params, description = checkpoints.load_params(
+    saved_step, params, description = checkpoints.load_params(
         directory, step, networks.abstract_params
     )
     network = Network(description.spec, params, description)
-    return network, f"{directory} at step {found}"
+    return network, f"{directory} at step {saved_step}"

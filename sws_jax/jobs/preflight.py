@@ -20,8 +20,16 @@ from sws_jax.storage.names import CONFIG, LEARNGENE, RESULT
 
 
 def check(config, rows: Sequence[Run]) -> None:
-    """Refuses now what would else be refused after hours of earlier runs."""
-    fixed = [f for f in ("plan", "allotment", "network") if config.init[f]]
+    """Refuses rows that contradict their job, each other or themselves.
+
+    Args:
+      config: of the job.
+      rows: of the job.
+
+    Raises:
+      UserError: naming the field, or the runs.
+    """
+    fixed = [name for name in ("plan", "allotment", "network") if config.init[name]]
     if config.job != "single" and fixed:
         raise UserError(
             f"init.{fixed[0]} belongs to one run, and this job has {len(rows)}: use "
@@ -47,8 +55,8 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
     """
     answers = start.Answers(None, workdir, older_in(workdir))
     for run in rows:
-        done = is_done(run, workdir)
-        if not (done and places.initial_file_is_outside(run.config)):
+        needs_no_file = is_done(run, workdir)
+        if not (needs_no_file and places.initial_file_is_outside(run.config)):
             answers.of(run.name, run.config)
     check_alike(rows, answers, workdir)
 
@@ -77,30 +85,30 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
     Raises:
       UserError: naming the field.
     """
-    grown = {
+    descendants = {
         run.config.model.depth: run for run in rows if run.role in ("tune", "untuned")
     }
     for run in rows:
-        depth = run.config.model.depth
-        if not run.role.startswith("scratch") or depth not in grown:
+        descendant = descendants.get(run.config.model.depth)
+        if not run.role.startswith("scratch") or descendant is None:
             continue
-        if older_in(workdir)(run.name) or paths.exists(
-            os.path.join(workdir, run.name, CONFIG)
-        ):
+        has_begun = paths.exists(os.path.join(workdir, run.name, CONFIG))
+        if older_in(workdir)(run.name) or has_begun:
             continue
-        pair = (answers.specs.get(one.name) for one in (grown[depth], run))
-        theirs, own = (model_fields.of(found) if found else {} for found in pair)
-        for name in sorted(theirs.keys() & own.keys()):
-            free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
-            if name not in free and own[name] != theirs[name]:
+        pair = (answers.specs.get(one.name) for one in (descendant, run))
+        theirs, own = (model_fields.of(spec) if spec else {} for spec in pair)
+        free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
+        for name in sorted(theirs.keys() & own.keys() - set(free)):
+            if own[name] != theirs[name]:
                 raise UserError(
                     f"{run.name} would be no comparison: its model.{name} is "
-                    f"{own[name]}, and {grown[depth].name} has {theirs[name]} from its "
+                    f"{own[name]}, and {descendant.name} has {theirs[name]} from its "
                     f"learngene: give --config.model.{name}={theirs[name]}"
                 )
 
 
 def _check_order(rows: Sequence[Run]) -> None:
+    """Refuses two runs of one name, and a run before one that it needs."""
     seen: set[str] = set()
     for run in rows:
         if run.name in seen:
@@ -115,27 +123,34 @@ def refuse_other(config, workdir: str) -> None:
     """Refuses a directory of another job, or with files that are not of one.
 
     The comparison of a job may grow.
+
+    Args:
+      config: of the job.
+      workdir: of the job.
+
+    Raises:
+      UserError: naming the fields, or the files.
     """
     _refuse_foreign(workdir)
-    names = differing(config, os.path.join(workdir, CONFIG))
-    names = [name for name in names if not name.startswith("compare.")]
-    if names:
+    different = differing(config, os.path.join(workdir, CONFIG))
+    different = [name for name in different if not name.startswith("compare.")]
+    if different:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
-            f"{few(names)}): take another --workdir"
+            f"{few(different)}): take another --workdir"
         )
 
 
 def _refuse_foreign(workdir: str) -> None:
     """Refuses a directory whose files the report would be written over."""
-    report.roles(workdir)  # refuses a table of something else
+    report.roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
     written = (*report.WRITTEN, LEARNGENE)
-    found = [n for n in written if paths.exists(os.path.join(workdir, n))]
-    if found:
+    present = [name for name in written if paths.exists(os.path.join(workdir, name))]
+    if present:
         raise UserError(
-            f"{workdir} holds {' and '.join(found)} and no {CONFIG} to say of "
+            f"{workdir} holds {' and '.join(present)} and no {CONFIG} to say of "
             f"which job, and nothing is written over: take another --workdir, or move "
-            f"{'it' if len(found) == 1 else 'them'} away"
+            f"{'it' if len(present) == 1 else 'them'} away"
         )

@@ -15,7 +15,7 @@ import itertools
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, recipes
+from sws_jax.jobs import build, places, recipes
 
 ANCESTOR, AUX = "ancestor", "aux"
 # Roles of the runs that are compared with each other, depth by depth.
@@ -52,10 +52,12 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
 
 
 def _single(config) -> list[Run]:
+    """One run, as the config says."""
     return [Run(config.name, "single", _run(config, config.name))]
 
 
 def _sws(config) -> list[Run]:
+    """An ancestor where no teacher is named, an Aux-Net, and its descendants."""
     rows = []
     teacher = config.teacher.path
     if not teacher:
@@ -65,15 +67,16 @@ def _sws(config) -> list[Run]:
                 "weights file or the directory of a finished run"
             )
         rows.append(Run(ANCESTOR, ANCESTOR, _run(config, ANCESTOR, config.ancestor)))
-        teacher = f"run:{ANCESTOR}"
+        teacher = f"{places.RUN}{ANCESTOR}"
     aux = _run(config, AUX)
     aux.teacher.path = teacher
     needs = (ANCESTOR,) if rows else ()
     rows.append(Run(AUX, AUX, aux, needs))
-    return rows + _compare(config, config.tune, f"run:{AUX}", (AUX,))
+    return rows + _compare(config, config.tune, f"{places.RUN}{AUX}", (AUX,))
 
 
 def _descendants(config) -> list[Run]:
+    """The descendants of a learngene's file, and what they are compared with."""
     if not config.init.learngene:
         raise UserError(
             "this config starts from a learngene: give its file as learngene=PATH"
@@ -82,7 +85,14 @@ def _descendants(config) -> list[Run]:
 
 
 def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
-    """Descendants of every depth, and what they are compared with."""
+    """Descendants of every depth, and what they are compared with.
+
+    Args:
+      config: of the job.
+      tune: changes to its fields for the descendants.
+      learngene: that these start from.
+      needs: the runs that the descendants need.
+    """
     compare = config.compare
     if not compare.depths:
         raise UserError("compare.depths is empty: name at least one depth")
@@ -97,7 +107,7 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             name, role = f"untuned-{label}", "untuned"
         else:
             name, role = f"des-{label}", "tune"
-        # (What was asked of the Aux-Net by name was not asked of its descendants.)
+        # What was asked of the Aux-Net by name was not asked of its descendants.
         descendant = _run(config, name, tune, insist=not needs)
         descendant.seed = config.seed + number
         descendant.model.depth = depth
@@ -105,19 +115,34 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
         if role == "untuned":
             descendant.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
         rows.append(Run(name, role, descendant, needs))
-        if compare.level != "full":
-            continue
-        short, long = descendant.schedule.total_epochs, float(compare.long_epochs)
-        budgets = {"scratch_short": short, "scratch_long": long}
-        if f"{long:g}" == f"{short:g}":  # one row serves both
-            del budgets["scratch_long"]
-        for role, epochs in budgets.items():
-            name = f"scratch-{label}-{epochs:g}ep"
-            scratch = _run(config, name, config.scratch)
-            scratch.seed = config.seed + number
-            scratch.model.update(depth=depth, stages=())
-            recipes.last(scratch, epochs)
-            rows.append(Run(name, role, scratch))
+        if compare.level == "full":
+            rows += _from_scratch(config, number, label, descendant)
+    return rows
+
+
+def _from_scratch(
+    config, number: int, label: str, descendant: ml_collections.ConfigDict
+) -> list[Run]:
+    """Nets from scratch of a descendant's depth: trained as long as it, and longer.
+
+    Args:
+      config: of the job.
+      number: of the seed, from 0.
+      label: of depth and seed, for their names.
+      descendant: the config that they are compared with.
+    """
+    short, long = descendant.schedule.total_epochs, float(config.compare.long_epochs)
+    budgets = {"scratch_short": short, "scratch_long": long}
+    if f"{long:g}" == f"{short:g}":  # one row serves both
+        del budgets["scratch_long"]
+    rows = []
+    for role, epochs in budgets.items():
+        name = f"scratch-{label}-{epochs:g}ep"
+        scratch = _run(config, name, config.scratch)
+        scratch.seed = config.seed + number
+        scratch.model.update(depth=descendant.model.depth, stages=())
+        recipes.last(scratch, epochs)
+        rows.append(Run(name, role, scratch))
     return rows
 
 
@@ -127,16 +152,19 @@ def _run(
     """The fields of one run: the job's own, then the changes.
 
     Args:
+      config: of the job.
+      name: of the run.
+      changes: to the job's fields.
       insist: on the job's fields that were asked for by name too, and not on the
         changes' alone.
     """
-    made = recipes.run()
-    made.update({key: config[key] for key in made})
+    run = recipes.run()
+    run.update({key: config[key] for key in run})
     insisted = set(recipes.insisted(config)) if insist else set()
     if changes:
-        made.update(changes)
+        run.update(changes)
         if "init" in changes:
             insisted |= set(recipes.insisted(changes))
-    made.init.insist = tuple(sorted(insisted))
-    made.name = name
-    return made
+    run.init.insist = tuple(sorted(insisted))
+    run.name = name
+    return run
