@@ -73,8 +73,8 @@ def _edited(document):
     """The document with a key removed, or with a value of another type, each once."""
     for place in _edits(document):
         for other in (None, "removed", "7", 7, [], [7], {}, {"x": 1}):
-            made = copy.deepcopy(document)
-            parent = made
+            edited = copy.deepcopy(document)
+            parent = edited
             for key in place[:-1]:
                 parent = parent[key]
             if other == "removed":
@@ -83,7 +83,7 @@ def _edited(document):
                 continue
             else:
                 parent[place[-1]] = other
-            yield place, other, made
+            yield place, other, edited
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,16 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
     document = json.loads(path.read_text())
     config, workdir = asked(job)
     refused = 0
-    # (Of a config only groups, and fields that are looked at by name, are not merely
-    # compared.)
+    # The fields of a config are merely compared, but for those that are looked at by
+    # name; its groups must be groups.
     edits = list(_edited(document))
     if name.endswith("config.json"):
         looked_at = ("init", "compute", "data", "model", "name")
         edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in looked_at_by_name()]
         edits = [e for e in edits if e[0][0] in looked_at]
     of_run = runs(config)[0].config
-    for place, other, made in edits:
-        path.write_text(json.dumps(made))
+    for place, other, edited in edits:
+        path.write_text(json.dumps(edited))
         run = RunDirectory(str(path.parent), of_run, "")
         try:
             result = run.result()
@@ -124,6 +124,7 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
 
 
 def looked_at_by_name():
+    """Fields of a written config, without their groups."""
     return [
         n.split(".")[-1]
         for n in (*differences.CHANGEABLE, *differences.LATER, "insist")
@@ -267,4 +268,4 @@ def test_names_in_a_picture_need_no_glyph_that_is_not_there(name, shown):
     assert report.drawable(name) == shown
     drawn = figure.Figure()
     drawn.suptitle(report.drawable(name))
-    drawn.canvas.draw()  # (a missing glyph is a warning, and so a failure here)
+    drawn.canvas.draw()  # a missing glyph is a warning, and so a failure here

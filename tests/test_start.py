@@ -57,8 +57,8 @@ def net(path, *, about=None, **changes):
     """A network of one block for digits, in a file."""
     spec = specs.ViTSpec(**{**TINY, "depth": 1, **changes})
     fields = dict(kind="network", net=spec, stages=(), method="", **(about or {}))
-    made = describe(aux_spec((1,)), **fields)
-    sws_jax.save_network(str(path), sws_jax.Network(spec, params_of(spec), made))
+    about = describe(aux_spec((1,)), **fields)
+    sws_jax.save_network(str(path), sws_jax.Network(spec, params_of(spec), about))
     return path
 
 
@@ -114,9 +114,9 @@ def test_every_shipped_config_is_asked():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled):
     path, *flags = SHIPPED[name]
-    for kept in (gene(tmp_path / GENE), net(tmp_path / NET)):
-        path = path.replace(kept.name, str(kept))
-        flags = [flag.replace(kept.name, str(kept)) for flag in flags]
+    for file in (gene(tmp_path / GENE), net(tmp_path / NET)):
+        path = path.replace(file.name, str(file))
+        flags = [flag.replace(file.name, str(file)) for flag in flags]
     argv = [f"--config={path}", *flags]
     config, workdir = commandline.parse([*argv, f"--workdir={tmp_path / WORK}"])
     data = build.dataset(config)
@@ -127,12 +127,12 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
     case.data, case.rows = data, rows
     examined = case.survey()
     for row in rows:
-        # (The runs before it have ended, and left their files.)
+        # The runs before it have ended, and left their files.
         network = initial.start(row.config, data, workdir, lambda line: None)
         folder = tmp_path / WORK / row.name
         if row.role == AUX:
-            made = learngenes.extract(network)
-            sws_jax.save_learngene(str(folder / LEARNGENE), made)
+            trained = learngenes.extract(network)
+            sws_jax.save_learngene(str(folder / LEARNGENE), trained)
         if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
         networks.check_params(network)
@@ -140,7 +140,7 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         assert answers == [network.spec] * 3, row.name
         taught = build.load_teacher(row.config, data, workdir, lambda line: None)
         teacher = taught and taught.network.spec
-        assert [one.teacher(row) for one in (survey, examined)] == [teacher] * 2
+        assert [survey.teacher(row), examined.teacher(row)] == [teacher] * 2, row.name
 
 
 THREE = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -208,9 +208,11 @@ def refused(tmp_path, argv, words, capsys):
     assert commands.main(["cost", *argv]) == 2
     assert capsys.readouterr() == ("", sentence)
     checks = ("data", "teacher", "weights", "memory", "length")
-    found = examined(workdir, *argv, checks=checks)
-    wrong = [f.text for lines in found.values() for f in lines if f.state == "problem"]
-    assert any(str(refusal.value) in text for text in wrong), found
+    findings = [
+        f for lines in examined(workdir, *argv, checks=checks).values() for f in lines
+    ]
+    problems = [f.text for f in findings if f.state == "problem"]
+    assert any(str(refusal.value) in text for text in problems), findings
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -265,9 +267,9 @@ def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
 def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     about = dict(method="sws", plan=(1,), stages=(1, 2), teacher="vit_t")
     spec = specs.ViTSpec(**{**TINY, "depth": 1})
-    made = describe(aux_spec((1,)), kind="network", net=spec, **about)
+    described = describe(aux_spec((1,)), kind="network", net=spec, **about)
     path = str(tmp_path / NET)
-    sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), made))
+    sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), described))
     config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
     result = train.train(config, str(tmp_path))
     written = files.read_json(str(tmp_path / "run" / CONFIG))["model"]
@@ -275,8 +277,8 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
     assert result["stages"] == [1, 2]
     weights = str(tmp_path / "run" / WEIGHTS)
-    kept = sws_jax.load_network(weights).description
-    assert (kept.method, kept.plan, kept.stages, kept.teacher) == (
+    saved = sws_jax.load_network(weights).description
+    assert (saved.method, saved.plan, saved.stages, saved.teacher) == (
         *("sws", (1,), (1, 2)),
         "vit_t",
     )
@@ -292,9 +294,9 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
-    found = initial.start(config, build.dataset(config), "", lambda line: None)
-    like = found.params["norm"]["scale"]
-    equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
+    network = initial.start(config, build.dataset(config), "", lambda line: None)
+    like = network.params["norm"]["scale"]
+    equal(base.fresh_head(network.spec, 4, like=like), network.params["head"])
 
 
 @pytest.mark.parametrize(
@@ -305,12 +307,13 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
-    found = initial.start(config, build.dataset(config), "", lambda line: None)
+    network = initial.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
-    given = before.params["pos_embed"], before.spec, found.spec
-    expected = base.resize_pos_embed(*given, antialias=antialias)
-    equal(expected, found.params["pos_embed"])
-    assert (found.spec.image_size, found.spec.drop_path) == ((8, 8), 0.25)
+    expected = base.resize_pos_embed(
+        before.params["pos_embed"], before.spec, network.spec, antialias=antialias
+    )
+    equal(expected, network.params["pos_embed"])
+    assert (network.spec.image_size, network.spec.drop_path) == ((8, 8), 0.25)
 
 
 def as_older(directory, **model):
@@ -321,11 +324,11 @@ def as_older(directory, **model):
     del older["init"]["insist"], older["model"]["patch_bias_init"]
     older["model"].update(model)
     files.write_json(written, older)
-    inputs = directory / INPUTS
-    if inputs.exists():  # of a run, and not of its job
-        found = files.read_json(str(inputs))
-        del found[records.BEGUN]
-        files.write_json(str(inputs), found)
+    path = directory / INPUTS
+    if path.exists():  # of a run, and not of its job
+        inputs = files.read_json(str(path))
+        del inputs[records.BEGUN]
+        files.write_json(str(path), inputs)
 
 
 @pytest.mark.slow
@@ -353,22 +356,23 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
                 run(stop)
         else:
             (result,) = run(stop)
-        said = "run: goes on as it began: model.depth is 1, as in "
-        assert said in capsys.readouterr().out
+        line = "run: goes on as it began: model.depth is 1, as in "
+        assert line in capsys.readouterr().out
         # All who speak of it beforehand take it too.
         rows = runs(job)
-        found = Survey(job, work), of_cost(job, work, rows).survey
+        surveys = [Survey(job, work), of_cost(job, work, rows).survey]
         case = Case(job, work, Start(), ())
         case.data, case.rows = build.dataset(job), rows
-        assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
+        surveys.append(case.survey())
+        assert [survey.spec(rows[0]).depth for survey in surveys] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
     written = files.read_json(f"{work}/run/{CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
-    # Of one that has ended, it is said too.
+    # A run that has ended says so too.
     assert run(9)[0]["steps"] == 3
-    said = "run: was trained with model.depth 1, where the config says 3"
-    assert said in capsys.readouterr().out
+    line = "run: was trained with model.depth 1, where the config says 3"
+    assert line in capsys.readouterr().out
 
 
 def test_what_a_run_started_from_is_not_read_again(tmp_path):
@@ -392,9 +396,9 @@ def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
     load = learngenes.load_learngene
 
     def replaced(name):
-        found = load(name)
+        before = load(name)
         gene(path, about=dict(step=5))
-        return found
+        return before
 
     monkeypatch.setattr(initial.learngenes, "load_learngene", replaced)
     with pytest.raises(UserError, match="init.learngene has changed while run read"):
@@ -442,9 +446,9 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
         files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
     folder = str(work / scratch.name)
-    made, told = begun.as_begun(folder, scratch, str(work))
-    assert made.model.patch_bias_init == "zeros"
-    assert "goes on as it began, with model.patch_bias_init zeros" in told[0]
+    adapted, lines = begun.as_begun(folder, scratch, str(work))
+    assert adapted.model.patch_bias_init == "zeros"
+    assert "goes on as it began, with model.patch_bias_init zeros" in lines[0]
     # A run of today's software has its own.
     other = tmp_path / "other"
     train.train(tiny(steps=0), str(other))
@@ -477,9 +481,9 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
         train.train(config, str(tmp_path))
     monkeypatch.undo()
     result = train.train(config, str(tmp_path))
-    said = "goes on as it began, with model.patch_bias_init zeros"
-    assert capsys.readouterr().out.count(said) == 2
-    assert [one["dtype"] for one in result["dtypes"]] == ["float32", "bfloat16"]
+    line = "goes on as it began, with model.patch_bias_init zeros"
+    assert capsys.readouterr().out.count(line) == 2
+    assert [entry["dtype"] for entry in result["dtypes"]] == ["float32", "bfloat16"]
     written = files.read_json(str(tmp_path / "run" / CONFIG))
     assert written["model"]["patch_bias_init"] == "zeros"
     # A config of the older software is still a run's.
@@ -530,8 +534,8 @@ def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
     ):
         assert run() == 2
         assert words in capsys.readouterr().err
-    found = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
-    assert words in found["weights"][0].text
+    findings = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
+    assert words in findings["weights"][0].text
     config, _ = commandline.parse([*argv, *SMALL])
     preflight.check_networks(runs(config), str(tmp_path))
 
@@ -551,5 +555,5 @@ def test_a_finished_run_needs_its_file_no_more(tmp_path):
     assert main.main(argv) == 0
     path.unlink()
     assert main.main(argv) == 0
-    found = examined(tmp_path / WORK, *argv[:-1], checks=("data", "weights"))
-    assert found["weights"][0].state == "ok"
+    findings = examined(tmp_path / WORK, *argv[:-1], checks=("data", "weights"))
+    assert findings["weights"][0].state == "ok"
