@@ -76,7 +76,7 @@ def __dir__() -> list[str]:
 # Modules by the names that they had, where user code may import them: each one's names
 # are looked for in these modules.
 OLDER_NAMES = {
-    "chain": ("jobs.rows", "jobs.execute", "jobs.preflight"),
+    "chain": ("jobs.preflight", "jobs.rows", "jobs.execute"),
     "checkpoints": ("training.checkpoints", "storage.names"),
     "classes": ("data.classes",),
     "configs": ("jobs.commandline",),

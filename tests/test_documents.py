@@ -16,7 +16,7 @@ from sws_jax.jobs import begun, differences, execute, preflight, records
 from sws_jax.jobs.directory import RunDirectory, refuse_other
 from sws_jax.jobs.rows import runs
 from sws_jax.reports import report
-from sws_jax.storage import files
+from sws_jax.storage import files, names
 from sws_jax.storage.names import CONFIG, METRICS
 from sws_jax.training import metrics
 
@@ -41,6 +41,16 @@ def job(done, tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "draw", draw)
     return work
+
+
+def test_a_finished_job_holds_the_files_that_are_named(done):
+    known = {name for key, name in vars(names).items() if key.isupper()}
+    known |= {NAME, "results.csv", "table.md", "report.png"}
+    present = {path.name for path in (*done.iterdir(), *(done / NAME).iterdir())}
+    events = {name for name in present if name.startswith(names.EVENTS)}
+    assert events and present - events <= known
+    run = names.CONFIG, names.INPUTS, names.METRICS, names.WEIGHTS, names.RESULT
+    assert present.issuperset(run)
 
 
 def test_what_a_value_must_be():
