@@ -17,7 +17,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import recipes, records
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.pixels import Normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 from sws_jax.storage.names import INPUTS
 
 from support.damage import header_of
@@ -237,7 +237,7 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
     (told,) = run.check_finished(lambda: few(20))
     assert "noted now" in told
     assert run.check_finished(lambda: few(20)) == []
-    assert fingerprint.is_whole(files.read_json(inputs)[records.DATA])
+    assert fingerprint.is_whole(documents.read_json(inputs)[records.DATA])
     with pytest.raises(UserError, match="20 then, 21"):
         run.check_finished(lambda: few(21))
 

@@ -16,7 +16,7 @@ from sws_jax.jobs import begun, differences, execute, preflight, records
 from sws_jax.jobs.directory import RunDirectory, refuse_other
 from sws_jax.jobs.rows import runs
 from sws_jax.reports import report
-from sws_jax.storage import files, names
+from sws_jax.storage import documents, files, names
 from sws_jax.storage.names import CONFIG, METRICS
 from sws_jax.training import metrics
 
@@ -55,8 +55,8 @@ def test_a_finished_job_holds_the_files_that_are_named(done):
 
 def test_what_a_value_must_be():
     wanted = {"a": int, "b?": [float, ...], "c?": {"d": (str, type(None))}}
-    assert files.misfit({"a": 1, "other": []}, wanted) == ""
-    assert files.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
+    assert documents.misfit({"a": 1, "other": []}, wanted) == ""
+    assert documents.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
     for value, words in (
         ([], "it is no object"),
         ({}, "a is missing"),
@@ -67,7 +67,7 @@ def test_what_a_value_must_be():
         ({"a": 1, "c": {}}, "c.d is missing"),
         ({"a": 1, "c": {"d": 3}}, "c.d is 3 and no text or null"),
     ):
-        assert files.misfit(value, wanted) == words
+        assert documents.misfit(value, wanted) == words
 
 
 def _edits(value, at=()):
@@ -167,7 +167,7 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
     path.write_text(text, errors="surrogateescape")
     if ours_beside:
         config, _ = asked(tmp_path)
-        files.write_json(str(tmp_path / CONFIG), files.plain(config.to_dict()))
+        files.write_json(str(tmp_path / CONFIG), documents.plain(config.to_dict()))
     with pytest.raises(UserError, match="results.csv .*take another --workdir"):
         execute.execute(*asked(tmp_path))
     assert path.read_text(errors="surrogateescape") == text

@@ -31,8 +31,9 @@ from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
+from sws_jax.training.loop import Preempted
 
 from support.compare import equal
 from support.examinations import examined
@@ -272,7 +273,7 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), described))
     config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
     result = train.train(config, str(tmp_path))
-    written = files.read_json(str(tmp_path / "run" / CONFIG))["model"]
+    written = documents.read_json(str(tmp_path / "run" / CONFIG))["model"]
     assert (written["depth"], written["width"], written["heads"]) == (1, 16, 2)
     assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
     assert result["stages"] == [1, 2]
@@ -320,13 +321,13 @@ def as_older(directory, **model):
     """A run's directory as software left it that did not know `init.insist`, nor which
     fields of `model` a file decides."""
     written = str(directory / CONFIG)
-    older = files.read_json(written)
+    older = documents.read_json(written)
     del older["init"]["insist"], older["model"]["patch_bias_init"]
     older["model"].update(model)
     files.write_json(written, older)
     path = directory / INPUTS
     if path.exists():  # of a run, and not of its job
-        inputs = files.read_json(str(path))
+        inputs = documents.read_json(str(path))
         del inputs[records.BEGUN]
         files.write_json(str(path), inputs)
 
@@ -345,14 +346,14 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         times = itertools.count()
         return execute.execute(job, work, should_stop=lambda: next(times) == stop)
 
-    with pytest.raises(train.Preempted, match="at step 1 of 3"):
+    with pytest.raises(Preempted, match="at step 1 of 3"):
         run(1)
     for directory in (tmp_path / WORK, tmp_path / WORK / "run"):
         as_older(directory, depth=3)
     job.model.depth, job.init.insist = 3, ("depth",)
     for stop, outcome in ((1, "at step 2 of 3"), (9, "")):
         if outcome:
-            with pytest.raises(train.Preempted, match=outcome):
+            with pytest.raises(Preempted, match=outcome):
                 run(stop)
         else:
             (result,) = run(stop)
@@ -367,7 +368,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         assert [survey.spec(rows[0]).depth for survey in surveys] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
-    written = files.read_json(f"{work}/run/{CONFIG}")
+    written = documents.read_json(f"{work}/run/{CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
     # A run that has ended says so too.
     assert run(9)[0]["steps"] == 3
@@ -434,7 +435,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     config, _ = commandline.parse([*argv, "--config.compare.long_epochs=0"])
     config = config.unlock()
     config.model.patch_bias_init = "uniform"  # as a recipe sets it
-    files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     as_older(work, width=32)
     config.model.width, config.init.insist = 32, ("width",)
     rows = runs(config)
@@ -443,7 +444,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
         preflight.check_networks(rows, str(work))
         preflight.refuse_other(config, str(work))
         begun.keep_begun(str(work))
-        files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+        files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
     folder = str(work / scratch.name)
     adapted, lines = begun.as_begun(folder, scratch, str(work))
@@ -464,7 +465,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     """Older software started it at 0, and had no field for it; nor did its checkpoints
     say in which numbers they were computed."""
     config = tiny(steps=3, save_every=1, model=dict(patch_bias_init="zeros"))
-    with pytest.raises(train.Preempted):
+    with pytest.raises(Preempted):
         train.train(config, str(tmp_path), should_stop=lambda: True)
     as_older(tmp_path / "run")
     monkeypatch = pytest.MonkeyPatch()
@@ -484,7 +485,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     line = "goes on as it began, with model.patch_bias_init zeros"
     assert capsys.readouterr().out.count(line) == 2
     assert [entry["dtype"] for entry in result["dtypes"]] == ["float32", "bfloat16"]
-    written = files.read_json(str(tmp_path / "run" / CONFIG))
+    written = documents.read_json(str(tmp_path / "run" / CONFIG))
     assert written["model"]["patch_bias_init"] == "zeros"
     # A config of the older software is still a run's.
     del config.init.insist, config.model.patch_bias_init
@@ -494,7 +495,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
 def test_fields_of_groups_do_not_make_another_job(tmp_path):
     """Asked for by name, a field has the value that the config has."""
     config = commandline.load("configs/smoke.py")
-    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
     config, _ = commandline.parse(argv)
     preflight.refuse_other(config, str(tmp_path))

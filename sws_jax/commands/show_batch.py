@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data import pipeline
     from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
-    from sws_jax.jobs import build, commandline
+    from sws_jax.jobs import build, check, commandline
     from sws_jax.jobs.rows import runs
     from sws_jax.training import step
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 f"the job has no run {args.name!r}; it has {', '.join(rows)}"
             )
         config = rows[args.name]
-    build.check(config)
+    check.check(config)
     data = build.dataset(config)
     augment = Augment(**config.augment)
     augment.check_batch(config.global_batch_size)

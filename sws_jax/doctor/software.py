@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, commandline, preflight, remarks
+from sws_jax.jobs import check, commandline, preflight, remarks
 from sws_jax.jobs.rows import runs
+from sws_jax.runtime import words
 
 _PYTHON = (3, 11)  # as pyproject.toml says
 _SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -32,11 +32,11 @@ def config(case: Case) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for row in rows:
         try:
-            build.check(row.config)
+            check.check(row.config)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
     if wrong:
         return
     preflight.check(case.config, rows)
@@ -50,7 +50,7 @@ def config(case: Case) -> Iterator[Finding]:
     for line in remarks.of_named(case.config, commandline.named(case.arguments), rows):
         yield warning(line, "leave the field out")
     count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
-    yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")
+    yield ok(f"{case.config.name}: {count} ({words.few([row.name for row in rows])})")
 
 
 def versions(case: Case) -> Iterator[Finding]:

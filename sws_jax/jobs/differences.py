@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from sws_jax.jobs import fields, model_fields, recipes
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
 HARMLESS = fields.resuming(fields.HARMLESS)
 CHANGEABLE = fields.resuming(fields.CHANGEABLE)
@@ -23,7 +23,7 @@ _INSIST = "init.insist"
 
 def defaults() -> dict[str, Any]:
     """The config of a run in which nothing was set."""
-    return files.plain(recipes.run().to_dict())
+    return documents.plain(recipes.run().to_dict())
 
 
 def value(tree: Any, name: str, **absent: Any) -> Any:
@@ -58,11 +58,11 @@ def between(
       older: whether software wrote it that knew no ``init.insist``.
       later: fields of `LATER` that this software did not know.
     """
-    theirs = files.merged(defaults(), written)
-    ours = files.plain(config.to_dict())
+    theirs = documents.merged(defaults(), written)
+    ours = documents.plain(config.to_dict())
     followed = model_fields.followed(config, insist=not older)
     ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in followed)}
-    different = files.differing(_without_insist(theirs), _without_insist(ours))
+    different = documents.differing(_without_insist(theirs), _without_insist(ours))
     return [name for name in different if name not in ignored]
 
 
@@ -70,8 +70,8 @@ def recomputed(
     config: ml_collections.ConfigDict, written: dict[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """Fields that may change while a run goes on, and differ: (name, before, now)."""
-    ours = files.plain(config.to_dict())
-    theirs = files.merged(ours, written)
+    ours = documents.plain(config.to_dict())
+    theirs = documents.merged(ours, written)
     pairs = [(name, value(theirs, name), value(ours, name)) for name in CHANGEABLE]
     return [(name, before, now) for name, before, now in pairs if before != now]
 
@@ -80,7 +80,7 @@ def beginning_of(written: dict[str, Any]) -> dict[str, Any]:
     """How the run began whose config was written by whatever version; see `record`."""
     older = value(written, _INSIST, default=None) is None
     later = [name for name in LATER if value(written, name, default=None) is None]
-    return record(files.merged(defaults(), written), older=older, later=later)
+    return record(documents.merged(defaults(), written), older=older, later=later)
 
 
 def record(config: dict[str, Any], *, older: bool, later: list[str]) -> dict[str, Any]:

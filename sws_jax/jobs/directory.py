@@ -18,7 +18,7 @@ from sws_jax.data import Dataset, fingerprint
 from sws_jax.errors import UserError
 from sws_jax.jobs import begun, differences, fingerprints, places, records
 from sws_jax.runtime import processes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import (
     CHECKPOINTS,
     CONFIG,
@@ -105,7 +105,7 @@ class RunDirectory:
         with contextlib.ExitStack() as lock:
 
             def claim() -> bool:
-                ours = lock.enter_context(files.claimed(path))
+                ours = lock.enter_context(locks.claimed(path))
                 if ours:
                     files.sweep(self.path)
                 return ours
@@ -145,7 +145,7 @@ class RunDirectory:
         """
 
         def write() -> dict[str, Any]:
-            now = files.plain(config.to_dict())
+            now = documents.plain(config.to_dict())
             beginning = begun.beginning(self.path) or differences.record(
                 now, **begun.of_job(self.workdir)
             )

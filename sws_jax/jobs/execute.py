@@ -16,14 +16,16 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import begun, build, preflight, records, remarks, train
+from sws_jax.jobs import begun, preflight, records, remarks, train
+from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
 from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
 from sws_jax.reports import report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT
+from sws_jax.training.loop import Preempted
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
 _TURN_SECONDS = 0.05  # between tries to lock what jobs share
@@ -108,7 +110,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
         yield
         return
     while True:
-        with files.claimed(os.path.join(workdir, LOCK)) as is_ours:
+        with locks.claimed(os.path.join(workdir, LOCK)) as is_ours:
             if is_ours:
                 files.sweep(workdir)
                 yield
@@ -122,7 +124,7 @@ def _results(
     """Does the runs that are not done, and waits for those that other jobs do."""
     results: dict[str, dict[str, Any]] = {}
     last_busy: list[str] = []
-    datasets = build.Datasets()
+    datasets = Datasets()
     while len(results) < len(rows):
         progressed = False
         busy = []
@@ -130,7 +132,7 @@ def _results(
             if run.name in results or not results.keys() >= set(run.after):
                 continue
             if should_stop():
-                raise train.Preempted(
+                raise Preempted(
                     f"stopped before {run.name}, with the runs before it saved; the "
                     f"same command goes on"
                 )
@@ -144,7 +146,7 @@ def _results(
                 busy.append(run.name)
         if not progressed:
             if should_stop():
-                raise train.Preempted("stopped while waiting for other jobs")
+                raise Preempted("stopped while waiting for other jobs")
             if busy != last_busy:
                 say(f"waiting for other jobs, which are at {', '.join(busy)}")
                 last_busy = busy
@@ -153,7 +155,7 @@ def _results(
 
 
 def _run_result(
-    config, run: Run, label: str, workdir: str, should_stop, datasets: build.Datasets
+    config, run: Run, label: str, workdir: str, should_stop, datasets: Datasets
 ) -> dict[str, Any]:
     """The result of one run, which is done first unless it is finished.
 
@@ -167,7 +169,7 @@ def _run_result(
         finished = False
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, CONFIG)
-        plain = files.plain(config.to_dict())
+        plain = documents.plain(config.to_dict())
 
         def write() -> None:
             with _own_turn(workdir):

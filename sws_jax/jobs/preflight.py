@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.jobs import begun, build, model_fields, places, recipes, start
+from sws_jax.jobs import begun, model_fields, places, recipes, start
+from sws_jax.jobs import check as checks
 from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
 from sws_jax.reports import report
+from sws_jax.runtime import words
 from sws_jax.storage import paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, RESULT
 
@@ -37,8 +38,8 @@ def check(config, rows: Sequence[Run]) -> None:
         )
     _check_order(rows)
     for run in rows:
-        build.check(run.config)
-        build.check_teacher(run.config)
+        checks.check(run.config)
+        checks.check_teacher(run.config)
 
 
 def check_networks(rows: Sequence[Run], workdir: str) -> None:
@@ -137,7 +138,7 @@ def refuse_other(config, workdir: str) -> None:
     if different:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
-            f"{few(different)}): take another --workdir"
+            f"{words.few(different)}): take another --workdir"
         )
 
 

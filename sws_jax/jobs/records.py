@@ -7,12 +7,12 @@ from typing import Any
 
 from sws_jax.data import fingerprint
 from sws_jax.jobs import differences
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths
 from sws_jax.storage.names import INPUTS
 
 # Keys of INPUTS: the fingerprint of the data, and how the run began.
 DATA, BEGUN = "data", "begun"
-# Each document's keys and types, as far as it is read; see `files.misfit`.
+# Each document's keys and types, as far as it is read; see `documents.misfit`.
 _SCORE = {"epochs": float, "top1": float, "top5": float, "loss": float, "count": float}
 _RESULT_HOLDS = {
     **dict.fromkeys(("name", "network", "method", "profile", "dataset"), str),
@@ -45,16 +45,16 @@ def read_result(path: str) -> dict[str, Any]:
     Raises:
       UserError: something is missing in it, or of another type.
     """
-    return files.read_json(path, holds=_RESULT_HOLDS)
+    return documents.read_json(path, holds=_RESULT_HOLDS)
 
 
 def read_inputs(directory: str) -> dict[str, Any]:
     """What a run or a job started from; empty where it was not written."""
     path = os.path.join(directory, INPUTS)
-    return files.read_json(path, holds=_INPUTS_HOLDS) if paths.exists(path) else {}
+    return documents.read_json(path, holds=_INPUTS_HOLDS) if paths.exists(path) else {}
 
 
 def read_config(path: str) -> dict[str, Any]:
     """A written config. Its groups are checked to be groups; fields are compared."""
     groups = [k for k, v in differences.defaults().items() if isinstance(v, dict)]
-    return files.read_json(path, holds={f"{name}?": {} for name in groups})
+    return documents.read_json(path, holds={f"{name}?": {} for name in groups})

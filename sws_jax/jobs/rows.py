@@ -15,7 +15,7 @@ import itertools
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, places, recipes
+from sws_jax.jobs import check, places, recipes
 
 ANCESTOR, AUX = "ancestor", "aux"
 # Roles of the runs that are compared with each other, depth by depth.
@@ -46,7 +46,7 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     Raises:
       UserError: an unknown job, comparison or depth.
     """
-    build.check_job(config)
+    check.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "sws": _sws}
     return builders[config.job](config)
 

@@ -13,12 +13,13 @@ import ml_collections
 from sws_jax.data import Dataset
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.estimate import cost
-from sws_jax.jobs import build, places, preflight
+from sws_jax.jobs import build, check, places, preflight
 from sws_jax.jobs.origins import Images
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
 from sws_jax.models.description import Description
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.training.durations import Durations
 
 
 class Survey:
@@ -90,11 +91,11 @@ class Survey:
         if origin is None and (init.learngene or init.network):
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
-        build.check_teacher(run.config)
+        check.check_teacher(run.config)
         spec = self._answers.of(run.name, run.config).spec
         if self._is_read:
             epoch = epoch_images(self.images, run.config.data.repeats)
-            durations = build.Durations(epoch, run.config.global_batch_size)
+            durations = Durations(epoch, run.config.global_batch_size)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:

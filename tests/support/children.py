@@ -14,7 +14,7 @@ import sws_jax
 from sws_jax import xla_flags
 from sws_jax.data import load_dataset
 from sws_jax.methods import learngenes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths
 from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, LOCK, RESULT, WEIGHTS
 from sws_jax.training import checksums, metrics
 
@@ -183,7 +183,7 @@ def unfinished(workdir):
 def outcome(workdir, name="run"):
     """What two runs must have alike, bit for bit."""
     directory = os.path.join(workdir, name)
-    result = files.read_json(os.path.join(directory, RESULT))
+    result = documents.read_json(os.path.join(directory, RESULT))
     gene = os.path.join(directory, LEARNGENE)
     if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
