@@ -279,7 +279,7 @@ for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
 for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
-import sws_jax.jobs.chain
+import sws_jax.jobs.execute
 from sws_jax.training import metrics
 os.mkdir("run")
 metrics.Writer("run").close()
