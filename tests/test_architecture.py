@@ -166,6 +166,7 @@ IDLE = ("runtime.processes",)
 LATE = (
     "commands",
     "main",
+    "private",
     "runtime.rendezvous",
     "runtime.progress",
     "runtime.host",
