@@ -86,7 +86,7 @@ OLDER_NAMES = {
     "fields": ("jobs.fields",),
     "files": ("storage.files",),
     "learngenes": ("methods.learngenes",),
-    "learngenes.base": ("methods.base",),
+    "learngenes.base": ("methods.base", "methods.plans", "methods.surgery"),
     "learngenes.sws": ("methods.sws",),
     "learngenes.tleg": ("methods.tleg",),
     "loading": ("jobs.loading",),

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import sws_jax
 from sws_jax import sharding, specs, trees
 from sws_jax.estimate import hlo
-from sws_jax.methods import base, learngenes, sws
+from sws_jax.methods import learngenes, surgery, sws
 from sws_jax.models import networks, vit
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
@@ -343,7 +343,7 @@ def test_as_many_patches_in_another_shape():
     new = old.replace(image_size=(8, 32))
     given = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
     expected = jax.image.resize(given.reshape(1, 4, 4, 16), (1, 2, 8, 16), "bicubic")
-    close(expected.reshape(1, 16, 16), base.resize_pos_embed(given, old, new))
+    close(expected.reshape(1, 16, 16), surgery.resize_pos_embed(given, old, new))
 
 
 # PyTorch 2.13's bicubic interpolation, not antialiased, of OLD to 2 x 6.
@@ -360,11 +360,11 @@ def test_position_embeddings_as_the_released_code_resizes_them():
     embedding = np.zeros((1, 12, 16), np.float32)
     embedding[0, :, 5] = np.ravel(OLD)
     for given in (embedding, jnp.asarray(embedding)):
-        found = base.resize_pos_embed(given, old, new, antialias=False)
+        found = surgery.resize_pos_embed(given, old, new, antialias=False)
         assert isinstance(found, type(given))
         np.testing.assert_allclose(found[0, :, 5], np.ravel(NEW), atol=1e-6)
         assert not np.any(np.delete(found, 5, axis=2))
-    other = base.resize_pos_embed(embedding, old, new)
+    other = surgery.resize_pos_embed(embedding, old, new)
     assert np.abs(other[0, :, 5] - np.ravel(NEW)).max() > 0.1
 
 

@@ -17,7 +17,7 @@ from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
 from sws_jax.convert import tensors
 from sws_jax.errors import UserError
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, surgery
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
@@ -274,7 +274,7 @@ def logits_of(network, golden):
 def apart(network, heads):
     """The same numbers, cut into other heads: what the released Des-S is to Aux-S."""
     spec = network.spec.replace(heads=heads)
-    blocks = base.split_heads(network.params["blocks"], spec)
+    blocks = surgery.split_heads(network.params["blocks"], spec)
     return networks.Network(spec, {**network.params, "blocks": blocks})
 
 

@@ -22,7 +22,7 @@ from sws_jax.jobs import (
     teacher,
     train,
 )
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, surgery
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
@@ -263,7 +263,7 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     config.seed = 4
     found = start.start(config, build.dataset(config), "", lambda line: None)
     like = found.params["norm"]["scale"]
-    equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
+    equal(surgery.fresh_head(found.spec, 4, like=like), found.params["head"])
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     found = start.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
     given = before.params["pos_embed"], before.spec, found.spec
-    expected = base.resize_pos_embed(*given, antialias=antialias)
+    expected = surgery.resize_pos_embed(*given, antialias=antialias)
     equal(expected, found.params["pos_embed"])
     assert (found.spec.image_size, found.spec.drop_path) == ((8, 8), 0.25)
 

@@ -21,7 +21,7 @@ from sws_jax import trees
 from sws_jax.data import Dataset, classes
 from sws_jax.errors import UserError
 from sws_jax.jobs import places, recipes
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, plans, surgery
 from sws_jax.models import description as descriptions
 from sws_jax.models import networks, profiles, vit, weights
 from sws_jax.models.description import Description
@@ -202,7 +202,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             f"{path} is of the {about.profile} profile and the run of the "
             f"{config.profile} one: give the config profile={about.profile}"
         )
-    plan = base.resolve_plan(
+    plan = plans.resolve_plan(
         about.stages, learngenes.find_method(about.method).allot, **request
     )
     keeps, order = _keeps_head(config, path, about, images, tell)
@@ -434,7 +434,7 @@ def _continued(config, path: str, network: networks.Network, found: Answer):
     """The parameters of a network for other images or classes."""
     assert network.description is not None
     net, params = found.spec.net, dict(_float32(path, network.params))
-    params["pos_embed"] = base.resize_pos_embed(
+    params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"],
         network.description.vit,
         net,
@@ -442,7 +442,7 @@ def _continued(config, path: str, network: networks.Network, found: Answer):
     )
     if not found.keeps_head:
         like = params["norm"]["scale"]
-        params["head"] = base.fresh_head(net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(net, config.seed, like=like)
     return _reordered(params, found.order)
 
 
@@ -562,7 +562,7 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
         # A head that is not inherited is the same in both.
         like = params["norm"]["scale"]
         assert isinstance(spec.net, ViTSpec)
-        params["head"] = base.fresh_head(spec.net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(spec.net, config.seed, like=like)
     return params
 
 

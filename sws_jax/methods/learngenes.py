@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import base, sws, tleg
+from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
@@ -54,7 +54,7 @@ def extract(network: networks.Network) -> Learngene:
     num_classes=arguments.optional(CLASSES),
     image_size=arguments.optional(arguments.size),
     seed=arguments.SEED,
-    **base.REQUESTS,
+    **plans.REQUESTS,
 )
 def expand(
     learngene: Learngene,
@@ -95,7 +95,7 @@ def expand(
     """
     origin = learngene.description
     method = find_method(origin.method)
-    genes = base.resolve_plan(
+    genes = plans.resolve_plan(
         origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
     )
     check_params(learngene)
@@ -104,11 +104,11 @@ def expand(
     if image_size is not None:
         spec = spec.replace(image_size=image_size)
     rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
-    params = base.own(rest)
+    params = surgery.own(rest)
     blocks = method.expand(learngene.params["blocks"], genes)
     same = spec.heads == origin.vit.heads
-    params["blocks"] = blocks if same else base.split_heads(blocks, spec)
-    params["pos_embed"] = base.resize_pos_embed(
+    params["blocks"] = blocks if same else surgery.split_heads(blocks, spec)
+    params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"], origin.vit, spec, antialias=profile.antialias
     )
     class_names = origin.class_names
@@ -117,7 +117,9 @@ def expand(
         class_names = ()
         params.pop("head", None)
         if num_classes:
-            params["head"] = base.fresh_head(spec, seed, like=params["norm"]["scale"])
+            params["head"] = surgery.fresh_head(
+                spec, seed, like=params["norm"]["scale"]
+            )
     description = origin.replace(
         kind="network",
         net=spec,

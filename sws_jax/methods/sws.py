@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.methods import base
+from sws_jax.methods import base, surgery
 from sws_jax.specs import AuxViTSpec, ViTSpec
 
 
@@ -80,5 +80,5 @@ def _is_stage(name: str) -> bool:
 
 
 METHOD = base.Method(
-    genes=lambda blocks: blocks, expand=base.gather, allot=allot, auxiliary=auxiliary
+    genes=lambda blocks: blocks, expand=surgery.gather, allot=allot, auxiliary=auxiliary
 )
