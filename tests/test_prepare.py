@@ -26,7 +26,7 @@ from sws_jax import __main__
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sets, sources, standard, work
+from sws_jax.prepare import parts, records, sets, sources, standard, work
 from sws_jax.runtime import host
 
 from support import children
@@ -651,7 +651,7 @@ def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
 
     def room(directory, shard_bytes=5242):
         source = sources.open_source(str(tree))
-        form = forms.Records(source, "insects", "1.0.0", shard_bytes)
+        form = records.Records(source, "insects", "1.0.0", shard_bytes)
         return form.room(str(directory), form.shards(), 1.0, 1)
 
     # (By estimate each is larger than it will be, so that none is counted too little.)
@@ -907,7 +907,7 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
     manual = tmp_path / "manual"
     write(manual / "moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(manual))
-    place = standard.prepare(request)
+    place = standard.make(request)
     assert place == str(tmp_path / "prepare_moths/2.0.0")
     assert builder == [str(manual)]
     found = read(tmp_path, "prepare_moths", val_fraction=0.5)
@@ -921,7 +921,7 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
     assert __main__.main(check) == 2
     assert "given again, makes them anew\n" in capsys.readouterr().err
     assert standard.find(request, 1) == ""
-    assert standard.prepare(request) == place and len(builder) == 2
+    assert standard.make(request) == place and len(builder) == 2
     assert __main__.main(check) == 0
     # Resized arrays of it need no TensorFlow, since it is prepared.
     assert prepare("tfds:prepare_moths", tmp_path, "--size=8") == 0
@@ -930,17 +930,17 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
 
 
 def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    monkeypatch.setitem(parts.COUNTS, "prepare_moths", {"train": 9})
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     place = tmp_path / "prepare_moths/2.0.0"
     with pytest.raises(
         UserError, match="train has 8 images of 9: .* stays in .*incomplete"
     ):
-        standard.prepare(request)
+        standard.make(request)
     assert not place.exists()
     taken = dataclasses.replace(request, partial=True)
-    assert standard.prepare(taken) == str(place) and len(builder) == 1  # not again
+    assert standard.make(taken) == str(place) and len(builder) == 1  # not again
     assert standard.find(request, 1) == str(place)
 
 
@@ -1003,20 +1003,20 @@ def test_what_tfds_has_prepared_by_itself_and_is_damaged(
     assert content(tmp_path) == before  # no manifest, which would call it whole
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     assert standard.find(request, 1) == ""
-    assert standard.prepare(request) == str(moths) and len(builder) == 2
+    assert standard.make(request) == str(moths) and len(builder) == 2
     assert standard.find(request, 1) == str(moths)
 
 
 def test_a_set_that_tfds_left_damaged_is_not_taken(builder, tmp_path, monkeypatch):
     """It is begun anew, though it stands where TFDS puts what is done."""
-    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    monkeypatch.setitem(parts.COUNTS, "prepare_moths", {"train": 9})
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     with pytest.raises(UserError, match="train has 8 images of 9"):
-        standard.prepare(request)
+        standard.make(request)
     left = tmp_path / "incomplete.tfds.prepare_moths/prepare_moths/2.0.0"
     halve(next(left.glob("*-train.array_record*")))
-    place = standard.prepare(dataclasses.replace(request, partial=True))
+    place = standard.make(dataclasses.replace(request, partial=True))
     assert len(builder) == 2 and standard.find(request, 1) == place
 
 
@@ -1052,22 +1052,22 @@ def test_what_tfds_has_downloaded_or_begun_takes_no_more_room(
 
 def test_what_tfds_does_not_know(tmp_path):
     with pytest.raises(UserError, match="TFDS has no no_such_set"):
-        standard.prepare(standard.Request("no_such_set", str(tmp_path)))
+        standard.make(standard.Request("no_such_set", str(tmp_path)))
 
 
 def test_a_damaged_set_stands_until_there_is_a_whole_one(builder, tmp_path):
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
-    place = standard.prepare(request)
+    place = standard.make(request)
     whole = content(place)
     cut(next(pathlib.Path(place).glob("*test*")))
     before = content(place)
     assert standard.find(request, 1) == ""
     without = dataclasses.replace(request, manual_dir=str(tmp_path / "none"))
     with pytest.raises(UserError, match="TFDS cannot prepare prepare_moths"):
-        standard.prepare(without)
+        standard.make(without)
     assert content(place) == before != whole
-    assert standard.prepare(request) == place
+    assert standard.make(request) == place
     assert content(place).keys() == whole.keys()
     assert standard.find(request, 1) == place
     left = {path.name for path in tmp_path.iterdir()} - {"downloads"}

@@ -16,7 +16,7 @@ from typing import Any
 from sws_jax.data import arrays
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sources, work
+from sws_jax.prepare import forms, parts, work
 from sws_jax.prepare.forms import Entry, Form, Shard
 from sws_jax.storage import files
 
@@ -255,7 +255,7 @@ def check(path: str, workers: int) -> str:
             f"them anew{alone}"
         )
     total = sum(entry["bytes"] for entry in entries.values())
-    counts = dict.fromkeys(sources.SPLITS.values(), 0)  # in this order
+    counts = dict.fromkeys(parts.SPLITS.values(), 0)  # in this order
     for entry in manifest["shards"].values():
         counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
     images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)

@@ -26,7 +26,7 @@ from typing import Any
 
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sets, sources, work
+from sws_jax.prepare import forms, parts, sets, work
 from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
@@ -140,7 +140,7 @@ def find(request: Request, workers: int, *, write: bool = True) -> str:
     return place
 
 
-def prepare(request: Request) -> str:
+def make(request: Request) -> str:
     """Has TFDS download and prepare a set as array_record; returns its directory.
 
     A damaged one (see `find`) stands there until it can be replaced.
@@ -210,7 +210,7 @@ def _replace(made: str, place: str, building: str) -> None:
 def _check_counts(place: str, request: Request) -> None:
     info = prepared.builder(place).info
     counts = {name: split.num_examples for name, split in info.splits.items()}
-    wrong = sources.miscounts(info.name, counts)
+    wrong = parts.miscounts(info.name, counts)
     if wrong and not request.partial:
         raise UserError(
             f"{info.name} is not whole, {wrong}: complete its files, or take it as it "
@@ -294,7 +294,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = Request(**json.loads(given))
     try:
-        prepare(request)
+        make(request)
     except UserError as error:
         message = str(error)
     except Exception as error:  # of any kind, of libraries

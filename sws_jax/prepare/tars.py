@@ -17,9 +17,9 @@ from typing import IO
 import numpy as np
 
 from sws_jax.data import folder
-from sws_jax.data.base import Unreadable
+from sws_jax.data.base import Unreadable, digest
 from sws_jax.errors import UserError
-from sws_jax.prepare.sources import SPLITS, Part, Source, digest
+from sws_jax.prepare.parts import SPLITS, Part, Source
 
 _IMAGENET = {
     "train": "ILSVRC2012_img_train.tar",
