@@ -23,7 +23,7 @@ from sws_jax.specs import Spec, ViTSpec
     meta_fields=["description"],
 )
 @arguments.checked(
-    params=arguments.anything,  # JAX puts anything there
+    params=arguments.anything,  # JAX puts placeholders of its own there
     description=DESCRIPTION,
 )
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Descendant(networks.Network):
 
 
 def _instead_of_learngene(value: Any) -> str:
-    """What to do about something else than a learngene."""
+    """The remedy, where another object is passed as a learngene."""
     if isinstance(value, (str, os.PathLike)):
         return "sws_jax.load_learngene reads one from a file"
     if isinstance(value, Descendant):
@@ -89,11 +89,12 @@ _IS_LEARNGENE = arguments.of(
 
 
 def LEARNGENE(name: str, value: Any) -> Learngene:
-    """The kind of a learngene, whose description says that it is one."""
-    about = _IS_LEARNGENE(name, value).description
-    if about.kind != "learngene":
+    """Checks an argument: a `Learngene` whose description is that of a learngene."""
+    description = _IS_LEARNGENE(name, value).description
+    if description.kind != "learngene":
         raise UserError(
-            f"{name} must be a learngene, and its description is of kind {about.kind!r}"
+            f"{name} must be a learngene, and its description is of kind "
+            f"{description.kind!r}"
         )
     return value
 
@@ -103,12 +104,12 @@ def LEARNGENE(name: str, value: Any) -> Learngene:
 )
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a learngene method brings; `sws_jax.expand` does the rest.
+    """The functions that define a learngene method; `sws_jax.expand` does the rest.
 
     Attributes:
       genes: stacked blocks -> ``blocks`` of a learngene with as many genes.
-      expand: these and a plan [depth] -> stacked blocks [depth, ...]; pure and
-        differentiable.
+      expand: ``blocks`` of a learngene and a plan [depth] -> stacked blocks
+        [depth, ...]; pure and differentiable.
       allot: depth and trained stage lengths -> plan.
       auxiliary: learngene params, net and stage lengths -> spec and params of the
         Aux-Net.

@@ -18,6 +18,7 @@ METHODS: dict[str, Method] = {"sws": sws.METHOD, "tleg": tleg.METHOD}
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
+    """Checks the argument of `extract`."""
     if isinstance(value, Learngene):
         raise UserError(f"{name} is a learngene already: nothing is left to extract")
     return networks.NETWORK(name, value)
@@ -68,7 +69,7 @@ def expand(
 ) -> Descendant:
     """Initialises a descendant: each gene copied as often as its stage needs.
 
-    (TLEG has one gene, from which the layers of a depth are computed.) Pure: reads no
+    TLEG has one gene, from which the layers of a depth are computed. Pure: reads no
     file, changes no leaf, works under `jax.jit` and `jax.eval_shape`, on numpy and jax
     leaves, and keeps dtype and sharding.
 
@@ -87,8 +88,8 @@ def expand(
       ``params["blocks"]`` holds the blocks, stacked.
 
     Raises:
-      UserError: (a ValueError) for a request that cannot be met, or what is no
-        learngene: a path, say, or a descendant.
+      UserError: a ValueError, for a request that cannot be met, or for an object that
+        is no learngene: a path, say, or a descendant.
 
     Reference:
       SWS, 2404.16897, section 3.3; TLEG, 2312.05614, section 3.
@@ -106,8 +107,9 @@ def expand(
     rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
     params = surgery.own(rest)
     blocks = method.expand(learngene.params["blocks"], genes)
-    same = spec.heads == origin.vit.heads
-    params["blocks"] = blocks if same else surgery.split_heads(blocks, spec)
+    if spec.heads != origin.vit.heads:
+        blocks = surgery.split_heads(blocks, spec)
+    params["blocks"] = blocks
     params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"], origin.vit, spec, antialias=profile.antialias
     )
@@ -134,15 +136,15 @@ def expand(
 def auxiliary(learngene: Learngene) -> networks.Network:
     """The Aux-Net that a learngene came from: the inverse of `extract`.
 
-    (TLEG's is the plain network that its one gene makes at the trained depth.)
+    That of TLEG is the plain network which its one gene makes at the trained depth.
     """
-    about = learngene.description
-    method = find_method(about.method)
+    origin = learngene.description
+    method = find_method(origin.method)
     check_params(learngene)
-    spec, params = method.auxiliary(learngene.params, about.vit, about.stages)
+    spec, params = method.auxiliary(learngene.params, origin.vit, origin.stages)
     shared = isinstance(spec, AuxViTSpec)
-    about = about.replace(kind="aux_net" if shared else "network")
-    return networks.Network(spec, params, about)
+    description = origin.replace(kind="aux_net" if shared else "network")
+    return networks.Network(spec, params, description)
 
 
 @arguments.checked(learngene=LEARNGENE)
@@ -184,7 +186,7 @@ def check_params(learngene: Learngene) -> None:
 
 @arguments.checked(path=arguments.path, description=DESCRIPTION)
 def check_learngene(path: str, description: Description) -> None:
-    """Refuses what is no learngene, or of a method that is not known here.
+    """Refuses a file that holds no learngene, or one of an unknown method.
 
     Args:
       path: for the message.
@@ -225,7 +227,7 @@ def find_method(name: str) -> Method:
 
 @arguments.checked(learngene=LEARNGENE)
 def num_stored(learngene: Learngene) -> int:
-    """Scalars in the file: what initialises every descendant."""
+    """Number of scalars in the file of a learngene."""
     return trees.count(learngene.params)
 
 

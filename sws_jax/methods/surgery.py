@@ -13,13 +13,13 @@ from sws_jax.specs import ViTSpec
 
 
 def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
-    """An untrained head for `spec.num_classes`.
+    """An untrained head for `spec.num_classes` classes.
 
     Args:
       spec: of the descendant.
       seed: of the kernel; the bias is 0.
-      like: a leaf [width] of the learngene, whose dtype, kind (numpy or jax) and
-        placement along the width the head gets.
+      like: a leaf [width] of the learngene. The head gets its dtype, its kind of
+        array, numpy or jax, and its placement along the width.
     """
     shape = (spec.width, spec.num_classes)
     kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
@@ -31,10 +31,10 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
 
 
 def own(tree: trees.Tree) -> trees.Tree:
-    """Copies of all concrete leaves, where they are.
+    """Copies of all concrete leaves, on the devices where they are.
 
-    A descendant owns its arrays: a train step that donates them leaves the
-    learngene alone.
+    A descendant owns its arrays: a train step that donates them must not delete those
+    of the learngene.
     """
 
     def copy(leaf):
@@ -48,10 +48,10 @@ def own(tree: trees.Tree) -> trees.Tree:
 
 
 def split_heads(blocks: trees.Tree, net: ViTSpec) -> trees.Tree:
-    """Stacked blocks whose attention is read as `net.heads` heads.
+    """Stacked blocks whose attention is split into `net.heads` heads.
 
-    The numbers stay where they are: q, k and v are as wide as before, and cut
-    otherwise. With another number of heads it is another function.
+    A reshape, which moves no number: q, k and v are as wide as before. With another
+    number of heads the blocks compute another function.
     """
     split = (net.heads, net.head_size)
     qkv, proj = blocks["attn"]["qkv"], blocks["attn"]["proj"]
@@ -72,12 +72,12 @@ def split_heads(blocks: trees.Tree, net: ViTSpec) -> trees.Tree:
 def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec, *, antialias: bool = True):
     """The position embedding of another image size.
 
-    Bicubic over the grid of patches; a class token's keeps its value.
+    Bicubic over the grid of patches; the embedding of a class token stays as it is.
 
     Args:
       pos_embed: [1, old.tokens, width].
-      antialias: as timm and `jax.image.resize` do; otherwise as the code of DeiT, SWS
-        and Hugging Face, which takes another cubic too (a = -0.75, not -0.5).
+      antialias: as timm and `jax.image.resize` do. Otherwise as the code of DeiT, SWS
+        and Hugging Face does, which also takes another cubic: a = -0.75, not -0.5.
 
     Returns:
       [1, new.tokens, width].
@@ -94,8 +94,8 @@ def resize_pos_embed(pos_embed, old: ViTSpec, new: ViTSpec, *, antialias: bool =
         down, across = map(_cubic, old.grid, new.grid)
         grid = jnp.einsum("yh,bhwd,xw->byxd", down, grid, across, precision="highest")
     grid = grid.reshape(1, -1, old.width).astype(pos_embed.dtype)
-    found = jnp.concatenate([jnp.asarray(token), grid], axis=1)
-    return _alike(found, pos_embed, (0, None, 2))
+    resized = jnp.concatenate([jnp.asarray(token), grid], axis=1)
+    return _alike(resized, pos_embed, (0, None, 2))
 
 
 def _cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
@@ -135,7 +135,7 @@ def gather(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
 
 
 def _row_sharding(leaf):
-    """The leaf's sharding, but for the gene axis, which has another length now."""
+    """The leaf's sharding with the gene axis not split, as its length has changed."""
     sharding = leaf.sharding
     if isinstance(sharding, NamedSharding):
         spec = PartitionSpec(None, *sharding.spec[1:])
@@ -144,12 +144,13 @@ def _row_sharding(leaf):
 
 
 def _alike(value, like, axes: tuple[int | None, ...]):
-    """`value` as numpy where `like` is, or on its devices.
+    """`value` as an array of numpy where `like` is one, else on the devices of `like`.
 
     Args:
-      value: where `like` is, or the same on every process.
+      value: on the devices of `like`, or the same on every process.
       like: a leaf.
-      axes: of `like`, that each axis of `value` is split as; None is not split.
+      axes: for each axis of `value`, the axis of `like` whose sharding it gets; None
+        is not split.
     """
     if isinstance(like, np.ndarray):
         return np.asarray(value)
@@ -165,4 +166,5 @@ def _alike(value, like, axes: tuple[int | None, ...]):
 
 
 def _concrete(leaf) -> bool:
+    """Whether a leaf is an array on devices, and not one that is being traced."""
     return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
