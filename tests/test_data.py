@@ -140,9 +140,8 @@ def test_what_is_no_share(fraction):
 
 def few(images=6, **changes):
     """A set whose images are all alike, but for the changes to its training images."""
-    pixels = np.zeros((images, 2, 2, 1), np.uint8)
-    labels = np.zeros(images, np.int32)
-    split = Arrays(pixels, labels)
+    black = np.zeros((images, 2, 2, 1), np.uint8)
+    split = Arrays(black, np.zeros(images, np.int32))
     train = changes.pop("train", split)
     names = changes.pop("names", ("ant", "bee"))
     shape, look = (2, 2, 1), pixels.default_normalization(1)
@@ -227,10 +226,10 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
     files.write_json(inputs, {rundir.DATA: older(known)})
     now, (told,) = run.check_data(few(20))
     assert "stored" in now and "by a few images; all labels and names are noted" in told
-    pixels, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
-    pixels[6] = 1  # the second of four
+    images, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
+    images[6] = 1  # the second of four
     with pytest.raises(UserError, match="other data than few is now .other train ima"):
-        run.check_data(few(20, train=Arrays(pixels, labels)))
+        run.check_data(few(20, train=Arrays(images, labels)))
     # A finished run is held to it, and noted better, too.
     (told,) = run.check_finished(lambda: few(20))
     assert "noted now" in told

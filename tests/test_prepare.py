@@ -234,7 +234,7 @@ def test_the_classes_of_all_validation_images_are_known():
     from sws_jax.prepare import tars
 
     names = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, 50_001)]
-    labels = tars._known("val.tar", names)
+    labels = tars.imagenet_classes("val.tar", names)
     assert labels[:3] == ["n01751748", "n09193705", "n02105855"]
     groups, counts = np.unique(labels, return_counts=True)
     assert len(groups) == 1000 and set(counts) == {50}

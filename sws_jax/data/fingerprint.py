@@ -25,9 +25,9 @@ def take(dataset: Dataset) -> dict[str, Any]:
     """The fingerprint of a dataset, which can be written as JSON.
 
     It holds the numbers of images, and digests of the names of classes, of what the
-    source lists for every image, as labels and names of files, and of the pixels of some
-    images. It is the same on every machine that reads the same files, whether they are
-    held in memory or not.
+    source lists for every image, as labels and names of files, and of the pixels of
+    some images. It is the same on every machine that reads the same files, whether they
+    are held in memory or not.
     """
     return {
         "classes": _digest("\n".join(dataset.class_names).encode()),

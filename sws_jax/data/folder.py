@@ -194,7 +194,7 @@ class Files:
         return pixels, int(self.labels[index])
 
     def identity(self) -> str:
-        """A digest of names and labels, which stays the same if an image is repaired."""
+        """A digest of names and labels; to repair an image does not change it."""
         return base.digest(self.names, self.labels)
 
     def where(self, index: int) -> str:

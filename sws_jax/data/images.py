@@ -156,7 +156,7 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
 
 
 def _check_header(encoded: bytes, name: str) -> None:
-    """Refuses what Pillow refuses: OpenCV would allocate gigabytes for a false header."""
+    """Refuses what Pillow does: OpenCV would allocate gigabytes for a false header."""
     try:
         Image.open(io.BytesIO(encoded)).close()
     except Exception as error:  # of any kind, as in `decode`

@@ -16,8 +16,8 @@ from PIL import Image, ImageEnhance, ImageOps
 PROBABILITY = 0.5
 MAX_MAGNITUDE = 10.0
 
-# Colour of pixels from outside the image: ImageNet's mean, (.485, .456, .406) x 255, and
-# for grey images the luma of that colour.
+# Colour of pixels from outside the image: ImageNet's mean, (.485, .456, .406) x 255,
+# and for grey images the luma of that colour.
 FILL: dict[str, int | tuple[int, int, int]] = {"RGB": (124, 116, 104), "L": 117}
 
 # image, level = magnitude / 10, generator of the sign -> image

@@ -1,4 +1,4 @@
-"""What a form of a set brings, and what all forms share: shards, entries, digests."""
+"""The interface of a form of a set, and what forms share: shards, entries, digests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Stopped = Callable[[], bool]
 
 
 class GivenUp(Exception):
-    """A shard was left unfinished because all is to end."""
+    """A shard is left unfinished because the command is to end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shard:
 
 
 class Form(Protocol):
-    """A set to be written; pickled, and handed to other processes."""
+    """A set to be written, which is pickled for other processes."""
 
     @property
     def source(self) -> Source: ...
@@ -49,40 +49,49 @@ class Form(Protocol):
     @property
     def name(self) -> str: ...
 
-    def shards(self) -> list[Shard]: ...
+    def shards(self) -> list[Shard]:
+        """All shards of the set, in order."""
+        ...
 
     def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
-        """Bytes that must be free to make shards, beside those that they replace.
+        """Bytes that must be free to write shards, besides those that they replace.
 
         Args:
-          directory: of the set as far as it is made, or empty.
-          growth: of an image whose encoding changes.
-          count: of the shards that are written at a time.
+          directory: of the unfinished set, or empty.
+          todo: the shards to write.
+          growth: factor by which an image grows that is encoded anew.
+          count: number of shards that are written at a time.
         """
         ...
 
     def try_out(self, split: str, index: int) -> int:
-        """Does to one image what will be done to all; the bytes that came of it."""
+        """Converts one image without writing it; the bytes of the result."""
         ...
 
-    def begin(self, directory: str) -> None: ...
+    def begin(self, directory: str) -> None:
+        """Removes files that the set no longer has, and creates empty ones."""
+        ...
 
     def renewed(self, directory: str) -> set[str]:
-        """Splits whose files `begin` makes anew, with nothing of what they hold."""
+        """Splits whose files `begin` replaces by empty ones."""
         ...
 
-    def make(self, directory: str, shard: Shard, how: How) -> Entry: ...
+    def make(self, directory: str, shard: Shard, how: How) -> Entry:
+        """Writes a shard, and returns its entry for the manifest."""
+        ...
 
     def finish(self, directory: str, entries: dict[str, Entry]) -> list[str]:
-        """Writes what describes the set; names of the files."""
+        """Writes the files that describe the set, and returns their names."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """Attributes:
-    unreadable: "stop", or "skip" to leave such images out.
-    stopped: whether to give up.
+    """How shards are made.
+
+    Attributes:
+      unreadable: "stop", or "skip" to leave unreadable images out.
+      stopped: says whether to give up.
     """
 
     unreadable: str = "stop"
@@ -90,10 +99,10 @@ class How:
 
 
 def standing(directory: str) -> dict[str, int]:
-    """Bytes that a directory's files take on the disk, by name; of holes, none."""
+    """Bytes on the disk of a directory's files, by name; holes in them take none."""
     if not directory:
         return {}
-    # (The unit is that of the system's call, whatever the disk's blocks.)
+    # The unit of `st_blocks` is 512 bytes, whatever the size of the disk's blocks.
     return {
         entry.name: entry.stat(follow_symlinks=False).st_blocks * 512
         for entry in os.scandir(directory)
@@ -103,10 +112,18 @@ def standing(directory: str) -> dict[str, int]:
 def each(
     shard: Shard, one: Callable[[int], Any], how: How, left_out: list[str], gaps=False
 ) -> Iterator[Any]:
-    """What `one` makes of each image; with `gaps`, None in place of one left out.
+    """The results of `one` for the images of a shard.
+
+    Args:
+      shard: whose images are read.
+      one: converts the image at a position.
+      how: see `How`.
+      left_out: gets a message for each image that is left out.
+      gaps: yields None in place of such an image.
 
     Raises:
       Unreadable: an image cannot be read, and none may be left out.
+      GivenUp: the command is to end.
     """
     for index in range(shard.first, shard.end):
         if how.stopped():
@@ -122,18 +139,19 @@ def each(
 
 
 def checked(path: str, entry: Entry | None = None) -> Entry:
-    """Bytes and digest of a file, or of the rows that an entry says."""
+    """Bytes and digest of a file, or of the rows of an entry."""
     if entry and "rows" in entry:
         return _checked_rows(path, entry)
-    made = hashlib.blake2b(digest_size=16)
+    state = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while content := file.read(_BLOCK):
-            made.update(content)
-        return {"bytes": file.tell(), "digest": made.hexdigest()}
+            state.update(content)
+        return {"bytes": file.tell(), "digest": state.hexdigest()}
 
 
 def _checked_rows(path: str, entry: Entry) -> Entry:
-    made, read = hashlib.blake2b(digest_size=16), 0
+    """Bytes and digest of rows of a split's images, and of their labels."""
+    state, total = hashlib.blake2b(digest_size=16), 0
     first, end = entry["rows"]
     labels = path.removesuffix("_images.npy") + "_labels.npy"
     for file_path in (path, labels):
@@ -142,14 +160,14 @@ def _checked_rows(path: str, entry: Entry) -> Entry:
             file.seek(arrays.start_of(file_path) + first * size)
             left = (end - first) * size
             while left and (content := file.read(min(left, _BLOCK))):
-                made.update(content)
+                state.update(content)
                 left -= len(content)
-                read += len(content)
-    return {"bytes": read, "digest": made.hexdigest()}
+                total += len(content)
+    return {"bytes": total, "digest": state.hexdigest()}
 
 
 def stamp(source: Source, shard: Shard) -> str:
-    """What a shard's images, and the classes, are known by again."""
+    """A fingerprint of a shard's images and of the classes of the set."""
     part = source.parts[shard.split]
     names = "\n".join(source.classes).encode()
     return digest(names, part.stamp(shard.first, shard.end).encode())

@@ -9,9 +9,9 @@ import numpy as np
 
 from sws_jax.errors import UserError
 
-# Splits by the names that folders and tars give them, and those of TFDS.
+# TFDS's names of splits, by those of folders and tars.
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
-# (As published: 1409.0575, table 2.)
+# Images of well-known sets, by split. ImageNet: 1409.0575, table 2.
 COUNTS = {"imagenet2012": {"train": 1_281_167, "validation": 50_000}}
 
 
@@ -40,11 +40,11 @@ class Part(Protocol):
         ...
 
     def file_name(self, index: int) -> bytes:
-        """CLASS/NAME, or what else the source calls it."""
+        """CLASS/NAME, or another name that the source gives an image."""
         ...
 
     def stamp(self, first: int, end: int) -> str:
-        """What the images from `first` to before `end` are known by again."""
+        """A fingerprint of the images from `first` to before `end`."""
         ...
 
 
@@ -53,12 +53,12 @@ class Source:
     """Labelled images in splits.
 
     Attributes:
-      name: that suits the set.
-      kind: what it is, in a word or two.
-      classes: their names, in the order of the labels.
+      name: a name for the set.
+      kind: of source, in a word or two.
+      classes: names of the classes, in the order of the labels.
       parts: by TFDS's names of splits.
       channels: 1 or 3, of the decoded images.
-      notes: what stands there and is passed over, a sentence for each kind.
+      notes: sentences on files and folders that are passed over.
     """
 
     name: str
@@ -70,23 +70,23 @@ class Source:
 
 
 def check_counts(name: str, source: Source) -> None:
-    """Refuses a set of a well-known name that is not whole.
+    """Refuses a well-known set that is not complete.
 
     Raises:
       UserError: with the numbers.
     """
     counts = {split: len(part) for split, part in source.parts.items()}
-    if wrong := miscounts(name, counts):
+    if difference := miscounts(name, counts):
         raise UserError(
-            f"{name} is not whole, {wrong}: complete it, take another --name, or "
+            f"{name} is not whole, {difference}: complete it, take another --name, or "
             f"prepare what there is with --partial"
         )
 
 
 def miscounts(name: str, counts: dict[str, int]) -> str:
-    """What of a set of a well-known name has another number of images, in words."""
+    """Splits of a well-known set that have another number of images, in words."""
     return " and ".join(
-        f"{split} has {counts.get(split, 0):,} images of {wanted:,}"
-        for split, wanted in COUNTS.get(name, {}).items()
-        if counts.get(split, 0) != wanted
+        f"{split} has {counts.get(split, 0):,} images of {published:,}"
+        for split, published in COUNTS.get(name, {}).items()
+        if counts.get(split, 0) != published
     )

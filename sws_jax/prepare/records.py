@@ -29,13 +29,14 @@ _RECORD_OVERHEAD = 128  # bytes, of a record's label, names and place
 class Records:
     """Encoded images in array_record files.
 
-    JPEG, PNG, GIF and BMP are kept byte by byte; others (WebP), which TFDS could not
-    decode, become a PNG of the same pixels. Every image is decoded once, to be known
-    readable.
+    The bytes of JPEG, PNG, GIF and BMP are kept. Other formats, as WebP, which TFDS
+    cannot decode, become a PNG of the same pixels. Every image is decoded once, to
+    check that it can be read.
 
     Attributes:
+      source: the images.
       name, version: of the set.
-      shard_bytes: of source that a file holds, about.
+      shard_bytes: bytes of encoded images in a file, about.
     """
 
     source: Source
@@ -44,7 +45,7 @@ class Records:
     shard_bytes: int
 
     def shards(self) -> list[Shard]:
-        found = []
+        shards = []
         for split, part in self.source.parts.items():
             total = int(part.sizes.sum())
             count = min(max(math.ceil(total / self.shard_bytes), 1), len(part))
@@ -53,20 +54,24 @@ class Records:
                 zip(bounds[:-1], bounds[1:], strict=True)
             ):
                 file = f"{self.name}-{split}.array_record-{index:05}-of-{count:05}"
-                found.append(Shard(file, split, first, end))
-        return found
+                shards.append(Shard(file, split, first, end))
+        return shards
 
     def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
-        """A file goes when there is a new one, those of another plan before."""
-        standing = forms.standing(directory)
+        """See `Form`; surplus files are removed first.
+
+        A file stays until its replacement is whole, so that those which are written at
+        a time take room twice.
+        """
+        present = forms.standing(directory)
         pairs = [
-            (self._bytes_of(shard, growth), standing.get(shard.name, 0))
+            (self._bytes_of(shard, growth), present.get(shard.name, 0))
             for shard in todo
         ]
-        more = sum(max(new - old, 0) for new, old in pairs)
-        gone = sum(standing[name] for name in self._surplus(standing))
-        beside = sorted(min(pair) for pair in pairs)[-count:]
-        return max(more - gone, 0) + sum(beside)
+        added = sum(max(new - old, 0) for new, old in pairs)
+        freed = sum(present[name] for name in self._surplus(present))
+        twice = sorted(min(pair) for pair in pairs)[-count:]
+        return max(added - freed, 0) + sum(twice)
 
     def _bytes_of(self, shard: Shard, growth: float) -> int:
         sizes = self.source.parts[shard.split].sizes[shard.first : shard.end]
@@ -77,16 +82,17 @@ class Records:
         return len(self._record(split, index))
 
     def begin(self, directory: str) -> None:
-        """Removes files that an earlier plan named otherwise."""
+        """Removes files of another number of shards, whose names differ."""
         for name in self._surplus(os.listdir(directory)):
             os.remove(os.path.join(directory, name))
 
     def _surplus(self, names: Iterable[str]) -> list[str]:
-        wanted = {shard.name for shard in self.shards()}
-        return [n for n in names if ".array_record-" in n and n not in wanted]
+        """Names of array_record files that are no shards of the set."""
+        shards = {shard.name for shard in self.shards()}
+        return [n for n in names if ".array_record-" in n and n not in shards]
 
     def renewed(self, directory: str) -> set[str]:
-        """None: a file's name says how many there are, and each is made whole."""
+        """None, as each file is replaced as a whole."""
         return set()
 
     def make(self, directory: str, shard: Shard, how: How) -> Entry:
@@ -98,7 +104,7 @@ class Records:
         path = os.path.join(directory, shard.name)
         left_out: list[str] = []
         with files.replacing(path) as temporary:
-            # TFDS's own option: one record to a group, for reading in any order.
+            # As TFDS does: one record in a group, for reading in any order.
             one = functools.partial(self._record, shard.split)
             writer = ArrayRecordWriter(temporary, "group_size:1")
             try:
@@ -109,13 +115,13 @@ class Records:
                     writer.close()
                 entry = forms.checked(temporary)
                 reader = ArrayRecordReader(temporary)
-                found = reader.num_records()
+                records = reader.num_records()
                 reader.close()
-            except RuntimeError as error:  # the library's, of any cause
+            except RuntimeError as error:  # array_record's, whatever the cause
                 reason = str(error).partition(";")[0].rpartition(": ")[2]
                 raise files.Unwritable(path, OSError(reason)) from None
-            if found != len(shard) - len(left_out):
-                raise files.Unwritable(path, OSError(f"it holds {found:,} records"))
+            if records != len(shard) - len(left_out):
+                raise files.Unwritable(path, OSError(f"it holds {records:,} records"))
         return entry | {
             "images": len(shard) - len(left_out),
             "left_out": left_out,
@@ -134,12 +140,12 @@ class Records:
         )
         infos = []
         for split in self.source.parts:
-            mine = [entry for entry in entries.values() if entry["split"] == split]
+            of_split = [e for e in entries.values() if e["split"] == split]
             infos.append(
                 core.SplitInfo(
                     name=split,
-                    shard_lengths=[entry["images"] for entry in mine],
-                    num_bytes=sum(entry["bytes"] for entry in mine),
+                    shard_lengths=[entry["images"] for entry in of_split],
+                    num_bytes=sum(entry["bytes"] for entry in of_split),
                     filename_template=template.replace(split=split),
                 )
             )
@@ -154,6 +160,7 @@ class Records:
         return ["dataset_info.json", "features.json", "label.labels.txt"]
 
     def _record(self, split: str, index: int) -> bytes:
+        """The record of an image, as TFDS serialises it."""
         part = self.source.parts[split]
         encoded, label = part.read(index)
         pixels = images.decode(encoded, part.where(index), channels=3)
@@ -186,6 +193,6 @@ class Records:
         return ExampleSerializer(self._features.get_serialized_info())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process makes these itself."""
-        kept = ("_features", "_serializer")
-        return {key: value for key, value in vars(self).items() if key not in kept}
+        """Without objects of TFDS: another process makes them itself."""
+        cached = ("_features", "_serializer")
+        return {key: value for key, value in vars(self).items() if key not in cached}

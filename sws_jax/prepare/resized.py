@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
@@ -19,17 +22,29 @@ from sws_jax.storage import files
 _ARRAYS = tuple(f"_{kind}.npy" for kind in arrays.KINDS)
 
 
+@contextlib.contextmanager
+def _overwriting(path: str, offset: int) -> Iterator[IO[bytes]]:
+    """The file of an array, at a byte of its elements; it is synced at the end."""
+    with open(path, "r+b") as file:
+        file.seek(arrays.start_of(path) + offset)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrays:
     """Images of one size in ``.npy`` files, one for each split.
 
-    Each is scaled so that its shorter side is `size` (bicubic, antialiased), and the
-    centre is cut out: the evaluation's view, see `sws_jax.data.transforms.Fit`.
+    Each image is scaled so that its shorter side is `size`, bicubic with antialiasing,
+    and its centre is cut out: the view of an evaluation, see
+    `sws_jax.data.transforms.Fit`.
 
     Attributes:
+      source: the images.
       name: of the set.
-      size: pixels.
-      shard_bytes: of pixels that are written, and verified, together.
+      size: height and width in pixels.
+      shard_bytes: bytes of pixels that are written, and verified, together.
     """
 
     source: Source
@@ -47,37 +62,37 @@ class Arrays:
         ]
 
     def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
-        """Rows are written where they stand; a file of another shape goes before."""
-        standing = forms.standing(directory)
-        there = sum(standing[name] for name in standing if name.endswith(_ARRAYS))
-        made = set(self.shards()) - set(todo)
-        kept = sum(map(self._bytes_of, made))
-        return max(sum(map(self._bytes_of, todo)) - max(there - kept, 0), 0)
+        """See `Form`; rows are overwritten, and files of another shape removed first."""
+        present = forms.standing(directory)
+        taken = sum(present[name] for name in present if name.endswith(_ARRAYS))
+        kept = sum(map(self._bytes_of, set(self.shards()) - set(todo)))
+        reused = max(taken - kept, 0)
+        return max(sum(map(self._bytes_of, todo)) - reused, 0)
 
     def _bytes_of(self, shard: Shard) -> int:
-        return len(shard) * (self._image_bytes + 4)  # and its label
+        return len(shard) * (self._image_bytes + 4)  # a label has four bytes
 
     def try_out(self, split: str, index: int) -> int:
         return self._pixels(split, index)[0].nbytes
 
     def begin(self, directory: str) -> None:
-        """Files of the whole size, which take no room before they are filled.
+        """Creates files of the full size, which take no room before they are filled.
 
-        Those of a split that the source has lost are removed.
+        Files of a split that the source no longer has are removed.
         """
-        wanted = set()
+        names = set()
         for split, part in self.source.parts.items():
             for path, dtype, shape in self._files(directory, split, len(part)):
-                wanted.add(os.path.basename(path))
+                names.add(os.path.basename(path))
                 if not arrays.holds(path, dtype, shape):
                     with files.replacing(path) as temporary:
                         np.lib.format.open_memmap(temporary, "w+", dtype, shape)
         for name in os.listdir(directory):
-            if name.endswith(_ARRAYS) and name not in wanted:
+            if name.endswith(_ARRAYS) and name not in names:
                 os.remove(os.path.join(directory, name))
 
     def renewed(self, directory: str) -> set[str]:
-        """Those of another shape: the source has gained or lost images since."""
+        """Splits with files of another shape: the source has gained or lost images."""
         return {
             split
             for split, part in self.source.parts.items()
@@ -88,35 +103,29 @@ class Arrays:
 
     def make(self, directory: str, shard: Shard, how: How) -> Entry:
         count = len(self.source.parts[shard.split])
-        (pixels, *about), (labels, *_) = self._files(directory, shard.split, count)
+        both_files = self._files(directory, shard.split, count)
+        (images_path, *_), (labels_path, *_) = both_files
         left_out: list[str] = []
-        made = hashlib.blake2b(digest_size=16)
-        found = np.full(len(shard), -1, np.int32)  # the label of what is left out
+        state = hashlib.blake2b(digest_size=16)
+        labels = np.full(len(shard), -1, np.int32)  # -1 marks an image that is left out
+        one = functools.partial(self._pixels, shard.split)
+        pairs = forms.each(shard, one, how, left_out, gaps=True)
         try:
-            with open(pixels, "r+b") as file:
-                file.seek(arrays.start_of(pixels) + shard.first * self._image_bytes)
-                one = functools.partial(self._pixels, shard.split)
-                for row, image in enumerate(
-                    forms.each(shard, one, how, left_out, True)
-                ):
+            with _overwriting(images_path, shard.first * self._image_bytes) as file:
+                for row, pair in enumerate(pairs):
                     content = bytes(self._image_bytes)
-                    if image is not None:
-                        content, found[row] = image[0].tobytes(), image[1]
-                    made.update(content)
+                    if pair is not None:
+                        content, labels[row] = pair[0].tobytes(), pair[1]
+                    state.update(content)
                     file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            with open(labels, "r+b") as file:
-                file.seek(arrays.start_of(labels) + shard.first * 4)
-                file.write(found.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
+            with _overwriting(labels_path, shard.first * 4) as file:
+                file.write(labels.tobytes())
         except OSError as error:
-            raise files.Unwritable(pixels, error) from None
-        made.update(found.tobytes())
+            raise files.Unwritable(images_path, error) from None
+        state.update(labels.tobytes())
         return {
             "bytes": self._bytes_of(shard),
-            "digest": made.hexdigest(),
+            "digest": state.hexdigest(),
             "images": len(shard) - len(left_out),
             "left_out": left_out,
             "rows": [shard.first, shard.end],
@@ -135,7 +144,7 @@ class Arrays:
             }
             for split, part in self.source.parts.items()
         }
-        about = {
+        description = {
             "name": self.name,
             "class_names": list(self.source.classes),
             "shape": [self.size, self.size, self.source.channels],
@@ -143,7 +152,7 @@ class Arrays:
             "made": "shorter side scaled to the size, bicubic with antialiasing, "
             "centre cut out; label -1: left out as unreadable",
         }
-        files.write_json(os.path.join(directory, arrays.DESCRIPTION), about)
+        files.write_json(os.path.join(directory, arrays.DESCRIPTION), description)
         return [arrays.DESCRIPTION]
 
     @property
@@ -155,6 +164,7 @@ class Arrays:
         return arrays.files_of(directory, split, shape)
 
     def _pixels(self, split: str, index: int) -> tuple[np.ndarray, int]:
+        """A resized image and its label."""
         part = self.source.parts[split]
         encoded, label = part.read(index)
         image = images.decode(encoded, part.where(index), channels=self.source.channels)
