@@ -204,7 +204,7 @@ def _mapped(directory: str, root: str) -> str:
 
     form = resized.Arrays(sources.open_source(root), "mapped", PIXELS, 2**27)
     request = sets.Request(form, os.path.join(directory, "mapped"), {})
-    sets.make(request, sets.plan(request))
+    sets.make(request, sets.inspect(request))
     return request.place
 
 

@@ -1030,24 +1030,24 @@ def test_what_tfds_has_downloaded_or_begun_takes_no_more_room(
     arguments = (info, str(tmp_path), str(begun))
     space(monkeypatch, 1500)
     with pytest.raises(UserError, match="needs 4.4 KiB, and .* has 1.5 KiB free"):
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     folder = tmp_path / "downloads" / "moths" / "deep"
     write(folder / "whole.zip", bytes(3000))
     with pytest.raises(UserError, match="needs 4.4 KiB"):  # TFDS does not know it
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     write(folder / "whole.zip.INFO", b"{}")
     write(tmp_path / "downloads/wasps/other.zip", bytes(1000))
     write(tmp_path / "downloads/wasps/other.zip.INFO", b"{}")
-    standard._say(*arguments)
+    standard.check_room(*arguments)
     assert "1.5 KiB with its downloads, 1.5 KiB free" in capsys.readouterr().out
     info.download_size = 2000  # as TFDS knew it, which may be old
-    standard._say(*arguments)
+    standard.check_room(*arguments)
     assert "500 bytes with its downloads" in capsys.readouterr().out
     info.dataset_size = 1600
     with pytest.raises(UserError, match="needs 1.6 KiB"):
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     write(begun / "moths/2.0.0.incomplete/half", bytes(200))
-    standard._say(*arguments)
+    standard.check_room(*arguments)
 
 
 def test_what_tfds_does_not_know(tmp_path):

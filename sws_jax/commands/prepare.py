@@ -255,7 +255,7 @@ def _make(request, args: argparse.Namespace) -> None:
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
     print(f"{source.kind}: {counts} images of {len(source.classes):,} classes")
-    found = sets.plan(request)
+    found = sets.inspect(request)
     if found.changed:
         print(f"the source has changed since: {found.changed} shards are made anew")
     if found.damaged:

@@ -62,7 +62,7 @@ class Arrays:
         ]
 
     def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
-        """See `Form`; rows are overwritten, and files of another shape removed first."""
+        """See `Form`; rows are overwritten, files of another shape removed first."""
         present = forms.standing(directory)
         taken = sum(present[name] for name in present if name.endswith(_ARRAYS))
         kept = sum(map(self._bytes_of, set(self.shards()) - set(todo)))
