@@ -263,7 +263,7 @@ WORDS = "import no program"
 
 
 # A learngene through files and expansion, in a process that lacks what Windows lacks.
-# (JAX, which has its own ways there, is loaded before.)
+# JAX, which has its own ways there, is loaded before.
 ELSEWHERE = """
 import os, signal, sys
 tried = set()

@@ -78,13 +78,11 @@ def test_a_long_run_resumes_without_reading_what_was():
 def test_every_epoch_is_a_permutation(batch):
     """Batches run on over the end of an epoch, also if they hold several."""
     steps = 60 // batch
-    found = labels(10, steps, seed=1, global_batch_size=batch)
-    assert found.shape == (steps, batch)
-    found = found.reshape(6, 10)
-    np.testing.assert_array_equal(
-        np.sort(found, axis=1), np.tile(np.arange(10), (6, 1))
-    )
-    np.testing.assert_array_equal(found, epochs(10, 6, seed=1))
+    rows = labels(10, steps, seed=1, global_batch_size=batch)
+    assert rows.shape == (steps, batch)
+    rows = rows.reshape(6, 10)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(10), (6, 1)))
+    np.testing.assert_array_equal(rows, epochs(10, 6, seed=1))
 
 
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (0, 2**32), (0, -1)])
@@ -112,8 +110,8 @@ def test_evaluation_counts_each_image_once(batch):
     assert weights.dtype == np.float32
     padding = {1: 0, 7: 4, 64: 42, 1000: 850}[batch]
     assert weights.tolist() == [1.0] * 150 + [0.0] * padding
-    found = np.concatenate([b["label"] for b in batches])
-    assert found[weights == 1].tolist() == list(range(150))
+    numbers = np.concatenate([b["label"] for b in batches])
+    assert numbers[weights == 1].tolist() == list(range(150))
 
 
 @pytest.mark.parametrize("batch", [8, 64, 1000])
@@ -170,10 +168,10 @@ def test_another_seed_augments_otherwise():
 
 
 def test_an_image_is_augmented_anew_in_every_epoch():
-    found = augmented(30).reshape(20, 12, 6, 6, 3)
+    epochs = augmented(30).reshape(20, 12, 6, 6, 3)
     order = labels(12, 30, seed=2, global_batch_size=8).reshape(20, 12)
     for image in range(12):
-        views = found[order == image]
+        views = epochs[order == image]
         assert len(np.unique(views.reshape(20, -1), axis=0)) > 12  # of 50 views
 
 
@@ -211,11 +209,11 @@ def test_repeats(images, repeats):
     order = Order(images, seed=4, repeats=repeats)
     plain = Order(images, seed=4)
     for epoch in range(3):
-        found = order(np.arange(epoch * length, (epoch + 1) * length))
+        repeated = order(np.arange(epoch * length, (epoch + 1) * length))
         drawn = plain(np.arange(epoch * images, (epoch + 1) * images))
         expected = np.repeat(drawn, repeats)[:length]
-        assert found == expected.tolist()
-    assert len(set(found)) == -(-length // repeats)
+        assert repeated == expected.tolist()
+    assert len(set(repeated)) == -(-length // repeats)
 
 
 def test_repeats_without_the_order_under_test():
@@ -224,11 +222,11 @@ def test_repeats_without_the_order_under_test():
     assert length == 768
     for epoch in range(2):
         places = np.arange(epoch * length, (epoch + 1) * length)
-        found = np.asarray(Order(1000, seed=4, repeats=3)(places)).reshape(-1, 3)
-        assert (found == found[:, :1]).all()
-        assert len(set(found[:, 0])) == length // 3 == 256
-        assert set(found[:, 0]) <= set(range(1000))
-        assert (np.diff(found[:, 0]) < 0).any()  # shuffled
+        drawn = np.asarray(Order(1000, seed=4, repeats=3)(places)).reshape(-1, 3)
+        assert (drawn == drawn[:, :1]).all()
+        assert len(set(drawn[:, 0])) == length // 3 == 256
+        assert set(drawn[:, 0]) <= set(range(1000))
+        assert (np.diff(drawn[:, 0]) < 0).any()  # shuffled
 
 
 def test_the_published_epoch():
@@ -241,10 +239,10 @@ def test_the_published_epoch():
 
 
 def test_repeats_are_augmented_apart():
-    found = augmented(3, repeats=4).reshape(6, 4, -1)
+    images = augmented(3, repeats=4).reshape(6, 4, -1)
     order = np.asarray(Order(12, 2, 4)(np.arange(24))).reshape(6, 4)
     assert (order == order[:, :1]).all()
-    assert all(len(np.unique(views, axis=0)) > 1 for views in found)
+    assert all(len(np.unique(views, axis=0)) > 1 for views in images)
 
 
 # Images that cannot be read
@@ -319,11 +317,11 @@ def test_filling_is_not_decoded():
     assert split.reads == [4]
 
 
-@pytest.mark.parametrize("held, workers", [(True, 0), (False, 3)])
-def test_held_images_are_scored_without_workers(held, workers, monkeypatch):
+@pytest.mark.parametrize("in_memory, workers", [(True, 0), (False, 3)])
+def test_held_images_are_scored_without_workers(in_memory, workers, monkeypatch):
     seen = []
     monkeypatch.setattr(pipeline, "_ahead", lambda b, reading: seen.append(reading))
-    split = Subset(numbered(5) if held else Streamed(), np.arange(5))
+    split = Subset(numbered(5) if in_memory else Streamed(), np.arange(5))
     with pytest.raises(TypeError):
         next(
             pipeline.eval_batches(
