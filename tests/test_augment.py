@@ -81,7 +81,7 @@ compiled_erase = jax.jit(
 
 
 def erased(probability, *, area=(0.02, 1 / 3), aspect=(0.3, 3.3), batch=600, side=40):
-    """Images of nines, erased in part, and where they were."""
+    """Images of nines, erased in part, and a mask of the erased pixels."""
     nines = jnp.full((batch, side, side, 2), 9.0)
     images = compiled_erase(
         KEY, nines, probability=probability, area=area, aspect=aspect
@@ -118,7 +118,7 @@ def test_erasing_takes_rectangles_of_some_images():
 
 
 def test_erased_squares_are_anywhere():
-    """How far down one is says nothing of how far right: 400 draws, four deviations."""
+    """Rows and columns are not correlated: 400 draws, four deviations."""
     _, where = erased(1.0, area=(1 / 16, 1 / 16), aspect=(1.0, 1.0), batch=400, side=16)
     assert [set(sides) for sides in extent(where)] == [{4}, {4}]
     top, left = (where.any(axis=axis).argmax(axis=1) for axis in (2, 1))
@@ -301,7 +301,7 @@ def test_same_key_same_batch():
 
 
 def test_what_is_mixed_does_not_follow_from_what_is_erased():
-    """Each has a key of its own."""
+    """Erasing and mixing have a key each."""
     _, targets = augmented(KEY, 2)
     smooth = 0.01 + 0.9 * np.eye(10)[np.arange(16) % 10]
     x, mix_key = np.zeros((16, 6, 6, 1)), jax.random.split(KEY)[1]

@@ -135,11 +135,11 @@ def test_what_is_no_share(fraction):
     assert message == f"val_fraction must be {what}, and is {fraction}"
 
 
-# What a set is known by
+# Fingerprints
 
 
 def few(images=6, **changes):
-    """A set whose images are all alike, but for the changes to its training images."""
+    """A set of equal images, with `changes` to its training images or names."""
     black = np.zeros((images, 2, 2, 1), np.uint8)
     split = Arrays(black, np.zeros(images, np.int32))
     train = changes.pop("train", split)
@@ -189,7 +189,7 @@ def test_a_set_is_known_again():
 
 @pytest.mark.parametrize("change", ["one label", "one pixel"])
 def test_every_label_and_pixel_of_arrays_counts(change, tmp_path):
-    """None of those that are read of each split are touched."""
+    """The images that a fingerprint reads of each split stay as they are."""
     images = np.zeros((1000, 2, 2, 1), np.uint8)
     arrays = dict(train_images=images, test_images=images)
     labels = np.arange(1000) % 3
@@ -210,7 +210,7 @@ def test_every_label_and_pixel_of_arrays_counts(change, tmp_path):
 
 
 def older(known):
-    """As software noted it that knew a set by four images of each split."""
+    """The fingerprint of an older version: four images of each split, as a list."""
     fingerprint = {"classes": known["classes"]}
     for name in ("train", "val", "test"):
         places = np.linspace(0, known[name]["images"] - 1, 4).astype(int)
@@ -263,7 +263,7 @@ def test_runs_of_a_job_share_their_data(tmp_path):
 
 
 def test_a_run_remembers_what_it_has_seen(tmp_path):
-    """Also while the image cannot be read: it must be the old one when it is back."""
+    """An image that cannot be read for a while must be the old one afterwards."""
     run = rundir.RunDirectory(str(tmp_path), recipes.run(), "")
     seen, _ = run.check_data(few())
     files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
@@ -339,7 +339,7 @@ def test_a_normalization_of_ones_own(good):
 
 @pytest.mark.parametrize("size", [(8, 4), (4, 16), 5])
 def test_a_size_of_ones_own(size, good):
-    """The images stay as they are: what scales them is the pipeline."""
+    """The images keep their size, as the pipeline scales them."""
     dataset = load_dataset(good, image_size=size)
     height, width = (size, size) if isinstance(size, int) else size
     assert dataset.image_shape == (height, width, 3)
@@ -372,7 +372,7 @@ def test_arrays_that_are_not_read_are_named(tmp_path):
     assert notes == ("arrays that are not read: extra, valid_images",)
 
 
-# Classes that nothing is learned of
+# Classes without training images
 
 
 def test_a_class_without_a_training_image(tmp_path):
@@ -412,14 +412,14 @@ def test_test_images_that_were_trained_on_are_counted(good, tmp_path):
 
 
 def test_a_set_that_is_called_like_a_built_in_one(tmp_path, monkeypatch):
-    """Its name is never the other's, which `evaluate` would score in its place."""
+    """Its name is not the built-in set's, which `evaluate` would score instead."""
     write(tmp_path).rename(tmp_path / "digits.npz")
     assert load_dataset(str(tmp_path / "digits.npz")).name == "./digits"
     monkeypatch.chdir(tmp_path)
     assert load_dataset("digits").num_classes == 10
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def rows(*splits):
 
 
 def written(root, split):
-    """What Pillow reads, in the order that is promised."""
+    """The images as Pillow reads them, in the order of classes and names."""
     content = []
     for label, name in enumerate(sorted(os.listdir(root / split))):
         for path in sorted((root / split / name).iterdir()):
@@ -62,7 +62,7 @@ def refusal(source, **settings):
     return message
 
 
-# What is read
+# Images and classes
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
@@ -128,7 +128,7 @@ def test_classes_are_sorted_by_name(tmp_path):
 
 
 def test_images_stand_in_the_order_of_their_names(tree, monkeypatch):
-    """However a disk lists them."""
+    """Whatever the order in which a disk lists them."""
     entries = folder._entries
 
     def backwards(path):
@@ -189,7 +189,7 @@ def test_a_million_files_take_little(tmp_path):
 
 
 def batches(data, count, **reading):
-    """The first of a run that augments in every way."""
+    """The first batches of a run with all augmentation."""
     transform = Transform(crop="resized", flip=True, randaugment=2)
     stream = pipeline.train_batches(
         data.train,
@@ -227,7 +227,7 @@ def test_evaluation_is_in_order(tree):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """24 training images, one of them a JPEG that ends too soon."""
+    """24 training images, one of them a truncated JPEG."""
     root = fill(tmp_path / "insects", {"train": 8, "val": 2, "test": 2})
     whole = encoded(pixels(0, (40, 40)), "JPEG", quality=95)
     (root / "train/bee/002.png").write_bytes(whole[: len(whole) // 2])
@@ -265,7 +265,7 @@ def test_a_link_that_leads_nowhere_is_unreadable(tree):
 
 @pytest.mark.parametrize("kind", ["pipe", "circle", "device"])
 def test_what_is_no_regular_file_is_unreadable(kind, tree):
-    """Nothing waits for the other end of a pipe, or reads /dev/zero to its end."""
+    """Neither a pipe without a writer nor /dev/zero blocks the reader."""
     path = tree / "test/ant/000.png"
     path.unlink()
     if kind == "pipe":
@@ -281,7 +281,7 @@ def test_what_is_no_regular_file_is_unreadable(kind, tree):
         assert facts.counts(dataset)["test"].tolist() == [2, 2, 2]
 
 
-# What is passed over
+# Files that are passed over
 
 
 def test_all_that_is_read_is_not_worth_a_word(tree):
@@ -357,7 +357,7 @@ def test_a_class_whose_images_are_in_folders(tree):
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_names_that_are_no_text(tmp_path):
-    """In Latin-1, of a class and of the set."""
+    """A class and the set itself have names in Latin-1."""
     root = os.path.join(os.fsencode(tmp_path), b"men\xfc")
     for split, count in ((b"train", 4), (b"test", 2)):
         for name in (b"caf\xe9", b"tea"):
@@ -372,7 +372,7 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_classes_in_another_unicode_form(tmp_path):
-    """As a Mac writes them: the same classes, in the same order."""
+    """Names as a Mac writes them are the same classes, in the same order."""
     composed, apart = ["caf\u00e9", "cafz", "tea"], ["cafe\u0301", "cafz", "tea"]
     fill(tmp_path, {"train": 4}, composed)
     fill(tmp_path, {"test": 2}, apart)
@@ -394,7 +394,7 @@ def test_classes_in_another_unicode_form(tmp_path):
 
 
 def test_a_folder_is_known_again(tree):
-    """Whether they are held or not; every name counts, and the pixels of some."""
+    """In memory or not: every name counts, and the pixels of some."""
     before = fingerprint.take(load_dataset(str(tree), memory_gib=0))
     assert fingerprint.take(load_dataset(str(tree))) == before
     (tree / "train/ant/007.png").rename(tree / "train/ant/008.png")
@@ -417,7 +417,7 @@ def test_no_image_can_be_read(tree):
         assert message.startswith(f"not one of 6 images can be read, the first: {tree}")
 
 
-# What is refused
+# Refusals
 
 
 def test_a_missing_folder(tmp_path):
@@ -498,14 +498,14 @@ def test_a_val_fraction_that_leaves_nothing(tree):
 
 @pytest.fixture
 def handlers():
-    """A job listens to SIGTERM; the tests go on without."""
+    """Restores the handler of SIGTERM, which a job replaces."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
 def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
-    """In the result: all of them, also of what was done before a restart."""
+    """The result counts all, those before a restart too."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
     path = root / "train/ant/004.png"
     path.write_bytes(path.read_bytes()[:40])
@@ -535,7 +535,7 @@ def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
 def test_a_run_that_stops_at_an_image_goes_on_from_there(
     name, step, tmp_path, capsys, handlers
 ):
-    """Nobody looks beforehand at image 4 of 81, nor at image 9, which is held out."""
+    """Images 4 and 9 of 81 are not among the samples, and 9 is held out."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
     path = root / f"train/ant/{name}.png"
     whole = path.read_bytes()

@@ -182,7 +182,7 @@ def test_more_bits_are_refused(tmp_path):
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_every_way_to_hold_a_camera(turn, tmp_path):
-    """EXIF's eight orientations, each undone by what its definition says."""
+    """Each of EXIF's eight orientations is undone as it is defined."""
     pixels = RANDOM.integers(0, 256, (4, 6, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -200,7 +200,7 @@ def test_every_way_to_hold_a_camera(turn, tmp_path):
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_damage_is_an_unreadable_image_and_nothing_else(form, tmp_path):
-    """Any byte of a file with much EXIF set to anything."""
+    """Any byte of a file with EXIF is changed to any other."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "a camera", 72.0
     exif.get_ifd(0x8769)[0x9003] = "2001:01:01 00:00:00"
@@ -218,7 +218,7 @@ def test_damage_is_an_unreadable_image_and_nothing_else(form, tmp_path):
 @pytest.mark.parametrize("side", [20_000, 60_000])
 @pytest.mark.parametrize("decoder", images.DECODERS)
 def test_a_picture_larger_than_memory(decoder, side, capfd):
-    """A header alone, of which OpenCV by itself would believe the smaller."""
+    """A header without pixels, for which OpenCV would allocate memory."""
     if decoder == "opencv":
         pytest.importorskip("cv2", reason="opencv is not installed")
     file = io.BytesIO()

@@ -65,7 +65,7 @@ def test_extract_and_auxiliary_are_inverse(aux):
 
 
 def test_the_tenth_stage_follows_the_ninth():
-    """And not the first, as their names in order of the alphabet would have it."""
+    """Sorted by name, it would follow the first."""
     spec = aux_spec((1,) * 11)
     params = params_of(spec)
     gene = sws_jax.extract(sws_jax.Network(spec, params, describe(spec)))
@@ -273,7 +273,7 @@ def test_sharding_is_kept():
     ids=str,
 )
 def test_a_sharded_learngene_expands_where_it_is(sizes, profile, request_):
-    """Placed as the trainer places a descendant; no device asks another one."""
+    """Placed as the trainer places a descendant, without communication."""
     changes = dict(width=384, heads=12, mlp_ratio=0.25) if profile == "official" else {}
     gene = learngene(about=dict(profile=profile), **changes)
     mesh = sharding.make_mesh(sizes=dict(zip(sharding.AXES, sizes, strict=True)))

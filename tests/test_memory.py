@@ -58,7 +58,7 @@ def same(split, source):
         assert (image.dtype, type(label), label) == (np.uint8, int, number)
 
 
-# Holding
+# Sets that fit
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 5000])
@@ -107,7 +107,7 @@ def test_the_budget_is_for_all_splits_together(images, fits):
 
 
 def test_the_estimate_is_of_the_mean():
-    """A large image here and there counts for what it is."""
+    """The estimate counts large images among the samples at their size."""
     shapes = [(4, 5, 3), (8, 10, 3)] * 500
     source = Pictures("train", shapes)
     exact = 1000 * 2.5

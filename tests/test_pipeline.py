@@ -17,7 +17,7 @@ AUGMENTED = Transform(crop="padded", padding=2, flip=True)
 
 
 def numbered(count):
-    """A split whose labels, and pixels, are the positions."""
+    """A split in which labels and pixels are the positions."""
     labels = np.arange(count, dtype=np.int32)
     pixels = (labels % 256).astype(np.uint8)
     return Arrays(
@@ -30,18 +30,18 @@ def train(split, transform=PLAIN, size=(2, 2), **settings):
 
 
 def share(index, count, batch):
-    """Rows of a batch that process `index` of `count` has."""
+    """Rows of a batch that process `index` of `count` reads."""
     return np.arange(batch).reshape(count, -1)[index]
 
 
 def labels(count, steps, **settings):
-    """[steps, rows]"""
+    """Labels of a run's batches, [steps, rows]."""
     batches = train(numbered(count), **settings)
     return np.stack([b["label"] for b in itertools.islice(batches, steps)])
 
 
 def epochs(count, number, seed):
-    """[number, count]"""
+    """Labels by epoch, [number, count]."""
     return labels(count, number, seed=seed, global_batch_size=count)
 
 
@@ -76,7 +76,7 @@ def test_a_long_run_resumes_without_reading_what_was():
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 30])
 def test_every_epoch_is_a_permutation(batch):
-    """Batches run on over the end of an epoch, also if they hold several."""
+    """Also where batches cross the end of an epoch, or hold several epochs."""
     steps = 60 // batch
     rows = labels(10, steps, seed=1, global_batch_size=batch)
     assert rows.shape == (steps, batch)
@@ -87,7 +87,7 @@ def test_every_epoch_is_a_permutation(batch):
 
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (0, 2**32), (0, -1)])
 def test_no_order_comes_twice(seeds):
-    """Of different epochs, nor of different seeds in any epoch."""
+    """Neither in different epochs nor with different seeds."""
     rows = np.concatenate([epochs(20, 5, seed) for seed in seeds])
     assert len(np.unique(rows, axis=0)) == 10
 
@@ -159,7 +159,7 @@ def test_augmentation_depends_on_seed_and_step_alone():
 
 
 def test_another_seed_augments_otherwise():
-    """Of one image there is one order: what differs is what it goes through."""
+    """A set of one image has one order, so that only its augmentation can differ."""
     views = [
         next(train(noise(1), AUGMENTED, (6, 6), seed=seed, global_batch_size=8))
         for seed in (2, 3)
@@ -176,7 +176,7 @@ def test_an_image_is_augmented_anew_in_every_epoch():
 
 
 def test_workers_change_nothing():
-    """Two processes that read ahead give what this one reads."""
+    """Two workers give the batches that this process reads alone."""
     reading = Reading(workers=2)
     settings = dict(start_step=3)
     np.testing.assert_array_equal(
@@ -185,7 +185,7 @@ def test_workers_change_nothing():
 
 
 def test_a_worker_that_dies_is_said_so():
-    """Killed, as a system that runs out of memory does."""
+    """A worker is killed, as by a system without memory."""
     before = set(multiprocessing.active_children())
     batches = train(
         numbered(300), seed=0, global_batch_size=4, reading=Reading(workers=1)
@@ -203,7 +203,7 @@ def test_a_worker_that_dies_is_said_so():
 
 @pytest.mark.parametrize("images, repeats", [(300, 3), (600, 2), (1000, 3)])
 def test_repeats(images, repeats):
-    """Each drawn image so many times in a row, until the epoch of whole 256 ends."""
+    """Each image comes `repeats` times in a row; an epoch is a multiple of 256."""
     length = pipeline.epoch_images(images, repeats)
     assert length == images - images % 256
     order = Order(images, seed=4, repeats=repeats)
@@ -217,7 +217,7 @@ def test_repeats(images, repeats):
 
 
 def test_repeats_without_the_order_under_test():
-    """Each drawn image stands three times in a row, and none is drawn twice."""
+    """Each image comes three times in a row, and none is drawn twice."""
     length = pipeline.epoch_images(1000, 3)
     assert length == 768
     for epoch in range(2):
@@ -259,7 +259,7 @@ class Broken(Arrays):
 
 
 class Counted(Arrays):
-    """Numbered images that note who was read."""
+    """Numbered images that list the positions which were read."""
 
     reads: list[int] = []
 

@@ -70,7 +70,7 @@ def sentence(error):
 
 
 def content(directory):
-    """All files, byte by byte, by name."""
+    """The bytes of all files, by name."""
     by_name = {}
     for path in sorted(pathlib.Path(directory).rglob("*")):
         if path.is_file():
@@ -86,7 +86,7 @@ def read(out, name="insects", **settings):
     return load_dataset(f"tfds:{name}", directory=str(out), **settings)
 
 
-# What is written
+# Sets of records
 
 
 def test_a_folder_becomes_a_set_with_the_same_pixels(insects, tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_the_tars_of_imagenet(named, tmp_path, capsys):
 
 
 def test_the_classes_of_all_validation_images_are_known():
-    """As TFDS brings them along: fifty of each."""
+    """As TFDS lists them: fifty of each."""
     from sws_jax.prepare import tars
 
     names = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, 50_001)]
@@ -377,7 +377,7 @@ def test_no_image_of_a_split_can_be_read(tree, tmp_path, capsys):
     assert "not one image of split test can be read" in message
 
 
-# Damage, and what changed
+# Damage and changed sources
 
 
 @pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
@@ -429,7 +429,7 @@ def test_what_is_damaged_is_named_and_made_anew_alone(form, insects, tmp_path, c
     ],
 )
 def test_damage_in_a_header(file, old, new, insects, tmp_path, capsys):
-    """Of the bytes that it tells the meaning of, none is another."""
+    """The rows are whole, and the header of their file is damaged."""
     assert prepare(insects, tmp_path, "--size=8") == 0
     directory = tmp_path / "insects-8"
     before = content(directory)
@@ -480,13 +480,13 @@ def test_a_source_that_changed(tree, tmp_path, capsys):
 
 
 def grown(tree):
-    """After the images that were there, whose shards stay the same."""
+    """Adds images after the others, whose shards stay the same."""
     for n in range(7):
         write(tree / f"train/cat/more_{n}.png", encoded(pixels(80 + n, SIZE), "PNG"))
 
 
 def shrunk(tree):
-    """By the last shard of arrays of 16 pixels, and by no more."""
+    """Removes the images of the last shard of arrays of 16 pixels."""
     for path in (tree / "train/cat").iterdir():
         if path.name != "000.png":
             path.unlink()
@@ -591,7 +591,7 @@ def test_a_dry_run_writes_nothing(form, tree, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "18 train, 6 test images" in output and "shards to make" in output
     assert not out.exists()
-    # Nor into a set that stands there, and would be mended.
+    # Nor into a set that is present and damaged.
     assert prepare(tree, out, *form) == 0
     (tree / "train/ant/000.png").unlink()
     cut(next(out.rglob("*array_record*") if not form else out.rglob("*.npy")))
@@ -608,12 +608,12 @@ def space(monkeypatch, free):
 
 
 def taken(directory):
-    """Bytes of the disk."""
+    """Bytes that a file takes on the disk."""
     return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
 
 
 def with_another_class(tree):
-    """Which changes all shards, and the size of none."""
+    """Changes all shards, and the size of none."""
     for split in ("train", "test"):
         (tree / split / "cat").rename(tree / split / "dog")
 
@@ -635,7 +635,7 @@ def test_rows_are_replaced_where_they_stand(tree, tmp_path, monkeypatch, capsys)
 
 
 def test_rows_that_are_not_written_yet_take_room(tree, tmp_path, monkeypatch, capsys):
-    """The file has its whole size from the beginning, and holes."""
+    """A sparse file has its full size from the beginning."""
     out, broken = tmp_path / "out", tree / "train/ant/001.png"
     whole = broken.read_bytes()
     broken.write_bytes(b"")
@@ -661,7 +661,7 @@ def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
     # Estimates are larger than the files, so that no file has too little room.
     afresh, growth = room(""), 2**14
     assert max(old) + growth < sum(old) < afresh
-    # Those of another plan, which has a single shard, go before it is written.
+    # Files of another number of shards are removed before the one shard is written.
     assert room(out / "insects/1.0.0", 2**20) == max(room("", 2**20) - sum(old), 0)
     with monkeypatch.context() as patch:
         space(patch, afresh - sum(old))
@@ -704,7 +704,7 @@ GOOD = ("a/0.png", "b/0.png")
 
 
 def mistakes(tmp_path):
-    """For each: the source, flags, and words of the sentence."""
+    """For each refusal: the source, flags, and words of the message."""
     where = tmp_path / "source"
     test = where / "test.tar"
     yield "none", tmp_path / "none", (), "there is no folder"
@@ -855,7 +855,7 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys):
     assert out == "" and "insects" in error
 
 
-# What TFDS prepares
+# Sets of TFDS
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed, and would be used")
@@ -1012,7 +1012,7 @@ def test_what_tfds_has_prepared_by_itself_and_is_damaged(
 
 
 def test_a_set_that_tfds_left_damaged_is_not_taken(builder, tmp_path, monkeypatch):
-    """It is begun anew, though it stands where TFDS puts what is done."""
+    """It is prepared again, although it is where TFDS puts finished sets."""
     monkeypatch.setitem(parts.COUNTS, "prepare_moths", {"train": 9})
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
@@ -1115,7 +1115,7 @@ sys.exit(__main__.main(["prepare", "tfds:waiting_moths", sys.argv[1]]))
 
 @pytest.fixture
 def waiting(tmp_path):
-    """A command whose set waits in TFDS's process; and that process."""
+    """A command, and its process of TFDS, in which the set waits."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code/sitecustomize.py").write_text(MOTHS)
     path = [str(tmp_path / "code"), str(ROOT)]
@@ -1172,7 +1172,7 @@ def test_tfds_fails_in_its_process(waiting, tmp_path):
     "number, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
 )
 def test_tfds_ends_with_the_command(number, code, waiting):
-    """Else it would write on, and hold no lock."""
+    """Otherwise it would go on writing without a lock."""
     process, inner = waiting
     process.send_signal(number)
     assert process.wait() == code
@@ -1202,7 +1202,7 @@ def test_tfds_with_tensorflow(tmp_path, capsys):
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (4, 3, 1000)
 
 
-# In processes that are killed
+# Killed processes
 
 
 def command(*arguments):
@@ -1225,7 +1225,7 @@ def larger(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--size=64",)], ids=["records", "arrays"])
 def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
-    """The bytes are those of a serial run that met nothing."""
+    """The bytes are those of a serial run without interruption."""
     flags = ["--shard-mib=0.02", *form]
     folder = tmp_path / "out" / ("" if form else "insects")
     building = folder / ("incomplete.insects-64" if form else "incomplete.1.0.0")
@@ -1263,7 +1263,7 @@ def done(manifest):
 
 
 def finished(building):
-    """How many shards are; and no half of a file is left."""
+    """Number of finished shards; no file is left half written."""
     assert not [p.name for p in building.iterdir() if p.name.startswith(".")]
     return done(building / sets.MANIFEST)
 
@@ -1278,7 +1278,7 @@ def finished(building):
     ],
 )
 def test_asked_to_end(number, code, to_all, early, larger, tmp_path):
-    """By a signal to the command, or to its processes too, perhaps as they start."""
+    """A signal is sent to the command or to all processes, also while they start."""
     flags = ["--shard-mib=0.02", "--workers=2"]
     process = start(
         larger, tmp_path / "out", *flags, stdout=subprocess.PIPE, start_new_session=True

@@ -132,7 +132,7 @@ def errors(params, golden, key):
 
 
 def show(what, params, golden, key):
-    """Keys' biases apart: where Adam is led by rounding alone (`draw_train`)."""
+    """Without biases of keys, where Adam follows rounding alone; see `draw_train`."""
     theirs = params_of(golden, key)
     keys, others = [], []
     for s in range(len(STAGES)):
@@ -170,7 +170,7 @@ def test_ten_steps(alpha, decay, golden):
     assert gap < 1e-5
     assert max(weights.values()) < 1e-4
     assert max(ema.values()) < 1e-4
-    # Neither the start nor the weights themselves would pass as what is compared.
+    # Neither the initial weights nor the weights in place of the average would pass.
     start = params_of(golden, "train/initial")
     assert min(errors(start, golden, f"{key}/weights").values()) > 1e-3
     if decay == DECAYS[0]:
@@ -188,7 +188,7 @@ def test_another_reduction_is_noticed(golden):
 
 
 def test_decay_of_everything_is_noticed(golden, monkeypatch):
-    """In every tensor that is not decayed as published, by its weights alone."""
+    """Each tensor that is not decayed in the published code differs."""
     names = trees.flatten(params_of(golden, "train/initial"))
     bare = [name for name in names if not optim.decays(name)]
     monkeypatch.setattr(optim, "decays", lambda name: True)
@@ -272,7 +272,7 @@ def logits_of(network, golden):
 
 
 def apart(network, heads):
-    """The same numbers, cut into other heads: what the released Des-S is to Aux-S."""
+    """The same numbers in other heads, as the released Des-S has those of Aux-S."""
     spec = network.spec.replace(heads=heads)
     blocks = surgery.split_heads(network.params["blocks"], spec)
     return networks.Network(spec, {**network.params, "blocks": blocks})
@@ -337,7 +337,7 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     gene = converted(golden, key, tmp_path, stages)
     path = str(tmp_path / "back.safetensors")
     convert.save(path, gene, "published")
-    # Not in the file: how the released code starts such networks.
+    # The released code's start of such networks is not in the file.
     assert gene.description.vit.patch_bias_init == "uniform"
     state = make_published.read_state(golden, key)
     back = tensors.read(path).flat

@@ -210,7 +210,7 @@ def test_translate(channels, level, columns, rows):
 
 
 def moved(name, level, sign):
-    """Where every pixel comes from: [height, width] of y and of x, in pixels from the
+    """The source of every pixel: [height, width] of y and of x, in pixels from the
     upper left corner."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     if name == "Rotate":
@@ -249,7 +249,7 @@ def test_rotate_and_shear(name, level):
 
 
 def test_grey_is_one_channel_of_colour():
-    """But for what fills gaps, an image is treated alike in both modes."""
+    """Except for the colour of gaps, both modes give the same image."""
     grey = noise(1)
     colour = np.repeat(grey, 3, axis=-1)
     for name in NAMES:

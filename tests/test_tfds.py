@@ -44,7 +44,7 @@ def copy(prepared_set, tmp_path):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """Every attempt to reach another machine is an error, and at once."""
+    """Refuses every connection to another machine."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("the network was asked")
@@ -71,7 +71,7 @@ def everything(split):
 
 
 def same(part, expected, mode="RGB"):
-    """Images and labels are what Pillow reads."""
+    """Checks images and labels against those that Pillow reads."""
     assert len(part) == len(expected)
     for (image, label), (content, number) in zip(part, expected, strict=True):
         wanted = opened(content, mode)
@@ -89,7 +89,7 @@ def refusal(root, name="insects", **settings):
     return message
 
 
-# What is read
+# Images and labels
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
@@ -136,7 +136,7 @@ def test_grey_stays_grey(tmp_path):
 
 
 def test_other_features_are_left_alone(tmp_path):
-    """Even those that need TensorFlow, or a network."""
+    """Even features that need TensorFlow, or a network."""
     import tensorflow_datasets as library
 
     kinds = library.features
@@ -180,7 +180,7 @@ def test_validation_and_test(gib, tmp_path):
 
 
 def test_a_test_split_without_labels_is_left_alone(tmp_path):
-    """As ImageNet's."""
+    """As in ImageNet."""
     unlabelled = [(content, -1) for content, _ in records(50, 4)]
     splits = {"train": SPLITS["train"], "validation": SPLITS["test"]}
     prepare(tmp_path, splits | {"test": unlabelled})
@@ -337,7 +337,7 @@ def test_another_file_format(copy):
 
 
 def test_array_records_beside_another_format(copy):
-    """As the conversion that is advised leaves them."""
+    """As the advised conversion leaves a set."""
     changes = dict(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     edit(copy, lambda info: info.update(changes))
     same(everything(load(copy).test), SPLITS["test"])
@@ -398,7 +398,7 @@ def test_a_truncated_image(gib, tmp_path):
 
 
 def test_a_record_that_cannot_be_read(copy):
-    """Bits that turned inside a file whose ends are whole."""
+    """Bits are flipped in the middle of a file."""
     path = shard(copy)
     content = bytearray(path.read_bytes())
     content[3000:3100] = b"\xff" * 100
@@ -412,7 +412,7 @@ def test_a_record_that_cannot_be_read(copy):
 
 
 def batches(data, count, **reading):
-    """The first of a run that augments in every way."""
+    """The first batches of a run with all augmentation."""
     stream = pipeline.train_batches(
         data.train,
         Transform(crop="resized", flip=True, randaugment=2),
