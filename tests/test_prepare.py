@@ -29,7 +29,7 @@ from sws_jax.errors import UserError
 from sws_jax.prepare import parts, records, sets, sources, standard, work
 from sws_jax.runtime import host
 
-from support import children
+from support import children, refusals
 from support import tfds as tfds_sets
 from support.images import encoded, everything, fill, pixels, same, write
 
@@ -64,9 +64,9 @@ def refused(capsys, source, out, *flags, code=2):
 
 
 def sentence(error):
-    assert error.startswith("sws_jax: ") and error.count("\n") == 1, error
-    assert not re.search(r"[.!?]\)* +[A-Z]", error)
-    return error.strip()
+    """The message that a command prints, with the name of the program before it."""
+    assert error.startswith("sws_jax: ") and error.endswith("\n"), error
+    return refusals.sentence(error.removesuffix("\n"))
 
 
 def content(directory):
