@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sws_jax.data import images
+from sws_jax.data import images, prepared
 from sws_jax.prepare import forms
 from sws_jax.prepare.forms import Entry, How, Shard
 from sws_jax.prepare.parts import Source
@@ -129,8 +129,6 @@ class Records:
         }
 
     def finish(self, directory: str, entries: dict[str, Entry]) -> list[str]:
-        from sws_jax.data import prepared
-
         core = prepared.library().core
         template = core.ShardedFileTemplate(
             data_dir=directory,
@@ -175,8 +173,6 @@ class Records:
 
     @functools.cached_property
     def _features(self) -> Any:
-        from sws_jax.data import prepared
-
         kinds = prepared.library().features
         return kinds.FeaturesDict(
             {

@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any
 
-from sws_jax.data import arrays
+from sws_jax.data import arrays, prepared
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, parts, work
@@ -265,8 +265,6 @@ def check(path: str, workers: int) -> str:
       UserError: it has no manifest, or is damaged; the sentence names the first of the
         damaged parts.
     """
-    from sws_jax.data import prepared
-
     versions = [os.path.join(path, v) for v in reversed(prepared.versions(path))]
     candidates = [path, *versions]
     directory = next((p for p in candidates if os.path.isfile(f"{p}/{MANIFEST}")), "")

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from sws_jax.data import folder
+from sws_jax.data import folder, prepared
 from sws_jax.data.base import Unreadable, digest
 from sws_jax.errors import UserError
 from sws_jax.prepare.parts import SPLITS, Part, Source
@@ -309,8 +309,6 @@ def imagenet_classes(tar: str, names: list[str]) -> list[str]:
     Raises:
       UserError: the names are not those of all 50,000 images.
     """
-    from sws_jax.data import prepared
-
     library = prepared.library()
     path = library.core.tfds_path("datasets/imagenet2012/validation_labels.txt")
     labels = path.read_text().split() if path.exists() else []
