@@ -26,7 +26,7 @@ from sws_jax import __main__
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.prepare import parts, records, sets, sources, standard, work
+from sws_jax.prepare import manifests, parts, records, sets, sources, standard, work
 from sws_jax.runtime import host
 
 from support import children, refusals
@@ -1229,7 +1229,7 @@ def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
     flags = ["--shard-mib=0.02", *form]
     folder = tmp_path / "out" / ("" if form else "insects")
     building = folder / ("incomplete.insects-64" if form else "incomplete.1.0.0")
-    manifest = building / sets.MANIFEST
+    manifest = building / manifests.MANIFEST
     process = start(larger, tmp_path / "out", *flags, "--workers=2")
     deadline = time.monotonic() + 60
     while done(manifest) < 12:
@@ -1250,7 +1250,7 @@ def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
     assert __main__.main(serial) == 0
     assert content(tmp_path / "out") == content(tmp_path / "serial")
     whole = folder / ("insects-64" if form else "1.0.0")
-    entries = json.loads((whole / sets.MANIFEST).read_text())["shards"]
+    entries = json.loads((whole / manifests.MANIFEST).read_text())["shards"]
     checks = work.run(work.Check(str(whole)), list(entries.items()), 2)
     assert [problem for _, problem in checks] == [""] * len(entries)
 
@@ -1265,7 +1265,7 @@ def done(manifest):
 def finished(building):
     """Number of finished shards; no file is left half written."""
     assert not [p.name for p in building.iterdir() if p.name.startswith(".")]
-    return done(building / sets.MANIFEST)
+    return done(building / manifests.MANIFEST)
 
 
 @pytest.mark.slow
@@ -1283,7 +1283,7 @@ def test_asked_to_end(number, code, to_all, early, larger, tmp_path):
     process = start(
         larger, tmp_path / "out", *flags, stdout=subprocess.PIPE, start_new_session=True
     )
-    manifest = tmp_path / "out/insects/incomplete.1.0.0" / sets.MANIFEST
+    manifest = tmp_path / "out/insects/incomplete.1.0.0" / manifests.MANIFEST
     deadline = time.monotonic() + 60
     while not manifest.exists() if early else done(manifest) < 3:
         assert process.poll() is None and time.monotonic() < deadline

@@ -114,7 +114,7 @@ def _terminable() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> None:
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sets
+    from sws_jax.prepare import manifests
     from sws_jax.runtime import host
 
     workers = host.cores() if args.workers is None else args.workers
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.size is not None and args.size < 1:
         raise UserError(f"--size must be at least 1, and is {args.size}")
     if args.check:
-        print(sets.check(args.check, workers))
+        print(manifests.check(args.check, workers))
         return
     if not args.source or not args.out:
         raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
@@ -273,7 +273,7 @@ def _make(request, args: argparse.Namespace) -> None:
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "
-            f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
+            f"{work.size(needed)} of {work.size(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )
@@ -285,10 +285,10 @@ def _make(request, args: argparse.Namespace) -> None:
 
 def _tell(request) -> None:
     """What was left out, and how a run takes the set."""
-    from sws_jax.prepare import records, sets
+    from sws_jax.prepare import manifests, records
     from sws_jax.storage import files
 
-    manifest = files.read_json(os.path.join(request.place, sets.MANIFEST))
+    manifest = files.read_json(os.path.join(request.place, manifests.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
     if left_out:
         print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")

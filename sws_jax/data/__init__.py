@@ -116,6 +116,19 @@ def load_dataset(
             f"{source} has the one class {dataset.class_names[0]}, and a classifier "
             f"needs two"
         )
+    dataset = _seen_as(dataset, source, size, mean, std)
+    notes = (*dataset.notes, *facts.remarks(dataset))
+    return dataclasses.replace(dataset, notes=notes)
+
+
+def _seen_as(
+    dataset: base.Dataset,
+    source: str,
+    size: tuple[int, int] | None,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> base.Dataset:
+    """The dataset with the size and the normalisation that are asked for, if any."""
     if size:
         shape = (*size, dataset.image_shape[-1])
         dataset = dataclasses.replace(dataset, image_shape=shape)
@@ -128,8 +141,7 @@ def load_dataset(
             f"{source} has {dataset.image_shape[-1]} channels, but data.mean and "
             f"data.std have {dataset.normalization.channels}"
         )
-    notes = (*dataset.notes, *facts.remarks(dataset))
-    return dataclasses.replace(dataset, notes=notes)
+    return dataset
 
 
 def _open(

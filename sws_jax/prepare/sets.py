@@ -13,16 +13,13 @@ import os
 import time
 from typing import Any
 
-from sws_jax.data import arrays, prepared
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, parts, work
+from sws_jax.prepare import forms, manifests, work
 from sws_jax.prepare.forms import Entry, Form, Shard
 from sws_jax.storage import files
 
-MANIFEST = "manifest.json"
 _SAMPLE = 24  # images that are converted to estimate time and size
-VERSION = 1  # of the manifest's format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +93,12 @@ def inspect(request: Request) -> Inventory:
         elif not (entry["left_out"] and request.unreadable == "stop"):
             current[shard.name] = entry
     described = manifest.get("files", {})
-    bad = damage(directory, current | described, request.workers) if directory else {}
+    bad: dict[str, str] = {}
+    renewed: set[str] = set()
+    if directory:
+        bad = manifests.damage(directory, current | described, request.workers)
+        renewed = request.form.renewed(directory)
     # A whole shard is lost where its file is replaced by one of another shape.
-    renewed = request.form.renewed(directory) if directory else set()
     whole = {name: entry for name, entry in current.items() if name not in bad}
     kept = {n: entry for n, entry in whole.items() if entry["split"] not in renewed}
     changed += len(whole) - len(kept)
@@ -127,8 +127,8 @@ def room(request: Request, inventory: Inventory, growth: float) -> tuple[int, in
     folder, free = files.room(request.place)
     if needed > free:
         raise UserError(
-            f"{request.place} needs {size(needed)} more, and {folder} has {size(free)} "
-            f"free: make room, or take another OUT"
+            f"{request.place} needs {work.size(needed)} more, and {folder} has "
+            f"{work.size(free)} free: make room, or take another OUT"
         )
     return needed, free
 
@@ -167,7 +167,7 @@ def make(request: Request, inventory: Inventory) -> None:
     """
     place, building = request.place, request.building
     _begin(request)
-    path = os.path.join(building, MANIFEST)
+    path = os.path.join(building, manifests.MANIFEST)
     manifest, entries = _make_shards(request, inventory, path)
     empty = [
         split
@@ -210,7 +210,11 @@ def _make_shards(
     """
     form = request.form
     entries = dict(inventory.kept)
-    manifest = {"version": VERSION, "options": request.options, "shards": entries}
+    manifest = {
+        "version": manifests.VERSION,
+        "options": request.options,
+        "shards": entries,
+    }
     files.write_json(path, manifest)
     task = work.Make(form, request.building, request.unreadable)
     try:
@@ -232,80 +236,6 @@ def _make_shards(
     return manifest, {shard.name: entries[shard.name] for shard in form.shards()}
 
 
-def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str, str]:
-    """What is wrong with each file, or rows of one, that is damaged; sorted by name."""
-    total = sum(entry["bytes"] for entry in entries.values())
-    problems = {}
-    with work.Bar("verifying", total // 2**20, "MiB") as bar:
-        # To start processes takes longer than to read up to a GiB.
-        processes = workers if total > 2**30 else 1
-        task, items = work.Check(directory), list(entries.items())
-        with contextlib.closing(work.run(task, items, processes)) as checked:
-            for (name, entry), problem in checked:
-                bar.advance(entry["bytes"] // 2**20)
-                if problem:
-                    problems[name] = problem
-    if arrays.DESCRIPTION in entries.keys() - problems.keys():
-        # The header of an array may be damaged although all of its rows are whole.
-        splits = arrays.misfits(directory)
-        for name, entry in entries.items():
-            if entry.get("split") in splits:
-                problems.setdefault(name, "its file has another type or shape")
-    return dict(sorted(problems.items()))
-
-
-def check(path: str, workers: int) -> str:
-    """Reads all of a set again, and describes it in a sentence.
-
-    Args:
-      path: OUT/NAME, or the directory that holds the manifest.
-      workers: number of processes.
-
-    Raises:
-      UserError: it has no manifest, or is damaged; the sentence names the first of the
-        damaged parts.
-    """
-    versions = [os.path.join(path, v) for v in reversed(prepared.versions(path))]
-    candidates = [path, *versions]
-    directory = next((p for p in candidates if os.path.isfile(f"{p}/{MANIFEST}")), "")
-    if not directory:
-        raise UserError(
-            f"{path} holds no whole set that this command has prepared: it has no "
-            f"{MANIFEST}"
-        )
-    manifest = _read(directory)
-    if "files" not in manifest:
-        raise UserError(f"{directory} is not finished: give the same command again")
-    entries = manifest["shards"] | manifest["files"]
-    bad = damage(directory, entries, workers)
-    if bad:
-        first = next(iter(bad))
-        alone = "" if manifest["options"].get("kind") == "tfds" else ", and those alone"
-        raise UserError(
-            f"{len(bad)} of {len(entries)} parts of {directory} are damaged, the first "
-            f"{first} ({bad[first]}): the command that prepared it, given again, makes "
-            f"them anew{alone}"
-        )
-    total = sum(entry["bytes"] for entry in entries.values())
-    counts = dict.fromkeys(parts.SPLITS.values(), 0)  # in this order
-    for entry in manifest["shards"].values():
-        counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
-    images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
-    return (
-        f"{directory}: {images} images, all {len(entries)} parts ({size(total)}) are "
-        f"as they were written"
-    )
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.{0 if unit == 'bytes' else 1}f} {unit}"
-        count /= 1024
-    raise AssertionError
-
-
 def _present(request: Request) -> str:
     """The directory of the set, unfinished or finished; empty if there is none.
 
@@ -315,7 +245,7 @@ def _present(request: Request) -> str:
     ours = [
         directory
         for directory in (request.building, request.place)
-        if os.path.exists(os.path.join(directory, MANIFEST))
+        if os.path.exists(os.path.join(directory, manifests.MANIFEST))
     ]
     if len(ours) == 2:
         raise UserError(f"there are both {ours[0]} and {ours[1]}: remove one of them")
@@ -333,30 +263,13 @@ def _present(request: Request) -> str:
 
 def _manifest(directory: str, request: Request) -> dict[str, Any]:
     """The manifest of a set, refused if it was made with other options."""
-    manifest = _read(directory)
+    manifest = manifests.read(directory)
     differing = files.differing(manifest["options"], files.plain(request.options))
     if differing:
         raise UserError(
             f"{directory} was prepared with another {', '.join(differing)}: take "
             f"another --name, or remove it"
         )
-    return manifest
-
-
-def _read(directory: str) -> dict[str, Any]:
-    """The manifest in a directory, refused if it is damaged."""
-    path = os.path.join(directory, MANIFEST)
-    remedy = f"remove {directory} and prepare the set again"
-    manifest = files.read_json(path, remedy=remedy)
-    groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
-    misfit = files.misfit(manifest, groups)
-    for group in ("shards", "files"):
-        entries = {} if misfit else manifest.get(group, {})
-        entry = {"bytes": int, "digest": str}
-        misfit = misfit or files.misfit(entries, dict.fromkeys(entries, entry), group)
-    if misfit or manifest.get("version") != VERSION:
-        why = f" ({misfit})" if misfit else ""
-        raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")
     return manifest
 
 

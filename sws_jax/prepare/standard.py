@@ -25,7 +25,7 @@ from typing import Any
 
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, parts, sets, work
+from sws_jax.prepare import forms, manifests, parts, work
 from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
@@ -131,12 +131,12 @@ def find(request: Request, workers: int, *, write: bool = True) -> str:
         place = prepared.find(request.name, request.out)
     except UserError:
         return ""
-    has_manifest = os.path.isfile(os.path.join(place, sets.MANIFEST))
+    has_manifest = os.path.isfile(os.path.join(place, manifests.MANIFEST))
     if not has_manifest:
         _check_counts(place, request)
     try:
         if has_manifest:
-            sets.check(place, workers)
+            manifests.check(place, workers)
         else:
             _check_shards(place)
     except UserError as error:
@@ -248,16 +248,16 @@ def check_room(info: Any, out: str, building: str) -> None:
     needed = downloads + int(info.dataset_size or 0)
     folder, free = files.room(out)
     free += _taken(building)
-    shown = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
+    shown = f"{work.size(needed)} with its downloads" if needed else "of unknown size"
     print(
-        f"{info.full_name}: {shown}, {sets.size(free)} free; how long TFDS takes is "
+        f"{info.full_name}: {shown}, {work.size(free)} free; how long TFDS takes is "
         f"not known beforehand, and its bars follow",
         flush=True,
     )
     if needed > free:
         raise UserError(
-            f"{info.full_name} needs {sets.size(needed)}, and {folder} has "
-            f"{sets.size(free)} free: make room, or take another OUT"
+            f"{info.full_name} needs {work.size(needed)}, and {folder} has "
+            f"{work.size(free)} free: make room, or take another OUT"
         )
 
 
@@ -293,12 +293,12 @@ def _write_manifest(place: str, request: Request) -> None:
             shards[file] = forms.checked(os.path.join(place, file)) | entry
     others = [n for n in sorted(os.listdir(place)) if n not in shards]
     manifest = {
-        "version": sets.VERSION,
+        "version": manifests.VERSION,
         "options": {"kind": "tfds", "source": prepared.PREFIX + request.name},
         "shards": shards,
         "files": {name: forms.checked(os.path.join(place, name)) for name in others},
     }
-    files.write_json(os.path.join(place, sets.MANIFEST), manifest)
+    files.write_json(os.path.join(place, manifests.MANIFEST), manifest)
 
 
 def main() -> int:
