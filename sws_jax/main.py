@@ -18,7 +18,7 @@ from sws_jax import version, xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.jobs import commandline
 from sws_jax.runtime import rendezvous, signals
-from sws_jax.storage import paths
+from sws_jax.storage import refusals
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -111,7 +111,7 @@ def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
     from sws_jax.runtime import processes
 
-    if isinstance(error, Interrupted | paths.Unreachable):
+    if isinstance(error, Interrupted | refusals.Unreachable):
         return _refuse(error, signals.EXIT_AGAIN)
     if isinstance(error, Stopped):
         return _refuse(error, EXIT_ERROR)
@@ -140,12 +140,12 @@ def _job(config) -> str:
 def _greeting() -> str:
     import jax
 
-    from sws_jax.jobs import train
+    from sws_jax.runtime import host
 
     return (
         f"process {jax.process_index()} of {jax.process_count()}, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), "
-        f"{train.hardware()}, jax {jax.__version__}"
+        f"{host.hardware()}, jax {jax.__version__}"
     )
 
 

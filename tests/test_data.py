@@ -15,7 +15,7 @@ from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.jobs import recipes, rundir
 from sws_jax.pixels import Normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 
 from support import refusals
 from support.damage import header_of
@@ -228,7 +228,7 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
     (note,) = run.check_finished(lambda: few(20))
     assert "noted now" in note
     assert run.check_finished(lambda: few(20)) == []
-    assert fingerprint.is_whole(files.read_json(inputs)[rundir.DATA])
+    assert fingerprint.is_whole(documents.read_json(inputs)[rundir.DATA])
     with pytest.raises(UserError, match="20 then, 21"):
         run.check_finished(lambda: few(21))
 

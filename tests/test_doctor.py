@@ -22,7 +22,7 @@ from sws_jax.doctor.base import Case, Check
 from sws_jax.jobs import commandline, rundir
 from sws_jax.runtime import host
 from sws_jax.runtime.rendezvous import Start
-from sws_jax.storage import files
+from sws_jax.storage import documents, files, locks
 
 from support.children import CONFIG, environment
 from support.digits import DIGITS, network_of
@@ -207,7 +207,7 @@ def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypat
 
 def test_a_directory_of_another_config(tmp_path):
     config, _ = commandline.parse([SMOKE, "--config.seed=5"])
-    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     before = sorted(tmp_path.rglob("*"))
     found = examined(tmp_path, checks=["runs"])
     said(
@@ -218,7 +218,7 @@ def test_a_directory_of_another_config(tmp_path):
 
 def test_another_job_is_at_a_run(tmp_path):
     lock = tmp_path / "aux" / rundir.LOCK
-    with files.claimed(str(lock)):
+    with locks.claimed(str(lock)):
         found = examined(tmp_path, checks=["runs"])
         said(only(found, "runs"), doctor.WARNING, "another job is at aux")
         assert lock.exists()

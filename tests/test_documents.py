@@ -14,7 +14,7 @@ from sws_jax.data import arrays
 from sws_jax.errors import UserError
 from sws_jax.jobs import chain, rundir
 from sws_jax.reports import report
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 from sws_jax.training import metrics
 
 from support.smallest import NAME, asked
@@ -42,8 +42,8 @@ def job(done, tmp_path, monkeypatch):
 
 def test_what_a_value_must_be():
     wanted = {"a": int, "b?": [float, ...], "c?": {"d": (str, type(None))}}
-    assert files.misfit({"a": 1, "other": []}, wanted) == ""
-    assert files.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
+    assert documents.misfit({"a": 1, "other": []}, wanted) == ""
+    assert documents.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
     for value, words in (
         ([], "it is no object"),
         ({}, "a is missing"),
@@ -54,7 +54,7 @@ def test_what_a_value_must_be():
         ({"a": 1, "c": {}}, "c.d is missing"),
         ({"a": 1, "c": {"d": 3}}, "c.d is 3 and no text or null"),
     ):
-        assert files.misfit(value, wanted) == words
+        assert documents.misfit(value, wanted) == words
 
 
 def _edits(value, at=()):
@@ -150,7 +150,9 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
     path.write_text(text, errors="surrogateescape")
     if ours_beside:
         config, _ = asked(tmp_path)
-        files.write_json(str(tmp_path / rundir.CONFIG), files.plain(config.to_dict()))
+        files.write_json(
+            str(tmp_path / rundir.CONFIG), documents.plain(config.to_dict())
+        )
     with pytest.raises(UserError, match="results.csv .*take another --workdir"):
         chain.execute(*asked(tmp_path))
     assert path.read_text(errors="surrogateescape") == text

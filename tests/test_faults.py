@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import sws_jax
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 from sws_jax.training import metrics
 
 from support.checkpoints import flip_a_bit, truncate
@@ -383,7 +383,7 @@ def contents(workdir):
 
 def other_config(directory):
     path = str(directory / "config.json")
-    files.write_json(path, {**files.read_json(path), "seed": 3})
+    files.write_json(path, {**documents.read_json(path), "seed": 3})
 
 
 @pytest.mark.parametrize(
@@ -642,7 +642,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     shutil.copytree(tmp_path / "work", tmp_path / "skipping")
     skipping = job.run(tmp_path / "skipping", *fields, "data.unreadable=skip")
     assert skipping.code == 0, skipping.err
-    result = files.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
+    result = documents.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
     assert result["unreadable"] > 0
     assert result["unreadable_from"] == step
     image.write_bytes(whole)

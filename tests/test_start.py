@@ -26,7 +26,7 @@ from sws_jax.methods import learngenes, surgery
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 
 from support.compare import equal
 from support.examinations import examined
@@ -239,7 +239,7 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), made))
     config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
     result = train.train(config, str(tmp_path))
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))["model"]
+    written = documents.read_json(str(tmp_path / "run" / rundir.CONFIG))["model"]
     assert (written["depth"], written["width"], written["heads"]) == (1, 16, 2)
     assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
     assert result["stages"] == [1, 2]
@@ -286,13 +286,13 @@ def as_older(directory, **model):
     """A run's directory as software left it that did not know `init.insist`, nor which
     fields of `model` a file decides."""
     written = str(directory / rundir.CONFIG)
-    older = files.read_json(written)
+    older = documents.read_json(written)
     del older["init"]["insist"], older["model"]["patch_bias_init"]
     older["model"].update(model)
     files.write_json(written, older)
     inputs = directory / rundir.INPUTS
     if inputs.exists():  # of a run, and not of its job
-        found = files.read_json(str(inputs))
+        found = documents.read_json(str(inputs))
         del found[rundir.BEGUN]
         files.write_json(str(inputs), found)
 
@@ -332,7 +332,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
-    written = files.read_json(f"{work}/run/{rundir.CONFIG}")
+    written = documents.read_json(f"{work}/run/{rundir.CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
     # Of one that has ended, it is said too.
     assert run(9)[0]["steps"] == 3
@@ -399,7 +399,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     config, _ = commandline.parse([*argv, "--config.compare.long_epochs=0"])
     config = config.unlock()
     config.model.patch_bias_init = "uniform"  # as a recipe sets it
-    files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     as_older(work, width=32)
     config.model.width, config.init.insist = 32, ("width",)
     rows = chain.runs(config)
@@ -408,7 +408,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
         chain.check_networks(rows, str(work))
         chain.refuse_other(config, str(work))
         rundir.keep_begun(str(work))
-        files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+        files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
     folder = str(work / scratch.name)
     made, told = rundir.as_begun(folder, scratch, str(work))
@@ -449,7 +449,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     said = "goes on as it began, with model.patch_bias_init zeros"
     assert capsys.readouterr().out.count(said) == 2
     assert [one["dtype"] for one in result["dtypes"]] == ["float32", "bfloat16"]
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))
+    written = documents.read_json(str(tmp_path / "run" / rundir.CONFIG))
     assert written["model"]["patch_bias_init"] == "zeros"
     # A config of the older software is still a run's.
     del config.init.insist, config.model.patch_bias_init
@@ -459,7 +459,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
 def test_fields_of_groups_do_not_make_another_job(tmp_path):
     """Asked for by name, a field has the value that the config has."""
     config = commandline.load("configs/smoke.py")
-    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
     config, _ = commandline.parse(argv)
     chain.refuse_other(config, str(tmp_path))

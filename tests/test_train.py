@@ -35,7 +35,7 @@ from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
-from sws_jax.storage import files
+from sws_jax.storage import documents, files, locks
 from sws_jax.training import metrics, step
 from sws_jax.training.checkpoints import Checkpoints
 
@@ -154,7 +154,7 @@ FREE = {
 
 def test_every_other_field_makes_another_run(tmp_path):
     config, path = recipes.run(), str(tmp_path / rundir.CONFIG)
-    files.write_json(path, files.plain(config.to_dict()))
+    files.write_json(path, documents.plain(config.to_dict()))
     others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
     for name in commandline.fields(config):
         changed = config.copy_and_resolve_references()
@@ -172,7 +172,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
     path = str(directory / rundir.CONFIG)
-    old = files.read_json(path)
+    old = documents.read_json(path)
     del old["data"]["repeats"]
     files.write_json(path, old)
     assert train.train(tiny(save_every=3), str(tmp_path)) == result
@@ -183,7 +183,7 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 
 def test_one_process_at_a_run(tmp_path):
     lock = tmp_path / "run" / rundir.LOCK
-    with files.claimed(str(lock)):
+    with locks.claimed(str(lock)):
         with pytest.raises(rundir.Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
@@ -272,7 +272,9 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
         metrics.Clock, "lap", lambda self: begun.append(self.steps) or lap(self)
     )
     result = train.train(config, str(tmp_path))
-    saved = files.read_json(tmp_path / "run" / "checkpoints" / "4" / "clock/metadata")
+    saved = documents.read_json(
+        tmp_path / "run" / "checkpoints" / "4" / "clock/metadata"
+    )
     assert (saved["joules"], saved["steps"]) == ({"gpu": [7]}, 3)
     assert result["seconds"] > 1e6
     assert begun == [1, 1, 2, 3]  # steps behind each window; the first is not timed
@@ -797,7 +799,7 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     names = {path.name.split(".")[0] for path in directory.iterdir()}
     kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
     assert names == kept | {"result"}
-    assert files.read_json(str(directory / rundir.RESULT)) == result
+    assert documents.read_json(str(directory / rundir.RESULT)) == result
     about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))
     assert about.class_names == tuple("0123456789")

@@ -538,7 +538,7 @@ def test_nothing_is_put_beside_the_only_weights_of_a_folder(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///tmp/o.safetensors", "s3://b/o.safetensors", "hf://a/b"]
+    "target", ["file:///tmp/o.safetensors", "nobody://b/o.safetensors"]
 )
 @pytest.mark.parametrize("to", [(), ("--to", "timm"), ("--to", "flax")])
 def test_no_other_scheme_is_written_to(ours, refused, target, to, monkeypatch):

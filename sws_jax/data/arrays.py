@@ -17,7 +17,7 @@ import numpy as np
 from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.errors import UserError
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
 DESCRIPTION = "arrays.json"
 KINDS = ("images", "labels")  # of the files of a split
@@ -119,7 +119,7 @@ def misfits(path: str) -> set[str]:
     }
 
 
-# Fields of the description, as `files.misfit` takes them.
+# Fields of the description, as `documents.misfit` takes them.
 _HOLDS = {"name": str, "class_names": [str], "shape": [int], "splits": {}}
 
 
@@ -133,9 +133,9 @@ class _Description:
 
 def _described(path: str) -> _Description:
     file = os.path.join(path, DESCRIPTION)
-    content = files.read_json(file, holds=_HOLDS, remedy=_REMEDY)
+    content = documents.read_json(file, holds=_HOLDS, remedy=_REMEDY)
     rows = content["splits"]
-    if wrong := files.misfit(rows, dict.fromkeys(rows, {"rows": int}), "splits"):
+    if wrong := documents.misfit(rows, dict.fromkeys(rows, {"rows": int}), "splits"):
         raise UserError(f"{file} is damaged ({wrong}): {_REMEDY}")
     return _Description(
         content["name"],

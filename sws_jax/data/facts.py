@@ -9,6 +9,7 @@ import numpy as np
 
 from sws_jax.data import base
 from sws_jax.data.base import Dataset
+from sws_jax.runtime import words
 
 SPLITS = ("train", "val", "test")
 _FEW = 12  # classes that are counted one by one
@@ -41,18 +42,18 @@ def remarks(dataset: Dataset) -> Iterator[str]:
         only_val = no_train & (val > 0) if val is not None else np.zeros_like(no_train)
         if absent := names[no_train & ~only_val].tolist():
             yield (
-                f"{_classes(absent)} without a training image: {base.few(absent)} "
+                f"{_classes(absent)} without a training image: {words.few(absent)} "
                 f"(nothing is learned of {_it(absent)})"
             )
         if lost := names[only_val].tolist():
             yield (
                 f"{_classes(lost)} without a training image, as the only ones are held "
-                f"out for validation: {base.few(lost)} (a smaller data.val_fraction "
+                f"out for validation: {words.few(lost)} (a smaller data.val_fraction "
                 f"holds out fewer)"
             )
     if test is not None and (untested := names[test == 0].tolist()):
         yield (
-            f"{_classes(untested)} without a test image: {base.few(untested)} (the "
+            f"{_classes(untested)} without a test image: {words.few(untested)} (the "
             f"accuracy says nothing of {_it(untested)})"
         )
 

@@ -13,7 +13,7 @@ _SPLITS = ("train", "val", "test")
 # Images of a split that are read, evenly spread, the first and the last among them.
 _SAMPLES = 32
 _EARLIER_SAMPLES = 4  # read by older versions of this software
-# The fields of a fingerprint, as `sws_jax.storage.files.misfit` takes them.
+# The fields of a fingerprint, as `sws_jax.storage.documents.misfit` takes them.
 HOLDS = {
     "classes": str,
     "stored?": {},

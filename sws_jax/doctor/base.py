@@ -13,7 +13,7 @@ from sws_jax.data import Dataset
 from sws_jax.jobs import chain, places
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import rendezvous
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 
 # That processes have to come, where a run may give them longer.
 _START_SECONDS = 30
@@ -123,13 +123,13 @@ class Case:
         self._check_answered(path)
         try:
             yield
-        except paths.Unreachable:
-            self.silent.add(_bucket(path))
+        except refusals.Unreachable:
+            self.silent.add(refusals.bucket(path))
             raise
 
     def _check_answered(self, path: str) -> None:
-        if paths.is_remote(path) and _bucket(path) in self.silent:
-            raise Unknown(f"needs {paths.BUCKET}{_bucket(path)}, which does not answer")
+        if paths.is_remote(path) and (bucket := refusals.bucket(path)) in self.silent:
+            raise Unknown(f"needs {bucket}, which does not answer")
 
     @property
     def is_sized(self) -> bool:
@@ -182,11 +182,7 @@ class Case:
 
     def about(self) -> dict[str, Any]:
         """The config as JSON has it."""
-        return files.plain(self.config.to_dict())
-
-
-def _bucket(path: str) -> str:
-    return path.removeprefix(paths.BUCKET).partition("/")[0]
+        return documents.plain(self.config.to_dict())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import re
 import time
@@ -14,7 +13,7 @@ import numpy as np
 
 from sws_jax import convert, sharding, trees
 from sws_jax.data import Dataset, facts, fingerprint, pipeline
-from sws_jax.data.base import Subset, few, is_decoded
+from sws_jax.data.base import Subset, is_decoded
 from sws_jax.doctor import unstaged
 from sws_jax.doctor.base import (
     PROBLEM,
@@ -30,6 +29,7 @@ from sws_jax.jobs import build, chain, places, rundir, start, teacher
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.prepare import parts
+from sws_jax.runtime import words
 from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec
 
@@ -166,9 +166,7 @@ def _wrong(batch, found: Dataset, config) -> Iterator[Finding]:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    return str(datetime.timedelta(seconds=round(seconds)))
+    return f"{seconds:.2g} s" if seconds < 60 else words.clock(seconds)
 
 
 def ans_net(case: Case) -> Iterator[Finding]:
@@ -261,7 +259,7 @@ def weights(case: Case) -> Iterator[Finding]:
             + "".join(f"; {text}" for text in dict.fromkeys(told))
         )
     for by, names in trained.items():
-        yield ok(f"the job trains {by} first, for {few(names)}")
+        yield ok(f"the job trains {by} first, for {words.few(names)}")
     if not files_of and not trained:
         yield ok("none: every run starts from its seed")
 
@@ -288,7 +286,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
         if not wrong and case.is_readable:
             chain.check_alike(case.rows, answers, case.workdir)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
 
 
 def _start(config, case: Case, told: list[str]) -> Spec:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, chain, commandline, remarks
+from sws_jax.runtime import words
 
 _PYTHON = (3, 11)  # as pyproject.toml says
 _SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -35,7 +35,7 @@ def config(case: Case) -> Iterator[Finding]:
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
     if wrong:
         return
     chain.check(case.config, rows)
@@ -49,7 +49,7 @@ def config(case: Case) -> Iterator[Finding]:
     for line in remarks.of_named(case.config, commandline.named(case.arguments), rows):
         yield warning(line, "leave the field out")
     count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
-    yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")
+    yield ok(f"{case.config.name}: {count} ({words.few([row.name for row in rows])})")
 
 
 def versions(case: Case) -> Iterator[Finding]:

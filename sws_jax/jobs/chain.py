@@ -21,13 +21,12 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.data.base import few
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
 from sws_jax.reports import report
-from sws_jax.runtime import processes
+from sws_jax.runtime import processes, words
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -132,7 +131,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
         yield
         return
     while True:
-        with files.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
+        with locks.claimed(os.path.join(workdir, rundir.LOCK)) as mine:
             if mine:
                 files.sweep(workdir)
                 yield
@@ -151,7 +150,7 @@ def refuse_other(config, workdir: str) -> None:
     if names:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
-            f"{few(names)}): take another --workdir"
+            f"{words.few(names)}): take another --workdir"
         )
 
 
@@ -217,7 +216,7 @@ def _one(
         done = False
         # A job that is refused before its first run has started leaves nothing.
         path = os.path.join(workdir, rundir.CONFIG)
-        written = files.plain(config.to_dict())
+        written = documents.plain(config.to_dict())
 
         def write() -> None:
             with _own_turn(workdir):

@@ -23,7 +23,7 @@ from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.specs import AuxViTSpec, ViTSpec
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
 from sws_jax.training import metrics
 from sws_jax.training.checkpoints import DIRECTORY as CHECKPOINTS
 
@@ -41,7 +41,7 @@ _INSIST = "init.insist"
 # Fields that a recipe sets to other values than those by which runs were computed
 # before the fields were there; a run that began then goes on as it began.
 _LATER = ("model.patch_bias_init",)
-# What the documents of a run hold, as far as it is read; see `files.misfit`.
+# What the documents of a run hold, as far as it is read; see `documents.misfit`.
 _SCORE = {"epochs": float, "top1": float, "top5": float, "loss": float, "count": float}
 _RESULT_HOLDS = {
     **dict.fromkeys(("name", "network", "method", "profile", "dataset"), str),
@@ -136,7 +136,7 @@ class RunDirectory:
         with contextlib.ExitStack() as held:
 
             def claim() -> bool:
-                mine = held.enter_context(files.claimed(lock))
+                mine = held.enter_context(locks.claimed(lock))
                 if mine:
                     files.sweep(self.path)
                 return mine
@@ -256,7 +256,7 @@ class RunDirectory:
         """
 
         def write() -> dict[str, Any]:
-            now = files.plain(config.to_dict())
+            now = documents.plain(config.to_dict())
             begun = _begun(self.path) or _record(now, **_of_job(self.workdir))
             inputs = {**self.inputs, DATA: data, BEGUN: begun}
             # (Of a directory of older software the config alone says what it is.)
@@ -321,19 +321,19 @@ def read_result(path: str) -> dict[str, Any]:
     Raises:
       UserError: something is missing in it, or of another type.
     """
-    return files.read_json(path, holds=_RESULT_HOLDS)
+    return documents.read_json(path, holds=_RESULT_HOLDS)
 
 
 def _inputs(directory: str) -> dict[str, Any]:
     """What a run or a job started from; nothing where that was not written."""
     path = os.path.join(directory, INPUTS)
-    return files.read_json(path, holds=_INPUTS_HOLDS) if paths.exists(path) else {}
+    return documents.read_json(path, holds=_INPUTS_HOLDS) if paths.exists(path) else {}
 
 
 def _config(path: str) -> dict[str, Any]:
     """A written config, in which groups of fields are groups; others are compared."""
     groups = {k: v for k, v in _defaults().items() if isinstance(v, dict)}
-    return files.read_json(path, holds={f"{name}?": {} for name in groups})
+    return documents.read_json(path, holds={f"{name}?": {} for name in groups})
 
 
 def refuse_other(
@@ -370,8 +370,8 @@ def refuse_other(
 
 def _refuse_recomputing(directory: str, config: ml_collections.ConfigDict) -> None:
     """Refuses a finished run that is asked for as it was not computed."""
-    now = files.plain(config.to_dict())
-    then = files.merged(now, _config(os.path.join(directory, CONFIG)))
+    now = documents.plain(config.to_dict())
+    then = documents.merged(now, _config(os.path.join(directory, CONFIG)))
     for name in _CHANGEABLE:
         before, wanted = _value(then, name), _value(now, name)
         if before != wanted:
@@ -470,7 +470,7 @@ def _begun(directory: str) -> dict[str, Any]:
     then = _config(path)
     older = _value(then, _INSIST, default=None) is None
     later = [name for name in _LATER if _value(then, name, default=None) is None]
-    return _record(files.merged(_defaults(), then), older=older, later=later)
+    return _record(documents.merged(_defaults(), then), older=older, later=later)
 
 
 def _record(config: dict[str, Any], *, older: bool, later: list[str]) -> dict[str, Any]:
@@ -485,7 +485,7 @@ def _record(config: dict[str, Any], *, older: bool, later: list[str]) -> dict[st
 
 
 def _defaults() -> dict[str, Any]:
-    return files.plain(recipes.run().to_dict())
+    return documents.plain(recipes.run().to_dict())
 
 
 def _value(tree: Any, name: str, **absent: Any) -> Any:
@@ -519,9 +519,9 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     if not paths.exists(path):
         return []
     begun = _begun(os.path.dirname(path))
-    theirs = files.merged(_defaults(), _config(path))
-    mine = files.plain(config.to_dict())
-    found = files.differing(_uninsisted(theirs), _uninsisted(mine))
+    theirs = documents.merged(_defaults(), _config(path))
+    mine = documents.plain(config.to_dict())
+    found = documents.differing(_uninsisted(theirs), _uninsisted(mine))
     followed = start.followed(config, insist=not begun["older"])
     allowed = {*_HARMLESS, *_CHANGEABLE, *begun["later"]}
     allowed |= {f"model.{name}" for name in followed}

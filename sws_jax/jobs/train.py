@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -429,7 +428,7 @@ class _Training:
             "unreadable": self._skipped(),
             "unreadable_from": self.skips_from,
             "seconds": round(self.clock.seconds, 2),
-            "hardware": hardware(),
+            "hardware": host.hardware(),
             "versions": dict(about.versions),
         }
 
@@ -498,14 +497,6 @@ class _Training:
             self.writer.close()
         if together or jax.process_count() == 1:
             self.checkpoints.close()
-
-
-def hardware() -> str:
-    """What computed a result, for tables."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return f"{host.cores()} CPU cores ({platform.machine()})"
-    return f"{jax.device_count()} x {device.device_kind}"
 
 
 def _items(state: step.TrainState) -> dict[str, trees.Tree]:

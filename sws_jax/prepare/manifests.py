@@ -10,7 +10,8 @@ from sws_jax.data import arrays, prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import parts, work
 from sws_jax.prepare.forms import Entry
-from sws_jax.storage import files
+from sws_jax.runtime import progress, words
+from sws_jax.storage import documents
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the format
@@ -20,13 +21,15 @@ def read(directory: str) -> dict[str, Any]:
     """The manifest in a directory, refused if it is damaged."""
     path = os.path.join(directory, MANIFEST)
     remedy = f"remove {directory} and prepare the set again"
-    manifest = files.read_json(path, remedy=remedy)
+    manifest = documents.read_json(path, remedy=remedy)
     groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
-    misfit = files.misfit(manifest, groups)
+    misfit = documents.misfit(manifest, groups)
     for group in ("shards", "files"):
         entries = {} if misfit else manifest.get(group, {})
         entry = {"bytes": int, "digest": str}
-        misfit = misfit or files.misfit(entries, dict.fromkeys(entries, entry), group)
+        misfit = misfit or documents.misfit(
+            entries, dict.fromkeys(entries, entry), group
+        )
     if misfit or manifest.get("version") != VERSION:
         why = f" ({misfit})" if misfit else ""
         raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")
@@ -37,7 +40,7 @@ def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str,
     """What is wrong with each file, or rows of one, that is damaged; sorted by name."""
     total = sum(entry["bytes"] for entry in entries.values())
     problems = {}
-    with work.Bar("verifying", total // 2**20, "MiB") as bar:
+    with progress.Bar("verifying", total // 2**20, "MiB") as bar:
         # To start processes takes longer than to read up to a GiB.
         processes = workers if total > 2**30 else 1
         task, items = work.Check(directory), list(entries.items())
@@ -94,5 +97,5 @@ def check(path: str, workers: int) -> str:
     images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     return (
         f"{directory}: {images} images, all {len(entries)} parts "
-        f"({work.size(total)}) are as they were written"
+        f"({words.rounded(total)}) are as they were written"
     )

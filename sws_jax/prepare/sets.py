@@ -17,7 +17,8 @@ from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, manifests, work
 from sws_jax.prepare.forms import Entry, Form, Shard
-from sws_jax.storage import files
+from sws_jax.runtime import progress, words
+from sws_jax.storage import documents, files
 
 _SAMPLE = 24  # images that are converted to estimate time and size
 
@@ -127,8 +128,8 @@ def room(request: Request, inventory: Inventory, growth: float) -> tuple[int, in
     folder, free = files.room(request.place)
     if needed > free:
         raise UserError(
-            f"{request.place} needs {work.size(needed)} more, and {folder} has "
-            f"{work.size(free)} free: make room, or take another OUT"
+            f"{request.place} needs {words.rounded(needed)} more, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
     return needed, free
 
@@ -218,7 +219,7 @@ def _make_shards(
     files.write_json(path, manifest)
     task = work.Make(form, request.building, request.unreadable)
     try:
-        with work.Bar(form.name, inventory.images, "images") as bar:
+        with progress.Bar(form.name, inventory.images, "images") as bar:
             # Closed at the end, so that no process still writes when others begin.
             with contextlib.closing(
                 work.run(task, inventory.todo, request.workers)
@@ -264,7 +265,9 @@ def _present(request: Request) -> str:
 def _manifest(directory: str, request: Request) -> dict[str, Any]:
     """The manifest of a set, refused if it was made with other options."""
     manifest = manifests.read(directory)
-    differing = files.differing(manifest["options"], files.plain(request.options))
+    differing = documents.differing(
+        manifest["options"], documents.plain(request.options)
+    )
     if differing:
         raise UserError(
             f"{directory} was prepared with another {', '.join(differing)}: take "

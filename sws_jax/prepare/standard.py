@@ -26,6 +26,7 @@ from typing import Any
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, manifests, parts, work
+from sws_jax.runtime import words
 from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
@@ -248,16 +249,18 @@ def check_room(info: Any, out: str, building: str) -> None:
     needed = downloads + int(info.dataset_size or 0)
     folder, free = files.room(out)
     free += _taken(building)
-    shown = f"{work.size(needed)} with its downloads" if needed else "of unknown size"
+    shown = (
+        f"{words.rounded(needed)} with its downloads" if needed else "of unknown size"
+    )
     print(
-        f"{info.full_name}: {shown}, {work.size(free)} free; how long TFDS takes is "
-        f"not known beforehand, and its bars follow",
+        f"{info.full_name}: {shown}, {words.rounded(free)} free; how long TFDS takes "
+        f"is not known beforehand, and its bars follow",
         flush=True,
     )
     if needed > free:
         raise UserError(
-            f"{info.full_name} needs {work.size(needed)}, and {folder} has "
-            f"{work.size(free)} free: make room, or take another OUT"
+            f"{info.full_name} needs {words.rounded(needed)}, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
 
 

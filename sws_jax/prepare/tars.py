@@ -21,6 +21,7 @@ from sws_jax.data import folder, prepared
 from sws_jax.data.base import Unreadable, digest
 from sws_jax.errors import UserError
 from sws_jax.prepare.parts import SPLITS, Part, Source
+from sws_jax.runtime import words
 
 _IMAGENET = {
     "train": "ILSVRC2012_img_train.tar",
@@ -255,14 +256,14 @@ def _in_classes(path: str, members: list[_Member], split: str) -> list[_Member]:
 
 def _check_classes(tar: str, groups: set[str], classes: tuple[str, ...]) -> None:
     """Refuses a split whose classes are not those of the training images."""
-    for words, names in (
+    for verb, names in (
         ("lacks", set(classes) - groups),
         ("has besides", groups - set(classes)),
     ):
         if names:
             raise UserError(
-                f"{tar} must have the classes of the training images, and {words} "
-                f"{min(names)}" + (f" and {len(names) - 1} more" * (len(names) > 1))
+                f"{tar} must have the classes of the training images, and {verb} "
+                f"{words.few(sorted(names), most=1)}"
             )
 
 

@@ -19,6 +19,7 @@ from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
+from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute, Spec
 from sws_jax.training import step
@@ -137,7 +138,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         sheets[key][0].append(row.name)
     if still:
         survey.note(f"no step is trained: {_label(still)}")
-    memory = f" of {sizing.human(there.memory)}" if there.memory else ""
+    memory = f" of {words.size(there.memory)}" if there.memory else ""
     say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), there))
     say("\n" + "\n".join([*survey.notes, *_about(sheets)]))
@@ -199,16 +200,16 @@ def _table(found, there: Machine) -> str:
     for names, sheet in found:
         sizes = [sheet.parameters, sheet.optimizer, sheet.ema, sheet.teacher]
         sizes += [sheet.batch, sheet.activations, sheet.total]
-        line = [_label(names), *(sizing.human(n) if n else "-" for n in sizes)]
+        line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
         if there.memory:
             line.append("yes" if sheet.total <= there.memory else "NO")
-        body.append([*line, sizing.human(sheet.sent) if sheet.sent else "-"])
+        body.append([*line, words.size(sheet.sent) if sheet.sent else "-"])
     sides = ["left", *["right"] * (len(head) - 1)]
     return tabulate.tabulate(body, head, disable_numparse=True, colalign=sides)
 
 
 def _label(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return words.few(names, most=1)
 
 
 def _about(sheets) -> list[str]:

@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -27,11 +26,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import private, specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
 from sws_jax.training import checksums
 
@@ -255,9 +254,9 @@ class Checkpoints:
             failed = kind(f"a checkpoint in {folder}", error)
             _forget(error)
             if jax.process_count() == 1:  # others may write there still
-                _join_writers()
+                private.join_writers(_WRITERS_SECONDS)
                 # (A bucket that is away is so for this too; the next start does it.)
-                with contextlib.suppress(paths.Unreachable, UserError):
+                with contextlib.suppress(refusals.Unreachable, UserError):
                     _remove_unfinished(folder)
                     self._manager.reload()
             raise failed from None
@@ -321,22 +320,8 @@ class Checkpoints:
         processes.first_does(move)
 
 
-class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which counts its own questions.
-
-    Attributes:
-      failure: what ended a write in this process. Orbax tells it only when it has
-        waited for the other processes, which wait for the write.
-    """
-
-    failure: Exception | None = None
-
-    def _wait_for_checkpointers(self) -> None:
-        try:
-            super()._wait_for_checkpointers()
-        except Exception as error:
-            self.failure = error
-            raise
+class _Manager(private.KeepsFailure, ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which counts its own questions."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
@@ -400,7 +385,7 @@ def _is_refused(error: BaseException) -> bool:
         return any(map(_is_refused, error.exceptions))
     # (The words are those of tensorstore, which has one kind of error.)
     words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
-    rights = paths.verdict(error) is paths.Cause.RIGHTS
+    rights = refusals.verdict(error) is refusals.Cause.RIGHTS
     inner = error.__cause__
     return rights or words is not None or bool(inner and _is_refused(inner))
 
@@ -409,13 +394,6 @@ def _digest(said: dict[str, Any]) -> str:
     """Of a JSON object, as it is read back."""
     text = json.dumps(said, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _join_writers() -> None:
-    """Waits for the storage layer's threads: one has failed, and others still write."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _WRITERS_SECONDS)
 
 
 def _remove_unfinished(folder: str) -> None:
@@ -441,13 +419,15 @@ def _unmeasured(directory: str) -> list[int]:
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):
             try:
-                measured = float(_best(files.read_json(path)))
+                measured = float(_best(documents.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
                 bad.append(int(name))
                 continue
             # (What is wrong with `meta` itself is found when it is restored.)
             with contextlib.suppress(OSError, UserError, KeyError):
-                meta = files.read_json(os.path.join(folder, name, "meta", "metadata"))
+                meta = documents.read_json(
+                    os.path.join(folder, name, "meta", "metadata")
+                )
                 if meta["val_top1"] != measured:
                     bad.append(int(name))
     return sorted(bad)

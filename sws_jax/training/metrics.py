@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
 
 METRICS = "metrics.jsonl"
@@ -166,7 +166,7 @@ def read(directory: str) -> list[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                if wrong := files.misfit(row, dict.fromkeys(row, float)):
+                if wrong := documents.misfit(row, dict.fromkeys(row, float)):
                     raise UserError(
                         f"{path} is damaged (line {number}: {wrong}): restore the "
                         f"line, or remove it"

@@ -15,7 +15,7 @@ from sws_jax import xla_flags
 from sws_jax.data import load_dataset
 from sws_jax.jobs import teacher
 from sws_jax.methods import learngenes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths
 from sws_jax.training import checksums, metrics
 
 from support import compiler
@@ -183,7 +183,7 @@ def unfinished(workdir):
 def outcome(workdir, name="run"):
     """What two runs must have alike, bit for bit."""
     directory = os.path.join(workdir, name)
-    result = files.read_json(os.path.join(directory, "result.json"))
+    result = documents.read_json(os.path.join(directory, "result.json"))
     gene = os.path.join(directory, "learngene.safetensors")
     if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
