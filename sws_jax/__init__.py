@@ -107,14 +107,20 @@ OLDER_NAMES = {
     "rendezvous": ("runtime.rendezvous",),
     "report": ("reports.report",),
     "rundir": ("jobs.rundir",),
-    "setup": ("jobs.build",),
+    "setup": ("jobs.build", "jobs.check", "jobs.datasets", "training.durations"),
     "signals": ("runtime.signals",),
     "sizing": ("estimate.sizing",),
     "start": ("jobs.start",),
     "step": ("training.step",),
     "survey": ("preview.survey",),
     "teacher": ("jobs.teacher",),
-    "train": ("jobs.train",),
+    "train": (
+        "jobs.train",
+        "training.task",
+        "training.history",
+        "training.loop",
+        "training.ending",
+    ),
     "weights": ("models.weights",),
 }
 

@@ -82,9 +82,10 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax.jobs import chain, remarks, train
+    from sws_jax.jobs import chain, remarks
     from sws_jax.preview import dry_run
     from sws_jax.runtime import processes, progress
+    from sws_jax.training.loop import Preempted
 
     _hush_storage()
     try:
@@ -98,7 +99,7 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
         ):
             progress.say(line)
         chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
-    except train.Preempted as stop:
+    except Preempted as stop:
         return _refuse(stop, asked.exit_code)
     except Exception as error:
         code = _explain(error)

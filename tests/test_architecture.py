@@ -172,13 +172,7 @@ def test_only_commands_read_flags(name):
 # and hand whole numbers about.
 IDLE = ("runtime.processes",)
 # They load it within their functions, after the flag is set: commands.
-LATE = (
-    "commands",
-    "main",
-    "runtime.rendezvous",
-    "runtime.progress",
-    "runtime.host",
-)
+LATE = ("commands", "main", "runtime.host", "runtime.progress", "runtime.rendezvous")
 COMPUTING = ("jax", "flax", "optax")
 
 

@@ -19,9 +19,9 @@ from support.networks import params_of
 def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
     saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
     manager = Checkpoints(str(tmp_path))
-    found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (2, CLOCK)
-    equal(saved[2], found.items)
+    restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (2, CLOCK)
+    equal(saved[2], restored.items)
     assert manager.describe(2) == describe(aux, step=2)
     manager.close()
 
@@ -53,9 +53,9 @@ def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
         damage(path)
     manager = Checkpoints(str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        found = manager.restore_newest(abstract(aux))
-    assert found.step == 1
-    equal(saved[1], found.items)
+        restored = manager.restore_newest(abstract(aux))
+    assert restored.step == 1
+    equal(saved[1], restored.items)
     assert "step 2 is broken" in caplog.text
     assert "falling back to step 1" in caplog.text
     # Set aside, not deleted; and the run can write that step again.
@@ -83,10 +83,10 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
         shutil.copytree(source, directory)
         damage(directory / path.relative_to(source))
         manager = Checkpoints(str(directory))
-        found = manager.restore_newest(abstract(aux))
-        equal(saved[found.step], found.items)
-        assert found.clock == CLOCK
-        fell_back += found.step == 1
+        restored = manager.restore_newest(abstract(aux))
+        equal(saved[restored.step], restored.items)
+        assert restored.clock == CLOCK
+        fell_back += restored.step == 1
         assert manager.best_step() in (1, 2)
         manager.save(
             3, saved[2], clock=CLOCK, description=describe(aux, step=3), val_top1=0.3
@@ -104,8 +104,8 @@ def test_a_changed_clock_is_noticed(old, new, aux, tmp_path):
     assert old in text
     path.write_text(text.replace(old, new))
     manager = Checkpoints(str(tmp_path))
-    found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (1, CLOCK)
+    restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (1, CLOCK)
     manager.close()
 
 
@@ -133,8 +133,8 @@ def test_every_item_is_checked_against_its_checksums(aux, tmp_path, monkeypatch)
     tree = Checkpoints._tree
 
     def flipped(self, step, item, like):
-        found = tree(self, step, item, like)
-        return jax.tree.map(lambda leaf: -leaf, found) if item == "opt" else found
+        restored = tree(self, step, item, like)
+        return jax.tree.map(lambda leaf: -leaf, restored) if item == "opt" else restored
 
     monkeypatch.setattr(Checkpoints, "_tree", flipped)
     with pytest.raises(checkpoints.BrokenCheckpoint, match="opt/mean/.* is not what"):

@@ -20,6 +20,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import build, chain, commandline, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Optimizer
 
 from support.networks import TINY
@@ -152,7 +153,7 @@ def test_groups_are_the_dataclasses_they_become(name):
         assert recipe.optimizer.weight_decay == config.optimizer.weight_decay
         assert recipe.augment.mixup == config.augment.mixup
         assert recipe.loss.kind == config.loss.kind
-        durations = build.Durations(len(data.train), config.global_batch_size)
+        durations = Durations(len(data.train), config.global_batch_size)
         assert build.schedule(config, durations).minimum == config.schedule.minimum
 
 
@@ -174,7 +175,7 @@ def test_fields_reach_the_objects_that_are_run():
     assert dataclasses.astuple(build.reading(config)) == (3, 2, "skip")
     config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
     config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
-    made = build.schedule(config, build.Durations(96, 64))
+    made = build.schedule(config, Durations(96, 64))
     assert dataclasses.asdict(made) == dict(
         kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
         minimum=1e-4, steps_per_epoch=Fraction(3, 2),
@@ -214,7 +215,7 @@ def test_published_recipe(variant):
         magnitude_std=0.5,
     )
     assert (config.data.eval_crop, config.data.repeats) == (0.875, 1)
-    schedule = build.schedule(config, build.Durations(len(data.train), 512))
+    schedule = build.schedule(config, Durations(len(data.train), 512))
     per_epoch = 1_281_167 / 512
     assert schedule.total_steps == round(epochs * per_epoch)
     assert schedule.warmup_steps == round(5 * per_epoch)
@@ -290,7 +291,7 @@ def test_no_run_is_mostly_warm_up(epochs, warmup):
 def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
     config = runs(*paper("S/16"))["aux"].config.copy_and_resolve_references()
     config.global_batch_size = 1024
-    schedule = build.schedule(config, build.Durations(1_281_167, 1024))
+    schedule = build.schedule(config, Durations(1_281_167, 1024))
     assert schedule.peak == pytest.approx(1e-3)
     assert (schedule.warmup_rate, schedule.minimum) == (1e-6, 1e-5)
 
@@ -310,7 +311,7 @@ def test_published_tuning(file, variant):
         assert config.init.learngene == "GENE"
     assert (config.loss.kind, config.teacher.path) == ("none", "")
     assert (config.model.depth, tuple(config.model.stages)) == (12, ())
-    schedule = build.schedule(config, build.Durations(5120, 512))
+    schedule = build.schedule(config, Durations(5120, 512))
     assert (schedule.total_steps, schedule.warmup_steps) == (100, 0)
     assert schedule.peak == pytest.approx(PAPER[variant][3])
     assert schedule.minimum == 1e-6

@@ -66,12 +66,12 @@ def score(network):
 
 def test_every_run_has_its_rows(job):
     workdir, _ = job
-    found = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
+    rows = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
     expected = [("ancestor", "ancestor", 2.0), ("aux", "aux", 2.0)]
     expected += [("des-L04", "tune", epochs) for epochs in (0.0, 0.5, 1.0)]
     expected += [("scratch-L04-1ep", "scratch_short", 1.0)]
     expected += [("scratch-L04-2ep", "scratch_long", 2.0)]
-    assert found == expected
+    assert rows == expected
     for row in table(workdir):
         assert row["test_images"] == "400"
         assert row["profile"] == "consistent"
@@ -161,14 +161,14 @@ def test_the_picture(job, tmp_path):
         report.draw(results, str(workdir), str(tmp_path / "report.png"))
         return png(tmp_path / "report.png")
 
-    found = png(workdir / "report.png")
-    assert found.shape[1] == 1430
-    np.testing.assert_array_equal(found, drawn(results))
+    picture = png(workdir / "report.png")
+    assert picture.shape[1] == 1430
+    np.testing.assert_array_equal(picture, drawn(results))
     for index, result in enumerate(results):
         other = copy.deepcopy(results)
         other[index]["test"][-1]["top1"] = 0.5 * result["test"][-1]["top1"]
-        changed = drawn(other)
-        assert changed.shape != found.shape or (changed != found).any(), result["name"]
+        changed, name = drawn(other), result["name"]
+        assert changed.shape != picture.shape or (changed != picture).any(), name
 
 
 def test_the_same_command_again_does_nothing_twice(job, capsys):
@@ -333,7 +333,8 @@ def test_carried_to_another_dataset(job, tmp_path):
     config = f"{ROOT / 'configs' / 'transfer.py'}:learngene={gene},"
     config += f"dataset={tmp_path / 'data.npz'},depths=2,epochs=2,compare=full"
     target = tmp_path / "work"
-    # (From scratch too: the network of the learngene, which is half the recipe's.)
+    # From scratch the network is that of the learngene too, half as wide as the
+    # recipe's.
     arguments = ["--config.compare.long_epochs=3", "--config.model.width=32"]
     arguments.append(f"--workdir={target}")
     assert main.main([f"--config={config}", *arguments]) == 0
@@ -351,8 +352,8 @@ def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     for role in ("aux", "single", "tune"):
         path = str(tmp_path / f"of-{role}" / rundir.RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
-    found = chain._besides([], str(tmp_path))
-    assert [result["name"] for result in found] == ["of-tune"]
+    besides = chain._besides([], str(tmp_path))
+    assert [result["name"] for result in besides] == ["of-tune"]
 
 
 def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):

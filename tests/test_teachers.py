@@ -105,7 +105,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
         global_batch_size=BATCH,
         size=(224, 224),
     )
-    prepare = jax.jit(step.prepare, static_argnums=0)
+    prepare = jax.jit(step.make_batch, static_argnums=0)
     for number in range(3):
         raw = next(batches)
         raw.pop("skipped")

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data import pipeline
     from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
-    from sws_jax.jobs import build, chain, commandline
+    from sws_jax.jobs import build, chain, check, commandline
     from sws_jax.training import step
 
     if not 0 <= args.step < 2**31 or args.images < 1:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 f"the job has no run {args.name!r}; it has {', '.join(rows)}"
             )
         config = rows[args.name]
-    build.check(config)
+    check.check(config)
     data = build.dataset(config)
     augment = Augment(**config.augment)
     augment.check_batch(config.global_batch_size)

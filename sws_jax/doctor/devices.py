@@ -18,7 +18,7 @@ from sws_jax import sharding
 from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, chain
+from sws_jax.jobs import build, chain, remarks
 from sws_jax.preview import dry_run
 from sws_jax.runtime import host, words
 
@@ -159,7 +159,7 @@ def sheet(case: Case) -> Iterator[Finding]:
             _, known = deepest.get(key, (None, None))
             if known is None or spec.depth > known.depth:
                 deepest[key] = row, spec
-    sheets, remarks = [], []
+    sheets, notes = [], []
     for row, spec in deepest.values():
         made = sharding.make_mesh(sizes=row.config.mesh)
         teacher = dry_run.teacher_of(row, survey, made)
@@ -167,8 +167,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         size = row.config.global_batch_size
         found = sizing.estimate(recipe, made, size, teacher)
         sheets.append((row.name, found, sizing.margin(recipe.compute)))
-        remarks += build.mesh_remarks(row.config, spec, made)
-    for remark in dict.fromkeys(remarks):
+        notes += remarks.of_mesh(row.config, spec, made)
+    for remark in dict.fromkeys(notes):
         yield warning(remark)
     if not sheets:
         yield ok("no run takes a step: nothing but the networks is held")

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, commandline, remarks
+from sws_jax.jobs import chain, check, commandline, remarks
 from sws_jax.runtime import words
 
 _PYTHON = (3, 11)  # as pyproject.toml says
@@ -31,7 +31,7 @@ def config(case: Case) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for row in rows:
         try:
-            build.check(row.config)
+            check.check(row.config)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
     for text, names in wrong.items():

@@ -22,11 +22,14 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
+from sws_jax.jobs import check as checks
+from sws_jax.jobs import places, recipes, remarks, rundir, start, train
+from sws_jax.jobs.datasets import Datasets
 from sws_jax.reports import report
 from sws_jax.runtime import processes, words
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
+from sws_jax.training.loop import Preempted
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -58,7 +61,7 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     Raises:
       UserError: an unknown job, comparison or depth.
     """
-    build.check_job(config)
+    checks.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "sws": _sws}
     return builders[config.job](config)
 
@@ -175,7 +178,7 @@ def _results(
     """Does what is not yet done, and waits for what other jobs are at."""
     results: dict[str, dict[str, Any]] = {}
     told: list[str] = []
-    datasets = build.Datasets()
+    datasets = Datasets()
     while len(results) < len(rows):
         progressed = False
         busy = []
@@ -183,7 +186,7 @@ def _results(
             if run.name in results or not results.keys() >= set(run.after):
                 continue
             if should_stop():
-                raise train.Preempted(
+                raise Preempted(
                     f"stopped before {run.name}, with the runs before it saved; the "
                     f"same command goes on"
                 )
@@ -197,7 +200,7 @@ def _results(
                 busy.append(run.name)
         if not progressed:
             if should_stop():
-                raise train.Preempted("stopped while waiting for other jobs")
+                raise Preempted("stopped while waiting for other jobs")
             if busy != told:
                 say(f"waiting for other jobs, which are at {', '.join(busy)}")
                 told = busy
@@ -206,7 +209,7 @@ def _results(
 
 
 def _one(
-    config, run: Run, label: str, workdir: str, should_stop, datasets: build.Datasets
+    config, run: Run, label: str, workdir: str, should_stop, datasets: Datasets
 ) -> dict[str, Any]:
     """Does one row, unless it is done, or another job is at it."""
     done = True
@@ -351,8 +354,8 @@ def check(config, rows: Sequence[Run]) -> None:
         )
     _check_order(rows)
     for run in rows:
-        build.check(run.config)
-        build.check_teacher(run.config)
+        checks.check(run.config)
+        checks.check_teacher(run.config)
 
 
 def check_networks(rows: Sequence[Run], workdir: str) -> None:

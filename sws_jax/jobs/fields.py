@@ -1,7 +1,7 @@
 """Every field of a config, in one table: default, range, meaning, and what may change.
 
 What checks, lists or compares fields reads it: `sws_jax.jobs.recipes.run` makes a
-config of it, `sws_jax.jobs.build.check` refuses what is out of range.
+config of it, `sws_jax.jobs.check.check` refuses what is out of range.
 """
 
 from __future__ import annotations

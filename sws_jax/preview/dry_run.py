@@ -14,7 +14,7 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import cost, sizing
-from sws_jax.jobs import build, chain
+from sws_jax.jobs import build, chain, remarks
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
@@ -133,7 +133,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         if key not in sheets:
             sheet = sizing.sheet(recipe, mesh, size, teacher)
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
-            for remark in build.mesh_remarks(row.config, spec, mesh):
+            for remark in remarks.of_mesh(row.config, spec, mesh):
                 survey.note(remark)
         sheets[key][0].append(row.name)
     if still:

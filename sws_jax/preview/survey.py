@@ -13,12 +13,13 @@ from sws_jax.data import Dataset, classes
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import cost
-from sws_jax.jobs import build, chain, places, start, teacher
+from sws_jax.jobs import build, chain, check, places, start, teacher
 from sws_jax.jobs.chain import Run
 from sws_jax.models import networks, weights
 from sws_jax.models.description import Description
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.storage import paths
+from sws_jax.training.durations import Durations
 
 
 class Survey:
@@ -101,11 +102,11 @@ class Survey:
         if origin is None and (init.learngene or init.network):
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
-        build.check_teacher(run.config)
+        check.check_teacher(run.config)
         found = self._answers.of(run.name, run.config).spec
         if self._read:
             epoch = epoch_images(self.images, run.config.data.repeats)
-            durations = build.Durations(epoch, run.config.global_batch_size)
+            durations = Durations(epoch, run.config.global_batch_size)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:

@@ -72,7 +72,7 @@ MUTATIONS = (
     # Training
     Mutation(
         "rate one step late",
-        "train.py",
+        "training/loop.py",
         "rate = task.schedule(number - 1)",
         "rate = task.schedule(number)",
         "update k, counted from 0, has the rate of step k",
@@ -80,39 +80,39 @@ MUTATIONS = (
     ),
     Mutation(
         "key of no seed",
-        "train.py",
-        "jax.random.key(config.seed), out_shardings",
+        "training/loop.py",
+        "jax.random.key(seed), out_shardings",
         "jax.random.key(0), out_shardings",
         "what is random in a step follows the run's seed",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "order of no seed",
-        "train.py",
-        ("            seed=config.seed,\n            global_batch_size"),
+        "training/loop.py",
+        ("            seed=task.seed,\n            global_batch_size"),
         ("            seed=0,\n            global_batch_size"),
         "the order of images follows the run's seed",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "stale score kept",
-        "train.py",
-        'val["top1"] if val.get("step") == at else -1.0',
+        "training/loop.py",
+        'val["top1"] if val.get("step") == number else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
     ),
     Mutation(
         "best without a last",
-        "train.py",
-        'config.checkpoint.final or config.evaluation.select == "best"',
-        "config.checkpoint.final",
+        "jobs/train.py",
+        "save_last=config.checkpoint.final or best",
+        "save_last=config.checkpoint.final",
         "the last weights may be the best, and are kept",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
     ),
     Mutation(
         "average not scored",
-        "train.py",
+        "training/loop.py",
         "task.predictor(self.state.ema), task.data.val",
         "task.predictor(self.state.params), task.data.val",
         "val_top1_ema is the score of the moving average",
@@ -120,7 +120,7 @@ MUTATIONS = (
     ),
     Mutation(
         "average not restored",
-        "train.py",
+        "training/loop.py",
         "self.state.replace(step=counted, **saved.items)",
         (
             "self.state.replace(\n"
@@ -133,23 +133,23 @@ MUTATIONS = (
     ),
     Mutation(
         "window not restored",
-        "train.py",
-        'spent.pop("window", [])',
-        'spent.pop("windows", [])',
+        "training/history.py",
+        'fields.pop("window", [])',
+        'fields.pop("windows", [])',
         "a line of the log is of all steps since the last, restarts or not",
         ("test_train::test_a_line_is_of_all_steps_since_the_last_one",),
     ),
     Mutation(
         "last row of the window",
-        "train.py",
-        "row[name] = float(np.mean([past[name] for past in self.window]))",
-        "row[name] = float(self.window[-1][name])",
+        "training/history.py",
+        "float(np.mean([past[n] for past in self._window]))",
+        "float(self._window[-1][n])",
         "a line of the log shows means",
         ("test_train::test_a_line_is_of_all_steps_since_the_last_one",),
     ),
     Mutation(
         "half not finite",
-        "train.py",
+        "training/loop.py",
         "if not all(np.isfinite(",
         "if not any(np.isfinite(",
         "a gradient that is no number stops a run, whatever its loss",
@@ -157,15 +157,15 @@ MUTATIONS = (
     ),
     Mutation(
         "crop of evaluation ignored",
-        "task.py",
-        "Fit(self.data.image_shape[:2], self.config.data.eval_crop)",
-        "Fit(self.data.image_shape[:2])",
+        "jobs/train.py",
+        "Fit(data.image_shape[:2], config.data.eval_crop)",
+        "Fit(data.image_shape[:2])",
         "data.eval_crop",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "milestone at the end",
-        "task.py",
+        "jobs/train.py",
         "if 0 <= e < total]",
         "if 0 <= e <= total]",
         "the end of a run is scored once",
@@ -173,15 +173,15 @@ MUTATIONS = (
     ),
     Mutation(
         "teacher not named",
-        "task.py",
-        "        about=task.about.replace(teacher=known),\n",
+        "jobs/train.py",
+        "        about=task.about.replace(teacher=name),\n",
         "",
         "a file says which teacher its network had",
         ("test_train::test_a_teacher_near_chance_stops_the_run",),
     ),
     Mutation(
         "one key for two",
-        "step.py",
+        "training/step.py",
         "vit.drop_path_masks(drop_key,",
         "vit.drop_path_masks(augment_key,",
         "stochastic depth does not follow from the augmentation",
@@ -189,7 +189,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ties count as hits",
-        "evaluation.py",
+        "training/evaluation.py",
         "rank = above + ties_before.sum(axis=1)",
         "rank = above",
         "a network that prefers no class is at chance",
@@ -197,7 +197,7 @@ MUTATIONS = (
     ),
     Mutation(
         "warm-up one step longer",
-        "optim.py",
+        "training/optim.py",
         "if step < self.warmup_steps:",
         "if step <= self.warmup_steps:",
         "the warm-up is as long as asked for",
@@ -213,7 +213,7 @@ MUTATIONS = (
     ),
     Mutation(
         "lap of a running clock",
-        "metrics.py",
+        "training/metrics.py",
         "self._lap = self._total(), self.steps",
         "self._lap = self.seconds, self.steps",
         "the speed is that of the steps since the last line",
@@ -269,7 +269,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end is late",
-        "remarks.py",
+        "jobs/remarks.py",
         "if e > last]",
         "if e >= last]",
         "nothing is said of what is as it seems",
@@ -277,7 +277,7 @@ MUTATIONS = (
     ),
     Mutation(
         "optimiser of defaults",
-        "setup.py",
+        "jobs/build.py",
         "        optimizer=Optimizer(**config.optimizer),\n",
         "",
         "optimizer.weight_decay, and what else is set of it",
@@ -285,7 +285,7 @@ MUTATIONS = (
     ),
     Mutation(
         "accumulation ignored",
-        "setup.py",
+        "jobs/build.py",
         "        accum_steps=config.accum_steps,\n",
         "",
         "a batch is computed in as many parts as asked for",
@@ -392,7 +392,7 @@ MUTATIONS = (
     # Checkpoints
     Mutation(
         "meta not checked",
-        "checkpoints.py",
+        "training/checkpoints.py",
         'if meta.pop("digest", None) != _digest(meta):',
         'if meta.pop("digest", None) is None:',
         "what a checkpoint says of its weights is what was saved",
@@ -400,7 +400,7 @@ MUTATIONS = (
     ),
     Mutation(
         "broken one kept",
-        "checkpoints.py",
+        "training/checkpoints.py",
         "for s in self.steps() if s >= step]",
         "for s in self.steps() if s > step]",
         "a run trains again from before a broken checkpoint",
@@ -413,7 +413,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no other than the newest",
-        "checkpoints.py",
+        "training/checkpoints.py",
         "reversed(steps) if step is None else [step]:",
         "steps[-1:] if step is None else [step]:",
         "whoever asks for weights gets the newest that are whole",
@@ -421,7 +421,7 @@ MUTATIONS = (
     ),
     Mutation(
         "weights alone checked",
-        "checkpoints.py",
+        "training/checkpoints.py",
         ("        for name, tree in items.items():\n            for leaf, checksum"),
         (
             "        for name, tree in list(items.items())[:1]:\n"
@@ -432,7 +432,7 @@ MUTATIONS = (
     ),
     Mutation(
         "copies counted",
-        "checksums.py",
+        "training/checksums.py",
         "for shard in leaf.addressable_shards if shard.replica_id == 0]",
         "for shard in leaf.addressable_shards]",
         "a checksum is the same on every mesh",
