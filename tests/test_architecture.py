@@ -170,9 +170,16 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes",)
+IDLE = ("runtime.processes", "training.orbax_errors")
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "runtime.host", "runtime.progress", "runtime.rendezvous")
+LATE = (
+    "commands",
+    "main",
+    "private",
+    "runtime.host",
+    "runtime.progress",
+    "runtime.rendezvous",
+)
 COMPUTING = ("jax", "flax", "optax")
 
 
