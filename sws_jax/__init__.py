@@ -91,7 +91,7 @@ OLDER_NAMES = {
         "storage.array_files",
     ),
     "learngenes": ("methods.learngenes",),
-    "learngenes.base": ("methods.base",),
+    "learngenes.base": ("methods.base", "methods.plans", "methods.surgery"),
     "learngenes.sws": ("methods.sws",),
     "learngenes.tleg": ("methods.tleg",),
     "loading": ("jobs.load",),

@@ -28,7 +28,6 @@ from sws_jax.jobs import (
     train,
 )
 from sws_jax.jobs.directory import Busy, differing
-from sws_jax.methods import base
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
@@ -848,7 +847,7 @@ def test_where_an_official_moving_average_starts(tmp_path):
     checkpoints.close()
     seeded = vit.init_params(first.spec.build(), jax.random.key(config.seed))
     like = seeded["norm"]["scale"]
-    seeded["head"] = base.fresh_head(first.spec, config.seed, like=like)
+    seeded["head"] = surgery.fresh_head(first.spec, config.seed, like=like)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, seeded, saved["params"])
     close(middle, saved["ema"], 1e-6)
     gene = first.params["head"]["kernel"]

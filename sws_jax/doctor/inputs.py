@@ -30,7 +30,7 @@ from sws_jax.jobs.origins import Images, Origin
 from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
-from sws_jax.prepare import sources
+from sws_jax.prepare import parts
 from sws_jax.runtime import words
 from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec
@@ -74,7 +74,7 @@ def _not_whole(found: Dataset) -> Iterator[Finding]:
     if isinstance(found.train, Subset):  # validation images are of the training images
         counts = {"train": sum(counts.values()), "validation": len(found.test)}
     name = re.sub(r"-\d+$", "", found.name)  # resized, as `prepare --size` calls it
-    if wrong := sources.miscounts(name, counts):
+    if wrong := parts.miscounts(name, counts):
         yield warning(
             f"{found.name} is not whole, {wrong}",
             "python -m sws_jax prepare SOURCE OUT, of all its files (docs/data.md); or "
