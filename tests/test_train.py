@@ -28,6 +28,7 @@ from sws_jax.jobs import (
     train,
 )
 from sws_jax.jobs.directory import Busy, differing
+from sws_jax.methods import surgery
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
