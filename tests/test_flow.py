@@ -18,7 +18,7 @@ from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
 from sws_jax.jobs import chain, commandline, rundir
 from sws_jax.models.networks import Predictor
-from sws_jax.reports import report
+from sws_jax.reports import figures
 from sws_jax.storage import files
 from sws_jax.training.evaluation import evaluate
 
@@ -158,7 +158,7 @@ def test_the_picture(job, tmp_path):
     ]
 
     def drawn(results):
-        report.draw(results, str(workdir), str(tmp_path / "report.png"))
+        figures.draw(results, str(workdir), str(tmp_path / "report.png"))
         return png(tmp_path / "report.png")
 
     found = png(workdir / "report.png")

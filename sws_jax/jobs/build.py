@@ -25,8 +25,8 @@ from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.reports import report
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.storage import names
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.training.step import Recipe
 
@@ -34,7 +34,7 @@ _ALL = 2**31 - 1
 _LONGEST_NAME = 255  # bytes, of most file systems
 # That a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
+    *names.REPORT_FILES, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
 )  # fmt: skip
 
 

@@ -24,10 +24,11 @@ import ml_collections
 from sws_jax.data.base import few
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, places, recipes, remarks, rundir, start, train
-from sws_jax.reports import report
+from sws_jax.reports import rows as report_rows
+from sws_jax.reports import write as report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.storage import files, names, paths
 
 ANCESTOR, AUX = "ancestor", "aux"
 _COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
@@ -108,7 +109,7 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
     """Finished runs of a larger comparison, of which this one is a part."""
     asked = {result["name"] for result in results}
     # (Results have no role that older software wrote.)
-    roles = report.roles(workdir)
+    roles = report_rows.roles(workdir)
     found = []
     for name in paths.folders(workdir):
         path = os.path.join(workdir, name, rundir.RESULT)
@@ -117,7 +118,7 @@ def _besides(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]
         try:
             result = rundir.read_result(path)
         except UserError as error:
-            say(f"{report.RESULTS} lacks {name}: {error}")
+            say(f"{names.RESULTS} lacks {name}: {error}")
             continue
         role = result.get("role") or roles.get(name, "")
         if role in _COMPARED and result.get("name") == name:  # and no copy of another
@@ -157,10 +158,10 @@ def refuse_other(config, workdir: str) -> None:
 
 def _refuse_foreign(workdir: str) -> None:
     """Refuses a directory whose files the report would be written over."""
-    report.roles(workdir)  # refuses a table of something else
+    report_rows.roles(workdir)  # refuses a table of something else
     if paths.exists(os.path.join(workdir, rundir.CONFIG)):
         return
-    written = (*report.WRITTEN, places.LEARNGENE)
+    written = (*names.REPORT_FILES, places.LEARNGENE)
     found = [n for n in written if paths.exists(os.path.join(workdir, n))]
     if found:
         raise UserError(
