@@ -7,7 +7,7 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import specs
-from sws_jax.estimate import cost
+from sws_jax.estimate import comparison, flops
 from sws_jax.methods.learngenes import num_stored, save_learngene
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, save_network
@@ -50,7 +50,7 @@ def test_networks_by_name_and_file(capsys):
         "parameters": formula(S12),
         "forward_flops": forward(S12),
         "step_flops": 3 * forward(S12) - patch_flops(S12),
-        "activation_bytes": cost.activation_bytes(S12),
+        "activation_bytes": flops.activation_bytes(S12),
     }
 
 
@@ -80,16 +80,16 @@ def test_options_of_networks(capsys):
     argv = ["vit_nano_patch8_L2", "--image-size=32", "--json"]
     (row,) = json.loads(printed(capsys, *argv, "--remat"))
     assert row["parameters"] == formula(NANO)
-    assert row["step_flops"] == cost.step_flops(NANO, REMAT)
-    assert row["activation_bytes"] == cost.activation_bytes(NANO, REMAT)
+    assert row["step_flops"] == flops.step_flops(NANO, REMAT)
+    assert row["activation_bytes"] == flops.activation_bytes(NANO, REMAT)
     (row,) = json.loads(printed(capsys, *argv, "--dtype=bfloat16"))
     # Statistics of norms and softmax stay float32.
-    assert 0.5 < row["activation_bytes"] / cost.activation_bytes(NANO) < 0.75
+    assert 0.5 < row["activation_bytes"] / flops.activation_bytes(NANO) < 0.75
 
 
 def test_layer_epochs_and_flops_of_the_papers_plans():
     """S: 105 blocks x 100 epochs against 16 x 150 and 105 x 10."""
-    *_, layers, flops = cost.paper("S")
+    *_, layers, training = comparison.paper("S")
     assert layers.values == (105 * 100, 16 * 150 + 105 * 10)
 
     def step(depth):
@@ -98,7 +98,7 @@ def test_layer_epochs_and_flops_of_the_papers_plans():
 
     nets = sum(map(step, DEPTHS))
     expected = 100 * nets, 150 * step(16) + 10 * nets
-    assert flops.values == pytest.approx(expected, rel=1e-12)
+    assert training.values == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_readme_quotes_what_the_command_prints(capsys):
@@ -108,7 +108,7 @@ def test_the_readme_quotes_what_the_command_prints(capsys):
 
 
 def test_the_readme_quotes_the_ratios_of_b():
-    *others, _ = cost.paper("B")
+    *others, _ = comparison.paper("B")
     stored, runs, epochs, bare, tuned = (f"{claim.ratio:.2f}" for claim in others)
     words = " ".join((ROOT / "README.md").read_text().split())
     assert f"With Aux-B (`--paper=B`, 100 epochs) they are {stored} (storage)" in words
@@ -132,9 +132,9 @@ def test_the_plan_of_a_job(capsys):
     for name, row in rows.items():
         assert row["flops"] == row["epochs"] * 1257 * row["step_flops"], name
     # The ancestor looks on while the Aux-Net learns, and its blocks are not kept.
-    look = cost.forward_flops(SMOKE)
+    look = flops.forward_flops(SMOKE)
     assert rows["aux"]["step_flops"] - look == rows["des-L04"]["step_flops"]
-    assert rows["des-L02"]["step_flops"] == cost.step_flops(SMOKE, REMAT)
+    assert rows["des-L02"]["step_flops"] == flops.step_flops(SMOKE, REMAT)
     text = printed(capsys, *argv, "--config.compare.long_epochs=20", "--images=100")
     assert cells(text, "long / learngene")[3] == f"{120 / 28:.2f}"
     assert "digits: 100 training images, 8 x 8 pixels, 10 classes" in text

@@ -7,7 +7,7 @@ import pytest
 
 from sws_jax import sharding, specs, trees
 from sws_jax.data.augment import Augment
-from sws_jax.estimate import hlo
+from sws_jax.estimate.traffic import collectives
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
@@ -37,7 +37,7 @@ def traffic(spec, sizes, teacher=None, **changes):
     loss = Loss("soft" if teacher else "none")
     recipe = recipe_of(spec, loss=loss, **{"augment": PLAIN, **changes})
     size = ROWS * sharding.shard_count(mesh) * recipe.accum_steps
-    found = hlo.collectives(step.program(recipe, mesh, size, teacher).as_text())
+    found = collectives(step.program(recipe, mesh, size, teacher).as_text())
     assert all(one.counted for one in found)
     return found, [one for one in found if any(map(holds_images, shapes(one)))]
 

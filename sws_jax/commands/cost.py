@@ -15,7 +15,7 @@ EXAMPLE = "python -m sws_jax cost vit_small_patch16_L12 levit_384"
 CONVENTION = (
     "FLOPs of one image: 2 for each multiply-add of a matrix product or convolution, "
     "nothing else;\nactivations: MiB that the backward pass of one image waits with. "
-    "(sws_jax/estimate/cost.py has the terms.)"
+    "(sws_jax/estimate/flops.py has the terms.)"
 )
 NAMES = {
     "stored": "stored parameters",
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _networks(args) -> None:
     """A line for each network."""
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import flops
     from sws_jax.preview.survey import named
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
 
@@ -120,14 +120,14 @@ def _networks(args) -> None:
         row: dict[str, Any] = {
             "network": spec.name,
             "parameters": _stored(name, spec),
-            "forward_flops": cost.forward_flops(spec),
+            "forward_flops": flops.forward_flops(spec),
             "step_flops": None,
             "activation_bytes": None,
         }
         if isinstance(spec, ViTSpec | AuxViTSpec):
             teacher = _teacher(args, spec)
-            row["step_flops"] = cost.step_flops(spec, compute, teacher)
-            row["activation_bytes"] = cost.activation_bytes(spec, compute)
+            row["step_flops"] = flops.step_flops(spec, compute, teacher)
+            row["activation_bytes"] = flops.activation_bytes(spec, compute)
         rows.append(row)
     if args.json:
         return _print_json(rows)
@@ -151,10 +151,10 @@ def _networks(args) -> None:
 def _paper(args) -> None:
     """A line for each ratio, with its condition."""
     from sws_jax import specs
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import comparison
 
     teacher = _teacher(args, specs.named("vit_small_patch16_L12"))
-    claims = cost.paper(args.paper, teacher)
+    claims = comparison.paper(args.paper, teacher)
     rows: list[dict[str, Any]] = []
     for claim in claims:
         many, one = claim.values
@@ -166,7 +166,7 @@ def _paper(args) -> None:
     nets = [run.spec for run in claims[0].many.runs]
     print(
         f"{len(nets)} networks {nets[0].name} to {nets[-1].name}, "
-        f"{cost.PAPER_EPOCHS:g} epochs each, or\none {aux.name}; "
+        f"{comparison.PAPER_EPOCHS:g} epochs each, or\none {aux.name}; "
         f"1000 classes, 224 px; SWS, 2404.16897.\n"
     )
     body = [
@@ -187,7 +187,7 @@ def _paper(args) -> None:
 def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
     from sws_jax.errors import UserError
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import comparison, flops
     from sws_jax.jobs import chain, commandline
 
     config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
@@ -202,7 +202,7 @@ def _config(args) -> None:
     reader = _Reader(args, config, workdir)
     runs = {row.name: reader.run(row) for row in rows}
     plans = {
-        name: cost.Plan(found, reader.kept(found))
+        name: comparison.Plan(found, reader.kept(found))
         for name, roles in WAYS.items()
         if config.job != "single"
         and (found := tuple(r for r in runs.values() if r.role in roles))
@@ -217,8 +217,8 @@ def _config(args) -> None:
             "network": found.spec.name,
             "epochs": found.epochs,
             "layer_epochs": found.layer_epochs,
-            "parameters": cost.params(found.spec),
-            "step_flops": cost.step_flops(found.spec, found.compute, found.teacher)
+            "parameters": flops.params(found.spec),
+            "step_flops": flops.step_flops(found.spec, found.compute, found.teacher)
             if found.epochs
             else None,
             "flops": found.flops,
@@ -228,7 +228,7 @@ def _config(args) -> None:
     totals = {
         name: {
             quantity: getattr(plan, quantity)
-            for quantity in cost.QUANTITIES
+            for quantity in comparison.QUANTITIES
             if plan.kept or quantity != "stored"
         }
         for name, plan in plans.items()
@@ -255,7 +255,9 @@ def _config(args) -> None:
             for name, values in totals.items()
         ]
         if "learngene" in plans and "scratch, long" in plans:
-            times = cost.ratios(plans["scratch, long"], plans["learngene"]).values()
+            times = comparison.ratios(
+                plans["scratch, long"], plans["learngene"]
+            ).values()
             shown = [f"{n:.2f}" if math.isfinite(n) else "-" for n in times]
             body.append(["long / learngene", *shown])
         print()
@@ -284,7 +286,7 @@ class _Reader:
     def run(self, row):
         """One row of `sws_jax.jobs.chain.runs`."""
         from sws_jax.data.pipeline import epoch_images
-        from sws_jax.estimate import cost
+        from sws_jax.estimate import comparison
         from sws_jax.models.description import Description
         from sws_jax.specs import Compute
 
@@ -295,7 +297,7 @@ class _Reader:
         spec = self.survey.spec(row)
         if isinstance(self.survey.learngene, Description):
             self.note("teacher and Aux-Net of the learngene: not counted")
-        return cost.Run(
+        return comparison.Run(
             role,
             spec,
             row.config.schedule.total_epochs,
@@ -333,7 +335,7 @@ class _Reader:
 
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import flops
     from sws_jax.jobs import teacher
     from sws_jax.models import weights
     from sws_jax.storage import paths
@@ -341,8 +343,8 @@ def _stored(name: str, spec) -> int:
     if name.endswith(".safetensors") or paths.exists(name):
         about = weights.describe(teacher.weights_file(name))
         if about.kind == "learngene":
-            return cost.params(about.replace(net=spec.net, class_names=()))
-    return cost.params(spec)
+            return flops.params(about.replace(net=spec.net, class_names=()))
+    return flops.params(spec)
 
 
 def _teacher(args, student):

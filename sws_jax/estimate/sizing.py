@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from sws_jax import sharding
-from sws_jax.estimate import cost, hlo
+from sws_jax.estimate import flops
+from sws_jax.estimate.traffic import Traffic, by_axes, collectives
 from sws_jax.models.networks import Predictor
 from sws_jax.specs import Compute
 from sws_jax.training import step
-
-
-@dataclasses.dataclass(frozen=True)
-class Traffic:
-    """What a device sends in all collectives of a kind over the same mesh axes.
-
-    Attributes:
-      kind: one of `sws_jax.estimate.hlo.KINDS`.
-      axes: of the mesh; empty where the groups are no axes of it.
-      count: of collectives in a step.
-      bytes: that a device sends, going round rings.
-    """
-
-    kind: str
-    axes: tuple[str, ...]
-    count: int
-    bytes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +92,11 @@ def sheet(
       teacher: of arrays or of shapes that know where they live.
     """
     program = step.program(recipe, mesh, size, teacher)
-    found = hlo.collectives(program.as_text() or "")
+    found = collectives(program.as_text() or "")
     return dataclasses.replace(
         _arguments(recipe, mesh, size, teacher),
         activations=_temporary(program),
-        traffic=_traffic(found, mesh),
+        traffic=by_axes(found, mesh),
         uncounted=sum(not one.counted for one in found),
     )
 
@@ -125,12 +106,12 @@ def estimate(
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
-    Activations are those that `cost.activation_bytes` counts, and gradients as large as
-    the parameters; `margin` says how much more a compiler may ask for.
+    Activations are those that `flops.activation_bytes` counts, and gradients as large
+    as the parameters; `margin` says how much more a compiler may ask for.
     """
     found = _arguments(recipe, mesh, size, teacher)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    kept = cost.activation_bytes(recipe.spec, recipe.compute) * images
+    kept = flops.activation_bytes(recipe.spec, recipe.compute) * images
     # (A tensor axis splits most of them: heads and hidden units, not the widths.)
     kept //= mesh.shape["tensor"]
     return dataclasses.replace(found, activations=kept + found.parameters)
@@ -203,31 +184,3 @@ def _temporary(program: jax.stages.Compiled) -> int | None:
     except NotImplementedError:  # JAX's answer for a backend without the analysis
         return None
     return getattr(stats, "temp_size_in_bytes", None)
-
-
-def _traffic(found: Iterable[hlo.Collective], mesh: Mesh) -> tuple[Traffic, ...]:
-    known = _axes(mesh)
-    totals: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
-    for one in found:
-        if one.size < 2:
-            continue
-        members = next((frozenset(group) for group in one.groups if 0 in group), None)
-        if not one.groups and one.kind != "collective-permute":
-            members = frozenset(range(mesh.size))
-        key = one.kind, known.get(members, ())
-        count, sent = totals.get(key, (0, 0.0))
-        totals[key] = count + one.times, sent + one.times * one.sent
-    rows = [Traffic(*key, *values) for key, values in totals.items()]
-    return tuple(sorted(rows, key=lambda row: -row.bytes))
-
-
-def _axes(mesh: Mesh) -> dict[frozenset[int] | None, tuple[str, ...]]:
-    """Axes by the group of devices along them that the first device is in."""
-    places = np.arange(mesh.size).reshape(mesh.devices.shape)
-    split = [axis for axis in sharding.AXES if mesh.shape[axis] > 1]
-    found: dict[frozenset[int] | None, tuple[str, ...]] = {}
-    for count in range(1, len(split) + 1):
-        for axes in itertools.combinations(split, count):
-            index = tuple(slice(None) if a in axes else 0 for a in sharding.AXES)
-            found[frozenset(places[index].reshape(-1).tolist())] = axes
-    return found

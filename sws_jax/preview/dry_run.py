@@ -13,7 +13,7 @@ import tabulate
 
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
-from sws_jax.estimate import cost, sizing
+from sws_jax.estimate import flops, sizing
 from sws_jax.jobs import build, chain
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
@@ -148,15 +148,16 @@ def _in_own_dtype(
 ) -> sizing.Sheet:
     """The sheet without what a CPU adds: its programs widen half precision.
 
-    Spared is what the backward pass waits with (`cost.activation_bytes`), of the images
-    of one device; where a tensor axis splits activations, no less than it splits.
+    Spared is what the backward pass waits with (`flops.activation_bytes`), of the
+    images of one device; where a tensor axis splits activations, no less than it
+    splits.
     """
     compute = recipe.compute
     if sheet.activations is None or compute.dtype == "float32":
         return sheet
     wide = dataclasses.replace(compute, dtype="float32")
-    image = cost.activation_bytes(recipe.spec, wide)
-    image -= cost.activation_bytes(recipe.spec, compute)
+    image = flops.activation_bytes(recipe.spec, wide)
+    image -= flops.activation_bytes(recipe.spec, compute)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     spared = image * images // mesh.shape["tensor"]
     return dataclasses.replace(sheet, activations=sheet.activations - spared)

@@ -12,7 +12,7 @@ from sws_jax import specs
 from sws_jax.data import Dataset, classes
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
-from sws_jax.estimate import cost
+from sws_jax.estimate import comparison
 from sws_jax.jobs import build, chain, places, start, teacher
 from sws_jax.jobs.chain import Run
 from sws_jax.models import networks, weights
@@ -61,7 +61,7 @@ class Survey:
             found, shape = len(read.train), start.Images.of(read)
             size = (image_size,) * 2 if image_size else shape.image_size
         else:
-            found, shape = cost.IMAGENET_IMAGES, _assumed(config, workdir)
+            found, shape = comparison.IMAGENET_IMAGES, _assumed(config, workdir)
             side = image_size or config.data.image_size
             if not side:
                 raise UserError(

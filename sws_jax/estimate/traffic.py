@@ -6,9 +6,12 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from jax.sharding import Mesh
+
+from sws_jax import sharding
 
 KINDS = (
     "all-reduce",
@@ -81,6 +84,23 @@ class Collective:
         return size * share * (2 if self.kind == "all-reduce" else 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What a device sends in all collectives of a kind over the same mesh axes.
+
+    Attributes:
+      kind: one of `KINDS`.
+      axes: of the mesh; empty where the groups are no axes of it.
+      count: of collectives in a step.
+      bytes: that a device sends, going round rings.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: float
+
+
 def collectives(text: str) -> list[Collective]:
     """The collectives of a compiled program, those in loops as often as they run.
 
@@ -93,6 +113,34 @@ def collectives(text: str) -> list[Collective]:
     counts = re.findall(r"(?:replica_count|num_partitions)=(\d+)", text.split("\n")[0])
     devices = math.prod(map(int, counts))
     return list(_walk(bodies, entry, devices, 1, True, 0)) if entry else []
+
+
+def by_axes(found: Iterable[Collective], mesh: Mesh) -> tuple[Traffic, ...]:
+    known = _axes(mesh)
+    totals: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
+    for one in found:
+        if one.size < 2:
+            continue
+        members = next((frozenset(group) for group in one.groups if 0 in group), None)
+        if not one.groups and one.kind != "collective-permute":
+            members = frozenset(range(mesh.size))
+        key = one.kind, known.get(members, ())
+        count, sent = totals.get(key, (0, 0.0))
+        totals[key] = count + one.times, sent + one.times * one.sent
+    rows = [Traffic(*key, *values) for key, values in totals.items()]
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
+
+
+def _axes(mesh: Mesh) -> dict[frozenset[int] | None, tuple[str, ...]]:
+    """Axes by the group of devices along them that the first device is in."""
+    places = np.arange(mesh.size).reshape(mesh.devices.shape)
+    split = [axis for axis in sharding.AXES if mesh.shape[axis] > 1]
+    found: dict[frozenset[int] | None, tuple[str, ...]] = {}
+    for count in range(1, len(split) + 1):
+        for axes in itertools.combinations(split, count):
+            index = tuple(slice(None) if a in axes else 0 for a in sharding.AXES)
+            found[frozenset(places[index].reshape(-1).tolist())] = axes
+    return found
 
 
 def _computations(text: str) -> tuple[dict[str, list[tuple[str, str, str]]], str]:
