@@ -1,7 +1,7 @@
-"""Results by what they are: ways to have networks of every depth, and their cost.
+"""Results grouped for comparison: ways to have networks of every depth, and their cost.
 
-What a run is stands in the fields of its result: the name of a run or of a network is
-shown and never read, so that any method's may be called as it likes.
+Groups are formed by the fields of a result. Names of runs and networks are shown and
+never parsed, so that a method may choose them freely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Way(NamedTuple):
 
     Attributes:
       role: of its runs, as in `sws_jax.jobs.chain.Run`.
-      epochs: that each of them trains.
+      epochs: of the training of each run.
     """
 
     role: str
@@ -37,8 +37,8 @@ class Line(NamedTuple):
     Attributes:
       start: what its networks begin from, "learngene" or "scratch".
       epochs: after which they were scored.
-      budget: epochs that they trained in all; 0 where they were scored untrained, which
-        is the same of all budgets.
+      budget: all epochs of their training; 0 for scores before training, which are the
+        same for all budgets.
     """
 
     start: str
@@ -51,30 +51,29 @@ Series = dict[Line, dict[int, list[float]]]
 
 
 def ways(results: Iterable[Result]) -> Ways:
-    """Way -> depth -> its runs, one for each seed: descendants and what they are
-    compared with.
+    """Way -> depth -> one run for each seed, of descendants and their rivals.
 
-    A work directory may hold more than was asked for last: several budgets of one role,
+    A work directory may hold the runs of several jobs: several budgets of one role,
     depths that only some of the ways have, seeds that only some of the depths have.
     """
-    found: Ways = {}
+    grouped: Ways = {}
     for result in results:
         if result["role"] in COMPARED:
-            depths = found.setdefault(Way(result["role"], result["epochs"]), {})
+            depths = grouped.setdefault(Way(result["role"], result["epochs"]), {})
             runs = depths.setdefault(result["depth"], [])
             if result["seed"] not in [run["seed"] for run in runs]:
                 runs.append(result)
-    order = sorted(found, key=lambda way: (COMPARED.index(way.role), way.epochs))
-    return {way: dict(sorted(found[way].items())) for way in order}
+    order = sorted(grouped, key=lambda way: (COMPARED.index(way.role), way.epochs))
+    return {way: dict(sorted(grouped[way].items())) for way in order}
 
 
-def series(found: Ways) -> Series:
+def series(ways: Ways) -> Series:
     """Line -> depth -> test top-1 of each seed, in the order of a table's columns."""
     lines: dict[Line, dict[int, dict[int, float]]] = {}
-    for way, depths in found.items():
+    for way, depths in ways.items():
         start = "scratch" if way.role in SCRATCH else "learngene"
         for result in (result for runs in depths.values() for result in runs):
-            # From scratch the end alone is compared.
+            # Of a training from scratch only the final score is compared.
             scores = result["test"] if start == "learngene" else result["test"][-1:]
             for score in scores:
                 epochs = score["epochs"]
@@ -90,7 +89,7 @@ def series(found: Ways) -> Series:
 
 
 def labels(lines: Iterable[Line]) -> list[str]:
-    """What the columns are called; the budget is said where it tells two apart."""
+    """Headings of the columns, with the budget where two would read the same."""
     lines = list(lines)
     short = [f"{line.start}, {epochs_text(line.epochs)}" for line in lines]
     return [
@@ -102,82 +101,86 @@ def labels(lines: Iterable[Line]) -> list[str]:
 def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
     """Layer-epochs and stored parameters of having every depth, by each way.
 
-    Layer-epochs are depth x epochs, summed over runs, one seed of every depth: the
-    others are for the spread alone. Through the learngene: ancestor, Aux-Net and the
-    tuning of every depth, as far as this job trained them (`_uncounted` says what it
-    was given); expansions count as a way of their own only where none was tuned. Stored
-    is what must be kept to have every depth without training it long again: the
-    learngene, or every network.
+    Layer-epochs are depth x epochs, summed over the runs of one seed of every depth;
+    further seeds serve the spread alone. The learngene's include the ancestor, the
+    Aux-Net and the tuning of every depth, as far as this job trained them; the table
+    names what it did not train. Untuned expansions are a way of their own only where
+    none was tuned. Stored is what must be kept to have every depth without long
+    training: the learngene, or every network.
 
     Returns:
       For each way layer-epochs spent ``once``, ``per_depth`` (summed over the depths)
-      and in all, parameters ``stored``, and the number of ``depths`` that it has:
-      sums over different depths are no comparison.
+      and in all, parameters ``stored``, and the number of its ``depths``: sums over
+      different numbers of depths cannot be compared.
     """
-    # (Here, too, what differs in its seed alone counts once.)
+    # Here, too, runs that differ in their seed alone count once.
     shared = {
         (r["role"], r["method"], r["depth"], r["epochs"]): r["layer_epochs"]
         for r in results
         if r["role"] in BEFORE
     }
-    found = {}
+    costs = {}
     for way, depths in _counted(ways(results)).items():
         first = [runs[0] for runs in depths.values()]
         once, stored = 0.0, sum(run["params"] for run in first)
         if way.role not in SCRATCH:
             once, stored = sum(shared.values()), max(r["stored_params"] for r in first)
         per_depth = sum(run["layer_epochs"] for run in first)
-        found[way] = {
+        costs[way] = {
             "once": once,
             "per_depth": per_depth,
             "layer_epochs": once + per_depth,
             "stored": stored,
             "depths": len(depths),
         }
-    return found
+    return costs
 
 
-def _counted(found: Ways) -> Ways:
-    """Without the expansions of a job that tunes: they cost nothing more."""
-    tuned = any(way.role == TUNED for way in found)
-    return {way: d for way, d in found.items() if not (tuned and way.role == UNTUNED)}
+def _counted(ways: Ways) -> Ways:
+    """Without the untuned expansions of a job that tunes, which cost nothing more."""
+    if all(way.role != TUNED for way in ways):
+        return ways
+    return {way: depths for way, depths in ways.items() if way.role != UNTUNED}
 
 
 def count_depths(results: Sequence[Result]) -> int:
-    """That some way of `cost` has."""
+    """How many depths there are, in all ways of `cost` together."""
     return len({d for depths in _counted(ways(results)).values() for d in depths})
 
 
 def most_seeds(lines: Series) -> int:
-    """Seeds, at the depth and in the column that have most."""
+    """The largest number of seeds of any depth in any column."""
     return max(len(values) for line in lines.values() for values in line.values())
 
 
-def notes(way: Way, found: dict[Way, dict[str, float]], total: int) -> list[str]:
-    """What tells a way from others of its role, and what it lacks.
+def notes(way: Way, costs: dict[Way, dict[str, float]], total: int) -> list[str]:
+    """The epochs of a way that shares its role, and how many depths it has of all.
 
     Args:
-      way: one of `found`.
-      found: of `cost`.
-      total: depths that any of them has.
+      way: one of `costs`.
+      costs: of `cost`.
+      total: `count_depths`.
     """
-    notes = []
-    if [other.role for other in found].count(way.role) > 1:
-        notes.append(epochs_text(way.epochs))
-    if found[way]["depths"] < total:
-        notes.append(f"{found[way]['depths']} of {total} depths")
-    return notes
+    remarks = []
+    if [other.role for other in costs].count(way.role) > 1:
+        remarks.append(epochs_text(way.epochs))
+    if costs[way]["depths"] < total:
+        remarks.append(f"{costs[way]['depths']} of {total} depths")
+    return remarks
 
 
 def final_top1(result: Result) -> float:
+    """Test accuracy at the end of a run."""
     return result["test"][-1]["top1"]
 
 
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+def percent(share: float) -> str:
+    """98.5%"""
+    return f"{share:.1%}"
 
 
 def epochs_text(epochs: float) -> str:
+    """A training's length: 5 epochs, 1 epoch, or untuned."""
     if not epochs:
         return "untuned"
     return "1 epoch" if epochs == 1 else f"{epochs:g} epochs"

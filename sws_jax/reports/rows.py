@@ -11,6 +11,7 @@ from typing import Any
 from sws_jax.errors import UserError
 from sws_jax.storage import names, paths
 
+# What a run reports, as `sws_jax.jobs.train.train` returns it, with its role.
 Result = dict[str, Any]
 
 COLUMNS = (
@@ -23,10 +24,10 @@ COLUMNS = (
 
 def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     """One row for every scored set of weights of every run."""
-    found = []
+    table = []
     for result in results:
         for score in result["test"]:
-            found.append(
+            table.append(
                 {
                     "run": result["name"],
                     "role": result["role"],
@@ -51,17 +52,23 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
                     "jax": result["versions"].get("jax", ""),
                     "dtype": _dtypes(result),
                     "unreadable": result.get("unreadable", ""),
-                    "unreadable_from": _known(result.get("unreadable_from")),
+                    "unreadable_from": _or_empty(result.get("unreadable_from")),
                 }
             )
-    return found
+    return table
 
 
 def roles(workdir: str) -> dict[str, str]:
-    """Run -> role, by the ``results.csv`` of a work directory, if there is one.
+    """Run -> role, read from the ``results.csv`` of a work directory.
+
+    Args:
+      workdir: of the job.
+
+    Returns:
+      Empty where there is no such file.
 
     Raises:
-      UserError: it is no table of this project, of this or an older version.
+      UserError: the file is not a table that this or an older version wrote.
     """
     path = os.path.join(workdir, names.RESULTS)
     if not paths.exists(path):
@@ -72,7 +79,7 @@ def roles(workdir: str) -> dict[str, str]:
             lines, head = list(table), list(table.fieldnames or ())
     except (ValueError, csv.Error, IsADirectoryError):
         lines, head = [], []
-    # (Older versions had fewer columns.)
+    # Older versions had fewer columns.
     if head[:2] != list(COLUMNS[:2]) or not set(head) <= set(COLUMNS):
         raise UserError(
             f"{path} is no table of this project's, and would be written over: take "
@@ -81,23 +88,24 @@ def roles(workdir: str) -> dict[str, str]:
     return {line["run"]: line["role"] or "" for line in lines if line["run"]}
 
 
-def to_csv(found: Sequence[dict[str, Any]]) -> str:
+def to_csv(table: Sequence[dict[str, Any]]) -> str:
+    """The text of a CSV file: the header, then a line for each row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(table)
     return text.getvalue()
 
 
 def _dtypes(result: Result) -> str:
-    """Every type of numbers of a run: float32, or float32 bfloat16@40 (from step 40).
+    """Every dtype of a run's training: float32, or float32 bfloat16@40 (from step 40).
 
-    Empty for results of older software, which do not say.
+    Empty for results of older software, which do not have it.
     """
-    first, *others = result.get("dtypes") or [{"dtype": ""}]
-    changed = (f"{one['dtype']}@{one['from_step']}" for one in others)
-    return " ".join([first["dtype"], *changed])
+    first, *later = result.get("dtypes") or [{"dtype": ""}]
+    changes = (f"{change['dtype']}@{change['from_step']}" for change in later)
+    return " ".join([first["dtype"], *changes])
 
 
-def _known(value: Any) -> Any:
+def _or_empty(value: Any) -> Any:
     return "" if value is None else value

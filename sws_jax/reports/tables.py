@@ -13,32 +13,18 @@ from sws_jax.reports.rows import Result
 
 
 def table(results: Sequence[Result], *, markup: str = "simple") -> str:
-    """The comparison by depth, and below it what it cost.
+    """Runs of no comparison, the comparison by depth, and what that cost.
 
     Args:
       results: of `sws_jax.jobs.chain.execute`.
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []
-    single = [r for r in results if r["role"] not in grouping.COMPARED]
-    if single:
-        body = [
-            [
-                r["name"],
-                r["network"],
-                f"{r['epochs']:g}",
-                grouping.percent(grouping.final_top1(r)),
-                f"{r['params']:,}",
-            ]
-            for r in single
-        ]
-        head = ["run", "network", "epochs", "test top-1", "parameters"]
-        parts.append(_tabulate(head, body, markup))
-    found = grouping.ways(results)
-    if found:
-        parts.append(
-            _tabulate(*_comparison(found), markup) + _seeds(grouping.series(found))
-        )
+    if single := [r for r in results if r["role"] not in grouping.COMPARED]:
+        parts.append(_tabulate(*_single(single), markup))
+    if ways := grouping.ways(results):
+        comparison = _tabulate(*_comparison(ways), markup)
+        parts.append(comparison + _seeds(grouping.series(ways)))
         parts.append(_tabulate(*_cost(results), markup))
     profiles = sorted({r["profile"] for r in results} - {"consistent"})
     if profiles:
@@ -46,12 +32,29 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
     return "\n\n".join(parts)
 
 
-def _comparison(found: Ways) -> tuple[list, list]:
-    lines = grouping.series(found)
+def _single(results: Sequence[Result]) -> tuple[list, list]:
+    """Head and body of the table with a line for each run."""
+    head = ["run", "network", "epochs", "test top-1", "parameters"]
+    body = [
+        [
+            result["name"],
+            result["network"],
+            f"{result['epochs']:g}",
+            grouping.percent(grouping.final_top1(result)),
+            f"{result['params']:,}",
+        ]
+        for result in results
+    ]
+    return head, body
+
+
+def _comparison(ways: Ways) -> tuple[list, list]:
+    """Head and body of the table with a line for each depth."""
+    lines = grouping.series(ways)
     seeds = grouping.most_seeds(lines)
     head = ["depth", "parameters", *grouping.labels(lines)]
     params: dict[int, int] = {}
-    for depths in found.values():
+    for depths in ways.values():
         for depth, runs in depths.items():
             params.setdefault(depth, runs[0]["params"])
     body = [
@@ -66,7 +69,7 @@ def _comparison(found: Ways) -> tuple[list, list]:
 
 
 def _seeds(lines: Series) -> str:
-    """What the numbers of several seeds are, below the table."""
+    """The sentence below a table with means over several seeds; else nothing."""
     seeds = grouping.most_seeds(lines)
     if seeds == 1:
         return ""
@@ -76,8 +79,9 @@ def _seeds(lines: Series) -> str:
     return text + "."
 
 
-def _cost(results) -> tuple[list, list]:
-    found = grouping.cost(results)
+def _cost(results: Sequence[Result]) -> tuple[list, list]:
+    """Head and body of the table with a line for each way to have every depth."""
+    costs = grouping.cost(results)
     total = grouping.count_depths(results)
     names = {
         grouping.TUNED: "learngene + tuning",
@@ -86,8 +90,8 @@ def _cost(results) -> tuple[list, list]:
         "scratch_long": "scratch, long",
     }
     body = []
-    for way, spent in found.items():
-        notes = grouping.notes(way, found, total)
+    for way, spent in costs.items():
+        notes = grouping.notes(way, costs, total)
         if way.role not in grouping.SCRATCH:
             notes = [*_uncounted(results), *notes]
         body.append(
@@ -111,8 +115,8 @@ def _cost(results) -> tuple[list, list]:
     return head, body
 
 
-def _uncounted(results) -> list[str]:
-    """What the learngene cost that this job did not train itself."""
+def _uncounted(results: Sequence[Result]) -> list[str]:
+    """A note on the networks before the learngene that this job did not train."""
     roles = {r["role"] for r in results}
     names = {"ancestor": "teacher", "aux": "Aux-Net"}
     missing = [name for role, name in names.items() if role not in roles]
@@ -129,8 +133,8 @@ def _spread(values: Sequence[float], seeds: int) -> str:
     """Mean and, where seeds differ, sample standard deviation, in per cent.
 
     Args:
-      values: of each seed there is.
-      seeds: that other cells have; fewer are said.
+      values: of each seed.
+      seeds: the largest number of any cell; a cell of fewer shows its own.
     """
     if not values:
         return ""

@@ -26,20 +26,17 @@ def write(results: Sequence[Result], workdir: str) -> None:
 def sentence(result: Result) -> str:
     """A finished run in one line."""
     scores = ", ".join(
-        f"{score['top1']:.1%} "
-        + (
-            f"after {grouping.epochs_text(score['epochs'])}"
-            if score["epochs"]
-            else "untuned"
-        )
+        f"{score['top1']:.1%} {'after ' if score['epochs'] else ''}"
+        f"{grouping.epochs_text(score['epochs'])}"
         for score in result["test"]
     )
     last = result["test"][-1]
-    some = ""
-    if skipped := int(last.get("skipped", 0)):  # (Older software did not say.)
-        total = int(last["count"]) + skipped
-        some = (
-            f" of {int(last['count']):,} of {total:,} images, as {skipped:,} cannot be "
+    of_images = ""
+    # Results of older software have no count of skipped images.
+    if skipped := int(last.get("skipped", 0)):
+        count = int(last["count"])
+        of_images = (
+            f" of {count:,} of {count + skipped:,} images, as {skipped:,} cannot be "
             f"read"
         )
-    return f"test top-1 {scores}{some} ({result['seconds']:.0f} s of training)"
+    return f"test top-1 {scores}{of_images} ({result['seconds']:.0f} s of training)"
