@@ -69,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
         "config": ("remat", "dtype"),  # fields of the config itself
         "paper": ("classes", "image_size", "images", "remat", "dtype"),
     }
-    given = [form for form in forms if getattr(args, form)]
-    if len(given) != 1:
+    chosen = [form for form in forms if getattr(args, form)]
+    if len(chosen) != 1:
         raise UserError(
             "cost takes either names or files of networks, or --config=FILE, or "
             "--paper=S, and was given "
-            + (" and ".join(given) if given else "none of them")
+            + (" and ".join(chosen) if chosen else "none of them")
         )
     if args.flags and not args.config:
         raise UserError(f"cost has no option {args.flags[0]}; see --help")
@@ -83,14 +83,15 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             name = option.replace("_", "-")
             raise UserError(f"--{name} must be at least 1, and is {value}")
-    for option in idle[given[0]]:
+    (form,) = chosen
+    for option in idle[form]:
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise UserError(
                 f"--{name} does not go with "
-                + ("names of networks" if given == ["networks"] else f"--{given[0]}")
+                + ("names of networks" if form == "networks" else f"--{form}")
             )
-    forms[given[0]](args)
+    forms[form](args)
     return 0
 
 

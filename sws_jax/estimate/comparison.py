@@ -18,7 +18,7 @@ from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DEPTH, Compute
 
 IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
-# SWS, 2404.16897, trains the networks that it compares with so long.
+# SWS, 2404.16897: epochs of each network that the Aux-Net is compared with.
 PAPER_EPOCHS = 100.0
 PAPER_SIZES = {"S": "small", "B": "base"}
 # Runs that start from trained weights; every other one is a pre-training.

@@ -6,12 +6,12 @@ augmentation are not counted. A product counts where it stands in the traced pro
 what rematerialisation computes again included, and a convolution as if its padding
 were pixels. The published "GFLOPs" of DeiT, LeViT and RegNet are multiply-adds: half.
 
-Activation memory is what one image makes the backward pass wait with: the bytes that
-the forward pass leaves for it, and, under rematerialisation, those of the one block
-that is computed again at a time. Not in it: parameters, gradients, the optimiser's
-state, and the space in which a single block works. XLA's own account of the compiled
-gradient of an S at 224 px on a CPU (temporary memory, by image) is 3 to 10 % more, and
-under rematerialisation a fifth to a third.
+Activation memory is what the forward pass of one image keeps for its backward pass, in
+bytes; under rematerialisation, with what the one block needs that is computed again at
+a time. Not in it: parameters, gradients, the optimiser's state, and the temporary
+memory of a single block. XLA's own count for the compiled gradient of an S at 224 px on
+a CPU (temporary memory, by image) is 3 to 10 % more, and under rematerialisation a
+fifth to a third.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ TEACHER = arguments.optional(SPEC)
 
 
 def spec_or_description(name: str, value: Any) -> Spec | Description:
+    """The kind of argument that stands for a network, or for a learngene."""
     return value if isinstance(value, Description) else SPEC(name, value)
 
 
@@ -49,7 +50,7 @@ def spec_or_description(name: str, value: Any) -> Spec | Description:
 def params(spec: Spec | Description) -> int:
     """Parameters of a network, or of a learngene by its description.
 
-    Those of a shared block count once.
+    A shared block's parameters count once.
     """
     if isinstance(spec, Description):
         return trees.count(learngenes.abstract_learngene(spec).params)
@@ -65,7 +66,7 @@ def flops(function: Callable, *arguments: Any) -> int:
       *arguments: arrays, or trees of `jax.ShapeDtypeStruct`.
 
     Raises:
-      UserError: there are products in a loop whose length only running it tells.
+      UserError: there are products in a loop whose length is known only at run time.
     """
     return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -98,7 +99,8 @@ def step_flops(
       UserError: networks that are not trained here, or do not fit each other.
     """
     student = _trained(spec)
-    look = Normalization((0.5,) * spec.net.channels, (0.5,) * spec.net.channels)
+    halves = (0.5,) * spec.net.channels
+    normalization = Normalization(halves, halves)
     frozen = None
     if teacher is not None:
         for field in ("num_classes", "channels"):
@@ -108,9 +110,9 @@ def step_flops(
                     f"{field} of {spec.name} is {ours}, and of its teacher "
                     f"{teacher.name} {theirs}: they must be the same"
                 )
-        frozen = Predictor(Network(teacher, _abstract(teacher)), look)
+        frozen = Predictor(Network(teacher, _abstract(teacher)), normalization)
     loss = Loss("soft" if teacher else "none")
-    recipe = steps.Recipe(student, look, compute, loss=loss)
+    recipe = steps.Recipe(student, normalization, compute, loss=loss)
     state = jax.eval_shape(functools.partial(steps.new_state, recipe), _abstract(spec))
     batch = steps.Batch(_images(spec, 1), _targets(spec, 1))
     rate = jax.ShapeDtypeStruct((), np.float32)
@@ -141,7 +143,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
 
 
 def _kept(spec: Spec, compute: Compute) -> int:
-    """Bytes from forward to backward pass, for each image."""
+    """Bytes that the forward pass keeps for the backward pass, for each image."""
     module = spec.build(compute)
 
     def residuals(params, images, targets):
@@ -151,16 +153,16 @@ def _kept(spec: Spec, compute: Compute) -> int:
         return jax.tree.leaves(jax.vjp(loss_of, params)[1])
 
     def size(batch: int) -> int:
-        found = jax.eval_shape(
+        leaves = jax.eval_shape(
             residuals,
             _abstract(spec),
             _images(spec, batch),
             _targets(spec, batch),
         )
-        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in found)
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
-    # Weights are among the residuals, whatever the batch: the difference leaves the
-    # image's.
+    # The residuals include the weights, whatever the batch: the difference of two
+    # batches is that of one image.
     return size(3) - size(2)
 
 
@@ -187,7 +189,7 @@ def _targets(spec: Spec, batch: int) -> Any:
 
 
 def _flops(program: core.Jaxpr) -> int:
-    """Of a traced program and everything inside it."""
+    """FLOPs of a traced program, with those of the programs inside it."""
     return sum(_of_equation(equation) for equation in program.eqns)
 
 
@@ -196,36 +198,36 @@ def _of_equation(equation) -> int:
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval.shape
-        made = math.prod(equation.outvars[0].aval.shape)
-        return 2 * made * math.prod(left[axis] for axis in contracted)
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        return 2 * outputs * math.prod(left[axis] for axis in contracted)
     if kind == "conv_general_dilated":
-        # A kernel's input channels are those of one group: its numbers over its
-        # output channels are what each output is summed from.
+        # The kernel has the input channels of one group alone. Each output is a sum of
+        # as many products as the kernel has numbers for one output channel.
         axis = equation.params["dimension_numbers"].rhs_spec[0]
         kernel = equation.invars[1].aval.shape
-        made = math.prod(equation.outvars[0].aval.shape)
-        return 2 * made * math.prod(kernel) // kernel[axis]
-    found = [_flops(body) for body in _bodies(equation.params.values())]
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        return 2 * outputs * math.prod(kernel) // kernel[axis]
+    inner = [_flops(program) for program in _programs(equation.params.values())]
     if kind == "scan":
-        return equation.params["length"] * sum(found)
+        return equation.params["length"] * sum(inner)
     if kind == "cond":
-        return max(found)  # one branch runs; the dearest, if that is not known
-    if kind == "while" and sum(found):
+        return max(inner)  # One branch runs: the most expensive one counts.
+    if kind == "while" and sum(inner):
         raise UserError(
             "FLOPs cannot be counted: there are matrix products in a while loop, whose "
             "length is not known before it runs; write it as jax.lax.scan"
         )
-    return sum(found)
+    return sum(inner)
 
 
-def _bodies(values) -> list[core.Jaxpr]:
+def _programs(values) -> list[core.Jaxpr]:
     """Programs among the parameters of an equation: of loops, calls, branches."""
-    found = []
+    programs = []
     for value in values:
         if isinstance(value, core.ClosedJaxpr):
-            found.append(value.jaxpr)
+            programs.append(value.jaxpr)
         elif isinstance(value, core.Jaxpr):
-            found.append(value)
+            programs.append(value)
         elif isinstance(value, (tuple, list)):
-            found += _bodies(value)
-    return found
+            programs += _programs(value)
+    return programs
