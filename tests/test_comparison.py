@@ -57,10 +57,10 @@ def test_tuning_and_teacher_count_where_they_are_asked_for():
     assert full.flops == bare.flops + taught + tuning
     assert full.stored == bare.stored == formula(AUX)
     alone = comparison.separately(NANO, (1, 2), epochs=6.0, images=10)
-    found = comparison.ratios(alone, bare)
-    assert tuple(found) == comparison.QUANTITIES
-    assert (found["epochs"], found["layer_epochs"]) == (3.0, 18 / 8)
-    assert found["pretrainings"] == 2.0
+    ratios = comparison.ratios(alone, bare)
+    assert tuple(ratios) == comparison.QUANTITIES
+    assert (ratios["epochs"], ratios["layer_epochs"]) == (3.0, 18 / 8)
+    assert ratios["pretrainings"] == 2.0
 
 
 @pytest.mark.parametrize("fields", [dict(epochs=-1.0), dict(epochs=1.0, images=0)])

@@ -1,4 +1,4 @@
-"""Costs against formulas by hand, published figures and XLA's own account."""
+"""Costs of networks, against formulas by hand, published figures and XLA's count."""
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +71,8 @@ def test_a_scan_counts_as_the_loop_that_it_replaces(spec):
         return LoopViT(spec).apply({"params": params}, images)
 
     images = shape(1, 32, 32, 3)
-    found = flops.flops(loop, networks.abstract_params(spec), images)
-    assert found == flops.forward_flops(spec) == forward(spec.net)
+    counted = flops.flops(loop, networks.abstract_params(spec), images)
+    assert counted == flops.forward_flops(spec) == forward(spec.net)
 
 
 def test_an_aux_net_costs_what_its_expansion_costs_but_in_parameters():
@@ -83,8 +83,8 @@ def test_an_aux_net_costs_what_its_expansion_costs_but_in_parameters():
 
 
 def test_a_step_is_three_forwards_but_for_the_pixels_gradient():
-    found = flops.step_flops(S12)
-    assert found == 3 * forward(S12) - patch_flops(S12)
+    step = flops.step_flops(S12)
+    assert step == 3 * forward(S12) - patch_flops(S12)
 
 
 def test_rematerialisation_adds_a_forward_of_the_blocks():
@@ -211,5 +211,5 @@ def test_activations_are_most_of_the_memory_that_xla_sets_aside(compute):
     account = lowered.compile().memory_analysis()
     if account is None:
         pytest.skip("this XLA keeps no account")
-    found = account.temp_size_in_bytes / batch / flops.activation_bytes(NANO, compute)
-    assert 1.0 < found < 1.5
+    share = account.temp_size_in_bytes / batch / flops.activation_bytes(NANO, compute)
+    assert 1.0 < share < 1.5

@@ -88,14 +88,14 @@ def scratch(depth, epochs, top1, **more):
 
 def full():
     """An ancestor, an Aux-Net and two depths with both nets from scratch."""
-    found = [ancestor(), aux()]
+    results = [ancestor(), aux()]
     for depth, tuned in ((4, (0.5, 0.9, 0.96)), (9, (0.75, 0.95, 0.9875))):
-        found += [
+        results += [
             descendant(depth, 5.0, *tuned),
             scratch(depth, 5.0, 0.8),
             scratch(depth, 40.0, 0.97),
         ]
-    return found
+    return results
 
 
 def untuned():
@@ -103,9 +103,9 @@ def untuned():
 
 
 def test_one_row_for_every_scored_set_of_weights():
-    found = rows.rows(full())
-    assert len(found) == 2 + 2 * (3 + 1 + 1)
-    tuned = [row for row in found if row["run"] == "des-L09"]
+    table = rows.rows(full())
+    assert len(table) == 2 + 2 * (3 + 1 + 1)
+    tuned = [row for row in table if row["run"] == "des-L09"]
     assert [row["epochs"] for row in tuned] == [0, 1, 5.0]
     assert [row["test_top1"] for row in tuned] == [0.75, 0.95, 0.9875]
     assert [row["layer_epochs"] for row in tuned] == [0, 9, 45]
@@ -135,21 +135,21 @@ def test_one_row_for_every_scored_set_of_weights():
         "unreadable": "",
         "unreadable_from": "",
     }
-    assert found[0]["method"] == "-"
+    assert table[0]["method"] == "-"
 
 
 def test_csv_gives_the_rows_back():
-    found = rows.rows(full())
-    text = rows.to_csv(found)
+    table = rows.rows(full())
+    text = rows.to_csv(table)
     assert text.endswith("\n") and "\r" not in text
     read = list(csv.DictReader(io.StringIO(text)))
-    assert read == [{k: str(v) for k, v in row.items()} for row in found]
+    assert read == [{k: str(v) for k, v in row.items()} for row in table]
     assert rows.to_csv([]).count("\n") == 1
 
 
 def kept():
-    """What is left of a larger comparison, and its rows in an order that says nothing:
-    two seeds of which one is unfinished, two long budgets, a depth never tuned."""
+    """What is left of a larger comparison, in no particular order: two seeds of which
+    one is unfinished, two long budgets, a depth never tuned."""
     return [
         descendant(2, 0.0, 0.4),
         scratch(9, 40.0, 0.97),
@@ -165,17 +165,17 @@ def kept():
 
 
 def test_runs_are_grouped_by_what_they_are():
-    found = grouping.ways(list(reversed(full())))
-    assert {way: list(depths) for way, depths in found.items()} == {
+    ways = grouping.ways(list(reversed(full())))
+    assert {way: list(depths) for way, depths in ways.items()} == {
         Way("tune", 5.0): [4, 9],
         Way("scratch_short", 5.0): [4, 9],
         Way("scratch_long", 40.0): [4, 9],
     }
     assert grouping.ways([ancestor(), aux()]) == {}
-    found = grouping.ways(kept())
+    ways = grouping.ways(kept())
     seeds = {
         way: {depth: [run["seed"] for run in runs] for depth, runs in depths.items()}
-        for way, depths in found.items()
+        for way, depths in ways.items()
     }
     assert seeds == {
         Way("tune", 5.0): {4: [3, 4], 9: [3]},
@@ -184,7 +184,7 @@ def test_runs_are_grouped_by_what_they_are():
         Way("scratch_long", 40.0): {4: [3], 9: [3]},
     }
     again = grouping.ways([*kept(), *kept()])  # of one seed, a run counts once
-    assert again == found
+    assert again == ways
 
 
 def series(results):
@@ -251,8 +251,8 @@ def test_cost_counts_ancestor_and_aux_net():
 
 
 def test_cost_does_not_add_up_what_differs_in_budget():
-    found = grouping.cost(kept())
-    assert {way: (c["per_depth"], c["depths"]) for way, c in found.items()} == {
+    costs = grouping.cost(kept())
+    assert {way: (c["per_depth"], c["depths"]) for way, c in costs.items()} == {
         Way("tune", 5.0): ((4 + 9) * 5, 2),
         Way("scratch_long", 20.0): (4 * 20, 1),
         Way("scratch_long", 40.0): ((4 + 9) * 40, 2),
@@ -260,9 +260,9 @@ def test_cost_does_not_add_up_what_differs_in_budget():
 
 
 def test_cost_without_tuning_and_without_an_ancestor():
-    found = grouping.cost(untuned())
-    assert list(found) == [Way("untuned", 0.0)]
-    (spent,) = found.values()
+    costs = grouping.cost(untuned())
+    assert list(costs) == [Way("untuned", 0.0)]
+    (spent,) = costs.values()
     assert spent["layer_epochs"] == spent["once"] == 7 * 40
     assert spent["per_depth"] == 0
     assert grouping.cost([ancestor()]) == {}
@@ -303,13 +303,13 @@ def test_table_leaves_open_what_was_not_run():
 
 def seeds():
     """Two seeds of tuning and scratch; an expansion is the same for both."""
-    found = [aux()]
+    results = [aux()]
     for seed, tuned, short in ((3, 0.96, 0.8), (4, 0.94, 0.7)):
-        found += [
+        results += [
             descendant(4, 5.0, 0.5, 0.9, tuned, seed=seed),
             scratch(4, 5.0, short, seed=seed),
         ]
-    return found
+    return results
 
 
 def test_table_of_several_seeds():
@@ -317,10 +317,10 @@ def test_table_of_several_seeds():
     _, depths, cost = tables.table(seeds(), markup="github").split("\n\n", 2)
     assert cells(depths)[1][2:] == ["50.0%", "90.0%", "95.0 ± 1.4%", "75.0 ± 7.1%"]
     assert cost.startswith("Mean and standard deviation over 2 seeds.")
-    found = grouping.cost(seeds())  # one of them is what a depth costs
-    assert found[Way("tune", 5.0)]["per_depth"] == 4 * 5
-    assert found[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
-    assert found[Way("scratch_short", 5.0)]["stored"] == 47
+    costs = grouping.cost(seeds())  # one of them is what a depth costs
+    assert costs[Way("tune", 5.0)]["per_depth"] == 4 * 5
+    assert costs[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
+    assert costs[Way("scratch_short", 5.0)]["stored"] == 47
 
 
 def test_table_of_what_is_left_of_a_larger_comparison():
@@ -342,13 +342,13 @@ def test_table_of_what_is_left_of_a_larger_comparison():
 
 
 def test_table_lists_runs_of_any_other_role():
-    found = tables.table([result("stitching", 6, 30.0, 0.9)], markup="github")
-    assert cells(found)[1][0] == "stitching"
+    table = tables.table([result("stitching", 6, 30.0, 0.9)], markup="github")
+    assert cells(table)[1][0] == "stitching"
 
 
 @pytest.mark.parametrize("job", ["digits", "natural", "transfer"])
 def test_committed_tables_are_those_of_their_rows(job):
-    found = {}
+    results = {}
     whole = ("depth", "seed", "params", "stored_params")
     with open(RESULTS / job / "results.csv") as file:
         for row in csv.DictReader(file):
@@ -357,8 +357,8 @@ def test_committed_tables_are_those_of_their_rows(job):
             about["epochs"] = float(row["total_epochs"])
             about |= {"name": row["run"], "test": []}
             about["layer_epochs"] = about["depth"] * about["epochs"]
-            found.setdefault(row["run"], about)["test"].append(score)
-    table = tables.table(list(found.values()), markup="github")
+            results.setdefault(row["run"], about)["test"].append(score)
+    table = tables.table(list(results.values()), markup="github")
     assert table + "\n" == (RESULTS / job / "table.md").read_text()
 
 
@@ -390,12 +390,12 @@ OLD = {name: value for name, value in aux(1.0).items() if name != "stages"}
 JOBS = {
     "full": full(),
     "untuned": [descendant(1, 0.0, 0.0)],  # one depth, no Aux-Net, all wrong
-    # (Its Aux-Net is a result of before there were stages in it.)
+    # Older results of an Aux-Net have no stages.
     "perfect": [OLD, descendant(4, 5.0, 1.0, 1.0), descendant(9, 5.0, 1.0, 1.0)],
     "low": [aux(0.2), descendant(4, 5.0, 0.0, 0.1, 0.2)],  # linear axis
     "single": [result("single", 6, 30.0, 0.9, name="mine")],
     "kept": kept(),
-    # Blocks that come from no gene, under names that say nothing.
+    # Blocks that come from no gene, under names without meaning.
     "fresh": [
         {**ancestor(), "network": "any"},
         aux(network="pooled-net", stages=[], method="pool"),
