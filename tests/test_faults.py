@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import sws_jax
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import METRICS
 from sws_jax.training import metrics
 
 from support.checkpoints import flip_a_bit, truncate
@@ -309,7 +310,7 @@ def test_disk_full_in_metrics(disk, job):
     assert f"cannot be written {FULL}: make room" in done.said()
     assert "metrics.jsonl" in done.said() or "events.out" in done.said()
     assert "the same command goes on at step 0 of 60" in done.said()
-    lines = (written / metrics.METRICS).read_text().splitlines()
+    lines = (written / METRICS).read_text().splitlines()
     assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
     disk.remount("size=64m")
     assert job.run(disk.folder / "work", *fields, before=disk.inside).code == 0
@@ -383,7 +384,7 @@ def contents(workdir):
 
 def other_config(directory):
     path = str(directory / "config.json")
-    files.write_json(path, {**files.read_json(path), "seed": 3})
+    files.write_json(path, {**documents.read_json(path), "seed": 3})
 
 
 @pytest.mark.parametrize(
@@ -642,7 +643,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     shutil.copytree(tmp_path / "work", tmp_path / "skipping")
     skipping = job.run(tmp_path / "skipping", *fields, "data.unreadable=skip")
     assert skipping.code == 0, skipping.err
-    result = files.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
+    result = documents.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
     assert result["unreadable"] > 0
     assert result["unreadable_from"] == step
     image.write_bytes(whole)

@@ -13,11 +13,10 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm
-
 from sws_jax.errors import UserError
-from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.runtime import words
+from sws_jax.runtime.progress import bytes_bar, say
+from sws_jax.storage import locks, paths
 
 LOCK = "lock"
 _PARALLEL = 8
@@ -39,13 +38,11 @@ def staged(path: str, cache: str = "") -> str:
     Raises:
       UserError: the disk is too small for it.
     """
-    if not paths.is_remote(path):
-        return path
     target, wanted = _asked(path, cache)
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
         lock = os.path.join(f"{target}.staging", LOCK)
-        with files.claimed(lock, remedy="give data.cache another directory") as mine:
+        with locks.claimed(lock, remedy="give data.cache another directory") as mine:
             if mine:
                 _copy(path, target, wanted)
                 if _missing(target, wanted) or _asked(path, cache)[0] != target:
@@ -66,14 +63,19 @@ def awaited(path: str, cache: str = "") -> tuple[str, int]:
 
 
 def _asked(path: str, cache: str) -> tuple[str, dict[str, int]]:
-    """The directory of a copy, and the bytes of the files that are read, by name."""
+    """The directory of a copy, and the bytes of the files that are read, by name.
+
+    A directory of this machine is its own copy, of which no file is awaited.
+    """
+    if not paths.is_remote(path):
+        return path, {}
     found = {
         name: about
         for name, about in paths.objects(path).items()
         if ".tfrecord" not in name and not name.endswith("/")  # (of other formats)
     }
     known = hashlib.blake2b(repr(sorted(found.items())).encode(), digest_size=6)
-    where, version = os.path.split(path.removeprefix(paths.BUCKET))
+    where, version = os.path.split(path.partition("://")[2])
     cache = os.path.expanduser(cache or "~/.cache/sws_jax")
     target = os.path.join(cache, where, known.hexdigest(), version)
     return target, {name: size for name, (size, _) in found.items()}
@@ -105,8 +107,8 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     missing = _missing(target, wanted)
     size = sum(wanted[name] for name in missing)
     say(
-        f"{path}: {len(missing)} of {len(wanted)} files, {_gib(size)}, are copied to "
-        f"{target}"
+        f"{path}: {len(missing)} of {len(wanted)} files, {words.gib(size)}, are copied "
+        f"to {target}"
     )
     os.makedirs(target, exist_ok=True)
     earlier = _earlier(target)
@@ -115,8 +117,9 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     free = shutil.disk_usage(target).free
     if size > free - RESERVE:
         raise UserError(
-            f"{path} takes {_gib(size)} more than is here, and the disk of {target} "
-            f"has {_gib(free)} free: make room, or give data.cache another"
+            f"{path} takes {words.gib(size)} more than is here, and the disk of "
+            f"{target} has {words.gib(free)} free: make room, or give data.cache "
+            f"another"
         )
 
     def fetch(name: str) -> str:
@@ -125,11 +128,6 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
         paths.fetch(os.path.join(path, name), file)
         return name
 
-    bar = tqdm(total=size, unit="B", unit_scale=True, disable=None, leave=False)
-    with bar, ThreadPoolExecutor(_PARALLEL) as pool:
+    with bytes_bar(size) as bar, ThreadPoolExecutor(_PARALLEL) as pool:
         for name in pool.map(fetch, missing):
             bar.update(wanted[name])
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.2f} GiB"

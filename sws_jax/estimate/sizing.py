@@ -13,6 +13,7 @@ from sws_jax import sharding
 from sws_jax.estimate import flops
 from sws_jax.estimate.traffic import Traffic, by_axes, collectives
 from sws_jax.models.networks import Predictor
+from sws_jax.runtime import words
 from sws_jax.specs import Compute
 from sws_jax.training import step
 
@@ -50,7 +51,7 @@ class Sheet:
 
     def __str__(self) -> str:
         unknown = "" if self.activations is not None else " without activations"
-        text = f"{parts(self)}; {human(self.total)} in all{unknown}"
+        text = f"{parts(self)}; {words.size(self.total)} in all{unknown}"
         return f"{text}; a step sends {self._sent()}"
 
     def _sent(self) -> str:
@@ -64,7 +65,7 @@ class Sheet:
         more = ""
         if self.uncounted:
             more = f"; {self.uncounted} in loops of unknown length counted once"
-        return f"{human(self.sent)} ({kinds}{more})"
+        return f"{words.size(self.sent)} ({kinds}{more})"
 
 
 def parts(sheet: Sheet) -> str:
@@ -77,7 +78,7 @@ def parts(sheet: Sheet) -> str:
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
     )
-    return ", ".join(f"{human(size)} {name}" for name, size in sizes if size)
+    return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
 
 def sheet(
@@ -154,19 +155,9 @@ def warning(sheet: Sheet, limit: int | None) -> str:
     if limit is None or sheet.total <= limit:
         return ""
     return (
-        f"that is more than the {human(limit)} of a device: take a smaller "
+        f"that is more than the {words.size(limit)} of a device: take a smaller "
         f"global_batch_size, more accum_steps, compute.remat or a larger mesh.fsdp"
     )
-
-
-def human(size: float) -> str:
-    """Bytes in words: 12.3 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    shown = f"{size:.0f}" if unit == "B" or size >= 1000 else f"{size:.3g}"
-    return f"{shown} {unit}"
 
 
 def _bytes_on_device(tree: Any) -> int:

@@ -11,12 +11,16 @@ import ml_collections
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import chain, teacher
+from sws_jax.jobs import preflight
+from sws_jax.jobs.rows import Run
+from sws_jax.jobs.rows import runs as rows_of
 from sws_jax.models import weights
 from sws_jax.models.description import Description
-from sws_jax.preview.survey import Survey, named
+from sws_jax.models.names import named
+from sws_jax.preview.survey import Survey
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
 from sws_jax.storage import paths
+from sws_jax.storage.runs import weights_file
 
 # What the quantities of `sws_jax.estimate.comparison.Plan` are called.
 LABELS = {
@@ -125,7 +129,7 @@ def of_networks(
     """The costs of networks by their names or files.
 
     Args:
-      names: as in `sws_jax.preview.survey.named`.
+      names: as in `sws_jax.models.names.named`.
       changes: to their specs.
       compute: how they are trained.
       teacher_name: name or file of a network whose forward is part of every step.
@@ -177,11 +181,11 @@ def of_job(
     Raises:
       UserError: the job could not be run so, or no run has a teacher to replace.
     """
-    every = chain.runs(config)
-    chain.check(config, every)
-    chain.check_networks(every, workdir)
+    every = rows_of(config)
+    preflight.check(config, every)
+    preflight.check_networks(every, workdir)
     # One seed of every depth: the others are for the spread alone.
-    first: dict[tuple[str, int], chain.Run] = {}
+    first: dict[tuple[str, int], Run] = {}
     for row in every:
         first.setdefault((row.role, row.config.model.depth), row)
     survey = Survey(
@@ -198,7 +202,7 @@ def of_job(
     return JobCost(costs, ways, tuple(survey.notes))
 
 
-def _run(survey: Survey, row: chain.Run, teacher_name: str | None) -> comparison.Run:
+def _run(survey: Survey, row: Run, teacher_name: str | None) -> comparison.Run:
     """A run of a job as `sws_jax.estimate.comparison` counts it."""
     init = row.config.init
     role = row.role
@@ -217,9 +221,7 @@ def _run(survey: Survey, row: chain.Run, teacher_name: str | None) -> comparison
     )
 
 
-def _teacher(
-    survey: Survey, row: chain.Run, student: Spec, name: str | None
-) -> Spec | None:
+def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
     """Of a distillation; None where there is none, or none is known."""
     if row.config.loss.kind == "none":
         return None
@@ -275,7 +277,7 @@ def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
 def _stored(name: str, spec: Spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
     if name.endswith(".safetensors") or paths.exists(name):
-        about = weights.describe(teacher.weights_file(name))
+        about = weights.describe(weights_file(name))
         if about.kind == "learngene":
             return flops.params(about.replace(net=spec.net, class_names=()))
     return flops.params(spec)

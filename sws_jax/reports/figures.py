@@ -28,7 +28,7 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
     cost. Otherwise the training curve of the last run.
 
     Args:
-      results: of `sws_jax.jobs.chain.execute`.
+      results: of `sws_jax.jobs.execute.execute`.
       workdir: where the metrics of the runs are.
       path: of the picture.
     """

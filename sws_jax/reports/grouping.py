@@ -23,7 +23,7 @@ class Way(NamedTuple):
     """A way to have a network of any depth.
 
     Attributes:
-      role: of its runs, as in `sws_jax.jobs.chain.Run`.
+      role: of its runs, as in `sws_jax.jobs.rows.Run`.
       epochs: of the training of each run.
     """
 

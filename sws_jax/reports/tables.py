@@ -16,7 +16,7 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
     """Runs of no comparison, the comparison by depth, and what that cost.
 
     Args:
-      results: of `sws_jax.jobs.chain.execute`.
+      results: of `sws_jax.jobs.execute.execute`.
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []

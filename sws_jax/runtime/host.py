@@ -1,4 +1,4 @@
-"""What this host lends to a process: cores and memory.
+"""What this host lends to a process: cores, memory and devices.
 
 A container, a job of Slurm or a service of systemd may have less than its host, by the
 limits of its control group and of those around it: the smallest counts. Linux shows
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator
 
@@ -44,6 +45,16 @@ def memory() -> int | None:
         for limit in _numbers(folder, name)[:1]
     ]
     return int(min([whole, *limits]))
+
+
+def hardware() -> str:
+    """What computes here, for tables of results."""
+    import jax  # which those that ask for cores and memory alone need not load
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{jax.device_count()} x {device.device_kind}"
 
 
 def _quotas() -> Iterator[float]:

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.runtime.signals import Asked
-from sws_jax.storage import lease, paths
+from sws_jax.storage import lease, paths, refusals
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _SENT: dict[str, type[Exception]] = {
     "interrupted": Interrupted,
     "stopped": Stopped,
     "refused": UserError,
-    "unreachable": paths.Unreachable,
+    "unreachable": refusals.Unreachable,
     "failed": OSError,
 }
 _PATH = re.compile(r"(?<![\w.])(/|gs://|file://)[^\s:]+")  # may hold any word

@@ -12,7 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from sws_jax import private
 from sws_jax.errors import Stopped, UserError
+from sws_jax.runtime import words
 
 # A process that ends waits so long for the others to end too.
 _SHUTDOWN_SECONDS = 15
@@ -147,22 +149,14 @@ def placed(how: Start) -> Place | None:
 
 
 def detected(timeout: int) -> Place | None:
-    """This process's place in the cluster that started it, as JAX finds it.
-
-    (Its public function would wait for ever on a host that is alone.)
-    """
-    from jax._src import clusters
-
+    """This process's place in the cluster that started it, as JAX finds it."""
     try:
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, timeout
-        )
+        coordinator, count, index, devices = private.detected_cluster(timeout)
     except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
         raise NotComplete(
             f"this cluster does not say where its processes are ({error}): give "
             f"--coordinator, --num_processes and --process_id"
         ) from None
-    coordinator, count, index, devices = found
     if coordinator is None or count is None or index is None:
         return None
     return Place(coordinator, count, index, tuple(devices) if devices else None)
@@ -302,4 +296,4 @@ def numbers(processes: Sequence[int]) -> str:
         return f"process {names[0]}"
     if len(names) > 8:
         names = [*names[:7], f"{len(names) - 7} more"]
-    return f"processes {', '.join(names[:-1])} and {names[-1]}"
+    return f"processes {words.joined(names)}"

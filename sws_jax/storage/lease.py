@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.storage import paths
+from sws_jax.storage import paths, refusals
 
 FRESH_SECONDS = 20.0
 STALE_SECONDS = 120.0
@@ -89,11 +89,17 @@ class _Lease:
 
     def __init__(self, path: str):
         paths.exists(path)  # says what is missing: packages, rights
+        start = f"{refusals.GOOGLE}://"
+        if not path.startswith(start):
+            raise UserError(
+                f"{path} cannot be locked: of all storages but disks, only {start} "
+                f"has locks here: take another --workdir"
+            )
         from google.cloud import storage
 
         self._path = path
         self._owner = secrets.token_hex(8)
-        bucket, _, name = path.removeprefix(paths.BUCKET).partition("/")
+        bucket, _, name = path.removeprefix(start).partition("/")
         with self._asking():
             self._object = storage.Client(project="-").bucket(bucket).blob(name)
         self._generation = 0
@@ -149,7 +155,7 @@ class _Lease:
                     json.dumps(about), if_generation_match=generation
                 )
         except exceptions.NotFound:
-            bucket = f"{paths.BUCKET}{self._object.bucket.name}"
+            bucket = refusals.bucket(self._path)
             raise UserError(
                 f"there is no bucket {bucket}: take another --workdir, or make it "
                 f"(gcloud storage buckets create {bucket})"
@@ -176,4 +182,4 @@ class _Lease:
         except Exception as error:
             if isinstance(error, (*passed, UserError)):
                 raise
-            raise paths.explained(self._path, error) from None
+            raise refusals.explained(self._path, error) from None
