@@ -14,7 +14,16 @@ import safetensors.numpy
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs
-from sws_jax.convert import base, documents, levit, regnet, timm, vit
+from sws_jax.convert import (
+    base,
+    documents,
+    levit,
+    reading,
+    regnet,
+    timm,
+    unseen,
+    vit,
+)
 from sws_jax.errors import UserError
 from sws_jax.models import networks
 from sws_jax.specs import regnet as regnet_specs
@@ -295,7 +304,7 @@ def test_sizes_of_images_from_input_size(grid, size, tmp_path):
     assert found.spec == spec
     there, _ = load(tmp_path, tensors_of(spec), config, image_size=(32, 32))
     ours = spec.replace(image_size=(32, 32))
-    want = convert._at_size(found, convert.LAYOUTS[0], (32, 32))
+    want = reading.at_size(found, convert.LAYOUTS[0], (32, 32))
     assert there.spec == ours
     np.testing.assert_array_equal(there.params["pos_embed"], want.params["pos_embed"])
 
@@ -617,7 +626,7 @@ def test_sizes_that_timm_has_with_another_activation_alone(name, spec, layout):
     assert name.strip(",") in names and activation == "silu"
     for on_disk, words in ((False, "into a folder"), (True, "beside it")):
         with pytest.raises(UserError, match=f"timm's {name}.* silu .*json.* {words}"):
-            convert._unseen("x", spec, on_disk)
+            unseen.of_others("x", spec, on_disk)
     for usual in (*specs.LEVITS.values(), *specs.REGNETS.values()):
         assert timm.unusual(usual) == ([], "")
 
@@ -643,12 +652,12 @@ def test_vits_that_timm_has_with_another_gelu_alone(
     assert timm.unusual(spec.replace(pool="token"))[1] == ""
     layout = convert.LAYOUTS[0]
     if not unusual:
-        assert not convert._guessed("x", layout, spec, {}, True)
+        assert not unseen.of_vit("x", layout, spec, {}, True)
         return
-    assert "--gelu" in convert._guessed("x", layout, spec, {}, True)[0]
-    assert not convert._guessed("x", layout, spec, dict(gelu="tanh"), True)
+    assert "--gelu" in unseen.of_vit("x", layout, spec, {}, True)[0]
+    assert not unseen.of_vit("x", layout, spec, dict(gelu="tanh"), True)
     with pytest.raises(UserError, match="timm's vit_.* gelu_tanh, .*: give gelu="):
-        convert._guessed("x", layout, spec, {}, False)
+        unseen.of_vit("x", layout, spec, {}, False)
 
 
 # Sizes
