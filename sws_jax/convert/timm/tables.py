@@ -1,4 +1,4 @@
-"""What becomes of every key of a ``config.json`` of timm: tables for code and people."""
+"""What becomes of each key of timm's ``config.json``, for code and for people."""
 
 from __future__ import annotations
 
