@@ -13,10 +13,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import hugging_face, timm
 from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
-from sws_jax.convert.keys import Beside, shown
+from sws_jax.convert.keys import Beside
 from sws_jax.errors import UserError
 from sws_jax.storage import files
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels, processors
 from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR
@@ -168,7 +169,7 @@ def read(
     given = config.get("model_type", family)
     if given not in FAMILIES:
         raise UserError(
-            f"{path}: model_type is {keys.shown(given)}, and networks here are those "
+            f"{path}: model_type is {shown(given)}, and networks here are those "
             f"of {', '.join(FAMILIES)}: put the config of these tensors there, or "
             f"move it away"
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.arguments import MAX_SIZE
+from sws_jax.arguments import MAX_SIZE, shown
 from sws_jax.convert.base import View
 from sws_jax.data import classes
 from sws_jax.errors import UserError
@@ -26,7 +26,7 @@ UNSEEN = {
     "stages doubles",
     "regnet": "ReLU, the mean over pixels, a stride of 32",
 }
-_SHOWN = 60  # letters of a value in a message
+_LONGEST = 60  # characters of a key in a message
 _GELUS = {
     "gelu": "exact",
     "gelu_python": "exact",
@@ -285,20 +285,10 @@ def _fate(row: Key) -> str:
     return f"refused unless {' or '.join(f'`{json.dumps(v)}`' for v in unless)}"
 
 
-def shown(value: Any) -> str:
-    """A value for a message: on one line, and short."""
-    if isinstance(value, str):
-        value = value[: _SHOWN + 1]  # (of a megabyte too)
-    return _cut(classes.clean(repr(value)))
-
-
 def shown_key(name: str) -> str:
-    """A key likewise."""
-    return _cut(classes.clean(name[: _SHOWN + 1]))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    """A key for a message: on one line, short, and without quotes."""
+    text = classes.clean(name[: _LONGEST + 1])
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sws_jax.convert.keys import shown
+from sws_jax.arguments import shown
 from sws_jax.data.classes import clean
 from sws_jax.errors import UserError
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys
 from sws_jax.convert.base import View
 from sws_jax.convert.keys import Key, refused
@@ -239,7 +240,7 @@ def _kind(path: str, named: str) -> Processor:
     if name not in PROCESSORS:
         # (Others have keys of the same names, and defaults and steps of their own.)
         raise UserError(
-            f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
+            f"{path}: image_processor_type is {shown(named)}, which is not known "
             f"here: put one of {', '.join(PROCESSORS)} there that does the same"
         )
     return PROCESSORS[name]
@@ -355,7 +356,7 @@ def _pixels(
     ]
     if not all(map(keys.holds, [*folded[0], *folded[1]])) or not all(folded[1]):
         raise UserError(
-            f"{path}: rescale_factor is {keys.shown(factor)}, with which image_mean "
+            f"{path}: rescale_factor is {shown(factor)}, with which image_mean "
             f"and image_std are no numbers of pixels from 0 to 1: mend it"
         )
     return folded[0], folded[1]

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys
 from sws_jax.convert.base import Layout
-from sws_jax.convert.keys import shown
 from sws_jax.convert.timm import catalogue
 from sws_jax.convert.timm.sizes import QUANTISED
 from sws_jax.convert.timm.tables import ARGUMENTS, PRETRAINED, TOP, USUAL, pooling

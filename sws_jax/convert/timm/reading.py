@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels, vit
 from sws_jax.convert.base import Layout, Plain, View
-from sws_jax.convert.keys import Beside, shown
+from sws_jax.convert.keys import Beside
 from sws_jax.convert.timm import sizes
 from sws_jax.convert.timm.parsing import Config, parsed
 from sws_jax.convert.timm.tables import USUAL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels
 from sws_jax.convert.keys import Key, refused
 from sws_jax.errors import UserError
@@ -91,7 +92,7 @@ def _gelu(value: Any) -> str:
     name = _lower(keys.text(value))
     if name not in _GELUS:
         raise UserError(
-            f"the activation {keys.shown(value)} is not one of "
+            f"the activation {shown(value)} is not one of "
             f"{', '.join(filter(None, _GELUS))}, which are those of the networks here"
         )
     return _GELUS[name]
