@@ -15,7 +15,7 @@ import safetensors.numpy
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
-from sws_jax.convert import base, levit, regnet, tensors, vit
+from sws_jax.convert import base, levit, parts, regnet, vit
 from sws_jax.errors import UserError
 from sws_jax.models import networks
 from sws_jax.storage import contents
@@ -127,13 +127,13 @@ def test_tensors_at_the_top_beside_a_part():
 def test_parts_that_nobody_names():
     """One is taken whatever its name; of several one is asked for."""
     with pytest.raises(UserError, match="several parts, left, right: choose one"):
-        tensors._part("x.pth", {"left": timm(1), "right": timm(2)}, "")
+        parts.chosen("x.pth", {"left": timm(1), "right": timm(2)}, "")
     checkpoint = {"left": timm(1), "optimizer": timm(2)}
-    top, part, notes = tensors._part("x.pth", checkpoint, "")
+    top, part, notes = parts.chosen("x.pth", checkpoint, "")
     assert part == "left"
     assert (top["norm.bias"] == timm(1)["norm.bias"]).all()
     assert notes == ("took left of x.pth; left optimizer: choose with --part",)
-    assert tensors._part("x.pth", {"model": timm(1), "epoch": 3}, "")[2] == ()
+    assert parts.chosen("x.pth", {"model": timm(1), "epoch": 3}, "")[2] == ()
 
 
 def test_the_part_is_said_and_chosen_by_the_command(tmp_path, capsys):

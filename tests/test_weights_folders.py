@@ -18,7 +18,7 @@ import safetensors.numpy
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs
-from sws_jax.convert import base, folders, tensors, vit
+from sws_jax.convert import base, folders, overwriting, tensors, vit
 from sws_jax.errors import UserError
 from sws_jax.jobs import teacher
 from sws_jax.models import networks
@@ -513,9 +513,11 @@ def test_nothing_is_put_where_it_is_read_instead(tmp_path, source, target):
     put_json(net / "config.json", CONFIG)
     for into in (net / target, net / ".." / "net" / target):
         with pytest.raises(UserError, match="would be taken for the weights of"):
-            folders.refuse_overwriting(str(into), str(net / source))
-    folders.refuse_overwriting(str(tmp_path / target), str(net / source))
-    folders.refuse_overwriting(str(net / "weights.safetensors.x"), str(net / source))
+            overwriting.refuse_overwriting(str(into), str(net / source))
+    overwriting.refuse_overwriting(str(tmp_path / target), str(net / source))
+    overwriting.refuse_overwriting(
+        str(net / "weights.safetensors.x"), str(net / source)
+    )
 
 
 def test_a_file_by_itself_is_no_model_s_folder(tmp_path, command):

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sws_jax import arguments, convert, specs, trees
-    from sws_jax.convert import folders
+    from sws_jax.convert import overwriting
     from sws_jax.errors import UserError
     from sws_jax.methods import learngenes
     from sws_jax.models import networks
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     given = {
         name: value for name, value in given.items() if value not in ("", (), None)
     }
-    folders.refuse_overwriting(
+    overwriting.refuse_overwriting(
         args.target, args.source, folder=args.to in ("timm", "hugging-face")
     )
     if args.to:

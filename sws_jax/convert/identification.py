@@ -13,6 +13,7 @@ from sws_jax.convert import (
     beside,
     folders,
     keys,
+    parts,
     positions,
     renaming,
     tensors,
@@ -83,7 +84,7 @@ class Identified:
 
 def identify(source: str | Mapping[str, Any], options: Options) -> Identified:
     """Identifies a file, or tensors in memory; see `sws_jax.convert.identify`."""
-    path, on_disk = tensors.IN_MEMORY, False
+    path, on_disk = parts.IN_MEMORY, False
     if isinstance(source, str):
         path, on_disk = folders.weights_in(source).path, True
     _refuse_ours(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from sws_jax.convert import base, relatives, renaming, tensors
+from sws_jax.convert import base, parts, relatives, renaming
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
 from sws_jax.specs import Spec
@@ -89,8 +89,8 @@ def _unknown(
         )
     relative = relatives.told(flat)
     end = f"; they look like {relative}" if relative else ""
-    if parts := renaming.inside({own(name): array for name, array in flat.items()}):
-        ways = [tensors.asked(path, f"{part}.{name}".lstrip(".")) for name in parts]
+    if inside := renaming.inside({own(name): array for name, array in flat.items()}):
+        ways = [parts.asked(path, f"{part}.{name}".lstrip(".")) for name in inside]
         takes = "takes" if len(ways) == 1 else "each take"
         end = f"; {' and '.join(ways)} {takes} what stands under that alone"
     return (

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
-from sws_jax.convert import base, levit, regnet, relatives, tensors, vit
+from sws_jax.convert import base, levit, regnet, relatives, vit, wrappers
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
 from sws_jax.specs import Spec
@@ -82,7 +82,7 @@ def match(
 def inside(flat: base.Flat) -> list[str]:
     """Under which names networks stand that are known here, at most a few."""
     known: list[str] = []
-    for prefix in tensors.beginnings(flat):
+    for prefix in wrappers.beginnings(flat):
         if any(prefix.startswith(shorter) for shorter in known):
             continue
         if re.split("[./]", prefix)[0] in relatives.MODELS:
@@ -127,10 +127,10 @@ def renamed(
 
     What no list has is taken away only where a network is known without it.
     """
-    plain, first = tensors.unwrapped(flat)
-    plain, inner, removed = tensors.without_wrappers(plain)
+    plain, first = wrappers.unwrapped(flat)
+    plain, inner, removed = wrappers.without_wrappers(plain)
     attempts: list[Renamed] = []
-    for prefix, stripped in tensors.shared(plain):
+    for prefix, stripped in wrappers.shared(plain):
         if attempts and re.split("[./]", prefix)[0] in relatives.MODELS:
             break  # Without it these would be the names of what computes otherwise.
         whole, added = _named_as_whole(stripped)
