@@ -56,8 +56,8 @@ def numbered(value: Any) -> dict[str, int]:
 
 
 def _number(value: Any) -> int:
-    known = isinstance(value, int | str) and not isinstance(value, bool)
-    if not known or not re.fullmatch("[0-9]{1,9}", str(value)):
+    whole = isinstance(value, int | str) and not isinstance(value, bool)
+    if not whole or not re.fullmatch("[0-9]{1,9}", str(value)):
         raise ValueError("names by whole numbers from 0")
     return int(value)
 

@@ -11,7 +11,7 @@ from sws_jax.errors import UserError
 
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that
-# is there is taken, and the others are told. (DINO evaluates the teacher.)
+# is there is taken, and a note names the others. DINO evaluates the teacher.
 _PARTS = (
     *("model", "state_dict", "params", "model_state_dict", "model_state", "module"),
     *("net", "network", "weights", "target", "model_ema", "state_dict_ema"),

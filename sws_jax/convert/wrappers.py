@@ -20,9 +20,10 @@ _WRAPPERS = (
 _INNER = re.compile(
     r"(?<![^./])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)[./]"
 )
-# Of names under which a network may stand: parts, how often it is there, and how many.
+# Of what a network may stand under: parts of its name, names that have it, and how many
+# of such are looked at.
 _DEEPEST, _FEWEST, _MOST = 3, 8, 64
-# Counts that training keeps beside names with a prefix, without one.
+# Counts that training keeps without the prefix that all other names have.
 _COUNTERS = re.compile(r"n_averaged|num_updates|num_batches_tracked|initted|step|epoch")
 
 

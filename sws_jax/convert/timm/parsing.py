@@ -87,15 +87,7 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
     Raises:
       UserError: it is of another family, or says what cannot be done here.
     """
-    is_flat = "pretrained_cfg" not in config
-    table = (*TOP, *(row for row in PRETRAINED if is_flat and row.name not in _AT_TOP))
-    top, notes = keys.taken(path, table, config)
-    pretrained: dict[str, Any] = top
-    if not is_flat:
-        pretrained, more = keys.taken(
-            path, PRETRAINED, top["pretrained_cfg"], within="pretrained_cfg."
-        )
-        notes += more
+    top, pretrained, notes = _outer(path, config)
     written = top.get("model_args", {})
     given = {name: value for name, value in written.items() if value is not None}
     name = top.get("architecture", pretrained.get("architecture", "")).split(".")[0]
@@ -105,11 +97,8 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
     if "norm_layer" in written:
         row.pop("norm_eps", None)  # It comes with the norm of a name.
     is_named = bool(row)
-    row = {
-        argument: value
-        for argument, value in row.items()
-        if argument not in given and not (argument in written and argument in _NULLS)
-    }
+    nulls = {argument for argument in written if argument in _NULLS}
+    row = {k: value for k, value in row.items() if k not in {*given, *nulls}}
     parsable = {key.name for key in ARGUMENTS[family]}
     implied, _ = keys.taken(
         path,
@@ -117,7 +106,7 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
         {argument: value for argument, value in row.items() if argument in parsable},
         within=f"architecture is {shown(name)}, whose ",
     )
-    outside = {k: value for k, value in row.items() if k not in parsable}
+    implied |= {k: value for k, value in row.items() if k not in parsable}
     arguments = {**USUAL[family], **row, **given}
     if not is_named:
         notes += (_unknown(path, name, family),)
@@ -129,18 +118,36 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
         )
     arguments["global_pool"] = _pooled(path, family, top, given, is_named, arguments)
     return Config(
-        path=path,
-        family=family,
+        path,
+        family,
         top=top,
         pretrained=pretrained,
         architecture=name,
         is_named=is_named,
         written=written,
         stated=stated,
-        implied={**implied, **outside},
+        implied=implied,
         arguments=arguments,
         notes=notes,
     )
+
+
+def _outer(
+    path: str, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """The values at the top of a file and of its ``pretrained_cfg``, and notes.
+
+    Where there is no ``pretrained_cfg``, both are the same mapping.
+    """
+    if "pretrained_cfg" not in config:
+        table = (*TOP, *(row for row in PRETRAINED if row.name not in _AT_TOP))
+        values, notes = keys.taken(path, table, config)
+        return values, values, notes
+    top, notes = keys.taken(path, TOP, config)
+    pretrained, more = keys.taken(
+        path, PRETRAINED, top["pretrained_cfg"], within="pretrained_cfg."
+    )
+    return top, pretrained, (*notes, *more)
 
 
 def _implied(path: str, name: str, family: str, layout: Layout) -> dict[str, Any]:
