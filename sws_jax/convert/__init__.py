@@ -191,7 +191,7 @@ def load(
       stages: how often a published Aux-Net of SWS applies each of its blocks, or the
         depth of TLEG's.
       profile: of a learngene; "official" unless another is asked for.
-      tell: is given each sentence worth saying of how it was read; default a warning.
+      tell: is called with each note on how it was read, a sentence; default a warning.
       **known: what tensors do not show. ``part`` of a checkpoint that holds several,
         see `sws_jax.convert.tensors.read`; ``layout``, the key of a `Layout`, in place
         of the one that is recognised; ``heads``, ``norm_eps``, ``gelu`` ("exact" or
@@ -200,7 +200,7 @@ def load(
         looked at in evaluation; ``interpolation`` and ``crop_mode``, see
         `sws_jax.data.transforms.Fit`; and
         ``dataset``, on which it was trained: "imagenet2012" for released Aux-Nets of
-        1000 classes, else not known unless it is given.
+        1000 classes, else unknown by default.
 
     Returns:
       The network (or learngene), described, and the layout that it had.

@@ -58,7 +58,7 @@ class Weights:
     Attributes:
       path: stands for all of them in messages: the only file, or the index of several.
         What says more of them (``config.json``) is in the same folder.
-      files: to be read, and given to `joined` in this order.
+      files: to be read and handed to `joined` in this order.
       index: the file of each tensor, where an index says it; empty of a single file.
       notes: what is worth saying of the choice, a sentence each.
     """
@@ -79,7 +79,7 @@ def weights_in(path: str) -> Weights:
         twice, those are read that transformers reads: ``model.safetensors``, else its
         index, else ``pytorch_model.bin``, else its index; then those of open_clip; else
         the only file with one of `ENDINGS`. A path that is not there, and one in a
-        bucket, is given back.
+        bucket, stands for itself.
 
     Raises:
       Nothing: a folder without weights.
@@ -273,7 +273,7 @@ def write(
     """Writes weights and the files beside them, whole or not at all.
 
     Args:
-      folder: is made; it must not exist.
+      folder: to make; it must not exist.
       flat: tensors by name.
       others: what to write as JSON, by the name of its file.
 

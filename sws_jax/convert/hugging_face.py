@@ -158,7 +158,7 @@ def read(
     Args:
       path: of the ``config.json``, for messages.
       config: what it holds; empty where there is none.
-      layout: of the tensors; its view holds where no processor is said.
+      layout: of the tensors; its view holds where there is no processor.
       spec: that the tensors show.
       processor_path: of the file of the processor, for messages.
       processor: what it holds.

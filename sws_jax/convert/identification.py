@@ -172,13 +172,13 @@ def _vit(
     positions.check_config(file, config)
     if options.image_size is None and not config.size:
         positions.check_tokens(file, spec)
-    given = options.fields
+    of_caller = options.fields
     with keys.naming(config.path):
         spec = spec.replace(
-            **{name: v for name, v in config.fields.items() if name not in given}
+            **{name: v for name, v in config.fields.items() if name not in of_caller}
         )
     with keys.naming(file.path):
-        return spec.replace(**given), notes
+        return spec.replace(**of_caller), notes
 
 
 def _other(file: Recognised, config: keys.Beside, options: Options) -> Spec:

@@ -106,7 +106,7 @@ def taken(
     Args:
       path: of the file, for messages.
       table: of all the keys that are known.
-      config: what the file says; null is what is written where nothing is said.
+      config: content of the file; null stands where a key says nothing.
       within: what stands before a key in messages: ``model_args.``, say.
 
     Raises:

@@ -87,7 +87,7 @@ def counted(
 
     Args:
       path, key: of the file and within it, for messages.
-      names: of all classes, in order; empty where none are said.
+      names: of all classes, in order; empty where there are none.
       classes: outputs of the head that the tensors have; 0 without one.
 
     Raises:

@@ -1,6 +1,6 @@
 """Processors of images, as transformers writes them beside weights.
 
-What one does to an image is said as a `View`: how it is scaled, what is cut out of it,
+What one does to an image is a `View`: how it is scaled, what is cut out of it,
 and the mean and deviation of its pixels. What no view can say is refused by name.
 Pixels are those of transformers on Pillow; on torchvision it rounds what it resizes in
 another way.
@@ -22,8 +22,8 @@ from sws_jax.errors import UserError
 # The numbers that Pillow, and so Hugging Face, has for interpolations.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _OTHERS = {4: "box", 5: "hamming"}
-# The side below which ConvNext's cuts the centre out; and what LeViT's takes more than
-# it is told.
+# The side below which ConvNext's cuts the centre out; and by how much LeViT's scales
+# images to more than its size.
 _WHOLE_FROM, _LEVIT = 384, 256 / 224
 
 

@@ -87,7 +87,7 @@ def _unknown(
         return (
             f"{path} holds no {layouts[layout].name} (its first names are {examples})"
         )
-    relative = relatives.told(flat)
+    relative = relatives.whose(flat)
     end = f"; they look like {relative}" if relative else ""
     if inside := renaming.inside({own(name): array for name, array in flat.items()}):
         ways = [parts.asked(path, f"{part}.{name}".lstrip(".")) for name in inside]

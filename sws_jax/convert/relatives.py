@@ -55,7 +55,7 @@ MODELS = (
 )
 
 
-def told(names: Iterable[str]) -> str:
+def whose(names: Iterable[str]) -> str:
     """Whose a file's names are, as "BEiT's"; nothing where they do not tell."""
     text = "\n".join(sorted(names))
     for kind, pattern in _RELATIVES.items():

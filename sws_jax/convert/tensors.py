@@ -164,7 +164,7 @@ def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
         raise UserError(f"{path} must end in .safetensors or .npz")
     if path.endswith(".safetensors"):
         return files.write_tensors(path, flat)
-    # (numpy writes anything, and would not read ml_dtypes back.)
+    # numpy writes anything, and would not read ml_dtypes back.
     odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
     if odd:
         raise UserError(f"{path}: .npz holds no {odd[0]}; take .safetensors")
@@ -180,7 +180,7 @@ def _safetensors(path: str) -> dict[str, np.ndarray]:
             f"{path} is not a readable .safetensors file ({_odd(path) or error}): save "
             f"it as float32, float16 or bfloat16"
         ) from None
-    # What libraries raise about damage is of many kinds.
+    # Libraries raise errors of many kinds about damage.
     except Exception as error:  # noqa: BLE001
         reason = f"{error}"
     raise UserError(
@@ -194,8 +194,8 @@ def _odd(path: str) -> str:
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     known = ("BOOL", "BF16", "F16", "F32", "F64", *(f"I{n}" for n in (8, 16, 32, 64)))
-    for name, about in header.items():
-        kind = about.get("dtype", "BF16")
+    for name, entry in header.items():
+        kind = entry.get("dtype", "BF16")
         if kind not in known and not kind.startswith("U"):
             return f"{name} holds {kind}, of which no network here is"
     return ""

@@ -89,16 +89,17 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
     """
     top, pretrained, notes = _outer(path, config)
     written = top.get("model_args", {})
-    given = {name: value for name, value in written.items() if value is not None}
+    not_null = {name: value for name, value in written.items() if value is not None}
     name = top.get("architecture", pretrained.get("architecture", "")).split(".")[0]
     row = _implied(path, name, family, layout)
-    stated, more = keys.taken(path, ARGUMENTS[family], given, within="model_args.")
+    stated, more = keys.taken(path, ARGUMENTS[family], not_null, within="model_args.")
     notes += more
     if "norm_layer" in written:
         row.pop("norm_eps", None)  # It comes with the norm of a name.
     is_named = bool(row)
-    nulls = {argument for argument in written if argument in _NULLS}
-    row = {k: value for k, value in row.items() if k not in {*given, *nulls}}
+    # timm takes a null of some arguments in place of what the name implies.
+    decided = {*not_null, *(k for k in written if k in _NULLS)}
+    row = {k: value for k, value in row.items() if k not in decided}
     parsable = {key.name for key in ARGUMENTS[family]}
     implied, _ = keys.taken(
         path,
@@ -107,7 +108,7 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
         within=f"architecture is {shown(name)}, whose ",
     )
     implied |= {k: value for k, value in row.items() if k not in parsable}
-    arguments = {**USUAL[family], **row, **given}
+    arguments = {**USUAL[family], **row, **not_null}
     if not is_named:
         notes += (_unknown(path, name, family),)
     wrapper = top.get("model_type", "timm_wrapper")
@@ -116,7 +117,7 @@ def parsed(path: str, config: Mapping[str, Any], family: str, layout: Layout) ->
             f"{path}: model_type is {shown(wrapper)}, and architecture is there too: "
             f"the file is taken as timm's",
         )
-    arguments["global_pool"] = _pooled(path, family, top, given, is_named, arguments)
+    arguments["global_pool"] = _pooled(path, family, top, not_null, is_named, arguments)
     return Config(
         path,
         family,
@@ -183,7 +184,7 @@ def _pooled(
     path: str,
     family: str,
     top: Mapping[str, Any],
-    given: Mapping[str, Any],
+    not_null: Mapping[str, Any],
     is_named: bool,
     arguments: Mapping[str, Any],
 ) -> str:
@@ -195,7 +196,7 @@ def _pooled(
     at_top, by_arguments = top.get("global_pool"), arguments["global_pool"]
     if at_top is None:
         return by_arguments
-    if not is_named and "global_pool" not in given:
+    if not is_named and "global_pool" not in not_null:
         keys.taken(path, ARGUMENTS[family], {"global_pool": at_top})
         return at_top
     if pooling(at_top) != pooling(by_arguments):

@@ -16,7 +16,7 @@ from sws_jax.convert.timm.tables import USUAL
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, ViTSpec
 
-# Where timm normalises after pooling unless it is told otherwise.
+# Where timm normalises after pooling unless a config says otherwise.
 AFTER = ("avg", "avgmax", "max")
 # Tensors of layer scale.
 _SCALES = re.compile(r"(^|\.)(ls\d\.gamma|gamma_\d)$")
@@ -129,6 +129,7 @@ def _fields(config: Config, spec: ViTSpec) -> dict[str, Any]:
         )
     fields = {
         "norm_eps": arguments["norm_eps"],
+        # The usual activation is not among what is parsed.
         "gelu": known.get("act_layer", "exact"),
     }
     if config.is_named or "num_heads" in known:
@@ -144,7 +145,7 @@ def _check_parts(
 ) -> None:
     """Refuses a config of a network with other parts than the tensors are of."""
     arguments = config.known
-    if config.is_named:  # of which what nothing is said of is usual
+    if config.is_named:  # What a name implies nothing of is usual.
         usual = {**USUAL[config.family], "init_values": 0.0}
         arguments = {**usual, **arguments}
     if "init_values" in config.written and not config.written["init_values"]:

@@ -9,7 +9,7 @@ from sws_jax.models.description import Description
 from sws_jax.specs import ViTSpec
 
 
-def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
+def config_of(description: Description, spec: ViTSpec) -> dict[str, Any]:
     """``config.json`` of a folder that ``timm.create_model("local-dir:...")`` loads.
 
     Raises:
@@ -44,14 +44,14 @@ def config_of(about: Description, spec: ViTSpec) -> dict[str, Any]:
         "model_args": arguments,
         "pretrained_cfg": {
             "input_size": [spec.channels, *spec.image_size],
-            "mean": list(about.normalization.mean),
-            "std": list(about.normalization.std),
-            "crop_pct": about.eval_crop,
-            # (timm knows one centre.)
-            "crop_mode": about.crop_mode.removesuffix("_down"),
-            "interpolation": about.interpolation,
+            "mean": list(description.normalization.mean),
+            "std": list(description.normalization.std),
+            "crop_pct": description.eval_crop,
+            # timm knows one centre.
+            "crop_mode": description.crop_mode.removesuffix("_down"),
+            "interpolation": description.interpolation,
             "num_classes": spec.num_classes,
-            "label_names": list(about.class_names) or None,
+            "label_names": list(description.class_names) or None,
             "first_conv": "patch_embed.proj",
             "classifier": ["head", "head_dist"] if two_heads else "head",
         },
