@@ -12,12 +12,10 @@ from sws_jax.convert.base import Layout, Plain, View
 from sws_jax.convert.keys import Beside
 from sws_jax.convert.timm import sizes
 from sws_jax.convert.timm.parsing import Config, parsed
-from sws_jax.convert.timm.tables import USUAL
+from sws_jax.convert.timm.tables import AFTER, USUAL
 from sws_jax.errors import UserError
 from sws_jax.specs import LeViTSpec, ViTSpec
 
-# Where timm normalises after pooling unless a config says otherwise.
-AFTER = ("avg", "avgmax", "max")
 # Tensors of layer scale.
 _SCALES = re.compile(r"(^|\.)(ls\d\.gamma|gamma_\d)$")
 _LABELS = ("label_names", "labels")

@@ -11,6 +11,8 @@ from sws_jax.errors import UserError
 from sws_jax.pixels import INTERPOLATIONS
 from sws_jax.specs.base import MAX_DEPTH
 
+# Poolings after which timm normalises unless a config says otherwise.
+AFTER = ("avg", "avgmax", "max")
 # What holds in each family where neither a name nor an argument says otherwise, in the
 # words of timm's own arguments; what is none of those is of the table of names alone.
 USUAL: dict[str, dict[str, Any]] = {
