@@ -1,6 +1,7 @@
 """Files of other programs: names, shapes, damage, and the command."""
 
 import argparse
+import collections
 import dataclasses
 import json
 import math
@@ -18,7 +19,7 @@ import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
-from sws_jax.convert import base, folders, levit, regnet, tensors, vit
+from sws_jax.convert import base, folders, levit, regnet, renaming, tensors, vit
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
@@ -48,7 +49,7 @@ def spec_of(kind, **fields):
 KEYS = {layout.key: layout for layout in vit.LAYOUTS}
 # What each layout can hold, and what is usual in it.
 ANY = tuple(NETS)
-HELD = {
+NETS_OF = {
     "timm-vit": (ANY, {}),
     "hugging-face-vit-file": (("token",), dict(norm_eps=1e-12)),
     "hugging-face-vit-in-memory": (("token",), dict(norm_eps=1e-12)),
@@ -63,11 +64,11 @@ HELD = {
 
 
 def test_no_layout_is_forgotten():
-    assert set(HELD) == {key for key, layout in KEYS.items() if not layout.method}
+    assert set(NETS_OF) == {key for key, layout in KEYS.items() if not layout.method}
 
 
 def layouts(kind):
-    for key, (kinds, usual) in HELD.items():
+    for key, (kinds, usual) in NETS_OF.items():
         if kind in kinds:
             yield KEYS[key], spec_of(kind, **usual)
 
@@ -90,6 +91,23 @@ def test_there_and_back_is_bitwise(layout, spec):
         got = sws_jax.trees.flatten(restored)[name]
         np.testing.assert_array_equal(got, np.asarray(leaf))
         assert got.dtype == leaf.dtype
+
+
+def test_a_layout_is_tried_once(monkeypatch):
+    layout, spec = KEYS["big-vision"], spec_of("mean")
+    calls = collections.Counter()
+
+    def counted(tried):
+        def recognise(shapes):
+            calls[tried.key] += 1
+            return tried.recognise(shapes)
+
+        return dataclasses.replace(tried, recognise=recognise)
+
+    monkeypatch.setattr(renaming, "LAYOUTS", tuple(map(counted, renaming.LAYOUTS)))
+    flat = base.write(params_of(spec), layout.entries(spec))
+    assert convert.identify(flat, heads=2).layout.key == layout.key
+    assert len(calls) > 3 and set(calls.values()) == {1}
 
 
 @pytest.mark.parametrize(
