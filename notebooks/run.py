@@ -32,6 +32,6 @@ def execute(path: pathlib.Path) -> nbformat.NotebookNode:
 
 
 if __name__ == "__main__":
-    for found in sorted(FOLDER.glob("*.ipynb")):
-        nbformat.write(execute(found), found)
-        print(found)
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        nbformat.write(execute(path), path)
+        print(path)

@@ -187,7 +187,7 @@ def path(name: str, value: Any) -> str:
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
     if not text:
         raise UserError(f"{name} must name a file or folder, and is empty")
-    check_nul(text, f"{name} {_shown(value)}")
+    check_nul(text, f"{name} {shown(value)}")
     text = str.__str__(text)
     if not isinstance(value, str) and (kept_by := scheme(text, slashes=1)):
         text = f"{kept_by}://" + text.removeprefix(f"{kept_by}:").lstrip("/")
@@ -222,7 +222,7 @@ def text(choices: Iterable[str] = ()) -> Kind:
         if not isinstance(value, str):
             raise _wrong(name, f"one of {', '.join(known)}" if known else "text", value)
         if known and value not in known:
-            raise UserError(f"{name} {_shown(value)} is not one of {', '.join(known)}")
+            raise UserError(f"{name} {shown(value)} is not one of {', '.join(known)}")
         return str.__str__(value)
 
     return kind
@@ -334,13 +334,13 @@ def size(name: str, value: Any) -> tuple[int, int]:
             _refuse_traced(name, value)
     if not sides or len(sides) != 2:
         raise UserError(
-            f"{name} is one side or (height, width) in pixels, and {_shown(value)} is "
+            f"{name} is one side or (height, width) in pixels, and {shown(value)} is "
             f"neither"
         )
     if min(sides) < 1:
-        raise UserError(f"{name} must be at least 1, and is {_shown(value)}")
+        raise UserError(f"{name} must be at least 1, and is {shown(value)}")
     if max(sides) > MAX_SIZE:
-        raise UserError(f"{name} must be at most {MAX_SIZE}, and is {_shown(value)}")
+        raise UserError(f"{name} must be at most {MAX_SIZE}, and is {shown(value)}")
     return sides
 
 
@@ -450,10 +450,10 @@ def _refuse_traced(name: str, value: Any) -> None:
 
 
 def _wrong(name: str, wanted: str, value: Any) -> UserError:
-    return UserError(f"{name} must be {wanted}, and is {_shown(value)}")
+    return UserError(f"{name} must be {wanted}, and is {shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """What was given, in a few words."""
     plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
     try:
