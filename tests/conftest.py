@@ -38,7 +38,6 @@ install_import_hook(
     [
         "sws_jax.methods.objectives",
         "sws_jax.data.augment",
-        "sws_jax.pixels",
         "sws_jax.models.vit",
     ],
     "beartype.beartype",

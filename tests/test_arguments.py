@@ -39,17 +39,22 @@ from sws_jax.models import networks, weights
 from support.learngenes import learngene
 from support.networks import aux_spec
 
+# By the names that users know, which `sws_jax.OLDER_NAMES` brings to modules of today.
 MODULES = (
     "", "convert", "cost", "data", "data.transforms", "description", "evaluation",
     "learngenes", "loading", "networks", "specs", "teacher", "weights",
 )  # fmt: skip
-# They take nothing, or are made by functions that look at it; and what every image goes
-# through, which looks at nothing.
+PARTS = {"learngenes": ("learngenes", "learngenes.base")}  # whose names are its own
+# They take nothing, or are made by functions that look at it; what every image goes
+# through, which looks at nothing; and steps of `expand`, which has looked already.
 UNGUARDED = {
     "UserError", "convert.Identified", "data.Split.read", "data.transforms.Transform",
     "data.transforms.Transform.check_channels", "data.transforms.crop_box",
     "data.transforms.padded_crop", "data.transforms.resize",
     "data.transforms.resized_crop",
+    "learngenes.LEARNGENE", "learngenes.fresh_head", "learngenes.gather",
+    "learngenes.own", "learngenes.resize_pos_embed", "learngenes.resolve_plan",
+    "learngenes.split_heads",
 }  # fmt: skip
 
 # What an argument is, by its name, or by its function's and its own.
@@ -202,12 +207,19 @@ def arguments_of(function):
 HANDED_ON = {convert.load: (convert.identify,), sws_jax.named: (sws_jax.ViTSpec,)}
 
 
+def owners():
+    """The modules of `MODULES`, each under the name that users know."""
+    for module in MODULES:
+        for part in PARTS.get(module, (module,)):
+            for home in sws_jax.OLDER_NAMES.get(part, (part,)):
+                yield module, importlib.import_module(f"sws_jax.{home}".rstrip("."))
+
+
 def public():
     """What users call and give something to, by where it stands: functions, classes,
     and their methods."""
     found, seen = {}, []
-    for module in MODULES:
-        owner = importlib.import_module(f"sws_jax.{module}".rstrip("."))
+    for module, owner in owners():
         for name in dir(owner):
             value = getattr(owner, name)
             if not is_public(owner, name, value) or value in seen:
