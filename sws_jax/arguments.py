@@ -23,8 +23,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sws_jax.errors import UserError
 
 Kind = Callable[[str, Any], Any]
@@ -215,7 +213,7 @@ def text(choices: Iterable[str] = ()) -> Kind:
 def truth(name: str, value: Any) -> bool:
     """True or False, numpy's too; 0 and 1 are numbers."""
     _refuse_traced(name, value)
-    plain = isinstance(value, (bool, np.bool_))
+    plain = isinstance(value, bool)
     if not plain and not (_is_scalar(value) and "bool" in str(value.dtype)):
         raise _wrong(name, "True or False", value)
     return bool(value)
@@ -270,7 +268,7 @@ def many(kind: Kind, things: str, most: int = MAX_SIZE) -> Kind:
         try:
             if unordered:
                 raise TypeError
-            rows = np.asarray(value) if hasattr(value, "__array__") else value
+            rows = _as_array(value) if hasattr(value, "__array__") else value
             items = tuple(itertools.islice(rows, most + 1))  # it may be endless
         except Exception:  # noqa: BLE001  what an object of somebody's raises
             raise _wrong(name, f"a sequence of {things}", value) from None
@@ -393,6 +391,13 @@ def _by_annotation(called: str, parameter: inspect.Parameter) -> Kind:
 def _is_scalar(value: Any) -> bool:
     """A number of numpy, JAX or PyTorch, or an array without axes."""
     return hasattr(value, "dtype") and getattr(value, "shape", None) == ()
+
+
+def _as_array(value: Any) -> Any:
+    """What calls itself an array, as numpy has it."""
+    import numpy as np  # What has none of these is checked without numpy.
+
+    return np.asarray(value)
 
 
 def _whole(name: str, value: Any) -> int | None:

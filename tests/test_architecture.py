@@ -27,13 +27,6 @@ LAYERS = (
     "doctor "
     "commands main __main__"
 ).split()
-# A spec builds the module of the network it names: only inside `build`, on use.
-EXCEPTIONS = {
-    ("specs.vit", "models.vit", "build"),
-    ("specs.vit", "models.aux_vit", "build"),
-    ("specs.levit", "models.levit", "build"),
-    ("specs.regnet", "models.regnet", "build"),
-}
 PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
 
 # Who may read a command line.
@@ -120,12 +113,7 @@ def test_the_list_of_layers_names_all_there_is():
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
 def test_imports_point_down(name):
-    assert [edge for edge in upward(edges(name)) if edge not in EXCEPTIONS] == []
-
-
-def test_no_exception_is_left_over():
-    found = [edge for name in MODULES for edge in upward(edges(name))]
-    assert EXCEPTIONS <= set(found)
+    assert upward(edges(name)) == []
 
 
 def test_the_walk_sees_every_form_of_import():

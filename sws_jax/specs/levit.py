@@ -174,9 +174,7 @@ class LeViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.levit.LeViT`)."""
-        from sws_jax.models import levit  # a spec is lighter than the network it names
-
-        return levit.LeViT(self, compute)
+        return base.build("levit", self, compute)
 
 
 def _levit(
