@@ -54,6 +54,18 @@ class Range:
     open_high: bool = False
     endless: bool = False
 
+    @property
+    def words(self) -> str:
+        """The numbers inside, in words: ``0 to 1``, ``above 0, at most 1``."""
+        if not (self.open_low or self.open_high or math.isinf(self.high)):
+            return f"{_short(self.low)} to {_short(self.high)}"
+        ends = [f"{'above' if self.open_low else 'at least'} {_short(self.low)}"]
+        if not math.isinf(self.high):
+            ends.append(
+                f"{'below' if self.open_high else 'at most'} {_short(self.high)}"
+            )
+        return ", ".join(ends)
+
     def check(self, name: str, value: float) -> None:
         """Refuses a number outside.
 
@@ -75,6 +87,11 @@ class Range:
             high = f"{self.high:,.0f}" if self.high >= 1000 else f"{self.high:g}"
             wanted = f"{'below' if self.open_high else 'at most'} {high}"
         raise UserError(f"{name} must be {wanted}, and is {value}")
+
+
+def _short(end: float) -> str:
+    """An end of a range."""
+    return f"{end:,.0f}" if 1e3 <= end < 1e15 else f"{end:g}"
 
 
 def checked(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import re
 import sys
@@ -61,6 +60,8 @@ TRIED = {
 @functools.cache
 def jaxlib() -> str:
     """The version that is installed, empty without any; JAX is not imported for it."""
+    import importlib.metadata  # It takes a while, and who asks for help needs none.
+
     try:
         return importlib.metadata.version("jaxlib")
     except importlib.metadata.PackageNotFoundError:

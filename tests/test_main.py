@@ -8,6 +8,7 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import errors, main
+from sws_jax.jobs import reference
 from sws_jax.runtime import signals
 from sws_jax.storage import files, paths
 
@@ -65,6 +66,7 @@ def test_help(flag, capsys):
     assert error == ""
     for words in ("--config=FILE", "--workdir=DIR", "exit codes: 0 done; 1 ", "75 "):
         assert words in out
+    assert out == f"{main.USAGE}\n{reference.listing()}"
 
 
 def test_no_arguments_show_the_help_and_fail(capsys):
