@@ -17,6 +17,7 @@ from sws_jax.data import base
 from sws_jax.data.augment import Augment
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
+from sws_jax.estimate import budgets
 from sws_jax.jobs import build, chain, commandline, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
@@ -367,7 +368,7 @@ def test_digits_train_their_own_ancestor():
     assert (ancestor.model.depth, tuple(ancestor.model.stages)) == (6, ())
     roles = [run.role for run in found.values()]
     for role in ("tune", "scratch_short", "scratch_long"):
-        assert roles.count(role) == len(recipes.DEPTHS)
+        assert roles.count(role) == len(budgets.DEPTHS)
     assert list(runs("aux_deit.py", "teacher=T"))[0] == "aux"
 
 
