@@ -22,7 +22,8 @@ KINDS = {
     "expansion": "expanding a learngene beside a copy",
     "checksums": "what a checkpoint costs the thread that trains",
     "input": "images read per second",
-    "startup": "imports, the first step, compilation",
+    "answers": "help, mistakes and imports, beside an empty process",
+    "startup": "the first step, compilation",
 }
 # `input` names a function of Python, and modules have names of their own.
 MODULES = {"input": "inputs"}

@@ -1,14 +1,14 @@
-"""How long one waits before anything trains: imports, the first step, compilation.
+"""How long one waits before anything trains: the first step, compilation.
 
-Each start is a fresh process; a cache of compiled programs on disk is not used.
+Each start is a fresh process; a cache of compiled programs on disk is not used. What
+needs no step is timed in `benchmarks.answers`.
 
-How to read it: all names of sws_jax, which loads them when they are first used, beside
-`import jax` show what the package adds. "first
-step" is from the start of the process to the end of the first update of the Aux-Net in
-configs/smoke.py, data included. For compilation, `lower_s` is tracing and `compile_s`
-is XLA's own time: a scanned network's stays level over its depth, an unrolled one's
-grows with every block. The network alone is compiled, from nothing but shapes; the row
-"+ DeiT" shows what the recipe's work on the device adds to it, once for any network.
+How to read it: "first step" is from the start of the process to the end of the first
+update of the Aux-Net in configs/smoke.py, data included. For compilation, `lower_s` is
+tracing and `compile_s` is XLA's own time: a scanned network's stays level over its
+depth, an unrolled one's grows with every block. The network alone is compiled, from
+nothing but shapes; the row "+ DeiT" shows what the recipe's work on the device adds to
+it, once for any network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from sws_jax.specs import Compute
 from sws_jax.training import step as steps
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
 def run(settings: Settings) -> list[Row]:
@@ -40,9 +39,6 @@ def run(settings: Settings) -> list[Row]:
         measure.say("startup", row)
         rows.append(row)
 
-    for line in ("import jax", "from sws_jax import *"):
-        found = [float(_process("-c", _IMPORT.format(line))) for _ in range(repeats)]
-        add({"what": line, "seconds": measure.figure(found)})
     add({"what": "first step, configs/smoke.py", **_first_steps(repeats)})
 
     for mode, recipe in _recipes(settings):
