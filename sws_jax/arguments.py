@@ -114,7 +114,7 @@ def checked(
 
     def decorate(target):
         if not isinstance(target, type):
-            return _guarded(target, _called(target), kinds, rest)
+            return _guarded(target, "", kinds, rest)
         plain = vars(target)["__init__"]  # its own, and no other class's
         setattr(target, "__init__", _guarded(plain, target.__name__, kinds, rest))  # noqa: B010
         return target
@@ -128,16 +128,17 @@ def kinds_of(target: Callable[..., Any]) -> dict[str, Kind]:
     return getattr(guarded, "__kinds__", {})
 
 
-def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
+def _guarded(function, class_name: str, kinds: Mapping[str, Kind], rest):
+    """A function behind its kinds; messages name the class whose constructor it is."""
     signature = inspect.signature(function)
     rows, spread = {}, ""
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             spread = name
         elif name not in ("self", "cls"):
-            rows[name] = kinds.get(name) or _by_annotation(called, parameter)
+            rows[name] = kinds.get(name) or _by_annotation(function, parameter)
     if surplus := kinds.keys() - rows:
-        raise TypeError(f"{called} has no argument {', '.join(surplus)}")
+        raise TypeError(f"{function.__qualname__} has no argument {', '.join(surplus)}")
     handed = {k: v for k, v in kinds_of(rest).items() if k not in rows} if rest else {}
     known = {**rows, **handed}
 
@@ -145,6 +146,7 @@ def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
     def guard(*args, **kwargs):
         odd = [name for name in kwargs if name not in known]
         if odd and (rest or not spread):
+            called = class_name or _called(function)
             raise UserError(
                 f"{called} has no argument {', '.join(odd)}: it takes "
                 f"{', '.join(known) or 'none'}"
@@ -152,6 +154,7 @@ def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
+            called = class_name or _called(function)
             raise UserError(
                 f"{called} takes {', '.join(known) or 'no arguments'}, and its call "
                 f"does not fit ({error})"
@@ -175,9 +178,18 @@ def check_nul(path: str, called: str = "") -> None:
 
 
 def _called(function) -> str:
-    """As a user writes it: convert.load."""
-    module = function.__module__.removeprefix("sws_jax").removeprefix(".")
-    return ".".join(filter(None, [module, function.__qualname__]))
+    """As a user writes it: sws_jax.expand, specs.from_dict, convert.load.
+
+    That is by the outermost package that has it among its public names, and else by its
+    module.
+    """
+    *packages, module = function.__module__.split(".")
+    name = function.__qualname__
+    for end, package in enumerate(packages, 1):
+        public = getattr(sys.modules.get(".".join(packages[:end])), "__all__", ())
+        if name.partition(".")[0] in public:
+            return f"{package}.{name}"
+    return f"{module}.{name}"
 
 
 def anything(name: str, value: Any) -> Any:
@@ -395,12 +407,12 @@ _PLAIN: dict[str, Kind] = {
 _PLAIN |= {f"{name} | None": optional(kind) for name, kind in _PLAIN.items()}
 
 
-def _by_annotation(called: str, parameter: inspect.Parameter) -> Kind:
+def _by_annotation(function, parameter: inspect.Parameter) -> Kind:
     kind = _PLAIN.get(str(parameter.annotation))
     if kind is None:
         raise TypeError(
-            f"{called}: say what kind of argument {parameter.name} is, which is "
-            f"annotated {parameter.annotation}"
+            f"{function.__qualname__}: say what kind of argument {parameter.name} is, "
+            f"which is annotated {parameter.annotation}"
         )
     return kind
 

@@ -515,6 +515,28 @@ def test_arguments_that_a_function_does_not_have_or_lacks(where, calls):
         assert name in refused(where, {k: v for k, v in given.items() if k != name})
 
 
+@pytest.mark.parametrize("where", PUBLIC)
+def test_a_function_is_called_as_it_can_be_imported(where):
+    """sws_jax.expand, networks.predictor: a name of a package or module of users."""
+    with pytest.raises(UserError) as caught:
+        PUBLIC[where](bogus=1)
+    called = re.split(" has no argument | takes ", str(caught.value))[0]
+    first, _, rest = called.partition(".")
+    if isinstance(PUBLIC[where], type):
+        assert called == PUBLIC[where].__name__
+        return
+    reached = {o.__name__.rpartition(".")[2]: o for _, o in owners()}[first]
+    for part in rest.split("."):
+        reached = getattr(reached, part)
+    assert reached == PUBLIC[where]
+
+
+def test_public_names_are_called_by_the_package():
+    for function in (sws_jax.expand, sws_jax.load_network, sws_jax.named):
+        with pytest.raises(UserError, match=f"^sws_jax.{function.__name__} takes "):
+            function()
+
+
 # What the guard leaves as it was
 
 
