@@ -54,7 +54,7 @@ def _recipes(settings: Settings) -> list[tuple[str, steps.Recipe]]:
     aux = step.network(f"aux_vit_{size}_patch16_{stages}", settings)
     plain = [step.network(f"vit_{size}_patch16_L{depth}", settings) for depth in depths]
     middle = plain[len(plain) // 2]
-    found = [
+    recipes = [
         (mode, steps.Recipe(spec, step.IMAGENET, compute))
         for mode, spec, compute in (
             ("scan", aux, Compute()),
@@ -65,10 +65,10 @@ def _recipes(settings: Settings) -> list[tuple[str, steps.Recipe]]:
         )
     ]
     if settings.quick:
-        return found[:2]
+        return recipes[:2]
     spec = middle.net.replace(drop_path=step.DROP_PATH)
     deit = steps.Recipe(spec, step.IMAGENET, augment=step.DEIT, ema=step.EMA)
-    return [*found, ("scan + DeiT", deit)]
+    return [*recipes, ("scan + DeiT", deit)]
 
 
 def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
@@ -93,24 +93,24 @@ def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
 
 
 def _first_steps(repeats: int) -> Row:
-    found: dict[str, list[float]] = {}
+    waits: dict[str, list[float]] = {}
     for _ in range(repeats):
         before = time.time()
-        said = json.loads(_process("-m", "benchmarks.first_step").splitlines()[-1])
-        for name, at in said.items():
-            found.setdefault(name, []).append(at - before)
-    done = found.pop("stepped")
+        times = json.loads(_process("-m", "benchmarks.first_step").splitlines()[-1])
+        for name, at in times.items():
+            waits.setdefault(name, []).append(at - before)
+    done = waits.pop("stepped")
     return {
         "seconds": measure.figure(done),
-        **{f"{name}_after_s": measure.figure(values) for name, values in found.items()},
+        **{f"{name}_after_s": measure.figure(values) for name, values in waits.items()},
     }
 
 
 def _process(*arguments: str) -> str:
-    made = subprocess.run(
+    done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
     )
-    if made.returncode:
-        last = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"python {' '.join(arguments)[:60]} ended badly: {last}")
-    return made.stdout
+    return done.stdout

@@ -1,10 +1,11 @@
-"""What is given to public functions, made what they work with, or refused by name.
+"""Arguments of public functions: converted to what these use, or refused by name.
 
-A *kind* takes the name of an argument and what was given for it, and returns what the
-function works with: a path as text, a number of numpy or JAX as Python's, a list or an
-array as a tuple. What it cannot use is a `UserError` that names the argument. `checked`
-puts the kinds of all arguments before a function or a class. A number that JAX is
-tracing is refused, since shapes come from numbers; leaves of trees are not looked at.
+A *kind* takes the name of an argument and its value, and returns the value that the
+function uses: a path as text, a number of numpy or JAX as Python's, a list or an array
+as a tuple. For what it cannot use it raises a `UserError` that names the argument.
+`checked` puts the kinds of all arguments before a function or a class. A number that
+JAX is tracing is refused, since shapes come from numbers; leaves of trees are not
+checked.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 MAX_SIZE = 2**20
 BUCKET = "gs://"  # how a path begins that is in one
 _LARGEST = 2**63 - 1  # whole number of an array
-_LONGEST = 100  # characters of what was given
+_LONGEST = 100  # characters of a value in a message
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -97,19 +98,19 @@ def _short(end: float) -> str:
 def checked(
     *, rest: Callable[..., Any] | None = None, **kinds: Kind
 ) -> Callable[[_Target], _Target]:
-    """A decorator that gives a function nothing but arguments of their kinds.
+    """A decorator that checks and converts the arguments of a function.
 
     Name, signature and docstring stay. An argument without a kind here has that of its
     annotation, where it is a plain one (`int`, `tuple[float, ...]`, `str | None`); one
-    without either stops the import. Of a class, it is the constructor that is guarded.
+    without either stops the import. Of a class, the constructor is guarded.
 
     Args:
-      rest: a checked function that the function's ``**`` arguments are handed to.
+      rest: a checked function that the function's ``**`` arguments are passed to.
       **kinds: by the names of the arguments.
 
     Raises:
-      UserError: (from the function) an argument that it does not have, lacks or cannot
-        use.
+      UserError: when the function is called, of an argument that it does not have,
+        lacks or cannot use.
     """
 
     def decorate(target):
@@ -144,11 +145,11 @@ def _guarded(function, class_name: str, kinds: Mapping[str, Kind], rest):
 
     @functools.wraps(function)
     def guard(*args, **kwargs):
-        odd = [name for name in kwargs if name not in known]
-        if odd and (rest or not spread):
+        unknown = [name for name in kwargs if name not in known]
+        if unknown and (rest or not spread):
             called = class_name or _called(function)
             raise UserError(
-                f"{called} has no argument {', '.join(odd)}: it takes "
+                f"{called} has no argument {', '.join(unknown)}: it takes "
                 f"{', '.join(known) or 'none'}"
             )
         try:
@@ -159,12 +160,12 @@ def _guarded(function, class_name: str, kinds: Mapping[str, Kind], rest):
                 f"{called} takes {', '.join(known) or 'no arguments'}, and its call "
                 f"does not fit ({error})"
             ) from None
-        given = bound.arguments
+        values = bound.arguments
         for name, kind in rows.items():
-            if name in given:
-                given[name] = kind(name, given[name])
-        if handed and spread in given:
-            given[spread] = {k: handed[k](k, v) for k, v in given[spread].items()}
+            if name in values:
+                values[name] = kind(name, values[name])
+        if handed and spread in values:
+            values[spread] = {k: handed[k](k, v) for k, v in values[spread].items()}
         return function(*bound.args, **bound.kwargs)
 
     guard.__kinds__ = known  # type: ignore[attr-defined]
@@ -193,7 +194,7 @@ def _called(function) -> str:
 
 
 def anything(name: str, value: Any) -> Any:
-    """What is handed on, or looked at by the function itself: trees of arrays."""
+    """Any value: it is passed on or, as trees of arrays are, checked by the function."""
     return value
 
 
@@ -271,13 +272,13 @@ def number(within: Range | None = None) -> Kind:
     """A finite number, as a float; in a range, which alone may hold infinity."""
 
     def kind(name: str, value: Any) -> float:
-        found = _number(name, value)
-        endless = within is not None and within.endless and found == math.inf
-        if found is None or math.isnan(found) or not (math.isfinite(found) or endless):
+        real = _number(name, value)
+        endless = within is not None and within.endless and real == math.inf
+        if real is None or math.isnan(real) or not (math.isfinite(real) or endless):
             raise _wrong(name, "a number", value)
         if within is not None:
-            within.check(name, found)
-        return found
+            within.check(name, real)
+        return real
 
     return kind
 
@@ -326,11 +327,11 @@ SEED = whole(0, 2**32 - 1)  # of a random key
 
 def pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
     """A sequence of pairs of texts."""
-    found = many(TEXTS, "pairs of texts")(name, value)
-    for at, pair in enumerate(found):
+    rows = many(TEXTS, "pairs of texts")(name, value)
+    for at, pair in enumerate(rows):
         if len(pair) != 2:
             raise _wrong(f"{name}[{at}]", "two texts", pair)
-    return found
+    return rows
 
 
 def size(name: str, value: Any) -> tuple[int, int]:
@@ -472,10 +473,10 @@ def _wrong(name: str, wanted: str, value: Any) -> UserError:
 
 
 def _shown(value: Any) -> str:
-    """What was given, in a few words."""
-    plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
+    """A value in a few words."""
+    builtin = (str, bytes, numbers.Number, type(None), tuple, list, dict)
     try:
-        if isinstance(value, plain):
+        if isinstance(value, builtin):
             words = " ".join(_SHOWN.repr(value).split())
             return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
         if isinstance(value, type):

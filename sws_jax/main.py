@@ -148,8 +148,8 @@ def _job(config) -> str:
     from sws_jax import version
     from sws_jax.models import description
 
-    said = [config.to_json_best_effort(), description.versions(), version.VERSION]
-    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+    identity = [config.to_json_best_effort(), description.versions(), version.VERSION]
+    return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
 
 
 def _greeting() -> str:
@@ -176,12 +176,16 @@ def _hush_storage() -> None:
         logger.addFilter(lambda record: record.levelno < logging.ERROR)
     shown = sys.unraisablehook
 
-    def hook(found) -> None:
-        code = getattr(found.object, "cr_code", None)  # of a read given up half-way
+    def hook(unraisable) -> None:
+        code = getattr(
+            unraisable.object, "cr_code", None
+        )  # of a read given up half-way
         given_up = code is not None and "orbax" in code.co_filename
-        too_late = str(found.exc_value) == "Event loop is closed"  # reads and writes
+        too_late = (
+            str(unraisable.exc_value) == "Event loop is closed"
+        )  # reads and writes
         if not (given_up or too_late):
-            shown(found)
+            shown(unraisable)
 
     sys.unraisablehook = hook
 

@@ -65,16 +65,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import arguments, convert, specs, trees
+    from sws_jax import arguments, convert
     from sws_jax.convert import folders
     from sws_jax.errors import UserError
-    from sws_jax.methods import learngenes
-    from sws_jax.models import networks
-    from sws_jax.storage import files, paths
 
     if args.to is not None:
         arguments.text(convert.TARGETS)("--to", args.to)
-    given: dict[str, Any] = {
+    options = _options(args)
+    folders.refuse_overwriting(
+        args.target, args.source, folder=args.to in ("timm", "hugging-face")
+    )
+    if not args.to:
+        return _read(args, options)
+    if options:
+        raise UserError(
+            f"--to writes what is ours, whose file says all: leave --"
+            f"{next(iter(options)).replace('_', '-')} out"
+        )
+    return _write(args)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags about weights that are read, as arguments of `convert.load`."""
+    from sws_jax import specs
+
+    options: dict[str, Any] = {
         "part": args.part,
         "layout": args.layout,
         "heads": args.heads,
@@ -91,19 +106,19 @@ def run(args: argparse.Namespace) -> int:
         "crop_mode": args.crop_mode,
         "dataset": args.dataset,
     }
-    given = {
-        name: value for name, value in given.items() if value not in ("", (), None)
+    return {
+        name: value for name, value in options.items() if value not in ("", (), None)
     }
-    folders.refuse_overwriting(
-        args.target, args.source, folder=args.to in ("timm", "hugging-face")
-    )
-    if args.to:
-        if given:
-            raise UserError(
-                f"--to writes what is ours, whose file says all: leave --"
-                f"{next(iter(given)).replace('_', '-')} out"
-            )
-        return _write(args)
+
+
+def _read(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Another program's weights, written as this project's."""
+    from sws_jax import convert, specs, trees
+    from sws_jax.errors import UserError
+    from sws_jax.methods import learngenes
+    from sws_jax.models import networks
+    from sws_jax.storage import files, paths
+
     if args.depth is not None:
         raise UserError("--depth goes with --to: what is read has its depth")
     if not args.target.endswith(".safetensors"):
@@ -111,19 +126,17 @@ def run(args: argparse.Namespace) -> int:
     if not paths.is_remote(args.target):
         files.check_writable(args.target)
     notes: list[str] = []
-    found, layout = convert.load(args.source, tell=notes.append, **given)
-    about = found.description
+    loaded, layout = convert.load(args.source, tell=notes.append, **options)
+    about = loaded.description
     assert about is not None
-    if isinstance(found, learngenes.Learngene):
-        learngenes.save_learngene(args.target, found)
+    if isinstance(loaded, learngenes.Learngene):
+        learngenes.save_learngene(args.target, loaded)
         what = f"learngene of {about.spec.name}, {about.profile}"
     else:
-        networks.save_network(args.target, found)
+        networks.save_network(args.target, loaded)
         what = about.spec.name
-    print(
-        f"{args.source}: {layout.name}, {what}, {trees.count(found.params):,} numbers, "
-        f"written to {args.target}"
-    )
+    numbers = f"{trees.count(loaded.params):,} numbers"
+    print(f"{args.source}: {layout.name}, {what}, {numbers}, written to {args.target}")
     for note in notes:
         print(f"note: {note}")
     vits = isinstance(about.net, specs.ViTSpec)
@@ -135,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace) -> int:
+    """This project's weights, written as another program's."""
     from sws_jax import convert
     from sws_jax.jobs import loading
     from sws_jax.methods import learngenes

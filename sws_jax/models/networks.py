@@ -125,7 +125,7 @@ class Predictor:
         Returns:
           [batch, classes], float32, without gradient.
         """
-        # (JAX puts anything there, and it is looked at when it is used.)
+        # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
         if (last := max(self.order, default=-1)) >= spec.net.num_classes:
             raise UserError(  # indexing would take another in its place
@@ -143,12 +143,12 @@ class Predictor:
             return module.apply({"params": params}, x)
 
         if isinstance(spec, ViTSpec | AuxViTSpec):  # these place their activations
-            found = apply(self.network.params, x)
+            outputs = apply(self.network.params, x)
         else:
-            found = sharding.by_image(apply, self.network.params, x)
+            outputs = sharding.by_image(apply, self.network.params, x)
         if self.order:
-            found = found[:, np.asarray(self.order)]
-        return jax.lax.stop_gradient(found)
+            outputs = outputs[:, np.asarray(self.order)]
+        return jax.lax.stop_gradient(outputs)
 
 
 def _instead_of_predictor(value: Any) -> str:

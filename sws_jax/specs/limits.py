@@ -10,7 +10,7 @@ import math
 
 from sws_jax.arguments import Range
 
-# Data. (Pixels are shares of 255: means of 0 to 255 are a mistake.)
+# Data. Pixels are shares of 255, so that a mean of 0 to 255 is a mistake.
 MEAN = Range(-10, 10)
 STD = Range(0, 10, open_low=True)
 EVAL_CROP = Range(0, 1, open_low=True)
