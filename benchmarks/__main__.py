@@ -7,7 +7,7 @@ from sws_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin()
 
-# ruff: noqa: E402  what follows takes its time
+# ruff: noqa: E402  what is imported below takes a while
 import argparse
 import importlib
 import os

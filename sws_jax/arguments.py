@@ -194,7 +194,7 @@ def _called(function) -> str:
 
 
 def anything(name: str, value: Any) -> Any:
-    """Any value: it is passed on or, as trees of arrays are, checked by the function."""
+    """Any value, passed on or, as trees of arrays are, checked by the function."""
     return value
 
 

@@ -7,7 +7,7 @@ from sws_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin()
 
-# ruff: noqa: E402  what follows takes its time
+# ruff: noqa: E402  what is imported below takes a while
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ def _explain(error: Exception) -> int:
 
 
 def _job(config) -> str:
-    """What the processes of a job have in common: config and versions."""
+    """A fingerprint of config and versions: the same in all processes of a job."""
     import hashlib
 
     from sws_jax import version
@@ -165,9 +165,9 @@ def _greeting() -> str:
 
 
 def _hush_storage() -> None:
-    """Leaves a checkpoint that cannot be written to the one sentence about it.
+    """Silences the storage library, whose threads log and print errors that they raise.
 
-    The storage layer's threads log and print every error that they then raise.
+    Of a checkpoint that cannot be written, the user sees one sentence.
     """
     import logging
 
@@ -177,14 +177,11 @@ def _hush_storage() -> None:
     shown = sys.unraisablehook
 
     def hook(unraisable) -> None:
-        code = getattr(
-            unraisable.object, "cr_code", None
-        )  # of a read given up half-way
-        given_up = code is not None and "orbax" in code.co_filename
-        too_late = (
-            str(unraisable.exc_value) == "Event loop is closed"
-        )  # reads and writes
-        if not (given_up or too_late):
+        # A read that is abandoned half-way, and reads and writes after the end.
+        code = getattr(unraisable.object, "cr_code", None)
+        abandoned = code is not None and "orbax" in code.co_filename
+        too_late = str(unraisable.exc_value) == "Event loop is closed"
+        if not (abandoned or too_late):
             shown(unraisable)
 
     sys.unraisablehook = hook

@@ -130,7 +130,7 @@ def test_a_run_has_an_end():
         build.check_length(config, durations, build.schedule(config, durations))
 
 
-def said(file, *flags):
+def remarks_on(file, *flags):
     argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
     config, _ = commandline.parse(argv)
     return remarks.of_named(config, commandline.named(argv), chain.runs(config))
@@ -170,17 +170,19 @@ UNUSED = {
 )
 def test_a_field_that_was_set_and_does_nothing_is_told(flag, cure):
     name = flag.partition("=")[0]
-    (line,) = said("scratch_deit.py", *UNUSED.get(name, ()), flag)
+    (line,) = remarks_on("scratch_deit.py", *UNUSED.get(name, ()), flag)
     assert line.startswith(f"{name}=") and "is not used: " in line
-    assert not [line for line in said("scratch_deit.py", flag, cure) if name in line]
+    assert not [
+        line for line in remarks_on("scratch_deit.py", flag, cure) if name in line
+    ]
 
 
 def test_groups_that_no_row_uses_are_told():
     flags = "tune.seed=1", "compare.level=untuned", "scratch.ema=0.5"
-    assert "scratch.ema=0.5 is not used: compare.level is not full" in said(
+    assert "scratch.ema=0.5 is not used: compare.level is not full" in remarks_on(
         "smoke.py", *flags
     )
-    assert said("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
+    assert remarks_on("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
 
 
 CONFIGS = {

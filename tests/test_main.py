@@ -117,8 +117,10 @@ def test_every_tool_explains_itself(name, capsys):
         words = argument.help % vars(argument)
         assert " ".join(words.split()) in out, argument
         assert all(option in out for option in argument.option_strings)
-    given = shlex.split(tool.EXAMPLE.removeprefix(f"python -m sws_jax {name} "))
-    _, unknown = parser.parse_known_args(given)
+    words_of_example = shlex.split(
+        tool.EXAMPLE.removeprefix(f"python -m sws_jax {name} ")
+    )
+    _, unknown = parser.parse_known_args(words_of_example)
     if parser.get_default("flags") == []:  # the rest is given to a run's own parser
         of_a_run = ("--config=", "--config.", "--workdir=")
         unknown = [word for word in unknown if not word.startswith(of_a_run)]

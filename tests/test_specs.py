@@ -53,9 +53,9 @@ def test_specs_of_older_files_lack_fields():
     data = specs.to_dict(specs.named("vit_small_patch16_L12"))
     for field in ("dist_head", "patch_bias_init"):
         del data[field]
-    found = specs.from_dict(specs.ViTSpec, data)
-    assert found == specs.named("vit_small_patch16_L12")
-    assert (found.dist_head, found.patch_bias_init) == (True, "zeros")
+    spec = specs.from_dict(specs.ViTSpec, data)
+    assert spec == specs.named("vit_small_patch16_L12")
+    assert (spec.dist_head, spec.patch_bias_init) == (True, "zeros")
     with pytest.raises(UserError, match="ViTSpec has no field colour"):
         specs.from_dict(specs.ViTSpec, {**data, "colour": "red"})
 

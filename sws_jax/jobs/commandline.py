@@ -92,7 +92,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError("--config is given twice: a command runs one config")
     get_config, argument = _function_of(file_and_argument)
     config = _config_of(file_and_argument, get_config, argument).lock()
-    decided = _follow_argument(config, get_config, argument)
+    decided = _decided_by_argument(config, get_config, argument)
     rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
     if "--config" in argv or "-config" in argv:  # its value is the next argument
         rest.remove(file_and_argument)
@@ -150,14 +150,14 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
             group.init.insist = tuple(sorted({*recipes.insisted(group), *model_fields}))
 
 
-def _follow_argument(
+def _decided_by_argument(
     config: ml_collections.ConfigDict, get_config, arg: str
 ) -> set[str]:
     """Fields of `model` that the argument of ``FILE:ARG`` decides.
 
-    They are those that change where a part of the argument is left out or says
-    something else: a config is a function, which is asked. How weights begin is not
-    among them, since a file has its own.
+    A config is a function: it is called again without each part of the argument, and
+    with another value of it, and the fields that change are returned. Fields that say
+    how weights begin are left out, since a file has weights.
     """
 
     def fields_of(candidate: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _follow_argument(
         return {name: _value(candidate, name) for name in names}
 
     def changed_to(parts: Sequence[str]) -> dict[str, Any]:
-        # What it may print was printed when it was asked for good.
+        # What it prints was printed by the first call.
         silent = io.StringIO()
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             return fields_of(get_config(",".join(parts) or None))

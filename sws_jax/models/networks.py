@@ -20,7 +20,7 @@ from sws_jax.specs.base import COMPUTE, DTYPE
 
 
 def _instead_of_spec(value: Any) -> str:
-    """What to do about something else than a spec."""
+    """A hint for a value that is no spec."""
     if isinstance(value, str):
         return "sws_jax.named makes one from a name"
     about = getattr(value, "spec", None)
@@ -59,7 +59,7 @@ class Network:
 
 
 def _instead_of_network(value: Any) -> str:
-    """What to do about something else than a network."""
+    """A hint for a value that is no network."""
     if isinstance(value, (str, os.PathLike)):
         return "sws_jax.load_network reads one from a file"
     if getattr(getattr(value, "description", None), "kind", "") == "learngene":
@@ -70,7 +70,7 @@ def _instead_of_network(value: Any) -> str:
 NETWORK = arguments.of(Network, called="a network", hint=_instead_of_network)
 
 
-# What JAX calls the interpolations of `sws_jax.data.base`.
+# JAX's names of the interpolations of `sws_jax.pixels`.
 _RESIZE = {
     "bicubic": "cubic",
     "bilinear": "linear",
@@ -152,7 +152,7 @@ class Predictor:
 
 
 def _instead_of_predictor(value: Any) -> str:
-    """What to do about something else than a predictor."""
+    """A hint for a value that is no predictor."""
     network = isinstance(value, Network)
     return "sws_jax.models.networks.predictor makes one of a network" if network else ""
 
@@ -184,7 +184,7 @@ def predictor(
 @arguments.checked(spec=SPEC)
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
     """Names, shapes and dtypes of a network's parameters, without computing."""
-    # A tree of its own for everyone who asks: dicts may be changed.
+    # A new tree for each caller, who may change it.
     return jax.tree.map(lambda leaf: leaf, _abstract_params(spec, boxed))
 
 

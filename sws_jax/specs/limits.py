@@ -1,7 +1,7 @@
-"""What numbers and texts of a recipe may be.
+"""Ranges and choices of a recipe's numbers and texts.
 
-They stand below all who check them: the table of a config's fields, and the losses,
-schedules, transforms and readers that are called without one.
+They are checked by the table of a config's fields, and by the losses, schedules,
+transforms and readers, which are used without a config too.
 """
 
 from __future__ import annotations
