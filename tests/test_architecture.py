@@ -18,13 +18,6 @@ import house  # noqa: E402
 # Lowest first: a name imports only what stands before it in this list, where it stands
 # for a module or, as a folder, for all that is in it.
 LAYERS = [name for layer in house.layers(ROOT) for name in layer]
-# A spec builds the module of the network it names: only inside `build`, on use.
-EXCEPTIONS = {
-    ("specs.vit", "models.vit"),
-    ("specs.vit", "models.aux_vit"),
-    ("specs.levit", "models.levit"),
-    ("specs.regnet", "models.regnet"),
-}
 PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
 
 # What a folder must not import, besides what stands above it: names of modules,
@@ -97,17 +90,12 @@ def test_the_list_of_layers_names_all_there_is():
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
 def test_imports_point_down(name):
     pairs = house.arrows(link for link in IMPORTS if link.source == name)
-    assert set(upward(pairs)) <= EXCEPTIONS
-
-
-def test_an_exception_is_needed_and_late():
-    assert EXCEPTIONS <= house.arrows(IMPORTS)
-    assert not EXCEPTIONS & house.arrows(IMPORTS, late=False)
+    assert upward(pairs) == []
 
 
 def test_no_modules_import_each_other():
     """Neither within a folder nor across folders, late imports among them."""
-    assert circle(house.arrows(IMPORTS) - EXCEPTIONS) == []
+    assert circle(house.arrows(IMPORTS)) == []
 
 
 def test_a_circle_is_seen():

@@ -492,7 +492,7 @@ def test_no_folder_is_made_of_or_in_what_is_read(ours, refused, tmp_path):
     for target in (run / "timm", run / "new" / "timm"):
         message = refused("convert", run, target, "--to", "timm")
         assert f"{target} would be a folder inside {run}, which is read" in message
-    assert os.listdir(run) == [names.WEIGHTS]
+    assert os.listdir(run) == [WEIGHTS]
 
 
 def test_a_new_file_beside_what_is_read_is_written(sharded, command):
