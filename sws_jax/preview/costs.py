@@ -192,7 +192,7 @@ def of_job(
         config, workdir, image_size=image_size, classes=classes, images=images
     )
     survey.note("evaluation: not counted")
-    runs = {row.name: _run(survey, row, teacher_name) for row in first.values()}
+    runs = {row.name: counted_run(survey, row, teacher_name) for row in first.values()}
     ways = _ways(survey, list(runs.values())) if config.job != "single" else {}
     if teacher_name and not any(run.teacher for run in runs.values()):
         raise UserError("no run of this job is distilled: leave --teacher out")
@@ -202,7 +202,7 @@ def of_job(
     return JobCost(costs, ways, tuple(survey.notes))
 
 
-def _run(survey: Survey, row: Run, teacher_name: str | None) -> comparison.Run:
+def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> comparison.Run:
     """A run of a job as `sws_jax.estimate.comparison` counts it."""
     init = row.config.init
     role = row.role
