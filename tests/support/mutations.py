@@ -5,16 +5,16 @@ Run by hand, from the root of a checkout, after tests were rewritten or made che
     python tests/support/mutations.py
     python tests/support/mutations.py --only train.py average
 
-`--only` takes those whose name or file holds one of the words. Each is made in a
-temporary copy of the checkout, never in the checkout itself, and the tests that are
-named beside it run there. That takes 10 to 30 seconds, and a quarter of an hour for
+`--only` takes those whose name or file holds one of the words. Each mutation is applied
+to a temporary copy of the checkout, never to the checkout itself, and the tests that
+are named beside it run there. That takes 10 to 30 seconds, and a quarter of an hour for
 all, on two quiet cores.
 
-``killed`` says that a test failed, ``lives`` that all of them passed, and ``no longer
-applies`` that the text is not found exactly once: the mutation is then written anew.
-The tests must pass without any mutation, which is tried first. The exit code is 0 where
-all were killed. (`tests/test_mutations.py` checks that the table fits the code, and
-runs none of it.)
+``killed`` means that a test failed, ``lives`` that all of them passed, and ``no longer
+applies`` that the package does not have the text exactly once: the mutation is then
+rewritten. The tests must pass without any mutation, which is tried first. The exit code
+is 0 where all were killed. `tests/test_mutations.py` checks that the table fits the
+code, and applies none of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# What the tests of the table need of a checkout.
+# The parts of a checkout that the tests of the table need.
 COPIED = ("configs", "sws_jax", "tests", "pyproject.toml")
 _SECONDS = 900  # for the tests of one mutation, which may have made an endless loop
 
@@ -44,35 +44,38 @@ class Mutation:
 
     Attributes:
       name: unlike all others.
-      path: of the file, in the package.
-      old, new: its text, which is there once, and what is put in its place.
+      old, new: text that the package has once, and what replaces it.
       breaks: the promise that no longer holds.
       tests: that must notice, each ``MODULE::TEST`` of `tests`.
     """
 
     name: str
-    path: str
     old: str
     new: str
     breaks: str
     tests: tuple[str, ...]
 
-    def mutated(self, root: pathlib.Path) -> str | None:
-        """The text of the file with the slip; None where it no longer applies."""
-        text = (root / "sws_jax" / self.path).read_text()
-        return text.replace(self.old, self.new) if text.count(self.old) == 1 else None
+    def path(self, root: pathlib.Path) -> pathlib.Path | None:
+        """The file with the text; None where the mutation no longer applies."""
+        counts = {path: text.count(self.old) for path, text in _sources(root).items()}
+        paths = [path for path, count in counts.items() if count]
+        return paths[0] if sum(counts.values()) == 1 else None
 
     @property
     def ids(self) -> list[str]:
-        """Of its tests, as pytest takes them."""
+        """Its tests, as pytest takes them."""
         return [f"tests/{test.replace('::', '.py::', 1)}" for test in self.tests]
+
+
+def _sources(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The files of a checkout's package, with their text."""
+    return {path: path.read_text() for path in (root / "sws_jax").rglob("*.py")}
 
 
 MUTATIONS = (
     # Training
     Mutation(
         "rate one step late",
-        "train.py",
         "rate = task.schedule(number - 1)",
         "rate = task.schedule(number)",
         "update k, counted from 0, has the rate of step k",
@@ -80,7 +83,6 @@ MUTATIONS = (
     ),
     Mutation(
         "key of no seed",
-        "train.py",
         "jax.random.key(config.seed), out_shardings",
         "jax.random.key(0), out_shardings",
         "what is random in a step follows the run's seed",
@@ -88,15 +90,13 @@ MUTATIONS = (
     ),
     Mutation(
         "order of no seed",
-        "train.py",
-        ("            seed=config.seed,\n            global_batch_size"),
-        ("            seed=0,\n            global_batch_size"),
+        "            seed=config.seed,\n            global_batch_size=task",
+        "            seed=0,\n            global_batch_size=task",
         "the order of images follows the run's seed",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "stale score kept",
-        "train.py",
         'val["top1"] if val.get("step") == at else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
@@ -104,7 +104,6 @@ MUTATIONS = (
     ),
     Mutation(
         "best without a last",
-        "train.py",
         'config.checkpoint.final or config.evaluation.select == "best"',
         "config.checkpoint.final",
         "the last weights may be the best, and are kept",
@@ -112,7 +111,6 @@ MUTATIONS = (
     ),
     Mutation(
         "average not scored",
-        "train.py",
         "task.predictor(self.state.ema), task.data.val",
         "task.predictor(self.state.params), task.data.val",
         "val_top1_ema is the score of the moving average",
@@ -120,7 +118,6 @@ MUTATIONS = (
     ),
     Mutation(
         "average not restored",
-        "train.py",
         "self.state.replace(step=counted, **saved.items)",
         (
             "self.state.replace(\n"
@@ -133,7 +130,6 @@ MUTATIONS = (
     ),
     Mutation(
         "window not restored",
-        "train.py",
         'spent.pop("window", [])',
         'spent.pop("windows", [])',
         "a line of the log is of all steps since the last, restarts or not",
@@ -141,7 +137,6 @@ MUTATIONS = (
     ),
     Mutation(
         "last row of the window",
-        "train.py",
         "row[name] = float(np.mean([past[name] for past in self.window]))",
         "row[name] = float(self.window[-1][name])",
         "a line of the log shows means",
@@ -149,7 +144,6 @@ MUTATIONS = (
     ),
     Mutation(
         "half not finite",
-        "train.py",
         "if not all(np.isfinite(",
         "if not any(np.isfinite(",
         "a gradient that is no number stops a run, whatever its loss",
@@ -157,7 +151,6 @@ MUTATIONS = (
     ),
     Mutation(
         "crop of evaluation ignored",
-        "task.py",
         "Fit(self.data.image_shape[:2], self.config.data.eval_crop)",
         "Fit(self.data.image_shape[:2])",
         "data.eval_crop",
@@ -165,7 +158,6 @@ MUTATIONS = (
     ),
     Mutation(
         "milestone at the end",
-        "task.py",
         "if 0 <= e < total]",
         "if 0 <= e <= total]",
         "the end of a run is scored once",
@@ -173,7 +165,6 @@ MUTATIONS = (
     ),
     Mutation(
         "teacher not named",
-        "task.py",
         "        about=task.about.replace(teacher=known),\n",
         "",
         "a file says which teacher its network had",
@@ -181,15 +172,13 @@ MUTATIONS = (
     ),
     Mutation(
         "one key for two",
-        "step.py",
         "vit.drop_path_masks(drop_key,",
         "vit.drop_path_masks(augment_key,",
         "stochastic depth does not follow from the augmentation",
-        (("test_step::test_augmentation_and_stochastic_depth_have_keys_of_their_own"),),
+        ("test_step::test_augmentation_and_stochastic_depth_have_keys_of_their_own",),
     ),
     Mutation(
         "ties count as hits",
-        "evaluation.py",
         "rank = above + ties_before.sum(axis=1)",
         "rank = above",
         "a network that prefers no class is at chance",
@@ -197,7 +186,6 @@ MUTATIONS = (
     ),
     Mutation(
         "warm-up one step longer",
-        "optim.py",
         "if step < self.warmup_steps:",
         "if step <= self.warmup_steps:",
         "the warm-up is as long as asked for",
@@ -205,7 +193,6 @@ MUTATIONS = (
     ),
     Mutation(
         "temperature once",
-        "losses.py",
         "* tau**2",
         "* tau",
         "the soft loss is tau^2 KL",
@@ -213,7 +200,6 @@ MUTATIONS = (
     ),
     Mutation(
         "lap of a running clock",
-        "metrics.py",
         "self._lap = self._total(), self.steps",
         "self._lap = self.seconds, self.steps",
         "the speed is that of the steps since the last line",
@@ -221,15 +207,13 @@ MUTATIONS = (
     ),
     Mutation(
         "head of seed 0",
-        "start.py",
-        ("        seed=config.seed,\n    )\n    assert"),
-        ("    )\n    assert"),
+        "        seed=config.seed,\n    )\n    assert",
+        "    )\n    assert",
         "a fresh head follows the run's seed",
         ("test_start::test_a_fresh_head_is_of_the_runs_seed",),
     ),
     Mutation(
         "positions of one profile",
-        "start.py",
         "        antialias=profiles.find(config.profile).antialias,\n",
         "",
         "the official profile resizes as the released code does",
@@ -237,7 +221,6 @@ MUTATIONS = (
     ),
     Mutation(
         "a field too harmless",
-        "rundir.py",
         "_HARMLESS = fields.resuming(fields.HARMLESS)",
         '_HARMLESS = (*fields.resuming(fields.HARMLESS), "evaluation.select")',
         "a directory goes on with the config that it was begun with",
@@ -245,7 +228,6 @@ MUTATIONS = (
     ),
     Mutation(
         "data known anew",
-        "data/fingerprint.py",
         "now[place] or before.get(place)",
         "now[place]",
         "a run knows its data again, if it can be read or not",
@@ -253,7 +235,6 @@ MUTATIONS = (
     ),
     Mutation(
         "one seed for all scratch",
-        "chain.py",
         "scratch.seed = config.seed + number",
         "scratch.seed = config.seed",
         "what is compared shares a seed",
@@ -261,7 +242,6 @@ MUTATIONS = (
     ),
     Mutation(
         "a short long run",
-        "chain.py",
         'if f"{long:g}" == f"{short:g}":',
         "if long <= short:",
         "a budget that differs is a row of its own",
@@ -269,7 +249,6 @@ MUTATIONS = (
     ),
     Mutation(
         "the end is late",
-        "remarks.py",
         "if e > last]",
         "if e >= last]",
         "nothing is said of what is as it seems",
@@ -277,7 +256,6 @@ MUTATIONS = (
     ),
     Mutation(
         "optimiser of defaults",
-        "setup.py",
         "        optimizer=Optimizer(**config.optimizer),\n",
         "",
         "optimizer.weight_decay, and what else is set of it",
@@ -285,7 +263,6 @@ MUTATIONS = (
     ),
     Mutation(
         "accumulation ignored",
-        "setup.py",
         "        accum_steps=config.accum_steps,\n",
         "",
         "a batch is computed in as many parts as asked for",
@@ -294,7 +271,6 @@ MUTATIONS = (
     # Data
     Mutation(
         "augmentation of no seed",
-        "data/pipeline.py",
         "place = np.random.SeedSequence(seed % 2**64)",
         "place = np.random.SeedSequence(0)",
         "augmentation follows the run's seed",
@@ -302,7 +278,6 @@ MUTATIONS = (
     ),
     Mutation(
         "squares along a diagonal",
-        "data/augment.py",
         "span(keys[4], wide, width)",
         "span(keys[3], wide, width)",
         "erased rectangles are anywhere",
@@ -310,15 +285,13 @@ MUTATIONS = (
     ),
     Mutation(
         "mixed as erased",
-        "data/augment.py",
-        ("                mix_key,\n                x,"),
-        ("                erase_key,\n                x,"),
+        "                mix_key,\n                x,",
+        "                erase_key,\n                x,",
         "mixing does not follow from erasing",
-        (("test_augment::test_what_is_mixed_does_not_follow_from_what_is_erased"),),
+        ("test_augment::test_what_is_mixed_does_not_follow_from_what_is_erased",),
     ),
     Mutation(
         "held out, rounded down",
-        "data/base.py",
         "held = round(len(train) * fraction)",
         "held = int(len(train) * fraction)",
         "data.val_fraction is rounded to the nearest image",
@@ -326,7 +299,6 @@ MUTATIONS = (
     ),
     Mutation(
         "files as the disk has them",
-        "data/folder.py",
         "map(os.fsencode, sorted(found))",
         "map(os.fsencode, found)",
         "images stand in the order of their names",
@@ -334,7 +306,6 @@ MUTATIONS = (
     ),
     Mutation(
         "labels not known",
-        "data/fingerprint.py",
         'f"{label} {image.shape}"',
         'f"{image.shape}"',
         "a set with other labels is another",
@@ -342,7 +313,6 @@ MUTATIONS = (
     ),
     Mutation(
         "unreadable is other",
-        "data/fingerprint.py",
         "any(a and b and a != b",
         "any(a and a != b",
         "an image that cannot be read makes no other set",
@@ -351,7 +321,6 @@ MUTATIONS = (
     # Learngenes
     Mutation(
         "stages by name",
-        "learngenes/sws.py",
         '[params[f"stage_{s}"] for s in range(len(spec.stages))]',
         "[params[name] for name in sorted(params) if _is_stage(name)]",
         "gene s is stage s",
@@ -359,7 +328,6 @@ MUTATIONS = (
     ),
     Mutation(
         "a stage too empty",
-        "learngenes/sws.py",
         "    while 0 in counts:\n",
         "    while 0 in counts[1:]:\n",
         "no stage is left out of a network that has room for all",
@@ -367,7 +335,6 @@ MUTATIONS = (
     ),
     Mutation(
         "as many patches",
-        "learngenes/base.py",
         "if old.grid == new.grid:",
         "if old.tokens == new.tokens:",
         "position embeddings follow the shape of the grid",
@@ -375,7 +342,6 @@ MUTATIONS = (
     ),
     Mutation(
         "accuracy of another",
-        "learngenes/__init__.py",
         "        accuracy=-1.0,\n",
         "",
         "a descendant has no score before it is scored",
@@ -383,7 +349,6 @@ MUTATIONS = (
     ),
     Mutation(
         "slope to the end",
-        "learngenes/tleg.py",
         "share = np.arange(depth) / depth ",
         "share = np.arange(1, depth + 1) / depth ",
         "layer l of L is base + l/L slope, from l = 0 on",
@@ -392,7 +357,6 @@ MUTATIONS = (
     # Checkpoints
     Mutation(
         "meta not checked",
-        "checkpoints.py",
         'if meta.pop("digest", None) != _digest(meta):',
         'if meta.pop("digest", None) is None:',
         "what a checkpoint says of its weights is what was saved",
@@ -400,20 +364,15 @@ MUTATIONS = (
     ),
     Mutation(
         "broken one kept",
-        "checkpoints.py",
         "for s in self.steps() if s >= step]",
         "for s in self.steps() if s > step]",
         "a run trains again from before a broken checkpoint",
         (
-            (
-                "test_checkpoints::test_a_broken_one_that_is_needed_goes_with_all_l"
-                "ater_ones"
-            ),
+            "test_checkpoints::test_a_broken_one_that_is_needed_goes_with_all_later_ones",
         ),
     ),
     Mutation(
         "no other than the newest",
-        "checkpoints.py",
         "reversed(steps) if step is None else [step]:",
         "steps[-1:] if step is None else [step]:",
         "whoever asks for weights gets the newest that are whole",
@@ -421,8 +380,7 @@ MUTATIONS = (
     ),
     Mutation(
         "weights alone checked",
-        "checkpoints.py",
-        ("        for name, tree in items.items():\n            for leaf, checksum"),
+        "        for name, tree in items.items():\n            for leaf, checksum",
         (
             "        for name, tree in list(items.items())[:1]:\n"
             "            for leaf, checksum"
@@ -432,7 +390,6 @@ MUTATIONS = (
     ),
     Mutation(
         "copies counted",
-        "checksums.py",
         "for shard in leaf.addressable_shards if shard.replica_id == 0]",
         "for shard in leaf.addressable_shards]",
         "a checksum is the same on every mesh",
@@ -442,7 +399,7 @@ MUTATIONS = (
 
 
 def missing_tests(mutation: Mutation, root: pathlib.Path) -> list[str]:
-    """Tests of a mutation that are not there."""
+    """Tests of a mutation that do not exist."""
     missing = []
     for test in mutation.tests:
         module, _, name = test.partition("::")
@@ -453,7 +410,7 @@ def missing_tests(mutation: Mutation, root: pathlib.Path) -> list[str]:
 
 @functools.cache
 def _functions(path: pathlib.Path) -> set[str]:
-    """Names of the functions of a module; none, where there is no such file."""
+    """Names of the functions of a module; none where the file does not exist."""
     body = ast.parse(path.read_text()).body if path.exists() else []
     return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
@@ -466,9 +423,9 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
     """
     options = ["-x", "-m", "slow or not slow", "-p", "no:cacheprovider", "-rfE"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
-    # What one mutation has compiled, the others need not.
+    # What one mutation has compiled, the others need not compile again.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root.parent / "compiled")}
-    # (A pipe would be waited for, where a test leaves a process behind.)
+    # A file and no pipe, whose end comes late where a test leaves a process behind.
     with tempfile.TemporaryFile("w+") as output:
         try:
             code = subprocess.run(
@@ -482,22 +439,21 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
         except subprocess.TimeoutExpired:
             return False, f"not done in {_SECONDS} seconds"
         output.seek(0)
-        said = output.read()
-    # (Python ends with 1 too where pytest has not begun.)
-    failed = code == 1 and re.search("^(FAILED|ERROR) tests/", said, re.MULTILINE)
+        printed = output.read()
+    # Python ends with 1 too where pytest has not begun.
+    failed = code == 1 and re.search("^(FAILED|ERROR) tests/", printed, re.MULTILINE)
     if code and not failed:
-        raise RuntimeError(f"{said}\npytest has ended with {code}")
-    return code == 0, said
+        raise RuntimeError(f"{printed}\npytest has ended with {code}")
+    return code == 0, printed
 
 
 def verdict(mutation: Mutation, root: pathlib.Path) -> str:
     """What becomes of a mutation in a copy of the checkout, which is left as it was."""
-    path = root / "sws_jax" / mutation.path
-    text = mutation.mutated(root)
-    if text is None:
+    path = mutation.path(root)
+    if path is None:
         return "no longer applies"
     before = path.read_text()
-    path.write_text(text)
+    path.write_text(before.replace(mutation.old, mutation.new))
     try:
         passed, _ = run(mutation.ids, root)
     finally:
@@ -511,7 +467,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", default=[""], help="words, of name or file"
     )
     words = parser.parse_args(arguments).only
-    chosen = [m for m in MUTATIONS if any(w in f"{m.path} {m.name}" for w in words)]
+    labels = {m.name: _label(m) for m in MUTATIONS}
+    chosen = [m for m in MUTATIONS if any(w in labels[m.name] for w in words)]
     if not chosen:
         print(f"no mutation has {' or '.join(words)} in its name or file")
         return 1
@@ -521,19 +478,26 @@ def main(arguments: list[str] | None = None) -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             root.mkdir(exist_ok=True)
             copy(ROOT / name, root / name)
-        passed, said = run(sorted({test for m in chosen for test in m.ids}), root)
+        passed, printed = run(sorted({test for m in chosen for test in m.ids}), root)
         if not passed:
-            print(f"{said}\nthe tests do not pass as it is")
+            print(f"{printed}\nthe tests do not pass as it is")
             return 1
-        found = []
+        verdicts = []
         for number, mutation in enumerate(chosen, start=1):
             before = time.monotonic()
-            found.append(verdict(mutation, root))
-            place = f"[{number}/{len(chosen)}] {mutation.path}: {mutation.name}"
+            verdicts.append(verdict(mutation, root))
+            place = f"[{number}/{len(chosen)}] {labels[mutation.name]}"
             seconds = time.monotonic() - before
-            print(f"{place}: {found[-1]} ({seconds:.0f} s)", flush=True)
-    print(f"{found.count('killed')} of {len(chosen)} killed")
-    return int(set(found) != {"killed"})
+            print(f"{place}: {verdicts[-1]} ({seconds:.0f} s)", flush=True)
+    print(f"{verdicts.count('killed')} of {len(chosen)} killed")
+    return int(set(verdicts) != {"killed"})
+
+
+def _label(mutation: Mutation) -> str:
+    """Its file, where it applies, and its name."""
+    path = mutation.path(ROOT)
+    place = path.relative_to(ROOT / "sws_jax").as_posix() if path else "nowhere"
+    return f"{place}: {mutation.name}"
 
 
 if __name__ == "__main__":
