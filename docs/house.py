@@ -1,16 +1,16 @@
-"""The architecture in one picture and in numbers, from the imports.
+"""The architecture as one picture and in numbers, from the imports.
 
     python docs/house.py                       writes docs/architecture.svg
     python docs/house.py --counts [ROOT]       lines, imports, circles, who knows SWS
-    python docs/house.py --config-walk [ROOT]  which modules a config walks through
-    python docs/house.py --startup [ROOT]      what `--help` loads, and how long it is
+    python docs/house.py --config-walk [ROOT]  the modules that a config passes
+    python docs/house.py --startup [ROOT]      what `--help` loads, and its time
 
 ROOT is a checkout of this project, of any age, and by default the one that holds this
 file. The first two need nothing but Python; the other two run the package.
 
-A box is a file or a folder directly in `sws_jax/`. An arrow goes from who imports to
-what is imported, once however often. A late import stands in a function, or serves type
-checkers alone. A circle is a set of modules of which each reaches each other one.
+A box is a file or a folder directly in `sws_jax/`. An arrow leads from the importer to
+what is imported, and counts once. A late import is in a function, or for type checkers
+alone. A circle is a set of modules of which each reaches each other one.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ PACKAGE = "sws_jax"
 LAYERS = "docs/layers.txt"
 SVG = "docs/architecture.svg"
 
-# Where the methods live: they may know themselves. Older checkouts have the first.
+# The folders of the methods, which may name themselves. Older checkouts have the first.
 METHODS = ("learngenes", "methods")
-# What names SWS in code: an identifier with the word, its module, or a string that is
-# one word. Docstrings, comments and sentences may name it, and so may the package.
+# Words that name SWS in code: identifiers, its module, and strings of one word.
+# Docstrings, comments and sentences may name it, and so does the name of the package.
 STRICT = re.compile(r"(?<![a-z0-9./])sws(?!_jax|[a-z0-9])", re.IGNORECASE)
-# What names its Aux-Net.
+# Words that name its Aux-Net.
 AUXILIARY = re.compile(
     r"(?<![a-z0-9/])aux(?![a-z0-9])|AuxViT|Aux-?Net|\.stages\b", re.IGNORECASE
 )
-# RegNets and LeViTs have stages, too: in a file that names one, `.stages` says nothing.
+# RegNets and LeViTs have stages, too: `.stages` is not counted where they are named.
 OTHER_STAGES = re.compile("regnet|levit", re.IGNORECASE)
 
-# A config arrives when the first step is traced, at a function of this name.
+# The walk of a config ends when the first step is traced, in a function of this name.
 ARRIVED = "train_step"
 CONFIG = "configs/smoke.py"
 DRY = "--config.mesh.dry_run=1"
@@ -118,7 +118,7 @@ def read(root: pathlib.Path) -> dict[str, Module]:
 
 
 def code_lines(module: Module) -> set[int]:
-    """Numbers of the lines that hold more than a comment or a docstring."""
+    """Numbers of the lines that have more than a comment or a docstring."""
     empty = {
         tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT,
         tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER,
@@ -133,7 +133,7 @@ def code_lines(module: Module) -> set[int]:
 
 
 def docstrings(tree: ast.AST) -> list[ast.Constant]:
-    """Strings that are statements: docstrings, wherever they stand."""
+    """Strings that are statements: docstrings, wherever they are."""
     return [
         node.value
         for node in ast.walk(tree)
@@ -191,14 +191,14 @@ def module_of(dotted: str, modules: Mapping[str, Module]) -> str | None:
 
 def imports(modules: Mapping[str, Module]) -> list[Import]:
     """All imports within the package, each pair and lateness once."""
-    seen: dict[Import, None] = {}  # in their order
+    links: dict[Import, None] = {}  # a set that keeps their order
     for module in modules.values():
         for statement, late in statements(module):
             for dotted, _ in full_names(module, statement):
                 target = module_of(dotted, modules)
                 if target is not None and target != module.name:
-                    seen[Import(module.name, target, late)] = None
-    return list(seen)
+                    links[Import(module.name, target, late)] = None
+    return list(links)
 
 
 def arrows(links: Iterable[Import], *, late: bool = True) -> set[tuple[str, str]]:
@@ -234,7 +234,7 @@ def private_names(module: Module, modules: Mapping[str, Module]) -> set[str]:
             target = module_of(dotted, modules)
             if target is None or target == module.name:
                 continue
-            # (What is no module is a name in one.)
+            # A dotted name that is no module is a name in one.
             if dotted == f"{PACKAGE}.{target}":
                 local[called] = target
             last = dotted.rpartition(".")[2]
@@ -249,7 +249,7 @@ def private_names(module: Module, modules: Mapping[str, Module]) -> set[str]:
 
 
 def private_doors(module: Module) -> set[str]:
-    """Private names of libraries that a module uses; Python's own are none."""
+    """Private names of libraries that a module uses, without Python's own."""
     doors, local = set(), {}
     for statement, _ in statements(module):
         for dotted, called in full_names(module, statement):
@@ -263,7 +263,7 @@ def private_doors(module: Module) -> set[str]:
             root, _, rest = ast.unparse(node).partition(".")
             if root in local and root.isidentifier():
                 doors.add(f"{local[root]}.{rest}")
-    # Or by its name, as in `sys.modules["jax._src"]`.
+    # A string may name one, as in `sys.modules["jax._src"]`.
     for word in words(module):
         if word.split(".")[0] in HEAVY and any(map(is_private, word.split("."))):
             doors.add(word)
@@ -299,7 +299,7 @@ def words(module: Module) -> list[str]:
 
 
 def knows(module: Module) -> tuple[set[str], set[str]]:
-    """What a module says of SWS, strictly; and of its Aux-Net."""
+    """The words of a module that name SWS itself, and those that name its Aux-Net."""
     used = words(module)
     strict = {word.removeprefix(".") for word in used if STRICT.search(word)}
     others = any(OTHER_STAGES.search(w) for w in used)
@@ -312,7 +312,7 @@ def knows(module: Module) -> tuple[set[str], set[str]]:
 
 
 def layers(root: pathlib.Path) -> list[list[str]]:
-    """The boxes of each layer, the lowest first; empty where no list is kept."""
+    """The boxes of each layer, the lowest first; empty where the list is missing."""
     path = root / LAYERS
     if not path.exists():
         return []
@@ -330,7 +330,7 @@ def upward(
 
 
 def counts(root: pathlib.Path) -> str:
-    """What can be counted without running anything, as text."""
+    """The counts that need no run of the package, as text."""
     modules = read(root)
     links = imports(modules)
     late, early = arrows(links), arrows(links, late=False)
@@ -363,18 +363,18 @@ def counts(root: pathlib.Path) -> str:
     if order := layers(root):
         up = upward(boxed, order)
         out.append(_row("arrows upwards", len(up), [f"{a} -> {b}" for a, b in up]))
-    users = [f"{n}: {', '.join(sorted(p))}" for n, p in private.items() if p]
-    out.append(_row("private names of others", sum(map(len, private.values())), users))
-    opened = [f"{n}: {', '.join(sorted(p))}" for n, p in doors.items() if p]
-    out.append(_row("private names of libraries", len(opened), opened, "files"))
     outside = [m for m in modules.values() if m.box not in METHODS]
-    known = {m.name or "__init__": knows(m) for m in outside}
-    strict = [f"{n}: {' | '.join(sorted(s))}" for n, (s, _) in known.items() if s]
-    wide = [
-        f"{n}: {' | '.join(sorted(s | w))}" for n, (s, w) in known.items() if s or w
+    words_of = {m.name or "__init__": knows(m) for m in outside}
+    strict = _named({n: s for n, (s, _) in words_of.items()}, " | ")
+    wide = _named({n: s | w for n, (s, w) in words_of.items()}, " | ")
+    libraries = _named(doors, ", ")
+    number = sum(map(len, private.values()))
+    out += [
+        _row("private names of others", number, _named(private, ", ")),
+        _row("private names of libraries", len(libraries), libraries, "files"),
+        _row("files that know SWS, strictly", len(strict), strict),
+        _row("files that know its Aux-Net", len(wide), wide),
     ]
-    out.append(_row("files that know SWS, strictly", len(strict), strict))
-    out.append(_row("files that know its Aux-Net", len(wide), wide))
     return "\n".join(out)
 
 
@@ -386,6 +386,11 @@ def lines_below(folder: pathlib.Path) -> int:
 def _row(what: str, number: int, details: Iterable[str] = (), unit: str = "") -> str:
     lines = [f"{what:<32}{number:>8,} {unit}".rstrip()]
     return "\n".join([*lines, *(f"      {line}" for line in details)])
+
+
+def _named(words: Mapping[str, set[str]], between: str) -> list[str]:
+    """A line for each module that has words."""
+    return [f"{n}: {between.join(sorted(w))}" for n, w in words.items() if w]
 
 
 def _circles(what: str, sets: list[list[str]]) -> list[str]:
@@ -425,22 +430,18 @@ def svg(root: pathlib.Path) -> str:
 
 
 def walk(root: pathlib.Path, *, dry: bool) -> str:
-    """The modules whose functions are handed a config, in the order it visits them.
+    """The modules whose functions are passed a config, the most often visited first.
 
-    Runs the smallest job in a process of its own: until it traces its first training
+    It runs the smallest job in another process, until that traces its first training
     step, or a dry run to its end.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, os.fspath(HERE / "house.py"), "--walked", str(root)]
-        flags = [f"--config={root / CONFIG}", f"--workdir={folder}/job"]
-        flags += [DRY] if dry else []
+        command += [f"--config={root / CONFIG}", f"--workdir={folder}/job"]
+        command += [DRY] if dry else []
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         done = subprocess.run(
-            [*command, *flags],
-            cwd=root,
-            env=environment,
-            capture_output=True,
-            text=True,
+            command, cwd=root, env=environment, capture_output=True, text=True
         )
     reports = [x for x in done.stdout.splitlines() if x.startswith("visited ")]
     if not reports:
@@ -461,7 +462,7 @@ def walk(root: pathlib.Path, *, dry: bool) -> str:
 
 
 def walked(root: pathlib.Path, flags: list[str]) -> None:
-    """In the process that `walk` starts: runs the job and prints what it visits."""
+    """Runs the job, in the process that `walk` starts, and prints what it visits."""
     sys.path.insert(0, os.fspath(root))
     import ml_collections
 
@@ -472,7 +473,7 @@ def walked(root: pathlib.Path, flags: list[str]) -> None:
     kinds = ml_collections.ConfigDict | ml_collections.FrozenConfigDict
 
     def has_config(value: object) -> bool:
-        """It is one, holds one, or is a sequence of what holds one."""
+        """Whether it is a config, has one in an attribute, or is a sequence of such."""
         if isinstance(value, list | tuple):
             return any(map(has_config, value[:4]))
         fields = getattr(value, "__dict__", None)
@@ -510,11 +511,11 @@ def walked(root: pathlib.Path, flags: list[str]) -> None:
     refused = main.main(flags)
     sys.setprofile(None)
     if refused or DRY not in flags:
-        sys.exit(1)  # without the step that was waited for
+        sys.exit(1)  # The job has ended before the step.
     finish()
 
 
-# What is answered without a network: the flags of `python -m sws_jax.main`.
+# Requests to `python -m sws_jax.main` that need no network for their answer: its flags.
 REQUESTS = {
     "--help": ["--help"],
     "an unknown flag": ["--config=configs/smoke.py", "--colour=red"],
@@ -538,7 +539,7 @@ def loaded(root: pathlib.Path, flags: list[str]) -> list[str]:
 
 
 def startup(root: pathlib.Path) -> str:
-    """What short answers load, and how long they take."""
+    """What the answers to `REQUESTS` load, and how long start-up takes."""
     out = ["loaded by an answer to"]
     for what, flags in REQUESTS.items():
         out.append(f"  {what:<30}{' '.join(loaded(root, flags)) or 'nothing heavy'}")

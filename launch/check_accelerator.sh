@@ -34,7 +34,7 @@ for file in results.csv table.md report.png; do
 done
 timed bfloat16 "$python" -m sws_jax.main --config=configs/smoke.py \
   --config.compute.dtype=bfloat16 --workdir="$work/bfloat16"
-# shellcheck disable=SC2086 # (several words)
+# shellcheck disable=SC2086 # BENCHMARKS may be several words.
 timed benchmarks "$python" -m benchmarks --out="$out/benchmarks.json" \
   ${BENCHMARKS:-}
 timed tests "$python" -m pytest -n 8 --deselect tests/test_notebooks.py

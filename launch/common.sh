@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of this folder have in common; each sources it with "$@".
+# What the scripts of this folder share; each of them sources it.
 #
 # Settings are variables: those of the environment come first, then those of
 # launch/settings.env (or of the file that SETTINGS names), then the defaults here.
@@ -21,9 +21,9 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   fail 2 "this needs bash 4.4 or newer, and is run by $BASH_VERSION"
 fi
 
-# (By its whole path, for whoever reads it later, elsewhere.)
+# Processes that start later, in another directory, need the whole path.
 if [[ -n ${SETTINGS:-} && $SETTINGS != /* ]]; then export SETTINGS=$PWD/$SETTINGS; fi
-# The environment is put back over what the file says.
+# Variables of the environment override those of the file.
 settings=${SETTINGS:-$here/settings.env}
 if [[ -r $settings ]]; then
   before=$(export -p)
@@ -44,7 +44,8 @@ if [[ -x .venv/bin/python ]]; then : "${PYTHON:=.venv/bin/python}"; fi
 : "${PYTHON:=python3}"
 : "${MAX_RESTARTS:=20}"
 
-# flag VARIABLE...: each is 0 or 1. (What reads as yes or true must not mean no.)
+# flag VARIABLE...: each is 0 or 1. Other words are refused, since one such as "yes" would
+# otherwise mean no.
 flag() {
   local name
   for name in "$@"; do
@@ -53,13 +54,13 @@ flag() {
 }
 flag DRY_RUN
 
-# A name's pattern is the strictest of those who read it, Kubernetes and Cloud TPU.
+# The pattern is the strictest of Kubernetes' and Cloud TPU's.
 if [[ ! $NAME =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]]; then
   fail 2 "NAME is up to 40 small letters, digits and hyphens, a letter first, \
 and is '$NAME'"
 fi
 
-# need VARIABLE...: all are set, or those that are missing are named.
+# need VARIABLE...: ends with the names of those that are not set.
 need() {
   local name missing=()
   for name in "$@"; do
@@ -70,7 +71,7 @@ need() {
 (launch/settings.example.env explains them)"
 }
 
-# whole VARIABLE...: each is a whole number. (To bash one that begins with 0 is octal.)
+# whole VARIABLE...: each is a whole number, without a leading 0, which means octal to bash.
 whole() {
   local name
   for name in "$@"; do
@@ -79,14 +80,14 @@ whole() {
   done
 }
 
-# tool NAME WHERE: it is installed. (Printing its commands does not need it.)
+# tool NAME HINT: ends with the hint where it is not installed, unless DRY_RUN is 1.
 tool() {
   dry || command -v "$1" > /dev/null || fail 2 "there is no $1 on the PATH: $2"
 }
 
 dry() { [[ $DRY_RUN == 1 ]]; }
 
-# quoted WORD...: on one line, as a shell reads them.
+# quoted WORD...: prints the words on one line, quoted for a shell.
 quoted() {
   local word line=()
   for word in "$@"; do
@@ -96,7 +97,7 @@ quoted() {
   echo "${line[*]}"
 }
 
-# run COMMAND...: prints it where nothing is to be run.
+# run COMMAND...: runs it, or prints it if DRY_RUN is 1.
 run() {
   if dry; then quoted "$@"; else "$@"; fi
 }
@@ -125,19 +126,19 @@ not '$1'"
   done
 }
 
-# costs WHAT: was it agreed to?
+# costs WHAT: ends unless --spend was given.
 costs() {
   [[ -n $spend ]] || dry ||
     fail 2 "$1 costs money: add --spend, or DRY_RUN=1 to see the commands"
 }
 
-# deletes WHAT: was it agreed to?
+# deletes WHAT: ends unless --delete was given.
 deletes() {
   [[ -n $delete ]] || dry ||
     fail 2 "$1 is deleted: add --delete, or DRY_RUN=1 to see the commands"
 }
 
-# The job itself: at least a config.
+# The arguments of the job have at least a config.
 need_arguments() {
   local word
   for word in "${args[@]}"; do
@@ -150,9 +151,9 @@ need_arguments() {
 # render TEMPLATE NAME=TEXT NAME:=JSON...
 render() { "$PYTHON" "$here/render.py" "$@"; }
 
-# verdict CODE...: what the exit codes of a job's processes say together. 1, 2 and 130
-# say why it ended, and the others then end with 75 or 134 for having lost one; 75, and
-# whatever a signal or a lost process left, is a reason to start again.
+# verdict CODE...: prints one exit code for all processes of a job. 1, 2 and 130 are the
+# cause of its end, after which the others end with 75 or 134 because they lost a process;
+# 75, and any code after a signal or a lost process, is a reason to start again.
 verdict() {
   local code worst=0
   for code in "$@"; do
@@ -168,7 +169,7 @@ verdict() {
   echo "$worst"
 }
 
-# The comment on top of the script.
+# Prints the comment at the top of the script.
 usage() {
   sed -n '2,/^[^#]/{/^[^#]/!s/^# \{0,1\}//p;}' "$here/${0##*/}"
   echo

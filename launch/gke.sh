@@ -20,10 +20,10 @@ manifest() {
   local selector
   selector=$("$PYTHON" -c 'import json, sys
 label = "cloud.google.com/gke-"
-found = {label + "tpu-accelerator": sys.argv[1], label + "tpu-topology": sys.argv[2]}
-print(json.dumps(found | ({label + "spot": "true"} if sys.argv[3] == "1" else {})))' \
+labels = {label + "tpu-accelerator": sys.argv[1], label + "tpu-topology": sys.argv[2]}
+print(json.dumps(labels | ({label + "spot": "true"} if sys.argv[3] == "1" else {})))' \
     "$TPU_ACCELERATOR" "$TPU_TOPOLOGY" "$GKE_SPOT")
-  # (Kubernetes reads $$ in arguments as $, and $(NAME) as a variable.)
+  # Kubernetes reads $$ in arguments as $, and $(NAME) as a variable.
   render launch/jobset.yaml NAME="$NAME" NAMESPACE="$NAMESPACE" IMAGE="$IMAGE" \
     HOSTS:="$HOSTS" CHIPS_PER_HOST="$CHIPS_PER_HOST" MAX_RESTARTS:="$MAX_RESTARTS" \
     GRACE_SECONDS:="$GRACE_SECONDS" SERVICE_ACCOUNT="$SERVICE_ACCOUNT" \
@@ -46,7 +46,7 @@ create() {
   if dry; then
     echo "$(quoted "$me" manifest -- "${args[@]}") | $(quoted kubectl create --filename=-)"
   else
-    # (To apply what has ended once more would do nothing.)
+    # `kubectl apply` would do nothing where a JobSet of that name has ended.
     manifest | kubectl create --filename=- ||
       fail 1 "$NAME was not created; one that is there goes by $me delete --delete"
   fi

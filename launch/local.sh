@@ -20,7 +20,7 @@ with socket.create_server(("", 0)) as taken:
     print(taken.getsockname()[1])'
 }
 
-# one INDEX PORT: the words of a process.
+# one INDEX PORT: sets `process` to the command of a process.
 one() {
   local words=() first
   if [[ -n $GPUS_PER_PROCESS ]]; then
@@ -34,8 +34,8 @@ one() {
   process=("${words[@]}")
 }
 
-# start PORT: all of them, each in a group of its own, so that a Ctrl-C at the terminal
-# comes once, from here (the second one would end them without saving).
+# start PORT: starts all processes, each in a group of its own, so that a Ctrl-C at the
+# terminal reaches them once, from here. A second one would end them without saving.
 start() {
   pids=()
   local index
@@ -50,16 +50,17 @@ start() {
     fi
   done
   set +m
-  [[ -z $asked ]] || pass_on TERM # (asked while they were being started)
+  # A signal may have come while they were being started.
+  [[ -z $stopped ]] || pass_on TERM
 }
 
-asked='' signalled=''
+stopped='' signalled=''
 pass_on() {
-  asked=yes signalled=yes
+  stopped=yes signalled=yes
   kill -"$1" "${pids[@]}" 2> /dev/null || true
 }
 
-# A wait ends early at a signal, and is then begun again.
+# A signal ends `wait` early, which is then repeated.
 codes_of_all() {
   codes=()
   local pid code
@@ -88,11 +89,11 @@ main() {
   trap 'pass_on INT' INT
   local restarts=0 end
   while :; do
-    # (Another port each time: the last one may linger.)
+    # Each start takes another port, since the last one may still be in use.
     start "${COORDINATOR_PORT:-$(free_port)}"
     codes_of_all
     end=$(verdict "${codes[@]}")
-    if [[ $end != 75 || -n $asked ]]; then
+    if [[ $end != 75 || -n $stopped ]]; then
       return "$end"
     fi
     ((restarts < MAX_RESTARTS)) ||

@@ -1,9 +1,9 @@
-"""Fills a template of YAML with values that are quoted as JSON, and prints it.
+"""Fills a YAML template with values in JSON, and prints it.
 
     render.py TEMPLATE NAME=TEXT NAME:=JSON ... [-- WORDS]
 
 ``${NAME}`` becomes the text as a JSON string, or the JSON itself; ``${ARGS}`` the list
-of words after ``--``. JSON is YAML: no value can change the structure around it.
+of words after ``--``. JSON is valid YAML: no value can change the structure around it.
 """
 
 import json

@@ -15,12 +15,12 @@ set -euo pipefail
 : "${SKY_NODES:=1}" "${SKY_INFRA:=gcp}" "${SKY_SPOT:=true}"
 task_file=build/launch/$NAME.sky.yaml
 
-# The hosts of a TPU pod find each other; machines with GPUs are told.
+# The hosts of a TPU pod find each other; machines with GPUs need the flags below.
 command_line() {
   local words
   words=$(quoted .venv/bin/python -m sws_jax.main "${args[@]}")
   if [[ $SKY_ACCELERATORS != tpu-* ]] && ((SKY_NODES > 1)); then
-    # (SkyPilot sets these, on each machine)
+    # SkyPilot sets these variables on each machine.
     # shellcheck disable=SC2016
     words+=' --coordinator="$(head -n 1 <<< "$SKYPILOT_NODE_IPS"):8476"'
     # shellcheck disable=SC2016

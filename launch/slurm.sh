@@ -42,9 +42,9 @@ case $command in
     ;;
   logs)
     shopt -s nullglob
-    found=(build/launch/"$NAME"-*.log)
-    ((${#found[@]})) || fail 2 "there is no log build/launch/$NAME-*.log yet"
-    run tail -n "$LOG_LINES" "${found[@]}"
+    logs=(build/launch/"$NAME"-*.log)
+    ((${#logs[@]})) || fail 2 "there is no log build/launch/$NAME-*.log yet"
+    run tail -n "$LOG_LINES" "${logs[@]}"
     ;;
   status)
     tool squeue "run this on a login node of the cluster"

@@ -4,7 +4,8 @@
 # their exit codes say.
 set -euo pipefail
 arguments=("$@")
-# (Slurm runs a copy of this script from a directory of its own.)
+# Slurm runs a copy of this script from another directory, so that the path is relative to
+# the working directory.
 # shellcheck source=launch/common.sh
 . launch/common.sh
 me=launch/slurm_job.sh
@@ -12,16 +13,16 @@ me=launch/slurm_job.sh
 codes_folder=$PWD/build/launch/$SLURM_JOB_ID.codes
 rm -rf "$codes_folder"
 mkdir -p "$codes_folder"
-# SIGTERM comes to all processes of a task: the shell outlives it, to keep the exit code.
+# SIGTERM comes to all processes of a task; the shell ignores it, to write the exit code.
 # shellcheck disable=SC2016
 task='trap : TERM; code=0; "${@:2}" || code=$?
 echo "$code" > "$1/$SLURM_PROCID"; exit "$code"'
-# Slurm lets the others end by themselves when one has ended.
+# With these flags Slurm lets the other processes end by themselves when one has ended.
 srun --kill-on-bad-exit=0 --wait=0 bash -c "$task" task "$codes_folder" \
   "$NODE_PYTHON" -m sws_jax.main "${arguments[@]}" || say "srun ended with $?"
 
 mapfile -t codes < <(cat "$codes_folder"/* 2> /dev/null)
-# One that left no code was killed, or its node failed.
+# A process that wrote no exit code was killed, or its node failed.
 ((${#codes[@]} == SLURM_NTASKS)) || codes+=(137)
 rm -rf "$codes_folder"
 end=$(verdict "${codes[@]}")

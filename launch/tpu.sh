@@ -44,14 +44,14 @@ check() {
   flag SPOT
   [[ $POLL_SECONDS =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
     fail 2 "POLL_SECONDS is a number of seconds, and is '$POLL_SECONDS'"
-  # (It is what is removed before the code is sent.)
+  # It is removed before the code is sent.
   [[ $WORKER_DIR =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] ||
     fail 2 "WORKER_DIR is one plain name, and is '$WORKER_DIR'"
   [[ $command == plan ]] ||
     tool gcloud "install the Google Cloud CLI, and log in with 'gcloud auth login'"
 }
 
-# The devices as mesh.dry_run names them.
+# The devices, in the names that mesh.dry_run takes.
 devices() {
   case $ACCELERATOR_TYPE in
     v5litepod-*) echo "v5e-${ACCELERATOR_TYPE#*-}" ;;
@@ -63,7 +63,7 @@ or v6e-N"
   esac
 }
 
-# What is on the workers' own disks goes with them.
+# Warns of a work directory on the disks of workers, which are lost with them.
 outlives() {
   [[ " ${args[*]} " != *" --workdir"[=\ ]gs://* ]] || return 0
   say "--workdir is not on gs://: all workers must see it, and a preemption \
@@ -71,10 +71,10 @@ must not take it away"
 }
 
 plan() {
-  local found
-  found=$(devices)
+  local dry_run
+  dry_run=$(devices)
   echo "# what each device would hold and send"
-  "$PYTHON" -m sws_jax.main "${args[@]}" --config.mesh.dry_run="$found"
+  "$PYTHON" -m sws_jax.main "${args[@]}" --config.mesh.dry_run="$dry_run"
   DRY_RUN=1
   echo
   echo "# $me watch --spend -- ... runs these, and the last until the run is finished"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # what launch/common.sh sets
-# The commands of launch/tpu.sh, one each; see there.
+# shellcheck disable=SC2154 # launch/common.sh sets these variables.
+# The commands of gcloud that launch/tpu.sh runs, one function each.
 
 queued() {
   local what=$1
@@ -13,8 +13,8 @@ create_resource() {
   local flags=()
   read -ra flags <<< "$CREATE_FLAGS"
   [[ $SPOT != 1 ]] || flags+=(--spot)
-  # A request that nobody waits for any more must not be granted in the night. (The
-  # watcher gives it up before it expires, and so can tell the one from a failure.)
+  # A request expires, so that it is not granted when nobody waits for it any more. The
+  # watcher deletes it before that, and so can tell an expired request from a failed one.
   queued create "$NAME" --node-id="$NAME" --accelerator-type="$ACCELERATOR_TYPE" \
     --runtime-version="$RUNTIME_VERSION" --valid-until-duration="$((WAIT_SECONDS + 3600))s" \
     "${flags[@]}"
@@ -29,7 +29,7 @@ on_workers() {
   queued ssh "$NAME" --worker="$1" --batch-size="${3:-all}" --command="$2"
 }
 
-# worker_script WORD...: the command that runs launch/worker.sh with these words there.
+# worker_script WORD...: prints the command that runs launch/worker.sh on a worker.
 worker_script() {
   local words=(env)
   [[ -z $WORKER_PYTHON ]] || words+=(WORKER_PYTHON="$WORKER_PYTHON")
@@ -42,14 +42,14 @@ worker_script() {
   quoted "${words[@]}" bash "$WORKER_DIR/launch/worker.sh" "$@"
 }
 
-# The commit to send, by its name; what is committed later is not sent.
+# Resolves REF to a commit once, so that later commits are not sent.
 pin() {
   dry || [[ -n $REPO ]] ||
     REF=$(git rev-parse --quiet --verify "${REF:-HEAD}^{commit}") ||
     fail 2 "there is no commit ${REF:-HEAD} here to send: set REPO and REF"
 }
 
-# What tells one run from another: arguments and commit.
+# A fingerprint of the run: of its arguments and commit.
 job() {
   if dry; then
     echo JOB
@@ -58,7 +58,7 @@ job() {
   fi
 }
 
-# The code as it is committed: from REPO at REF, or from here.
+# Sends the committed code: from REPO at REF, or from this checkout.
 send_code() {
   local fresh
   fresh="rm -rf $(quoted "$WORKER_DIR") &&"
@@ -84,8 +84,8 @@ setup_workers() {
 
 start_run() { on_workers all "$(worker_script start "${args[@]}")"; }
 
-# A line for each worker: "sws_worker HOST bare|none|running JOB|ended CODE JOB". (A few
-# at once: of very many connections one may fail.)
+# Prints a line for each worker: "sws_worker HOST bare|none|running JOB|ended CODE JOB".
+# It asks a few workers at once, since of very many connections one may fail.
 workers_state() {
   local script
   script=$(worker_script state)

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # what the parts of launch/tpu.sh share
+# shellcheck disable=SC2034,SC2154 # The parts of launch/tpu.sh share these variables.
 # The watcher of launch/tpu.sh: the run on a resource that is ACTIVE.
 
 unreachable=0 setups=0
-stragglers_since='' # since some workers have ended, and others have not
+stragglers_since='' # since when some workers have ended, and others have not
 worker_line='sws_worker [^ ]+ (bare|none|(running|ended [0-9]+) [0-9a-f-]+)'
-begun=''            # once the run has been started from here, or found to run
+begun=''            # yes, once this watcher has started the run or seen it running
 
 set_up_and_start() {
   if setup_workers; then begin; else tried "the workers cannot be set up"; fi
 }
 
-# The run, on workers that are set up.
+# Starts the run, on workers that are set up.
 begin() {
   if start_run; then begun=yes setups=0; else tried "the run cannot be started"; fi
 }
@@ -22,13 +22,13 @@ tried() {
   say "$1: $setups of $SETUP_TRIES times"
 }
 
-# What the run says on all workers decides.
+# One look at the state of the run on all workers, and what follows from it.
 look_at_workers() {
-  local said lines states ended all=yes
+  local output lines states ended all=yes
   waiting_since=''
-  said=$(workers_state 2> "$errors") || all=''
-  lines=$(grep -oE "$worker_line" <<< "$said") || {
-    # (It may be this machine that is cut off.)
+  output=$(workers_state 2> "$errors") || all=''
+  lines=$(grep -oE "$worker_line" <<< "$output") || {
+    # This machine itself may be cut off.
     no_answer "$NAME does not answer: $(last_error)"
     return
   }
@@ -50,7 +50,7 @@ end it with $me stop first"
     return
   }
   unreachable=0 quota=0 pause_seconds=$QUOTA_SECONDS
-  # What an earlier run ended with is not the end of this one.
+  # The exit codes may still be those of an earlier run.
   [[ -n $begun ]] || {
     set_up_and_start
     return
@@ -65,8 +65,8 @@ end it with $me stop first"
   esac
 }
 
-# some_are_silent STATES, of those that answer. A host that is lost ends the run on the
-# others within minutes; while it runs on one, a connection failed, and no more.
+# some_are_silent STATES: those of the workers that answer. A host that is lost ends the
+# run on the others within minutes; while it runs on one, only a connection has failed.
 some_are_silent() {
   if [[ $1 == *running* ]]; then
     unreachable=0
@@ -96,7 +96,7 @@ all_ended() {
   esac
 }
 
-# Others are about to end, too; those that do not are ended by the next start.
+# some_ended VERDICT CODES: the other workers end soon, or the next start ends them.
 some_ended() {
   stragglers_since=${stragglers_since:-$SECONDS}
   case $1 in

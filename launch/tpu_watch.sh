@@ -1,42 +1,43 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # what the parts of launch/tpu.sh share
+# shellcheck disable=SC2034,SC2154 # The parts of launch/tpu.sh share these variables.
 # The watcher of launch/tpu.sh: the resource. launch/tpu_look.sh is about the run on it.
+# Times are seconds since the watcher was started.
 
 restarts=0 quota=0
 pause_seconds=$QUOTA_SECONDS # doubles from one refusal to the next
-waiting_since=''             # since when (of the watcher's life) it is not what it should be
-unknown_since=''             # since gcloud, or all workers, have not answered
-found=UNKNOWN                # what the resource was when that was last known
-fate=''                      # kept, once it has been seen; doomed, once it is to be deleted
-errors=''                    # file with what the last command of gcloud said on stderr
+waiting_since=''             # since when it waits for another state of the resource
+unknown_since=''             # since when gcloud, or all workers, have not answered
+last_state=UNKNOWN           # of the resource
+fate=''                      # kept, once it has been seen; doomed, if it is to be deleted
+errors=''                    # file with the stderr of the last command of gcloud
 
 last_error() { grep -m 1 ERROR "$errors" || tail -n 1 "$errors"; }
 missing() { [[ $(< "$errors") =~ NOT_FOUND|"was not found" ]]; }
 
-# What is left, as far as is known.
+# Prints what remains and costs money, as far as is known.
 remains() {
   local how="$me delete --delete"
-  case $found in
+  case $last_state in
     ABSENT) echo "there is no $NAME" ;;
     UNKNOWN) echo "$NAME, if it exists, costs money: $how" ;;
     CREATING | ACCEPTED | WAITING_FOR_RESOURCES)
       echo "the request for $NAME is kept, and costs money once it is granted: $how"
       ;;
-    FAILED | SUSPENDED | DELETING) echo "$NAME is $found: $how" ;;
+    FAILED | SUSPENDED | DELETING) echo "$NAME is $last_state: $how" ;;
     *) echo "$NAME is kept, and costs money: $how" ;;
   esac
 }
 
-# The end: over CODE SENTENCE.
+# over CODE SENTENCE: ends the watcher.
 over() {
-  [[ -n $delete && $found != ABSENT ]] || fail "$1" "$2 ($(remains))"
+  [[ -n $delete && $last_state != ABSENT ]] || fail "$1" "$2 ($(remains))"
   say "$2"
   delete_resource 2> "$errors" || missing ||
     fail "$1" "$NAME could not be deleted, and may cost money: $(last_error)"
   exit "$1"
 }
 
-# One more restart, if it may be: again WHY.
+# again WHY: counts one more restart, unless that is one too many.
 again() {
   ((restarts < MAX_RESTARTS)) ||
     over 5 "$1, after $restarts restarts (MAX_RESTARTS)"
@@ -50,12 +51,12 @@ nap() {
   wait "$!"
 }
 
-# The state of the resource; ABSENT where there is none, UNKNOWN where gcloud fails. (Its
-# notices are on stderr, where they may follow the state.)
+# Prints the state of the resource; ABSENT where there is none, UNKNOWN where gcloud fails.
+# Notices of gcloud are on stderr, or in lines before the state.
 resource() {
-  local said
-  if said=$(describe 2> "$errors"); then
-    tail -n 1 <<< "$said"
+  local output
+  if output=$(describe 2> "$errors"); then
+    tail -n 1 <<< "$output"
   elif missing; then
     echo ABSENT
   else
@@ -63,21 +64,21 @@ resource() {
   fi
 }
 
-# A request may have been made though gcloud says otherwise: the next look tells.
+# Requests the resource. A request may exist although gcloud fails: the next look shows it.
 create_or_back_off() {
-  local code=0 said
-  fate='' found=UNKNOWN
+  local code=0 message
+  fate='' last_state=UNKNOWN
   create_resource 2> "$errors" || code=$?
-  said=$(< "$errors")
-  # (2 is gcloud's code for words that it does not know.)
+  message=$(< "$errors")
+  # gcloud ends with 2 for an unknown argument.
   if ((code == 0)); then
-    found=WAITING_FOR_RESOURCES waiting_since=$SECONDS
+    last_state=WAITING_FOR_RESOURCES waiting_since=$SECONDS
     say "asked for $NAME ($ACCELERATOR_TYPE)"
-  elif ((code == 2)) || [[ $said =~ PERMISSION_DENIED|INVALID_ARGUMENT ]]; then
-    found=ABSENT
+  elif ((code == 2)) || [[ $message =~ PERMISSION_DENIED|INVALID_ARGUMENT ]]; then
+    last_state=ABSENT
     over 2 "gcloud does not create $NAME: $(last_error)"
-  elif [[ ${said,,} == *quota* || $said == *RESOURCE_EXHAUSTED* ]]; then
-    found=ABSENT
+  elif [[ ${message,,} == *quota* || $message == *RESOURCE_EXHAUSTED* ]]; then
+    last_state=ABSENT
     back_off "no quota for $ACCELERATOR_TYPE: $(last_error)"
   else
     back_off "gcloud did not create $NAME: $(last_error)"
@@ -93,29 +94,29 @@ back_off() {
   pause_seconds=$((pause_seconds * 2 < 3600 ? pause_seconds * 2 : 3600))
 }
 
-# no_answer SENTENCE: nobody can look. A run may be well all the same, and is let be.
+# no_answer SENTENCE: the state is unknown. The run may go on all the same, and is kept.
 no_answer() {
   unknown_since=${unknown_since:-$SECONDS} unreachable=0
   say "$1"
   ((SECONDS - unknown_since < WAIT_SECONDS)) && return
-  case $found in
+  case $last_state in
     ACTIVE | UNKNOWN) delete='' ;;
   esac
   over 5 "for $WAIT_SECONDS s (WAIT_SECONDS) $1"
 }
 
-# Until it is something else, and not for ever.
+# Waits for another state of the resource, for up to WAIT_SECONDS.
 wait_for_another_state() {
   waiting_since=${waiting_since:-$SECONDS}
   ((SECONDS - waiting_since < WAIT_SECONDS)) && return
-  case $found in
+  case $last_state in
     SUSPENDING | DELETING) ;;
-    *) delete=yes ;; # (A request that is granted later would cost money unseen.)
+    *) delete=yes ;; # A request that is granted later would cost money unnoticed.
   esac
-  over 4 "$NAME is $found after $WAIT_SECONDS s (WAIT_SECONDS)"
+  over 4 "$NAME is $last_state after $WAIT_SECONDS s (WAIT_SECONDS)"
 }
 
-# Deleted, with all that is left of it; once it is gone, another is asked for.
+# recreate WHY: deletes the resource; once it is gone, a look requests another.
 recreate() {
   say "$1: deletes it, and asks for another"
   fate=doomed waiting_since='' unreachable=0 stragglers_since='' setups=0
@@ -125,7 +126,7 @@ recreate() {
 discard() {
   wait_for_another_state
   if delete_resource 2> "$errors"; then
-    found=ABSENT
+    last_state=ABSENT
   else
     say "$NAME cannot be deleted yet: $(last_error)"
   fi
@@ -134,25 +135,25 @@ discard() {
 # One look at the resource, and what follows from it.
 look() {
   local now
-  now=$(resource) || now=UNKNOWN # (where a signal ended it, too)
+  now=$(resource) || now=UNKNOWN # A signal may have ended the command.
   case $now in
-    ABSENT | DELETING) found=$now ;;
+    ABSENT | DELETING) last_state=$now ;;
     CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | \
       ACTIVE | SUSPENDING | SUSPENDED | FAILED)
-      found=$now fate=${fate:-kept}
+      last_state=$now fate=${fate:-kept}
       ;;
     UNKNOWN)
       no_answer "gcloud does not answer: $(last_error)"
       return
       ;;
     *)
-      found=UNKNOWN
+      last_state=UNKNOWN
       no_answer "gcloud says that $NAME is '$now', which is no state known here"
       return
       ;;
   esac
-  [[ $found == ACTIVE ]] || unknown_since=''
-  case "$found $fate" in
+  [[ $last_state == ACTIVE ]] || unknown_since=''
+  case "$last_state $fate" in
     "ABSENT kept") over 130 "$NAME was deleted by another hand" ;;
     ABSENT*) create_or_back_off ;;
     DELETING* | SUSPENDING*) wait_for_another_state ;;
@@ -162,7 +163,7 @@ look() {
       again "$NAME is SUSPENDED, as after a preemption"
       recreate "$NAME is no more"
       ;;
-    FAILED*) # for want of resources or of quota; or it has expired, unseen
+    FAILED*) # without resources or quota, or because the request expired
       wait_for_another_state
       back_off "$NAME is FAILED"
       recreate "$NAME was not granted"

@@ -24,7 +24,7 @@ setup() {
   if python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))'; then
     python3 -m venv .venv
     .venv/bin/python -m pip install -q -r requirements.txt "${packages[@]}"
-  else # (As on the images of TPU VMs.)
+  else # The images of TPU VMs have an older Python.
     python3 -m pip install -q --user uv
     python3 -m uv venv -q --clear --python "${PYTHON_VERSION:-3.12}" .venv
     python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt \
@@ -34,7 +34,7 @@ setup() {
 
 booted() { cat /proc/sys/kernel/random/boot_id; }
 
-# (A host that was started anew gives the number to another.)
+# Whether the run lives. After a reboot its number may be that of another process.
 lives() {
   [[ -f $kept/pid && $(< "$kept/boot") == "$(booted)" ]] &&
     kill -0 -- "-$(< "$kept/pid")" 2> /dev/null
@@ -49,11 +49,11 @@ start() {
   # A session of its own: neither the end of the connection nor its signals reach it.
   setsid bash launch/worker.sh attend "$@" >> "$kept/log" 2>&1 < /dev/null &
   echo $! > "$kept/pid"
-  # Until it has its session: before that it would look lost.
+  # Before it has its session, `state` would take it for lost.
   while kill -0 $! 2> /dev/null && ! lives; do sleep 0.02; done
 }
 
-# The run, and then its exit code. (A trap that does something is not inherited.)
+# Runs, and then writes the exit code. The run does not inherit a trap that has a command.
 attend() {
   trap : TERM
   local code=0
@@ -62,7 +62,7 @@ attend() {
   mv "$kept/exit.new" "$kept/exit"
 }
 
-# (What has ended by itself is not to be started again, either.)
+# Also marks a run that has ended by itself, so that it is not started again.
 stop() {
   [[ ! -f $kept/pid ]] || touch "$kept/by_hand"
   end
@@ -81,8 +81,8 @@ end() {
 }
 
 state() {
-  local code=137 # killed with all that belonged to it, or the host started anew
-  local alive='' # asked first: what ends after that leaves its code
+  local code=137 # of a run that was killed with its process group, or by a reboot
+  local alive='' # determined first, since a run that ends after that leaves its code
   ! lives || alive=yes
   if [[ -f $kept/exit ]]; then
     code=$(< "$kept/exit")

@@ -1,7 +1,7 @@
 """Executes the notebooks in place: ``python notebooks/run.py``.
 
-Outputs are kept, execution counts and times are not, so that a notebook that did not
-change makes no difference in version control.
+Outputs are kept, but no execution counts and times, so that version control sees no
+difference in a notebook that did not change.
 """
 
 import os
@@ -19,7 +19,7 @@ def execute(path: pathlib.Path) -> nbformat.NotebookNode:
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(FOLDER)}}
     )
-    # The checkout itself, whether or not it is installed.
+    # The kernel imports this checkout, whether or not it is installed.
     client.execute(env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})

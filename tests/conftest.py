@@ -18,13 +18,12 @@ from sws_jax import xla_flags  # noqa: E402
 
 from support import compiler  # noqa: E402
 
-_given = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = xla_flags.joined(_given, compiler.flags(8))
-xla_flags.add()  # the children of tests inherit it
+_inherited = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = xla_flags.joined(_inherited, compiler.flags(8))
+xla_flags.add()  # The processes that tests start inherit it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# What one process has compiled, no other needs to: of the workers, and those that tests
-# start.
+# Workers, and the processes that tests start, share what one of them has compiled.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _compiled = tempfile.mkdtemp(prefix="sws_jax_compiled_")
     atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
@@ -61,9 +60,9 @@ from sws_jax.training import step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
 
-# Orbax lets each of eight devices write an eighth of what all hold, and compiles a
-# program for every such part: here that is half of a run's compilations. Arrays over a
-# MiB, and the jobs of several processes, are written as always.
+# Of an array that eight devices hold, Orbax lets each write an eighth, and compiles a
+# program for every such part, which makes half of a run's compilations here. Arrays
+# over a MiB, and those of jobs of several processes, are written as usual.
 ocp.type_handlers.register_type_handler(
     jax.Array,
     ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
@@ -73,8 +72,8 @@ ocp.type_handlers.register_type_handler(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Neighbours stay together, since they share what their module makes once; who is
-    done takes half of what another has left."""
+    """Keeps neighbours together, since they share the fixtures of their module; a
+    worker without tests takes half of those that another has left."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
@@ -82,7 +81,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
-    """Compiled programs of earlier modules go before they add up to gigabytes."""
+    """Drops compiled programs of earlier modules before they take gigabytes."""
     yield
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -94,7 +93,7 @@ def bounded_memory():
 
 @pytest.fixture
 def net():
-    """A ViT that is small in everything but its number of parts."""
+    """A ViT that has all its parts, each of them small."""
     return specs.ViTSpec(depth=4, drop_path=0.3, **TINY)
 
 
@@ -111,8 +110,8 @@ def images():
 
 @pytest.fixture
 def with_timm():
-    """For tests beside PyTorch and timm, where they are installed."""
-    for name in ("torch", "timm"):  # timm itself imports with a stand-in alone
+    """Skips a test where PyTorch and timm are not installed."""
+    for name in ("torch", "timm"):  # Importing timm here would need a stand-in.
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed")
 
@@ -123,19 +122,18 @@ def teacher(tmp_path):
     from support.digits import network_of
 
     path = tmp_path / "teacher.safetensors"
-    found = network_of(specs.ViTSpec(depth=2, **TINY))
-    sws_jax.save_network(str(path), found)
+    sws_jax.save_network(str(path), network_of(specs.ViTSpec(depth=2, **TINY)))
     return path
 
 
 @pytest.fixture(scope="module")
 def storage():
-    """What the bucket holds, in this process and those that it starts."""
+    """The objects of a bucket, for this process and those that it starts."""
     if importlib.util.find_spec("gcsfs") is None:
         pytest.skip("gcsfs is not installed")
     from support import gcs
 
-    with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, held):
+    with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, objects):
         for name, value in gcs.environment(address).items():
             patch.setenv(name, value)
-        yield held
+        yield objects

@@ -1,4 +1,4 @@
-"""Everything that computes, inside of a mesh that the caller has set."""
+"""Every computation of the package inside a mesh that the caller has set."""
 
 import contextlib
 
@@ -24,7 +24,7 @@ KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
 
 def around(name):
-    """A context as a caller may have set it."""
+    """A context that a caller may have entered."""
     devices = jax.devices()
     if name == "with mesh":  # how it was before jax.set_mesh
         return Mesh(np.array(devices).reshape(4, 2), ("data", "model"))
@@ -64,9 +64,10 @@ def scored(net):
 
 def logits(net, images):
     own = net.spec.build().apply({"params": net.params}, images)
-    look = GENE.description.normalization
-    asked = networks.Predictor(networks.Network(net.spec, net.params), look)
-    return np.stack([own, asked.logits(images, look)])
+    normalization = GENE.description.normalization
+    network = networks.Network(net.spec, net.params)
+    predictor = networks.Predictor(network, normalization)
+    return np.stack([own, predictor.logits(images, normalization)])
 
 
 @older
@@ -82,7 +83,7 @@ def test_expand_apply_and_logits(name, net, images):
     ):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(before, inside)
-    # Nothing of that mesh is kept for later.
+    # No cache keeps anything of that mesh.
     shapes = networks.abstract_params(net.spec)
     assert all(leaf.sharding is None for leaf in jax.tree.leaves(shapes))
 
@@ -93,8 +94,8 @@ def test_evaluate(name, net):
     before = scored(net)
     with around(name):
         assert scored(net) == before
-        now = jax.sharding.get_mesh()  # (None by the older way)
-        assert now.empty == (name == "with mesh")
+        # The older way sets no mesh for this function.
+        assert jax.sharding.get_mesh().empty == (name == "with mesh")
 
 
 @pytest.mark.parametrize("place", ["mesh", "half", "device"])
@@ -106,8 +107,10 @@ def test_evaluate_takes_weights_that_the_caller_has_placed(place, net):
         (AxisType.Explicit,),
         devices=devices[:4] if place == "half" else devices,
     )
-    where = devices[3] if place == "device" else NamedSharding(mesh, PartitionSpec())
-    placed = networks.Network(net.spec, jax.device_put(net.params, where))
+    sharding_of_all = (
+        devices[3] if place == "device" else NamedSharding(mesh, PartitionSpec())
+    )
+    placed = networks.Network(net.spec, jax.device_put(net.params, sharding_of_all))
     with jax.set_mesh(mesh) if place != "device" else contextlib.nullcontext():
         assert scored(placed) == scored(net)
 
@@ -133,8 +136,8 @@ def logits_of(net, images):
 def test_a_step(name):
     from sws_jax import specs
 
-    look = load_dataset("digits").normalization
-    recipe = step.Recipe(specs.ViTSpec(depth=1, **TINY), look)
+    normalization = load_dataset("digits").normalization
+    recipe = step.Recipe(specs.ViTSpec(depth=1, **TINY), normalization)
     mesh = sharding.make_mesh()
 
     def one():
@@ -163,11 +166,11 @@ def test_a_step(name):
 def test_a_whole_run(name, tmp_path):
     from sws_jax.jobs.rows import runs
 
-    found = {}
+    results = {}
     for where in ("outside", name):
         config, workdir = asked(tmp_path / where)
         run = runs(config)[0].config
         with contextlib.nullcontext() if where == "outside" else around(name):
-            found[where] = train.train(run, workdir)
-    scores = [result["test"] for result in found.values()]
+            results[where] = train.train(run, workdir)
+    scores = [result["test"] for result in results.values()]
     assert scores[0] == scores[1]

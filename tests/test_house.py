@@ -1,4 +1,4 @@
-"""The picture of the package is not stale, and the counts of its imports are exact."""
+"""The picture of the package is up to date, and the counts of its imports are exact."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sws_jax.high import act
 """,
     "sws_jax/low.py": '''
-"""The word sws in a docstring is no knowledge."""
+"""The word sws in a docstring is not counted."""
 import os
 _hidden = 1  # nor is sws in a comment
 
@@ -104,9 +104,9 @@ def root(tmp_path):
 
 
 def rows(text):
-    """The numbers of a printed account, and the lines below each, by what they count.
+    """The numbers of printed counts, each with the lines below it, by their names.
 
-    An indented row is called after the one that it belongs to.
+    The name of an indented row begins with that of the row above it.
     """
     counted, last, above = {}, "", ""
     for line in text.splitlines():
@@ -215,7 +215,7 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
 
 def test_the_picture_tells_late_arrows_and_those_that_lead_up(root):
     drawn = house.svg(root)
-    # High and low are a circle: the arrow to what is below is in its place.
+    # High and low are a circle, of which one arrow leads down.
     assert drawn.count(picture.RED) == 2  # a line and its head
     assert "1 in red lead up, or in a circle" in drawn
     # The package's own file imports for type checkers alone.
@@ -264,7 +264,7 @@ def test_lines_are_uncrossed():
 def test_a_config_is_followed_to_the_step(root):
     lines = house.walk(root, dry=False).splitlines()
     assert lines[0].endswith("from the command line to the step")
-    # high.act, main.hold, high.act, main.train_step: a file is entered anew.
+    # high.act, main.hold, high.act, main.train_step: each enters another file.
     assert [line.split() for line in lines[-2:]] == [
         ["high.py", "1", "2"],
         ["main.py", "2", "2"],

@@ -1,4 +1,4 @@
-"""What the scripts of launch/ would do, and what they refuse; nothing is launched."""
+"""The commands that the scripts of launch/ print, and what they refuse."""
 
 import json
 import os
@@ -28,13 +28,12 @@ ARGUMENTS = (
 
 
 def launch(script, *words, settings=EXAMPLE, **variables):
-    """The script, with nothing of this machine's settings in its environment."""
-    own = {"SETTINGS": str(settings), "DRY_RUN": "1", "PYTHON": "python3"}
-    variables = {**own, **variables}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    """Runs a script with none of this machine's settings in its environment."""
+    defaults = {"SETTINGS": str(settings), "DRY_RUN": "1", "PYTHON": "python3"}
+    inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")}
     return subprocess.run(
         [LAUNCH / f"{script}.sh", *words],
-        env={**kept, **variables},
+        env={**inherited, **defaults, **variables},
         capture_output=True,
         text=True,
         cwd="/",
@@ -49,7 +48,7 @@ def printed(script, *words, **variables):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_commands_are_printed(script):
-    """All of them, against what they were when they were last read through."""
+    """All of them, against a file that was read through when it was written."""
     start = {"tpu": "watch", "local": None}.get(script, "create")
     several = {"PROCESSES": "2", "GPUS_PER_PROCESS": "4"}
     lines = printed(script, *filter(None, [start]), "--", *ARGUMENTS, **several)
@@ -62,7 +61,7 @@ def test_the_commands_are_printed(script):
 
 @pytest.mark.parametrize("script", ["tpu", "xpk", "slurm", "local"])
 def test_the_arguments_arrive_as_they_were(script):
-    """However many shells read them: here, and with some there."""
+    """They pass through a shell here, and with some scripts through one there."""
     start = {"tpu": ["run"], "local": []}.get(script, ["create"])
     last = printed(script, *start, "--", *ARGUMENTS).splitlines()[-1]
     words = shlex.split(last)
@@ -83,7 +82,7 @@ def test_nothing_is_spent_or_deleted_unasked(script):
 
 
 @pytest.mark.parametrize(
-    "script, words, variables, said",
+    "script, words, variables, sentence",
     [
         ("tpu", ["create"], {"ZONE": "", "PROJECT": ""}, "set PROJECT ZONE in "),
         ("tpu", ["run"], {}, "after '--' come the arguments of python -m sws_jax.main"),
@@ -120,12 +119,12 @@ def test_nothing_is_spent_or_deleted_unasked(script):
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_one_sentence(
-    script, words, variables, said
+    script, words, variables, sentence
 ):
     refused = launch(script, *words, **variables)
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.startswith(f"launch/{script}.sh: ")
-    assert said in refused.stderr and refused.stderr.count("\n") == 1
+    assert sentence in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_the_environment_comes_before_the_file(tmp_path):
@@ -148,7 +147,7 @@ def test_the_example_file_names_every_setting(script):
 
 
 def test_settings_may_be_named_from_where_one_is(tmp_path):
-    """And are found by what runs later, elsewhere: here the job of Slurm."""
+    """A job of Slurm, which runs later and elsewhere, finds them too."""
     (tmp_path / "mine.env").write_text("NAME=mine\nNODES=1\nGPUS_PER_NODE=1\n")
     stubs = ROOT / "tests" / "stubs"
     done = subprocess.run(
@@ -165,10 +164,10 @@ def test_settings_may_be_named_from_where_one_is(tmp_path):
         cwd=LAUNCH,
     )
     log = ROOT / "build" / "launch" / "mine-7.log"
-    said = log.read_text() if log.exists() else done.stderr
+    output = log.read_text() if log.exists() else done.stderr
     log.unlink(missing_ok=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ended").read_text() == "0 1", said
+    assert (tmp_path / "ended").read_text() == "0 1", output
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "worker"])
@@ -176,7 +175,7 @@ def test_a_script_may_be_run_from_its_folder(script):
     done = subprocess.run(
         ["bash", f"{script}.sh", "--help"], cwd=LAUNCH, capture_output=True, text=True
     )
-    worker = script == "worker"  # (which knows no --help, and says how it is used)
+    worker = script == "worker"  # It has no --help: its usage is an error.
     assert done.returncode == (2 if worker else 0), done.stderr
     assert f"launch/{script}.sh " in (done.stderr if worker else done.stdout)
 
@@ -191,8 +190,8 @@ def test_a_script_may_be_run_from_its_folder(script):
     ],
 )
 def test_a_workdir_that_goes_with_the_workers_is_warned_of(words, warned):
-    said = launch("tpu", "run", "--", ARGUMENTS[0], *words).stderr
-    assert ("--workdir is not on gs://" in said) == warned
+    errors = launch("tpu", "run", "--", ARGUMENTS[0], *words).stderr
+    assert ("--workdir is not on gs://" in errors) == warned
 
 
 def test_a_jobset_that_is_there_already_is_not_taken_for_a_new_one(tmp_path):
@@ -215,12 +214,10 @@ def jobset():
 
 
 def test_a_jobset_starts_again_only_what_may_go_on():
-    found = jobset()
-    assert (found["apiVersion"], found["kind"]) == (
-        "jobset.x-k8s.io/v1alpha2",
-        "JobSet",
-    )
-    spec = found["spec"]
+    manifest = jobset()
+    assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert manifest["kind"] == "JobSet"
+    spec = manifest["spec"]
     assert set(spec) == {"network", "failurePolicy", "replicatedJobs"}
     policy = spec["failurePolicy"]
     assert policy["maxRestarts"] == 20  # the action of all that no rule names
@@ -239,7 +236,7 @@ def test_a_jobset_starts_again_only_what_may_go_on():
     assert pod["restartPolicy"] == "Never"  # as a podFailurePolicy asks for
     (container,) = pod["containers"]
     assert container["name"] == rule["onExitCodes"]["containerName"]
-    assert tuple(map(given, container["args"])) == ARGUMENTS
+    assert tuple(map(expanded, container["args"])) == ARGUMENTS
     chips = container["resources"]
     assert chips["limits"] == chips["requests"] == {"google.com/tpu": "4"}
     assert pod["nodeSelector"] == {
@@ -248,13 +245,13 @@ def test_a_jobset_starts_again_only_what_may_go_on():
     }
 
 
-def given(word):
-    """What Kubernetes makes of an argument, if all names were variables."""
+def expanded(word):
+    """An argument as Kubernetes expands it, where every name is a variable."""
 
-    def of(found):
-        return "$" if found[0] == "$$" else "a variable"
+    def value(match):
+        return "$" if match[0] == "$$" else "a variable"
 
-    return re.sub(r"\$\$|\$\([^)]*\)", of, word)
+    return re.sub(r"\$\$|\$\([^)]*\)", value, word)
 
 
 @pytest.mark.slow
@@ -283,35 +280,35 @@ def test_a_task_of_skypilot(machine):
         "max_restarts_on_errors": 0,
         "recover_on_exit_codes": [75, 134],
     }
-    # What the shell of the second machine makes of it.
+    # The words that the shell of the second machine passes on.
     shown = task["run"].replace("exec .venv/bin/python", "printf '%s\\n'")
-    there = dict(
+    variables = dict(
         SKYPILOT_NODE_IPS="10.0.0.1\n10.0.0.2",
         SKYPILOT_NUM_NODES="2",
         SKYPILOT_NODE_RANK="1",
     )
     done = subprocess.run(
-        ["bash", "-c", shown], env=there, capture_output=True, text=True
+        ["bash", "-c", shown], env=variables, capture_output=True, text=True
     )
     words = done.stdout.splitlines()
     assert tuple(words[2 : 2 + len(ARGUMENTS)]) == ARGUMENTS
-    told = ["--coordinator=10.0.0.1:8476", "--num_processes=2", "--process_id=1"]
-    assert words[2 + len(ARGUMENTS) :] == ([] if machine.startswith("tpu") else told)
+    flags = ["--coordinator=10.0.0.1:8476", "--num_processes=2", "--process_id=1"]
+    assert words[2 + len(ARGUMENTS) :] == ([] if machine.startswith("tpu") else flags)
 
 
 def test_the_image_holds_what_a_run_needs():
     text = (LAUNCH / "Dockerfile").read_text()
-    kept = (LAUNCH / "Dockerfile.dockerignore").read_text()
+    ignore = (LAUNCH / "Dockerfile.dockerignore").read_text()
     for name in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
-        assert (ROOT / name).exists() and f"!{name}\n" in kept
+        assert (ROOT / name).exists() and f"!{name}\n" in ignore
     entry = re.search(r"^ENTRYPOINT (.*)", text, re.MULTILINE)
     assert json.loads(entry[1]) == ["python", "-m", "sws_jax.main"]
 
 
 def test_buckets_are_within_reach_wherever_packages_are_installed():
-    """What ``--workdir=gs://...`` needs, of the version that pyproject.toml names."""
+    """The package for ``gs://`` paths, of the version that pyproject.toml names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (wanted,) = project["optional-dependencies"]["gs"]
+    (requirement,) = project["optional-dependencies"]["gs"]
     defaults = {
         path.name: re.findall(r"PACKAGES[^\n]*?jax\[([^\n\"'}]*)", path.read_text())
         for path in LAUNCH.iterdir()
@@ -323,7 +320,7 @@ def test_buckets_are_within_reach_wherever_packages_are_installed():
         *("Dockerfile", "settings.example.env"),
     }
     for name, texts in used.items():
-        assert [text.split()[1:] for text in texts] == [[wanted]], name
+        assert [text.split()[1:] for text in texts] == [[requirement]], name
 
 
 def test_the_page_shows_what_is_printed():
@@ -340,8 +337,8 @@ def test_the_page_shows_what_is_printed():
     assert len(table.splitlines()) > 8 and table in readme
     lines = printed("tpu", "watch", "--", *shlex.split(command))
     lines += printed("tpu", "delete")
-    found = [line for line in commands.splitlines() if line and line[0] != "#"]
-    assert found == lines.splitlines()
+    command_lines = [s for s in commands.splitlines() if s and s[0] != "#"]
+    assert command_lines == lines.splitlines()
 
 
 @pytest.mark.slow

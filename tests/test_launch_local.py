@@ -1,4 +1,4 @@
-"""launch/local.sh with processes that only play a run."""
+"""launch/local.sh with a stub in place of Python."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from support.children import ROOT
 
-# Ends with the next exit code of its list, or waits to be asked.
+# A run that ends with the next exit code of its list, or waits for a signal.
 PLAYED = """#!/usr/bin/env bash
 list=$PLAYED/0
 [[ "$*" != *--process_id=1* ]] || list=$PLAYED/1
@@ -34,11 +34,11 @@ def begin(folder, *attempts, **variables):
     for index in range(2):
         lines = "".join(f"{codes[index]}\n" for codes in attempts)
         (folder / str(index)).write_text(lines)
-    own = dict(PYTHON=str(python), PLAYED=str(folder), PROCESSES="2")
-    own |= dict(COORDINATOR_PORT="1234", SETTINGS="/dev/null")
+    defaults = dict(PYTHON=str(python), PLAYED=str(folder), PROCESSES="2")
+    defaults |= dict(COORDINATOR_PORT="1234", SETTINGS="/dev/null")
     return subprocess.Popen(
         [ROOT / "launch" / "local.sh", "--", "--config=x", "a  b"],
-        env={**os.environ, **own, **variables},
+        env={**os.environ, **defaults, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,8 +46,8 @@ def begin(folder, *attempts, **variables):
 
 
 def ended(process):
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def ended(process):
     ],
 )
 def test_what_is_started_again(tmp_path, attempts, code, restarts):
-    found, said = ended(begin(tmp_path, *attempts, MAX_RESTARTS="2"))
-    assert (found, said.count(" of at most 2")) == (code, restarts), said
+    status, errors = ended(begin(tmp_path, *attempts, MAX_RESTARTS="2"))
+    assert (status, errors.count(" of at most 2")) == (code, restarts), errors
     lines = (tmp_path / "1.arguments").read_text().splitlines()
-    told = "--coordinator=localhost:1234 --num_processes=2 --process_id=1"
-    assert lines == [f"-m sws_jax.main --config=x a  b {told}"] * (restarts + 1)
+    flags = "--coordinator=localhost:1234 --num_processes=2 --process_id=1"
+    assert lines == [f"-m sws_jax.main --config=x a  b {flags}"] * (restarts + 1)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
@@ -76,6 +76,6 @@ def test_a_signal_reaches_all_and_starts_nothing(tmp_path, number, code):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
-    found, said = ended(process)
-    assert found == code and "restart" not in said, said
+    status, errors = ended(process)
+    assert status == code and "restart" not in errors, errors
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "0\n"

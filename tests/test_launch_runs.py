@@ -1,4 +1,4 @@
-"""Real runs through the scripts of launch/: stopped in the midst, and finished."""
+"""Real runs through the scripts of launch/: interrupted, and then finished."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ TOTAL, SAVED = 80, 20  # steps, and from one checkpoint to the next
 
 
 class Run:
-    """A run by two processes, and what it ends with if nothing happens."""
+    """A run by two processes, and its outcome where nothing interrupts it."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -43,12 +43,12 @@ class Run:
         ]
 
     def sign(self, workdir):
-        """What is there once the run has saved, and is not yet at its end."""
+        """A checkpoint, whose existence shows that the run has saved and goes on."""
         return self.folder / workdir / "run" / "checkpoints" / str(SAVED)
 
     def launch(self, script, *words, **variables):
-        """The script, begun, in a world where one port is the run's."""
-        job = str(61440 + free_port() % 4096)  # (JAX takes the port from its number)
+        """Starts a script, with a number of the job, from which JAX makes its port."""
+        job = str(61440 + free_port() % 4096)
         variables = {
             **environment(),
             "PATH": f"{STUBS}:{os.environ['PATH']}",
@@ -65,10 +65,10 @@ class Run:
             text=True,
         )
 
-    def went_on(self, workdir, said):
-        """It was begun once, gone on with once, and ended as if nothing had been."""
-        (found,) = re.findall(rf"run: goes on from step (\d+) of {TOTAL}", said)
-        assert SAVED <= int(found) < TOTAL
+    def went_on(self, workdir, log):
+        """The run was resumed once, and ended as an uninterrupted one does."""
+        (step,) = re.findall(rf"run: goes on from step (\d+) of {TOTAL}", log)
+        assert SAVED <= int(step) < TOTAL
         assert outcome(self.folder / workdir) == self.outcome
         assert not unfinished(self.folder / workdir)
 
@@ -105,7 +105,7 @@ def test_a_preempted_pod_is_recreated_and_the_run_finished(run, tmp_path):
     assert "SUSPENDED, as after a preemption: restart 1 of at most 20" in out
     state = json.loads((tmp_path / "state.json").read_text())
     assert state["made"] == 2 and state["resource"] is None
-    # (The workers of the first resource are gone, with what they printed.)
+    # The workers of the first resource are gone, with their logs.
     run.went_on("pod", (tmp_path / "worker-0" / "sws_jax.run" / "log").read_text())
     log = (tmp_path / "worker-1" / "sws_jax.run" / "log").read_text()
     assert "process 1 of 2" in log
@@ -125,12 +125,12 @@ def test_processes_of_this_machine_are_started_again(run):
 
 
 def kill_one(process, sign):
-    """The second of its processes, once the sign is there."""
+    """Kills the second of its processes once the sign exists."""
     while not sign.exists() and process.poll() is None:
         time.sleep(0.02)
     workdir = str(sign.parents[2]).encode()
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # (one that has just ended)
+        with contextlib.suppress(OSError):  # The process may have ended just now.
             words = (folder / "cmdline").read_bytes()
             if b"--process_id=1" in words and workdir in words:
                 os.kill(int(folder.name), signal.SIGKILL)
@@ -148,10 +148,10 @@ def test_a_slurm_job_at_the_end_of_its_time_is_queued_again(run, tmp_path):
             STUB_TERM=str(run.sign("cluster")),
         )
     )
-    (log,) = (ROOT / "build" / "launch").glob("slurm-*.log")
-    said = log.read_text()
-    log.unlink()
+    (path,) = (ROOT / "build" / "launch").glob("slurm-*.log")
+    log = path.read_text()
+    path.unlink()
     assert code == 0, out
-    assert (tmp_path / "ended").read_text() == "0 2", said
-    assert "the processes ended with 75 75: restart 1 of at most 20" in said
-    run.went_on("cluster", said)
+    assert (tmp_path / "ended").read_text() == "0 2", log
+    assert "the processes ended with 75 75: restart 1 of at most 20" in log
+    run.went_on("cluster", log)

@@ -1,4 +1,4 @@
-"""launch/tpu.sh against a stub of gcloud, which plays what may go wrong."""
+"""launch/tpu.sh against a stub of gcloud that fails in the ways that gcloud may."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ARGUMENTS = ("--config=configs/smoke.py", "--config.data.mean=(0.5, 0.5)")
 
 
 class Cloud:
-    """A folder with the stub's state, and the settings to launch with."""
+    """A folder with the state of the stub, and the settings of a launch."""
 
     def __init__(self, folder, **scenario):
         self.folder = folder
@@ -43,7 +43,7 @@ class Cloud:
         }
 
     def plays(self, *attempts):
-        """Exit codes of the two workers, attempt by attempt, in place of a run."""
+        """Replaces runs by exit codes of the two workers, attempt by attempt."""
         python = self.folder / "python"
         python.write_text(PLAYED)
         python.chmod(0o755)
@@ -84,7 +84,7 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """As much of this one as a worker needs for a run that is played."""
+    """As much of this repository as a worker needs for a run that is a stub."""
     folder = tmp_path_factory.mktemp("repository")
     (folder / "launch").mkdir()
     shutil.copy(ROOT / "launch" / "worker.sh", folder / "launch")
@@ -102,8 +102,8 @@ def test_a_run_that_is_lost_once_is_started_again_and_finished(tmp_path):
     assert "the run ended with 75 134: restart 1 of at most 20" in done.stderr
     assert "the run is finished" in done.stderr
     # The same arguments both times, a space and brackets among them.
-    said = (tmp_path / "1.arguments").read_text().splitlines()
-    assert said == ["-m sws_jax.main " + " ".join(ARGUMENTS)] * 2
+    lines = (tmp_path / "1.arguments").read_text().splitlines()
+    assert lines == ["-m sws_jax.main " + " ".join(ARGUMENTS)] * 2
     assert cloud.calls("create") == 1 and cloud.resource() is None
 
 
@@ -150,7 +150,7 @@ def test_the_end_of_an_earlier_run_is_not_taken_for_that_of_this_one(
     lines = (tmp_path / "0.arguments").read_text().splitlines()
     first = "-m sws_jax.main " + " ".join(ARGUMENTS)
     assert lines == [first, first, f"-m sws_jax.main {other}"]
-    # And one that runs is neither ended nor deleted for another.
+    # A run that has not ended is neither stopped nor deleted for another.
     assert cloud.tpu("run", "--", *ARGUMENTS).returncode == 0
     refused = watch("--delete", "--", other)
     assert refused.returncode == 2
@@ -160,7 +160,7 @@ def test_the_end_of_an_earlier_run_is_not_taken_for_that_of_this_one(
 
 
 def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
-    """Despite a notice, this machine's ssh, and an error of gcloud that passes."""
+    """Despite a notice, failures of this machine's ssh, and a passing error."""
     notice = "To take a quick anonymous survey, run: $ gcloud survey"
     cloud = Cloud(tmp_path, create=["unavailable"], notice=notice, refused=3)
     cloud.plays((0, 0))
@@ -176,14 +176,14 @@ def test_a_pod_that_is_well_is_let_be(tmp_path, repository):
 
 @pytest.mark.slow
 def test_connections_that_fail_are_no_host_that_is_lost(tmp_path, repository):
-    """While the run is seen to go on, whichever worker does not answer."""
+    """As long as some worker answers that the run goes on."""
     cloud = Cloud(tmp_path, dropped=5)
     cloud.plays(("dropped", "dropped"))
     done = cloud.watch(REPO=repository, UNREACHABLE_TRIES="2")
     assert done.returncode == 0, done.stderr
     assert "restart" not in done.stderr and cloud.calls("create") == 1
-    said = "a worker does not answer, and the run goes on on others: ssh: connect"
-    assert done.stderr.count(said) == 5
+    sentence = "a worker does not answer, and the run goes on on others: ssh: connect"
+    assert done.stderr.count(sentence) == 5
 
 
 @pytest.mark.slow
@@ -203,8 +203,8 @@ def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
     cloud.plays(("stays", "stays"))
     done = cloud.watch(REPO=repository)
     assert done.returncode == 130, done.stderr
-    said = "sws-aux-s was deleted by another hand (there is no sws-aux-s)"
-    assert said in done.stderr
+    sentence = "sws-aux-s was deleted by another hand (there is no sws-aux-s)"
+    assert sentence in done.stderr
     assert cloud.calls("create") == 1 and "delete" not in cloud.commands()
 
 
@@ -224,7 +224,7 @@ def test_what_another_hand_deletes_is_not_bought_again(tmp_path, repository):
             *({}, 0, "the run is finished", 1),
         ),
         (dict(waits="forever"), dict(WAIT_SECONDS="2"), 4, "is WAITING_FOR_RESOURC", 1),
-        # It has expired before it is looked at again.
+        # The request has expired before the watcher looks again.
         (
             dict(waits="forever"),
             dict(
@@ -287,7 +287,7 @@ def test_nothing_is_said_to_be_kept_where_there_is_nothing(
 
 @pytest.mark.slow
 def test_a_request_that_is_given_up_is_deleted_unasked(tmp_path):
-    """It might be granted, and cost money, when nobody is there."""
+    """It might be granted later, and cost money unnoticed."""
     cloud = Cloud(tmp_path, waits="forever")
     words = ("watch", "--spend", "--", *ARGUMENTS)
     done = cloud.tpu(*words, WAIT_SECONDS="1")
@@ -308,7 +308,7 @@ def test_a_request_that_is_given_up_is_deleted_unasked(tmp_path):
 def test_where_nobody_can_look_the_watcher_ends_and_the_pod_is_let_be(
     tmp_path, repository, scenario, words
 ):
-    """Even with ``--delete``: the run may be well."""
+    """Even with ``--delete``, since the run may still go on."""
     cloud = Cloud(tmp_path, **scenario)
     cloud.plays((0, 0))
     done = cloud.watch(REPO=repository, WAIT_SECONDS="1")
@@ -376,12 +376,12 @@ def test_the_watcher_ends_alone_and_at_once(tmp_path, scenario, sign, left, reso
         text=True,
     ) as watcher:
         assert any(sign in line for line in watcher.stderr)
-        begun = time.monotonic()
+        start = time.monotonic()
         watcher.send_signal(signal.SIGINT)
-        said = watcher.stderr.read()
-    assert time.monotonic() - begun < 30
+        errors = watcher.stderr.read()
+    assert time.monotonic() - start < 30
     assert watcher.returncode == 130
-    assert f"the watcher has ended, and nothing else ({left}" in said
+    assert f"the watcher has ended, and nothing else ({left}" in errors
     assert cloud.resource() == resource
 
 
@@ -391,23 +391,25 @@ def test_each_step_by_hand(tmp_path, repository):
     cloud.plays(*[("stays", "stays")] * 2)
     cloud.settings["REPO"] = repository
 
-    def said(*words):
+    def output(*words):
         done = cloud.tpu(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    said("create", "--spend")
-    assert said("status").startswith("ACTIVE") and said("status").count(" bare") == 2
-    said("setup")
-    assert said("status").count(" none") == 2
-    said("run", "--", *ARGUMENTS)
-    assert said("status").count(" running") == 2
-    said("stop")
-    assert said("status").count(" ended 130") == 2  # (by hand, though by a signal)
-    said("run", "--", *ARGUMENTS)
+    output("create", "--spend")
+    assert output("status").startswith("ACTIVE")
+    assert output("status").count(" bare") == 2
+    output("setup")
+    assert output("status").count(" none") == 2
+    output("run", "--", *ARGUMENTS)
+    assert output("status").count(" running") == 2
+    output("stop")
+    # A stop by hand is told from another signal.
+    assert output("status").count(" ended 130") == 2
+    output("run", "--", *ARGUMENTS)
     (tmp_path / "worker-0" / "sws_jax.run" / "boot").write_text("an earlier one")
-    status = said("status")
+    status = output("status")
     assert status.count(" ended 137") == status.count(" running") == 1
-    said("logs")
-    said("delete", "--delete")
+    output("logs")
+    output("delete", "--delete")
     assert cloud.resource() is None

@@ -1,4 +1,4 @@
-"""launch/worker.sh, which keeps a run on a worker, with a run that is played."""
+"""launch/worker.sh, which keeps a run on a worker, with a stub in place of Python."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from support.children import ROOT
 
-# Ends with its argument, or with 0 once the file `go` is there.
+# A run that ends with its argument, or with 0 once the file `go` exists.
 PLAYED = """#!/usr/bin/env bash
 [[ $3 == go ]] || exit "$3"
 while [[ ! -e $PLAYED/go ]]; do sleep 0.02; done
 """
-# A `cat` that is told to wait until the run has ended.
+# A `cat` that lets the run end, and waits for that, before it prints.
 SLOW = """#!/usr/bin/env bash
 touch "$PLAYED/go"
 while kill -0 -- "-$(< "$PLAYED/sws_jax.run/pid")"; do sleep 0.02; done 2> /dev/null
@@ -24,7 +24,7 @@ exec /bin/cat "$@"
 
 
 class Worker:
-    """The home of one, with the code where it is sent."""
+    """The home directory of a worker, with the code that was sent there."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -38,10 +38,12 @@ class Worker:
         (self.folder / name).chmod(0o755)
 
     def __call__(self, *words, **variables):
-        own = dict(WORKER_PYTHON=str(self.folder / "python"), PLAYED=str(self.folder))
+        defaults = dict(
+            WORKER_PYTHON=str(self.folder / "python"), PLAYED=str(self.folder)
+        )
         done = subprocess.run(
             ["bash", self.script, *words],
-            env={**os.environ, **own, "JOB": "a1", **variables},
+            env={**os.environ, **defaults, "JOB": "a1", **variables},
             capture_output=True,
             text=True,
             timeout=60,
@@ -71,7 +73,7 @@ def worker(tmp_path):
     "code, after", [(75, 130), pytest.param(2, 2, marks=pytest.mark.slow)]
 )
 def test_what_has_ended_by_itself_can_be_stopped_too(worker, code, after):
-    """It is then not started again, whoever looks; one that is done stays so."""
+    """The watcher then does not start it again; a finished run stays finished."""
     worker("stop")
     assert worker.state() == "none"
     worker("start", str(code))

@@ -1,3 +1,5 @@
+"""The notebooks run, and show the outputs that they have."""
+
 import importlib.util
 import pathlib
 
@@ -20,10 +22,10 @@ def printed(notebook, to="stdout"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-# The kernel's own libraries, not ours.
+# The warnings are those of the kernel's own libraries.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_notebook_runs_and_its_outputs_are_those_it_shows(path, monkeypatch):
-    """Nor is it told of a flag that is missing: its first cell adds it."""
+    """Without a warning of the missing flag, which its first cell adds."""
     monkeypatch.delenv("MPLBACKEND", raising=False)
     monkeypatch.setenv("XLA_FLAGS", compiler.flags(8))
     spec = importlib.util.spec_from_file_location("run", FOLDER / "run.py")

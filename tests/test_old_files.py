@@ -1,7 +1,7 @@
 """Files of an older version are opened, resumed, reported and converted.
 
-`support.old_files` made them, and says what they are. Everything is asked for as a user
-does, by commands and public names, so that no move within the package is felt here.
+`support.old_files` made them and describes them. Everything goes through commands and
+public names, as a user's would, so that moves within the package do not matter here.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from support import old_files
 from support.compare import close, equal
 
 EXPECTED = json.loads((old_files.KEPT / "expected.json").read_text())
-# For what another processor, or other libraries, compute with other roundings.
+# For numbers that another processor, or other libraries, round otherwise.
 TOLERANCE = 1e-3
-# Columns and fields that are so computed.
+# The columns and fields of such numbers.
 COMPUTED = (
     "test_top1", "test_top5", "test_loss", "val_top1", "val_top1_ema", "val_loss",
     "loss", "grad_norm",
@@ -50,7 +50,7 @@ def contents(folder):
 
 
 def exact(records):
-    """Without what another processor computes otherwise."""
+    """The records without the numbers that another processor rounds otherwise."""
     return [{k: v for k, v in one.items() if k not in COMPUTED} for one in records]
 
 
@@ -61,25 +61,25 @@ def shapes(tree):
 
 
 def test_a_finished_job_is_reported_and_not_trained_again(kept):
-    """It fails where a run is done anew, and where a column or a row is another one."""
+    """It fails where a run is repeated, or where a column or a row differs."""
     workdir = kept / "finished"
     before, rows = contents(workdir), old_files.result_rows(workdir)
     assert main.main([*old_files.FINISHED, f"--workdir={workdir}"]) == 0
     after = contents(workdir)
-    made = {path.name for path in after.keys() - before.keys()}
-    assert made == {"report.png", "table.md"}
+    created = {path.name for path in after.keys() - before.keys()}
+    assert created == {"report.png", "table.md"}
     runs = [path for path in before if path.parent != workdir]
     assert len(runs) > 50
     assert [path for path in runs if after[path] != before[path]] == []
     for row, old in zip(old_files.result_rows(workdir), rows, strict=True):
-        # (A later version may have more columns.)
+        # A later version may have more columns.
         assert list(row)[: len(old)] == list(old)
         assert {name: row[name] for name in old} == old
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(resumed):
-    """It fails where the run starts anew (one step of every start is not timed), and
-    where it goes on with other images, rates or lines of the log."""
+    """It fails where the run starts over, since the first step of every start is not
+    timed, and where it continues with other images, rates or lines of the log."""
     expected, run = EXPECTED["resumed"], resumed / old_files.RUN
     result = json.loads((run / "result.json").read_text())
     assert result["steps"] == expected["steps"]
@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(resumed):
 
 
 def test_a_resumed_run_ends_as_the_finished_one(kept, resumed):
-    """Weights, moments and average: it fails where one of them is not restored."""
+    """It fails where weights, moments or the moving average are not restored."""
     last = EXPECTED["resumed"]["steps"]
     for item in EXPECTED["checkpoint"]["arrays"]:
         one, other = (
@@ -120,7 +120,7 @@ def test_a_resumed_run_ends_as_the_finished_one(kept, resumed):
 
 
 def test_checkpoints_keep_their_names(resumed):
-    """Those that are read, and those that are written today."""
+    """Both the checkpoint that is read and the one that is written today."""
     run, last = resumed / old_files.RUN, EXPECTED["resumed"]["steps"]
     expected = {k: v for k, v in EXPECTED["checkpoint"].items() if k != "test_loss"}
     assert {"params", "opt", "ema"} == expected["arrays"].keys()
@@ -141,16 +141,16 @@ def test_a_learngene_expands(kept):
 def test_weights_and_checkpoints_have_their_scores(kept):
     rows = old_files.result_rows(kept / "finished")
     (last,) = [r for r in rows if (r["role"], r["epochs"]) == ("tune", "1.0")]
-    wanted = [float(last["test_loss"]), EXPECTED["checkpoint"]["test_loss"]]
-    of = [old_files.WEIGHTS["descendant"], old_files.CHECKPOINT]
-    scores = old_files.scores(*(kept / path for path in of))
+    losses = [float(last["test_loss"]), EXPECTED["checkpoint"]["test_loss"]]
+    weights = [old_files.WEIGHTS["descendant"], old_files.CHECKPOINT]
+    scores = old_files.scores(*(kept / path for path in weights))
     assert [float(row["loss"]) for row in scores] == pytest.approx(
-        wanted, abs=TOLERANCE
+        losses, abs=TOLERANCE
     )
 
 
 def described(path):
-    """What `describe` prints, by the names of its lines."""
+    """The values that `describe` prints, by the names of its lines."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert commands.main(["describe", str(path)]) == 0
     lines = printed.getvalue().partition("\n\n")[0].splitlines()
@@ -192,7 +192,7 @@ def test_what_is_described(path, facts, kept):
 
 
 def test_a_converted_network_is_the_same_in_both_directions(kept, tmp_path):
-    """Equal bits, to today's form and from it; what is beside them is equal too."""
+    """Equal bits, to today's format and from it, with equal files beside them."""
     folder = kept / "converted"
     ours, theirs = tmp_path / "network.safetensors", tmp_path / "timm"
     source = str(folder / "timm.safetensors")
@@ -212,7 +212,7 @@ def test_a_converted_network_is_the_same_in_both_directions(kept, tmp_path):
 
 
 def test_the_comparison_of_two_versions_sees_a_bit(tmp_path):
-    """And a number, and a name; files that were not touched are the same."""
+    """It also sees a number and a name, and nothing in files that were not touched."""
     before, after = old_files.KEPT / "finished" / "aux", tmp_path / "aux"
     shutil.copytree(before, after)
     assert old_files.compare(before, after) == []

@@ -2,9 +2,9 @@
 
     python -m tests.golden.make_levit
 
-Needs PyTorch, timm from 0.9 on and transformers, which `tests/test_levit.py` reads
-the file without. The network is small and its weights are random. The live tests
-there build their networks with these functions.
+It needs PyTorch, timm from 0.9 on and transformers; `tests/test_levit.py` reads the
+file without them. The network is small and its weights are random. The tests there
+that need these libraries build their networks with the functions of this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SMALL = dict(
 
 
 def main() -> None:
-    # Half the size in the file, and exact in float32.
+    # float16 takes half the room in the file, and is exact in float32.
     images = draw_images(2, IMAGE_SIZE).astype(np.float16)
     model = small_timm()
     randomise(model, images)
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def save(path: pathlib.Path, model, images, other) -> None:
-    """Writes a network, its logits of images, and the names in another library's."""
+    """Writes weights, images and logits, and the names of another library's weights."""
     import torch
     import transformers
 
@@ -61,7 +61,7 @@ def named_timm(name: str, **fields):
 
 def small_timm(image_size=IMAGE_SIZE):
     levit = import_timm().models.levit
-    # Between stages timm has as many heads as the width before has keys.
+    # Between stages timm has as many heads as the width before is key sizes.
     model = levit.LevitDistilled(
         img_size=image_size,
         num_classes=SMALL["num_classes"],
@@ -76,7 +76,7 @@ def small_timm(image_size=IMAGE_SIZE):
 def hugging_face(
     *, widths, depths, heads, key_dims, num_classes, image_size=224, distilled=True
 ):
-    """Its own numbers for what is not given: ratios of 2, and of 4 between stages."""
+    """The LeViT of transformers; ratios are its defaults, 2, and 4 between stages."""
     import transformers
 
     config = transformers.LevitConfig(
@@ -93,7 +93,7 @@ def hugging_face(
 
 
 def draw_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """[count, *size, 3] of patches and colours, so that tokens and images differ."""
+    """Images [count, *size, 3] with patches and colours that differ."""
     random = np.random.default_rng(seed)
     height, width = size
     images = random.normal(size=(count, height // 16, width // 16, 3))
@@ -104,12 +104,12 @@ def draw_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def randomise(model, images) -> None:
-    """Random weights in place; statistics of norms that are not those of any images.
+    """Sets random weights, and statistics of norms that are those of no images.
 
     The statistics are first those of `images`, which keeps activations of order one,
-    and then moved. What attention leaves of random tokens varies little: without more
-    variance than there is, norm after norm would blow up every rounding error. The
-    norms of heads come last, made for what the others leave of the images.
+    and are then shifted. Attention over random tokens gives outputs that vary little:
+    without an added variance, norm after norm would blow up every rounding error. The
+    norms of heads come last, with the statistics that the other norms lead to.
     """
     import torch
 
@@ -141,7 +141,7 @@ def randomise(model, images) -> None:
 
 
 def logits(model, images) -> np.ndarray:
-    """Of images [batch, height, width, channels]: [batch, classes]."""
+    """Logits [batch, classes] of images [batch, height, width, channels]."""
     import torch
 
     inputs = torch.from_numpy(np.asarray(images, np.float32))

@@ -2,10 +2,10 @@
 
     python -m tests.golden.make_published
 
-Needs PyTorch and timm, which `tests/test_published.py` reads the file without. The
-Aux-Nets of SWS (2404.16897) and TLEG (2312.05614) are written here once more, as
-functions of the tensors in a published file, and nothing in them is this project's;
-Des-Nets are timm's. Networks are small and their weights random.
+It needs PyTorch and timm; `tests/test_published.py` reads the file without them. The
+Aux-Nets of SWS (2404.16897) and TLEG (2312.05614) are implemented here independently of
+this project, as functions of the tensors in a published file; Des-Nets are timm's.
+Networks are small and their weights random.
 
 Keys of the file, where a state is one vector, which `read_state` takes apart::
 
@@ -22,7 +22,7 @@ Keys of the file, where a state is one vector, which `read_state` takes apart::
     train/tau3 [2]
         losses of train/logits at temperature 3, in the order of `ALPHAS`
     train/{alpha}/losses [steps]
-        each before its step
+        each computed before its update
     train/{alpha}/weights, train/{alpha}/ema/{decay}
         states after ten steps, for `ALPHAS` and `DECAYS`
     sws/plan/{depth} [depth]
@@ -49,7 +49,8 @@ STEPS, BATCH = 10, 6
 ALPHAS = (0.5, 1.0)
 DECAYS = (0.9, 0.99996)  # the published one hardly moves in ten steps
 # Stages are how often each block is applied. A Des-Net has half the heads, as the
-# published Des-S (6 of 64) of Aux-S (12 of 32): the same shapes, another function.
+# published Des-S has 6 of size 64 where Aux-S has 12 of size 32: tensors of the same
+# shapes are another function.
 TRAIN = dict(width=12, heads=3, stages=(2, 1, 2))
 SWS = dict(width=16, heads=4, stages=(3, 3, 4, 3, 3), des_heads=2)
 TLEG = dict(width=12, heads=4, layers=12, des_heads=2)
@@ -59,14 +60,14 @@ PLANS = {  # 12 and 16 as published, and one more
     12: (0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4),
     16: (0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4),
 }
-# What a Des-Net computes with the weights it is given: "same" is the Aux-Net's
-# function; "timm" averages before the norm, and with its own epsilon; "published"
-# cuts the width into `des_heads` besides.
+# The function of a Des-Net with the transferred weights: "same" is the Aux-Net's;
+# "timm" averages before the norm, and has timm's epsilon; "published" divides the width
+# into `des_heads` besides.
 WAYS = ("same", "timm", "published")
 AUX_EPS, DES_EPS = 1e-5, 1e-6
 
 
-# Without PyTorch.
+# Functions that need no PyTorch.
 
 
 def load() -> dict[str, np.ndarray]:
@@ -121,7 +122,7 @@ def rest_shapes(width: int) -> dict[str, tuple[int, ...]]:
 
 
 def draw_tensor(random, name: str, shape) -> np.ndarray:
-    """Large enough that every tensor matters; exact in float16, which packs well."""
+    """Random values, of which every tensor matters; exact in float16, to pack well."""
     if name == "pos_embed":
         values = random.normal(scale=0.5, size=shape)
     elif len(shape) > 1:
@@ -149,12 +150,12 @@ def draw_sws(seed: int, width: int, stages) -> dict[str, np.ndarray]:
 def draw_train(seed: int) -> dict[str, np.ndarray]:
     """The network to train, whose keys' biases hardly move.
 
-    Such a bias shifts all scores of a query alike, of which softmax takes no notice:
-    its gradient is 0, and what is computed is rounding noise. Adam divides that by
-    its own size plus 1e-8, and so walks a random way, another one on each machine,
-    where the noise is not far below 1e-8. It is in proportion to the queries and to
-    the weights of the head. Both are drawn small here, and keys so much larger that
-    the scores are as they were.
+    Such a bias shifts all scores of a query alike, on which softmax does not depend:
+    its gradient is 0, and the computed one is rounding noise. Adam divides that by its
+    own size plus 1e-8. Unless the noise is far below 1e-8, the bias then walks at
+    random, and differently on each machine. The noise is proportional to the queries
+    and to the weights of the head. Both are drawn small here, and keys so much larger
+    that the scores stay the same.
     """
     width = TRAIN["width"]
     drawn = draw_sws(seed, width, TRAIN["stages"])
@@ -178,7 +179,8 @@ def draw_tleg(seed: int, width: int) -> dict[str, np.ndarray]:
 
 
 def sws_name(name: str, s: int) -> str:
-    """Of stage s: "attn.qkv.weight" is "blocks.block.attn.qkv.instances.0.weight"."""
+    """The published name: "attn.qkv.weight" of stage 0 is
+    "blocks.block.attn.qkv.instances.0.weight"."""
     module, leaf = name.rsplit(".", 1)
     return f"blocks.block.{module}.instances.{s}.{leaf}"
 
@@ -199,7 +201,7 @@ def draw_inputs(seed: int) -> dict[str, np.ndarray]:
     return {"images": images, **{k: v.astype(np.float32) for k, v in drawn.items()}}
 
 
-# With PyTorch; the tensors of a state are its tensors, by published names.
+# Functions that need PyTorch; a state is a dictionary of its tensors by published name.
 
 
 def to_torch(arrays, dtype: str = "float32") -> dict:
@@ -267,7 +269,7 @@ def aux_logits(state, blocks, images, heads: int):
 
 
 def des_net(state, blocks, way: str, *, width: int, heads: int, des_heads: int):
-    """timm's ViT after the published transfer; its blocks own copies of theirs."""
+    """timm's ViT after the published transfer, which copies the tensors of blocks."""
     import functools
 
     import torch
@@ -289,13 +291,13 @@ def des_net(state, blocks, way: str, *, width: int, heads: int, des_heads: int):
             torch.nn.LayerNorm, eps=AUX_EPS if same else DES_EPS
         ),
     )
-    given = {k: v for k, v in state.items() if not k.startswith("blocks.")}
+    tensors = {k: v for k, v in state.items() if not k.startswith("blocks.")}
     if not same:
         for leaf in ("weight", "bias"):
-            given[f"fc_norm.{leaf}"] = given.pop(f"norm.{leaf}")
+            tensors[f"fc_norm.{leaf}"] = tensors.pop(f"norm.{leaf}")
     for number, block in enumerate(blocks):
-        given.update({f"blocks.{number}.{k}": v for k, v in block.items()})
-    model.to(state["norm.weight"].dtype).load_state_dict(given)
+        tensors.update({f"blocks.{number}.{k}": v for k, v in block.items()})
+    model.to(state["norm.weight"].dtype).load_state_dict(tensors)
     return model.eval()
 
 
@@ -304,7 +306,7 @@ def timm_logits(model, images):
 
 
 def loss(logits, targets, teacher_logits, alpha: float, tau: float = 1.0):
-    """The published one: its divergence is divided by batch x classes."""
+    """The published loss, whose divergence is divided by batch x classes."""
     from torch.nn import functional as F
 
     labels = -(targets * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
@@ -353,58 +355,62 @@ def train(initial, inputs, alpha: float, dtype: str = "float32"):
 
 
 def make() -> dict[str, np.ndarray]:
-    """All that the file holds."""
+    """The arrays of the file."""
     import torch
 
     inputs = draw_inputs(seed=0)
-    held: dict = dict(inputs)
+    arrays: dict = dict(inputs)
     first = {k: v[0] for k, v in to_torch(inputs).items()}
     images = first["images"]
 
     drawn = draw_train(seed=1)
-    held["train/names"], held["train/initial"] = names(drawn), vector(drawn)
-    given = to_torch(drawn)
-    blocks = sws_blocks(given, plan_of(TRAIN["stages"]))
-    logits = aux_logits(given, blocks, images, TRAIN["heads"])
-    held["train/logits"] = logits
-    held["train/tau3"] = [
+    arrays["train/names"], arrays["train/initial"] = names(drawn), vector(drawn)
+    state = to_torch(drawn)
+    blocks = sws_blocks(state, plan_of(TRAIN["stages"]))
+    logits = aux_logits(state, blocks, images, TRAIN["heads"])
+    arrays["train/logits"] = logits
+    arrays["train/tau3"] = [
         loss(logits, first["targets"], first["teacher_logits"], alpha, 3.0)
         for alpha in ALPHAS
     ]
     for alpha in ALPHAS:
         losses, weights, averages = train(drawn, inputs, alpha)
-        held[f"train/{alpha}/losses"] = losses
-        held[f"train/{alpha}/weights"] = vector(weights)
+        arrays[f"train/{alpha}/losses"] = losses
+        arrays[f"train/{alpha}/weights"] = vector(weights)
         for decay, average in averages.items():
-            held[f"train/{alpha}/ema/{decay}"] = vector(average)
+            arrays[f"train/{alpha}/ema/{decay}"] = vector(average)
 
     with torch.no_grad():
         drawn = draw_sws(2, SWS["width"], SWS["stages"])
-        held["sws/names"], held["sws/state"] = names(drawn), vector(drawn)
-        given = to_torch(drawn)
-        blocks = sws_blocks(given, plan_of(SWS["stages"]))
-        held["sws/logits"] = aux_logits(given, blocks, images, SWS["heads"])
+        arrays["sws/names"], arrays["sws/state"] = names(drawn), vector(drawn)
+        state = to_torch(drawn)
+        blocks = sws_blocks(state, plan_of(SWS["stages"]))
+        arrays["sws/logits"] = aux_logits(state, blocks, images, SWS["heads"])
         fields = {k: SWS[k] for k in ("width", "heads", "des_heads")}
         for depth, plan in PLANS.items():
-            held[f"sws/plan/{depth}"] = plan
+            arrays[f"sws/plan/{depth}"] = plan
             for way in WAYS:
-                model = des_net(given, sws_blocks(given, plan), way, **fields)
-                held[f"sws/des/{way}/{depth}"] = timm_logits(model, images)
+                model = des_net(state, sws_blocks(state, plan), way, **fields)
+                arrays[f"sws/des/{way}/{depth}"] = timm_logits(model, images)
 
         drawn = draw_tleg(3, TLEG["width"])
-        held["tleg/names"], held["tleg/state"] = names(drawn), vector(drawn)
-        given = to_torch(drawn)
-        blocks = tleg_blocks(given, TLEG["layers"])
-        held["tleg/logits"] = aux_logits(given, blocks, images, TLEG["heads"])
+        arrays["tleg/names"], arrays["tleg/state"] = names(drawn), vector(drawn)
+        state = to_torch(drawn)
+        blocks = tleg_blocks(state, TLEG["layers"])
+        arrays["tleg/logits"] = aux_logits(state, blocks, images, TLEG["heads"])
         fields = {k: TLEG[k] for k in ("width", "heads", "des_heads")}
         for way in WAYS:
             models = [
-                des_net(given, tleg_blocks(given, d), way, **fields) for d in DEPTHS
+                des_net(state, tleg_blocks(state, d), way, **fields) for d in DEPTHS
             ]
-            held[f"tleg/des/{way}"] = np.stack([timm_logits(m, images) for m in models])
+            arrays[f"tleg/des/{way}"] = np.stack(
+                [timm_logits(m, images) for m in models]
+            )
 
-    held["versions"] = [f"{m.__name__} {m.__version__}" for m in (torch, import_timm())]
-    return {k: _array(v) for k, v in held.items()}
+    arrays["versions"] = [
+        f"{m.__name__} {m.__version__}" for m in (torch, import_timm())
+    ]
+    return {k: _array(v) for k, v in arrays.items()}
 
 
 def _array(value) -> np.ndarray:
@@ -415,10 +421,10 @@ def _array(value) -> np.ndarray:
 
 
 def main() -> None:
-    held = make()
-    np.savez_compressed(PATH, **held)
+    arrays = make()
+    np.savez_compressed(PATH, **arrays)
     print(f"{PATH.name}: {PATH.stat().st_size / 1000:.0f} kB")
-    for key, value in held.items():
+    for key, value in arrays.items():
         print(key, value.shape, value.dtype)
 
 

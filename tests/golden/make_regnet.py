@@ -2,9 +2,9 @@
 
     python -m tests.golden.make_regnet
 
-Needs PyTorch, timm and transformers; `tests/test_regnet.py` reads the file without
-them. The network is small and its weights are random. The live tests of that module
-build their networks with these functions.
+It needs PyTorch, timm and transformers; `tests/test_regnet.py` reads the file without
+them. The network is small and its weights are random. The tests there that need these
+libraries build their networks with the functions of this module.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from .make_levit import import_timm, logits, save
 
 PATH = pathlib.Path(__file__).with_name("regnet.npz")
-# Sides that no stage divides show on which side a stride of 2 is padded.
+# A side that strides do not divide shows where a convolution of stride 2 is padded.
 IMAGE_SIZE = (40, 33)
 SMALL = dict(
     widths=(8, 16, 24, 48),
@@ -25,7 +25,7 @@ SMALL = dict(
     stem_width=16,
     num_classes=5,
 )
-# The same in the numbers that timm computes widths and depths from.
+# The same network in the numbers from which timm computes widths and depths.
 SMALL_TIMM = dict(w0=8, wa=8.0, wm=1.8, depth=6, group_size=8, stem_width=16)
 
 
@@ -62,10 +62,10 @@ def hugging_face(*, widths, depths, group_width, stem_width, num_classes):
 
 
 def randomise(model, images) -> None:
-    """Random weights in place; statistics of norms that are not those of any images.
+    """Sets random weights, and statistics of norms that are those of no images.
 
-    The statistics are first those of `images`, which keeps activations of order one,
-    and then moved by as much as half.
+    The statistics are first those of `images`, which keeps activations of order one.
+    Means are then shifted, and variances scaled by 0.5 to 2.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Trees that are alike, or the same."""
+"""Comparisons of trees of arrays."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks of digits, as a run leaves them."""
+"""Networks for the digits, with the description that a run gives them."""
 
 import sws_jax
 from sws_jax.data import load_dataset

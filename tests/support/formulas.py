@@ -1,4 +1,4 @@
-"""Parameters and operations of networks, counted by hand."""
+"""Parameters and operations of networks, from formulas written here."""
 
 from sws_jax import specs
 from sws_jax.specs import Compute
@@ -21,13 +21,13 @@ def block_flops(net):
 
 
 def forward(net):
-    """A transformer's products by hand, 2 for each multiply-add."""
+    """The operations of a transformer's matrix products, 2 for each multiply-add."""
     heads = 2 * net.width * net.num_classes * len(net.classifiers)
     return patch_flops(net) + net.depth * block_flops(net) + heads
 
 
 def formula(spec):
-    """Counted by hand from the shapes of a transformer."""
+    """The number of parameters, from the shapes of a transformer."""
     net = spec.net
     d, m = net.width, net.hidden
     blocks = len(spec.stages) if isinstance(spec, specs.AuxViTSpec) else spec.depth

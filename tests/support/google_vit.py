@@ -1,7 +1,7 @@
-"""The ViTs of Vision Transformer and big_vision, from flax's own parts.
+"""The ViTs of Vision Transformer and big_vision, from flax's own layers.
 
-Written for comparison alone: flax's attention and GELU, and the names that their
-parameters have in the ``.npz`` files of both libraries.
+They serve comparison alone: attention and GELU are flax's, and parameters have the
+names of the ``.npz`` files of both libraries.
 """
 
 import flax.linen as nn
@@ -20,11 +20,11 @@ class MlpBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """Names are those of the parts in the order in which a block makes them."""
+    """A block, whose layers are numbered in the order in which it creates them."""
 
     heads: int
     hidden: int
-    numbered: bool  # through all parts, as Vision Transformer; else each kind apart
+    numbered: bool  # over all kinds of layers, as in Vision Transformer
 
     @nn.compact
     def __call__(self, x, _=None):
@@ -70,7 +70,14 @@ class Encoder(nn.Module):
 
 
 class GoogleViT(nn.Module):
-    """`numbered` is Vision Transformer, whose class token has a position too."""
+    """The ViT of one of both libraries.
+
+    Attributes:
+      numbered: whether it is Vision Transformer's, whose class token has a position.
+      scanned: whether the blocks are scanned over.
+      token: whether there is a class token.
+      fixed: whether positions are sines and cosines.
+    """
 
     numbered: bool = False
     scanned: bool = False
@@ -123,7 +130,7 @@ def waves(rows, columns, width):
 
 
 def with_params(images, **fields):
-    """Module, parameters with no zeros and logits."""
+    """A module, random parameters for it, none of them zero, and its logits."""
     module = GoogleViT(**fields)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
     random = np.random.default_rng(0)

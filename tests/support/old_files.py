@@ -1,34 +1,36 @@
 """The files of tests/golden/old_files, which every later version has to open.
 
-They were made once, by the version that this file was written for, and are not made
-anew: `tests/test_old_files.py` opens, resumes, reports and converts them. From the root
-of a checkout::
+They were made once, by the version that this script was written for, and are never
+remade: `tests/test_old_files.py` opens, resumes, reports and converts them. From the
+root of a checkout::
 
     python -m tests.support.old_files make DIR
 
-makes such files with the code as it is, on one CPU device, in about two minutes, and::
+makes such files with the code of that checkout, on one CPU device, in about two
+minutes, and::
 
     python -m tests.support.old_files compare DIR
 
-makes them again, in a temporary directory, and says of every file how many of its
-arrays and other values differ, were it in one bit; times are left out. Two versions of
+makes them again, in a temporary directory, and prints for every file how many of its
+arrays and other values differ, be it in one bit; times are left out. Two versions of
 the code are compared by hand on one machine: `make` with the one, `compare` with the
-other. (Another processor rounds otherwise, and differs from the files that are kept.)
+other. Another processor rounds otherwise, and so differs from the files that are kept.
 The exit code is 1 where something differs.
 
-What is made, in DIR::
+The contents of DIR::
 
     finished/       a job of configs/smoke.py in its work directory: ancestor, Aux-Net,
                     one descendant and two networks from scratch
     stopped/        the same job, in the middle of the Aux-Net's distillation; when it
                     goes on, it ends with the untuned descendant
-    converted/      timm.safetensors, a network under timm's names, made up here;
+    converted/      timm.safetensors, a random network under timm's names;
                     network.safetensors, converted from it; timm/, converted back
     expected.json   names and shapes in those files, and how the stopped job ends
 
-Two things are not left as a run leaves them. Its TensorBoard files go, since they have
-the name of the host in theirs, and no run reads them. And orbax writes the place of a
-checkpoint into the file that marks it as complete, of which only the last part stays.
+Two things differ from what a run leaves. Its TensorBoard files are removed, since their
+names contain that of the host, and no run reads them. And the file with which orbax
+marks a checkpoint as complete contains the path of the checkpoint, of which only the
+last part is kept.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 KEPT = ROOT / "tests" / "golden" / "old_files"
 
 DEPTH = 5  # of the descendants
-# One of everything that a job has, small and short: the moving average makes another
-# item of a checkpoint, and the lines of the log stand between those that stop a run.
+# One run of every kind that a job has, small and short. The moving average is one more
+# item of a checkpoint, and a run stops between two lines of the log.
 _JOB = (
     f"--config={ROOT / 'configs' / 'smoke.py'}",
     f"--config.compare.depths=({DEPTH},)",
@@ -73,7 +75,7 @@ FINISHED = (*_JOB, "--config.compare.level=full")
 STOPPED = (*_JOB, "--config.compare.level=untuned")
 RUN, STEP = "aux", 13  # the run that was stopped, and after which step
 CHECKPOINT = f"stopped/{RUN}/checkpoints/{STEP}"
-# What the finished job has made.
+# Files of the finished job.
 WEIGHTS = {
     "learngene": "finished/learngene.safetensors",
     "descendant": f"finished/des-L{DEPTH:02d}/weights.safetensors",
@@ -82,18 +84,18 @@ WEIGHTS = {
 TO_OURS = ("--heads", "2")
 TO_TIMM = ("--to", "timm")
 
-# Columns and fields that are another time's, whatever the code; in `meta` of a
-# checkpoint, the checksums of what holds one.
+# Columns and fields that depend on the time, whatever the code; and the checksums in
+# `meta` of a checkpoint that cover such a field.
 TIMED = ("seconds", "images_per_second")
 _OF_TIMED = ("clock", "digest")
-# Those of another machine, and of other libraries.
+# Those that depend on the machine and on the libraries.
 _ELSEWHERE = ("hardware", "jax")
 _COMMITTED = "commit_success.txt"  # orbax's mark in a checkpoint that is complete
 _LARGEST = 2 * 2**20  # bytes, of all files together
 
 
 def make(target: pathlib.Path) -> None:
-    """Makes all files, in a directory that is not there yet."""
+    """Makes all files, in a directory that does not exist yet."""
     from sws_jax import __main__ as commands
     from sws_jax import main
 
@@ -130,17 +132,17 @@ def _run(command, *arguments: object) -> None:
 
 
 def _stop(workdir: pathlib.Path) -> None:
-    """Leaves the job as SIGTERM does that comes in the middle of a run."""
+    """Leaves the job as a SIGTERM in the middle of a run does."""
     from sws_jax import configs
 
     config, _ = configs.parse([*STOPPED])
     begun = workdir / RUN / "config.json"
-    asked: list[None] = []
+    steps = 0
 
-    def should_stop() -> bool:  # asked after every step
-        if begun.exists():
-            asked.append(None)
-        return len(asked) == STEP
+    def should_stop() -> bool:  # called after every step
+        nonlocal steps
+        steps += begun.exists()
+        return steps == STEP
 
     try:
         execute.execute(config, str(workdir), should_stop=should_stop)
@@ -153,14 +155,14 @@ def _stop(workdir: pathlib.Path) -> None:
 
 
 def _check_resumed(resumed: pathlib.Path, finished: pathlib.Path) -> None:
-    """A run that goes on ends at the bits of the one that was never stopped."""
+    """Raises unless the resumed run ends at the bits of the uninterrupted one."""
     one, other = (job / RUN / "learngene.safetensors" for job in (resumed, finished))
     if not filecmp.cmp(one, other, shallow=False):
         raise RuntimeError(f"going on, {RUN} ends with another learngene")
 
 
 def _ending(workdir: pathlib.Path) -> dict[str, Any]:
-    """What the stopped job has once it has gone on to its end."""
+    """What is expected of the stopped job once it was resumed to its end."""
     result = json.loads((workdir / RUN / "result.json").read_text())
     return {
         "rows": lasting(result_rows(workdir)),
@@ -185,24 +187,24 @@ def log_lines(run: pathlib.Path) -> list[dict[str, float]]:
 
 
 def lasting(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What stays of rows or of lines, at another time and on another machine."""
+    """Rows or lines without what depends on the time and on the machine."""
     passing = (*TIMED, *_ELSEWHERE)
     return [{k: v for k, v in one.items() if k not in passing} for one in records]
 
 
 def timed_steps(run: pathlib.Path, step: int) -> int:
-    """Steps behind a checkpoint whose time counts: all but the first of each start."""
+    """How many steps before a checkpoint were timed: all but the first of a start."""
     path = run / "checkpoints" / str(step) / "clock" / "metadata"
     return json.loads(path.read_text())["steps"]
 
 
 def checkpoint_names(run: pathlib.Path, step: int) -> dict[str, Any]:
-    """Directories of a checkpoint, and types and shapes of the arrays in its items."""
+    """The directories of a checkpoint, and types and shapes of the arrays in them."""
     folder = run / "checkpoints" / str(step)
     meta = json.loads((folder / "meta" / "metadata").read_text())
     return {
         "directories": sorted(p.name for p in folder.iterdir() if p.is_dir()),
-        # (A checksum follows them in the text.)
+        # In the text, a checksum follows type and shape.
         "arrays": {
             item: {name: text.split()[0] for name, text in arrays.items()}
             for item, arrays in meta["checksums"].items()
@@ -211,7 +213,7 @@ def checkpoint_names(run: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def scores(*weights: object) -> list[dict[str, str]]:
-    """What `evaluate` prints: one row for each file or checkpoint."""
+    """The table that `evaluate` prints: one row for each file or checkpoint."""
     from sws_jax import __main__ as commands
 
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -267,16 +269,16 @@ def _write_timm(path: pathlib.Path) -> None:
 
 
 def _forget_the_machine(target: pathlib.Path) -> None:
-    """Removes from the files the names of the host and of its directories."""
+    """Removes the names of the host and of its directories from the files."""
     for path in target.rglob("events.out.tfevents.*"):
         path.unlink()
     for path in target.rglob(_COMMITTED):
         words = path.read_text().split()
         path.write_text(" ".join([*words[:-1], os.path.basename(words[-1])]))
-    place = str(target.absolute()).encode()
-    named = [str(path) for path in files(target) if place in path.read_bytes()]
-    if named:
-        raise RuntimeError(f"{' and '.join(named)} say where they were made")
+    directory = str(target.absolute()).encode()
+    leaks = [str(path) for path in files(target) if directory in path.read_bytes()]
+    if leaks:
+        raise RuntimeError(f"{' and '.join(leaks)} say where they were made")
     size = sum(path.stat().st_size for path in files(target))
     if size > _LARGEST:
         raise RuntimeError(f"the files have {size:,} bytes, of {_LARGEST:,} at most")
@@ -288,7 +290,7 @@ def files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def compare(before: pathlib.Path, after: pathlib.Path) -> list[str]:
-    """A line for everything in which two directories differ that `make` has made."""
+    """A line for each difference between two directories that `make` has written."""
     old, new = dict(_documents(before)), dict(_documents(after))
     differences = [f"{name}: is no longer made" for name in old.keys() - new.keys()]
     differences += [f"{name}: was not made before" for name in new.keys() - old.keys()]
@@ -304,7 +306,7 @@ def compare(before: pathlib.Path, after: pathlib.Path) -> list[str]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """A line for everything in which two documents differ, with its name."""
+    """A line for each value that differs between two documents, with its name."""
     lines = [f"{name} is missing" for name in old.keys() - new.keys()]
     lines += [f"{name} is new" for name in new.keys() - old.keys()]
     for name in sorted(old.keys() & new.keys()):
@@ -318,7 +320,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _array_difference(was: np.ndarray, now: np.ndarray) -> str:
-    """In words; nothing where all bits are the same."""
+    """The difference in words; empty where all bits are the same."""
     if (was.dtype, was.shape) != (now.dtype, now.shape):
         kinds = [f"{array.dtype}{list(array.shape)}" for array in (was, now)]
         return f"was {kinds[0]}, and is {kinds[1]}"
@@ -340,8 +342,8 @@ def _short(value: Any) -> str:
 def _documents(folder: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name of every file, and the values in it by their own names.
 
-    An item of a checkpoint is one document, of its arrays: orbax gives the files in it
-    random names. Its marks and times beside them are left out.
+    An item of a checkpoint is one document, of its arrays, since orbax gives the files
+    in it random names. The marks and times that orbax writes beside it are left out.
     """
     items = [path.parent for path in folder.rglob("_METADATA")]
     for item in items:

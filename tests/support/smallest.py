@@ -1,4 +1,4 @@
-"""The smallest job that there is: one block, one epoch of digits."""
+"""The smallest job: one block, one epoch of digits."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Training steps on small batches: recipes, teachers and what is compared of them."""
+"""Recipes, batches and teachers for training steps that tests compare."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,8 +45,11 @@ def teacher_of(**changes):
 
 
 def no_key_bias(params):
-    """Softmax does not see the keys' bias: its gradient is rounding noise, which
-    Adam turns into steps of full size. Everything else is compared."""
+    """Parameters with the keys' biases set to zero.
+
+    Softmax does not depend on such a bias: its gradient is rounding noise, which Adam
+    turns into steps of full size.
+    """
 
     def mask(name, leaf):
         leaf = np.array(leaf)
