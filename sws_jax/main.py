@@ -82,7 +82,8 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax.jobs import chain, remarks
+    from sws_jax.jobs import execute, remarks
+    from sws_jax.jobs.rows import runs
     from sws_jax.preview import dry_run
     from sws_jax.runtime import processes, progress
     from sws_jax.training.loop import Preempted
@@ -94,11 +95,9 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
             return 0
         rendezvous.start(start, _job(config))
         print(_greeting(), flush=True)
-        for line in remarks.of_named(
-            config, commandline.named(rest), chain.runs(config)
-        ):
+        for line in remarks.of_named(config, commandline.named(rest), runs(config)):
             progress.say(line)
-        chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
+        execute.execute(config, workdir, should_stop=processes.stop_asked(asked))
     except Preempted as stop:
         return _refuse(stop, asked.exit_code)
     except Exception as error:

@@ -161,15 +161,15 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes",)
+IDLE = ("runtime.processes", "training.orbax_errors")
 # They load it within their functions, after the flag is set: commands.
 LATE = (
     "commands",
     "main",
     "private",
-    "runtime.rendezvous",
-    "runtime.progress",
     "runtime.host",
+    "runtime.progress",
+    "runtime.rendezvous",
 )
 COMPUTING = ("jax", "flax", "optax")
 
@@ -279,7 +279,7 @@ for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
 for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
-import sws_jax.jobs.chain
+import sws_jax.jobs.execute
 from sws_jax.training import metrics
 os.mkdir("run")
 metrics.Writer("run").close()

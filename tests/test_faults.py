@@ -17,6 +17,7 @@ from PIL import Image
 
 import sws_jax
 from sws_jax.storage import documents, files
+from sws_jax.storage.names import METRICS
 from sws_jax.training import metrics
 
 from support.checkpoints import flip_a_bit, truncate
@@ -309,7 +310,7 @@ def test_disk_full_in_metrics(disk, job):
     assert f"cannot be written {FULL}: make room" in done.said()
     assert "metrics.jsonl" in done.said() or "events.out" in done.said()
     assert "the same command goes on at step 0 of 60" in done.said()
-    lines = (written / metrics.METRICS).read_text().splitlines()
+    lines = (written / METRICS).read_text().splitlines()
     assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
     disk.remount("size=64m")
     assert job.run(disk.folder / "work", *fields, before=disk.inside).code == 0

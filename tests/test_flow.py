@@ -16,10 +16,12 @@ import sws_jax
 from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import chain, commandline, rundir
+from sws_jax.jobs import commandline, execute
+from sws_jax.jobs.directory import Busy
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import report
 from sws_jax.storage import documents, files
+from sws_jax.storage.names import RESULT
 from sws_jax.training.evaluation import evaluate
 
 from support.children import MAIN, ended, until, watched
@@ -299,15 +301,15 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     def busy_at_first(run, *args, **kwargs):
         asked.append(run.name)
         if run.name == "aux" and asked.count("aux") < 4:
-            raise rundir.Busy("another job")
+            raise Busy("another job")
         return {"name": run.name}
 
-    monkeypatch.setattr(chain.train, "train", busy_at_first)
-    monkeypatch.setattr(chain, "_POLL_SECONDS", 0.0)
-    monkeypatch.setattr(chain.shutil, "copyfile", lambda a, b: open(b, "w").close())
-    monkeypatch.setattr(chain.report, "write", lambda results, workdir: None)
-    monkeypatch.setattr(chain.report, "sentence", lambda result: "done")
-    chain.execute(config, str(tmp_path))
+    monkeypatch.setattr(execute.train, "train", busy_at_first)
+    monkeypatch.setattr(execute, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(execute.shutil, "copyfile", lambda a, b: open(b, "w").close())
+    monkeypatch.setattr(execute.report, "write", lambda results, workdir: None)
+    monkeypatch.setattr(execute.report, "sentence", lambda result: "done")
+    execute.execute(config, str(tmp_path))
     out = capsys.readouterr().out
     assert out.count("waiting for other jobs, which are at aux") == 1
     assert asked == ["ancestor", "aux", "aux", "aux", "aux", "untuned-L04"]
@@ -348,11 +350,11 @@ def test_carried_to_another_dataset(job, tmp_path):
 
 def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     """A run beside a comparison, or one that it started from."""
-    done = documents.read_json(str(job[0] / "aux" / rundir.RESULT))
+    done = documents.read_json(str(job[0] / "aux" / RESULT))
     for role in ("aux", "single", "tune"):
-        path = str(tmp_path / f"of-{role}" / rundir.RESULT)
+        path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
-    besides = chain._besides([], str(tmp_path))
+    besides = execute._other_runs([], str(tmp_path))
     assert [result["name"] for result in besides] == ["of-tune"]
 
 

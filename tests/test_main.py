@@ -148,6 +148,6 @@ def test_what_an_error_ends_with(error, code, monkeypatch, capsys):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("sws_jax.jobs.chain.execute", fail)
+    monkeypatch.setattr("sws_jax.jobs.execute.execute", fail)
     assert main.main([f"{CONFIGS}/smoke.py"]) == code
     assert capsys.readouterr().err.count("sws_jax: ") == 1

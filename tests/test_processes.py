@@ -13,6 +13,7 @@ from sws_jax import main
 from sws_jax.models import weights
 from sws_jax.runtime.signals import EXIT_AGAIN
 from sws_jax.sharding import AXES
+from sws_jax.storage.names import METRICS
 from sws_jax.training import metrics
 
 from support.children import CONFIG, ROOT, arrays
@@ -47,9 +48,7 @@ def files_of(workdir):
 
 def same(one, many):
     """Losses and weights to float32 rounding, and each output written once."""
-    written, logs = (
-        sorted(one.rglob(name)) for name in ("*.safetensors", metrics.METRICS)
-    )
+    written, logs = (sorted(one.rglob(name)) for name in ("*.safetensors", METRICS))
     assert written and logs
     for path in written:
         other = many / path.relative_to(one)

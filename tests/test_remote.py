@@ -24,11 +24,12 @@ from sws_jax import __main__ as commands
 from sws_jax import arguments, main
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
-from sws_jax.jobs import commandline, loading, places
+from sws_jax.jobs import commandline, load
 from sws_jax.models import weights
 from sws_jax.storage import documents, files, lease, locks, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
-from sws_jax.training import checkpoints, metrics
+from sws_jax.storage.names import BROKEN, CHECKPOINTS, LEARNGENE
+from sws_jax.training import metrics
 from sws_jax.training.checkpoints import Checkpoints
 
 from support.buckets import LARGE, ROOT, put
@@ -401,7 +402,7 @@ def test_a_process_that_leaves_gives_its_locks_back(storage):
 def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
     run = f"{ROOT}/broken"
     saved = fill(run, aux, {1: 0.1, 2: 0.2})
-    prefix = f"broken/{checkpoints.DIRECTORY}"
+    prefix = f"broken/{CHECKPOINTS}"
     damaged = [
         name
         for name in storage.names(f"{prefix}/2/params/")
@@ -417,8 +418,8 @@ def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
         restored = manager.restore_newest(abstract(aux))
     assert (restored.step, restored.clock) == (1, CLOCK)
     equal(saved[1], restored.items)
-    assert f"moved to {run}/{checkpoints.BROKEN}" in caplog.text
-    assert storage.names(f"broken/{checkpoints.BROKEN}/2/params/")
+    assert f"moved to {run}/{BROKEN}" in caplog.text
+    assert storage.names(f"broken/{BROKEN}/2/params/")
     assert not storage.names(f"{prefix}/2/")
     assert manager.steps() == [1]
     manager.close()
@@ -428,9 +429,9 @@ def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
 def test_a_checkpoint_that_was_not_ended_is_removed(storage, aux):
     run = f"{ROOT}/half"
     fill(run, aux, {1: 0.1, 2: 0.2})
-    prefix = f"half/{checkpoints.DIRECTORY}"
+    prefix = f"half/{CHECKPOINTS}"
     del storage.objects[f"{prefix}/2/commit_success.txt"]
-    assert loading.load(run)[1] == f"{run} at step 1"
+    assert load.load(run)[1] == f"{run} at step 1"
     manager = Checkpoints(run)
     assert manager.steps() == [1]
     assert not storage.names(f"{prefix}/2/")
@@ -566,10 +567,10 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     for name in ("results.csv", "table.md", "report.png", "config.json"):
         assert f"jobs/one/{name}" in left
     assert sum("tfevents" in name for name in left) == 2
-    gene = sws_jax.load_learngene(f"{work}/run/{places.LEARNGENE}")
-    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / places.LEARNGENE))
+    gene = sws_jax.load_learngene(f"{work}/run/{LEARNGENE}")
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / LEARNGENE))
     equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
-    assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
+    assert load.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")
 
 

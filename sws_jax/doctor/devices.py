@@ -18,7 +18,8 @@ from sws_jax import sharding
 from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, chain, remarks
+from sws_jax.jobs import build, remarks
+from sws_jax.jobs.rows import Run
 from sws_jax.preview import dry_run
 from sws_jax.runtime import host, words
 
@@ -149,7 +150,7 @@ def sheet(case: Case) -> Iterator[Finding]:
     Nothing is compiled: a large network takes a compiler most of a minute.
     """
     survey = case.survey()
-    deepest: dict[Any, tuple[chain.Run, Any]] = {}
+    deepest: dict[Any, tuple[Run, Any]] = {}
     for row in case.rows:
         spec = survey.spec(row)
         if row.config.schedule.total_epochs:

@@ -14,7 +14,8 @@ from packaging.version import Version
 
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.jobs import chain, check, commandline, remarks
+from sws_jax.jobs import check, commandline, preflight, remarks
+from sws_jax.jobs.rows import runs
 from sws_jax.runtime import words
 
 _PYTHON = (3, 11)  # as pyproject.toml says
@@ -26,8 +27,8 @@ _PLUGIN = re.compile(r"jax-(?:cuda|rocm)\d*-(?:plugin|pjrt)")
 
 
 def config(case: Case) -> Iterator[Finding]:
-    """Every run of the job, as `chain.check` sees it."""
-    rows = chain.runs(case.config)
+    """Every run of the job, as `preflight.check` sees it."""
+    rows = runs(case.config)
     wrong: dict[str, list[str]] = {}
     for row in rows:
         try:
@@ -38,7 +39,7 @@ def config(case: Case) -> Iterator[Finding]:
         yield problem(f"{words.few(names)}: {text}")
     if wrong:
         return
-    chain.check(case.config, rows)
+    preflight.check(case.config, rows)
     case.rows = rows
     if case.config.mesh.dry_run:
         yield warning(

@@ -11,12 +11,15 @@ import jax
 
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.jobs import chain, rundir
+from sws_jax.jobs import preflight
+from sws_jax.jobs.directory import refuse_other
+from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
 from sws_jax.runtime import words
 from sws_jax.specs import Spec
 from sws_jax.storage import documents, files, locks, paths
+from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
@@ -64,7 +67,7 @@ def runs(case: Case) -> Iterator[Finding]:
         return
     wrong: list[str] = []
     for look in (
-        lambda: chain.refuse_other(case.config, case.workdir),
+        lambda: preflight.refuse_other(case.config, case.workdir),
         *(lambda row=row: _refuse_other(case, row) for row in case.rows),
     ):
         try:
@@ -83,8 +86,8 @@ def runs(case: Case) -> Iterator[Finding]:
             "let it end, or take another --workdir",
         )
     if not wrong and not busy:
-        done = sum(_has(case, row, rundir.RESULT) for row in case.rows)
-        begun = sum(_has(case, row, rundir.CONFIG) for row in case.rows) - done
+        done = sum(_has(case, row, RESULT) for row in case.rows)
+        begun = sum(_has(case, row, CONFIG) for row in case.rows) - done
         yield ok(
             f"of {len(case.rows)} runs {done} are done, and {begun} go on"
             if done or begun
@@ -92,19 +95,19 @@ def runs(case: Case) -> Iterator[Finding]:
         )
 
 
-def _refuse_other(case: Case, row: chain.Run) -> None:
-    rundir.refuse_other(_directory(case, row), row.config, case.workdir)
+def _refuse_other(case: Case, row: Run) -> None:
+    refuse_other(_directory(case, row), row.config, case.workdir)
 
 
-def _is_busy(case: Case, row: chain.Run) -> bool:
-    return locks.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
+def _is_busy(case: Case, row: Run) -> bool:
+    return locks.is_claimed(os.path.join(_directory(case, row), LOCK))
 
 
-def _directory(case: Case, row: chain.Run) -> str:
+def _directory(case: Case, row: Run) -> str:
     return os.path.join(case.workdir, row.name)
 
 
-def _has(case: Case, row: chain.Run, name: str) -> bool:
+def _has(case: Case, row: Run, name: str) -> bool:
     return paths.exists(os.path.join(_directory(case, row), name))
 
 
@@ -116,7 +119,7 @@ def disk(case: Case) -> Iterator[Finding]:
     wanted = 0
     for row in case.rows:
         spec = survey.spec(row)
-        if not _has(case, row, rundir.RESULT):
+        if not _has(case, row, RESULT):
             there = _size(_directory(case, row))
             wanted += max(kept(row.config, spec) - there, 0)
     if paths.is_remote(case.workdir):

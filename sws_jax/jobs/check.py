@@ -13,18 +13,19 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, fields, places, recipes, rundir, start
+from sws_jax.jobs import build, fields, model_fields, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import profiles
 from sws_jax.reports import report
 from sws_jax.specs import Compute
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
 from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Optimizer
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 # Files that a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
+    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
 # Of an epoch, where the number of images decides nothing.
 _SOME_IMAGES = 2**20
@@ -58,7 +59,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     epoch_images(1, config.data.repeats)
     patch = config.model.patch_size
     smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    start.network_spec(config, smallest)
+    model_fields.network_spec(config, smallest)
     known = set(recipes.run().model)
     if unknown := [n for n in recipes.insisted(config) if n not in known]:
         raise UserError(

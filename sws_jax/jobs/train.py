@@ -24,17 +24,18 @@ from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.estimate import sizing
 from sws_jax.jobs import (
+    begun,
     build,
     check,
+    initial,
+    model_fields,
     places,
     recipes,
     remarks,
-    rundir,
-    start,
     teacher,
 )
 from sws_jax.jobs.datasets import Datasets
-from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
@@ -42,6 +43,7 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec, Spec
 from sws_jax.storage import files
+from sws_jax.storage.names import LEARNGENE, WEIGHTS
 from sws_jax.training import ending, step
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
@@ -89,7 +91,7 @@ def train(
     config = recipes.completed(config)
     check.check(config)
     check.check_teacher(config)
-    config, as_begun = rundir.as_begun(directory, config, workdir)
+    config, as_begun = begun.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)
@@ -118,7 +120,7 @@ def _train(
     task = _task(run, mesh, data, role, [*datasets.remarks(data), *data_lines])
     # The config can be run: from here on the directory is this run's.
     starting()
-    recorded = start.recorded(run.config, task.recipe.spec)
+    recorded = model_fields.recorded(run.config, task.recipe.spec)
     begun = run.begin(recorded, fingerprint)
     first = Begun(begun["compute.dtype"], begun["data.unreadable"])
     training = Training(task, should_stop, first)
@@ -189,7 +191,7 @@ def _task(
         save_last=config.checkpoint.final or best,
         select_best=best,
         network=network,
-        make_ema=functools.partial(start.ema_start, config, network.spec),
+        make_ema=functools.partial(initial.ema_start, config, network.spec),
         recipe=build.recipe(config, network.spec, data.normalization),
         teacher=None,
         about=network.description,
@@ -219,7 +221,7 @@ def _network(
     processes.first_does(lambda: run.inputs)
     lines: list[str] = []
     older_lines: list[str] = []
-    network = start.start(
+    network = initial.start(
         run.config,
         data,
         run.workdir,
@@ -301,8 +303,8 @@ def _step_lines(task: Task) -> list[str]:
 def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
     if isinstance(network.spec, AuxViTSpec):
-        path = os.path.join(run.path, places.LEARNGENE)
+        path = os.path.join(run.path, LEARNGENE)
         learngenes.save_learngene(path, learngenes.extract(network))
     else:
-        networks.save_network(os.path.join(run.path, teacher.WEIGHTS), network)
+        networks.save_network(os.path.join(run.path, WEIGHTS), network)
     run.finish(result)

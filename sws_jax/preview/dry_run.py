@@ -14,7 +14,8 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import cost, sizing
-from sws_jax.jobs import build, chain, remarks
+from sws_jax.jobs import build, preflight, remarks
+from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
@@ -111,9 +112,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
       UserError: the job could not be run so, or a teacher is not known.
     """
     there = machine(config.mesh.dry_run)
-    rows = chain.runs(config)
-    chain.check(config, rows)
-    chain.check_networks(rows, workdir)
+    rows = runs(config)
+    preflight.check(config, rows)
+    preflight.check_networks(rows, workdir)
     pretend(there.devices)
     devices = jax.devices("cpu")[: there.devices]
     survey = Survey(config, workdir)
@@ -169,7 +170,7 @@ def recipe_of(config, spec: Spec) -> step.Recipe:
     return build.recipe(config, spec, Normalization(grey, grey))
 
 
-def teacher_of(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
+def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
     """Shapes of a run's teacher, placed on the mesh."""
     config = row.config
     if not build.needs_teacher(config):

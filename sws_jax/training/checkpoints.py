@@ -28,11 +28,10 @@ from sws_jax.models.description import Description
 from sws_jax.runtime import processes
 from sws_jax.storage import documents, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
+from sws_jax.storage.names import BROKEN, CHECKPOINTS
 from sws_jax.training import checksums, orbax_errors
 from sws_jax.training.orbax_errors import BrokenCheckpoint
 
-DIRECTORY = "checkpoints"
-BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
 _POLL_SECONDS = 0.02
 _WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
@@ -94,7 +93,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._manager = _Manager(
-            os.path.join(self._directory, DIRECTORY), options=options
+            os.path.join(self._directory, CHECKPOINTS), options=options
         )
 
     def steps(self) -> list[int]:
@@ -250,7 +249,7 @@ class Checkpoints:
             self._failed = True
             if processes.is_loss(error) or orbax_errors.is_no_disk(error):
                 raise
-            folder = os.path.join(self._directory, DIRECTORY)
+            folder = os.path.join(self._directory, CHECKPOINTS)
             refused = orbax_errors.is_refused(error)
             kind = Unsent if paths.is_remote(folder) and not refused else Unwritable
             failure = kind(f"a checkpoint in {folder}", error)
@@ -316,7 +315,7 @@ class Checkpoints:
     def _move_aside(self, steps: Sequence[int]) -> None:
         def move() -> None:
             for step in steps:
-                source = os.path.join(self._directory, DIRECTORY, str(step))
+                source = os.path.join(self._directory, CHECKPOINTS, str(step))
                 target = os.path.join(self._directory, BROKEN, str(step))
                 paths.move(source, target)
 
@@ -382,7 +381,7 @@ def _digest(document: dict[str, Any]) -> str:
 def _unmeasured(directory: str) -> list[int]:
     """Steps of the checkpoints whose metrics are not those that were saved."""
     damaged = []
-    folder = os.path.join(directory, DIRECTORY)
+    folder = os.path.join(directory, CHECKPOINTS)
     for name in paths.folders(folder):
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):

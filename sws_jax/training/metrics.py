@@ -16,8 +16,8 @@ from typing import Any
 from sws_jax.errors import UserError
 from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
+from sws_jax.storage.names import EVENTS, METRICS
 
-METRICS = "metrics.jsonl"
 _SEND_SECONDS = 30.0  # between copies to a bucket that no checkpoint asks for
 
 
@@ -117,7 +117,7 @@ class _Board:
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
         process = f"{socket.gethostname()}.{os.getpid()}"
-        name = f"events.out.tfevents.{time.time():.0f}.{process}"
+        name = f"{EVENTS}.{time.time():.0f}.{process}"
         self._path = os.path.join(directory, name)
         try:
             self._file = record_writer.RecordWriter(self._path)
