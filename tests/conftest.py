@@ -43,6 +43,14 @@ install_import_hook(
     "beartype.beartype",
 )
 
+import beartype  # noqa: E402
+from jaxtyping import jaxtyped  # noqa: E402
+
+from sws_jax import pixels  # noqa: E402
+
+# This function alone, as the class beside it takes lists, and makes tuples of them.
+pixels.normalize = jaxtyped(pixels.normalize, typechecker=beartype.beartype)
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402

@@ -25,14 +25,13 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import arguments, convert, data, sharding, specs, trees
+from sws_jax import arguments, convert, cost, data, sharding, specs, trees
 from sws_jax.arguments import checked
 from sws_jax.data import pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.pipeline import IN_THREAD
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.estimate import cost
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 

@@ -26,7 +26,7 @@ from sws_jax.jobs import (
 )
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.rows import ANCESTOR, AUX, runs
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
@@ -297,7 +297,7 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     config.seed = 4
     network = initial.start(config, build.dataset(config), "", lambda line: None)
     like = network.params["norm"]["scale"]
-    equal(base.fresh_head(network.spec, 4, like=like), network.params["head"])
+    equal(surgery.fresh_head(network.spec, 4, like=like), network.params["head"])
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     config.profile = profile
     network = initial.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
-    expected = base.resize_pos_embed(
+    expected = surgery.resize_pos_embed(
         before.params["pos_embed"], before.spec, network.spec, antialias=antialias
     )
     equal(expected, network.params["pos_embed"])

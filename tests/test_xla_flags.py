@@ -284,9 +284,9 @@ def test_public_names_and_modules_are_there():
     assert set(sws_jax.__all__) == set(sws_jax._HOMES)
     assert set(sws_jax.__all__) <= set(dir(sws_jax))
     from sws_jax import expand
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import flops
 
-    assert sws_jax.estimate.cost is cost and sws_jax.expand is expand
+    assert sws_jax.estimate.flops is flops and sws_jax.expand is expand
     for name in sws_jax.__all__:
         found = getattr(sws_jax, name)
         assert pickle.loads(pickle.dumps(found)) is found

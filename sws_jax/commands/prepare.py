@@ -114,7 +114,7 @@ def _terminable() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> None:
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sets
+    from sws_jax.prepare import manifests
     from sws_jax.runtime import host
 
     workers = host.cores() if args.workers is None else args.workers
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.size is not None and args.size < 1:
         raise UserError(f"--size must be at least 1, and is {args.size}")
     if args.check:
-        print(sets.check(args.check, workers))
+        print(manifests.check(args.check, workers))
         return
     if not args.source or not args.out:
         raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace, workers: int) -> None:
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sources
+    from sws_jax.prepare import parts, sources
     from sws_jax.storage import files, locks
 
     path = os.path.expanduser(args.source)
@@ -168,7 +168,7 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
         print(note, flush=True)
     known = source.name if args.name is None else args.name
     if not args.partial:
-        sources.check_counts(known, source)
+        parts.check_counts(known, source)
     name = _name(args, source.name)
     lock = os.path.join(out, f".{name}.lock")
     with locks.claimed(lock, remedy=_REMEDY) as alone:
@@ -229,7 +229,7 @@ def _name(args: argparse.Namespace, source: str) -> str:
 
 def _request(args, source, path, place, workers):
     from sws_jax.errors import UserError
-    from sws_jax.prepare import forms, sets
+    from sws_jax.prepare import forms, records, resized, sets
 
     shard_bytes = max(int(args.shard_mib * 2**20), 1)
     options = {"source": os.path.abspath(path), "shard_mib": args.shard_mib}
@@ -240,11 +240,11 @@ def _request(args, source, path, place, workers):
                 f"{path} is prepared already; --size N makes resized arrays of it"
             )
         options |= {"kind": "records"}
-        form: forms.Form = forms.Records(source, name, VERSION, shard_bytes)
+        form: forms.Form = records.Records(source, name, VERSION, shard_bytes)
         place = os.path.join(place, VERSION)
     else:
         options |= {"kind": "arrays", "size": args.size}
-        form = forms.Arrays(source, name, args.size, shard_bytes)
+        form = resized.Arrays(source, name, args.size, shard_bytes)
     return sets.Request(form, place, options, args.unreadable, workers)
 
 
@@ -255,7 +255,7 @@ def _make(request, args: argparse.Namespace) -> None:
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
     print(f"{source.kind}: {counts} images of {len(source.classes):,} classes")
-    found = sets.plan(request)
+    found = sets.inspect(request)
     if found.changed:
         print(f"the source has changed since: {found.changed} shards are made anew")
     if found.damaged:
@@ -285,15 +285,15 @@ def _make(request, args: argparse.Namespace) -> None:
 
 def _tell(request) -> None:
     """What was left out, and how a run takes the set."""
-    from sws_jax.prepare import forms, sets
+    from sws_jax.prepare import manifests, records
     from sws_jax.storage import documents
 
-    manifest = documents.read_json(os.path.join(request.place, sets.MANIFEST))
+    manifest = documents.read_json(os.path.join(request.place, manifests.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
     if left_out:
         print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")
     out, name = os.path.split(request.place)
-    if isinstance(request.form, forms.Records):
+    if isinstance(request.form, records.Records):
         out, name = os.path.split(out)
         print(f"prepared: data.source=tfds:{name} data.directory={out}")
     else:

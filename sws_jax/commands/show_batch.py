@@ -130,7 +130,7 @@ def draw(pixels, titles, path: str) -> None:
     from matplotlib import pyplot as plt
 
     from sws_jax.errors import UserError
-    from sws_jax.reports.report import drawable
+    from sws_jax.reports.figures import drawable
     from sws_jax.storage import files
 
     columns = min(len(pixels), 8)

@@ -16,16 +16,15 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import build, fields, model_fields, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import profiles
-from sws_jax.reports import report
 from sws_jax.specs import Compute
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK, REPORT_FILES
 from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Optimizer
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 # Files that a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
+    *REPORT_FILES, LEARNGENE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
 # Of an epoch, where the number of images decides nothing.
 _SOME_IMAGES = 2**20

@@ -17,7 +17,7 @@ from sws_jax.data import Dataset
 from sws_jax.errors import UserError
 from sws_jax.jobs import places
 from sws_jax.jobs.start import Answer, Images, Origin, answer, find_origin
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks, profiles, vit
 from sws_jax.runtime import host
 from sws_jax.runtime.progress import say
@@ -87,7 +87,7 @@ def _continued(config, path: str, network: networks.Network, answered: Answer):
     """The parameters of a network for other images or classes."""
     assert network.description is not None
     net, params = answered.spec.net, dict(_float32(path, network.params))
-    params["pos_embed"] = base.resize_pos_embed(
+    params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"],
         network.description.vit,
         net,
@@ -95,7 +95,7 @@ def _continued(config, path: str, network: networks.Network, answered: Answer):
     )
     if not answered.keeps_head:
         like = params["norm"]["scale"]
-        params["head"] = base.fresh_head(net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(net, config.seed, like=like)
     return _reordered(params, answered.order)
 
 
@@ -157,5 +157,5 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
         # A head that is not inherited is the same in both.
         like = params["norm"]["scale"]
         assert isinstance(spec.net, ViTSpec)
-        params["head"] = base.fresh_head(spec.net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(spec.net, config.seed, like=like)
     return params

@@ -19,7 +19,7 @@ from sws_jax.data import classes
 from sws_jax.errors import UserError
 from sws_jax.jobs import inherited, model_fields, places, teacher
 from sws_jax.jobs.origins import Images, Origin, find_origin
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, plans
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
@@ -114,7 +114,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             f"{path} is of the {about.profile} profile and the run of the "
             f"{config.profile} one: give the config profile={about.profile}"
         )
-    plan = base.resolve_plan(
+    plan = plans.resolve_plan(
         about.stages, learngenes.find_method(about.method).allot, **request
     )
     keeps, order = inherited.keeps_head(config, path, about, images, tell)
