@@ -144,8 +144,8 @@ def test_killed_in_every_quarter_of_a_run(job, long, tmp_path):
         left, writes = left[kills:], writes + torn
         if not left:
             break
-        # (What has gone on is at its end before the last moments; what is begun anew
-        # is not, unless this machine has become faster since it was timed.)
+        # A run that has gone on is at its end before the last moments; one that begins
+        # anew is not, unless this machine has become faster since it was timed.
         left = [moment if moment is None else 0.9 * moment for moment in left]
     assert writes
 
@@ -216,7 +216,7 @@ def test_ctrl_c_twice(job, long, tmp_path):
         ):
             assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    # (It may have saved and ended before the second came.)
+    # It may have saved and ended before the second came.
     assert ended(process).code in (-signal.SIGINT, 130)
     assert complete(tmp_path)[-1] >= 4
     assert job.run(tmp_path, *LONG).code == 0
@@ -270,9 +270,9 @@ def test_a_job_of_untrained_runs_is_asked_to_stop(gene, job, tmp_path):
 def disk(tmp_path):
     if not shutil.which("unshare") or not shutil.which("nsenter"):
         pytest.skip("no unshare and nsenter here (util-linux): no disk to fill")
-    made = Disk(tmp_path / "disk")
-    yield made if made.usable else pytest.skip("this system mounts nothing for users")
-    made.close()
+    disk = Disk(tmp_path / "disk")
+    yield disk if disk.usable else pytest.skip("this system mounts nothing for users")
+    disk.close()
 
 
 FULL = "(No space left on device)"
@@ -504,9 +504,9 @@ def test_the_only_checkpoint_is_damaged(job, whole, tmp_path):
 
 
 def not_numbers(path):
-    found = sws_jax.load_learngene(str(path))
-    found.params["norm"]["scale"][3] = np.nan
-    sws_jax.save_learngene(str(path), found)
+    gene = sws_jax.load_learngene(str(path))
+    gene.params["norm"]["scale"][3] = np.nan
+    sws_jax.save_learngene(str(path), gene)
 
 
 @pytest.mark.slow
@@ -586,8 +586,8 @@ def test_a_worker_that_is_killed_and_one_that_is_left(job, tmp_path):
     assert complete(tmp_path / "work") == [step] and 3 <= step < 100
 
     process = job.start(tmp_path / "work", *fields, "data.workers=1")
-    said = until(process, "goes on from step")
-    assert f"goes on from step {step} of 100" in said
+    line = until(process, "goes on from step")
+    assert f"goes on from step {step} of 100" in line
     until(process, "/100")
     left = readers(process)
     assert left
@@ -599,7 +599,7 @@ def test_a_worker_that_is_killed_and_one_that_is_left(job, tmp_path):
         time.sleep(0.1)
     ended(process)
     assert job.run(tmp_path / "work", *fields).code == 0
-    # (Images are those that the run's own process reads.)
+    # The run's own process reads the same images.
     assert job.run(tmp_path / "whole", *fields).code == 0
     assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
 

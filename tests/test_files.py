@@ -45,11 +45,11 @@ def test_tensors_of_all_kinds_are_read_by_the_library(tmp_path):
     flat["big"] = np.arange(3, dtype=">i4")
     path = tmp_path / "net.safetensors"
     array_files.write_tensors(str(path), flat)
-    found = safetensors.numpy.load_file(path)
-    assert found.keys() == flat.keys()
+    loaded = safetensors.numpy.load_file(path)
+    assert loaded.keys() == flat.keys()
     for name, array in flat.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].dtype == array.dtype.newbyteorder("<")
+        np.testing.assert_array_equal(loaded[name], array)
+        assert loaded[name].dtype == array.dtype.newbyteorder("<")
     start = int.from_bytes(path.read_bytes()[:8], "little")
     assert start % 8 == 0  # where the widest numbers begin
     single = {name: array for name, array in plain.items() if array.dtype == np.float32}
@@ -73,6 +73,18 @@ def test_replacing_leaves_the_old_file_or_the_new(tmp_path):
         raise ValueError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / ".net.sws-0123abcd.safetensors").write_text("half")
+    (tmp_path / ".table.sws-0123abcd").write_text("half")
+    others = [".net.sws-0123.safetensors", "net.sws-0123abcd.safetensors", ".bashrc"]
+    for name in others:
+        (tmp_path / name).write_text("whole")
+    (tmp_path / ".folder.sws-0123abcd").mkdir()
+    files.sweep(str(tmp_path))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([*others, ".folder.sws-0123abcd"])
 
 
 def test_files_are_synced_through_what_may_write(tmp_path, monkeypatch):

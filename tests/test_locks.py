@@ -60,18 +60,18 @@ def test_a_dead_process_holds_nothing(tmp_path):
 def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):
     """Its last holder takes it away between another's mkdir and open."""
     path = tmp_path / "run" / "lock"
-    make, made = os.makedirs, []
+    make, calls = os.makedirs, []
 
     def vanishing(*args, **kwargs):
         make(*args, **kwargs)
-        if not made:
+        if not calls:
             path.parent.rmdir()
-        made.append(args)
+        calls.append(args)
 
     monkeypatch.setattr(os, "makedirs", vanishing)
     with locks.claimed(str(path)) as mine:
         assert mine
-    assert len(made) == 2
+    assert len(calls) == 2
 
 
 def test_a_directory_that_can_never_be():

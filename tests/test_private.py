@@ -3,6 +3,7 @@ expects."""
 
 import importlib
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -12,6 +13,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sws_jax import private
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import house  # noqa: E402
 
 STARTED = """
 import sys
@@ -80,3 +86,8 @@ def test_threads_that_write_are_known_and_waited_for(module, name, monkeypatch):
     )
     private.join_writers(1.0)
     assert joined == [writer]
+
+
+def test_no_other_module_uses_private_parts_of_libraries():
+    modules = house.read(ROOT).values()
+    assert [m.name for m in modules if house.private_doors(m)] == ["private"]

@@ -1,4 +1,4 @@
-"""How fast a run is, and what a person is told of it."""
+"""The speed of a run, and what a person sees of it."""
 
 import re
 import sys

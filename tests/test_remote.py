@@ -62,7 +62,7 @@ def test_what_is_missing_is_named(package, workdir, named, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "given, taken",
+    "workdir, name",
     [
         ("gs://bucket/runs/", "gs://bucket/runs"),
         ("gs://bucket//runs///a", "gs://bucket/runs/a"),
@@ -71,18 +71,16 @@ def test_what_is_missing_is_named(package, workdir, named, monkeypatch, capsys):
         ("runs/a/", "runs/a/"),
     ],
 )
-def test_a_directory_has_one_name(given, taken):
-    _, workdir = commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
-    assert workdir == taken
-    assert paths.absolute(taken) == (
-        taken if "://" in taken else os.path.abspath(taken)
-    )
+def test_a_directory_has_one_name(workdir, name):
+    argv = ["--config=configs/smoke.py", f"--workdir={workdir}"]
+    assert commandline.parse(argv)[1] == name
+    assert paths.absolute(name) == (name if "://" in name else os.path.abspath(name))
 
 
-@pytest.mark.parametrize("given", ["gs://", "gs:///runs"])
-def test_a_directory_in_no_bucket(given):
+@pytest.mark.parametrize("workdir", ["gs://", "gs:///runs"])
+def test_a_directory_in_no_bucket(workdir):
     with pytest.raises(UserError, match="gs://BUCKET/DIR"):
-        commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+        commandline.parse(["--config=configs/smoke.py", f"--workdir={workdir}"])
 
 
 @pytest.mark.parametrize(
@@ -142,8 +140,8 @@ def test_weights_in_memory(memory, aux):
     params = params_of(aux)
     path = pathlib.PurePosixPath(f"{memory}/net.safetensors")
     weights.save(path, params, describe(aux))
-    found, _ = weights.load(f"{memory}/net.safetensors")
-    equal(params, found)
+    loaded, _ = weights.load(f"{memory}/net.safetensors")
+    equal(params, loaded)
     with pytest.raises(UserError, match="there is no weights file memory://bucket/no"):
         weights.load(f"{memory}/none.safetensors")
 
@@ -177,7 +175,8 @@ def test_files_are_found_and_replaced(storage):
     files_are_found_and_replaced(f"{ROOT}/files", storage.names)
 
 
-def files_are_found_and_replaced(folder, held):
+def files_are_found_and_replaced(folder, objects):
+    """Below a folder called `files`, which is empty; `objects` lists all there are."""
     assert not paths.exists(folder) and paths.names(folder) == []
     files.write_json(f"{folder}/a/one.json", {"one": 1})
     files.write_json(f"{folder}/two.json", {"two": 2})
@@ -190,10 +189,10 @@ def files_are_found_and_replaced(folder, held):
     assert paths.is_file(f"{folder}/two.json") and not paths.is_dir(f"{folder}/tw")
     files.write_text(f"{folder}/b/old", "")
     paths.move(f"{folder}/a", f"{folder}/b")
-    assert held() == ["files/b/one.json", "files/two.json"]
+    assert objects() == ["files/b/one.json", "files/two.json"]
     paths.remove(f"{folder}/b")
     paths.remove(f"{folder}/b")
-    assert held() == ["files/two.json"]
+    assert objects() == ["files/two.json"]
 
 
 @pytest.mark.slow
@@ -213,8 +212,8 @@ def test_a_large_file_is_sent_in_parts_and_whole(storage):
 
 
 def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.fixture
@@ -230,7 +229,7 @@ def at_once(storage, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "status, code, said",
+    "status, code, words",
     [
         (401, 2, "gcloud auth application-default login"),
         (403, 2, "Storage Admin on gs://bucket"),
@@ -240,14 +239,14 @@ def at_once(storage, monkeypatch):
     ],
 )
 def test_what_a_bucket_answers(
-    storage, at_once, monkeypatch, capsys, status, code, said
+    storage, at_once, monkeypatch, capsys, status, code, words
 ):
     monkeypatch.setattr(storage, "status", status)
     command = ["--config=configs/smoke.py", f"--workdir={ROOT}/run"]
     assert main.main(command) == code
     err = capsys.readouterr().err
     assert err.count("sws_jax: ") == 1 and "Traceback" not in err
-    assert said in err
+    assert words in err
     refused = Unsent if code == 75 else UserError
     with pytest.raises(refused, match="gs://bucket/run/file"):
         files.write_text(f"{ROOT}/run/file", "text")
@@ -288,13 +287,12 @@ def test_rights_of_a_machine(storage, monkeypatch, status, expected):
     monkeypatch.setattr(module, host if status else f"127.0.0.1:{_free_port()}")
     pause = types.SimpleNamespace(sleep=lambda seconds: None)
     monkeypatch.setattr("google.auth._exponential_backoff.time", pause)
-    held = GoogleCredentials("project", "read_write", "anon")
-    held.credentials = compute_engine.Credentials()
+    credentials = GoogleCredentials("project", "read_write", "anon")
+    credentials.credentials = compute_engine.Credentials()
     with pytest.raises(Exception) as raised:
-        held.maybe_refresh()
+        credentials.maybe_refresh()
     assert "Invalid Credentials" in str(raised.value)  # which may be untrue
-    found = refusals.explained("gs://bucket/run", raised.value)
-    assert type(found) is expected
+    assert type(refusals.explained("gs://bucket/run", raised.value)) is expected
 
 
 @pytest.mark.slow
@@ -391,10 +389,10 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
 
 @pytest.mark.slow
 def test_a_process_that_leaves_gives_its_locks_back(storage):
-    with locks.claimed(f"{ROOT}/given/lock") as mine:
+    with locks.claimed(f"{ROOT}/released/lock") as mine:
         assert mine
         lease.give_all()
-        assert storage.names("given/") == []
+        assert storage.names("released/") == []
 
 
 # Checkpoints
@@ -417,9 +415,9 @@ def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
         storage.write(name, bytes(data))
     manager = Checkpoints(run)
     with caplog.at_level(logging.WARNING):
-        found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (1, CLOCK)
-    equal(saved[1], found.items)
+        restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (1, CLOCK)
+    equal(saved[1], restored.items)
     assert f"moved to {run}/{BROKEN}" in caplog.text
     assert storage.names(f"broken/{BROKEN}/2/params/")
     assert not storage.names(f"{prefix}/2/")
@@ -467,21 +465,21 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
     prepare(tmp_path / "made", SPLITS)
     put(storage, tmp_path / "made", "tfds")
     storage.write("tfds/insects/1.0.0/insects-train.tfrecord-0", b"not read")
-    given = dict(val_fraction=0.25, image_size=12)
+    options = dict(val_fraction=0.25, image_size=12)
     cache = tmp_path / "cache"
 
     def load():
         return load_dataset(
-            "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **given
+            "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **options
         )
 
     monkeypatch.setattr(staging, "RESERVE", 2**60)
     with pytest.raises(UserError, match="make room, or give data.cache another"):
         load()
     monkeypatch.undo()
-    found = load()
-    local = load_dataset("tfds:insects", directory=str(tmp_path / "made"), **given)
-    for here, there in ((local.train, found.train), (local.test, found.test)):
+    copied = load()
+    local = load_dataset("tfds:insects", directory=str(tmp_path / "made"), **options)
+    for here, there in ((local.train, copied.train), (local.test, copied.test)):
         assert len(here) == len(there)
         for index in range(len(here)):
             equal(here.read(index), there.read(index))
@@ -506,8 +504,8 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
     data = storage.objects[shards[0]].data
     storage.write(shards[0], data[:-1] + bytes([data[-1] ^ 1]))
     load()
-    said = capfd.readouterr().out
-    assert "5 of 5 files" in said and f"to be removed: {target}" in said
+    out = capfd.readouterr().out
+    assert "5 of 5 files" in out and f"to be removed: {target}" in out
     [other] = set((cache / "bucket" / "tfds" / "insects").glob("*/1.0.0")) - {target}
     name = shards[0].rpartition("/")[2]
     assert (other / name).read_bytes() != (target / name).read_bytes()

@@ -380,9 +380,10 @@ def _plain(where: str, name: str, value: Any) -> np.ndarray:
 def _reader(path: str) -> Callable[[str], dict[str, Any]]:
     """Of a file, which exists."""
     if paths.is_remote(path):
+        command = f" (gcloud storage cp {path} .)" if path.startswith("gs://") else ""
         raise UserError(
             f"{path} is in a bucket, and weights of other programs are read from this "
-            f"machine's disks: copy it here first (gcloud storage cp {path} .)"
+            f"machine's disks: copy it here first{command}"
         )
     files.check_readable(path)
     ending = next((e for e in folders.ENDINGS if path.lower().endswith(e)), "")

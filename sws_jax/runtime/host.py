@@ -19,7 +19,7 @@ _PLACE = re.compile(r"^\d+:([^:]*):(.*)$", re.MULTILINE)  # 4:cpu,cpuacct:/a, or
 
 
 def cores() -> int:
-    """That this process may use: by its affinity, and by the time that is its own.
+    """That this process may use, by its affinity and by its quota of time.
 
     A quota of one and a half cores counts as two, and of less than one as one.
     """
@@ -31,7 +31,7 @@ def cores() -> int:
 
 
 def memory() -> int | None:
-    """Bytes: of the host, or as many as its container may take.
+    """Bytes of the host, or as many as its container may take.
 
     None on a system that does not say (Windows).
     """
@@ -58,7 +58,7 @@ def hardware() -> str:
 
 
 def _quotas() -> Iterator[float]:
-    """Cores' worth of time: of each control group that has a limit of it."""
+    """Quotas of time, in cores, of each control group that has one."""
     for folder in _folders("cpu"):
         pair = _numbers(folder, "cpu.max")  # version 2: "150000 100000"
         pair = pair or [
@@ -71,9 +71,9 @@ def _quotas() -> Iterator[float]:
 
 
 def _folders(controller: str) -> Iterator[str]:
-    """Of this process's control group for cpu or memory, and of those around it."""
-    # Without its place (a container sees its own group as the top of all) the tops are
-    # what there is.
+    """Those of this process's control group for cpu or memory, and of its parents."""
+    # A container sees its own group as the top of all: then its place is not below it,
+    # and the tops are what there is.
     places = [("", ""), (controller, ""), *_PLACE.findall(_text(_OWN))]
     for controllers, place in places:
         if controllers and controller not in controllers.split(","):

@@ -199,11 +199,10 @@ def sweep(directory: str) -> None:
 
     Only for a directory that no other process writes into.
     """
-    if paths.is_remote(directory):  # where nothing is left
-        return
-    for entry in list(os.scandir(directory)):
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
-            os.remove(entry.path)
+    for name in paths.names(directory):
+        path = os.path.join(directory, name)
+        if _TEMPORARY.fullmatch(name) and paths.is_file(path):
+            paths.remove(path)
 
 
 def write_text(path: str, text: str) -> None:

@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import private, specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
@@ -34,6 +34,7 @@ from sws_jax.training.orbax_errors import BrokenCheckpoint
 
 _LAYOUT = "stacked"
 _POLL_SECONDS = 0.02
+_WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
 _NAMES = 4  # of missing leaves, and of surplus ones, in a refusal
 _log = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class Checkpoints:
             failure = kind(f"a checkpoint in {folder}", error)
             orbax_errors.forget(error)
             if jax.process_count() == 1:  # else others may still write there
-                orbax_errors.join_writers()
+                private.join_writers(_WRITERS_SECONDS)
                 # A bucket that does not answer cannot be cleaned either; the next start
                 # does that.
                 with contextlib.suppress(refusals.Unreachable, UserError):
@@ -321,22 +322,8 @@ class Checkpoints:
         processes.first_does(move)
 
 
-class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which looks for them itself.
-
-    Attributes:
-      failure: what ended a write in this process. Orbax raises it only after it has
-        waited for the other processes, which wait for the write.
-    """
-
-    failure: Exception | None = None
-
-    def _wait_for_checkpointers(self) -> None:
-        try:
-            super()._wait_for_checkpointers()
-        except Exception as error:
-            self.failure = error
-            raise
+class _Manager(private.KeepsFailure, ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which looks for them itself."""
 
     def reached_preemption(self, step: int) -> bool:
         return False

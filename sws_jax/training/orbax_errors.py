@@ -7,7 +7,6 @@ import gc
 import os
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 
@@ -19,7 +18,6 @@ from sws_jax.storage import paths, refusals
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
 _COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
-_WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
 
 
 class BrokenCheckpoint(Exception):
@@ -83,13 +81,6 @@ def is_refused(error: BaseException) -> bool:
     rights = refusals.verdict(error) is refusals.Cause.RIGHTS
     inner = error.__cause__
     return rights or words is not None or bool(inner and is_refused(inner))
-
-
-def join_writers() -> None:
-    """Waits for orbax's threads, which may write on where one of them has failed."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _WRITERS_SECONDS)
 
 
 def remove_unfinished(folder: str) -> None:
