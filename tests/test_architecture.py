@@ -26,8 +26,6 @@ FORBIDDEN = {
     "methods": ("sws_jax.data", "sws_jax.storage", "sws_jax.training"),
     "training": ("ml_collections", "absl", "sws_jax.jobs"),
 }
-# Private names of JAX, Orbax and their like are used in this one module.
-PRIVATE_DOORS = "private"
 
 # Who may read a command line. The pipeline reads none: Grain's worker processes want to
 # see flags parsed. Nor do the files of PyTorch: published ones hold a Namespace beside
@@ -107,11 +105,6 @@ def test_a_circle_is_seen():
 @pytest.mark.parametrize("name", list(MODULES))
 def test_private_names_stay_in_their_module(name):
     assert house.private_names(MODULES[name], MODULES) == set()
-
-
-def test_private_names_of_libraries_are_used_in_one_module():
-    users = {name for name, one in MODULES.items() if house.private_doors(one)}
-    assert users == {PRIVATE_DOORS}
 
 
 @pytest.mark.parametrize("folder, forbidden", FORBIDDEN.items())
