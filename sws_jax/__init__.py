@@ -102,7 +102,7 @@ OLDER_NAMES = {
     "rendezvous": ("runtime.rendezvous",),
     "report": ("reports.report",),
     "rundir": ("jobs.rundir",),
-    "setup": ("jobs.build", "jobs.check", "jobs.datasets", "training.durations"),
+    "setup": ("jobs.check", "jobs.build", "jobs.datasets", "training.durations"),
     "signals": ("runtime.signals",),
     "sizing": ("estimate.sizing",),
     "start": ("jobs.start",),

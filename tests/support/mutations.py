@@ -104,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "best without a last",
-        "jobs/train.py",
+        "jobs/build.py",
         "save_last=config.checkpoint.final or best",
         "save_last=config.checkpoint.final",
         "the last weights may be the best, and are kept",
@@ -157,7 +157,7 @@ MUTATIONS = (
     ),
     Mutation(
         "crop of evaluation ignored",
-        "jobs/train.py",
+        "jobs/build.py",
         "Fit(data.image_shape[:2], config.data.eval_crop)",
         "Fit(data.image_shape[:2])",
         "data.eval_crop",
@@ -165,7 +165,7 @@ MUTATIONS = (
     ),
     Mutation(
         "milestone at the end",
-        "jobs/train.py",
+        "jobs/build.py",
         "if 0 <= e < total]",
         "if 0 <= e <= total]",
         "the end of a run is scored once",
@@ -173,7 +173,7 @@ MUTATIONS = (
     ),
     Mutation(
         "teacher not named",
-        "jobs/train.py",
+        "jobs/build.py",
         "        about=task.about.replace(teacher=name),\n",
         "",
         "a file says which teacher its network had",
