@@ -49,7 +49,6 @@ import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
 from sws_jax import specs  # noqa: E402
-from sws_jax.storage import paths  # noqa: E402
 from sws_jax.training import step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
@@ -131,6 +130,4 @@ def storage():
     with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, held):
         for name, value in gcs.environment(address).items():
             patch.setenv(name, value)
-        paths._storage.cache_clear()
         yield held
-        paths._storage.cache_clear()

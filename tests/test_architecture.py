@@ -161,9 +161,16 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes", "runtime.progress")
+IDLE = ("runtime.processes", "training.orbax_errors")
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "runtime.host", "runtime.rendezvous")
+LATE = (
+    "commands",
+    "main",
+    "private",
+    "runtime.host",
+    "runtime.progress",
+    "runtime.rendezvous",
+)
 COMPUTING = ("jax", "flax", "optax")
 
 
@@ -265,12 +272,14 @@ sys.meta_path.insert(0, Watch())
 import jax, numpy
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
+for name in [n for n in sys.modules if n.partition(".")[0] == "filelock"]:
+    del sys.modules[name]  # which JAX loads, and which looks for locks as it is loaded
 for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
     delattr(signal, name)
 for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
-import sws_jax.jobs.chain
+import sws_jax.jobs.execute
 from sws_jax.training import metrics
 os.mkdir("run")
 metrics.Writer("run").close()
@@ -281,7 +290,7 @@ own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
 
 from sws_jax.models import networks
-from sws_jax.storage import files
+from sws_jax.storage import files, locks
 from sws_jax.data.base import Normalization
 small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)
 net = sws_jax.ViTSpec(depth=3, **small)
@@ -303,10 +312,10 @@ network = sws_jax.Network(descendant.spec, descendant.params, about.replace(
 sws_jax.save_network("network.safetensors", network)
 print(sws_jax.load_network("network.safetensors").spec.name)
 files.write_text("run/table.md", "97.5 \\u00b1 0.1\\n")
-print(files.is_claimed("run/lock"))
+print(locks.is_claimed("run/lock"))
 for path in ("run/lock", "other/lock"):
     try:
-        with files.claimed(path):
+        with locks.claimed(path):
             print("unlocked")
     except sws_jax.UserError as error:
         print(error)

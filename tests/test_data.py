@@ -14,9 +14,11 @@ from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.jobs import recipes, rundir
+from sws_jax.jobs import recipes, records
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.pixels import Normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import INPUTS
 
 from support.damage import header_of
 from support.images import stacked
@@ -221,10 +223,10 @@ def older(known):
 
 
 def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
-    run = rundir.RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
-    inputs = str(tmp_path / "run" / rundir.INPUTS)
+    run = RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
+    inputs = str(tmp_path / "run" / INPUTS)
     known = fingerprint.take(few(20))
-    files.write_json(inputs, {rundir.DATA: older(known)})
+    files.write_json(inputs, {records.DATA: older(known)})
     now, (told,) = run.check_data(few(20))
     assert "stored" in now and "by a few images; all labels and names are noted" in told
     pixels, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
@@ -235,7 +237,7 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
     (told,) = run.check_finished(lambda: few(20))
     assert "noted now" in told
     assert run.check_finished(lambda: few(20)) == []
-    assert fingerprint.is_whole(files.read_json(inputs)[rundir.DATA])
+    assert fingerprint.is_whole(documents.read_json(inputs)[records.DATA])
     with pytest.raises(UserError, match="20 then, 21"):
         run.check_finished(lambda: few(21))
 
@@ -249,25 +251,25 @@ def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
 def test_runs_of_a_job_share_their_data(tmp_path):
     """A second run, of another process perhaps, is held to what the first has seen."""
     first, second = (
-        rundir.RunDirectory(str(tmp_path / name), recipes.run(), str(tmp_path))
+        RunDirectory(str(tmp_path / name), recipes.run(), str(tmp_path))
         for name in ("first", "second")
     )
     known, _ = first.check_data(few())
-    files.write_json(str(tmp_path / "first" / rundir.INPUTS), {rundir.DATA: known})
+    files.write_json(str(tmp_path / "first" / INPUTS), {records.DATA: known})
     assert second.check_data(few())[0] == known
     with pytest.raises(UserError, match="first holds a run on other data than few"):
         second.check_data(few(7))
     other = recipes.run()
     other.data.source = "elsewhere"
-    third = rundir.RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
+    third = RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
     third.check_data(few(7))
 
 
 def test_a_run_remembers_what_it_has_seen(tmp_path):
     """Also while the image cannot be read: it must be the old one when it is back."""
-    run = rundir.RunDirectory(str(tmp_path), recipes.run(), "")
+    run = RunDirectory(str(tmp_path), recipes.run(), "")
     seen, _ = run.check_data(few())
-    files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
+    files.write_json(str(tmp_path / INPUTS), {records.DATA: seen})
     gone = Gone(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))
     assert run.check_data(few(train=gone)) == (seen, [])
 

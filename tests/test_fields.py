@@ -5,7 +5,8 @@ import math
 import pytest
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, check, commandline, fields, recipes, remarks
+from sws_jax.jobs import build, check, commandline, fields, preflight, recipes, remarks
+from sws_jax.jobs.rows import runs
 from sws_jax.training.durations import Durations
 
 NUMBERS = [n for n, f in fields.RUN.items() if type(f.default) in (int, float)]
@@ -73,7 +74,7 @@ def test_a_run_has_an_end():
 def said(file, *flags):
     argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
     config, _ = commandline.parse(argv)
-    return remarks.of_named(config, commandline.named(argv), chain.runs(config))
+    return remarks.of_named(config, commandline.named(argv), runs(config))
 
 
 # What else makes a field do nothing, where the config itself does not.
@@ -138,7 +139,7 @@ def test_the_shipped_recipes_lie_inside(variant, profile):
     for file, argument in CONFIGS.items():
         arguments = f"variant={variant},profile={profile},{argument}"
         config = commandline.load(f"configs/{file}:{arguments}")
-        for run in chain.runs(config):
+        for run in runs(config):
             check.check(run.config)
 
 
@@ -150,4 +151,4 @@ def test_a_group_of_changes_is_held_to_the_same_ranges(flag):
     config, _ = commandline.parse([*argv, "--config.compare.level=full"])
     name = flag.partition(".")[2].partition("=")[0]
     with pytest.raises(UserError, match=f"{name} must be "):
-        chain.check(config, chain.runs(config))
+        preflight.check(config, runs(config))

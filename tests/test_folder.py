@@ -24,7 +24,7 @@ from sws_jax.data import (
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 from sws_jax.pixels import default_normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
 from support.images import SIZE, encoded, everything, fill, pixels, same, write
 
@@ -520,14 +520,14 @@ def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
         "--config.data.unreadable=skip",
     ]
     assert main.main(command) == 0
-    whole = files.read_json(str(directory / "result.json"))
+    whole = documents.read_json(str(directory / "result.json"))
     assert whole["unreadable"] == 2
     (directory / "result.json").unlink()
     for newest in ("18", "19"):
         shutil.rmtree(directory / "checkpoints" / newest, ignore_errors=True)
     assert main.main(command) == 0
     assert "goes on from step 9 of 18" in capsys.readouterr().out
-    again = files.read_json(str(directory / "result.json"))
+    again = documents.read_json(str(directory / "result.json"))
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
 
 

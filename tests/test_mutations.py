@@ -17,7 +17,7 @@ def test_the_table_fits_the_code():
     assert not stale
     for mutation in MUTATIONS:
         assert mutation.old != mutation.new and mutation.tests, mutation.name
-        compile(mutation.mutated(ROOT), mutation.path, "exec")
+        compile(mutation.mutated(ROOT), mutation.name, "exec")
         assert mutations.missing_tests(mutation, ROOT) == [], mutation.name
 
 
@@ -27,7 +27,7 @@ def test_the_table_fits_the_code():
         ("one = 1", True, "lives"),
         ("one = 1", False, "killed"),
         ("three = 3", True, "no longer applies"),
-        ("= 1", True, "no longer applies"),  # found twice
+        ("= 1", True, "no longer applies"),  # it is there twice
     ],
 )
 def test_what_becomes_of_a_mutation(old, passes, expected, tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_what_becomes_of_a_mutation(old, passes, expected, tmp_path, monkeypatch
         return passes, ""
 
     monkeypatch.setattr(mutations, "run", run)
-    slip = Mutation("slip", "some.py", old, "one = 2", "it", ("test_some::test_one",))
+    slip = Mutation("slip", old, "one = 2", "it", ("test_some::test_one",))
     assert mutations.verdict(slip, tmp_path) == expected
     assert path.read_text() == "one = 1\nother = 1\n"
     tests = ["tests/test_some.py::test_one"]

@@ -826,29 +826,12 @@ def test_a_name_that_is_no_line_of_text(tmp_path, capsys):
 
 
 def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
-    from sws_jax.storage import files
+    from sws_jax.storage import locks
 
-    with files.claimed(str(tmp_path / ".insects.lock")) as alone:
+    with locks.claimed(str(tmp_path / ".insects.lock")) as alone:
         assert alone
         message = refused(capsys, insects, tmp_path)
     assert "another process is preparing" in message
-
-
-def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(work, "_LINE_SECONDS", 0.0)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    assert re.fullmatch(
-        r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
-    )
-
-
-def test_a_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    out, error = capsys.readouterr()
-    assert out == "" and "insects" in error
 
 
 # What TFDS prepares

@@ -22,19 +22,20 @@ from sws_jax.estimate import sizing
 from sws_jax.jobs import (
     build,
     commandline,
+    initial,
     recipes,
-    rundir,
-    start,
     teacher,
     train,
 )
+from sws_jax.jobs.directory import Busy, differing
 from sws_jax.methods import base
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
-from sws_jax.storage import files
+from sws_jax.storage import documents, files, locks
+from sws_jax.storage.names import CONFIG, LOCK, RESULT, WEIGHTS
 from sws_jax.training import loop, metrics, step
 from sws_jax.training.checkpoints import Checkpoints
 from sws_jax.training.task import Task
@@ -49,7 +50,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def weights(directory):
-    return sws_jax.load_network(os.path.join(directory, teacher.WEIGHTS)).params
+    return sws_jax.load_network(os.path.join(directory, WEIGHTS)).params
 
 
 def child(script, *arguments, **kwargs):
@@ -108,7 +109,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_pat
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
     directory = tmp_path / "run"
-    assert not (directory / rundir.RESULT).exists()
+    assert not (directory / RESULT).exists()
     if how == "a bit flipped":
         for path in data_files(directory, 6):
             flip_a_bit(path)
@@ -136,10 +137,10 @@ def test_a_finished_run_is_not_repeated(uninterrupted):
 def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     directory, _ = uninterrupted
     other = tiny(save_every=3, schedule=dict(rate=2e-3), model=dict(depth=3))
-    before = (directory / rundir.CONFIG).read_text()
+    before = (directory / CONFIG).read_text()
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
-    assert (directory / rundir.CONFIG).read_text() == before
+    assert (directory / CONFIG).read_text() == before
 
 
 # What may differ where a run goes on, or was finished; whatever else does makes another
@@ -153,8 +154,8 @@ FREE = {
 
 
 def test_every_other_field_makes_another_run(tmp_path):
-    config, path = recipes.run(), str(tmp_path / rundir.CONFIG)
-    files.write_json(path, files.plain(config.to_dict()))
+    config, path = recipes.run(), str(tmp_path / CONFIG)
+    files.write_json(path, documents.plain(config.to_dict()))
     others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
     for name in commandline.fields(config):
         changed = config.copy_and_resolve_references()
@@ -163,7 +164,7 @@ def test_every_other_field_makes_another_run(tmp_path):
         before = node[field]
         node[field] = others.get(type(before), not before)  # or a switch
         expected = [] if name in FREE else [name]
-        assert rundir.differing(changed, path) == expected
+        assert differing(changed, path) == expected
 
 
 def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
@@ -171,8 +172,8 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
     finished, result = uninterrupted
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
-    path = str(directory / rundir.CONFIG)
-    old = files.read_json(path)
+    path = str(directory / CONFIG)
+    old = documents.read_json(path)
     del old["data"]["repeats"]
     files.write_json(path, old)
     assert train.train(tiny(save_every=3), str(tmp_path)) == result
@@ -182,9 +183,9 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 
 
 def test_one_process_at_a_run(tmp_path):
-    lock = tmp_path / "run" / rundir.LOCK
-    with files.claimed(str(lock)):
-        with pytest.raises(rundir.Busy, match="another job is at the run in"):
+    lock = tmp_path / "run" / LOCK
+    with locks.claimed(str(lock)):
+        with pytest.raises(Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
 
@@ -272,7 +273,9 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
         metrics.Clock, "lap", lambda self: begun.append(self.steps) or lap(self)
     )
     result = train.train(config, str(tmp_path))
-    saved = files.read_json(tmp_path / "run" / "checkpoints" / "4" / "clock/metadata")
+    saved = documents.read_json(
+        tmp_path / "run" / "checkpoints" / "4" / "clock/metadata"
+    )
     assert (saved["joules"], saved["steps"]) == ({"gpu": [7]}, 3)
     assert result["seconds"] > 1e6
     assert begun == [1, 1, 2, 3]  # steps behind each window; the first is not timed
@@ -349,7 +352,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path):
     assert f"the checkpoint of step {step - 1} kept" in message
     assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
     assert not (tmp_path / "run" / "checkpoints" / str(step)).exists()
-    assert not (tmp_path / "run" / rundir.RESULT).exists()
+    assert not (tmp_path / "run" / RESULT).exists()
 
 
 def save_net(path, net, params=None, **about):
@@ -372,7 +375,7 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
-    kept = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    kept = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     assert kept.description.teacher == "vit_w16h2_patch4_L4"
     data = build.dataset(tiny())
     teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
@@ -476,7 +479,7 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
     origin = network_of(class_names=("e\u0301", *rest))
     sws_jax.save_network(path, origin)
-    network = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    network = initial.start(tiny(init=dict(network=path, head="auto")), data, "", str)
     kernel = network.params["head"]["kernel"]
     np.testing.assert_array_equal(kernel, origin.params["head"]["kernel"])
 
@@ -499,7 +502,7 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
         init, params = dict(network=path), origin.params
     lines = []
     config = tiny(init=dict(**init, head=head))
-    network = start.start(config, data, "", lines.append)
+    network = initial.start(config, data, "", lines.append)
     for name in ("kernel", "bias"):
         theirs = np.asarray(params["head"][name])
         np.testing.assert_array_equal(network.params["head"][name], theirs[..., ::-1])
@@ -509,7 +512,7 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
 
 def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     directory, _ = uninterrupted
-    for path in (directory, directory / teacher.WEIGHTS):
+    for path in (directory, directory / WEIGHTS):
         predictor = teacher.load_teacher(str(path))
         equal(weights(directory), predictor.network.params)
     job = teacher.load_teacher(str(directory.parent))
@@ -534,7 +537,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = build.dataset(config)
-    network = start.start(config, data, "")
+    network = initial.start(config, data, "")
     equal(gene.params["head"], network.params["head"])
     assert network.spec.drop_path == 0.2
     assert network.description.plan == (0, 0, 1)
@@ -543,7 +546,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
     sws_jax.save_learngene(path, renamed)
-    other = start.start(config, data, "")
+    other = initial.start(config, data, "")
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
@@ -574,7 +577,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return start.start(config, build.dataset(config), "")
+    return initial.start(config, build.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -620,7 +623,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -646,7 +649,7 @@ def test_no_run_starts_from_a_distilled_network(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -688,7 +691,7 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     config = tiny(steps=4, save_every=1, evaluation=kept)
     config.ema = 0.0
     result = train.train(config, str(tmp_path))
-    network = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    network = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     manager = Checkpoints(str(tmp_path / "run"))
     best, last = (
         manager.restore(at, abstract(network.spec)).items["params"] for at in (2, 4)
@@ -783,7 +786,7 @@ def test_a_broken_milestone_is_trained_again(tmp_path):
     config = tiny(evaluation=dict(milestones=(epochs(4),)))
     result = train.train(config, str(tmp_path))
     directory = tmp_path / "run"
-    (directory / rundir.RESULT).unlink()
+    (directory / RESULT).unlink()
     for path in data_files(directory, 4):
         flip_a_bit(path)
     with pytest.raises(ValueError, match="step 4 .* goes on from the start"):
@@ -797,8 +800,8 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     names = {path.name.split(".")[0] for path in directory.iterdir()}
     kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
     assert names == kept | {"result"}
-    assert files.read_json(str(directory / rundir.RESULT)) == result
-    about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
+    assert documents.read_json(str(directory / RESULT)) == result
+    about = sws_jax.load_network(str(directory / WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))
     assert about.class_names == tuple("0123456789")
     assert about.accuracy == pytest.approx(result["val_top1"], abs=1e-6)
@@ -824,7 +827,7 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    network = start.start(config, data, str(tmp_path))
+    network = initial.start(config, data, str(tmp_path))
     same = np.array_equal(
         network.params["head"]["kernel"], gene.params["head"]["kernel"]
     )
@@ -837,7 +840,7 @@ def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
 def test_where_an_official_moving_average_starts(tmp_path):
     """One step on, at decay 1/2: half of the seed's weights, half of the new ones."""
     _, config, data = official_start(tmp_path)
-    first = start.start(config, data, str(tmp_path))
+    first = initial.start(config, data, str(tmp_path))
     train.train(config, str(tmp_path))
     checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
     like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
@@ -856,4 +859,4 @@ def test_a_learngene_of_another_profile_is_refused(tmp_path):
     _, config, data = official_start(tmp_path)
     config.profile = "consistent"
     with pytest.raises(UserError, match="official profile .*profile=official"):
-        start.start(config, data, str(tmp_path))
+        initial.start(config, data, str(tmp_path))

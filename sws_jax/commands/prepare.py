@@ -139,7 +139,7 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import sources
-    from sws_jax.storage import files
+    from sws_jax.storage import files, locks
 
     path = os.path.expanduser(args.source)
     out = os.path.expanduser(args.out)
@@ -171,7 +171,7 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
         sources.check_counts(known, source)
     name = _name(args, source.name)
     lock = os.path.join(out, f".{name}.lock")
-    with files.claimed(lock, remedy=_REMEDY) as alone:
+    with locks.claimed(lock, remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {os.path.join(out, name)}")
         _make(_request(args, source, path, os.path.join(out, name), workers), args)
@@ -182,13 +182,13 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import standard
-    from sws_jax.storage import files
+    from sws_jax.storage import locks
 
     source = prepared.PREFIX + name
     if args.name and args.size is None:
         raise UserError(f"--name is not for {source}: TFDS names its own")
     request = standard.Request(name, out, args.manual_dir, args.partial)
-    with files.claimed(standard.lock(request), remedy=_REMEDY) as alone:
+    with locks.claimed(standard.lock(request), remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {source} in {out}")
         found = standard.find(request, workers, write=not args.dry_run)
@@ -249,8 +249,8 @@ def _request(args, source, path, place, workers):
 
 
 def _make(request, args: argparse.Namespace) -> None:
-    from sws_jax.prepare import sets, work
-    from sws_jax.runtime import host
+    from sws_jax.prepare import sets
+    from sws_jax.runtime import host, words
 
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
@@ -269,11 +269,11 @@ def _make(request, args: argparse.Namespace) -> None:
         processes = min(request.workers, max(len(found.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
         at_once = min(processes, host.cores())
-        took = work.duration(seconds * found.images / at_once)
+        took = words.duration(seconds * found.images / at_once)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "
-            f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
+            f"{words.rounded(needed)} of {words.rounded(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )
@@ -286,9 +286,9 @@ def _make(request, args: argparse.Namespace) -> None:
 def _tell(request) -> None:
     """What was left out, and how a run takes the set."""
     from sws_jax.prepare import forms, sets
-    from sws_jax.storage import files
+    from sws_jax.storage import documents
 
-    manifest = files.read_json(os.path.join(request.place, sets.MANIFEST))
+    manifest = documents.read_json(os.path.join(request.place, sets.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
     if left_out:
         print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")

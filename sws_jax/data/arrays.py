@@ -17,7 +17,7 @@ import numpy as np
 from sws_jax import pixels
 from sws_jax.data import base
 from sws_jax.errors import UserError
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
 DESCRIPTION = "arrays.json"
 _REMEDY = "prepare the set again"
@@ -115,7 +115,7 @@ def misfits(path: str) -> set[str]:
     }
 
 
-# What the description holds; see `files.misfit`.
+# What the description holds; see `documents.misfit`.
 _HOLDS = {"name": str, "class_names": [str], "shape": [int], "splits": {}}
 
 
@@ -129,9 +129,9 @@ class _Description:
 
 def _described(path: str) -> _Description:
     file = os.path.join(path, DESCRIPTION)
-    about = files.read_json(file, holds=_HOLDS, remedy=_REMEDY)
+    about = documents.read_json(file, holds=_HOLDS, remedy=_REMEDY)
     rows = about["splits"]
-    if wrong := files.misfit(rows, dict.fromkeys(rows, {"rows": int}), "splits"):
+    if wrong := documents.misfit(rows, dict.fromkeys(rows, {"rows": int}), "splits"):
         raise UserError(f"{file} is damaged ({wrong}): {_REMEDY}")
     return _Description(
         about["name"],

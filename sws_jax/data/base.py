@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -163,17 +163,6 @@ def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, S
         )
     order = np.random.default_rng(seed).permutation(len(train))
     return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
-
-
-def many(count: int, thing: str) -> str:
-    """A number of things: "1 image", "1,000 images"."""
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are besides."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
 
 
 def digest(*parts: bytes | np.ndarray) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sws_jax.data import base
 from sws_jax.data.base import Dataset
+from sws_jax.runtime import words
 
 SPLITS = ("train", "val", "test")
 _FEW = 12  # classes that are counted one by one
@@ -41,18 +42,18 @@ def remarks(dataset: Dataset) -> Iterator[str]:
         held = missing & (val > 0) if val is not None else np.zeros_like(missing)
         if never := names[missing & ~held].tolist():
             yield (
-                f"{_classes(never)} without a training image: {base.few(never)} "
+                f"{_classes(never)} without a training image: {words.few(never)} "
                 f"(nothing is learned of {_it(never)})"
             )
         if lost := names[held].tolist():
             yield (
                 f"{_classes(lost)} without a training image, as the only ones are held "
-                f"out for validation: {base.few(lost)} (a smaller data.val_fraction "
+                f"out for validation: {words.few(lost)} (a smaller data.val_fraction "
                 f"holds out fewer)"
             )
     if test is not None and (unseen := names[test == 0].tolist()):
         yield (
-            f"{_classes(unseen)} without a test image: {base.few(unseen)} (the "
+            f"{_classes(unseen)} without a test image: {words.few(unseen)} (the "
             f"accuracy says nothing of {_it(unseen)})"
         )
 

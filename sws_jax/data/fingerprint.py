@@ -13,7 +13,7 @@ _SPLITS = ("train", "val", "test")
 # Images of a split that are read, evenly spread, the first and the last among them.
 _SAMPLES = 32
 _EARLIER = 4  # that older software read
-# What `take` gives, as `sws_jax.storage.files.misfit` knows it.
+# What `take` gives, as `sws_jax.storage.documents.misfit` knows it.
 HOLDS = {
     "classes": str,
     "stored?": {},

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sws_jax.data import base, classes, images, memory
-from sws_jax.data.base import few, many
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _LAYOUT = "images stand in PATH/train/CLASS/ and PATH/test/CLASS/ (or val)"
@@ -93,8 +93,8 @@ class PassedOver:
         """Where the images of a class may be that a split lacks."""
         loose = [path for path in self._loose if os.path.dirname(path) == root]
         return (
-            f"; {many(len(loose), 'image')} in {root} itself may be of it: give every "
-            f"class a folder"
+            f"; {words.many(len(loose), 'image')} in {root} itself may be of it: give "
+            f"every class a folder"
             if loose
             else ""
         )
@@ -103,23 +103,23 @@ class PassedOver:
         """What is passed over, a line for each kind."""
         if found := self._loose:
             yield (
-                f"{many(len(found), 'image')} beside the folders of classes passed "
-                f"over (the first: {classes.clean(found[0])})"
+                f"{words.many(len(found), 'image')} beside the folders of classes "
+                f"passed over (the first: {classes.clean(found[0])})"
             )
         for kind, folders in (("in the folders of classes", self._nested),
                               ("that cannot be classes", self._litter)):  # fmt: skip
             if inside := sum(map(_images_below, folders)):
                 yield (
-                    f"{many(len(folders), 'folder')} {kind} passed over, with "
-                    f"{many(inside, 'image')} inside (the first: "
+                    f"{words.many(len(folders), 'folder')} {kind} passed over, with "
+                    f"{words.many(inside, 'image')} inside (the first: "
                     f"{classes.clean(folders[0])})"
                 )
         if others := self._others:
             ends = others.most_common()
             counts = [f"{n:,} {end or 'without an ending'}" for end, n in ends]
             yield (
-                f"{many(others.total(), 'file')} of types that are not read passed "
-                f"over ({classes.clean(few(counts))}; the first: "
+                f"{words.many(others.total(), 'file')} of types that are not read "
+                f"passed over ({classes.clean(words.few(counts))}; the first: "
                 f"{classes.clean(self._first_other)})"
             )
 
@@ -277,8 +277,8 @@ def _images(names: Iterable[str]) -> list[str]:
 def _check_classes(train: Files, other: Files, hint: str) -> None:
     ours, theirs = (set(map(classes.clean, found.classes)) for found in (train, other))
     parts = [
-        f"{words} {few(sorted(names))}"
-        for words, names in (("lacks", ours - theirs), ("has besides", theirs - ours))
+        f"{verb} {words.few(sorted(names))}"
+        for verb, names in (("lacks", ours - theirs), ("has besides", theirs - ours))
         if names
     ]
     if parts:

@@ -14,7 +14,7 @@ from sws_jax import pixels
 from sws_jax.data import base, classes
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
-from sws_jax.runtime import host
+from sws_jax.runtime import host, words
 
 # Images of a split that stand for all of it: they estimate its size, and show at once
 # what would otherwise end a run in its middle.
@@ -129,7 +129,7 @@ def _unread(
     seen = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
     if bad:
         yield (
-            f"{base.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
+            f"{words.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
             f"first: {classes.clean(bad[0])})"
         )
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from sws_jax import pixels
 from sws_jax.data import base
-from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.runtime import words
+from sws_jax.storage import array_files, paths
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 _VAL = ("val_images", "val_labels")
@@ -60,7 +60,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         val = splits["val"]
     else:
         train, val = base.hold_out(train, val_fraction)
-    notes = [f"arrays that are not read: {few(others)}"] if others else []
+    notes = [f"arrays that are not read: {words.few(others)}"] if others else []
     return base.Dataset(
         name=os.path.splitext(os.path.basename(path))[0],
         train=train,
@@ -82,7 +82,7 @@ def _read(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )
-    arrays = files.read_npz(path, (*_KEYS, *_VAL))
+    arrays = array_files.read_npz(path, (*_KEYS, *_VAL))
     there = _names(path)
     wanted = _KEYS if not there & set(_VAL) else (*_KEYS, *_VAL)
     missing = [key for key in wanted if key not in arrays]

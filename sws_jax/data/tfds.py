@@ -13,7 +13,6 @@ import numpy as np
 from sws_jax.data import base, images, memory, prepared, staging
 from sws_jax.data.prepared import PREFIX
 from sws_jax.errors import UserError
-from sws_jax.storage import paths
 
 _SPLITS = ("train", "validation", "test")
 
@@ -75,7 +74,7 @@ def is_here(name: str, directory: str, cache: str = "") -> bool:
       UserError: it is nowhere.
     """
     path = prepared.find(name, root(directory))
-    return not paths.is_remote(path) or not staging.awaited(path, cache)[1]
+    return not staging.awaited(path, cache)[1]
 
 
 def root(directory: str) -> str:

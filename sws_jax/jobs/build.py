@@ -21,8 +21,8 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import places, remarks, start, teacher
-from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs import initial, places, remarks, teacher
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import weights
@@ -267,7 +267,7 @@ def task(
         save_last=config.checkpoint.final or best,
         select_best=best,
         network=network,
-        make_ema=functools.partial(start.ema_start, config, network.spec),
+        make_ema=functools.partial(initial.ema_start, config, network.spec),
         recipe=recipe(config, network.spec, data.normalization),
         teacher=None,
         about=network.description,
@@ -297,7 +297,7 @@ def _network(
     processes.first_does(lambda: run.inputs)
     lines: list[str] = []
     older_lines: list[str] = []
-    network = start.start(
+    network = initial.start(
         run.config,
         data,
         run.workdir,

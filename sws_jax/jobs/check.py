@@ -9,14 +9,15 @@ import os
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, fields, places, recipes, rundir, start
+from sws_jax.jobs import build, fields, model_fields, recipes
 from sws_jax.models import profiles
 from sws_jax.reports import report
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 # Files that a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, places.LEARNGENE, rundir.CONFIG, rundir.INPUTS, rundir.LOCK,
+    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     build.check_objects(config)
     patch = config.model.patch_size
     smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    start.network_spec(config, smallest)
+    model_fields.network_spec(config, smallest)
     known = set(recipes.run().model)
     if unknown := [n for n in recipes.insisted(config) if n not in known]:
         raise UserError(

@@ -288,7 +288,7 @@ RUN: dict[str, Field] = {
     "log_steps": Field(50, "between lines", Range(1, 2**31 - 1), resume=HARMLESS),
 }
 
-# What a job has beside the fields of its runs: `sws_jax.jobs.chain`.
+# What a job has beside the fields of its runs: `sws_jax.jobs.rows`.
 JOB: dict[str, Field] = {
     "job": Field("single", choices=("single", "descendants", "sws")),
     "compare.level": Field(

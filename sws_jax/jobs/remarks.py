@@ -148,7 +148,7 @@ def of_named(
     Args:
       config: of the job.
       names: dotted, of fields of the job: `sws_jax.jobs.commandline.named`.
-      rows: of the job: `sws_jax.jobs.chain.runs`.
+      rows: of the job: `sws_jax.jobs.rows.runs`.
     """
     lines = []
     for name in dict.fromkeys(names):

@@ -20,16 +20,14 @@ from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
 from sws_jax.estimate import sizing
 from sws_jax.jobs import (
+    begun,
     build,
     check,
-    places,
+    model_fields,
     recipes,
-    rundir,
-    start,
-    teacher,
 )
 from sws_jax.jobs.datasets import Datasets
-from sws_jax.jobs.rundir import RunDirectory
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
 from sws_jax.models.networks import Network
@@ -37,6 +35,7 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec
 from sws_jax.storage import files
+from sws_jax.storage.names import LEARNGENE, WEIGHTS
 from sws_jax.training import ending
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
@@ -83,7 +82,7 @@ def train(
     datasets = datasets or Datasets()
     config = recipes.completed(config)
     check.check_run(config)
-    config, as_begun = rundir.as_begun(directory, config, workdir)
+    config, as_begun = begun.as_begun(directory, config, workdir)
     for line in as_begun:
         say(line)
     run = RunDirectory(directory, config, workdir)
@@ -112,10 +111,10 @@ def _train(
     task = build.task(run, mesh, data, role, data_lines)
     # The config can be run: from here on the directory is this run's.
     starting()
-    recorded = start.recorded(run.config, task.recipe.spec)
-    begun = run.begin(recorded, fingerprint)
-    first = Begun(begun["compute.dtype"], begun["data.unreadable"])
-    training = Training(task, should_stop, first)
+    recorded = model_fields.recorded(run.config, task.recipe.spec)
+    fields = run.begin(recorded, fingerprint)
+    begun_with = Begun(fields["compute.dtype"], fields["data.unreadable"])
+    training = Training(task, should_stop, begun_with)
     together = False  # all processes end the run alike
     try:
         training.open()
@@ -148,8 +147,8 @@ def _step_lines(task: Task) -> list[str]:
 def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
     if isinstance(network.spec, AuxViTSpec):
-        path = os.path.join(run.path, places.LEARNGENE)
+        path = os.path.join(run.path, LEARNGENE)
         learngenes.save_learngene(path, learngenes.extract(network))
     else:
-        networks.save_network(os.path.join(run.path, teacher.WEIGHTS), network)
+        networks.save_network(os.path.join(run.path, WEIGHTS), network)
     run.finish(result)

@@ -18,7 +18,8 @@ from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sources, work
 from sws_jax.prepare.forms import Entry, Form, Shard
-from sws_jax.storage import files
+from sws_jax.runtime import progress, words
+from sws_jax.storage import documents, files
 
 MANIFEST = "manifest.json"
 _SAMPLE = 24  # images that are tried before all are made
@@ -119,8 +120,8 @@ def room(request: Request, found: Plan, growth: float) -> tuple[int, int]:
     folder, free = files.room(request.place)
     if needed > free:
         raise UserError(
-            f"{request.place} needs {size(needed)} more, and {folder} has {size(free)} "
-            f"free: make room, or take another OUT"
+            f"{request.place} needs {words.rounded(needed)} more, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
     return needed, free
 
@@ -170,7 +171,7 @@ def make(request: Request, found: Plan) -> None:
     files.write_json(path, manifest)
     task = work.Make(request.form, building, request.unreadable)
     try:
-        with work.Bar(request.form.name, found.images, "images") as bar:
+        with progress.Bar(request.form.name, found.images, "images") as bar:
             # Closed here: no process writes on when others may begin.
             with contextlib.closing(
                 work.run(task, found.todo, request.workers)
@@ -205,7 +206,7 @@ def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str,
     """What is wrong with which of the files or rows, by name, sorted."""
     total = sum(entry["bytes"] for entry in entries.values())
     found = {}
-    with work.Bar("verifying", total // 2**20, "MiB") as bar:
+    with progress.Bar("verifying", total // 2**20, "MiB") as bar:
         # Processes take longer to start than little takes to read.
         several = workers if total > 2**30 else 1
         task, items = work.Check(directory), list(entries.items())
@@ -260,18 +261,9 @@ def check(path: str, workers: int) -> str:
         counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
     images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
     return (
-        f"{directory}: {images} images, all {len(entries)} parts ({size(total)}) are "
-        f"as they were written"
+        f"{directory}: {images} images, all {len(entries)} parts "
+        f"({words.rounded(total)}) are as they were written"
     )
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.{0 if unit == 'bytes' else 1}f} {unit}"
-        count /= 1024
-    raise AssertionError
 
 
 def _standing(request: Request) -> str:
@@ -297,7 +289,7 @@ def _standing(request: Request) -> str:
 
 def _manifest(directory: str, request: Request) -> dict[str, Any]:
     manifest = _read(directory)
-    other = files.differing(manifest["options"], files.plain(request.options))
+    other = documents.differing(manifest["options"], documents.plain(request.options))
     if other:
         raise UserError(
             f"{directory} was prepared with another {', '.join(other)}: take another "
@@ -309,13 +301,13 @@ def _manifest(directory: str, request: Request) -> dict[str, Any]:
 def _read(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, MANIFEST)
     remedy = f"remove {directory} and prepare the set again"
-    manifest = files.read_json(path, remedy=remedy)
+    manifest = documents.read_json(path, remedy=remedy)
     groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
-    wrong = files.misfit(manifest, groups)
+    wrong = documents.misfit(manifest, groups)
     for group in ("shards", "files"):
         entries = {} if wrong else manifest.get(group, {})
         kept = {"bytes": int, "digest": str}
-        wrong = wrong or files.misfit(entries, dict.fromkeys(entries, kept), group)
+        wrong = wrong or documents.misfit(entries, dict.fromkeys(entries, kept), group)
     if wrong or manifest.get("version") != VERSION:
         why = f" ({wrong})" if wrong else ""
         raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")

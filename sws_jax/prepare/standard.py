@@ -27,6 +27,7 @@ from typing import Any
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, sets, sources, work
+from sws_jax.runtime import words
 from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
@@ -237,16 +238,18 @@ def _say(info: Any, out: str, building: str) -> None:
     needed = downloads + int(info.dataset_size or 0)
     folder, free = files.room(out)
     free += _taken(building)
-    known = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
+    known = (
+        f"{words.rounded(needed)} with its downloads" if needed else "of unknown size"
+    )
     print(
-        f"{info.full_name}: {known}, {sets.size(free)} free; how long TFDS takes is "
-        f"not known beforehand, and its bars follow",
+        f"{info.full_name}: {known}, {words.rounded(free)} free; how long TFDS takes "
+        f"is not known beforehand, and its bars follow",
         flush=True,
     )
     if needed > free:
         raise UserError(
-            f"{info.full_name} needs {sets.size(needed)}, and {folder} has "
-            f"{sets.size(free)} free: make room, or take another OUT"
+            f"{info.full_name} needs {words.rounded(needed)}, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
 
 

@@ -20,6 +20,7 @@ from sws_jax.data import folder
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare.sources import SPLITS, Part, Source, digest
+from sws_jax.runtime import words
 
 _IMAGENET = {
     "train": "ILSVRC2012_img_train.tar",
@@ -249,14 +250,14 @@ def _in_classes(path: str, members: list[_Member], split: str) -> list[_Member]:
 
 
 def _check_classes(tar: str, found: set[str], classes: tuple[str, ...]) -> None:
-    for words, names in (
+    for verb, names in (
         ("lacks", set(classes) - found),
         ("has besides", found - set(classes)),
     ):
         if names:
             raise UserError(
-                f"{tar} must have the classes of the training images, and {words} "
-                f"{min(names)}" + (f" and {len(names) - 1} more" * (len(names) > 1))
+                f"{tar} must have the classes of the training images, and {verb} "
+                f"{words.few(sorted(names), most=1)}"
             )
 
 

@@ -7,14 +7,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
-
-from tqdm import tqdm
 
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Stopped, UserError
@@ -23,7 +19,6 @@ from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
 from sws_jax.runtime import signals
 
 _ASKING = (signal.SIGTERM, signal.SIGINT)
-_LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar
 
 # A task, in whichever process: its arguments, and whether all is to end.
 Task = Callable[[Any, Callable[[], bool]], Any]
@@ -177,50 +172,3 @@ def _result(item: Any) -> tuple[Any, str, str]:
         return None, "Stopped", str(error)
     except (UserError, OSError) as error:
         return None, "UserError", str(error)
-
-
-class Bar:
-    """A bar with ETA on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, label: str, total: int, unit: str):
-        self._label, self._total, self._unit = label, total, unit
-        self._done, self._began = 0, time.monotonic()
-        self._said = self._began
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(
-                total=total, desc=label, unit=unit, dynamic_ncols=True, leave=False
-            )
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            return
-        now = time.monotonic()
-        if now - self._said < _LINE_SECONDS:
-            return
-        self._said = now
-        left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
-        print(
-            f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
-            f"({self._done / max(self._total, 1):.0%}), {duration(left)} left",
-            flush=True,
-        )
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: 8 s, 3 min 20 s, 2 h 5 min."""
-    whole = max(round(seconds), 1)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -22,19 +22,19 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import private, specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
+from sws_jax.storage.names import BROKEN, CHECKPOINTS
 from sws_jax.training import checksums, orbax_errors
 from sws_jax.training.orbax_errors import BrokenCheckpoint
 
-DIRECTORY = "checkpoints"
-BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
 _POLL_SECONDS = 0.02
+_WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
 _NAMES = 4  # of missing leaves, and of surplus ones, in a refusal
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._manager = _Manager(
-            os.path.join(self._directory, DIRECTORY), options=options
+            os.path.join(self._directory, CHECKPOINTS), options=options
         )
 
     def steps(self) -> list[int]:
@@ -249,16 +249,16 @@ class Checkpoints:
             self._failed = True
             if processes.is_loss(error) or _is_no_disk(error):
                 raise
-            folder = os.path.join(self._directory, DIRECTORY)
+            folder = os.path.join(self._directory, CHECKPOINTS)
             refused = orbax_errors.is_refused(error)
             kind = Unsent if paths.is_remote(folder) and not refused else Unwritable
             failure = kind(f"a checkpoint in {folder}", error)
             orbax_errors.forget(error)
             if jax.process_count() == 1:  # else others may still write there
-                orbax_errors.join_writers()
+                private.join_writers(_WRITERS_SECONDS)
                 # A bucket that does not answer cannot be cleaned either; the next start
                 # does that.
-                with contextlib.suppress(paths.Unreachable, UserError):
+                with contextlib.suppress(refusals.Unreachable, UserError):
                     orbax_errors.remove_unfinished(folder)
                     self._manager.reload()
             raise failure from None
@@ -315,29 +315,15 @@ class Checkpoints:
     def _move_aside(self, steps: Sequence[int]) -> None:
         def move() -> None:
             for step in steps:
-                source = os.path.join(self._directory, DIRECTORY, str(step))
+                source = os.path.join(self._directory, CHECKPOINTS, str(step))
                 target = os.path.join(self._directory, BROKEN, str(step))
                 paths.move(source, target)
 
         processes.first_does(move)
 
 
-class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which looks for them itself.
-
-    Attributes:
-      failure: what ended a write in this process. Orbax raises it only after it has
-        waited for the other processes, which wait for the write.
-    """
-
-    failure: Exception | None = None
-
-    def _wait_for_checkpointers(self) -> None:
-        try:
-            super()._wait_for_checkpointers()
-        except Exception as error:
-            self.failure = error
-            raise
+class _Manager(private.KeepsFailure, ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which looks for them itself."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
@@ -402,18 +388,20 @@ def _digest(document: dict[str, Any]) -> str:
 def _unmeasured(directory: str) -> list[int]:
     """Steps of the checkpoints whose metrics are not those that were saved."""
     damaged = []
-    folder = os.path.join(directory, DIRECTORY)
+    folder = os.path.join(directory, CHECKPOINTS)
     for name in paths.folders(folder):
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):
             try:
-                measured = float(_best(files.read_json(path)))
+                measured = float(_best(documents.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
                 damaged.append(int(name))
                 continue
             # Whether `meta` itself is damaged is seen when it is restored.
             with contextlib.suppress(OSError, UserError, KeyError):
-                meta = files.read_json(os.path.join(folder, name, "meta", "metadata"))
+                meta = documents.read_json(
+                    os.path.join(folder, name, "meta", "metadata")
+                )
                 if meta["val_top1"] != measured:
                     damaged.append(int(name))
     return sorted(damaged)

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
+from sws_jax.storage.names import EVENTS, METRICS
 
-METRICS = "metrics.jsonl"
 _SEND_SECONDS = 30.0  # between copies to a bucket that no checkpoint asks for
 
 
@@ -117,7 +117,7 @@ class _Board:
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
         process = f"{socket.gethostname()}.{os.getpid()}"
-        name = f"events.out.tfevents.{time.time():.0f}.{process}"
+        name = f"{EVENTS}.{time.time():.0f}.{process}"
         self._path = os.path.join(directory, name)
         try:
             self._file = record_writer.RecordWriter(self._path)
@@ -173,7 +173,7 @@ def read(directory: str) -> list[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                if misfit := files.misfit(row, dict.fromkeys(row, float)):
+                if misfit := documents.misfit(row, dict.fromkeys(row, float)):
                     raise UserError(
                         f"{path} is damaged (line {number}: {misfit}): restore the "
                         f"line, or remove it"

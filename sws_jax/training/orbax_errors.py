@@ -7,17 +7,15 @@ import gc
 import os
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 
 from sws_jax.errors import UserError
 from sws_jax.runtime import processes
-from sws_jax.storage import paths
+from sws_jax.storage import paths, refusals
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
 _COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
-_WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
 
 
 class BrokenCheckpoint(Exception):
@@ -71,16 +69,9 @@ def is_refused(error: BaseException) -> bool:
         return any(map(is_refused, error.exceptions))
     # All errors of tensorstore are of one type: their words say which they are.
     words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
-    rights = paths.verdict(error) is paths.Cause.RIGHTS
+    rights = refusals.verdict(error) is refusals.Cause.RIGHTS
     inner = error.__cause__
     return rights or words is not None or bool(inner and is_refused(inner))
-
-
-def join_writers() -> None:
-    """Waits for orbax's threads, which may write on where one of them has failed."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _WRITERS_SECONDS)
 
 
 def remove_unfinished(folder: str) -> None:

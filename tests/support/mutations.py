@@ -13,8 +13,8 @@ all, on two quiet cores.
 ``killed`` says that a test failed, ``lives`` that all of them passed, and ``no longer
 applies`` that the text is not found exactly once: the mutation is then written anew.
 The tests must pass without any mutation, which is tried first. The exit code is 0 where
-all were killed. (`tests/test_mutations.py` checks that the table fits the code, and
-runs none of it.)
+all were killed. `tests/test_mutations.py` checks that the table fits the code, and runs
+none of it.
 """
 
 from __future__ import annotations
@@ -44,23 +44,30 @@ class Mutation:
 
     Attributes:
       name: unlike all others.
-      path: of the file, in the package.
-      old, new: its text, which is there once, and what is put in its place.
+      old, new: text that is once in the whole package, and what is put in its place.
       breaks: the promise that no longer holds.
       tests: that must notice, each ``MODULE::TEST`` of `tests`.
     """
 
     name: str
-    path: str
     old: str
     new: str
     breaks: str
     tests: tuple[str, ...]
 
+    def file(self, root: pathlib.Path) -> pathlib.Path | None:
+        """The file of a checkout that has the text; None where it no longer applies."""
+        counts = {
+            path: text.count(self.old)
+            for path in sorted((root / "sws_jax").rglob("*.py"))
+            if self.old in (text := path.read_text())
+        }
+        return next(iter(counts)) if list(counts.values()) == [1] else None
+
     def mutated(self, root: pathlib.Path) -> str | None:
-        """The text of the file with the slip; None where it no longer applies."""
-        text = (root / "sws_jax" / self.path).read_text()
-        return text.replace(self.old, self.new) if text.count(self.old) == 1 else None
+        """The text of that file with the slip; None where it no longer applies."""
+        path = self.file(root)
+        return path and path.read_text().replace(self.old, self.new)
 
     @property
     def ids(self) -> list[str]:
@@ -72,7 +79,6 @@ MUTATIONS = (
     # Training
     Mutation(
         "rate one step late",
-        "training/loop.py",
         "rate = task.schedule(number - 1)",
         "rate = task.schedule(number)",
         "update k, counted from 0, has the rate of step k",
@@ -80,7 +86,6 @@ MUTATIONS = (
     ),
     Mutation(
         "key of no seed",
-        "training/loop.py",
         "jax.random.key(seed), out_shardings",
         "jax.random.key(0), out_shardings",
         "what is random in a step follows the run's seed",
@@ -88,7 +93,6 @@ MUTATIONS = (
     ),
     Mutation(
         "order of no seed",
-        "training/loop.py",
         ("            seed=task.seed,\n            global_batch_size"),
         ("            seed=0,\n            global_batch_size"),
         "the order of images follows the run's seed",
@@ -96,7 +100,6 @@ MUTATIONS = (
     ),
     Mutation(
         "stale score kept",
-        "training/loop.py",
         'val["top1"] if val.get("step") == number else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
@@ -104,7 +107,6 @@ MUTATIONS = (
     ),
     Mutation(
         "best without a last",
-        "jobs/build.py",
         "save_last=config.checkpoint.final or best",
         "save_last=config.checkpoint.final",
         "the last weights may be the best, and are kept",
@@ -112,7 +114,6 @@ MUTATIONS = (
     ),
     Mutation(
         "average not scored",
-        "training/loop.py",
         "task.predictor(self.state.ema), task.data.val",
         "task.predictor(self.state.params), task.data.val",
         "val_top1_ema is the score of the moving average",
@@ -120,7 +121,6 @@ MUTATIONS = (
     ),
     Mutation(
         "average not restored",
-        "training/loop.py",
         "self.state.replace(step=counted, **saved.items)",
         (
             "self.state.replace(\n"
@@ -133,7 +133,6 @@ MUTATIONS = (
     ),
     Mutation(
         "window not restored",
-        "training/history.py",
         'fields.pop("window", [])',
         'fields.pop("windows", [])',
         "a line of the log is of all steps since the last, restarts or not",
@@ -141,7 +140,6 @@ MUTATIONS = (
     ),
     Mutation(
         "last row of the window",
-        "training/history.py",
         "float(np.mean([past[n] for past in self._window]))",
         "float(self._window[-1][n])",
         "a line of the log shows means",
@@ -149,7 +147,6 @@ MUTATIONS = (
     ),
     Mutation(
         "half not finite",
-        "training/loop.py",
         "if not all(np.isfinite(",
         "if not any(np.isfinite(",
         "a gradient that is no number stops a run, whatever its loss",
@@ -157,7 +154,6 @@ MUTATIONS = (
     ),
     Mutation(
         "crop of evaluation ignored",
-        "jobs/build.py",
         "Fit(data.image_shape[:2], config.data.eval_crop)",
         "Fit(data.image_shape[:2])",
         "data.eval_crop",
@@ -165,7 +161,6 @@ MUTATIONS = (
     ),
     Mutation(
         "milestone at the end",
-        "jobs/build.py",
         "if 0 <= e < total]",
         "if 0 <= e <= total]",
         "the end of a run is scored once",
@@ -173,7 +168,6 @@ MUTATIONS = (
     ),
     Mutation(
         "teacher not named",
-        "jobs/build.py",
         "        about=task.about.replace(teacher=name),\n",
         "",
         "a file says which teacher its network had",
@@ -181,7 +175,6 @@ MUTATIONS = (
     ),
     Mutation(
         "one key for two",
-        "training/step.py",
         "vit.drop_path_masks(drop_key,",
         "vit.drop_path_masks(augment_key,",
         "stochastic depth does not follow from the augmentation",
@@ -189,7 +182,6 @@ MUTATIONS = (
     ),
     Mutation(
         "ties count as hits",
-        "training/evaluation.py",
         "rank = above + ties_before.sum(axis=1)",
         "rank = above",
         "a network that prefers no class is at chance",
@@ -197,7 +189,6 @@ MUTATIONS = (
     ),
     Mutation(
         "warm-up one step longer",
-        "training/optim.py",
         "if step < self.warmup_steps:",
         "if step <= self.warmup_steps:",
         "the warm-up is as long as asked for",
@@ -205,7 +196,6 @@ MUTATIONS = (
     ),
     Mutation(
         "temperature once",
-        "losses.py",
         "* tau**2",
         "* tau",
         "the soft loss is tau^2 KL",
@@ -213,7 +203,6 @@ MUTATIONS = (
     ),
     Mutation(
         "lap of a running clock",
-        "training/metrics.py",
         "self._lap = self._total(), self.steps",
         "self._lap = self.seconds, self.steps",
         "the speed is that of the steps since the last line",
@@ -221,7 +210,6 @@ MUTATIONS = (
     ),
     Mutation(
         "head of seed 0",
-        "start.py",
         ("        seed=config.seed,\n    )\n    assert"),
         ("    )\n    assert"),
         "a fresh head follows the run's seed",
@@ -229,7 +217,6 @@ MUTATIONS = (
     ),
     Mutation(
         "positions of one profile",
-        "start.py",
         "        antialias=profiles.find(config.profile).antialias,\n",
         "",
         "the official profile resizes as the released code does",
@@ -237,15 +224,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a field too harmless",
-        "rundir.py",
-        "_HARMLESS = fields.resuming(fields.HARMLESS)",
-        '_HARMLESS = (*fields.resuming(fields.HARMLESS), "evaluation.select")',
+        "HARMLESS = fields.resuming(fields.HARMLESS)",
+        'HARMLESS = (*fields.resuming(fields.HARMLESS), "evaluation.select")',
         "a directory goes on with the config that it was begun with",
         ("test_train::test_every_other_field_makes_another_run",),
     ),
     Mutation(
         "data known anew",
-        "data/fingerprint.py",
         "now[place] or before.get(place)",
         "now[place]",
         "a run knows its data again, if it can be read or not",
@@ -253,7 +238,6 @@ MUTATIONS = (
     ),
     Mutation(
         "one seed for all scratch",
-        "chain.py",
         "scratch.seed = config.seed + number",
         "scratch.seed = config.seed",
         "what is compared shares a seed",
@@ -261,7 +245,6 @@ MUTATIONS = (
     ),
     Mutation(
         "a short long run",
-        "chain.py",
         'if f"{long:g}" == f"{short:g}":',
         "if long <= short:",
         "a budget that differs is a row of its own",
@@ -269,7 +252,6 @@ MUTATIONS = (
     ),
     Mutation(
         "the end is late",
-        "jobs/remarks.py",
         "if e > last]",
         "if e >= last]",
         "nothing is said of what is as it seems",
@@ -277,7 +259,6 @@ MUTATIONS = (
     ),
     Mutation(
         "optimiser of defaults",
-        "jobs/build.py",
         "        optimizer=Optimizer(**config.optimizer),\n",
         "",
         "optimizer.weight_decay, and what else is set of it",
@@ -285,7 +266,6 @@ MUTATIONS = (
     ),
     Mutation(
         "accumulation ignored",
-        "jobs/build.py",
         "        accum_steps=config.accum_steps,\n",
         "",
         "a batch is computed in as many parts as asked for",
@@ -294,7 +274,6 @@ MUTATIONS = (
     # Data
     Mutation(
         "augmentation of no seed",
-        "data/pipeline.py",
         "place = np.random.SeedSequence(seed % 2**64)",
         "place = np.random.SeedSequence(0)",
         "augmentation follows the run's seed",
@@ -302,7 +281,6 @@ MUTATIONS = (
     ),
     Mutation(
         "squares along a diagonal",
-        "data/augment.py",
         "span(keys[4], wide, width)",
         "span(keys[3], wide, width)",
         "erased rectangles are anywhere",
@@ -310,7 +288,6 @@ MUTATIONS = (
     ),
     Mutation(
         "mixed as erased",
-        "data/augment.py",
         ("                mix_key,\n                x,"),
         ("                erase_key,\n                x,"),
         "mixing does not follow from erasing",
@@ -318,7 +295,6 @@ MUTATIONS = (
     ),
     Mutation(
         "held out, rounded down",
-        "data/base.py",
         "held = round(len(train) * fraction)",
         "held = int(len(train) * fraction)",
         "data.val_fraction is rounded to the nearest image",
@@ -326,7 +302,6 @@ MUTATIONS = (
     ),
     Mutation(
         "files as the disk has them",
-        "data/folder.py",
         "map(os.fsencode, sorted(found))",
         "map(os.fsencode, found)",
         "images stand in the order of their names",
@@ -334,7 +309,6 @@ MUTATIONS = (
     ),
     Mutation(
         "labels not known",
-        "data/fingerprint.py",
         'f"{label} {image.shape}"',
         'f"{image.shape}"',
         "a set with other labels is another",
@@ -342,7 +316,6 @@ MUTATIONS = (
     ),
     Mutation(
         "unreadable is other",
-        "data/fingerprint.py",
         "any(a and b and a != b",
         "any(a and a != b",
         "an image that cannot be read makes no other set",
@@ -351,7 +324,6 @@ MUTATIONS = (
     # Learngenes
     Mutation(
         "stages by name",
-        "learngenes/sws.py",
         '[params[f"stage_{s}"] for s in range(len(spec.stages))]',
         "[params[name] for name in sorted(params) if _is_stage(name)]",
         "gene s is stage s",
@@ -359,7 +331,6 @@ MUTATIONS = (
     ),
     Mutation(
         "a stage too empty",
-        "learngenes/sws.py",
         "    while 0 in counts:\n",
         "    while 0 in counts[1:]:\n",
         "no stage is left out of a network that has room for all",
@@ -367,7 +338,6 @@ MUTATIONS = (
     ),
     Mutation(
         "as many patches",
-        "learngenes/base.py",
         "if old.grid == new.grid:",
         "if old.tokens == new.tokens:",
         "position embeddings follow the shape of the grid",
@@ -375,7 +345,6 @@ MUTATIONS = (
     ),
     Mutation(
         "accuracy of another",
-        "learngenes/__init__.py",
         "        accuracy=-1.0,\n",
         "",
         "a descendant has no score before it is scored",
@@ -383,7 +352,6 @@ MUTATIONS = (
     ),
     Mutation(
         "slope to the end",
-        "learngenes/tleg.py",
         "share = np.arange(depth) / depth ",
         "share = np.arange(1, depth + 1) / depth ",
         "layer l of L is base + l/L slope, from l = 0 on",
@@ -392,7 +360,6 @@ MUTATIONS = (
     # Checkpoints
     Mutation(
         "meta not checked",
-        "training/checkpoints.py",
         'if meta.pop("digest", None) != _digest(meta):',
         'if meta.pop("digest", None) is None:',
         "what a checkpoint says of its weights is what was saved",
@@ -400,7 +367,6 @@ MUTATIONS = (
     ),
     Mutation(
         "broken one kept",
-        "training/checkpoints.py",
         "for s in self.steps() if s >= step]",
         "for s in self.steps() if s > step]",
         "a run trains again from before a broken checkpoint",
@@ -413,7 +379,6 @@ MUTATIONS = (
     ),
     Mutation(
         "no other than the newest",
-        "training/checkpoints.py",
         "reversed(steps) if step is None else [step]:",
         "steps[-1:] if step is None else [step]:",
         "whoever asks for weights gets the newest that are whole",
@@ -421,7 +386,6 @@ MUTATIONS = (
     ),
     Mutation(
         "weights alone checked",
-        "training/checkpoints.py",
         ("        for name, tree in items.items():\n            for leaf, checksum"),
         (
             "        for name, tree in list(items.items())[:1]:\n"
@@ -432,7 +396,6 @@ MUTATIONS = (
     ),
     Mutation(
         "copies counted",
-        "training/checksums.py",
         "for shard in leaf.addressable_shards if shard.replica_id == 0]",
         "for shard in leaf.addressable_shards]",
         "a checksum is the same on every mesh",
@@ -468,7 +431,7 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
     command = [sys.executable, "-m", "pytest", *options, *tests]
     # What one mutation has compiled, the others need not.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root.parent / "compiled")}
-    # (A pipe would be waited for, where a test leaves a process behind.)
+    # A pipe would be waited for, where a test leaves a process behind.
     with tempfile.TemporaryFile("w+") as output:
         try:
             code = subprocess.run(
@@ -482,22 +445,21 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
         except subprocess.TimeoutExpired:
             return False, f"not done in {_SECONDS} seconds"
         output.seek(0)
-        said = output.read()
-    # (Python ends with 1 too where pytest has not begun.)
-    failed = code == 1 and re.search("^(FAILED|ERROR) tests/", said, re.MULTILINE)
+        printed = output.read()
+    # Python ends with 1 too where pytest has not begun.
+    failed = code == 1 and re.search("^(FAILED|ERROR) tests/", printed, re.MULTILINE)
     if code and not failed:
-        raise RuntimeError(f"{said}\npytest has ended with {code}")
-    return code == 0, said
+        raise RuntimeError(f"{printed}\npytest has ended with {code}")
+    return code == 0, printed
 
 
 def verdict(mutation: Mutation, root: pathlib.Path) -> str:
     """What becomes of a mutation in a copy of the checkout, which is left as it was."""
-    path = root / "sws_jax" / mutation.path
-    text = mutation.mutated(root)
-    if text is None:
+    path, mutated = mutation.file(root), mutation.mutated(root)
+    if path is None or mutated is None:
         return "no longer applies"
     before = path.read_text()
-    path.write_text(text)
+    path.write_text(mutated)
     try:
         passed, _ = run(mutation.ids, root)
     finally:
@@ -511,7 +473,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", default=[""], help="words, of name or file"
     )
     words = parser.parse_args(arguments).only
-    chosen = [m for m in MUTATIONS if any(w in f"{m.path} {m.name}" for w in words)]
+    places = {m: f"{_where(m)}: {m.name}" for m in MUTATIONS}
+    chosen = [m for m, place in places.items() if any(word in place for word in words)]
     if not chosen:
         print(f"no mutation has {' or '.join(words)} in its name or file")
         return 1
@@ -521,19 +484,25 @@ def main(arguments: list[str] | None = None) -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             root.mkdir(exist_ok=True)
             copy(ROOT / name, root / name)
-        passed, said = run(sorted({test for m in chosen for test in m.ids}), root)
+        passed, output = run(sorted({test for m in chosen for test in m.ids}), root)
         if not passed:
-            print(f"{said}\nthe tests do not pass as it is")
+            print(f"{output}\nthe tests do not pass as it is")
             return 1
-        found = []
+        verdicts = []
         for number, mutation in enumerate(chosen, start=1):
             before = time.monotonic()
-            found.append(verdict(mutation, root))
-            place = f"[{number}/{len(chosen)}] {mutation.path}: {mutation.name}"
+            verdicts.append(verdict(mutation, root))
+            place = f"[{number}/{len(chosen)}] {places[mutation]}"
             seconds = time.monotonic() - before
-            print(f"{place}: {found[-1]} ({seconds:.0f} s)", flush=True)
-    print(f"{found.count('killed')} of {len(chosen)} killed")
-    return int(set(found) != {"killed"})
+            print(f"{place}: {verdicts[-1]} ({seconds:.0f} s)", flush=True)
+    print(f"{verdicts.count('killed')} of {len(chosen)} killed")
+    return int(set(verdicts) != {"killed"})
+
+
+def _where(mutation: Mutation) -> str:
+    """The file of a mutation, within the package; empty where it no longer applies."""
+    path = mutation.file(ROOT)
+    return str(path.relative_to(ROOT / "sws_jax")) if path else ""
 
 
 if __name__ == "__main__":

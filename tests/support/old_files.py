@@ -50,6 +50,8 @@ from typing import Any
 
 import numpy as np
 
+from sws_jax.jobs import execute
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KEPT = ROOT / "tests" / "golden" / "old_files"
 
@@ -129,7 +131,7 @@ def _run(command, *arguments: object) -> None:
 
 def _stop(workdir: pathlib.Path) -> None:
     """Leaves the job as SIGTERM does that comes in the middle of a run."""
-    from sws_jax import chain, configs
+    from sws_jax import configs
 
     config, _ = configs.parse([*STOPPED])
     begun = workdir / RUN / "config.json"
@@ -141,7 +143,7 @@ def _stop(workdir: pathlib.Path) -> None:
         return len(asked) == STEP
 
     try:
-        chain.execute(config, str(workdir), should_stop=should_stop)
+        execute.execute(config, str(workdir), should_stop=should_stop)
     except Exception as error:
         if not (workdir / RUN / "checkpoints" / str(STEP)).is_dir():
             raise

@@ -80,10 +80,10 @@ class Script:
         self.keys.append(jax.random.key_data(key).tolist())
         done = int(state.step)
         loss = self.losses[done] if done < len(self.losses) else 1.0
-        found = {"loss": loss, "grad_norm": 1.0}
+        metrics = {"loss": loss, "grad_norm": 1.0}
         if isinstance(loss, tuple):
-            found = {"loss": loss[0], "grad_norm": loss[1]}
-        return self._moved(state), found
+            metrics = {"loss": loss[0], "grad_norm": loss[1]}
+        return self._moved(state), metrics
 
     def _moved(self, state):
         def more(params, by):
