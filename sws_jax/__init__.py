@@ -121,7 +121,7 @@ OLDER_NAMES = {
         "jobs.differences",
         "storage.names",
     ),
-    "setup": ("jobs.build", "jobs.check", "jobs.datasets", "training.durations"),
+    "setup": ("jobs.check", "jobs.build", "jobs.datasets", "training.durations"),
     "signals": ("runtime.signals",),
     "sizing": ("estimate.sizing", "estimate.traffic"),
     "start": ("jobs.start", "jobs.initial", "jobs.model_fields", "jobs.origins"),

@@ -38,8 +38,7 @@ def check(config, rows: Sequence[Run]) -> None:
         )
     _check_order(rows)
     for run in rows:
-        checks.check(run.config)
-        checks.check_teacher(run.config)
+        checks.check_run(run.config)
 
 
 def check_networks(rows: Sequence[Run], workdir: str) -> None:

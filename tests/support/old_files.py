@@ -52,8 +52,6 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.jobs import execute
-
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KEPT = ROOT / "tests" / "golden" / "old_files"
 
@@ -133,7 +131,7 @@ def _run(command, *arguments: object) -> None:
 
 def _stop(workdir: pathlib.Path) -> None:
     """Leaves the job as a SIGTERM in the middle of a run does."""
-    from sws_jax import configs
+    from sws_jax import chain, configs
 
     config, _ = configs.parse([*STOPPED])
     begun = workdir / RUN / "config.json"
@@ -145,7 +143,7 @@ def _stop(workdir: pathlib.Path) -> None:
         return steps == STEP
 
     try:
-        execute.execute(config, str(workdir), should_stop=should_stop)
+        chain.execute(config, str(workdir), should_stop=should_stop)
     except Exception as error:
         if not (workdir / RUN / "checkpoints" / str(STEP)).is_dir():
             raise
