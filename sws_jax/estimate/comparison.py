@@ -11,7 +11,7 @@ from sws_jax import arguments, specs
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
 from sws_jax.estimate import budgets, flops
-from sws_jax.estimate.flops import TEACHER, spec_or_description
+from sws_jax.estimate.flops import TEACHER
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
@@ -26,6 +26,8 @@ INITIALISED = ("untuned", "tune")
 
 _EPOCHS = arguments.number(Range(0, math.inf))
 _IMAGES = arguments.whole(1)
+# What is kept is what parameters are counted of.
+_KEPT = arguments.kinds_of(flops.params)["spec"]
 _DEPTHS = arguments.many(DEPTH, "whole numbers")
 
 
@@ -74,7 +76,7 @@ class Run:
 
 @arguments.checked(
     runs=arguments.many(arguments.of(Run, called="a Run"), "runs"),
-    kept=arguments.many(spec_or_description, "specs or descriptions"),
+    kept=arguments.many(_KEPT, "specs or descriptions"),
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:

@@ -41,12 +41,12 @@ from sws_jax.training import step as steps
 TEACHER = arguments.optional(SPEC)
 
 
-def spec_or_description(name: str, value: Any) -> Spec | Description:
+def _spec_or_description(name: str, value: Any) -> Spec | Description:
     """The kind of argument that stands for a network, or for a learngene."""
     return value if isinstance(value, Description) else SPEC(name, value)
 
 
-@arguments.checked(spec=spec_or_description)
+@arguments.checked(spec=_spec_or_description)
 def params(spec: Spec | Description) -> int:
     """Parameters of a network, or of a learngene by its description.
 
