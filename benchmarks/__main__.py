@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> None:
     import jax
 
     from benchmarks import measure
-    from sws_jax.storage import files
+    from sws_jax.storage import documents, files
 
     device = jax.devices()[0]
     accelerator = device.platform != "cpu"
@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace) -> None:
         report["seconds"][kind] = round(time.perf_counter() - before, 1)
         table = measure.table(report[kind], getattr(program, "HIDDEN", ()))
         print(f"\n{kind}: {KINDS[kind]}\n\n{table}\n", flush=True)
-        files.write_json(out, files.plain(report))  # a later kind may fail
+        files.write_json(out, documents.plain(report))  # a later kind may fail
     print(f"written to {out}; figures are medians (least)")
 
 

@@ -164,7 +164,8 @@ def _child(parts: list[str], out: str) -> int:
 def _jobs(part: str):
     """(name, (recipe, teacher or None, images of a step, of an evaluation)) of runs."""
     from benchmarks import step as networks_of
-    from sws_jax.jobs import build, chain, commandline, start
+    from sws_jax.jobs import build, commandline, model_fields
+    from sws_jax.jobs.rows import ANCESTOR, runs
     from sws_jax.models.networks import Network, Predictor
     from sws_jax.pixels import default_normalization
     from sws_jax.training import step as steps
@@ -186,19 +187,19 @@ def _jobs(part: str):
     }[part]
     about = dict(zip(("image_size", "channels", "num_classes"), shape, strict=True))
     pixels = default_normalization(shape[1])
-    rows = {row.name: row for row in chain.runs(commandline.load(config))}
+    rows = {row.name: row for row in runs(commandline.load(config))}
     seen = set()
     for name, row in rows.items():
         if not row.config.schedule.total_epochs:
             continue
-        spec = start.network_spec(row.config, about)
+        spec = model_fields.network_spec(row.config, about)
         recipe = build.recipe(row.config, spec, pixels)
         if recipe in seen:  # it differs in its seed or its epochs
             continue
         seen.add(recipe)
         teacher = None
         if recipe.loss.needs_teacher:
-            its = start.network_spec(rows[chain.ANCESTOR].config, about)
+            its = model_fields.network_spec(rows[ANCESTOR].config, about)
             teacher = Predictor(Network(its, _weights(its)), pixels)
         sizes = row.config.global_batch_size, row.config.evaluation.batch_size
         yield name, (recipe, teacher, *sizes)

@@ -15,7 +15,7 @@ import numpy as np
 
 from sws_jax import sharding
 from sws_jax.data import pipeline
-from sws_jax.jobs import build, commandline, start
+from sws_jax.jobs import build, commandline, initial
 from sws_jax.training import step
 
 imported = time.time()
@@ -27,7 +27,7 @@ def main() -> None:
     config.loss.kind = "none"
     config.teacher.path = ""
     data = build.dataset(config)
-    network = start.start(config, data, "")
+    network = initial.start(config, data, "")
     ready = time.time()
     recipe = build.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])

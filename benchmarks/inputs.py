@@ -200,11 +200,11 @@ def _folder(directory: str, images: list[Image.Image]) -> str:
 
 def _mapped(directory: str, root: str) -> str:
     """The folder's images, as ``python -m sws_jax prepare --size`` writes them."""
-    from sws_jax.prepare import forms, sets, sources
+    from sws_jax.prepare import resized, sets, sources
 
-    form = forms.Arrays(sources.open_source(root), "mapped", PIXELS, 2**27)
+    form = resized.Arrays(sources.open_source(root), "mapped", PIXELS, 2**27)
     request = sets.Request(form, os.path.join(directory, "mapped"), {})
-    sets.make(request, sets.plan(request))
+    sets.make(request, sets.inspect(request))
     return request.place
 
 

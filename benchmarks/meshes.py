@@ -71,22 +71,23 @@ def _rows(steps: int):
 def _jobs():
     """(name, (recipe, network, teacher or None, batches)) of each row."""
     from sws_jax.data import pipeline
-    from sws_jax.jobs import build, chain, commandline, start
+    from sws_jax.jobs import build, commandline, initial
+    from sws_jax.jobs.rows import ANCESTOR, AUX, runs
     from sws_jax.models import vit
     from sws_jax.models.networks import Network, Predictor
 
-    rows = {r.name: r for r in chain.runs(commandline.load("configs/aux_deit.py"))}
-    data = build.dataset(rows[chain.ANCESTOR].config)
-    for name in (chain.AUX, "des-L06"):
+    rows = {r.name: r for r in runs(commandline.load("configs/aux_deit.py"))}
+    data = build.dataset(rows[ANCESTOR].config)
+    for name in (AUX, "des-L06"):
         config = rows[name].config.copy_and_resolve_references()
         config.init.learngene = ""
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
-        network = start.start(config, data, "")
+        network = initial.start(config, data, "")
         recipe = build.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
-            spec = start.start(rows[chain.ANCESTOR].config, data, "").spec
+            spec = initial.start(rows[ANCESTOR].config, data, "").spec
             import jax
 
             params = vit.init_params(spec.build(), jax.random.key(1))

@@ -18,6 +18,7 @@ import math
 import numbers
 import operator
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -32,9 +33,11 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
-BUCKET = "gs://"  # how a path begins that is in one
 _LARGEST = 2**63 - 1  # whole number of an array
 _LONGEST = 100  # characters of what was given
+# How a path begins that is on no disk of this machine; pathlib leaves it one slash.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")
+_LOCAL_SCHEMES = ("file", "local")  # the disks again, and no part of a path here
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -186,11 +189,24 @@ def path(name: str, value: Any) -> str:
         raise UserError(f"{name} must name a file or folder, and is empty")
     check_nul(text, f"{name} {_shown(value)}")
     text = str.__str__(text)
-    # pathlib takes the two slashes for one.
-    single = BUCKET.removesuffix("/")
-    if not isinstance(value, str) and text.startswith(single):
-        text = BUCKET + text.removeprefix(single).lstrip("/")
+    if not isinstance(value, str) and (kept_by := scheme(text, slashes=1)):
+        text = f"{kept_by}://" + text.removeprefix(f"{kept_by}:").lstrip("/")
     return text
+
+
+def scheme(path: str, slashes: int = 2) -> str:
+    """``gs`` of ``gs://bucket/file``; empty for a path on this machine's disks.
+
+    Args:
+      path: any text. What fsspec does not know as a scheme is part of a local path.
+      slashes: after the colon; 1 takes what `pathlib` makes of such a path, too.
+    """
+    match = _SCHEME.match(path)
+    if not match or match[1] in _LOCAL_SCHEMES or 1 + len(match[2]) < slashes:
+        return ""
+    import fsspec  # which takes long to load, and few paths need it
+
+    return match[1] if match[1] in fsspec.available_protocols() else ""
 
 
 def path_or_none(name: str, value: Any) -> str:

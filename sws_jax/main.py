@@ -18,7 +18,7 @@ from sws_jax import version, xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.jobs import commandline
 from sws_jax.runtime import rendezvous, signals
-from sws_jax.storage import paths
+from sws_jax.storage import refusals
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -82,9 +82,11 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax.jobs import chain, remarks, train
+    from sws_jax.jobs import execute, remarks
+    from sws_jax.jobs.rows import runs
     from sws_jax.preview import dry_run
     from sws_jax.runtime import processes, progress
+    from sws_jax.training.loop import Preempted
 
     _hush_storage()
     try:
@@ -93,12 +95,10 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
             return 0
         rendezvous.start(start, _job(config))
         print(_greeting(), flush=True)
-        for line in remarks.of_named(
-            config, commandline.named(rest), chain.runs(config)
-        ):
+        for line in remarks.of_named(config, commandline.named(rest), runs(config)):
             progress.say(line)
-        chain.execute(config, workdir, should_stop=processes.stop_asked(asked))
-    except train.Preempted as stop:
+        execute.execute(config, workdir, should_stop=processes.stop_asked(asked))
+    except Preempted as stop:
         return _refuse(stop, asked.exit_code)
     except Exception as error:
         code = _explain(error)
@@ -111,7 +111,7 @@ def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
     from sws_jax.runtime import processes
 
-    if isinstance(error, Interrupted | paths.Unreachable):
+    if isinstance(error, Interrupted | refusals.Unreachable):
         return _refuse(error, signals.EXIT_AGAIN)
     if isinstance(error, Stopped):
         return _refuse(error, EXIT_ERROR)
@@ -140,12 +140,12 @@ def _job(config) -> str:
 def _greeting() -> str:
     import jax
 
-    from sws_jax.jobs import train
+    from sws_jax.runtime import host
 
     return (
         f"process {jax.process_index()} of {jax.process_count()}, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), "
-        f"{train.hardware()}, jax {jax.__version__}"
+        f"{host.hardware()}, jax {jax.__version__}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pixels: what a network takes them as, and how images come to its size."""
+"""Pixels: how a network's input is normalised, and names of how images are resized."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ xla_flags.warn()
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# How images are resized, each smoothing what shrinks (but nearest).
+# How images are resized. All but nearest smooth an image that shrinks.
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
-# How they come to the shape that is looked at: scaled as they are, or squeezed into it.
-# Of an odd rest around it the half that comes first is rounded to an even number, or
-# down: see `sws_jax.data.transforms.Fit`.
+# How an image gets the shape of the network's input: its centre is cut out, or it is
+# squeezed. With "_down", half of an odd border is rounded down, and not to an even
+# number: see `sws_jax.data.transforms.Fit`.
 CROP_MODES = ("center", "squash", "center_down", "squash_down")
 
-# Kinds of what is said of pixels. A user's numbers are shares of 255: means of 0 to 255
-# are a mistake.
+# Checks of arguments. The numbers of a config are shares of 255, so that a mean of 0 to
+# 255 is a mistake.
 GIVEN_MEAN = arguments.reals(limits.MEAN)
 GIVEN_STD = arguments.reals(limits.STD)
 MEAN = arguments.reals()
@@ -56,7 +56,7 @@ NORMALIZATION = arguments.of(Normalization, called="a Normalization")
 
 
 def default_normalization(channels: int) -> Normalization:
-    """ImageNet's for three channels; to -1..1 for any other number."""
+    """ImageNet's for three channels; one to -1..1 for any other number."""
     if channels == 3:
         return Normalization(IMAGENET_MEAN, IMAGENET_STD)
     return Normalization((0.5,) * channels, (0.5,) * channels)
@@ -65,14 +65,14 @@ def default_normalization(channels: int) -> Normalization:
 def normalize(
     images: UInt8[Array, "batch height width channels"], normalization: Normalization
 ) -> Float[Array, "batch height width channels"]:
-    """uint8 pixels to the network's input, float32."""
+    """The network's input, float32, of uint8 pixels."""
     mean = jnp.asarray(normalization.mean, jnp.float32)
     std = jnp.asarray(normalization.std, jnp.float32)
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
 def renormalize(x, source: Normalization, target: Normalization):
-    """Images normalised one way, normalised another way."""
+    """Images with the normalisation `source`, as those with `target`."""
     if source == target:
         return x
     mean, std = (jnp.asarray(v, jnp.float32) for v in (source.mean, source.std))

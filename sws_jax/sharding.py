@@ -4,6 +4,10 @@ Networks name the axes of their parameters (`embed`, `mlp`, `heads`, ...) and kn
 nothing of devices. The mesh has three axes: batches are split over ``data`` and
 ``fsdp``; parameters, and all that follows them, are split over ``fsdp`` along their
 width and over ``tensor`` along heads and hidden units. Another layout is another table.
+
+Flax turns logical axes into shardings too (`nn.logical_to_mesh_sharding`). This module
+does it itself, as it replicates an axis whose size the mesh does not divide, and tells
+of it (`undivided`), where JAX refuses the whole array.
 """
 
 from __future__ import annotations
@@ -38,16 +42,16 @@ RULES = {
     "head": None,
     "mlp": "tensor",
     "classes": None,
-    # Of activations: whole on every device that has the image.
+    # An axis of activations, whole on every device that has the image.
     "features": None,
-    # Of what is drawn for many images at once: the same on every device.
+    # An axis of what is drawn for many images at once, the same on every device.
     "groups": None,
 }
 
-# Programs that an accelerator has besides the one that it is at.
+# Programs that an accelerator has waiting besides the one that it runs.
 _WAITING = 8
 
-# The mesh that a program is being traced for: modules know none.
+# The mesh that a program is being traced for; the modules of networks do not know it.
 _traced_for: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
     "mesh", default=None
 )
@@ -64,15 +68,15 @@ def make_mesh(
 
     Args:
       devices: default all of them, in all processes.
-      sizes: of the axes, default 1; one of them may be -1, "the rest". Without any,
-        all devices stand along ``data``.
+      sizes: of the axes, default 1; one of them may be -1, "the rest". Without sizes,
+        all devices lie along ``data``.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
     """
     devices = list(devices or jax.devices())
-    found = {"data": -1, **(sizes or {})}
-    shape = [found.get(axis, 1) for axis in AXES]
+    size_of = {"data": -1, **(sizes or {})}
+    shape = [size_of.get(axis, 1) for axis in AXES]
     text = " x ".join(f"{axis} {n}" for axis, n in zip(AXES, shape, strict=True))
     if any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1:
         raise UserError(
@@ -86,7 +90,7 @@ def make_mesh(
             f"a mesh of {text} does not fit {len(devices)} devices: its sizes must "
             f"multiply to as many"
         )
-    # (Neighbours on a TPU's network are neighbours on the last axes.)
+    # Neighbours on a TPU's network become neighbours on the last axes.
     grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES)
 
@@ -101,17 +105,17 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def shard_count(mesh: Mesh) -> int:
-    """Into how many parts a batch is split."""
+    """The number of parts into which a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within it (or within a function that it decorates), programs see no mesh that a
-    caller has set (`jax.set_mesh`).
+    """Within it, or within a function that it decorates, no mesh is set.
 
-    Ours name the mesh that they run on, and arrays of one mesh cannot be used while
-    another with explicit axes is set. The caller's is back afterwards.
+    A caller may have set one with `jax.set_mesh`. Our programs name the mesh that they
+    run on, and arrays of one mesh cannot be used while another one with explicit axes
+    is set. Afterwards the caller's mesh is set again.
     """
     if jax.sharding.get_abstract_mesh().empty:
         yield
@@ -121,9 +125,9 @@ def alone() -> Iterator[None]:
 
 
 def brought(tree: trees.Tree, mesh: Mesh) -> trees.Tree:
-    """Arrays that a caller has placed on other devices or meshes, whole on this one.
+    """A tree in which arrays on other devices or meshes are copied to this mesh, whole.
 
-    All others are as they were.
+    All other leaves stay as they are.
     """
     everywhere, devices = replicated(mesh), set(mesh.devices.flat)
 
@@ -145,7 +149,7 @@ def brought(tree: trees.Tree, mesh: Mesh) -> trees.Tree:
 
 
 def refuse_explicit(name: str, tree: trees.Tree) -> None:
-    """Refuses arrays split over explicit axes of a mesh, which networks know not.
+    """Refuses arrays split over explicit axes of a mesh, which networks do not support.
 
     Args:
       name: of what is in the tree, for the message.
@@ -175,7 +179,7 @@ def _explicit(place: jax.sharding.Sharding) -> bool:
 
 @contextlib.contextmanager
 def constrained(mesh: Mesh) -> Iterator[None]:
-    """While a program is traced inside, `constrain` places its activations."""
+    """Within it, `constrain` places the activations of the program that is traced."""
     token = _traced_for.set(mesh)
     try:
         yield
@@ -184,7 +188,7 @@ def constrained(mesh: Mesh) -> Iterator[None]:
 
 
 def constrain(x: jax.Array, *names: str) -> jax.Array:
-    """An activation where the table puts its axes; as it is, outside of a mesh."""
+    """An activation, split as the table says; unchanged outside of `constrained`."""
     mesh = _traced_for.get()
     if mesh is None:
         return x
@@ -199,8 +203,8 @@ def _constrain(mesh: Mesh, x: jax.Array, axes) -> jax.Array:
 def matmul(*names: str | None):
     """`jax.lax.dot_general` that gathers a kernel over ``fsdp`` before it is used.
 
-    Left to itself, the compiler may rather move the kernel to other devices and sum
-    activations. The kernel's gradient goes where the kernel lives.
+    Left to itself, the compiler may instead move the kernel to other devices and sum
+    activations. The kernel's gradient is split as the kernel is.
 
     Args:
       *names: of the kernel's axes.
@@ -240,10 +244,10 @@ def by_image(function, weights: trees.Tree, images: jax.Array) -> jax.Array:
 
     For frozen networks: left to itself, the compiler gathers the batch on every
     device where it cannot split an operation, as in a grouped convolution. Outside of
-    a mesh it is called as it is.
+    `constrained` the function is called as it is.
 
     Args:
-      function: that maps images, each for itself.
+      function: whose result for an image depends on that image alone.
       weights: gathered where they are used.
       images: [batch, ...].
     """
@@ -286,14 +290,14 @@ def tree_shardings(boxed_params: trees.Tree, mesh: Mesh) -> trees.Tree:
 
 
 def undivided(boxed_params: trees.Tree, mesh: Mesh) -> list[str]:
-    """What a mesh would split and cannot, in words: ``3 heads over tensor 2``."""
-    found = []
+    """The axes that a mesh cannot split, in words: ``3 heads over tensor 2``."""
+    undivided_axes = []
     for leaf in jax.tree.leaves(boxed_params, is_leaf=_is_boxed):
         for name, n in zip(_logical(leaf), _shape(leaf), strict=True):
             axis = RULES[name] if name else None
             if axis and not _fitting(name, n, mesh):
-                found.append(f"{n} {name} over {axis} {mesh.shape[axis]}")
-    return list(dict.fromkeys(found))
+                undivided_axes.append(f"{n} {name} over {axis} {mesh.shape[axis]}")
+    return list(dict.fromkeys(undivided_axes))
 
 
 def _is_boxed(leaf) -> bool:
@@ -312,7 +316,7 @@ def _shape(leaf) -> tuple[int, ...]:
 
 
 def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
-    """The mesh axis of a logical axis, if it divides so many."""
+    """The mesh axis of a logical axis, if it divides the size."""
     axis = RULES[name] if name else None
     return axis if isinstance(axis, str) and size % mesh.shape[axis] == 0 else None
 
@@ -321,7 +325,7 @@ def _fitting(name: str | None, size: int, mesh: Mesh) -> str | None:
 def own_rows(mesh: Mesh, size: int) -> np.ndarray:
     """Rows of a batch of `size` that devices of this process hold, in order.
 
-    Processes that share images over ``tensor`` have the same ones.
+    Processes that share images over ``tensor`` hold the same rows.
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((size,))
     rows = [np.arange(size)[index] for index in places.values()]
@@ -331,7 +335,7 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
 
 
 def is_first_of_rows(mesh: Mesh) -> bool:
-    """Whether this process is the first of those with its rows, over ``tensor``."""
+    """Whether this is the first of the processes that hold its rows."""
     first = mesh.devices.take(0, axis=AXES.index("tensor"))
     mine = jax.process_index()
     return any(device.process_index == mine for device in first.flat)
@@ -359,14 +363,14 @@ def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
 
 
 def hold_back(started: Sequence) -> None:
-    """Waits until few enough programs are under way.
+    """Waits until few programs are waiting to be run.
 
-    Called after each program that a loop starts: a device is kept busy by a few, and
-    more would only hold their batches in its memory. Devices that share a host's
-    threads can starve each other's collectives when programs pile up.
+    Called after each program that a loop starts. A few keep a device busy, and the
+    batches of more would fill its memory. Devices that share a host's threads can
+    starve each other's collectives when many programs wait.
 
     Args:
-      started: results of the loop's programs until now, the newest last.
+      started: results of the programs that the loop has started, the newest last.
     """
     waiting = 0 if jax.default_backend() == "cpu" else _WAITING
     if len(started) > waiting:
@@ -374,7 +378,7 @@ def hold_back(started: Sequence) -> None:
 
 
 def put(tree: trees.Tree, places: trees.Tree) -> trees.Tree:
-    """Fresh copies of all leaves where they belong, safe to donate.
+    """Copies of all leaves with their shardings, safe to donate.
 
     Args:
       tree: the same in all processes.

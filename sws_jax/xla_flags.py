@@ -11,8 +11,9 @@ import functools
 import importlib.metadata
 import os
 import re
-import sys
 import warnings
+
+from sws_jax import private
 
 _VARIABLE = "XLA_FLAGS"
 _NAME = "xla_cpu_experimental_ynn_fusion_type"
@@ -200,6 +201,4 @@ _warned = False
 
 def _started() -> bool:
     """Whether JAX has read its flags; it is not imported for the question."""
-    bridge = sys.modules.get("jax._src.xla_bridge")
-    asked = getattr(bridge, "backends_are_initialized", None)
-    return bool(asked and asked())
+    return private.backends_are_initialized()

@@ -42,13 +42,20 @@ install_import_hook(
     "beartype.beartype",
 )
 
+import beartype  # noqa: E402
+from jaxtyping import jaxtyped  # noqa: E402
+
+from sws_jax import pixels  # noqa: E402
+
+# This function alone, as the class beside it takes lists, and makes tuples of them.
+pixels.normalize = jaxtyped(pixels.normalize, typechecker=beartype.beartype)
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 
 import sws_jax  # noqa: E402
 from sws_jax import specs  # noqa: E402
-from sws_jax.storage import paths  # noqa: E402
 from sws_jax.training import step  # noqa: E402
 
 from support.networks import TINY, aux_spec  # noqa: E402
@@ -129,6 +136,4 @@ def storage():
     with pytest.MonkeyPatch.context() as patch, gcs.running() as (address, objects):
         for name, value in gcs.environment(address).items():
             patch.setenv(name, value)
-        paths._storage.cache_clear()
         yield objects
-        paths._storage.cache_clear()

@@ -1,7 +1,7 @@
 """Imports point down, and nothing heavy or machine-bound slips in."""
 
 import ast
-import functools
+import graphlib
 import os
 import pathlib
 import subprocess
@@ -15,83 +15,54 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import house  # noqa: E402
 
-PACKAGE = ROOT / "sws_jax"
-
 # Lowest first: a name imports only what stands before it in this list, where it stands
 # for a module or, as a folder, for all that is in it.
 LAYERS = [name for layer in house.layers(ROOT) for name in layer]
 # A spec builds the module of the network it names: only inside `build`, on use.
 EXCEPTIONS = {
-    ("specs.vit", "models.vit", "build"),
-    ("specs.vit", "models.aux_vit", "build"),
-    ("specs.levit", "models.levit", "build"),
-    ("specs.regnet", "models.regnet", "build"),
+    ("specs.vit", "models.vit"),
+    ("specs.vit", "models.aux_vit"),
+    ("specs.levit", "models.levit"),
+    ("specs.regnet", "models.regnet"),
 }
 PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
 
-# Who may read a command line.
+# What a folder must not import, besides what stands above it: names of modules,
+# folders and libraries.
+FORBIDDEN = {
+    "methods": ("sws_jax.data", "sws_jax.storage", "sws_jax.training"),
+    "training": ("ml_collections", "absl", "sws_jax.jobs"),
+}
+# Private names of JAX, Orbax and their like are used in this one module.
+PRIVATE_DOORS = "private"
+
+# Who may read a command line. The pipeline reads none: Grain's worker processes want to
+# see flags parsed. Nor do the files of PyTorch: published ones hold a Namespace beside
+# weights.
 FLAG_LIBRARIES = ("argparse", "absl", "ml_collections.config_flags")
-# (The pipeline reads none: Grain's worker processes want to see flags parsed. Nor do
-# the files of PyTorch: a Namespace is what published ones hold beside weights.)
 READ_FLAGS = (
     "main", "jobs.commandline", "__main__", "commands", "data.pipeline",
     "convert.tensors", "runtime.rendezvous",
 )  # fmt: skip
 
-
-def name_of(path):
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+MODULES = house.read(ROOT)
+IMPORTS = house.imports(MODULES)
 
 
-MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+def module(source, name="program"):
+    """A module of some source, as the walk takes it."""
+    path = pathlib.Path(*name.split(".")).with_suffix(".py")
+    return house.Module(name, path, source, ast.parse(source))
 
 
-def imports(source, package=""):
-    """(dotted target, enclosing function) of every import, wherever it stands.
-
-    Args:
-      source: of a module.
-      package: the module's own package, dotted, for relative imports.
-    """
-    found = []
-
-    def visit(node, function):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            function = node.name
-        if isinstance(node, ast.Import):
-            found.extend((alias.name, function) for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                kept = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*kept, *filter(None, [base])])
-            found.extend((f"{base}.{alias.name}", function) for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child, function)
-
-    visit(ast.parse(source), "")
-    return found
-
-
-def module_of(target):
-    """The module of this project that an import reaches, or None for another's."""
-    if target.split(".")[0] != "sws_jax":
-        return None
-    name = target.removeprefix("sws_jax").removeprefix(".")
-    while name and name not in MODULES:
-        name = name.rpartition(".")[0]
-    return name
-
-
-@functools.cache
-def edges(name):
-    path = MODULES[name]
-    inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    package = "sws_jax" + (f".{inside}" if inside else "")
-    found = imports(path.read_text(), package)
-    reached = ((module_of(target), function) for target, function in found)
-    return [(name, to, function) for to, function in reached if to is not None]
+def targets(one, *, late=None):
+    """Dotted names of all that a module imports; with `late`, of its (un)late ones."""
+    return [
+        dotted
+        for statement, is_late in house.statements(one)
+        if late in (None, is_late)
+        for dotted, _ in house.full_names(one, statement)
+    ]
 
 
 def belongs(name, names):
@@ -103,22 +74,64 @@ def layer_of(name):
     return LAYERS.index(name.split(".")[0] or "__init__")
 
 
-def upward(found):
-    return [edge for edge in found if layer_of(edge[1]) > layer_of(edge[0])]
+def upward(pairs):
+    return [pair for pair in pairs if layer_of(pair[1]) > layer_of(pair[0])]
+
+
+def circle(pairs):
+    """Modules of which each imports the next, the first one again at the end."""
+    sorter = graphlib.TopologicalSorter()
+    for source, target in sorted(pairs):
+        sorter.add(source, target)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
 
 
 def test_the_list_of_layers_names_all_there_is():
-    assert sorted(LAYERS) == sorted({n.split(".")[0] or "__init__" for n in MODULES})
+    assert sorted(LAYERS) == sorted({one.box for one in MODULES.values()})
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
 def test_imports_point_down(name):
-    assert [edge for edge in upward(edges(name)) if edge not in EXCEPTIONS] == []
+    pairs = house.arrows(link for link in IMPORTS if link.source == name)
+    assert set(upward(pairs)) <= EXCEPTIONS
 
 
-def test_no_exception_is_left_over():
-    found = [edge for name in MODULES for edge in upward(edges(name))]
-    assert EXCEPTIONS <= set(found)
+def test_an_exception_is_needed_and_late():
+    assert EXCEPTIONS <= house.arrows(IMPORTS)
+    assert not EXCEPTIONS & house.arrows(IMPORTS, late=False)
+
+
+def test_no_modules_import_each_other():
+    """Neither within a folder nor across folders, late imports among them."""
+    assert circle(house.arrows(IMPORTS) - EXCEPTIONS) == []
+
+
+def test_a_circle_is_seen():
+    line = {("a", "b"), ("b", "c"), ("a", "c")}
+    assert circle(line) == []
+    assert set(circle(line | {("c", "b")})) == {"b", "c"}
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_private_names_stay_in_their_module(name):
+    assert house.private_names(MODULES[name], MODULES) == set()
+
+
+def test_private_names_of_libraries_are_used_in_one_module():
+    users = {name for name, one in MODULES.items() if house.private_doors(one)}
+    assert users == {PRIVATE_DOORS}
+
+
+@pytest.mark.parametrize("folder, forbidden", FORBIDDEN.items())
+def test_a_folder_knows_nothing_of(folder, forbidden):
+    inside = [one for one in MODULES.values() if one.box == folder]
+    assert inside
+    used = [(one.name, target) for one in inside for target in targets(one)]
+    assert [pair for pair in used if belongs(pair[1], forbidden)] == []
 
 
 def test_the_walk_sees_every_form_of_import():
@@ -130,72 +143,74 @@ def late():
     from .. import preview
     from ..models.vit import Block
 """
-    reached = [(module_of(t), f) for t, f in imports(source, "sws_jax.data")]
-    assert reached == [
-        ("jobs.train", ""),
-        ("main", ""),
-        ("trees", ""),
-        ("methods.sws", "late"),
-        ("preview", "late"),
-        ("models.vit", "late"),
-    ]
-    from_data = [("data.npz", to, function) for to, function in reached]
-    assert [to for _, to, _ in upward(from_data)] == [
+    npz = module(source, "data.npz")
+    reached = {
+        late: [house.module_of(name, MODULES) for name in targets(npz, late=late)]
+        for late in (False, True)
+    }
+    assert reached == {
+        False: ["jobs.train", "main", "trees"],
+        True: ["methods.sws", "preview", "models.vit"],
+    }
+    pairs = [("data.npz", to) for names in reached.values() for to in names]
+    assert [to for _, to in upward(pairs)] == [
         "jobs.train",
         "main",
         "methods.sws",
         "preview",
     ]
-    assert upward([("specs", PUBLIC, "")]) == [("specs", PUBLIC, "")]
+    assert upward([("specs", PUBLIC)]) == [("specs", PUBLIC)]
 
 
 @pytest.mark.parametrize("name", list(MODULES))
 def test_only_commands_read_flags(name):
-    used = [
-        target
-        for target, _ in imports(MODULES[name].read_text())
-        if belongs(target, FLAG_LIBRARIES)
-    ]
+    used = [t for t in targets(MODULES[name]) if belongs(t, FLAG_LIBRARIES)]
     assert not used or belongs(name, READ_FLAGS)
 
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes", "runtime.progress")
+IDLE = ("runtime.processes", "training.orbax_errors")
 # They load it within their functions, after the flag is set: commands.
-LATE = ("commands", "main", "runtime.rendezvous")
+LATE = (
+    "commands",
+    "main",
+    "private",
+    "runtime.host",
+    "runtime.progress",
+    "runtime.rendezvous",
+)
 COMPUTING = ("jax", "flax", "optax")
 
 
-def with_jax(name):
-    """Functions within which a module imports it; an empty name for the top."""
-    found = imports(MODULES[name].read_text())
-    return {function for target, function in found if belongs(target, COMPUTING)}
+def loads_jax(name, *, late):
+    """Whether a module imports it on its top, or late."""
+    return any(belongs(t, COMPUTING) for t in targets(MODULES[name], late=late))
 
 
 def warns(name):
-    tree = ast.parse(MODULES[name].read_text())
     return any(
         isinstance(node, ast.Expr) and ast.unparse(node) == "xla_flags.warn()"
-        for node in tree.body
+        for node in MODULES[name].tree.body
     )
 
 
 def loaded_with(name):
     """All modules that importing one loads, itself and the packages around included."""
-    seen, todo = set(), [name]
-    while todo:
-        name = todo.pop()
-        while name and name not in seen:
-            seen.add(name)
-            todo += [to for _, to, function in edges(name) if not function]
+    early = house.arrows(IMPORTS, late=False)
+    loaded, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        while name and name not in loaded:
+            loaded.add(name)
+            waiting += [target for source, target in early if source == name]
             name = name.rpartition(".")[0]
-    return seen
+    return loaded
 
 
 def test_who_computes_tells_of_the_flag_that_is_missing():
     """Each module alone: from `models.norm`, no other one is reached."""
-    computing = [name for name in MODULES if "" in with_jax(name)]
+    computing = [name for name in MODULES if loads_jax(name, late=False)]
     assert {"pixels", "models.norm", "trees", "training.step", "data.augment"} <= set(
         computing
     )
@@ -203,7 +218,7 @@ def test_who_computes_tells_of_the_flag_that_is_missing():
         name for name in computing if not any(warns(to) for to in loaded_with(name))
     ]
     assert tuple(silent) == IDLE
-    late = [name for name in MODULES if with_jax(name) - {""} and name not in computing]
+    late = [n for n in MODULES if loads_jax(n, late=True) and n not in computing]
     assert late and all(belongs(name, LATE) for name in late)
 
 
@@ -217,7 +232,7 @@ def test_tests_import_no_other_test():
         for source in programs(path.read_text()):
             taken += [
                 (name, target)
-                for target, _ in imports(source)
+                for target in targets(module(source))
                 if not modules.isdisjoint(target.split("."))
             ]
     assert taken == []
@@ -248,12 +263,12 @@ PROGRAM = '''
 '''
 WORDS = "import no program"
 """
-    found = [t for program in programs(source) for t, _ in imports(program)]
-    assert found == ["test_none.run", "tests.test_nothing", "test_nobody"]
+    names = [t for program in programs(source) for t in targets(module(program))]
+    assert names == ["test_none.run", "tests.test_nothing", "test_nobody"]
 
 
 # A learngene through files and expansion, in a process that lacks what Windows lacks.
-# (JAX, which has its own ways there, is loaded before.)
+# JAX, which has its own ways there, is loaded before.
 ELSEWHERE = """
 import os, signal, sys
 tried = set()
@@ -265,12 +280,14 @@ sys.meta_path.insert(0, Watch())
 import jax, numpy
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
+for name in [n for n in sys.modules if n.partition(".")[0] == "filelock"]:
+    del sys.modules[name]  # which JAX loads, and which looks for locks as it is loaded
 for name in ("SIGKILL", "pthread_sigmask", "setitimer"):
     delattr(signal, name)
 for name in ("fchmod", "sched_getaffinity", "sysconf"):
     delattr(os, name)
 import sws_jax
-import sws_jax.jobs.chain
+import sws_jax.jobs.execute
 from sws_jax.training import metrics
 os.mkdir("run")
 metrics.Writer("run").close()
@@ -281,7 +298,7 @@ own = [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("sws_jax")]
 print(sorted(tried), flags.FLAGS.is_parsed(), own)
 
 from sws_jax.models import networks
-from sws_jax.storage import files
+from sws_jax.storage import files, locks
 from sws_jax.data.base import Normalization
 small = dict(width=16, heads=2, patch_size=4, image_size=8, channels=1, num_classes=3)
 net = sws_jax.ViTSpec(depth=3, **small)
@@ -303,10 +320,10 @@ network = sws_jax.Network(descendant.spec, descendant.params, about.replace(
 sws_jax.save_network("network.safetensors", network)
 print(sws_jax.load_network("network.safetensors").spec.name)
 files.write_text("run/table.md", "97.5 \\u00b1 0.1\\n")
-print(files.is_claimed("run/lock"))
+print(locks.is_claimed("run/lock"))
 for path in ("run/lock", "other/lock"):
     try:
-        with files.claimed(path):
+        with locks.claimed(path):
             print("unlocked")
     except sws_jax.UserError as error:
         print(error)

@@ -81,13 +81,13 @@ compiled_erase = jax.jit(
 
 
 def erased(probability, *, area=(0.02, 1 / 3), aspect=(0.3, 3.3), batch=600, side=40):
-    """Images of nines, erased in part, and where they were."""
+    """Images of nines, erased in part, and a mask of the erased pixels."""
     nines = jnp.full((batch, side, side, 2), 9.0)
-    found = compiled_erase(
+    images = compiled_erase(
         KEY, nines, probability=probability, area=area, aspect=aspect
     )
-    found = np.asarray(found)
-    return found, (found != 9.0).all(axis=-1)
+    images = np.asarray(images)
+    return images, (images != 9.0).all(axis=-1)
 
 
 def extent(where):
@@ -101,10 +101,10 @@ def extent(where):
 
 def test_erasing_takes_rectangles_of_some_images():
     """Shares and aspects as asked for, and all over the image."""
-    found, where = erased(0.25)
+    images, where = erased(0.25)
     hit = where.any(axis=(1, 2))
     assert 0.2 < hit.mean() < 0.3  # 3 deviations of 600 images
-    np.testing.assert_array_equal(found[~hit], 9.0)
+    np.testing.assert_array_equal(images[~hit], 9.0)
     _, where = erased(1.0)
     assert where.any(axis=(1, 2)).all()
     tall, wide = extent(where)
@@ -118,7 +118,7 @@ def test_erasing_takes_rectangles_of_some_images():
 
 
 def test_erased_squares_are_anywhere():
-    """How far down one is says nothing of how far right: 400 draws, four deviations."""
+    """Rows and columns are not correlated: 400 draws, four deviations."""
     _, where = erased(1.0, area=(1 / 16, 1 / 16), aspect=(1.0, 1.0), batch=400, side=16)
     assert [set(sides) for sides in extent(where)] == [{4}, {4}]
     top, left = (where.any(axis=axis).argmax(axis=1) for axis in (2, 1))
@@ -127,20 +127,20 @@ def test_erased_squares_are_anywhere():
 
 
 def test_erased_pixels_are_noise():
-    found, where = erased(1.0)
-    noise = found[where]
+    images, where = erased(1.0)
+    noise = images[where]
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1.0) < 0.02
     assert len(np.unique(noise)) > 0.9 * noise.size  # for each pixel and channel
 
 
 def test_an_image_that_no_rectangle_fits_stays_whole():
-    found, _ = erased(1.0, area=(1.0, 1.0), batch=8)
-    np.testing.assert_array_equal(found, 9.0)
+    images, _ = erased(1.0, area=(1.0, 1.0), batch=8)
+    np.testing.assert_array_equal(images, 9.0)
 
 
 def test_no_erasing():
-    found, _ = erased(0.0, batch=50)
-    np.testing.assert_array_equal(found, 9.0)
+    images, _ = erased(0.0, batch=50)
+    np.testing.assert_array_equal(images, 9.0)
 
 
 def test_mixup():
@@ -235,10 +235,10 @@ def test_cutmix_draws_the_published_lambda():
         ends = [np.clip(centre + sign * half, 0, size) for sign in (-1, 1)]
         sides.append(ends[1] - ends[0])
     kept = 1 - sides[0] * sides[1] / size**2
-    found = targets[::2, 0]
-    assert found.mean() == pytest.approx(kept.mean(), abs=0.01)
-    assert found.std() == pytest.approx(kept.std(), abs=0.01)
-    assert (found == 1).mean() == pytest.approx((kept == 1).mean(), abs=0.01)
+    lambdas = targets[::2, 0]
+    assert lambdas.mean() == pytest.approx(kept.mean(), abs=0.01)
+    assert lambdas.std() == pytest.approx(kept.std(), abs=0.01)
+    assert (lambdas == 1).mean() == pytest.approx((kept == 1).mean(), abs=0.01)
 
 
 def test_nothing_on_leaves_the_batch_alone():
@@ -301,7 +301,7 @@ def test_same_key_same_batch():
 
 
 def test_what_is_mixed_does_not_follow_from_what_is_erased():
-    """Each has a key of its own."""
+    """Erasing and mixing have a key each."""
     _, targets = augmented(KEY, 2)
     smooth = 0.01 + 0.9 * np.eye(10)[np.arange(16) % 10]
     x, mix_key = np.zeros((16, 6, 6, 1)), jax.random.split(KEY)[1]

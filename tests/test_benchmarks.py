@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.__main__ import KINDS, main
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -19,7 +19,7 @@ def test_everything_runs(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--quick", f"--out={out}"]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    report = files.read_json(out)
+    report = documents.read_json(out)
     assert report["machine"]["versions"]["jax"]
     for kind in KINDS:
         assert f"\n{kind}: " in made.stdout

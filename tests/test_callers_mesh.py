@@ -164,12 +164,12 @@ def test_a_step(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["explicit"])
 def test_a_whole_run(name, tmp_path):
-    from sws_jax.jobs import chain
+    from sws_jax.jobs.rows import runs
 
     results = {}
     for where in ("outside", name):
         config, workdir = asked(tmp_path / where)
-        run = chain.runs(config)[0].config
+        run = runs(config)[0].config
         with contextlib.nullcontext() if where == "outside" else around(name):
             results[where] = train.train(run, workdir)
     scores = [result["test"] for result in results.values()]

@@ -7,6 +7,7 @@ import pytest
 
 from sws_jax.errors import Stopped
 from sws_jax.models import networks
+from sws_jax.storage.names import BROKEN, CHECKPOINTS
 from sws_jax.training import checkpoints
 from sws_jax.training.checkpoints import Checkpoints
 
@@ -19,9 +20,9 @@ from support.networks import params_of
 def test_newest_is_restored_onto_any_sharding(aux, tmp_path):
     saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
     manager = Checkpoints(str(tmp_path))
-    found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (2, CLOCK)
-    equal(saved[2], found.items)
+    restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (2, CLOCK)
+    equal(saved[2], restored.items)
     assert manager.describe(2) == describe(aux, step=2)
     manager.close()
 
@@ -53,13 +54,13 @@ def test_a_broken_newest_falls_back_and_says_so(damage, aux, tmp_path, caplog):
         damage(path)
     manager = Checkpoints(str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        found = manager.restore_newest(abstract(aux))
-    assert found.step == 1
-    equal(saved[1], found.items)
+        restored = manager.restore_newest(abstract(aux))
+    assert restored.step == 1
+    equal(saved[1], restored.items)
     assert "step 2 is broken" in caplog.text
     assert "falling back to step 1" in caplog.text
     # Set aside, not deleted; and the run can write that step again.
-    assert (tmp_path / checkpoints.BROKEN / "2").is_dir()
+    assert (tmp_path / BROKEN / "2").is_dir()
     assert manager.steps() == [1]
     manager.save(
         2, saved[2], clock=CLOCK, description=describe(aux, step=2), val_top1=0.2
@@ -75,7 +76,7 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
     """Whatever file is damaged, what is restored is right, and a run can go on."""
     source = tmp_path / "source"
     saved = fill(source, aux, {1: 0.1, 2: 0.2})
-    folder = source / checkpoints.DIRECTORY
+    folder = source / CHECKPOINTS
     paths = [p for p in (folder / "2").rglob("*") if p.is_file() and p.stat().st_size]
     fell_back = 0
     for number, path in enumerate(paths):
@@ -83,10 +84,10 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
         shutil.copytree(source, directory)
         damage(directory / path.relative_to(source))
         manager = Checkpoints(str(directory))
-        found = manager.restore_newest(abstract(aux))
-        equal(saved[found.step], found.items)
-        assert found.clock == CLOCK
-        fell_back += found.step == 1
+        restored = manager.restore_newest(abstract(aux))
+        equal(saved[restored.step], restored.items)
+        assert restored.clock == CLOCK
+        fell_back += restored.step == 1
         assert manager.best_step() in (1, 2)
         manager.save(
             3, saved[2], clock=CLOCK, description=describe(aux, step=3), val_top1=0.3
@@ -99,20 +100,20 @@ def test_any_file_of_a_checkpoint(damage, aux, tmp_path):
 def test_a_changed_clock_is_noticed(old, new, aux, tmp_path):
     """One flipped bit, in a digit or in a name."""
     fill(tmp_path, aux, {1: 0.1, 2: 0.2})
-    path = tmp_path / checkpoints.DIRECTORY / "2" / "clock" / "metadata"
+    path = tmp_path / CHECKPOINTS / "2" / "clock" / "metadata"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     manager = Checkpoints(str(tmp_path))
-    found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (1, CLOCK)
+    restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (1, CLOCK)
     manager.close()
 
 
 def test_changed_words_of_meta_are_noticed(aux, tmp_path):
     """They say what the weights are: of which teacher, here."""
     fill(tmp_path, aux, {1: 0.1, 2: 0.2})
-    path = tmp_path / checkpoints.DIRECTORY / "2" / "meta" / "metadata"
+    path = tmp_path / CHECKPOINTS / "2" / "meta" / "metadata"
     text = path.read_text()
     assert "vit_base_" in text
     path.write_text(text.replace("vit_base_", "vit_bare_"))
@@ -133,8 +134,8 @@ def test_every_item_is_checked_against_its_checksums(aux, tmp_path, monkeypatch)
     tree = Checkpoints._tree
 
     def flipped(self, step, item, like):
-        found = tree(self, step, item, like)
-        return jax.tree.map(lambda leaf: -leaf, found) if item == "opt" else found
+        restored = tree(self, step, item, like)
+        return jax.tree.map(lambda leaf: -leaf, restored) if item == "opt" else restored
 
     monkeypatch.setattr(Checkpoints, "_tree", flipped)
     with pytest.raises(checkpoints.BrokenCheckpoint, match="opt/mean/.* is not what"):
@@ -151,7 +152,7 @@ def test_a_broken_one_that_is_needed_goes_with_all_later_ones(aux, tmp_path):
     with pytest.raises(Stopped, match="step 2 .* goes on from step 1"):
         manager.restore_or_redo(2, abstract(aux))
     assert manager.steps() == [1]
-    aside = (tmp_path / checkpoints.BROKEN).iterdir()
+    aside = (tmp_path / BROKEN).iterdir()
     assert sorted(path.name for path in aside) == ["2", "3"]
     manager.close()
 
@@ -161,7 +162,7 @@ def test_a_broken_one_that_is_needed_goes_with_all_later_ones(aux, tmp_path):
 )
 def test_damaged_metrics_set_a_checkpoint_aside(text, aux, tmp_path, caplog):
     saved = fill(tmp_path, aux, {1: 0.1, 2: 0.2})
-    (tmp_path / checkpoints.DIRECTORY / "2" / "metrics" / "metrics").write_text(text)
+    (tmp_path / CHECKPOINTS / "2" / "metrics" / "metrics").write_text(text)
     with caplog.at_level(logging.WARNING):
         manager = Checkpoints(str(tmp_path))
     assert "the checkpoint of step 2 is broken" in caplog.text

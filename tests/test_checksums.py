@@ -86,9 +86,9 @@ def test_parts_of_an_array_make_up_the_whole(shape, places, by_devices):
 def test_copies_count_once(places):
     """Of a small array, which numpy sums: one copy of each part that devices hold."""
     array, mesh = noise((4, 8)), sharding.make_mesh(sizes=MESH)
-    held = jax.device_put(array, NamedSharding(mesh, PartitionSpec(*places)))
-    assert len(held.addressable_shards) == 8
-    assert checksums.of({"a": held}) == checksums.of({"a": array})
+    parts = jax.device_put(array, NamedSharding(mesh, PartitionSpec(*places)))
+    assert len(parts.addressable_shards) == 8
+    assert checksums.of({"a": parts}) == checksums.of({"a": array})
 
 
 @pytest.mark.parametrize(

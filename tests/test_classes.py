@@ -21,7 +21,7 @@ def test_a_name_is_kept_printable_and_in_one_form(name, kept):
 
 
 @pytest.mark.parametrize(
-    "names, said",
+    "names, message",
     [
         (("a", "a"), "two classes are called 'a': "),
         (("\u00e9", "e\u0301"), "differ in their Unicode form"),
@@ -30,19 +30,19 @@ def test_a_name_is_kept_printable_and_in_one_form(name, kept):
         (("",), "class 0 has no name"),
     ],
 )
-def test_names_that_tell_nothing_apart_are_refused(names, said):
-    with pytest.raises(UserError, match=said):
+def test_names_that_tell_nothing_apart_are_refused(names, message):
+    with pytest.raises(UserError, match=message):
         classes.check(names, "set")
 
 
 def test_another_order_is_matched_by_name():
-    found = classes.match(("b", "c", "e\u0301"), ("\u00e9", "b", "c"), "it", "set")
-    assert found.order == (2, 0, 1)
-    assert "in another order" in found.said
+    match = classes.match(("b", "c", "e\u0301"), ("\u00e9", "b", "c"), "it", "set")
+    assert match.order == (2, 0, 1)
+    assert "in another order" in match.said
 
 
 @pytest.mark.parametrize(
-    "theirs, said",
+    "theirs, note",
     [
         ((), ""),
         (("a", "b", "c"), ""),
@@ -51,10 +51,10 @@ def test_another_order_is_matched_by_name():
         (("x", "y", "z"), "other names"),
     ],
 )
-def test_other_names_are_told(theirs, said):
-    found = classes.match(theirs, ("a", "b", "c"), "it", "set")
-    assert not found.order
-    assert said in found.said and bool(said) == bool(found.said)
+def test_other_names_are_told(theirs, note):
+    match = classes.match(theirs, ("a", "b", "c"), "it", "set")
+    assert not match.order
+    assert note in match.said and bool(note) == bool(match.said)
 
 
 def test_another_number_of_classes_is_a_sentence():

@@ -17,9 +17,10 @@ from sws_jax.data import base
 from sws_jax.data.augment import Augment
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, commandline, recipes
+from sws_jax.jobs import build, commandline, execute, recipes, rows
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Optimizer
 
 from support.networks import TINY
@@ -48,7 +49,7 @@ def load(name, *args):
 
 
 def runs(name, *args):
-    return {run.name: run for run in chain.runs(load(name, *args))}
+    return {run.name: run for run in rows.runs(load(name, *args))}
 
 
 def paper(variant, *args):
@@ -94,7 +95,7 @@ def test_the_shipped_configs_are_known():
 @pytest.mark.parametrize("name", FILES)
 def test_every_config_makes_runs(name):
     config = load(name, NEEDED.get(name))
-    made = chain.runs(config)
+    made = rows.runs(config)
     assert len(made) >= 1
     fields = set(commandline.fields(recipes.run()))
     for run in made:
@@ -115,7 +116,7 @@ def test_the_commands_on_top_of_a_config_are_true(name):
         assert (python, m, module) == ("python", "-m", "sws_jax.main")
         config, _ = commandline.parse(argv)
         assert f"configs/{name}" in command
-        assert chain.runs(config)
+        assert rows.runs(config)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -131,7 +132,7 @@ def test_every_argument_is_described(name):
 @pytest.mark.parametrize("name", FILES)
 def test_groups_are_the_dataclasses_they_become(name):
     data = imagenet()
-    for run in chain.runs(load(name, NEEDED.get(name))):
+    for run in rows.runs(load(name, NEEDED.get(name))):
         config = run.config.copy_and_resolve_references()
         for group, cls in (
             ("augment", Augment),
@@ -152,7 +153,7 @@ def test_groups_are_the_dataclasses_they_become(name):
         assert recipe.optimizer.weight_decay == config.optimizer.weight_decay
         assert recipe.augment.mixup == config.augment.mixup
         assert recipe.loss.kind == config.loss.kind
-        durations = build.Durations(len(data.train), config.global_batch_size)
+        durations = Durations(len(data.train), config.global_batch_size)
         assert build.schedule(config, durations).minimum == config.schedule.minimum
 
 
@@ -174,7 +175,7 @@ def test_fields_reach_the_objects_that_are_run():
     assert dataclasses.astuple(build.reading(config)) == (3, 2, "skip")
     config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
     config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
-    made = build.schedule(config, build.Durations(96, 64))
+    made = build.schedule(config, Durations(96, 64))
     assert dataclasses.asdict(made) == dict(
         kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
         minimum=1e-4, steps_per_epoch=Fraction(3, 2),
@@ -214,7 +215,7 @@ def test_published_recipe(variant):
         magnitude_std=0.5,
     )
     assert (config.data.eval_crop, config.data.repeats) == (0.875, 1)
-    schedule = build.schedule(config, build.Durations(len(data.train), 512))
+    schedule = build.schedule(config, Durations(len(data.train), 512))
     per_epoch = 1_281_167 / 512
     assert schedule.total_steps == round(epochs * per_epoch)
     assert schedule.warmup_steps == round(5 * per_epoch)
@@ -290,7 +291,7 @@ def test_no_run_is_mostly_warm_up(epochs, warmup):
 def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
     config = runs(*paper("S/16"))["aux"].config.copy_and_resolve_references()
     config.global_batch_size = 1024
-    schedule = build.schedule(config, build.Durations(1_281_167, 1024))
+    schedule = build.schedule(config, Durations(1_281_167, 1024))
     assert schedule.peak == pytest.approx(1e-3)
     assert (schedule.warmup_rate, schedule.minimum) == (1e-6, 1e-5)
 
@@ -310,7 +311,7 @@ def test_published_tuning(file, variant):
         assert config.init.learngene == "GENE"
     assert (config.loss.kind, config.teacher.path) == ("none", "")
     assert (config.model.depth, tuple(config.model.stages)) == (12, ())
-    schedule = build.schedule(config, build.Durations(5120, 512))
+    schedule = build.schedule(config, Durations(5120, 512))
     assert (schedule.total_steps, schedule.warmup_steps) == (100, 0)
     assert schedule.peak == pytest.approx(PAPER[variant][3])
     assert schedule.minimum == 1e-6
@@ -318,7 +319,7 @@ def test_published_tuning(file, variant):
 
 def test_an_imagenet_variant_needs_a_teacher():
     with pytest.raises(UserError, match="trains no ancestor: give .* teacher=PATH"):
-        chain.runs(load("aux_deit.py", "variant=S/16", "dataset=D.npz"))
+        rows.runs(load("aux_deit.py", "variant=S/16", "dataset=D.npz"))
 
 
 def test_an_imagenet_variant_trains_no_ancestor():
@@ -409,7 +410,7 @@ def test_impossible_jobs(changes, words, tmp_path):
     config = load("transfer.py", NEEDED["transfer.py"])
     config.update(changes)
     with pytest.raises(UserError, match=words):
-        chain.execute(config, str(tmp_path))
+        execute.execute(config, str(tmp_path))
 
 
 def test_one_row_serves_where_two_would_be_the_same():
@@ -417,7 +418,7 @@ def test_one_row_serves_where_two_would_be_the_same():
     config = load("transfer.py", NEEDED["transfer.py"])
     config.compare.update(level="full", depths=(6, 12, 6), long_epochs=7)
     config.schedule.total_epochs = 7.0
-    assert [(run.name, run.role) for run in chain.runs(config)] == [
+    assert [(run.name, run.role) for run in rows.runs(config)] == [
         ("des-L06", "tune"),
         ("scratch-L06-7ep", "scratch_short"),
         ("des-L12", "tune"),
@@ -431,7 +432,7 @@ def test_seeds_are_those_of_a_comparison():
     config = load("transfer.py", NEEDED["transfer.py"])
     config.compare.update(level="full", depths=(6,), seeds=2, long_epochs=3)
     config.schedule.total_epochs, config.seed = 7.0, 5
-    assert [(run.name, run.config.seed) for run in chain.runs(config)] == [
+    assert [(run.name, run.config.seed) for run in rows.runs(config)] == [
         ("des-L06", 5),
         ("scratch-L06-7ep", 5),
         ("scratch-L06-3ep", 5),
@@ -554,7 +555,7 @@ def test_an_override_reaches_the_runs():
     config, _ = commandline.parse(
         [*COMMAND, "--config.seed=5", "--config.tune.schedule.rate=0.5"]
     )
-    found = {run.name: run.config for run in chain.runs(config)}
+    found = {run.name: run.config for run in rows.runs(config)}
     assert {c.seed for c in found.values()} == {5}
     assert {n for n, c in found.items() if c.schedule.rate == 0.5} == {
         n for n in found if n.startswith("des-")
@@ -672,7 +673,7 @@ def test_a_config_of_ones_own(tmp_path):
         [f"--config={job_file(tmp_path, body)}:depth=5"]
     )
     assert workdir == "runs/mine"
-    (run,) = chain.runs(config)
+    (run,) = rows.runs(config)
     assert (run.name, run.config.model.depth) == ("mine", 5)
     with pytest.raises(AttributeError):  # locked: a misspelt field is no new field
         config.modle = ml_collections.ConfigDict()
@@ -685,7 +686,7 @@ def test_any_field_of_a_run_can_be_set_for_one_kind_of_run():
         "--config.ancestor.optimizer.weight_decay=0.2",
     ]
     config, _ = commandline.parse(argv)
-    found = {run.name: run.config for run in chain.runs(config)}
+    found = {run.name: run.config for run in rows.runs(config)}
     assert found["des-L12"].schedule.warmup_epochs == 1.0
     assert found["ancestor"].optimizer.weight_decay == 0.2
     assert found["aux"].optimizer.weight_decay == 0.05

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import zipfile
 
 import numpy as np
@@ -14,32 +13,29 @@ from sws_jax.data import base, facts, fingerprint, load_dataset, pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.jobs import recipes, rundir
+from sws_jax.jobs import recipes, records
+from sws_jax.jobs.directory import RunDirectory
 from sws_jax.pixels import Normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import INPUTS
 
+from support import refusals
 from support.damage import header_of
 from support.images import stacked
 
 
 def rows(*splits):
     """Every labelled image as bytes, sorted."""
-    found = []
+    content = []
     for split in splits:
         data = stacked(split)
         pairs = zip(data["image"], data["label"], strict=True)
-        found += [image.tobytes() + label.tobytes() for image, label in pairs]
-    return sorted(found)
+        content += [image.tobytes() + label.tobytes() for image, label in pairs]
+    return sorted(content)
 
 
 def refusal(source, **settings):
-    """The message, which is one sentence."""
-    with pytest.raises(UserError) as caught:
-        load_dataset(str(source), **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not re.search(r"[.!?]\)* +[A-Z]", message)
-    return message
+    return refusals.refusal(load_dataset, str(source), **settings)
 
 
 # Digits
@@ -97,17 +93,17 @@ def test_there_are_three_splits():
 # Held-out images
 
 
-@pytest.mark.parametrize("fraction, held", [(0.1, 3), (0.25, 8), (0.5, 15), (0.9, 27)])
-def test_holding_out(fraction, held):
+@pytest.mark.parametrize("fraction, count", [(0.1, 3), (0.25, 8), (0.5, 15), (0.9, 27)])
+def test_holding_out(fraction, count):
     source = Arrays(np.arange(30, dtype=np.uint8), np.arange(30, dtype=np.int32))
     train, val = base.hold_out(source, fraction)
-    assert (len(train), len(val)) == (30 - held, held)
-    found, kept = stacked(val), stacked(train)
-    assert sorted([*kept["label"], *found["label"]]) == list(range(30))
-    for part in (kept, found):
+    assert (len(train), len(val)) == (30 - count, count)
+    val_images, train_images = stacked(val), stacked(train)
+    assert sorted([*train_images["label"], *val_images["label"]]) == list(range(30))
+    for part in (train_images, val_images):
         np.testing.assert_array_equal(part["image"], part["label"])
-    assert not np.array_equal(np.sort(found["label"]), np.arange(30)[:held])
-    assert not np.array_equal(np.sort(found["label"]), np.arange(30)[-held:])
+    assert not np.array_equal(np.sort(val_images["label"]), np.arange(30)[:count])
+    assert not np.array_equal(np.sort(val_images["label"]), np.arange(30)[-count:])
 
 
 @pytest.mark.parametrize("source", ["digits", "npz"])
@@ -135,14 +131,13 @@ def test_what_is_no_share(fraction):
     assert message == f"val_fraction must be {what}, and is {fraction}"
 
 
-# What a set is known by
+# Fingerprints
 
 
 def few(images=6, **changes):
-    """A set whose images are all alike, but for the changes to its training images."""
-    pixels = np.zeros((images, 2, 2, 1), np.uint8)
-    labels = np.zeros(images, np.int32)
-    split = Arrays(pixels, labels)
+    """A set of equal images, with `changes` to its training images or names."""
+    black = np.zeros((images, 2, 2, 1), np.uint8)
+    split = Arrays(black, np.zeros(images, np.int32))
     train = changes.pop("train", split)
     names = changes.pop("names", ("ant", "bee"))
     shape, look = (2, 2, 1), pixels.default_normalization(1)
@@ -190,84 +185,84 @@ def test_a_set_is_known_again():
 
 @pytest.mark.parametrize("change", ["one label", "one pixel"])
 def test_every_label_and_pixel_of_arrays_counts(change, tmp_path):
-    """None of those that are read of each split are touched."""
+    """The images that a fingerprint reads of each split stay as they are."""
     images = np.zeros((1000, 2, 2, 1), np.uint8)
-    given = dict(train_images=images, test_images=images)
+    arrays = dict(train_images=images, test_images=images)
     labels = np.arange(1000) % 3
-    given |= dict(train_labels=labels, test_labels=labels)
-    before = fingerprint.take(load_dataset(str(write(tmp_path, **given))))
-    found = load_dataset(str(tmp_path / "mine.npz"))
-    read = {int(found.train.indices[int(p)]) for p in before["train"]["samples"]}
-    place = next(i for i in found.train.indices.tolist() if i not in read)
+    arrays |= dict(train_labels=labels, test_labels=labels)
+    before = fingerprint.take(load_dataset(str(write(tmp_path, **arrays))))
+    dataset = load_dataset(str(tmp_path / "mine.npz"))
+    read = {int(dataset.train.indices[int(p)]) for p in before["train"]["samples"]}
+    place = next(i for i in dataset.train.indices.tolist() if i not in read)
     name = "train_labels" if change == "one label" else "train_images"
-    changed = given[name].copy()
+    changed = arrays[name].copy()
     changed[place] += 1
     changed %= 3
     now = fingerprint.take(
-        load_dataset(str(write(tmp_path, **given | {name: changed})))
+        load_dataset(str(write(tmp_path, **arrays | {name: changed})))
     )
     assert fingerprint.differing(before, now) == ["train labels, names or pixels"]
     assert fingerprint.differing(now, json.loads(json.dumps(now))) == []
 
 
 def older(known):
-    """As software noted it that knew a set by four images of each split."""
-    made = {"classes": known["classes"]}
+    """The fingerprint of an older version: four images of each split, as a list."""
+    fingerprint = {"classes": known["classes"]}
     for name in ("train", "val", "test"):
         places = np.linspace(0, known[name]["images"] - 1, 4).astype(int)
         samples = [known[name]["samples"][str(place)] for place in places]
-        made[name] = {"images": known[name]["images"], "samples": samples}
-    return made
+        fingerprint[name] = {"images": known[name]["images"], "samples": samples}
+    return fingerprint
 
 
 def test_what_older_software_noted_counts_as_far_as_it_goes(tmp_path, capsys):
-    run = rundir.RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
-    inputs = str(tmp_path / "run" / rundir.INPUTS)
+    run = RunDirectory(str(tmp_path / "run"), recipes.run(), str(tmp_path))
+    inputs = str(tmp_path / "run" / INPUTS)
     known = fingerprint.take(few(20))
-    files.write_json(inputs, {rundir.DATA: older(known)})
+    files.write_json(inputs, {records.DATA: older(known)})
     now, (told,) = run.check_data(few(20))
     assert "stored" in now and "by a few images; all labels and names are noted" in told
     pixels, labels = np.zeros((20, 2, 2, 1), np.uint8), np.zeros(20, np.int32)
     pixels[6] = 1  # the second of four
     with pytest.raises(UserError, match="other data than few is now .other train ima"):
         run.check_data(few(20, train=Arrays(pixels, labels)))
-    # A finished run is held to it, and noted better, too.
-    (told,) = run.check_finished(lambda: few(20))
-    assert "noted now" in told
+    # A finished run is checked against it, and its fingerprint is completed too.
+    (note,) = run.check_finished(lambda: few(20))
+    assert "noted now" in note
     assert run.check_finished(lambda: few(20)) == []
-    assert fingerprint.is_whole(files.read_json(inputs)[rundir.DATA])
+    assert fingerprint.is_whole(documents.read_json(inputs)[records.DATA])
     with pytest.raises(UserError, match="20 then, 21"):
         run.check_finished(lambda: few(21))
 
     def gone():
         raise UserError("there is no few")
 
-    (told,) = run.check_finished(gone)
-    assert "not compared with its data, which cannot be read (there is no few)" in told
+    (note,) = run.check_finished(gone)
+    assert "not compared with its data, which cannot be read (there is no few)" in note
 
 
 def test_runs_of_a_job_share_their_data(tmp_path):
-    """A second run, of another process perhaps, is held to what the first has seen."""
+    """A second run, perhaps of another process, is refused other data."""
     first, second = (
-        rundir.RunDirectory(str(tmp_path / name), recipes.run(), str(tmp_path))
+        RunDirectory(str(tmp_path / name), recipes.run(), str(tmp_path))
         for name in ("first", "second")
     )
     known, _ = first.check_data(few())
-    files.write_json(str(tmp_path / "first" / rundir.INPUTS), {rundir.DATA: known})
+    files.write_json(str(tmp_path / "first" / INPUTS), {records.DATA: known})
     assert second.check_data(few())[0] == known
     with pytest.raises(UserError, match="first holds a run on other data than few"):
         second.check_data(few(7))
     other = recipes.run()
     other.data.source = "elsewhere"
-    third = rundir.RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
+    third = RunDirectory(str(tmp_path / "third"), other, str(tmp_path))
     third.check_data(few(7))
 
 
 def test_a_run_remembers_what_it_has_seen(tmp_path):
     """Also while the image cannot be read: it must be the old one when it is back."""
-    run = rundir.RunDirectory(str(tmp_path), recipes.run(), "")
+    run = RunDirectory(str(tmp_path), recipes.run(), "")
     seen, _ = run.check_data(few())
-    files.write_json(str(tmp_path / rundir.INPUTS), {rundir.DATA: seen})
+    files.write_json(str(tmp_path / INPUTS), {records.DATA: seen})
     gone = Gone(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))
     assert run.check_data(few(train=gone)) == (seen, [])
 
@@ -278,15 +273,15 @@ def test_a_run_remembers_what_it_has_seen(tmp_path):
 def arrays(shape=(6, 4, 3), **changes):
     """30 training and 8 test images, and three classes."""
     random = np.random.default_rng(0)
-    made = dict(
+    content = dict(
         train_images=random.integers(0, 256, (30, *shape), np.uint8),
         train_labels=np.arange(30) % 3,
         test_images=random.integers(0, 256, (8, *shape), np.uint8),
         test_labels=np.arange(8) % 3,
         class_names=np.asarray(["ant", "bee", "cat"]),
     )
-    made.update(changes)
-    return {key: value for key, value in made.items() if value is not None}
+    content.update(changes)
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def write(folder, **changes):
@@ -303,47 +298,49 @@ def good(tmp_path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, ">i2"])
 def test_npz(save, dtype, tmp_path):
-    given = arrays()
-    labels = {key: given[key].astype(dtype) for key in ("train_labels", "test_labels")}
-    save(tmp_path / "mine.npz", **given | labels)
-    found = load_dataset(str(tmp_path / "mine.npz"))
-    assert (found.name, found.class_names) == ("mine", ("ant", "bee", "cat"))
-    assert found.image_shape == (6, 4, 3)
-    assert (len(found.train), len(found.val), len(found.test)) == (27, 3, 8)
-    source = Arrays(given["train_images"], given["train_labels"].astype(np.int32))
-    assert rows(found.train, found.val) == rows(source)
-    test = stacked(found.test)
-    np.testing.assert_array_equal(test["image"], given["test_images"])
-    np.testing.assert_array_equal(test["label"], given["test_labels"])
+    content = arrays()
+    labels = {
+        key: content[key].astype(dtype) for key in ("train_labels", "test_labels")
+    }
+    save(tmp_path / "mine.npz", **content | labels)
+    dataset = load_dataset(str(tmp_path / "mine.npz"))
+    assert (dataset.name, dataset.class_names) == ("mine", ("ant", "bee", "cat"))
+    assert dataset.image_shape == (6, 4, 3)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (27, 3, 8)
+    source = Arrays(content["train_images"], content["train_labels"].astype(np.int32))
+    assert rows(dataset.train, dataset.val) == rows(source)
+    test = stacked(dataset.test)
+    np.testing.assert_array_equal(test["image"], content["test_images"])
+    np.testing.assert_array_equal(test["label"], content["test_labels"])
     assert (test["image"].dtype, test["label"].dtype) == (np.uint8, np.int32)
-    assert found.normalization == Normalization(
+    assert dataset.normalization == Normalization(
         pixels.IMAGENET_MEAN, pixels.IMAGENET_STD
     )
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1)])
 def test_npz_of_grey_images(shape, tmp_path):
-    given = arrays(shape)
-    found = load_dataset(str(write(tmp_path, shape=shape)))
-    assert found.image_shape == (6, 4, 1)
-    expected = given["test_images"].reshape(8, 6, 4, 1)
-    np.testing.assert_array_equal(stacked(found.test)["image"], expected)
-    assert found.normalization == Normalization((0.5,), (0.5,))
+    content = arrays(shape)
+    dataset = load_dataset(str(write(tmp_path, shape=shape)))
+    assert dataset.image_shape == (6, 4, 1)
+    expected = content["test_images"].reshape(8, 6, 4, 1)
+    np.testing.assert_array_equal(stacked(dataset.test)["image"], expected)
+    assert dataset.normalization == Normalization((0.5,), (0.5,))
 
 
 def test_a_normalization_of_ones_own(good):
-    found = load_dataset(good, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    assert found.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    dataset = load_dataset(good, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert dataset.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.mark.parametrize("size", [(8, 4), (4, 16), 5])
 def test_a_size_of_ones_own(size, good):
-    """The images stay as they are: what scales them is the pipeline."""
-    found = load_dataset(good, image_size=size)
+    """The images keep their size, as the pipeline scales them."""
+    dataset = load_dataset(good, image_size=size)
     height, width = (size, size) if isinstance(size, int) else size
-    assert found.image_shape == (height, width, 3)
+    assert dataset.image_shape == (height, width, 3)
     (batch,) = pipeline.eval_batches(
-        found.test, Fit((height, width)), global_batch_size=8
+        dataset.test, Fit((height, width)), global_batch_size=8
     )
     assert batch["image"].shape == (8, height, width, 3)
     by_hand = [Fit((height, width))(image) for image in arrays()["test_images"]]
@@ -359,10 +356,10 @@ def test_splits_of_two_sizes(tmp_path):
 def test_validation_images_of_ones_own(tmp_path):
     images = np.full((5, 6, 4, 3), 7, np.uint8)
     path = write(tmp_path, val_images=images, val_labels=np.arange(5) % 3)
-    found = load_dataset(str(path), val_fraction=0.5)
-    assert (len(found.train), len(found.val), len(found.test)) == (30, 5, 8)
-    np.testing.assert_array_equal(stacked(found.val)["image"], images)
-    np.testing.assert_array_equal(stacked(found.val)["label"], np.arange(5) % 3)
+    dataset = load_dataset(str(path), val_fraction=0.5)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (30, 5, 8)
+    np.testing.assert_array_equal(stacked(dataset.val)["image"], images)
+    np.testing.assert_array_equal(stacked(dataset.val)["label"], np.arange(5) % 3)
 
 
 def test_arrays_that_are_not_read_are_named(tmp_path):
@@ -371,7 +368,7 @@ def test_arrays_that_are_not_read_are_named(tmp_path):
     assert notes == ("arrays that are not read: extra, valid_images",)
 
 
-# Classes that nothing is learned of
+# Classes without training images
 
 
 def test_a_class_without_a_training_image(tmp_path):
@@ -384,41 +381,41 @@ def test_a_class_without_a_training_image(tmp_path):
 def test_classes_whose_only_images_are_held_out(tmp_path):
     names = np.asarray([f"rare{i}" for i in range(30)])
     path = write(tmp_path, class_names=names, train_labels=np.arange(30))
-    found = load_dataset(str(path), val_fraction=0.2)
-    lost = sorted(found.val.labels.tolist())
-    lost_note, unseen = found.notes
+    dataset = load_dataset(str(path), val_fraction=0.2)
+    lost = sorted(dataset.val.labels.tolist())
+    lost_note, unseen = dataset.notes
     assert "6 classes without a training image, as the only ones are held" in lost_note
     assert f"rare{lost[0]}, rare{lost[1]}, rare{lost[2]} and 3 more" in lost_note
     assert unseen.startswith("27 classes without a test image: rare3, rare4, rare5 and")
 
 
 def test_images_are_counted_by_class(good):
-    found = load_dataset(good, val_fraction=0.1)
-    counts = facts.counts(found)
+    dataset = load_dataset(good, val_fraction=0.1)
+    counts = facts.counts(dataset)
     assert (counts["train"] + counts["val"]).tolist() == [10, 10, 10]
     assert counts["test"].tolist() == [3, 3, 2]
-    assert list(facts.summary(found))[2] == "test ant: 3, bee: 3, cat: 2"
-    many = dataclasses.replace(found, class_names=tuple("abcdefghijklmnop"))
+    assert list(facts.summary(dataset))[2] == "test ant: 3, bee: 3, cat: 2"
+    many = dataclasses.replace(dataset, class_names=tuple("abcdefghijklmnop"))
     assert list(facts.summary(many))[2] == "test 0 of d to 3 of a"
 
 
 def test_test_images_that_were_trained_on_are_counted(good, tmp_path):
     assert facts.repeated(load_dataset(good)) == 0
-    given = arrays()
-    both = given["test_images"].copy()
-    both[:3] = given["train_images"][[0, 7, 29]]
+    content = arrays()
+    both = content["test_images"].copy()
+    both[:3] = content["train_images"][[0, 7, 29]]
     assert facts.repeated(load_dataset(str(write(tmp_path, test_images=both)))) == 3
 
 
 def test_a_set_that_is_called_like_a_built_in_one(tmp_path, monkeypatch):
-    """Its name is never the other's, which `evaluate` would score in its place."""
+    """Its name is not the built-in set's, which `evaluate` would score instead."""
     write(tmp_path).rename(tmp_path / "digits.npz")
     assert load_dataset(str(tmp_path / "digits.npz")).name == "./digits"
     monkeypatch.chdir(tmp_path)
     assert load_dataset("digits").num_classes == 10
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(

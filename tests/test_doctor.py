@@ -19,10 +19,11 @@ from sws_jax import convert, doctor, pixels, specs
 from sws_jax.data import fingerprint
 from sws_jax.doctor import devices, software
 from sws_jax.doctor.base import Case, Check
-from sws_jax.jobs import commandline, rundir
+from sws_jax.jobs import commandline, records
 from sws_jax.runtime import host
 from sws_jax.runtime.rendezvous import Start
-from sws_jax.storage import files
+from sws_jax.storage import documents, files, locks
+from sws_jax.storage.names import INPUTS, LOCK, RESULT
 
 from support.children import CONFIG, environment
 from support.digits import DIGITS, network_of
@@ -207,7 +208,7 @@ def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypat
 
 def test_a_directory_of_another_config(tmp_path):
     config, _ = commandline.parse([SMOKE, "--config.seed=5"])
-    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     before = sorted(tmp_path.rglob("*"))
     found = examined(tmp_path, checks=["runs"])
     said(
@@ -217,8 +218,8 @@ def test_a_directory_of_another_config(tmp_path):
 
 
 def test_another_job_is_at_a_run(tmp_path):
-    lock = tmp_path / "aux" / rundir.LOCK
-    with files.claimed(str(lock)):
+    lock = tmp_path / "aux" / LOCK
+    with locks.claimed(str(lock)):
         found = examined(tmp_path, checks=["runs"])
         said(only(found, "runs"), doctor.WARNING, "another job is at aux")
         assert lock.exists()
@@ -257,9 +258,9 @@ def test_a_disk_that_is_too_small(disk):
 def test_what_is_done_takes_no_more_disk(tmp_path):
     whole = only(examined(tmp_path, checks=["data", "disk"]), "disk").text
     config, _ = commandline.parse([SMOKE])
-    for row in doctor.software.chain.runs(config):
+    for row in doctor.software.runs(config):
         if row.name != "ancestor":
-            files.write_json(str(tmp_path / row.name / rundir.RESULT), {})
+            files.write_json(str(tmp_path / row.name / RESULT), {})
     rest = only(examined(tmp_path, checks=["data", "disk"]), "disk").text
     assert "MiB, and" in whole and "KiB, and" in rest
 
@@ -331,7 +332,7 @@ def test_images_that_are_empty(tmp_path):
 def test_other_data_than_a_run_began_on(tmp_path):
     then = fingerprint.take(DIGITS)
     then["train"] = {"images": 1257, "samples": ["other"] * 4}
-    files.write_json(str(tmp_path / "aux" / rundir.INPUTS), {rundir.DATA: then})
+    files.write_json(str(tmp_path / "aux" / INPUTS), {records.DATA: then})
     found = examined(tmp_path, checks=["data"])
     said(found["data"][0], doctor.PROBLEM, "aux holds a run on other data", "train")
 

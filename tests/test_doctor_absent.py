@@ -131,7 +131,7 @@ class Silent:
 def test_a_bucket_that_does_not_answer(arguments, well, left_out, monkeypatch):
     """It is asked once, since the libraries try for half a minute."""
     silent = Silent()
-    monkeypatch.setattr(paths, "_storage", lambda: silent)
+    monkeypatch.setattr(paths, "_file_system", lambda path: (silent, path))
     names = ["directory", "mesh", "reading", *well, *left_out]
     found = examined("gs://silent/work", *arguments, checks=names)
     assert silent.asked == ["gs://silent/work"]
@@ -145,7 +145,7 @@ def test_a_bucket_that_does_not_answer(arguments, well, left_out, monkeypatch):
 def test_data_in_a_bucket_that_does_not_answer(tmp_path, monkeypatch):
     """What else is there is not asked for."""
     silent = Silent()
-    monkeypatch.setattr(paths, "_storage", lambda: silent)
+    monkeypatch.setattr(paths, "_file_system", lambda path: (silent, path))
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://silent/data")
     given = [SMOKE, "--config.data.source=tfds:insects"]
     given.append("--config.teacher.path=gs://silent/teacher.safetensors")

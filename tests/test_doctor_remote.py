@@ -7,8 +7,8 @@ import pytest
 import sws_jax
 from sws_jax import doctor, pixels, specs
 from sws_jax.data import staging
-from sws_jax.jobs import rundir
-from sws_jax.storage import files
+from sws_jax.storage import locks
+from sws_jax.storage.names import LOCK
 
 from support.buckets import LARGE, ROOT, put
 from support.digits import network_of
@@ -27,7 +27,7 @@ def test_a_work_directory_in_a_bucket(storage):
     said(only(found, "directory"), doctor.OK, f"{work} can be made and written")
     said(only(found, "disk"), doctor.OK, "MiB of the bucket")
     assert storage.names("doctor/") == []
-    with files.claimed(f"{work}/aux/{rundir.LOCK}"):
+    with locks.claimed(f"{work}/aux/{LOCK}"):
         found = examined(work, checks=["runs"])
         said(only(found, "runs"), doctor.WARNING, "another job is at aux")
     assert storage.names("doctor/") == []

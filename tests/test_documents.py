@@ -12,9 +12,12 @@ import pytest
 
 from sws_jax.data import arrays
 from sws_jax.errors import UserError
-from sws_jax.jobs import chain, rundir
+from sws_jax.jobs import begun, differences, execute, preflight, records
+from sws_jax.jobs.directory import RunDirectory, refuse_other
+from sws_jax.jobs.rows import runs
 from sws_jax.reports import report
-from sws_jax.storage import files
+from sws_jax.storage import documents, files, names
+from sws_jax.storage.names import CONFIG, METRICS
 from sws_jax.training import metrics
 
 from support.smallest import NAME, asked
@@ -23,7 +26,7 @@ from support.smallest import NAME, asked
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("done")
-    chain.execute(*asked(workdir))
+    execute.execute(*asked(workdir))
     return workdir
 
 
@@ -40,10 +43,20 @@ def job(done, tmp_path, monkeypatch):
     return work
 
 
+def test_a_finished_job_holds_the_files_that_are_named(done):
+    known = {name for key, name in vars(names).items() if key.isupper()}
+    known |= {NAME, "results.csv", "table.md", "report.png"}
+    present = {path.name for path in (*done.iterdir(), *(done / NAME).iterdir())}
+    events = {name for name in present if name.startswith(names.EVENTS)}
+    assert events and present - events <= known
+    run = names.CONFIG, names.INPUTS, names.METRICS, names.WEIGHTS, names.RESULT
+    assert present.issuperset(run)
+
+
 def test_what_a_value_must_be():
     wanted = {"a": int, "b?": [float, ...], "c?": {"d": (str, type(None))}}
-    assert files.misfit({"a": 1, "other": []}, wanted) == ""
-    assert files.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
+    assert documents.misfit({"a": 1, "other": []}, wanted) == ""
+    assert documents.misfit({"a": 1, "b": [1, 2.5], "c": {"d": None}}, wanted) == ""
     for value, words in (
         ([], "it is no object"),
         ({}, "a is missing"),
@@ -54,7 +67,7 @@ def test_what_a_value_must_be():
         ({"a": 1, "c": {}}, "c.d is missing"),
         ({"a": 1, "c": {"d": 3}}, "c.d is 3 and no text or null"),
     ):
-        assert files.misfit(value, wanted) == words
+        assert documents.misfit(value, wanted) == words
 
 
 def _edits(value, at=()):
@@ -70,8 +83,8 @@ def _edited(document):
     """The document with a key removed, or with a value of another type, each once."""
     for place in _edits(document):
         for other in (None, "removed", "7", 7, [], [7], {}, {"x": 1}):
-            made = copy.deepcopy(document)
-            parent = made
+            edited = copy.deepcopy(document)
+            parent = edited
             for key in place[:-1]:
                 parent = parent[key]
             if other == "removed":
@@ -80,7 +93,7 @@ def _edited(document):
                 continue
             else:
                 parent[place[-1]] = other
-            yield place, other, made
+            yield place, other, edited
 
 
 @pytest.mark.parametrize(
@@ -91,23 +104,23 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
     document = json.loads(path.read_text())
     config, workdir = asked(job)
     refused = 0
-    # (Of a config only groups, and fields that are looked at by name, are not merely
-    # compared.)
+    # The fields of a config are merely compared, but for those that are looked at by
+    # name; its groups must be groups.
     edits = list(_edited(document))
     if name.endswith("config.json"):
         looked_at = ("init", "compute", "data", "model", "name")
-        edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in rundir_fields()]
+        edits = [e for e in edits if len(e[0]) == 1 or e[0][-1] in looked_at_by_name()]
         edits = [e for e in edits if e[0][0] in looked_at]
-    of_run = chain.runs(config)[0].config
-    for place, other, made in edits:
-        path.write_text(json.dumps(made))
-        run = rundir.RunDirectory(str(path.parent), of_run, "")
+    of_run = runs(config)[0].config
+    for place, other, edited in edits:
+        path.write_text(json.dumps(edited))
+        run = RunDirectory(str(path.parent), of_run, "")
         try:
             result = run.result()
-            run_data = rundir._inputs(run.path).get(rundir.DATA)
+            run_data = records.read_inputs(run.path).get(records.DATA)
             if name.endswith("result.json"):
-                chain._write_report([{**result, "role": "single"}], workdir)
-            rundir.as_begun(run.path, run.config, workdir)
+                execute.write_report([{**result, "role": "single"}], workdir)
+            begun.as_begun(run.path, run.config, workdir)
             assert run_data is None or isinstance(run_data, dict)
         except UserError as error:
             refused += 1
@@ -117,11 +130,15 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
     assert refused > 5
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="holds no JSON object"):
-        chain.execute(config, workdir)
+        execute.execute(config, workdir)
 
 
-def rundir_fields():
-    return [n.split(".")[-1] for n in (*rundir._CHANGEABLE, *rundir._LATER, "insist")]
+def looked_at_by_name():
+    """Fields of a written config, without their groups."""
+    return [
+        n.split(".")[-1]
+        for n in (*differences.CHANGEABLE, *differences.LATER, "insist")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,7 @@ def rundir_fields():
     ],
 )
 def test_rows_of_metrics_are_numbers(line, words, tmp_path):
-    path = tmp_path / metrics.METRICS
+    path = tmp_path / METRICS
     path.write_text('{"step": 1, "loss": 2}\n{"cut of\n' + line + "\n")
     with pytest.raises(UserError, match=f"metrics.jsonl .*line 3: {words}"):
         metrics.read(str(tmp_path))
@@ -150,9 +167,9 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
     path.write_text(text, errors="surrogateescape")
     if ours_beside:
         config, _ = asked(tmp_path)
-        files.write_json(str(tmp_path / rundir.CONFIG), files.plain(config.to_dict()))
+        files.write_json(str(tmp_path / CONFIG), documents.plain(config.to_dict()))
     with pytest.raises(UserError, match="results.csv .*take another --workdir"):
-        chain.execute(*asked(tmp_path))
+        execute.execute(*asked(tmp_path))
     assert path.read_text(errors="surrogateescape") == text
 
 
@@ -182,7 +199,7 @@ def test_a_file_of_the_users_is_not_written_over(name, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     word = "checkpoints" if "checkpoints" in name else path.name
     with pytest.raises(UserError, match=f"{word}.* and no config.json"):
-        chain.execute(*asked(tmp_path))
+        execute.execute(*asked(tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
     assert path.read_text() == "run,role\n"
 
@@ -194,8 +211,8 @@ def test_what_a_killed_run_leaves_refuses_nothing(tmp_path):
         (run / name).write_text("{}")
     (run / "events.out.tfevents.1.host.2").write_bytes(b"")
     config, workdir = asked(tmp_path)
-    rundir.refuse_other(str(run), chain.runs(config)[0].config, workdir)
-    chain.refuse_other(config, workdir)
+    refuse_other(str(run), runs(config)[0].config, workdir)
+    preflight.refuse_other(config, workdir)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +236,7 @@ def test_a_prepared_set_that_was_edited(change, words, tmp_path):
 def test_a_work_directory_that_is_not_utf8(tmp_path):
     work = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(UserError, match=r"caf\\udce9 is not UTF-8"):
-        chain.execute(*asked(work))
+        execute.execute(*asked(work))
     assert not os.path.exists(work)
 
 
@@ -230,19 +247,19 @@ def test_a_name_that_is_not_utf8_is_kept_escaped(tmp_path):
 
 
 def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
 
-    network, label = loading.load(str(done))
+    network, label = load.load(str(done))
     assert network.spec.depth == 1 and NAME in label
     steps = os.listdir(done / NAME / "checkpoints")
     if steps:
-        assert loading.load(str(done), step=int(steps[0]))[0].spec == network.spec
+        assert load.load(str(done), step=int(steps[0]))[0].spec == network.spec
     for name in ("one", "two"):
         shutil.copytree(done / NAME, tmp_path / name)
     with contextlib.suppress(FileNotFoundError):
-        shutil.copy(done / rundir.CONFIG, tmp_path)
+        shutil.copy(done / CONFIG, tmp_path)
     with pytest.raises(UserError, match="holds 2 runs .one, two.: name one"):
-        loading.load(str(tmp_path))
+        load.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -261,4 +278,4 @@ def test_names_in_a_picture_need_no_glyph_that_is_not_there(name, shown):
     assert report.drawable(name) == shown
     drawn = figure.Figure()
     drawn.suptitle(report.drawable(name))
-    drawn.canvas.draw()  # (a missing glyph is a warning, and so a failure here)
+    drawn.canvas.draw()  # a missing glyph is a warning, and so a failure here

@@ -38,7 +38,7 @@ def by_hand(net, params, split):
 @pytest.mark.parametrize("size", [8, 16, 40, 64])
 def test_every_image_counts_once_whatever_the_batch(size, net, images_of):
     params = params_of(net)
-    found = evaluation.evaluate(
+    scores = evaluation.evaluate(
         Predictor(Network(net, params), GREY),
         images_of,
         Fit((8, 8)),
@@ -47,9 +47,9 @@ def test_every_image_counts_once_whatever_the_batch(size, net, images_of):
         mesh=sharding.make_mesh(),
     )
     expected = by_hand(net, params, images_of)
-    assert found.keys() == expected.keys()
+    assert scores.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-5), name
+        assert scores[name] == pytest.approx(value, rel=1e-5), name
 
 
 def test_fewer_than_five_classes_and_nan(net, images_of):
@@ -57,15 +57,15 @@ def test_fewer_than_five_classes_and_nan(net, images_of):
     params = params_of(small)
     split = Arrays(images_of.images, images_of.labels % 3)
     arguments = dict(normalization=GREY, global_batch_size=8, mesh=sharding.make_mesh())
-    found = evaluation.evaluate(
+    scores = evaluation.evaluate(
         Predictor(Network(small, params), GREY), split, Fit((8, 8)), **arguments
     )
-    assert found["top5"] == 1.0
+    assert scores["top5"] == 1.0
     params["head"]["bias"] = np.full(3, np.nan, np.float32)
-    found = evaluation.evaluate(
+    scores = evaluation.evaluate(
         Predictor(Network(small, params), GREY), split, Fit((8, 8)), **arguments
     )
-    assert (found["top1"], found["top5"]) == (0.0, 0.0)
+    assert (scores["top1"], scores["top5"]) == (0.0, 0.0)
 
 
 def test_a_network_that_prefers_no_class_is_at_chance(net, images_of):
@@ -73,11 +73,11 @@ def test_a_network_that_prefers_no_class_is_at_chance(net, images_of):
     params = params_of(net)
     params["head"] = jax.tree.map(np.zeros_like, params["head"])
     arguments = dict(normalization=GREY, global_batch_size=8, mesh=sharding.make_mesh())
-    found = evaluation.evaluate(
+    scores = evaluation.evaluate(
         Predictor(Network(net, params), GREY), images_of, Fit((8, 8)), **arguments
     )
     expected = [(images_of.labels < most).mean() for most in (1, 5)]
-    assert (found["top1"], found["top5"]) == pytest.approx(expected)
+    assert (scores["top1"], scores["top5"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("backend, ahead", [("cpu", 0), ("gpu", 8)])
@@ -95,9 +95,9 @@ def test_few_batches_are_under_way(backend, ahead, net, images_of, monkeypatch):
     monkeypatch.setattr(evaluation, "_compiled", lambda *_: start)
     monkeypatch.setattr(sharding.jax, "default_backend", lambda: backend)
     monkeypatch.setattr(sharding.jax, "block_until_ready", wait)
-    one = sharding.make_mesh(jax.devices()[:1])
+    mesh_of_one = sharding.make_mesh(jax.devices()[:1])
     predictor = Predictor(Network(net, params_of(net)), GREY)
-    arguments = dict(normalization=GREY, global_batch_size=3, mesh=one)
+    arguments = dict(normalization=GREY, global_batch_size=3, mesh=mesh_of_one)
     evaluation.evaluate(predictor, images_of, Fit((8, 8)), **arguments)
     batches, expected = 13, []
     for number in range(1, batches + 1):

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import sws_jax
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import METRICS
 from sws_jax.training import metrics
 
 from support.checkpoints import flip_a_bit, truncate
@@ -143,8 +144,8 @@ def test_killed_in_every_quarter_of_a_run(job, long, tmp_path):
         left, writes = left[kills:], writes + torn
         if not left:
             break
-        # (What has gone on is at its end before the last moments; what is begun anew
-        # is not, unless this machine has become faster since it was timed.)
+        # A run that has gone on is at its end before the last moments; one that begins
+        # anew is not, unless this machine has become faster since it was timed.
         left = [moment if moment is None else 0.9 * moment for moment in left]
     assert writes
 
@@ -215,7 +216,7 @@ def test_ctrl_c_twice(job, long, tmp_path):
         ):
             assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    # (It may have saved and ended before the second came.)
+    # It may have saved and ended before the second came.
     assert ended(process).code in (-signal.SIGINT, 130)
     assert complete(tmp_path)[-1] >= 4
     assert job.run(tmp_path, *LONG).code == 0
@@ -269,9 +270,9 @@ def test_a_job_of_untrained_runs_is_asked_to_stop(gene, job, tmp_path):
 def disk(tmp_path):
     if not shutil.which("unshare") or not shutil.which("nsenter"):
         pytest.skip("no unshare and nsenter here (util-linux): no disk to fill")
-    made = Disk(tmp_path / "disk")
-    yield made if made.usable else pytest.skip("this system mounts nothing for users")
-    made.close()
+    disk = Disk(tmp_path / "disk")
+    yield disk if disk.usable else pytest.skip("this system mounts nothing for users")
+    disk.close()
 
 
 FULL = "(No space left on device)"
@@ -309,7 +310,7 @@ def test_disk_full_in_metrics(disk, job):
     assert f"cannot be written {FULL}: make room" in done.said()
     assert "metrics.jsonl" in done.said() or "events.out" in done.said()
     assert "the same command goes on at step 0 of 60" in done.said()
-    lines = (written / metrics.METRICS).read_text().splitlines()
+    lines = (written / METRICS).read_text().splitlines()
     assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
     disk.remount("size=64m")
     assert job.run(disk.folder / "work", *fields, before=disk.inside).code == 0
@@ -383,7 +384,7 @@ def contents(workdir):
 
 def other_config(directory):
     path = str(directory / "config.json")
-    files.write_json(path, {**files.read_json(path), "seed": 3})
+    files.write_json(path, {**documents.read_json(path), "seed": 3})
 
 
 @pytest.mark.parametrize(
@@ -503,9 +504,9 @@ def test_the_only_checkpoint_is_damaged(job, whole, tmp_path):
 
 
 def not_numbers(path):
-    found = sws_jax.load_learngene(str(path))
-    found.params["norm"]["scale"][3] = np.nan
-    sws_jax.save_learngene(str(path), found)
+    gene = sws_jax.load_learngene(str(path))
+    gene.params["norm"]["scale"][3] = np.nan
+    sws_jax.save_learngene(str(path), gene)
 
 
 @pytest.mark.slow
@@ -585,8 +586,8 @@ def test_a_worker_that_is_killed_and_one_that_is_left(job, tmp_path):
     assert complete(tmp_path / "work") == [step] and 3 <= step < 100
 
     process = job.start(tmp_path / "work", *fields, "data.workers=1")
-    said = until(process, "goes on from step")
-    assert f"goes on from step {step} of 100" in said
+    line = until(process, "goes on from step")
+    assert f"goes on from step {step} of 100" in line
     until(process, "/100")
     left = readers(process)
     assert left
@@ -598,7 +599,7 @@ def test_a_worker_that_is_killed_and_one_that_is_left(job, tmp_path):
         time.sleep(0.1)
     ended(process)
     assert job.run(tmp_path / "work", *fields).code == 0
-    # (Images are those that the run's own process reads.)
+    # The run's own process reads the same images.
     assert job.run(tmp_path / "whole", *fields).code == 0
     assert outcome(tmp_path / "work") == outcome(tmp_path / "whole")
 
@@ -642,7 +643,7 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     shutil.copytree(tmp_path / "work", tmp_path / "skipping")
     skipping = job.run(tmp_path / "skipping", *fields, "data.unreadable=skip")
     assert skipping.code == 0, skipping.err
-    result = files.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
+    result = documents.read_json(str(tmp_path / "skipping" / "run" / "result.json"))
     assert result["unreadable"] > 0
     assert result["unreadable_from"] == step
     image.write_bytes(whole)

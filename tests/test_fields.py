@@ -5,7 +5,9 @@ import math
 import pytest
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, commandline, fields, recipes, remarks
+from sws_jax.jobs import build, check, commandline, fields, preflight, recipes, remarks
+from sws_jax.jobs.rows import runs
+from sws_jax.training.durations import Durations
 
 NUMBERS = [n for n, f in fields.RUN.items() if type(f.default) in (int, float)]
 
@@ -21,7 +23,7 @@ def config_with(name, value):
 def test_the_table_is_the_config_and_every_number_has_a_range():
     assert set(commandline.fields(recipes.run())) == set(fields.RUN)
     assert [n for n in NUMBERS if not fields.RUN[n].range] == []
-    build.check(recipes.run())
+    check.check(recipes.run())
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -31,7 +33,7 @@ def test_a_number_outside_is_refused_by_name(name):
     high = span.high if span.open_high else span.high * 1.001 + (1 if whole else 0)
     for value in (low, *([] if math.isinf(high) else [high])):
         with pytest.raises(UserError) as refusal:
-            build.check(config_with(name, int(value) if whole else value))
+            check.check(config_with(name, int(value) if whole else value))
         assert str(refusal.value).startswith(f"{name} must be ")
 
 
@@ -49,7 +51,7 @@ def test_a_number_outside_is_refused_by_name(name):
 )
 def test_nonsense_is_refused_by_name(name, value):
     with pytest.raises(UserError, match=rf"^{name} "):
-        build.check(config_with(name, value))
+        check.check(config_with(name, value))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +60,13 @@ def test_nonsense_is_refused_by_name(name, value):
 )
 def test_a_name_stays_in_the_work_directory(name):
     with pytest.raises(UserError, match="^name is the run's .* cannot be"):
-        build.check(config_with("name", name))
+        check.check(config_with("name", name))
 
 
 def test_a_run_has_an_end():
     config = config_with("global_batch_size", 1)
     config.schedule.total_epochs = 1e6
-    durations = build.Durations(2**20, 1)
+    durations = Durations(2**20, 1)
     with pytest.raises(UserError, match="total_epochs 1e.06 is .* at most 2,147"):
         build.check_length(config, durations, build.schedule(config, durations))
 
@@ -72,7 +74,7 @@ def test_a_run_has_an_end():
 def said(file, *flags):
     argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
     config, _ = commandline.parse(argv)
-    return remarks.of_named(config, commandline.named(argv), chain.runs(config))
+    return remarks.of_named(config, commandline.named(argv), runs(config))
 
 
 # What else makes a field do nothing, where the config itself does not.
@@ -137,8 +139,8 @@ def test_the_shipped_recipes_lie_inside(variant, profile):
     for file, argument in CONFIGS.items():
         arguments = f"variant={variant},profile={profile},{argument}"
         config = commandline.load(f"configs/{file}:{arguments}")
-        for run in chain.runs(config):
-            build.check(run.config)
+        for run in runs(config):
+            check.check(run.config)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +151,4 @@ def test_a_group_of_changes_is_held_to_the_same_ranges(flag):
     config, _ = commandline.parse([*argv, "--config.compare.level=full"])
     name = flag.partition(".")[2].partition("=")[0]
     with pytest.raises(UserError, match=f"{name} must be "):
-        chain.check(config, chain.runs(config))
+        preflight.check(config, runs(config))

@@ -1,61 +1,14 @@
-"""Locks, and files that appear whole or not at all."""
+"""Files that appear whole or not at all: of arrays, of JSON, of text."""
 
 import fcntl
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from sws_jax.errors import UserError
-from sws_jax.storage import files
-
-
-def test_one_process_at_a_time(tmp_path):
-    path = tmp_path / "run" / "lock"
-    with files.claimed(str(path)) as first:
-        assert first and path.exists()
-        with files.claimed(str(path)) as second:
-            assert not second
-        # Being refused takes nothing from whoever holds it.
-        with files.claimed(str(path)) as third:
-            assert not third
-    assert not path.parent.exists()
-    with files.claimed(str(path)) as again:
-        assert again
-
-
-def test_what_was_put_there_stays(tmp_path):
-    path = tmp_path / "run" / "lock"
-    with files.claimed(str(path)):
-        (path.parent / "result").write_text("42")
-    assert [p.name for p in path.parent.iterdir()] == ["result"]
-
-
-def test_an_error_frees_the_lock(tmp_path):
-    path = str(tmp_path / "lock")
-    with pytest.raises(OSError, match="disk full"), files.claimed(path):
-        raise OSError("disk full")
-    with pytest.raises(FileNotFoundError), files.claimed(path):
-        raise FileNotFoundError("gone")
-    with files.claimed(path) as mine:
-        assert mine
-
-
-def test_a_dead_process_holds_nothing(tmp_path):
-    """kill -9 leaves the file, and not the lock."""
-    path = tmp_path / "lock"
-    program = (
-        "import os, signal; from sws_jax.storage import files\n"
-        f"with files.claimed({str(path)!r}): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", program])
-    assert done.returncode == -9 and path.exists()
-    with files.claimed(str(path)) as mine:
-        assert mine
-    assert not path.exists()
+from sws_jax.storage import array_files, documents, files
 
 
 def test_equal_tensors_are_equal_bytes(tmp_path):
@@ -68,7 +21,7 @@ def test_equal_tensors_are_equal_bytes(tmp_path):
         names, keys = sorted(flat), sorted(metadata)
         if turn % 2:
             names, keys = names[::-1], keys[::-1]
-        files.write_tensors(
+        array_files.write_tensors(
             str(path), {n: flat[n] for n in names}, {k: metadata[k] for k in keys}
         )
         written.add(path.read_bytes())
@@ -91,23 +44,23 @@ def test_tensors_of_all_kinds_are_read_by_the_library(tmp_path):
     flat["turned"] = np.arange(6.0).reshape(2, 3).T
     flat["big"] = np.arange(3, dtype=">i4")
     path = tmp_path / "net.safetensors"
-    files.write_tensors(str(path), flat)
-    found = safetensors.numpy.load_file(path)
-    assert found.keys() == flat.keys()
+    array_files.write_tensors(str(path), flat)
+    loaded = safetensors.numpy.load_file(path)
+    assert loaded.keys() == flat.keys()
     for name, array in flat.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].dtype == array.dtype.newbyteorder("<")
+        np.testing.assert_array_equal(loaded[name], array)
+        assert loaded[name].dtype == array.dtype.newbyteorder("<")
     start = int.from_bytes(path.read_bytes()[:8], "little")
     assert start % 8 == 0  # where the widest numbers begin
     single = {name: array for name, array in plain.items() if array.dtype == np.float32}
-    files.write_tensors(str(path), single)
+    array_files.write_tensors(str(path), single)
     assert path.read_bytes() == safetensors.numpy.save(single)
 
 
 def test_tensors_that_such_files_do_not_have(tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(UserError, match="net.safetensors cannot be written .a holds <"):
-        files.write_tensors(str(path), {"a": np.asarray(["text"])})
+        array_files.write_tensors(str(path), {"a": np.asarray(["text"])})
     assert not path.exists()
 
 
@@ -122,6 +75,18 @@ def test_replacing_leaves_the_old_file_or_the_new(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    (tmp_path / ".net.sws-0123abcd.safetensors").write_text("half")
+    (tmp_path / ".table.sws-0123abcd").write_text("half")
+    others = [".net.sws-0123.safetensors", "net.sws-0123abcd.safetensors", ".bashrc"]
+    for name in others:
+        (tmp_path / name).write_text("whole")
+    (tmp_path / ".folder.sws-0123abcd").mkdir()
+    files.sweep(str(tmp_path))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([*others, ".folder.sws-0123abcd"])
+
+
 def test_files_are_synced_through_what_may_write(tmp_path, monkeypatch):
     """Windows refuses to sync a file that is open for reading alone."""
     modes = []
@@ -134,30 +99,6 @@ def test_files_are_synced_through_what_may_write(tmp_path, monkeypatch):
     assert modes == [os.O_RDWR]
 
 
-def test_a_directory_that_goes_while_it_is_asked_for(tmp_path, monkeypatch):
-    """Its last holder takes it away between another's mkdir and open."""
-    path = tmp_path / "run" / "lock"
-    make, made = os.makedirs, []
-
-    def vanishing(*args, **kwargs):
-        make(*args, **kwargs)
-        if not made:
-            path.parent.rmdir()
-        made.append(args)
-
-    monkeypatch.setattr(os, "makedirs", vanishing)
-    with files.claimed(str(path)) as mine:
-        assert mine
-    assert len(made) == 2
-
-
-def test_a_directory_that_can_never_be():
-    """The kernel's own file system says that there is none, whoever asks."""
-    with pytest.raises(UserError, match="/proc/no/lock cannot be written"):
-        with files.claimed("/proc/no/lock"):
-            raise AssertionError("a lock in /proc")
-
-
 @pytest.mark.parametrize(
     "text, words",
     [('{"step": ', "is damaged"), ("[1]", "no JSON object"), ("\xff", "is damaged")],
@@ -166,12 +107,12 @@ def test_damaged_json(text, words, tmp_path):
     path = tmp_path / "result.json"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(UserError, match=f"result.json .*{words}|{words}.*: rest"):
-        files.read_json(str(path))
+        documents.read_json(str(path))
 
 
 def test_merged():
     old = {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}
     new = {"b": {"c": 5}, "e": 6, "g": 7}
-    both = files.merged(old, new)
+    both = documents.merged(old, new)
     assert both == {"a": 1, "b": {"c": 5, "d": 3}, "e": 6, "g": 7}
     assert old == {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}

@@ -16,10 +16,12 @@ import sws_jax
 from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import chain, commandline, rundir
+from sws_jax.jobs import commandline, execute
+from sws_jax.jobs.directory import Busy
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import report
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import RESULT
 from sws_jax.training.evaluation import evaluate
 
 from support.children import MAIN, ended, until, watched
@@ -66,12 +68,12 @@ def score(network):
 
 def test_every_run_has_its_rows(job):
     workdir, _ = job
-    found = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
+    rows = [(r["run"], r["role"], float(r["epochs"])) for r in table(workdir)]
     expected = [("ancestor", "ancestor", 2.0), ("aux", "aux", 2.0)]
     expected += [("des-L04", "tune", epochs) for epochs in (0.0, 0.5, 1.0)]
     expected += [("scratch-L04-1ep", "scratch_short", 1.0)]
     expected += [("scratch-L04-2ep", "scratch_long", 2.0)]
-    assert found == expected
+    assert rows == expected
     for row in table(workdir):
         assert row["test_images"] == "400"
         assert row["profile"] == "consistent"
@@ -125,7 +127,7 @@ def test_the_learngene_of_the_job(job):
     assert about.stages == (1, 2, 1)
     assert about.teacher == "vit_w32h4_patch4_L2"
     assert (about.method, about.dataset) == ("sws", "digits")
-    aux = files.read_json(str(workdir / "aux" / "result.json"))
+    aux = documents.read_json(str(workdir / "aux" / "result.json"))
     assert about.accuracy == pytest.approx(aux["val_top1"], abs=1e-6)
     own = score(sws_jax.expand(gene, depth=4))
     assert own["top1"] == pytest.approx(aux["test"][-1]["top1"])
@@ -153,7 +155,7 @@ def test_the_picture(job, tmp_path):
     """
     workdir, _ = job
     results = [
-        {**files.read_json(str(workdir / run / "result.json")), "role": role}
+        {**documents.read_json(str(workdir / run / "result.json")), "role": role}
         for run, role in dict((r["run"], r["role"]) for r in table(workdir)).items()
     ]
 
@@ -161,14 +163,14 @@ def test_the_picture(job, tmp_path):
         report.draw(results, str(workdir), str(tmp_path / "report.png"))
         return png(tmp_path / "report.png")
 
-    found = png(workdir / "report.png")
-    assert found.shape[1] == 1430
-    np.testing.assert_array_equal(found, drawn(results))
+    picture = png(workdir / "report.png")
+    assert picture.shape[1] == 1430
+    np.testing.assert_array_equal(picture, drawn(results))
     for index, result in enumerate(results):
         other = copy.deepcopy(results)
         other[index]["test"][-1]["top1"] = 0.5 * result["test"][-1]["top1"]
-        changed = drawn(other)
-        assert changed.shape != found.shape or (changed != found).any(), result["name"]
+        changed, name = drawn(other), result["name"]
+        assert changed.shape != picture.shape or (changed != picture).any(), name
 
 
 def test_the_same_command_again_does_nothing_twice(job, capsys):
@@ -299,15 +301,15 @@ def test_waiting_is_said_once(monkeypatch, tmp_path, capsys):
     def busy_at_first(run, *args, **kwargs):
         asked.append(run.name)
         if run.name == "aux" and asked.count("aux") < 4:
-            raise rundir.Busy("another job")
+            raise Busy("another job")
         return {"name": run.name}
 
-    monkeypatch.setattr(chain.train, "train", busy_at_first)
-    monkeypatch.setattr(chain, "_POLL_SECONDS", 0.0)
-    monkeypatch.setattr(chain.shutil, "copyfile", lambda a, b: open(b, "w").close())
-    monkeypatch.setattr(chain.report, "write", lambda results, workdir: None)
-    monkeypatch.setattr(chain.report, "sentence", lambda result: "done")
-    chain.execute(config, str(tmp_path))
+    monkeypatch.setattr(execute.train, "train", busy_at_first)
+    monkeypatch.setattr(execute, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(execute.shutil, "copyfile", lambda a, b: open(b, "w").close())
+    monkeypatch.setattr(execute.report, "write", lambda results, workdir: None)
+    monkeypatch.setattr(execute.report, "sentence", lambda result: "done")
+    execute.execute(config, str(tmp_path))
     out = capsys.readouterr().out
     assert out.count("waiting for other jobs, which are at aux") == 1
     assert asked == ["ancestor", "aux", "aux", "aux", "aux", "untuned-L04"]
@@ -333,7 +335,8 @@ def test_carried_to_another_dataset(job, tmp_path):
     config = f"{ROOT / 'configs' / 'transfer.py'}:learngene={gene},"
     config += f"dataset={tmp_path / 'data.npz'},depths=2,epochs=2,compare=full"
     target = tmp_path / "work"
-    # (From scratch too: the network of the learngene, which is half the recipe's.)
+    # From scratch the network is that of the learngene too, half as wide as the
+    # recipe's.
     arguments = ["--config.compare.long_epochs=3", "--config.model.width=32"]
     arguments.append(f"--workdir={target}")
     assert main.main([f"--config={config}", *arguments]) == 0
@@ -347,12 +350,12 @@ def test_carried_to_another_dataset(job, tmp_path):
 
 def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
     """A run beside a comparison, or one that it started from."""
-    done = files.read_json(str(job[0] / "aux" / rundir.RESULT))
+    done = documents.read_json(str(job[0] / "aux" / RESULT))
     for role in ("aux", "single", "tune"):
-        path = str(tmp_path / f"of-{role}" / rundir.RESULT)
+        path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
-    found = chain._besides([], str(tmp_path))
-    assert [result["name"] for result in found] == ["of-tune"]
+    besides = execute._other_runs([], str(tmp_path))
+    assert [result["name"] for result in besides] == ["of-tune"]
 
 
 def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):
@@ -372,7 +375,7 @@ def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):
     assert rows("1-2") == both
     assert rows("1") == both
     older = work / "untuned-L02" / "result.json"
-    result = files.read_json(str(older))
+    result = documents.read_json(str(older))
     assert result.pop("role") == "untuned"
     files.write_json(str(older), result)
     assert rows("1") == both

@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import pickle
-import re
 import shutil
 import signal
 
@@ -24,8 +23,9 @@ from sws_jax.data import (
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 from sws_jax.pixels import default_normalization
-from sws_jax.storage import files
+from sws_jax.storage import documents
 
+from support import refusals
 from support.images import SIZE, encoded, everything, fill, pixels, same, write
 
 
@@ -44,37 +44,31 @@ def rows(*splits):
 
 
 def written(root, split):
-    """What Pillow reads, in the order that is promised."""
-    found = []
+    """The images as Pillow reads them, in the order of classes and names."""
+    content = []
     for label, name in enumerate(sorted(os.listdir(root / split))):
         for path in sorted((root / split / name).iterdir()):
-            found.append((opened(path.read_bytes()), label))
-    return found
+            content.append((opened(path.read_bytes()), label))
+    return content
 
 
 def refusal(source, **settings):
-    """The message, which is one sentence."""
-    with pytest.raises(UserError) as caught:
-        load_dataset(str(source), **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not re.search(r"[.!?]\)* +[A-Z]", message)
-    return message
+    return refusals.refusal(load_dataset, str(source), **settings)
 
 
-# What is read
+# Images and classes
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
 def test_a_folder(tree, gib):
-    found = load_dataset(str(tree), memory_gib=gib, val_fraction=0.25)
-    assert (found.name, found.class_names) == ("insects", ("ant", "bee", "cat"))
-    assert found.image_shape == (*SIZE, 3)
-    assert found.normalization == default_normalization(3)
-    assert [len(found.split(name)) for name in ("train", "val", "test")] == [18, 6, 6]
-    same(everything(found.test), written(tree, "test"))
+    dataset = load_dataset(str(tree), memory_gib=gib, val_fraction=0.25)
+    assert (dataset.name, dataset.class_names) == ("insects", ("ant", "bee", "cat"))
+    assert dataset.image_shape == (*SIZE, 3)
+    assert dataset.normalization == default_normalization(3)
+    assert [len(dataset.split(name)) for name in ("train", "val", "test")] == [18, 6, 6]
+    same(everything(dataset.test), written(tree, "test"))
     expected = [(x.tobytes(), y) for x, y in written(tree, "train")]
-    assert rows(found.train, found.val) == sorted(expected)
+    assert rows(dataset.train, dataset.val) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +89,9 @@ def test_a_folder(tree, gib):
 def test_all_is_rgb(tree, image, form):
     content = encoded(image, form)
     write(tree / "test/ant" / f"000_.{form.lower()}", content)
-    found = load_dataset(str(tree)).test.read(1)
-    assert found[0].shape == (*SIZE, 3)
-    same([found], [(opened(content), 0)])
+    result = load_dataset(str(tree)).test.read(1)
+    assert result[0].shape == (*SIZE, 3)
+    same([result], [(opened(content), 0)])
 
 
 def test_other_files_are_passed_over(tree):
@@ -113,22 +107,22 @@ def test_other_files_are_passed_over(tree):
 def test_extensions_in_capitals_and_odd_names(tree):
     for name in ("Ünder ß.PNG", "a" * 200 + ".JPEG", "-.jpg", "9.Png"):
         write(tree / "test/cat" / name, encoded(pixels(len(name)), "PNG"))
-    found = load_dataset(str(tree), memory_gib=0)
-    assert len(found.test) == 10
-    same(everything(found.test), written(tree, "test"))
+    dataset = load_dataset(str(tree), memory_gib=0)
+    assert len(dataset.test) == 10
+    same(everything(dataset.test), written(tree, "test"))
 
 
 def test_classes_are_sorted_by_name(tmp_path):
     for name in ("n10", "n2", "B", "a"):
         write(tmp_path / "train" / name / "0.png", encoded(pixels(0), "PNG"))
         write(tmp_path / "test" / name / "0.png", encoded(pixels(0), "PNG"))
-    found = load_dataset(str(tmp_path), val_fraction=0.5)
-    assert found.class_names == ("B", "a", "n10", "n2")
-    assert [label for _, label in everything(found.test)] == [0, 1, 2, 3]
+    dataset = load_dataset(str(tmp_path), val_fraction=0.5)
+    assert dataset.class_names == ("B", "a", "n10", "n2")
+    assert [label for _, label in everything(dataset.test)] == [0, 1, 2, 3]
 
 
 def test_images_stand_in_the_order_of_their_names(tree, monkeypatch):
-    """However a disk lists them."""
+    """Whatever the order in which a disk lists them."""
     entries = folder._entries
 
     def backwards(path):
@@ -141,18 +135,18 @@ def test_images_stand_in_the_order_of_their_names(tree, monkeypatch):
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_lone_split_is_the_test_set(name, tmp_path):
     fill(tmp_path, {"train": 8, name: 2})
-    found = load_dataset(str(tmp_path), val_fraction=0.5)
-    same(everything(found.test), written(tmp_path, name))
-    assert (len(found.train), len(found.val)) == (12, 12)
-    assert not set(found.train.indices) & set(found.val.indices)
+    dataset = load_dataset(str(tmp_path), val_fraction=0.5)
+    same(everything(dataset.test), written(tmp_path, name))
+    assert (len(dataset.train), len(dataset.val)) == (12, 12)
+    assert not set(dataset.train.indices) & set(dataset.val.indices)
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
 def test_both_splits_are_what_they_are_called(gib, tmp_path):
     fill(tmp_path, {"train": 4, "val": 2, "test": 3})
-    found = load_dataset(str(tmp_path), val_fraction=0.5, memory_gib=gib)
+    dataset = load_dataset(str(tmp_path), val_fraction=0.5, memory_gib=gib)
     for name in ("train", "val", "test"):
-        same(everything(found.split(name)), written(tmp_path, name))
+        same(everything(dataset.split(name)), written(tmp_path, name))
 
 
 def test_images_of_several_sizes_need_a_size(tree):
@@ -161,10 +155,10 @@ def test_images_of_several_sizes_need_a_size(tree):
     assert str(tree / "train/ant/000.png") + " is 12 x 10 pixels" in message
     assert str(tree / "train/bee/003.png") + " is 9 x 30" in message
     assert "set data.image_size" in message
-    found = load_dataset(str(tree), image_size=(8, 6))
-    assert found.image_shape == (8, 6, 3)
-    shapes = {image.shape for image, _ in everything(found.train)}
-    shapes |= {image.shape for image, _ in everything(found.val)}
+    dataset = load_dataset(str(tree), image_size=(8, 6))
+    assert dataset.image_shape == (8, 6, 3)
+    shapes = {image.shape for image, _ in everything(dataset.train)}
+    shapes |= {image.shape for image, _ in everything(dataset.val)}
     assert shapes == {(12, 10, 3), (9, 30, 3)}
 
 
@@ -185,13 +179,13 @@ def test_a_million_files_take_little(tmp_path):
     assert len(pickle.dumps(split)) < 40 * len(names)
 
 
-# What is made of it
+# Batches and runs
 
 
 def batches(data, count, **reading):
-    """The first of a run that augments in every way."""
+    """The first batches of a run with all augmentation."""
     transform = Transform(crop="resized", flip=True, randaugment=2)
-    made = pipeline.train_batches(
+    stream = pipeline.train_batches(
         data.train,
         transform,
         seed=5,
@@ -199,26 +193,26 @@ def batches(data, count, **reading):
         size=(8, 8),
         reading=pipeline.Reading(**reading),
     )
-    return list(itertools.islice(made, count))
+    return list(itertools.islice(stream, count))
 
 
 def test_workers_threads_and_memory_change_nothing(tree):
-    expected = batches(load_dataset(str(tree)), 7)
+    in_memory = batches(load_dataset(str(tree)), 7)
     streamed = load_dataset(str(tree), memory_gib=0)
     for reading in (dict(), dict(threads=3), dict(workers=2)):
-        for found, wanted in zip(
-            batches(streamed, 7, **reading), expected, strict=True
+        for batch, expected in zip(
+            batches(streamed, 7, **reading), in_memory, strict=True
         ):
-            np.testing.assert_array_equal(found["image"], wanted["image"])
-            np.testing.assert_array_equal(found["label"], wanted["label"])
-            assert found["skipped"] == 0
+            np.testing.assert_array_equal(batch["image"], expected["image"])
+            np.testing.assert_array_equal(batch["label"], expected["label"])
+            assert batch["skipped"] == 0
 
 
 def test_evaluation_is_in_order(tree):
-    found = load_dataset(str(tree), memory_gib=0)
+    dataset = load_dataset(str(tree), memory_gib=0)
     fit = pipeline.Fit(SIZE)
-    made = list(pipeline.eval_batches(found.test, fit, global_batch_size=4))
-    images = np.concatenate([batch["image"] for batch in made])[:6]
+    evaluated = list(pipeline.eval_batches(dataset.test, fit, global_batch_size=4))
+    images = np.concatenate([batch["image"] for batch in evaluated])[:6]
     np.testing.assert_array_equal(images, [x for x, _ in written(tree, "test")])
 
 
@@ -227,7 +221,7 @@ def test_evaluation_is_in_order(tree):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """24 training images, one of them a JPEG that ends too soon."""
+    """24 training images, one of them a truncated JPEG."""
     root = fill(tmp_path / "insects", {"train": 8, "val": 2, "test": 2})
     whole = encoded(pixels(0, (40, 40)), "JPEG", quality=95)
     (root / "train/bee/002.png").write_bytes(whole[: len(whole) // 2])
@@ -244,18 +238,18 @@ def test_a_truncated_image_stops(damaged, gib):
 
 @pytest.mark.parametrize("gib, workers", [(0.0, 0), (2.0, 0), (0.0, 1)])
 def test_a_truncated_image_is_skipped_and_counted(damaged, gib, workers):
-    found = load_dataset(str(damaged), memory_gib=gib, unreadable="skip")
-    made = batches(found, 12, unreadable="skip", workers=workers)  # two epochs
-    assert sum(batch["skipped"] for batch in made) == 2
-    labels = np.concatenate([batch["label"] for batch in made])
+    dataset = load_dataset(str(damaged), memory_gib=gib, unreadable="skip")
+    stream = batches(dataset, 12, unreadable="skip", workers=workers)  # two epochs
+    assert sum(batch["skipped"] for batch in stream) == 2
+    labels = np.concatenate([batch["label"] for batch in stream])
     assert np.bincount(labels).tolist() == [16, 16, 16]  # the next one is a bee too
 
 
 def test_an_image_that_turns_unreadable(tree):
-    found = load_dataset(str(tree), memory_gib=0)
+    dataset = load_dataset(str(tree), memory_gib=0)
     (tree / "train/ant/001.png").unlink()
     with pytest.raises(base.Unreadable, match="there is no image .*001.png"):
-        batches(found, 6)
+        batches(dataset, 6)
 
 
 def test_a_link_that_leads_nowhere_is_unreadable(tree):
@@ -265,7 +259,7 @@ def test_a_link_that_leads_nowhere_is_unreadable(tree):
 
 @pytest.mark.parametrize("kind", ["pipe", "circle", "device"])
 def test_what_is_no_regular_file_is_unreadable(kind, tree):
-    """Nothing waits for the other end of a pipe, or reads /dev/zero to its end."""
+    """Neither a pipe without a writer nor /dev/zero blocks the reader."""
     path = tree / "test/ant/000.png"
     path.unlink()
     if kind == "pipe":
@@ -274,14 +268,14 @@ def test_what_is_no_regular_file_is_unreadable(kind, tree):
         path.symlink_to({"circle": path, "device": "/dev/zero"}[kind])
     for gib in (0.0, 2.0):
         assert f"{path} is not a readable image (" in refusal(tree, memory_gib=gib)
-        found = load_dataset(str(tree), memory_gib=gib, unreadable="skip")
+        dataset = load_dataset(str(tree), memory_gib=gib, unreadable="skip")
         with pytest.raises(base.Unreadable):
-            found.test.read(0)
-        assert found.test.read(1)[1] == 0
-        assert facts.counts(found)["test"].tolist() == [2, 2, 2]
+            dataset.test.read(0)
+        assert dataset.test.read(1)[1] == 0
+        assert facts.counts(dataset)["test"].tolist() == [2, 2, 2]
 
 
-# What is passed over
+# Files that are passed over
 
 
 def test_all_that_is_read_is_not_worth_a_word(tree):
@@ -315,11 +309,11 @@ def test_what_is_passed_over_is_counted(names, words, tree):
     expected = everything(load_dataset(str(tree)).test)
     for name in names:
         write(tree / name, encoded(pixels(0), "PNG"))
-    found = load_dataset(str(tree))
-    (note,) = found.notes
+    dataset = load_dataset(str(tree))
+    (note,) = dataset.notes
     assert words in note and f"the first: {tree}/" in note
-    assert found.class_names == ("ant", "bee", "cat")
-    same(everything(found.test), expected)
+    assert dataset.class_names == ("ant", "bee", "cat")
+    same(everything(dataset.test), expected)
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
@@ -357,7 +351,7 @@ def test_a_class_whose_images_are_in_folders(tree):
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_names_that_are_no_text(tmp_path):
-    """In Latin-1, of a class and of the set."""
+    """A class and the set itself have names in Latin-1."""
     root = os.path.join(os.fsencode(tmp_path), b"men\xfc")
     for split, count in ((b"train", 4), (b"test", 2)):
         for name in (b"caf\xe9", b"tea"):
@@ -366,22 +360,22 @@ def test_names_that_are_no_text(tmp_path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb") as file:
                     file.write(encoded(pixels(number), "PNG"))
-    found = load_dataset(os.fsdecode(root), val_fraction=0.5)
-    assert (found.name, found.class_names) == ("men\\udcfc", ("caf\\udce9", "tea"))
-    assert len(everything(found.test)) == 4
+    dataset = load_dataset(os.fsdecode(root), val_fraction=0.5)
+    assert (dataset.name, dataset.class_names) == ("men\\udcfc", ("caf\\udce9", "tea"))
+    assert len(everything(dataset.test)) == 4
 
 
 def test_classes_in_another_unicode_form(tmp_path):
-    """As a Mac writes them: the same classes, in the same order."""
+    """Names as a Mac writes them are the same classes, in the same order."""
     composed, apart = ["caf\u00e9", "cafz", "tea"], ["cafe\u0301", "cafz", "tea"]
     fill(tmp_path, {"train": 4}, composed)
     fill(tmp_path, {"test": 2}, apart)
-    found = load_dataset(str(tmp_path), val_fraction=0.5)
-    assert found.class_names == tuple(sorted(composed))
-    labels = {name: number for number, name in enumerate(found.class_names)}
-    for index, (_, label) in enumerate(everything(found.test)):
+    dataset = load_dataset(str(tmp_path), val_fraction=0.5)
+    assert dataset.class_names == tuple(sorted(composed))
+    labels = {name: number for number, name in enumerate(dataset.class_names)}
+    for index, (_, label) in enumerate(everything(dataset.test)):
         folder_name = os.path.basename(
-            os.path.dirname(found.stored["test"].where(index))
+            os.path.dirname(dataset.stored["test"].where(index))
         )
         expected = "caf\u00e9" if folder_name == apart[0] else folder_name
         assert label == labels[expected]
@@ -394,7 +388,7 @@ def test_classes_in_another_unicode_form(tmp_path):
 
 
 def test_a_folder_is_known_again(tree):
-    """Whether they are held or not; every name counts, and the pixels of some."""
+    """In memory or not: every name counts, and the pixels of some."""
     before = fingerprint.take(load_dataset(str(tree), memory_gib=0))
     assert fingerprint.take(load_dataset(str(tree))) == before
     (tree / "train/ant/007.png").rename(tree / "train/ant/008.png")
@@ -417,7 +411,7 @@ def test_no_image_can_be_read(tree):
         assert message.startswith(f"not one of 6 images can be read, the first: {tree}")
 
 
-# What is refused
+# Refusals
 
 
 def test_a_missing_folder(tmp_path):
@@ -498,14 +492,14 @@ def test_a_val_fraction_that_leaves_nothing(tree):
 
 @pytest.fixture
 def handlers():
-    """A job listens to SIGTERM; the tests go on without."""
+    """Restores the handler of SIGTERM, which a job replaces."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
 def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
-    """In the result: all of them, also of what was done before a restart."""
+    """The result counts all, those before a restart too."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
     path = root / "train/ant/004.png"
     path.write_bytes(path.read_bytes()[:40])
@@ -520,14 +514,14 @@ def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
         "--config.data.unreadable=skip",
     ]
     assert main.main(command) == 0
-    whole = files.read_json(str(directory / "result.json"))
+    whole = documents.read_json(str(directory / "result.json"))
     assert whole["unreadable"] == 2
     (directory / "result.json").unlink()
     for newest in ("18", "19"):
         shutil.rmtree(directory / "checkpoints" / newest, ignore_errors=True)
     assert main.main(command) == 0
     assert "goes on from step 9 of 18" in capsys.readouterr().out
-    again = files.read_json(str(directory / "result.json"))
+    again = documents.read_json(str(directory / "result.json"))
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
 
 
@@ -535,7 +529,7 @@ def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
 def test_a_run_that_stops_at_an_image_goes_on_from_there(
     name, step, tmp_path, capsys, handlers
 ):
-    """Nobody looks beforehand at image 4 of 81, nor at image 9, which is held out."""
+    """Images 4 and 9 of 81 are not among the samples, and 9 is held out."""
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
     path = root / f"train/ant/{name}.png"
     whole = path.read_bytes()

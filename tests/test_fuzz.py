@@ -30,7 +30,7 @@ from sws_jax.data.base import Unreadable
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.jobs import commandline, recipes
-from sws_jax.methods import base, sws
+from sws_jax.methods import plans, sws
 from sws_jax.preview import dry_run
 from sws_jax.runtime import rendezvous
 
@@ -260,16 +260,16 @@ def test_plans(cases):
         ),
     )
 
-    assert base.resolve_plan((1, 2), sws.allot, plan=(0, 1, 1)) == (0, 1, 1)
+    assert plans.resolve_plan((1, 2), sws.allot, plan=(0, 1, 1)) == (0, 1, 1)
     changed = sws_jax.expand(GENE, depth=2, num_classes=5, image_size=8, seed=1)
     assert (changed.spec.depth, changed.spec.num_classes) == (2, 5)
 
     @bounded(cases)
     @given(requests, rest, st.lists(st.integers(1, 5), min_size=1, max_size=4))
     def check(request, rest, stages):
-        plan = refused_or(base.resolve_plan, tuple(stages), sws.allot, **request)
+        plan = refused_or(plans.resolve_plan, tuple(stages), sws.allot, **request)
         if plan is not None:
-            assert 1 <= len(plan) <= base.MAX_DEPTH
+            assert 1 <= len(plan) <= plans.MAX_DEPTH
             assert set(plan) <= set(range(len(stages)))
         found = refused_or(sws_jax.expand, GENE, **request)
         if found is not None:

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from sws_jax.jobs import train
 from sws_jax.runtime import host
 
 WHOLE = 8 * 2**30
@@ -83,7 +82,7 @@ def test_cores(own, files, cores, shown):
 
 def test_tables_name_the_cores_that_computed(monkeypatch):
     monkeypatch.setattr(host, "cores", lambda: 3)
-    assert train.hardware().startswith("3 CPU cores (")
+    assert host.hardware().startswith("3 CPU cores (")
 
 
 def test_where_the_system_says_little(shown, monkeypatch):

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import sws_jax
 from sws_jax import sharding, specs, trees
 from sws_jax.estimate import hlo
-from sws_jax.methods import base, learngenes, sws
+from sws_jax.methods import learngenes, surgery, sws
 from sws_jax.models import networks, vit
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
@@ -65,7 +65,7 @@ def test_extract_and_auxiliary_are_inverse(aux):
 
 
 def test_the_tenth_stage_follows_the_ninth():
-    """And not the first, as their names in order of the alphabet would have it."""
+    """Sorted by name, it would follow the first."""
     spec = aux_spec((1,) * 11)
     params = params_of(spec)
     gene = sws_jax.extract(sws_jax.Network(spec, params, describe(spec)))
@@ -78,16 +78,18 @@ def test_the_tenth_stage_follows_the_ninth():
 @pytest.mark.parametrize("depth", range(1, 65))
 def test_every_depth_takes_each_block_from_its_gene(depth):
     gene = GENE
-    found = sws_jax.expand(gene, depth=depth)
-    assert found.spec.depth == depth == len(found.plan)
+    descendant = sws_jax.expand(gene, depth=depth)
+    assert descendant.spec.depth == depth == len(descendant.plan)
     genes = gene.params["blocks"]
-    for name, leaf in trees.flatten(found.params["blocks"]).items():
+    for name, leaf in trees.flatten(descendant.params["blocks"]).items():
         source = trees.flatten(genes)[name]
         assert leaf.dtype == source.dtype
-        np.testing.assert_array_equal(leaf, np.stack([source[g] for g in found.plan]))
-    assert list(found.plan) == sorted(found.plan)
+        np.testing.assert_array_equal(
+            leaf, np.stack([source[g] for g in descendant.plan])
+        )
+    assert list(descendant.plan) == sorted(descendant.plan)
     if depth >= 5:
-        assert set(found.plan) == set(range(5))
+        assert set(descendant.plan) == set(range(5))
 
 
 @pytest.mark.parametrize(
@@ -179,9 +181,9 @@ def test_expand_changes_nothing_it_was_given():
 def test_a_descendant_owns_its_arrays():
     """Donating its parameters, as a train step does, leaves the learngene alone."""
     gene = jax.tree.map(jnp.asarray, GENE)
-    found = sws_jax.expand(gene, depth=5)
+    descendant = sws_jax.expand(gene, depth=5)
     double = jax.jit(lambda tree: jax.tree.map(lambda x: 2 * x, tree), donate_argnums=0)
-    double(found.params)
+    double(descendant.params)
     equal(GENE.params, gene.params)
     assert sws_jax.expand(GENE, depth=5).params["norm"] is not GENE.params["norm"]
 
@@ -205,10 +207,10 @@ def test_numpy_stays_numpy_and_dtype_is_kept(dtype):
 def test_pytrees_under_jit_and_eval_shape():
     expand = jax.jit(lambda g: sws_jax.expand(g, depth=6, num_classes=4, image_size=12))
     eager = sws_jax.expand(GENE, depth=6, num_classes=4, image_size=12)
-    found = expand(GENE)
-    assert isinstance(found, sws_jax.Descendant)
-    assert (found.spec, found.description) == (eager.spec, eager.description)
-    close(eager.params, found.params, 1e-6)
+    compiled = expand(GENE)
+    assert isinstance(compiled, sws_jax.Descendant)
+    assert (compiled.spec, compiled.description) == (eager.spec, eager.description)
+    close(eager.params, compiled.params, 1e-6)
     shapes = jax.eval_shape(expand, learngenes.abstract_learngene(GENE.description))
     assert trees.difference(eager.params, shapes.params) == []
     for tree in (GENE, eager):
@@ -247,14 +249,14 @@ def test_sharding_is_kept():
 
     params = trees.map_with_name(place, GENE.params)
     gene = sws_jax.Learngene(params, GENE.description)
-    found = sws_jax.expand(gene, depth=7, num_classes=3)
+    descendant = sws_jax.expand(gene, depth=7, num_classes=3)
     before = trees.flatten(params)
-    for name, leaf in trees.flatten(found.params).items():
+    for name, leaf in trees.flatten(descendant.params).items():
         assert isinstance(leaf.sharding, NamedSharding), name
         assert leaf.sharding.mesh == mesh
         if not name.startswith("head"):
             assert leaf.sharding.is_equivalent_to(before[name].sharding, leaf.ndim)
-    equal(sws_jax.expand(GENE, depth=7).params["blocks"], found.params["blocks"])
+    equal(sws_jax.expand(GENE, depth=7).params["blocks"], descendant.params["blocks"])
 
 
 @pytest.mark.parametrize(
@@ -271,19 +273,19 @@ def test_sharding_is_kept():
     ids=str,
 )
 def test_a_sharded_learngene_expands_where_it_is(sizes, profile, request_):
-    """Placed as the trainer places a descendant; no device asks another one."""
+    """Placed as the trainer places a descendant, without communication."""
     changes = dict(width=384, heads=12, mlp_ratio=0.25) if profile == "official" else {}
     gene = learngene(about=dict(profile=profile), **changes)
     mesh = sharding.make_mesh(sizes=dict(zip(sharding.AXES, sizes, strict=True)))
     genes = gene.description.vit.replace(depth=gene.num_genes)
     params = jax.device_put(gene.params, step.network_shardings(genes, mesh))
     split = sws_jax.Learngene(params, gene.description)
-    found = sws_jax.expand(split, **request_)
-    assert found.spec.heads == (6 if profile == "official" else 2)
-    places = trees.flatten(step.network_shardings(found.spec, mesh))
-    for name, leaf in trees.flatten(found.params).items():
+    descendant = sws_jax.expand(split, **request_)
+    assert descendant.spec.heads == (6 if profile == "official" else 2)
+    places = trees.flatten(step.network_shardings(descendant.spec, mesh))
+    for name, leaf in trees.flatten(descendant.params).items():
         assert leaf.sharding.is_equivalent_to(places[name], leaf.ndim), name
-    equal(sws_jax.expand(gene, **request_).params, found.params)
+    equal(sws_jax.expand(gene, **request_).params, descendant.params)
     compiled = jax.jit(lambda g: sws_jax.expand(g, **request_)).lower(split).compile()
     assert hlo.collectives(compiled.as_text()) == []
 
@@ -314,14 +316,14 @@ def test_image_size(pool):
     gene = learngene((1, 2), pool=pool)
     same = sws_jax.expand(gene, depth=3, image_size=8)
     equal(same.params["pos_embed"], gene.params["pos_embed"])
-    found = sws_jax.expand(gene, depth=3, image_size=(8, 16))
-    assert found.spec.grid == (2, 4)
-    assert found.params["pos_embed"].shape == (1, 8 + (pool == "token"), 16)
+    descendant = sws_jax.expand(gene, depth=3, image_size=(8, 16))
+    assert descendant.spec.grid == (2, 4)
+    assert descendant.params["pos_embed"].shape == (1, 8 + (pool == "token"), 16)
     images = np.zeros((2, 8, 16, 1), np.float32)
-    logits = logits_of(found.spec, found.params, images)
+    logits = logits_of(descendant.spec, descendant.params, images)
     assert np.isfinite(logits).all()
     if pool == "token":
-        equal(found.params["pos_embed"][:, 0], gene.params["pos_embed"][:, 0])
+        equal(descendant.params["pos_embed"][:, 0], gene.params["pos_embed"][:, 0])
 
 
 def test_a_smooth_position_embedding_is_interpolated():
@@ -329,10 +331,10 @@ def test_a_smooth_position_embedding_is_interpolated():
     gene = learngene((1, 2), image_size=32)
     ramp = np.arange(8, dtype=np.float32)[:, None, None] * np.ones((1, 8, 16))
     params = {**gene.params, "pos_embed": ramp.reshape(1, 64, 16).astype(np.float32)}
-    found = sws_jax.expand(
+    descendant = sws_jax.expand(
         sws_jax.Learngene(params, gene.description), depth=2, image_size=(64, 32)
     )
-    rows = found.params["pos_embed"].reshape(16, 8, 16)
+    rows = descendant.params["pos_embed"].reshape(16, 8, 16)
     expected = (np.arange(16) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(rows[4:12, 3, 0], expected[4:12], atol=1e-5)
 
@@ -341,9 +343,11 @@ def test_as_many_patches_in_another_shape():
     """4 x 4 patches are not 2 x 8, although they are 16."""
     old = aux_spec((3,), image_size=16).net
     new = old.replace(image_size=(8, 32))
-    given = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
-    expected = jax.image.resize(given.reshape(1, 4, 4, 16), (1, 2, 8, 16), "bicubic")
-    close(expected.reshape(1, 16, 16), base.resize_pos_embed(given, old, new))
+    embedding = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    expected = jax.image.resize(
+        embedding.reshape(1, 4, 4, 16), (1, 2, 8, 16), "bicubic"
+    )
+    close(expected.reshape(1, 16, 16), surgery.resize_pos_embed(embedding, old, new))
 
 
 # PyTorch 2.13's bicubic interpolation, not antialiased, of OLD to 2 x 6.
@@ -359,33 +363,33 @@ def test_position_embeddings_as_the_released_code_resizes_them():
     new = old.replace(image_size=(8, 24))
     embedding = np.zeros((1, 12, 16), np.float32)
     embedding[0, :, 5] = np.ravel(OLD)
-    for given in (embedding, jnp.asarray(embedding)):
-        found = base.resize_pos_embed(given, old, new, antialias=False)
-        assert isinstance(found, type(given))
-        np.testing.assert_allclose(found[0, :, 5], np.ravel(NEW), atol=1e-6)
-        assert not np.any(np.delete(found, 5, axis=2))
-    other = base.resize_pos_embed(embedding, old, new)
-    assert np.abs(other[0, :, 5] - np.ravel(NEW)).max() > 0.1
+    for array in (embedding, jnp.asarray(embedding)):
+        resized = surgery.resize_pos_embed(array, old, new, antialias=False)
+        assert isinstance(resized, type(array))
+        np.testing.assert_allclose(resized[0, :, 5], np.ravel(NEW), atol=1e-6)
+        assert not np.any(np.delete(resized, 5, axis=2))
+    antialiased = surgery.resize_pos_embed(embedding, old, new)
+    assert np.abs(antialiased[0, :, 5] - np.ravel(NEW)).max() > 0.1
 
 
 def test_an_official_learngene_expands_to_another_function():
     """12 heads of 32 become 6 of 64; epsilon and the order of pooling change."""
     size = dict(width=384, heads=12, norm_eps=1e-5)
     gene = learngene((1, 1), about=dict(profile="official"), **size)
-    found = sws_jax.expand(gene, depth=2)
-    assert (found.spec.heads, found.spec.norm_eps) == (6, 1e-6)
-    assert (found.spec.pool_order, found.description.profile) == (
+    descendant = sws_jax.expand(gene, depth=2)
+    assert (descendant.spec.heads, descendant.spec.norm_eps) == (6, 1e-6)
+    assert (descendant.spec.pool_order, descendant.description.profile) == (
         "mean_norm",
         "official",
     )
-    shapes = {k: leaf.shape for k, leaf in trees.flatten(found.params).items()}
-    expected = networks.abstract_params(found.spec)
+    shapes = {k: leaf.shape for k, leaf in trees.flatten(descendant.params).items()}
+    expected = networks.abstract_params(descendant.spec)
     assert shapes == {k: leaf.shape for k, leaf in trees.flatten(expected).items()}
     for name in ("qkv", "proj"):
         for leaf in ("kernel", "bias"):
             ours, theirs = (
                 params["blocks"]["attn"][name][leaf].reshape(2, -1)
-                for params in (found.params, gene.params)
+                for params in (descendant.params, gene.params)
             )
             np.testing.assert_array_equal(ours, theirs)
     # Whoever wants the Aux-Net itself asks for the other profile.
@@ -394,7 +398,7 @@ def test_an_official_learngene_expands_to_another_function():
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     auxiliary, kept, changed = (
         logits_of(net.spec, net.params, images)
-        for net in (learngenes.auxiliary(gene), same, found)
+        for net in (learngenes.auxiliary(gene), same, descendant)
     )
     close(auxiliary, kept)
     assert np.abs(auxiliary - changed).max() > 1e-2 * np.abs(auxiliary).max()
@@ -414,7 +418,7 @@ def linear_gene(depth=4):
 def test_tleg_is_linear_in_depth(depth):
     """2312.05614, equation 1, in float64; in numpy, in jax and under jit."""
     gene = linear_gene()
-    found = sws_jax.expand(gene, depth=depth)
+    descendant = sws_jax.expand(gene, depth=depth)
     base, slope = (gene.params["blocks"][name] for name in ("base", "slope"))
     for layer in range(depth):
         exact = jax.tree.map(
@@ -422,11 +426,14 @@ def test_tleg_is_linear_in_depth(depth):
             base,
             slope,
         )
-        close(exact, jax.tree.map(lambda x: x[layer], found.params["blocks"]), 1e-6)  # noqa: B023
+        block = jax.tree.map(lambda x: x[layer], descendant.params["blocks"])  # noqa: B023
+        close(exact, block, 1e-6)
     if depth in (1, 5, 16):
         compiled = jax.jit(lambda g: sws_jax.expand(g, depth=depth))(gene)
-        close(found.params, compiled.params, 1e-6)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.params))
+        close(descendant.params, compiled.params, 1e-6)
+    assert all(
+        isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(descendant.params)
+    )
 
 
 def test_a_tleg_learngene_as_a_file_and_as_its_aux_net(tmp_path, images):

@@ -38,10 +38,10 @@ def test_cross_entropy():
 @pytest.mark.parametrize("reduction, count", [("batchmean", 2), ("per_class", 6)])
 def test_soft_distillation(tau, reduction, count):
     """Logits times tau undo the temperature, and leave the factor tau^2."""
-    found = objectives.soft_distillation(
+    loss = objectives.soft_distillation(
         tau * STUDENT + 3.0, tau * TEACHER - 5.0, tau=tau, reduction=reduction
     )
-    assert float(found) == near(tau**2 * KL / count)
+    assert float(loss) == near(tau**2 * KL / count)
 
 
 def test_soft_distillation_by_default():
@@ -75,9 +75,9 @@ def test_hard_distillation():
     "smoothing, off, on", [(0.0, 0.0, 1.0), (0.1, 0.1 / 3, 0.9 + 0.1 / 3)]
 )
 def test_smooth_labels(smoothing, off, on):
-    found = augment.smooth_labels(jnp.asarray([2, 0]), 3, smoothing)
-    np.testing.assert_allclose(found, [[off, off, on], [on, off, off]], atol=1e-6)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
+    targets = augment.smooth_labels(jnp.asarray([2, 0]), 3, smoothing)
+    np.testing.assert_allclose(targets, [[off, off, on], [on, off, off]], atol=1e-6)
+    np.testing.assert_allclose(targets.sum(axis=1), 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from sws_jax import __main__ as tools
 from sws_jax import errors, main
 from sws_jax.runtime import signals
-from sws_jax.storage import files, paths
+from sws_jax.storage import files, refusals
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"
@@ -140,7 +140,7 @@ def test_incomplete_tools_are_refused(argv, capsys):
         (errors.Stopped("broken off"), main.EXIT_ERROR),
         (files.Unwritable("run/file", OSError("full")), main.EXIT_ERROR),
         (files.Unsent("gs://b/file", OSError("no answer")), signals.EXIT_AGAIN),
-        (paths.Unreachable("gs://b cannot be reached"), signals.EXIT_AGAIN),
+        (refusals.Unreachable("gs://b cannot be reached"), signals.EXIT_AGAIN),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -148,6 +148,6 @@ def test_what_an_error_ends_with(error, code, monkeypatch, capsys):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("sws_jax.jobs.chain.execute", fail)
+    monkeypatch.setattr("sws_jax.jobs.execute.execute", fail)
     assert main.main([f"{CONFIGS}/smoke.py"]) == code
     assert capsys.readouterr().err.count("sws_jax: ") == 1

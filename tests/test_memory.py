@@ -1,4 +1,4 @@
-"""What is held in memory, and what is found out before a run starts."""
+"""Which sets are held in memory, and what is refused before a run starts."""
 
 import collections
 import dataclasses
@@ -49,28 +49,31 @@ def hold(splits, memory_gib=1.0, unreadable="stop"):
     )
 
 
-def same(found, source):
-    assert len(found) == len(source)
+def same(split, source):
+    assert len(split) == len(source)
     for i in range(len(source)):
-        image, label = found.read(i)
+        image, label = split.read(i)
         expected, number = source.read(i)
         np.testing.assert_array_equal(image, expected)
         assert (image.dtype, type(label), label) == (np.uint8, int, number)
 
 
-# Holding
+# Sets that fit
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 5000])
 def test_images_of_one_shape_are_one_array(count):
     splits = {"train": alike("train", count), "test": alike("test", 3)}
-    held = hold(splits)
+    loaded = hold(splits)
     for key, split in splits.items():
         assert max(split.reads.values()) <= 2  # as a sample, and for good
-        assert isinstance(held[key], base.Arrays)
-        assert held[key].images.shape == (len(split), 4, 5, 3)
-        assert (held[key].images.dtype, held[key].labels.dtype) == (np.uint8, np.int32)
-        same(held[key], split)
+        assert isinstance(loaded[key], base.Arrays)
+        assert loaded[key].images.shape == (len(split), 4, 5, 3)
+        assert (loaded[key].images.dtype, loaded[key].labels.dtype) == (
+            np.uint8,
+            np.int32,
+        )
+        same(loaded[key], split)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,9 +81,9 @@ def test_images_of_many_shapes_are_a_list(seed):
     random = np.random.default_rng(seed)
     shapes = [(*random.integers(1, 9, 2), 3) for _ in range(200)]
     source = Pictures("train", shapes)
-    held = hold({"train": source})["train"]
-    assert isinstance(held.images, list)
-    same(held, source)
+    loaded = hold({"train": source})["train"]
+    assert isinstance(loaded.images, list)
+    same(loaded, source)
 
 
 def test_one_odd_image_outside_of_the_sample():
@@ -94,17 +97,17 @@ IMAGE_GIB = 4 * 5 * 3 / 2**30
 
 
 @pytest.mark.parametrize(
-    "images, held",
+    "images, fits",
     [(300, True), (300.5, True), (299.5, False), (150, False), (0, False)],
 )
-def test_the_budget_is_for_all_splits_together(images, held):
+def test_the_budget_is_for_all_splits_together(images, fits):
     splits = {key: alike(key, 100) for key in ("train", "val", "test")}
-    found = hold(splits, images * IMAGE_GIB)
-    assert [found[key] is split for key, split in splits.items()] == [not held] * 3
+    loaded = hold(splits, images * IMAGE_GIB)
+    assert [loaded[key] is split for key, split in splits.items()] == [not fits] * 3
 
 
 def test_the_estimate_is_of_the_mean():
-    """A large image here and there counts for what it is."""
+    """The estimate counts large images among the samples at their size."""
     shapes = [(4, 5, 3), (8, 10, 3)] * 500
     source = Pictures("train", shapes)
     exact = 1000 * 2.5
@@ -113,16 +116,16 @@ def test_the_estimate_is_of_the_mean():
 
 
 def test_what_takes_long_is_announced(monkeypatch):
-    said = []
-    monkeypatch.setattr(progress, "say", said.append)
+    lines = []
+    monkeypatch.setattr(progress, "say", lines.append)
     monkeypatch.setattr(memory, "_QUIET_SECONDS", 1e6)
     hold({"train": alike("train", 1500)})
-    assert said == []
+    assert lines == []
     monkeypatch.setattr(memory, "_QUIET_SECONDS", 0.0)
     hold({"train": alike("train", 1500), "test": alike("test", 500)})
-    assert said == ["mine: decoding 2,000 images into memory, 0.00 GiB"]
+    assert lines == ["mine: decoding 2,000 images into memory, 0.00 GiB"]
     hold({"train": alike("train", 1500)}, memory_gib=0)
-    assert len(said) == 1
+    assert len(lines) == 1
 
 
 # Samples
@@ -140,8 +143,8 @@ def test_a_sample_is_spread(count):
 
 def test_one_shape_is_the_shape():
     splits = {"train": alike("train", 20), "test": alike("test", 4)}
-    found = dataset(splits)
-    assert found.image_shape == (4, 5, 3)
+    result = dataset(splits)
+    assert result.image_shape == (4, 5, 3)
     assert dataset(splits, image_size=(8, 6)).image_shape == (8, 6, 3)
 
 
@@ -159,7 +162,7 @@ def test_two_shapes_are_refused(key, index):
 
 
 def test_an_odd_image_is_found_among_all_that_are_held():
-    """One that no sample shows; of a set that is not held, nobody looks for it."""
+    """One outside of the samples; only sets in memory are searched for it."""
     splits = {"train": alike("train", 200), "test": alike("test", 4)}
     splits["train"].shapes[1] = (9, 7, 3)
     with pytest.raises(UserError, match="and train/1 is 9 x 7: set data.image_size"):
@@ -168,18 +171,20 @@ def test_an_odd_image_is_found_among_all_that_are_held():
 
 
 def dataset(splits, **settings):
-    given = dict(val_fraction=0.25, image_size=None, memory_gib=1.0, unreadable="stop")
-    return memory.dataset("mine", splits, list("abcdefg"), **given | settings)
+    arguments = dict(
+        val_fraction=0.25, image_size=None, memory_gib=1.0, unreadable="stop"
+    )
+    return memory.dataset("mine", splits, list("abcdefg"), **arguments | settings)
 
 
 @pytest.mark.parametrize("gib", [0.0, 1.0])
 def test_splits(gib):
     splits = {"train": alike("train", 20), "test": alike("test", 4)}
-    found = dataset(splits, memory_gib=gib)
-    assert [len(found.split(key)) for key in ("train", "val", "test")] == [15, 5, 4]
-    assert found.train.split is found.val.split
-    assert (found.train.split is splits["train"]) == (gib == 0)
-    for part in (found.train, found.val):
+    result = dataset(splits, memory_gib=gib)
+    assert [len(result.split(key)) for key in ("train", "val", "test")] == [15, 5, 4]
+    assert result.train.split is result.val.split
+    assert (result.train.split is splits["train"]) == (gib == 0)
+    for part in (result.train, result.val):
         same(part, base.Subset(splits["train"], part.indices))
     own = dataset(splits | {"val": alike("val", 3)}, val_fraction=0.0, memory_gib=gib)
     assert [len(own.split(key)) for key in ("train", "val", "test")] == [20, 3, 4]
@@ -210,13 +215,13 @@ def test_all_bad_images_are_counted():
 
 def test_bad_images_are_left_to_who_reads_them():
     splits = {"train": alike("train", 200, bad=(3, 0)), "test": alike("test", 4)}
-    held = hold(splits, unreadable="skip")
-    assert isinstance(held["test"], base.Arrays)
+    loaded = hold(splits, unreadable="skip")
+    assert isinstance(loaded["test"], base.Arrays)
     for index in (3, 0):
         with pytest.raises(Unreadable, match=f"train/{index} is no image"):
-            held["train"].read(index)
+            loaded["train"].read(index)
     splits["train"].bad = ()  # repaired
-    same(held["train"], splits["train"])
+    same(loaded["train"], splits["train"])
 
 
 @pytest.mark.parametrize("index", [0, 199])

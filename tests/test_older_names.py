@@ -86,6 +86,15 @@ def test_an_older_module_has_the_names_of_its_new_homes(older, homes):
         _ = module.nothing
 
 
+def test_of_two_functions_of_one_name_the_older_module_has_its_own():
+    """`jobs.directory` has a `refuse_other` too, and `jobs.check` a `check`."""
+    from sws_jax import chain
+    from sws_jax.jobs import preflight
+
+    assert chain.refuse_other is preflight.refuse_other
+    assert chain.check is preflight.check
+
+
 def test_no_older_name_hides_a_module_of_today():
     program = (
         "import importlib.util, sys, sws_jax\n"

@@ -116,7 +116,7 @@ def test_adamw_against_numpy(fields, steps):
         )
 
     params, gradients = draw(), [draw() for _ in range(steps)]
-    found = trees.flatten(updated(Optimizer(**fields), params, gradients, 0.01))
+    after = trees.flatten(updated(Optimizer(**fields), params, gradients, 0.01))
     settings = dict(fields)
     decay = settings.pop("weight_decay", 0.05)
     for name, start in trees.flatten(params).items():
@@ -127,7 +127,7 @@ def test_adamw_against_numpy(fields, steps):
             decay=decay if name == "blocks/kernel" else 0.0,
             **settings,
         )
-        np.testing.assert_allclose(found[name], expected, atol=1e-6)
+        np.testing.assert_allclose(after[name], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_clipping_is_by_the_norm_of_all_gradients(clip_norm, update):
     optimizer = Optimizer(clip_norm=clip_norm, eps=1.0, weight_decay=0.0)
     params = {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}
     gradient = {"kernel": jnp.asarray([3.0]), "bias": jnp.asarray([4.0])}
-    found = updated(optimizer, params, [gradient], 1.0)
-    both = [-float(found[name][0]) for name in ("kernel", "bias")]
+    after = updated(optimizer, params, [gradient], 1.0)
+    both = [-float(after[name][0]) for name in ("kernel", "bias")]
     assert both == pytest.approx(update, rel=1e-5)
 
 
@@ -193,9 +193,9 @@ def test_the_published_curve(images, warmup, rates):
         warmup_rate=0.1,
         steps_per_epoch=Fraction(images, 64),
     )
-    found = [schedule(step) for step in range(steps)]
+    curve = [schedule(step) for step in range(steps)]
     expected = [rates[step * 64 // images] for step in range(steps)]
-    assert found == pytest.approx(expected)
+    assert curve == pytest.approx(expected)
 
 
 def test_the_published_run():
@@ -217,8 +217,8 @@ def test_the_published_run():
 
     expected = [value(0)] + [value(epoch - 1) for epoch in range(1, 150)]
     for offset in (0, 2501):
-        found = [schedule(2502 * epoch + offset) for epoch in range(150)]
-        assert found == pytest.approx(expected, rel=1e-9)
+        curve = [schedule(2502 * epoch + offset) for epoch in range(150)]
+        assert curve == pytest.approx(expected, rel=1e-9)
 
 
 def test_constant_stays_after_warm_up():

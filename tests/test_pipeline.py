@@ -17,7 +17,7 @@ AUGMENTED = Transform(crop="padded", padding=2, flip=True)
 
 
 def numbered(count):
-    """A split whose labels, and pixels, are the positions."""
+    """A split in which labels and pixels are the positions."""
     labels = np.arange(count, dtype=np.int32)
     pixels = (labels % 256).astype(np.uint8)
     return Arrays(
@@ -30,18 +30,18 @@ def train(split, transform=PLAIN, size=(2, 2), **settings):
 
 
 def share(index, count, batch):
-    """Rows of a batch that process `index` of `count` has."""
+    """Rows of a batch that process `index` of `count` reads."""
     return np.arange(batch).reshape(count, -1)[index]
 
 
 def labels(count, steps, **settings):
-    """[steps, rows]"""
+    """Labels of a run's batches, [steps, rows]."""
     batches = train(numbered(count), **settings)
     return np.stack([b["label"] for b in itertools.islice(batches, steps)])
 
 
 def epochs(count, number, seed):
-    """[number, count]"""
+    """Labels by epoch, [number, count]."""
     return labels(count, number, seed=seed, global_batch_size=count)
 
 
@@ -76,20 +76,18 @@ def test_a_long_run_resumes_without_reading_what_was():
 
 @pytest.mark.parametrize("batch", [1, 4, 10, 30])
 def test_every_epoch_is_a_permutation(batch):
-    """Batches run on over the end of an epoch, also if they hold several."""
+    """Also where batches cross the end of an epoch, or hold several epochs."""
     steps = 60 // batch
-    found = labels(10, steps, seed=1, global_batch_size=batch)
-    assert found.shape == (steps, batch)
-    found = found.reshape(6, 10)
-    np.testing.assert_array_equal(
-        np.sort(found, axis=1), np.tile(np.arange(10), (6, 1))
-    )
-    np.testing.assert_array_equal(found, epochs(10, 6, seed=1))
+    rows = labels(10, steps, seed=1, global_batch_size=batch)
+    assert rows.shape == (steps, batch)
+    rows = rows.reshape(6, 10)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(10), (6, 1)))
+    np.testing.assert_array_equal(rows, epochs(10, 6, seed=1))
 
 
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (0, 2**32), (0, -1)])
 def test_no_order_comes_twice(seeds):
-    """Of different epochs, nor of different seeds in any epoch."""
+    """Neither in different epochs nor with different seeds."""
     rows = np.concatenate([epochs(20, 5, seed) for seed in seeds])
     assert len(np.unique(rows, axis=0)) == 10
 
@@ -112,8 +110,8 @@ def test_evaluation_counts_each_image_once(batch):
     assert weights.dtype == np.float32
     padding = {1: 0, 7: 4, 64: 42, 1000: 850}[batch]
     assert weights.tolist() == [1.0] * 150 + [0.0] * padding
-    found = np.concatenate([b["label"] for b in batches])
-    assert found[weights == 1].tolist() == list(range(150))
+    numbers = np.concatenate([b["label"] for b in batches])
+    assert numbers[weights == 1].tolist() == list(range(150))
 
 
 @pytest.mark.parametrize("batch", [8, 64, 1000])
@@ -161,7 +159,7 @@ def test_augmentation_depends_on_seed_and_step_alone():
 
 
 def test_another_seed_augments_otherwise():
-    """Of one image there is one order: what differs is what it goes through."""
+    """A set of one image has one order, so that only its augmentation can differ."""
     views = [
         next(train(noise(1), AUGMENTED, (6, 6), seed=seed, global_batch_size=8))
         for seed in (2, 3)
@@ -170,15 +168,15 @@ def test_another_seed_augments_otherwise():
 
 
 def test_an_image_is_augmented_anew_in_every_epoch():
-    found = augmented(30).reshape(20, 12, 6, 6, 3)
+    epochs = augmented(30).reshape(20, 12, 6, 6, 3)
     order = labels(12, 30, seed=2, global_batch_size=8).reshape(20, 12)
     for image in range(12):
-        views = found[order == image]
+        views = epochs[order == image]
         assert len(np.unique(views.reshape(20, -1), axis=0)) > 12  # of 50 views
 
 
 def test_workers_change_nothing():
-    """Two processes that read ahead give what this one reads."""
+    """Two workers give the batches that this process reads alone."""
     reading = Reading(workers=2)
     settings = dict(start_step=3)
     np.testing.assert_array_equal(
@@ -187,7 +185,7 @@ def test_workers_change_nothing():
 
 
 def test_a_worker_that_dies_is_said_so():
-    """Killed, as a system that runs out of memory does."""
+    """A worker is killed, as by a system without memory."""
     before = set(multiprocessing.active_children())
     batches = train(
         numbered(300), seed=0, global_batch_size=4, reading=Reading(workers=1)
@@ -205,30 +203,30 @@ def test_a_worker_that_dies_is_said_so():
 
 @pytest.mark.parametrize("images, repeats", [(300, 3), (600, 2), (1000, 3)])
 def test_repeats(images, repeats):
-    """Each drawn image so many times in a row, until the epoch of whole 256 ends."""
+    """Each image comes `repeats` times in a row; an epoch is a multiple of 256."""
     length = pipeline.epoch_images(images, repeats)
     assert length == images - images % 256
     order = Order(images, seed=4, repeats=repeats)
     plain = Order(images, seed=4)
     for epoch in range(3):
-        found = order(np.arange(epoch * length, (epoch + 1) * length))
+        repeated = order(np.arange(epoch * length, (epoch + 1) * length))
         drawn = plain(np.arange(epoch * images, (epoch + 1) * images))
         expected = np.repeat(drawn, repeats)[:length]
-        assert found == expected.tolist()
-    assert len(set(found)) == -(-length // repeats)
+        assert repeated == expected.tolist()
+    assert len(set(repeated)) == -(-length // repeats)
 
 
 def test_repeats_without_the_order_under_test():
-    """Each drawn image stands three times in a row, and none is drawn twice."""
+    """Each image comes three times in a row, and none is drawn twice."""
     length = pipeline.epoch_images(1000, 3)
     assert length == 768
     for epoch in range(2):
         places = np.arange(epoch * length, (epoch + 1) * length)
-        found = np.asarray(Order(1000, seed=4, repeats=3)(places)).reshape(-1, 3)
-        assert (found == found[:, :1]).all()
-        assert len(set(found[:, 0])) == length // 3 == 256
-        assert set(found[:, 0]) <= set(range(1000))
-        assert (np.diff(found[:, 0]) < 0).any()  # shuffled
+        drawn = np.asarray(Order(1000, seed=4, repeats=3)(places)).reshape(-1, 3)
+        assert (drawn == drawn[:, :1]).all()
+        assert len(set(drawn[:, 0])) == length // 3 == 256
+        assert set(drawn[:, 0]) <= set(range(1000))
+        assert (np.diff(drawn[:, 0]) < 0).any()  # shuffled
 
 
 def test_the_published_epoch():
@@ -241,10 +239,10 @@ def test_the_published_epoch():
 
 
 def test_repeats_are_augmented_apart():
-    found = augmented(3, repeats=4).reshape(6, 4, -1)
+    images = augmented(3, repeats=4).reshape(6, 4, -1)
     order = np.asarray(Order(12, 2, 4)(np.arange(24))).reshape(6, 4)
     assert (order == order[:, :1]).all()
-    assert all(len(np.unique(views, axis=0)) > 1 for views in found)
+    assert all(len(np.unique(views, axis=0)) > 1 for views in images)
 
 
 # Images that cannot be read
@@ -261,7 +259,7 @@ class Broken(Arrays):
 
 
 class Counted(Arrays):
-    """Numbered images that note who was read."""
+    """Numbered images that list the positions which were read."""
 
     reads: list[int] = []
 
@@ -319,11 +317,11 @@ def test_filling_is_not_decoded():
     assert split.reads == [4]
 
 
-@pytest.mark.parametrize("held, workers", [(True, 0), (False, 3)])
-def test_held_images_are_scored_without_workers(held, workers, monkeypatch):
+@pytest.mark.parametrize("in_memory, workers", [(True, 0), (False, 3)])
+def test_held_images_are_scored_without_workers(in_memory, workers, monkeypatch):
     seen = []
     monkeypatch.setattr(pipeline, "_ahead", lambda b, reading: seen.append(reading))
-    split = Subset(numbered(5) if held else Streamed(), np.arange(5))
+    split = Subset(numbered(5) if in_memory else Streamed(), np.arange(5))
     with pytest.raises(TypeError):
         next(
             pipeline.eval_batches(

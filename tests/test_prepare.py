@@ -26,10 +26,10 @@ from sws_jax import __main__
 from sws_jax.data import arrays, base, images, load_dataset, tfds
 from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sets, sources, standard, work
+from sws_jax.prepare import manifests, parts, records, sets, sources, standard, work
 from sws_jax.runtime import host
 
-from support import children
+from support import children, refusals
 from support import tfds as tfds_sets
 from support.images import encoded, everything, fill, pixels, same, write
 
@@ -64,18 +64,18 @@ def refused(capsys, source, out, *flags, code=2):
 
 
 def sentence(error):
-    assert error.startswith("sws_jax: ") and error.count("\n") == 1, error
-    assert not re.search(r"[.!?]\)* +[A-Z]", error)
-    return error.strip()
+    """The message that a command prints, with the name of the program before it."""
+    assert error.startswith("sws_jax: ") and error.endswith("\n"), error
+    return refusals.sentence(error.removesuffix("\n"))
 
 
 def content(directory):
-    """All files, byte by byte, by name."""
-    found = {}
+    """The bytes of all files, by name."""
+    by_name = {}
     for path in sorted(pathlib.Path(directory).rglob("*")):
         if path.is_file():
-            found[str(path.relative_to(directory))] = path.read_bytes()
-    return found
+            by_name[str(path.relative_to(directory))] = path.read_bytes()
+    return by_name
 
 
 def shards(out, split="train", name="insects"):
@@ -86,7 +86,7 @@ def read(out, name="insects", **settings):
     return load_dataset(f"tfds:{name}", directory=str(out), **settings)
 
 
-# What is written
+# Sets of records
 
 
 def test_a_folder_becomes_a_set_with_the_same_pixels(insects, tmp_path, capsys):
@@ -96,31 +96,31 @@ def test_a_folder_becomes_a_set_with_the_same_pixels(insects, tmp_path, capsys):
     assert re.search(r"insects/1.0.0: \d+ shards to make, .* free, about \d+ s", out)
     assert "data.source=tfds:insects" in out
     assert len(shards(tmp_path)) > 2
-    found, wanted = read(tmp_path), load_dataset(str(insects))
-    assert found.class_names == wanted.class_names
+    result, expected = read(tmp_path), load_dataset(str(insects))
+    assert result.class_names == expected.class_names
     for name in ("train", "val", "test"):
-        same(everything(found.split(name)), everything(wanted.split(name)))
+        same(everything(result.split(name)), everything(expected.split(name)))
     assert "tensorflow" not in sys.modules
 
 
 def test_splits_are_what_they_are_called(tmp_path):
     root = fill(tmp_path / "three", {"train": 2, "val": 1, "test": 3})
     assert prepare(root, tmp_path / "out") == 0
-    found, wanted = read(tmp_path / "out", "three"), load_dataset(str(root))
+    result, expected = read(tmp_path / "out", "three"), load_dataset(str(root))
     for name in ("train", "val", "test"):
-        same(everything(found.split(name)), everything(wanted.split(name)))
+        same(everything(result.split(name)), everything(expected.split(name)))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_encoded_images_are_kept_or_become_the_same_pixels(form, tree, tmp_path):
-    given = encoded(pixels(5), form)
-    write(tree / f"test/ant/000_.{form.lower()}", given)
+    original = encoded(pixels(5), form)
+    write(tree / f"test/ant/000_.{form.lower()}", original)
     assert prepare(tree, tmp_path / "out") == 0
-    found, _ = tfds.splits(str(tmp_path / "out/insects/1.0.0"), "insects", "pillow")
-    kept = found["test"].encoded(1)[0]
-    assert (kept == given) == (form != "WEBP")
-    wanted = load_dataset(str(tree), image_size=32).test.read(1)
-    same([found["test"].read(1)], [wanted])
+    splits, _ = tfds.splits(str(tmp_path / "out/insects/1.0.0"), "insects", "pillow")
+    kept = splits["test"].encoded(1)[0]
+    assert (kept == original) == (form != "WEBP")
+    expected = load_dataset(str(tree), image_size=32).test.read(1)
+    same([splits["test"].read(1)], [expected])
     with Image.open(io.BytesIO(kept)) as image:
         assert image.format == ("PNG" if form == "WEBP" else form)
 
@@ -144,10 +144,12 @@ def test_names_that_tfds_takes(folder, name, tree, tmp_path, capsys):
     shutil.rmtree(source / "test/bee")
     assert naming.is_valid_dataset_and_class_name(name)
     assert prepare(source, tmp_path / "out") == 0
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert said == f"prepared: data.source=tfds:{name} data.directory={tmp_path}/out"
-    found = read(tmp_path / "out", name)
-    assert len(found.train) + len(found.val) == 12 and len(found.test) == 4
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        last_line == f"prepared: data.source=tfds:{name} data.directory={tmp_path}/out"
+    )
+    dataset = read(tmp_path / "out", name)
+    assert len(dataset.train) + len(dataset.val) == 12 and len(dataset.test) == 4
 
 
 def make_tars(tree, where, prefix=""):
@@ -218,23 +220,23 @@ def test_the_tars_of_imagenet(named, tmp_path, capsys):
     message = refused(capsys, where, tmp_path / "out", *flags)
     assert "train has 8 images of 1,281,167 and validation has 3 images of" in message
     assert prepare(where, tmp_path / "out", "--partial", *flags) == 0
-    found = read(tmp_path / "out", "imagenet2012", val_fraction=0.25)
-    assert found.class_names == ("n01440764", "n01443537")
+    dataset = read(tmp_path / "out", "imagenet2012", val_fraction=0.25)
+    assert dataset.class_names == ("n01440764", "n01443537")
     names = [label == "n01443537" for label in labels]
-    assert [label for _, label in everything(found.test)] == names
+    assert [label for _, label in everything(dataset.test)] == names
     wanted = [encoded(pixels(100 + n), "JPEG") for n in range(3)]
-    for (image, _), data in zip(everything(found.test), wanted, strict=True):
+    for (image, _), data in zip(everything(dataset.test), wanted, strict=True):
         with Image.open(io.BytesIO(data)) as opened:
             np.testing.assert_array_equal(image, np.asarray(opened))
-    assert len(found.train) + len(found.val) == 8
+    assert len(dataset.train) + len(dataset.val) == 8
 
 
 def test_the_classes_of_all_validation_images_are_known():
-    """As TFDS brings them along: fifty of each."""
+    """As TFDS lists them: fifty of each."""
     from sws_jax.prepare import tars
 
     names = [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(1, 50_001)]
-    labels = tars._known("val.tar", names)
+    labels = tars.imagenet_classes("val.tar", names)
     assert labels[:3] == ["n01751748", "n09193705", "n02105855"]
     groups, counts = np.unique(labels, return_counts=True)
     assert len(groups) == 1000 and set(counts) == {50}
@@ -259,16 +261,18 @@ def test_arrays_hold_the_evaluations_view(kind, tree, tmp_path, capsys):
     assert prepare(source, tmp_path / "out", "--size=32", "--name=small-32") == 0
     assert f"{kind}: 19 train, 6 test images" in capsys.readouterr().out
     path = tmp_path / "out" / "small-32"
-    found = load_dataset(str(path))
+    dataset = load_dataset(str(path))
     wanted = load_dataset(str(tree), image_size=32)
-    assert found.image_shape == (32, 32, 3)
-    assert found.class_names == wanted.class_names
+    assert dataset.image_shape == (32, 32, 3)
+    assert dataset.class_names == wanted.class_names
     for name in ("train", "val", "test"):
-        same(everything(found.split(name)), resized(everything(wanted.split(name)), 32))
+        same(
+            everything(dataset.split(name)), resized(everything(wanted.split(name)), 32)
+        )
     images = np.load(path / "train_images.npy", mmap_mode="r")
     assert (images.shape, images.dtype) == ((19, 32, 32, 3), np.uint8)
-    again = pickle.loads(pickle.dumps(found.train))
-    same(everything(again), everything(found.train))
+    again = pickle.loads(pickle.dumps(dataset.train))
+    same(everything(again), everything(dataset.train))
     assert isinstance(again.split, arrays.Mapped)
 
 
@@ -285,11 +289,11 @@ def test_grey_sets_stay_grey(tmp_path):
     rows = [(tfds_sets.encoded(n, mode="L"), n % 3) for n in range(6)]
     tfds_sets.prepare(tmp_path, {"train": rows, "test": rows[:3]}, channels=1)
     assert prepare(tmp_path / "insects", tmp_path / "out", "--size=8") == 0
-    found = load_dataset(str(tmp_path / "out/insects-8"), val_fraction=0.5)
-    assert found.image_shape == (8, 8, 1)
+    dataset = load_dataset(str(tmp_path / "out/insects-8"), val_fraction=0.5)
+    assert dataset.image_shape == (8, 8, 1)
     wanted = load_dataset("tfds:insects", directory=str(tmp_path), val_fraction=0.5)
     for (image, _), (other, _) in zip(
-        everything(found.test), resized(everything(wanted.test), 8), strict=True
+        everything(dataset.test), resized(everything(wanted.test), 8), strict=True
     ):
         np.testing.assert_array_equal(image, other)
 
@@ -345,17 +349,17 @@ def test_unreadable_images(form, tree, tmp_path, capsys):
         load_dataset(str(out / name)) if form else read(out)
 
     assert prepare(tree, out, *form, "--unreadable=skip") == 0
-    said = capsys.readouterr().out
-    assert f"1 images are left out, the first: {broken}" in said
-    assert re.search(r"\d+ shards to make, [1-9]\d* are there", said)
+    output = capsys.readouterr().out
+    assert f"1 images are left out, the first: {broken}" in output
+    assert re.search(r"\d+ shards to make, [1-9]\d* are there", output)
     left = load_dataset(str(out / name)) if form else read(out)
     broken.unlink()
     wanted = everything(load_dataset(str(tree)).train)
     wanted += everything(load_dataset(str(tree)).val)
     wanted = resized(wanted, 16) if form else wanted
     key = [(image.tobytes(), label) for image, label in wanted]
-    found = [*everything(left.train), *everything(left.val)]
-    assert sorted((image.tobytes(), label) for image, label in found) == sorted(key)
+    pairs = [*everything(left.train), *everything(left.val)]
+    assert sorted((image.tobytes(), label) for image, label in pairs) == sorted(key)
 
     broken.write_bytes(whole)
     assert prepare(tree, out, *form) == 0  # without skip: that shard alone
@@ -373,7 +377,7 @@ def test_no_image_of_a_split_can_be_read(tree, tmp_path, capsys):
     assert "not one image of split test can be read" in message
 
 
-# Damage, and what changed
+# Damage and changed sources
 
 
 @pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
@@ -400,7 +404,7 @@ def test_what_is_damaged_is_named_and_made_anew_alone(form, insects, tmp_path, c
     times = {p: p.stat().st_mtime_ns for p in directory.iterdir()}
     assert __main__.main(check) == 2
     message = sentence(capsys.readouterr().err)
-    # (The manifest is no part; of arrays, parts are rows.)
+    # The manifest is not counted as a part. Parts of arrays are rows.
     assert f"2 of {5 if form else len(before) - 1} parts of" in message
     assert min(victims) in message and "its digest differs" in message
     assert "given again, makes them anew, and those alone" in message
@@ -425,7 +429,7 @@ def test_what_is_damaged_is_named_and_made_anew_alone(form, insects, tmp_path, c
     ],
 )
 def test_damage_in_a_header(file, old, new, insects, tmp_path, capsys):
-    """Of the bytes that it tells the meaning of, none is another."""
+    """The rows are whole, and the header of their file is damaged."""
     assert prepare(insects, tmp_path, "--size=8") == 0
     directory = tmp_path / "insects-8"
     before = content(directory)
@@ -440,8 +444,8 @@ def test_damage_in_a_header(file, old, new, insects, tmp_path, capsys):
     with pytest.raises(UserError, match=f"{file} is missing or damaged"):
         load_dataset(str(directory))
     assert prepare(insects, tmp_path, "--size=8") == 0
-    said = capsys.readouterr().out
-    assert "damaged, and made anew: " in said and "has changed" not in said
+    output = capsys.readouterr().out
+    assert "damaged, and made anew: " in output and "has changed" not in output
     assert content(directory) == before
     assert __main__.main(check) == 0
 
@@ -476,13 +480,13 @@ def test_a_source_that_changed(tree, tmp_path, capsys):
 
 
 def grown(tree):
-    """After the images that were there, whose shards stay the same."""
+    """Adds images after the others, whose shards stay the same."""
     for n in range(7):
         write(tree / f"train/cat/more_{n}.png", encoded(pixels(80 + n, SIZE), "PNG"))
 
 
 def shrunk(tree):
-    """By the last shard of arrays of 16 pixels, and by no more."""
+    """Removes the images of the last shard of arrays of 16 pixels."""
     for path in (tree / "train/cat").iterdir():
         if path.name != "000.png":
             path.unlink()
@@ -496,25 +500,25 @@ def without_validation(tree):
 @pytest.mark.parametrize("form", [(), ("--size=16",)], ids=["records", "arrays"])
 @pytest.mark.parametrize("change", [grown, shrunk, without_validation])
 def test_a_source_that_grew_or_shrank(change, form, tree, tmp_path, capsys):
-    """What is made of it is what is made afresh, byte by byte and pixel by pixel."""
+    """The completed set has the bytes and pixels of one that is made from nothing."""
     shutil.copytree(tree / "test", tree / "val")
     out, fresh = tmp_path / "out", tmp_path / "fresh"
     assert prepare(tree, out, *form) == 0
     change(tree)
     capsys.readouterr()
     assert prepare(tree, out, *form) == 0
-    said = capsys.readouterr().out
-    assert "the source has changed since: " in said and "damaged" not in said
+    output = capsys.readouterr().out
+    assert "the source has changed since: " in output and "damaged" not in output
     name = "insects-16" if form else "insects"
     assert __main__.main(["prepare", "--check", str(out / name)]) == 0
     capsys.readouterr()
     assert prepare(tree, fresh, *form) == 0
     assert content(out) == content(fresh)
-    found = load_dataset(str(out / name)) if form else read(out)
+    dataset = load_dataset(str(out / name)) if form else read(out)
     wanted = load_dataset(str(tree))
     for split in ("train", "val", "test"):
         data = everything(wanted.split(split))
-        same(everything(found.split(split)), resized(data, 16) if form else data)
+        same(everything(dataset.split(split)), resized(data, 16) if form else data)
     assert prepare(tree, out, *form) == 0
     assert "is prepared already, and whole" in capsys.readouterr().out
 
@@ -556,7 +560,7 @@ def test_what_is_there_already(insects, tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
-# What is said before, and refused
+# Estimates and refusals
 
 
 def test_a_disk_that_is_too_small(insects, tmp_path, capsys):
@@ -584,10 +588,10 @@ def test_files_may_not_be_large(form, insects, tmp_path, capsys):
 def test_a_dry_run_writes_nothing(form, tree, tmp_path, capsys):
     out = tmp_path / "out"
     assert prepare(tree, out, "--dry-run", *form) == 0
-    said = capsys.readouterr().out
-    assert "18 train, 6 test images" in said and "shards to make" in said
+    output = capsys.readouterr().out
+    assert "18 train, 6 test images" in output and "shards to make" in output
     assert not out.exists()
-    # Nor into a set that stands there, and would be mended.
+    # Nor into a set that is present and damaged.
     assert prepare(tree, out, *form) == 0
     (tree / "train/ant/000.png").unlink()
     cut(next(out.rglob("*array_record*") if not form else out.rglob("*.npy")))
@@ -604,12 +608,12 @@ def space(monkeypatch, free):
 
 
 def taken(directory):
-    """Bytes of the disk."""
+    """Bytes that a file takes on the disk."""
     return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
 
 
 def with_another_class(tree):
-    """Which changes all shards, and the size of none."""
+    """Changes all shards, and the size of none."""
     for split in ("train", "test"):
         (tree / split / "cat").rename(tree / split / "dog")
 
@@ -625,13 +629,13 @@ def test_rows_are_replaced_where_they_stand(tree, tmp_path, monkeypatch, capsys)
     space(monkeypatch, 0)
     capsys.readouterr()
     assert prepare(tree, out, "--size=64") == 0
-    said = capsys.readouterr().out
-    assert "24 shards are made anew" in said and ", 0 bytes of 0 bytes free" in said
+    output = capsys.readouterr().out
+    assert "24 shards are made anew" in output and ", 0 bytes of 0 bytes free" in output
     assert load_dataset(str(out / "insects-64")).class_names[-1] == "dog"
 
 
 def test_rows_that_are_not_written_yet_take_room(tree, tmp_path, monkeypatch, capsys):
-    """The file has its whole size from the beginning, and holes."""
+    """A sparse file has its full size from the beginning."""
     out, broken = tmp_path / "out", tree / "train/ant/001.png"
     whole = broken.read_bytes()
     broken.write_bytes(b"")
@@ -651,13 +655,13 @@ def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
 
     def room(directory, shard_bytes=5242):
         source = sources.open_source(str(tree))
-        form = forms.Records(source, "insects", "1.0.0", shard_bytes)
+        form = records.Records(source, "insects", "1.0.0", shard_bytes)
         return form.room(str(directory), form.shards(), 1.0, 1)
 
-    # (By estimate each is larger than it will be, so that none is counted too little.)
+    # Estimates are larger than the files, so that no file has too little room.
     afresh, growth = room(""), 2**14
     assert max(old) + growth < sum(old) < afresh
-    # Those of another plan, which has a single shard, go before it is written.
+    # Files of another number of shards are removed before the one shard is written.
     assert room(out / "insects/1.0.0", 2**20) == max(room("", 2**20) - sum(old), 0)
     with monkeypatch.context() as patch:
         space(patch, afresh - sum(old))
@@ -671,10 +675,10 @@ def test_more_workers_than_cores_take_no_less_time(
     insects, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(host, "cores", lambda: 2)
-    monkeypatch.setattr(sets, "sample", lambda request, found: (10.0, 1.0))
-    for workers, said in ((1, "4 min 0 s"), (2, "2 min 0 s"), (8, "2 min 0 s")):
+    monkeypatch.setattr(sets, "sample", lambda request, inventory: (10.0, 1.0))
+    for workers, duration in ((1, "4 min 0 s"), (2, "2 min 0 s"), (8, "2 min 0 s")):
         assert prepare(insects, tmp_path, "--dry-run", f"--workers={workers}") == 0
-        assert f"about {said} with {workers} worker" in capsys.readouterr().out
+        assert f"about {duration} with {workers} worker" in capsys.readouterr().out
 
 
 def tree_of(tmp_path, **files):
@@ -700,7 +704,7 @@ GOOD = ("a/0.png", "b/0.png")
 
 
 def mistakes(tmp_path):
-    """For each: the source, flags, and words of the sentence."""
+    """For each refusal: the source, flags, and words of the message."""
     where = tmp_path / "source"
     test = where / "test.tar"
     yield "none", tmp_path / "none", (), "there is no folder"
@@ -826,32 +830,15 @@ def test_a_name_that_is_no_line_of_text(tmp_path, capsys):
 
 
 def test_another_process_that_prepares_the_same(insects, tmp_path, capsys):
-    from sws_jax.storage import files
+    from sws_jax.storage import locks
 
-    with files.claimed(str(tmp_path / ".insects.lock")) as alone:
+    with locks.claimed(str(tmp_path / ".insects.lock")) as alone:
         assert alone
         message = refused(capsys, insects, tmp_path)
     assert "another process is preparing" in message
 
 
-def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(work, "_LINE_SECONDS", 0.0)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    assert re.fullmatch(
-        r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
-    )
-
-
-def test_a_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with work.Bar("insects", 4000, "images") as bar:
-        bar.advance(1000)
-    out, error = capsys.readouterr()
-    assert out == "" and "insects" in error
-
-
-# What TFDS prepares
+# Sets of TFDS
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed, and would be used")
@@ -907,11 +894,11 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
     manual = tmp_path / "manual"
     write(manual / "moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(manual))
-    place = standard.prepare(request)
+    place = standard.make(request)
     assert place == str(tmp_path / "prepare_moths/2.0.0")
     assert builder == [str(manual)]
-    found = read(tmp_path, "prepare_moths", val_fraction=0.5)
-    assert (len(found.train), len(found.val), len(found.test)) == (4, 4, 2)
+    dataset = read(tmp_path, "prepare_moths", val_fraction=0.5)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (4, 4, 2)
     assert "tensorflow" not in sys.modules
     check = ["prepare", "--check", str(tmp_path / "prepare_moths")]
     assert __main__.main(check) == 0
@@ -921,26 +908,26 @@ def test_tfds_prepares_what_it_knows(builder, tmp_path, capsys):
     assert __main__.main(check) == 2
     assert "given again, makes them anew\n" in capsys.readouterr().err
     assert standard.find(request, 1) == ""
-    assert standard.prepare(request) == place and len(builder) == 2
+    assert standard.make(request) == place and len(builder) == 2
     assert __main__.main(check) == 0
     # Resized arrays of it need no TensorFlow, since it is prepared.
     assert prepare("tfds:prepare_moths", tmp_path, "--size=8") == 0
-    found = load_dataset(str(tmp_path / "prepare_moths-8"), val_fraction=0.5)
-    assert found.image_shape == (8, 8, 3)
+    dataset = load_dataset(str(tmp_path / "prepare_moths-8"), val_fraction=0.5)
+    assert dataset.image_shape == (8, 8, 3)
 
 
 def test_tfds_prepares_fewer_images_than_are_known(builder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    monkeypatch.setitem(parts.COUNTS, "prepare_moths", {"train": 9})
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     place = tmp_path / "prepare_moths/2.0.0"
     with pytest.raises(
         UserError, match="train has 8 images of 9: .* stays in .*incomplete"
     ):
-        standard.prepare(request)
+        standard.make(request)
     assert not place.exists()
     taken = dataclasses.replace(request, partial=True)
-    assert standard.prepare(taken) == str(place) and len(builder) == 1  # not again
+    assert standard.make(taken) == str(place) and len(builder) == 1  # not again
     assert standard.find(request, 1) == str(place)
 
 
@@ -951,10 +938,10 @@ def moths(builder, tmp_path):
 
     write(tmp_path / "manual/moths.zip", b"")
     config = library.download.DownloadConfig(manual_dir=str(tmp_path / "manual"))
-    made = library.builder(
+    tfds_builder = library.builder(
         "prepare_moths", data_dir=str(tmp_path), file_format="array_record"
     )
-    made.download_and_prepare(download_config=config)
+    tfds_builder.download_and_prepare(download_config=config)
     return tmp_path / "prepare_moths/2.0.0"
 
 
@@ -1003,20 +990,20 @@ def test_what_tfds_has_prepared_by_itself_and_is_damaged(
     assert content(tmp_path) == before  # no manifest, which would call it whole
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     assert standard.find(request, 1) == ""
-    assert standard.prepare(request) == str(moths) and len(builder) == 2
+    assert standard.make(request) == str(moths) and len(builder) == 2
     assert standard.find(request, 1) == str(moths)
 
 
 def test_a_set_that_tfds_left_damaged_is_not_taken(builder, tmp_path, monkeypatch):
-    """It is begun anew, though it stands where TFDS puts what is done."""
-    monkeypatch.setitem(sources.COUNTS, "prepare_moths", {"train": 9})
+    """It is prepared again, although it is where TFDS puts finished sets."""
+    monkeypatch.setitem(parts.COUNTS, "prepare_moths", {"train": 9})
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
     with pytest.raises(UserError, match="train has 8 images of 9"):
-        standard.prepare(request)
+        standard.make(request)
     left = tmp_path / "incomplete.tfds.prepare_moths/prepare_moths/2.0.0"
     halve(next(left.glob("*-train.array_record*")))
-    place = standard.prepare(dataclasses.replace(request, partial=True))
+    place = standard.make(dataclasses.replace(request, partial=True))
     assert len(builder) == 2 and standard.find(request, 1) == place
 
 
@@ -1030,44 +1017,44 @@ def test_what_tfds_has_downloaded_or_begun_takes_no_more_room(
     arguments = (info, str(tmp_path), str(begun))
     space(monkeypatch, 1500)
     with pytest.raises(UserError, match="needs 4.4 KiB, and .* has 1.5 KiB free"):
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     folder = tmp_path / "downloads" / "moths" / "deep"
     write(folder / "whole.zip", bytes(3000))
     with pytest.raises(UserError, match="needs 4.4 KiB"):  # TFDS does not know it
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     write(folder / "whole.zip.INFO", b"{}")
     write(tmp_path / "downloads/wasps/other.zip", bytes(1000))
     write(tmp_path / "downloads/wasps/other.zip.INFO", b"{}")
-    standard._say(*arguments)
+    standard.check_room(*arguments)
     assert "1.5 KiB with its downloads, 1.5 KiB free" in capsys.readouterr().out
     info.download_size = 2000  # as TFDS knew it, which may be old
-    standard._say(*arguments)
+    standard.check_room(*arguments)
     assert "500 bytes with its downloads" in capsys.readouterr().out
     info.dataset_size = 1600
     with pytest.raises(UserError, match="needs 1.6 KiB"):
-        standard._say(*arguments)
+        standard.check_room(*arguments)
     write(begun / "moths/2.0.0.incomplete/half", bytes(200))
-    standard._say(*arguments)
+    standard.check_room(*arguments)
 
 
 def test_what_tfds_does_not_know(tmp_path):
     with pytest.raises(UserError, match="TFDS has no no_such_set"):
-        standard.prepare(standard.Request("no_such_set", str(tmp_path)))
+        standard.make(standard.Request("no_such_set", str(tmp_path)))
 
 
 def test_a_damaged_set_stands_until_there_is_a_whole_one(builder, tmp_path):
     write(tmp_path / "manual/moths.zip", b"")
     request = standard.Request("prepare_moths", str(tmp_path), str(tmp_path / "manual"))
-    place = standard.prepare(request)
+    place = standard.make(request)
     whole = content(place)
     cut(next(pathlib.Path(place).glob("*test*")))
     before = content(place)
     assert standard.find(request, 1) == ""
     without = dataclasses.replace(request, manual_dir=str(tmp_path / "none"))
     with pytest.raises(UserError, match="TFDS cannot prepare prepare_moths"):
-        standard.prepare(without)
+        standard.make(without)
     assert content(place) == before != whole
-    assert standard.prepare(request) == place
+    assert standard.make(request) == place
     assert content(place).keys() == whole.keys()
     assert standard.find(request, 1) == place
     left = {path.name for path in tmp_path.iterdir()} - {"downloads"}
@@ -1111,15 +1098,15 @@ sys.exit(__main__.main(["prepare", "tfds:waiting_moths", sys.argv[1]]))
 
 @pytest.fixture
 def waiting(tmp_path):
-    """A command whose set waits in TFDS's process; and that process."""
+    """A command, and its process of TFDS, in which the set waits."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code/sitecustomize.py").write_text(MOTHS)
-    found = [str(tmp_path / "code"), str(ROOT)]
+    path = [str(tmp_path / "code"), str(ROOT)]
     process = subprocess.Popen(
         [sys.executable, "-c", WAITING, str(tmp_path / "out")],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(found),
+            "PYTHONPATH": os.pathsep.join(path),
             "MOTHS": str(tmp_path),
         },
         stdout=subprocess.PIPE,
@@ -1168,7 +1155,7 @@ def test_tfds_fails_in_its_process(waiting, tmp_path):
     "number, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
 )
 def test_tfds_ends_with_the_command(number, code, waiting):
-    """Else it would write on, and hold no lock."""
+    """Otherwise it would go on writing without a lock."""
     process, inner = waiting
     process.send_signal(number)
     assert process.wait() == code
@@ -1194,11 +1181,11 @@ def test_tfds_with_tensorflow(tmp_path, capsys):
         "tfds:imagenet2012", tmp_path / "out", f"--manual-dir={where}", "--partial"
     )
     assert code == 0, capsys.readouterr().err
-    found = read(tmp_path / "out", "imagenet2012", val_fraction=0.5)
-    assert (len(found.train), len(found.test), found.num_classes) == (4, 3, 1000)
+    dataset = read(tmp_path / "out", "imagenet2012", val_fraction=0.5)
+    assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (4, 3, 1000)
 
 
-# In processes that are killed
+# Killed processes
 
 
 def command(*arguments):
@@ -1221,11 +1208,11 @@ def larger(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--size=64",)], ids=["records", "arrays"])
 def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
-    """The bytes are those of a serial run that met nothing."""
+    """The bytes are those of a serial run without interruption."""
     flags = ["--shard-mib=0.02", *form]
     folder = tmp_path / "out" / ("" if form else "insects")
     building = folder / ("incomplete.insects-64" if form else "incomplete.1.0.0")
-    manifest = building / sets.MANIFEST
+    manifest = building / manifests.MANIFEST
     process = start(larger, tmp_path / "out", *flags, "--workers=2")
     deadline = time.monotonic() + 60
     while done(manifest) < 12:
@@ -1246,9 +1233,9 @@ def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
     assert __main__.main(serial) == 0
     assert content(tmp_path / "out") == content(tmp_path / "serial")
     whole = folder / ("insects-64" if form else "1.0.0")
-    entries = json.loads((whole / sets.MANIFEST).read_text())["shards"]
-    found = work.run(work.Check(str(whole)), list(entries.items()), 2)
-    assert [problem for _, problem in found] == [""] * len(entries)
+    entries = json.loads((whole / manifests.MANIFEST).read_text())["shards"]
+    checks = work.run(work.Check(str(whole)), list(entries.items()), 2)
+    assert [problem for _, problem in checks] == [""] * len(entries)
 
 
 def done(manifest):
@@ -1259,9 +1246,9 @@ def done(manifest):
 
 
 def finished(building):
-    """How many shards are; and no half of a file is left."""
+    """Number of finished shards; no file is left half written."""
     assert not [p.name for p in building.iterdir() if p.name.startswith(".")]
-    return done(building / sets.MANIFEST)
+    return done(building / manifests.MANIFEST)
 
 
 @pytest.mark.slow
@@ -1274,12 +1261,12 @@ def finished(building):
     ],
 )
 def test_asked_to_end(number, code, to_all, early, larger, tmp_path):
-    """By a signal to the command, or to its processes too, perhaps as they start."""
+    """A signal is sent to the command or to all processes, also while they start."""
     flags = ["--shard-mib=0.02", "--workers=2"]
     process = start(
         larger, tmp_path / "out", *flags, stdout=subprocess.PIPE, start_new_session=True
     )
-    manifest = tmp_path / "out/insects/incomplete.1.0.0" / sets.MANIFEST
+    manifest = tmp_path / "out/insects/incomplete.1.0.0" / manifests.MANIFEST
     deadline = time.monotonic() + 60
     while not manifest.exists() if early else done(manifest) < 3:
         assert process.poll() is None and time.monotonic() < deadline
@@ -1344,10 +1331,10 @@ def test_a_folder_of_jpegs_prepared_looked_at_and_trained_on(form, tmp_path):
                 write(root / split / name / f"{n}.jpg", data)
 
     def command(*words):
-        given = [sys.executable, "-m", *map(str, words)]
+        arguments = [sys.executable, "-m", *map(str, words)]
         settings = children.environment()
         process = subprocess.Popen(
-            given,
+            arguments,
             cwd=ROOT,
             env=settings,
             stdout=subprocess.PIPE,
@@ -1359,10 +1346,10 @@ def test_a_folder_of_jpegs_prepared_looked_at_and_trained_on(form, tmp_path):
         return done.out
 
     size = ["--size=16"] if form == "arrays" else []
-    said = command("sws_jax", "prepare", root, out, *size)
+    output = command("sws_jax", "prepare", root, out, *size)
     source = f"{out / 'beetles-16'}" if size else "tfds:beetles"
     taken = f"data.source={source}" + ("" if size else f" data.directory={out}")
-    assert said.splitlines()[-1] == f"prepared: {taken}"
+    assert output.splitlines()[-1] == f"prepared: {taken}"
     job = [
         f"--config={ROOT / 'configs/scratch_deit.py'}:depth=1,epochs=2,"
         f"dataset={source},image_size=8",
@@ -1373,8 +1360,8 @@ def test_a_folder_of_jpegs_prepared_looked_at_and_trained_on(form, tmp_path):
     ]
     if not size:
         job.append(f"--config.data.directory={out}")
-    found = command("sws_jax", "doctor", *job)
-    assert "3 classes" in found, found
+    findings = command("sws_jax", "doctor", *job)
+    assert "3 classes" in findings, findings
     assert "step 4/4" in command("sws_jax.main", *job)
 
 
@@ -1383,6 +1370,6 @@ def test_the_splits_are_those_that_a_run_reads(insects, tmp_path):
     assert prepare(insects, tmp_path) == prepare(insects, tmp_path, "--size=8") == 0
     kinds = [load_dataset(str(insects)), read(tmp_path)]
     kinds.append(load_dataset(str(tmp_path / "insects-8")))
-    held = [kind.val.indices.tolist() for kind in kinds]
-    assert held[0] == held[1] == held[2]
+    indices = [kind.val.indices.tolist() for kind in kinds]
+    assert indices[0] == indices[1] == indices[2]
     assert all(isinstance(kind.train, base.Subset) for kind in kinds)

@@ -13,6 +13,7 @@ from sws_jax import main
 from sws_jax.models import weights
 from sws_jax.runtime.signals import EXIT_AGAIN
 from sws_jax.sharding import AXES
+from sws_jax.storage.names import METRICS
 from sws_jax.training import metrics
 
 from support.children import CONFIG, ROOT, arrays
@@ -37,23 +38,21 @@ def command(tmp_path, name, **fields):
 
 def files_of(workdir):
     """Relative names, without the times and hosts in those of TensorBoard, sorted."""
-    found = []
+    names = []
     for path in workdir.rglob("*"):
         name = str(path.relative_to(workdir))
         if "checkpoints/" not in name and path.is_file():
-            found.append(name.split("tfevents")[0])
-    return sorted(found)
+            names.append(name.split("tfevents")[0])
+    return sorted(names)
 
 
 def same(one, many):
     """Losses and weights to float32 rounding, and each output written once."""
-    written, logs = (
-        sorted(one.rglob(name)) for name in ("*.safetensors", metrics.METRICS)
-    )
+    written, logs = (sorted(one.rglob(name)) for name in ("*.safetensors", METRICS))
     assert written and logs
     for path in written:
         other = many / path.relative_to(one)
-        # (Keys' biases have no true gradient: Adam makes steps of rounding noise.)
+        # Keys' biases have no true gradient: Adam makes steps of rounding noise.
         old, new = (no_key_bias(weights.load(str(p))[0]) for p in (path, other))
         close(old, new, 1e-4)
     for path in logs:
@@ -160,7 +159,7 @@ def flow(tmp_path_factory):
 @pytest.mark.slow
 def test_the_whole_flow_in_several_processes(flow, tmp_path):
     """Weights and teacher split along two axes of the mesh, the first of them over
-    processes. (Along the third, that of the batch: the tests above.)"""
+    processes. The tests above split along the third, that of the batch."""
     count, mesh = 2, (1, 2, 2)
     sizes = [f"--config.mesh.{axis}={n}" for axis, n in zip(AXES, mesh, strict=True)]
     job = Job(*FLOW, *sizes, f"--workdir={tmp_path}", processes=count, devices=2)

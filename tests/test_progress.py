@@ -1,9 +1,11 @@
-"""How fast a run is, and what a person is told of it."""
+"""The speed of a run, and what a person sees of it."""
 
+import re
 import sys
 
 import pytest
 
+from sws_jax.runtime import progress
 from sws_jax.runtime.progress import Progress
 from sws_jax.training import metrics
 
@@ -54,10 +56,10 @@ def test_a_run_goes_on_after_the_lines_of_its_step(tmp_path):
 
 
 def test_a_line_has_an_eta_once_a_speed_is_known(capsys):
-    progress = Progress("run", total=100)
-    progress.log(10, {"loss": 0.5}, None)
-    progress.log(20, {"loss": 0.5}, 2.0)
-    progress.log(30, {"loss": 0.5}, None)  # the last speed that was known
+    steps = Progress("run", total=100)
+    steps.log(10, {"loss": 0.5}, None)
+    steps.log(20, {"loss": 0.5}, 2.0)
+    steps.log(30, {"loss": 0.5}, None)  # the last speed that was known
     assert capsys.readouterr().out.splitlines() == [
         "run  step 10/100 (10%)  loss 0.5",
         "run  step 20/100 (20%)  loss 0.5  ETA 0:00:40",
@@ -68,13 +70,30 @@ def test_a_line_has_an_eta_once_a_speed_is_known(capsys):
 def test_a_bar_has_that_eta_too(monkeypatch, capsys):
     """And none of tqdm's, which takes the time between steps for theirs."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress("run", total=100, done=50)
-    progress.advance()
+    steps = Progress("run", total=100, done=50)
+    steps.advance()
     assert "ETA" not in capsys.readouterr().err
-    progress.log(51, {"loss": 0.5}, 0.01)
-    progress._bar.mininterval = 0  # shows every step
-    progress.advance()
+    steps.log(51, {"loss": 0.5}, 0.01)
+    steps._bar.mininterval = 0  # shows every step
+    steps.advance()
     shown = capsys.readouterr().err
     assert "52/100 [00:00, loss=0.5, ETA=1:20:00]" in shown
     assert "step/s" not in shown and "it/s" not in shown
-    progress.close()
+    steps.close()
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    with progress.Bar("insects", 4000, "images") as bar:
+        bar.advance(1000)
+    assert re.fullmatch(
+        r"insects: 1,000 of 4,000 images \(25%\), \d+ s left\n", capsys.readouterr().out
+    )
+
+
+def test_a_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.Bar("insects", 4000, "images") as bar:
+        bar.advance(1000)
+    out, error = capsys.readouterr()
+    assert out == "" and "insects" in error

@@ -17,7 +17,7 @@ from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
 from sws_jax.convert import tensors
 from sws_jax.errors import UserError
-from sws_jax.methods import base, learngenes
+from sws_jax.methods import learngenes, surgery
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
@@ -117,30 +117,30 @@ def train(golden, loss, decay=DECAYS[0]):
     recipe = step.Recipe(SPEC, grey, loss=loss, ema=decay)
     one = jax.jit(functools.partial(step.train_step, recipe))
     params = jax.tree.map(jnp.asarray, params_of(golden, "train/initial"))
-    state, found = step.new_state(recipe, params), []
+    state, losses = step.new_state(recipe, params), []
     for batch, rate in zip(batches(golden), golden["rates"], strict=True):
         state, metrics = one(state, batch, rate)
-        found.append(metrics["loss"])
-    return Trained(np.array(found), state.params, state.ema)
+        losses.append(metrics["loss"])
+    return Trained(np.array(losses), state.params, state.ema)
 
 
-def errors(found, golden, key):
+def errors(params, golden, key):
     """Largest difference in every tensor from a state of the file."""
-    found, theirs = trees.flatten(found), trees.flatten(params_of(golden, key))
-    assert set(found) == set(theirs)
-    return {k: float(np.abs(found[k] - theirs[k]).max()) for k in theirs}
+    params, theirs = trees.flatten(params), trees.flatten(params_of(golden, key))
+    assert set(params) == set(theirs)
+    return {k: float(np.abs(params[k] - theirs[k]).max()) for k in theirs}
 
 
-def show(what, found, golden, key):
-    """Keys' biases apart: where Adam is led by rounding alone (`draw_train`)."""
+def show(what, params, golden, key):
+    """Without biases of keys, where Adam follows rounding alone; see `draw_train`."""
     theirs = params_of(golden, key)
     keys, others = [], []
     for s in range(len(STAGES)):
-        a, b = (tree[f"stage_{s}"]["attn"]["qkv"]["bias"] for tree in (found, theirs))
+        a, b = (tree[f"stage_{s}"]["attn"]["qkv"]["bias"] for tree in (params, theirs))
         gaps = np.abs(a - b).max(axis=(1, 2))
         keys.append(gaps[1])
         others += [gaps[0], gaps[2]]
-    rest = errors(found, golden, key)
+    rest = errors(params, golden, key)
     others += [value for name, value in rest.items() if not name.endswith("qkv/bias")]
     print(f"{what}: {max(others):.1e}, biases of keys {max(keys):.1e}")
 
@@ -170,7 +170,7 @@ def test_ten_steps(alpha, decay, golden):
     assert gap < 1e-5
     assert max(weights.values()) < 1e-4
     assert max(ema.values()) < 1e-4
-    # Neither the start nor the weights themselves would pass as what is compared.
+    # Neither the initial weights nor the weights in place of the average would pass.
     start = params_of(golden, "train/initial")
     assert min(errors(start, golden, f"{key}/weights").values()) > 1e-3
     if decay == DECAYS[0]:
@@ -183,19 +183,19 @@ def test_another_reduction_is_noticed(golden):
     """By the weights too, where alpha leaves the labels in (`test_losses_alone`)."""
     trained = train(golden, PUBLISHED(alpha=0.5, reduction="batchmean"))
     assert np.abs(trained.losses - golden["train/0.5/losses"]).min() > 1e-2
-    found = errors(trained.params, golden, "train/0.5/weights")
-    assert min(found.values()) > 1e-4
+    differences = errors(trained.params, golden, "train/0.5/weights")
+    assert min(differences.values()) > 1e-4
 
 
 def test_decay_of_everything_is_noticed(golden, monkeypatch):
-    """In every tensor that is not decayed as published, by its weights alone."""
+    """Each tensor that is not decayed in the published code differs."""
     names = trees.flatten(params_of(golden, "train/initial"))
     bare = [name for name in names if not optim.decays(name)]
     monkeypatch.setattr(optim, "decays", lambda name: True)
     trained = train(golden, PUBLISHED(alpha=0.5))
-    found = errors(trained.params, golden, "train/0.5/weights")
+    differences = errors(trained.params, golden, "train/0.5/weights")
     assert len(bare) == 5 + len(STAGES) * 8
-    assert min(found[name] for name in bare) > 1e-4
+    assert min(differences[name] for name in bare) > 1e-4
 
 
 @pytest.mark.parametrize("number, alpha", list(enumerate(ALPHAS)))
@@ -237,8 +237,8 @@ def test_what_the_file_tells_apart(golden):
         for way in make_published.WAYS
     }
     tleg = {way: golden[f"tleg/des/{way}"] for way in make_published.WAYS}
-    for found in (sws, tleg):
-        same, timm, published = (found[way] for way in ("same", "timm", "published"))
+    for layout in (sws, tleg):
+        same, timm, published = (layout[way] for way in ("same", "timm", "published"))
         assert np.abs(same - timm).max(axis=(1, 2)).min() > 3e-3
         assert np.abs(timm - published).max(axis=(1, 2)).min() > 3e-3
         assert np.abs(np.diff(published, axis=0)).max(axis=(1, 2)).min() > 3e-3
@@ -272,9 +272,9 @@ def logits_of(network, golden):
 
 
 def apart(network, heads):
-    """The same numbers, cut into other heads: what the released Des-S is to Aux-S."""
+    """The same numbers in other heads, as the released Des-S has those of Aux-S."""
     spec = network.spec.replace(heads=heads)
-    blocks = base.split_heads(network.params["blocks"], spec)
+    blocks = surgery.split_heads(network.params["blocks"], spec)
     return networks.Network(spec, {**network.params, "blocks": blocks})
 
 
@@ -289,12 +289,12 @@ def test_a_published_sws_file(golden, tmp_path):
     other = converted(golden, "sws/state", tmp_path, stages, profile="consistent")
     for depth in make_published.PLANS:
         plan = tuple(golden[f"sws/plan/{depth}"])
-        found = sws_jax.expand(gene, plan=plan)
+        descendant = sws_jax.expand(gene, plan=plan)
         if depth in (12, 16):  # the two that are published
             assert sws_jax.expand(gene, depth=depth).plan == plan
         ways = {
-            "timm": found,
-            "published": apart(found, make_published.SWS["des_heads"]),
+            "timm": descendant,
+            "published": apart(descendant, make_published.SWS["des_heads"]),
             "same": sws_jax.expand(other, plan=plan),
         }
         for way, network in ways.items():
@@ -317,10 +317,10 @@ def test_a_published_tleg_file(depth, golden, tmp_path):
         aux = logits_of(learngenes.auxiliary(gene), golden)
         np.testing.assert_allclose(aux, golden["tleg/logits"], rtol=0, atol=1e-5)
     other = converted(golden, "tleg/state", tmp_path, profile="consistent")
-    found = sws_jax.expand(gene, depth=depth)
+    descendant = sws_jax.expand(gene, depth=depth)
     ways = {
-        "timm": found,
-        "published": apart(found, make_published.TLEG["des_heads"]),
+        "timm": descendant,
+        "published": apart(descendant, make_published.TLEG["des_heads"]),
         "same": sws_jax.expand(other, depth=depth),
     }
     for way, network in ways.items():
@@ -337,7 +337,7 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     gene = converted(golden, key, tmp_path, stages)
     path = str(tmp_path / "back.safetensors")
     convert.save(path, gene, "published")
-    # Not in the file: how the released code starts such networks.
+    # The released code's start of such networks is not in the file.
     assert gene.description.vit.patch_bias_init == "uniform"
     state = make_published.read_state(golden, key)
     back = tensors.read(path).flat
@@ -349,13 +349,13 @@ def test_published_files_there_and_back(key, stages, golden, tmp_path):
     assert layout.method == gene.description.method
     if key == "sws/state":
         convert.save(str(tmp_path / "des"), sws_jax.expand(gene, depth=12), "timm")
-        found = tensors.read(str(tmp_path / "des" / "model.safetensors")).flat
+        flat = tensors.read(str(tmp_path / "des" / "model.safetensors")).flat
         for layer, stage in enumerate(golden["sws/plan/12"]):
             theirs = state[f"blocks.block.mlp.fc2.instances.{stage}.weight"]
             np.testing.assert_array_equal(
-                found[f"blocks.{layer}.mlp.fc2.weight"], theirs
+                flat[f"blocks.{layer}.mlp.fc2.weight"], theirs
             )
-        np.testing.assert_array_equal(found["fc_norm.weight"], state["norm.weight"])
+        np.testing.assert_array_equal(flat["fc_norm.weight"], state["norm.weight"])
 
 
 def test_a_tleg_learngene_through_the_commands(golden, tmp_path, capsys):
@@ -403,9 +403,9 @@ def torch(with_timm):
 @quiet
 def test_live_file(golden, torch):
     """The script makes this file: inputs bit for bit, results but for rounding."""
-    made = make_published.make()
-    assert set(made) == set(golden)
-    for key, value in made.items():
+    content = make_published.make()
+    assert set(content) == set(golden)
+    for key, value in content.items():
         assert (key, value.shape) == (key, golden[key].shape)
         if key == "versions":
             continue
@@ -428,8 +428,8 @@ def test_live_rounding(alpha, torch):
     exact = make_published.train(initial, inputs, alpha, "float64")
     np.testing.assert_allclose(rough[0], exact[0], rtol=0, atol=5e-6)
     pairs = [(rough[1], exact[1]), *((rough[2][d], exact[2][d]) for d in DECAYS)]
-    for found, expected in pairs:
-        gaps = [np.abs(found[name] - expected[name]).max() for name in expected]
+    for rounded, expected in pairs:
+        gaps = [np.abs(rounded[name] - expected[name]).max() for name in expected]
         print(f"\n{max(gaps):.1e}")
         assert max(gaps) < 5e-5
 
@@ -466,8 +466,8 @@ def test_live_aux_net_is_timms(stages, torch):
                 for layer, stage in enumerate(plan)
                 if stage == s
             ]
-            found = state[make_published.sws_name(name, s)].grad
-            torch.testing.assert_close(found, sum(copies), rtol=1e-8, atol=1e-10)
+            gradient = state[make_published.sws_name(name, s)].grad
+            torch.testing.assert_close(gradient, sum(copies), rtol=1e-8, atol=1e-10)
             compared += 1
     assert compared == len(state) and not gradients
 
@@ -487,9 +487,9 @@ def test_live_tleg_is_timms(torch):
         torch.testing.assert_close(logits, theirs, rtol=0, atol=1e-10)
         stored = make_published.sws_name("attn.qkv.weight", 0)
         base, slope = (state[f"{stored}_{part}"] for part in ("base", "ilayer"))
-        for layer, given in ((0, base), (depth - 1, base + slope - slope / depth)):
-            found = model.state_dict()[f"blocks.{layer}.attn.qkv.weight"]
-            torch.testing.assert_close(found, given, rtol=0, atol=1e-12)
+        for layer, expected in ((0, base), (depth - 1, base + slope - slope / depth)):
+            weight = model.state_dict()[f"blocks.{layer}.attn.qkv.weight"]
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-12)
 
 
 @live
@@ -545,11 +545,11 @@ def test_live_from_a_released_checkpoint_to_timm(torch, tmp_path, capsys):
     assert all(torch.equal(v, theirs[k]) for k, v in loaded.state_dict().items())
 
     learngene = sws_jax.load_learngene(gene)
-    found = {
+    logits = {
         "the Aux-Net": (learngenes.auxiliary(learngene), aux),
         "its descendant": (sws_jax.expand(learngene, depth=12), descendant),
     }
-    for name, (network, expected) in found.items():
+    for name, (network, expected) in logits.items():
         ours = apply(network.spec, network.params, x)
         worst = np.abs(ours - expected).max()
         with capsys.disabled():

@@ -47,8 +47,8 @@ def changed(name, image, level, seed=0):
 
 def outcomes(name, image, level):
     """The two results of an operation with a random sign."""
-    found = [changed(name, image, level, seed) for seed in range(20)]
-    different = {after.tobytes(): after for after in found}
+    results = [changed(name, image, level, seed) for seed in range(20)]
+    different = {after.tobytes(): after for after in results}
     assert len(different) == 2
     return list(different.values())
 
@@ -70,10 +70,10 @@ def assert_blends(name, grounds, image, level):
     """The two results are those of the two signs."""
     factors = (1 + 0.9 * level, max(1 - 0.9 * level, 0.1))
     expected = [blended(grounds, image, factor) for factor in factors]
-    found = outcomes(name, image, level)
-    if (np.abs(found[0] - expected[0]) > 1).any():
-        found.reverse()
-    for after, values in zip(found, expected, strict=True):
+    results = outcomes(name, image, level)
+    if (np.abs(results[0] - expected[0]) > 1).any():
+        results.reverse()
+    for after, values in zip(results, expected, strict=True):
         # One grey level, as the factor is a float32 in Pillow; and that rarely.
         assert np.abs(after - values).max() <= 1
         assert (after == values).mean() > 0.95
@@ -184,8 +184,8 @@ def test_sharpness_of_one_dot():
     difference of 80 stay."""
     image = np.zeros((3, 3, 1), np.uint8)
     image[1, 1] = 130
-    found = outcomes("SharpnessIncreasing", image, 0.5 / 0.9)
-    less, more = sorted(after[1, 1, 0] for after in found)
+    results = outcomes("SharpnessIncreasing", image, 0.5 / 0.9)
+    less, more = sorted(after[1, 1, 0] for after in results)
     assert (less, more) == (90, 170)
     flat = np.full((5, 5, 3), 77, np.uint8)
     np.testing.assert_array_equal(changed("SharpnessIncreasing", flat, 0.9), flat)
@@ -205,12 +205,12 @@ def test_translate(channels, level, columns, rows):
         ("TranslateXRel", (left, right)),
         ("TranslateYRel", (up, down)),
     ):
-        found = {after.tobytes() for after in outcomes(name, image, level)}
-        assert found == {after.tobytes() for after in expected}
+        results = {after.tobytes() for after in outcomes(name, image, level)}
+        assert results == {after.tobytes() for after in expected}
 
 
 def moved(name, level, sign):
-    """Where every pixel comes from: [height, width] of y and of x, in pixels from the
+    """The source of every pixel: [height, width] of y and of x, in pixels from the
     upper left corner."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     if name == "Rotate":
@@ -243,13 +243,13 @@ def agrees(after, y, x):
 def test_rotate_and_shear(name, level):
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     image = np.stack([4 * x, 4 * y, np.full_like(x, 200)], -1).astype(np.uint8)
-    found = outcomes(name, image, level)
+    results = outcomes(name, image, level)
     for sign in (-1, 1):
-        assert sum(agrees(after, *moved(name, level, sign)) for after in found) == 1
+        assert sum(agrees(after, *moved(name, level, sign)) for after in results) == 1
 
 
 def test_grey_is_one_channel_of_colour():
-    """But for what fills gaps, an image is treated alike in both modes."""
+    """Except for the colour of gaps, both modes give the same image."""
     grey = noise(1)
     colour = np.repeat(grey, 3, axis=-1)
     for name in NAMES:
@@ -262,8 +262,8 @@ def test_grey_is_one_channel_of_colour():
 
 @pytest.mark.parametrize("name", MOVING)
 def test_gaps_in_grey_images(name):
-    found = changed(name, np.full((HEIGHT, WIDTH, 1), 255, np.uint8), 1.0)
-    assert set(np.unique(found)) == {117, 255}
+    moved = changed(name, np.full((HEIGHT, WIDTH, 1), 255, np.uint8), 1.0)
+    assert set(np.unique(moved)) == {117, 255}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -351,14 +351,14 @@ def test_apply(channels):
     image = noise(channels, low=40, high=200)
     before = image.copy()
     for seed in range(60):
-        found = augmented(image, seed, number=3)
-        assert (found.shape, found.dtype) == (image.shape, np.uint8)
-        np.testing.assert_array_equal(found, augmented(image, seed, number=3))
+        result = augmented(image, seed, number=3)
+        assert (result.shape, result.dtype) == (image.shape, np.uint8)
+        np.testing.assert_array_equal(result, augmented(image, seed, number=3))
         random = np.random.default_rng(seed)
         expected = Image.fromarray(image.squeeze())
         for name, level in randaugment.draw(random, number=3, magnitude=9.0, std=0.5):
             expected = randaugment.OPERATIONS[name](expected, level, random)
-        np.testing.assert_array_equal(found.squeeze(), np.asarray(expected))
+        np.testing.assert_array_equal(result.squeeze(), np.asarray(expected))
     np.testing.assert_array_equal(image, before)
 
 
@@ -366,10 +366,10 @@ def test_seeds_differ():
     """A quarter of the images stay as they are, and autocontrast, equalize and invert
     give the same image each time; the others depend on a magnitude."""
     image = noise(low=40, high=200)
-    found = [augmented(image, seed) for seed in range(400)]
-    kept = np.mean([np.array_equal(after, image) for after in found])
+    results = [augmented(image, seed) for seed in range(400)]
+    kept = np.mean([np.array_equal(after, image) for after in results])
     assert kept == pytest.approx(0.25, abs=0.09)  # four deviations
-    assert len({after.tobytes() for after in found}) > 200
+    assert len({after.tobytes() for after in results}) > 200
 
 
 def test_no_operation():

@@ -3,6 +3,7 @@
 import pytest
 
 from sws_jax.jobs import build, commandline, remarks
+from sws_jax.training.durations import Durations
 
 from support.runs import tiny
 
@@ -10,7 +11,7 @@ from support.runs import tiny
 def of(ema=0.0, images=1257, **groups):
     config = tiny(**groups)
     config.ema = ema
-    durations = build.Durations(images, config.global_batch_size)
+    durations = Durations(images, config.global_batch_size)
     return remarks.of(config, durations, build.schedule(config, durations))
 
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -20,13 +21,15 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as commands
-from sws_jax import main
+from sws_jax import arguments, main
 from sws_jax.data import load_dataset, staging
 from sws_jax.errors import UserError
-from sws_jax.jobs import commandline, loading, places
-from sws_jax.storage import files, lease, paths
+from sws_jax.jobs import commandline, load
+from sws_jax.models import weights
+from sws_jax.storage import documents, files, lease, locks, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
-from sws_jax.training import checkpoints, metrics
+from sws_jax.storage.names import BROKEN, CHECKPOINTS, LEARNGENE
+from sws_jax.training import metrics
 from sws_jax.training.checkpoints import Checkpoints
 
 from support.buckets import LARGE, ROOT, put
@@ -40,60 +43,156 @@ from support.tfds import SPLITS, prepare
 # Without a bucket
 
 
-@pytest.mark.parametrize("package", ["gcsfs", "google.cloud.storage"])
-def test_what_is_missing_is_named(package, monkeypatch, capsys):
-    paths._storage.cache_clear()
+@pytest.mark.parametrize(
+    "package, workdir, named",
+    [
+        ("gcsfs", "gs://bucket/run", "gcsfs"),
+        ("google.cloud.storage", "gs://bucket/run", "gcsfs"),
+        ("s3fs", "s3://bucket/run", "s3fs"),
+    ],
+)
+def test_what_is_missing_is_named(package, workdir, named, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     config = "--config=configs/smoke.py"
-    assert main.main([config, "--workdir=gs://bucket/run"]) == 2
-    assert "pip install gcsfs" in capsys.readouterr().err
+    assert main.main([config, f"--workdir={workdir}"]) == 2
+    scheme = workdir.partition("//")[0]
+    message = capsys.readouterr().err
+    assert f"a path that begins with {scheme}// needs a package" in message
+    assert message.endswith(f"not installed: pip install {named}\n")
 
 
 @pytest.mark.parametrize(
-    "given, taken",
+    "workdir, name",
     [
         ("gs://bucket/runs/", "gs://bucket/runs"),
         ("gs://bucket//runs///a", "gs://bucket/runs/a"),
         ("gs://bucket/", "gs://bucket"),
+        ("s3://bucket//runs/", "s3://bucket/runs"),
         ("runs/a/", "runs/a/"),
     ],
 )
-def test_a_directory_has_one_name(given, taken):
-    _, workdir = commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
-    assert workdir == taken
-    assert paths.absolute(taken) == (
-        taken if "://" in taken else os.path.abspath(taken)
+def test_a_directory_has_one_name(workdir, name):
+    argv = ["--config=configs/smoke.py", f"--workdir={workdir}"]
+    assert commandline.parse(argv)[1] == name
+    assert paths.absolute(name) == (name if "://" in name else os.path.abspath(name))
+
+
+@pytest.mark.parametrize("workdir", ["gs://", "gs:///runs"])
+def test_a_directory_in_no_bucket(workdir):
+    with pytest.raises(UserError, match="gs://BUCKET/DIR"):
+        commandline.parse(["--config=configs/smoke.py", f"--workdir={workdir}"])
+
+
+@pytest.mark.parametrize(
+    "path, scheme",
+    [
+        ("gs://bucket/file", "gs"),
+        (pathlib.PurePosixPath("s3://bucket/file"), "s3"),
+        ("s3:/bucket/file", ""),  # as text, with one slash, a folder on this disk
+        ("file:///tmp/file", ""),
+        ("nobody://bucket/file", ""),
+        (pathlib.PurePosixPath("nobody://bucket/file"), ""),
+        ("tfds:insects", ""),
+    ],
+)
+def test_schemes(path, scheme):
+    text = arguments.path("path", path)
+    assert arguments.scheme(text) == scheme
+    assert paths.is_remote(text) == bool(scheme)
+    if scheme:
+        assert text == f"{scheme}://bucket/file"
+        assert refusals.bucket(text) == f"{scheme}://bucket"
+
+
+# Any storage that fsspec knows, by that in this process's memory
+
+
+@pytest.fixture
+def memory():
+    """A folder in memory, which is empty again afterwards."""
+    folder = "memory://bucket"
+    yield folder
+    paths.remove(folder)
+
+
+def test_files_in_memory(memory):
+    files_are_found_and_replaced(
+        f"{memory}/files", lambda: sorted(paths.objects(memory))
     )
 
 
-@pytest.mark.parametrize("given", ["gs://", "gs:///runs"])
-def test_a_directory_in_no_bucket(given):
-    with pytest.raises(UserError, match="gs://BUCKET/DIR"):
-        commandline.parse(["--config=configs/smoke.py", f"--workdir={given}"])
+def test_a_copy_is_renewed_where_its_object_is(memory):
+    path = f"{memory}/file.json"
+    with pytest.raises(FileNotFoundError, match=path):
+        paths.here(path)
+    files.write_json(path, {"one": 1})
+    before, first = paths.version(path), paths.here(path)
+    assert paths.here(path) == first and os.path.isfile(first)
+    [(size, mark)] = paths.objects(memory).values()
+    files.write_json(path, {"one": 2})
+    assert paths.version(path) != before
+    assert paths.here(path) != first and not os.path.exists(first)
+    [(same_size, other_mark)] = paths.objects(memory).values()
+    assert same_size == size and other_mark != mark
 
 
-# Files
+def test_weights_in_memory(memory, aux):
+    params = params_of(aux)
+    path = pathlib.PurePosixPath(f"{memory}/net.safetensors")
+    weights.save(path, params, describe(aux))
+    loaded, _ = weights.load(f"{memory}/net.safetensors")
+    equal(params, loaded)
+    with pytest.raises(UserError, match="there is no weights file memory://bucket/no"):
+        weights.load(f"{memory}/none.safetensors")
+
+
+def test_other_storages_have_no_locks(memory, capsys):
+    command = ["--config=configs/smoke.py", f"--workdir={memory}/run"]
+    assert main.main(command) == 2
+    message = capsys.readouterr().err
+    assert f"{memory}/run" in message and "only gs:// has locks here" in message
+    assert not paths.exists(f"{memory}/run")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("NoCredentialsError", UserError),
+        ("EndpointConnectionError", refusals.Unreachable),
+    ],
+)
+def test_errors_of_the_library_for_s3(name, expected):
+    error = type(name, (Exception,), {"__module__": "botocore.exceptions"})("why")
+    explained = refusals.explained("s3://bucket/run", error)
+    assert type(explained) is expected and "gcloud" not in str(explained)
+
+
+# Files in a bucket
 
 
 @pytest.mark.slow
 def test_files_are_found_and_replaced(storage):
-    folder = f"{ROOT}/files"
+    files_are_found_and_replaced(f"{ROOT}/files", storage.names)
+
+
+def files_are_found_and_replaced(folder, objects):
+    """Below a folder called `files`, which is empty; `objects` lists all there are."""
     assert not paths.exists(folder) and paths.names(folder) == []
     files.write_json(f"{folder}/a/one.json", {"one": 1})
     files.write_json(f"{folder}/two.json", {"two": 2})
-    assert files.read_json(f"{folder}/a/one.json") == {"one": 1}
+    assert documents.read_json(f"{folder}/a/one.json") == {"one": 1}
     files.write_json(f"{folder}/a/one.json", {"one": 11})  # the copy here is older
-    assert files.read_json(f"{folder}/a/one.json") == {"one": 11}
+    assert documents.read_json(f"{folder}/a/one.json") == {"one": 11}
     assert paths.names(folder) == ["a", "two.json"]
     assert paths.folders(folder) == ["a"]
     assert paths.is_dir(f"{folder}/a") and not paths.is_file(f"{folder}/a")
     assert paths.is_file(f"{folder}/two.json") and not paths.is_dir(f"{folder}/tw")
-    storage.write("files/b/old", b"")
+    files.write_text(f"{folder}/b/old", "")
     paths.move(f"{folder}/a", f"{folder}/b")
-    assert storage.names("files/") == ["files/b/one.json", "files/two.json"]
+    assert objects() == ["files/b/one.json", "files/two.json"]
     paths.remove(f"{folder}/b")
     paths.remove(f"{folder}/b")
-    assert storage.names("files/") == ["files/two.json"]
+    assert objects() == ["files/two.json"]
 
 
 @pytest.mark.slow
@@ -113,8 +212,8 @@ def test_a_large_file_is_sent_in_parts_and_whole(storage):
 
 
 def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.fixture
@@ -130,7 +229,7 @@ def at_once(storage, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "status, code, said",
+    "status, code, words",
     [
         (401, 2, "gcloud auth application-default login"),
         (403, 2, "Storage Admin on gs://bucket"),
@@ -140,14 +239,14 @@ def at_once(storage, monkeypatch):
     ],
 )
 def test_what_a_bucket_answers(
-    storage, at_once, monkeypatch, capsys, status, code, said
+    storage, at_once, monkeypatch, capsys, status, code, words
 ):
     monkeypatch.setattr(storage, "status", status)
     command = ["--config=configs/smoke.py", f"--workdir={ROOT}/run"]
     assert main.main(command) == code
     err = capsys.readouterr().err
     assert err.count("sws_jax: ") == 1 and "Traceback" not in err
-    assert said in err
+    assert words in err
     refused = Unsent if code == 75 else UserError
     with pytest.raises(refused, match="gs://bucket/run/file"):
         files.write_text(f"{ROOT}/run/file", "text")
@@ -158,14 +257,12 @@ def test_a_bucket_that_nobody_serves(storage, at_once, monkeypatch):
     for address in (f"http://127.0.0.1:{_free_port()}", "http://nowhere.invalid"):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         fsspec.filesystem("gcs").clear_instance_cache()
-        paths._storage.cache_clear()
-        with pytest.raises(paths.Unreachable, match="gs://bucket/run cannot be"):
+        with pytest.raises(refusals.Unreachable, match="gs://bucket/run cannot be"):
             paths.exists(f"{ROOT}/run")
         with pytest.raises(Unsent, match="gs://bucket/run/file"):
             files.write_text(f"{ROOT}/run/file", "text")
     monkeypatch.undo()
     fsspec.filesystem("gcs").clear_instance_cache()
-    paths._storage.cache_clear()
     assert not paths.exists(f"{ROOT}/none")
 
 
@@ -173,8 +270,8 @@ def test_a_bucket_that_nobody_serves(storage, at_once, monkeypatch):
 @pytest.mark.parametrize(
     "status, expected",
     [
-        (None, paths.Unreachable),  # there is no answer
-        (503, paths.Unreachable),
+        (None, refusals.Unreachable),  # there is no answer
+        (503, refusals.Unreachable),
         (404, UserError),  # a machine without a service account
         (403, UserError),
     ],
@@ -190,13 +287,12 @@ def test_rights_of_a_machine(storage, monkeypatch, status, expected):
     monkeypatch.setattr(module, host if status else f"127.0.0.1:{_free_port()}")
     pause = types.SimpleNamespace(sleep=lambda seconds: None)
     monkeypatch.setattr("google.auth._exponential_backoff.time", pause)
-    held = GoogleCredentials("project", "read_write", "anon")
-    held.credentials = compute_engine.Credentials()
+    credentials = GoogleCredentials("project", "read_write", "anon")
+    credentials.credentials = compute_engine.Credentials()
     with pytest.raises(Exception) as raised:
-        held.maybe_refresh()
+        credentials.maybe_refresh()
     assert "Invalid Credentials" in str(raised.value)  # which may be untrue
-    found = paths.explained("gs://bucket/run", raised.value)
-    assert type(found) is expected
+    assert type(refusals.explained("gs://bucket/run", raised.value)) is expected
 
 
 @pytest.mark.slow
@@ -204,17 +300,17 @@ def test_a_refresh_that_is_refused(storage):
     from google.auth import exceptions
 
     path = "gs://bucket/run"
-    denied = paths.explained(path, exceptions.RefreshError("invalid_grant"))
+    denied = refusals.explained(path, exceptions.RefreshError("invalid_grant"))
     assert isinstance(denied, UserError) and "Storage Admin" in str(denied)
-    later = paths.explained(path, exceptions.RefreshError("busy", retryable=True))
-    assert isinstance(later, paths.Unreachable)
+    later = refusals.explained(path, exceptions.RefreshError("busy", retryable=True))
+    assert isinstance(later, refusals.Unreachable)
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "full"), PermissionError(errno.EACCES, "no")]
 )
 def test_a_disk_of_this_machine_is_no_bucket(error):
-    assert paths.explained("gs://bucket/run", error) is error
+    assert refusals.explained("gs://bucket/run", error) is error
 
 
 @pytest.mark.slow
@@ -232,15 +328,15 @@ def test_without_a_bucket(storage, capsys):
 @pytest.mark.slow
 def test_one_at_a_time(storage):
     lock = f"{ROOT}/locks/lock"
-    with files.claimed(lock) as first:
+    with locks.claimed(lock) as first:
         assert first and storage.names("locks/") == ["locks/lock"]
         for _ in range(2):  # being refused takes nothing from whoever holds it
-            with files.claimed(lock) as second:
+            with locks.claimed(lock) as second:
                 assert not second
     assert storage.names("locks/") == []
-    with pytest.raises(OSError, match="full"), files.claimed(lock):
+    with pytest.raises(OSError, match="full"), locks.claimed(lock):
         raise OSError("full")
-    with files.claimed(lock) as again:
+    with locks.claimed(lock) as again:
         assert again
 
 
@@ -252,7 +348,7 @@ def test_of_many_one_takes_a_lock_that_was_left(storage):
 
     def take():
         together.wait()
-        with files.claimed(f"{ROOT}/left/lock") as mine:
+        with locks.claimed(f"{ROOT}/left/lock") as mine:
             took.append(mine)
             if mine:
                 end.wait(30)
@@ -280,7 +376,7 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
     monkeypatch.setattr(lease, "FRESH_SECONDS", 0.05)
     ended = threading.Event()
     monkeypatch.setattr(_thread, "interrupt_main", lambda number: ended.set())
-    with files.claimed(f"{ROOT}/kept/lock") as mine:
+    with locks.claimed(f"{ROOT}/kept/lock") as mine:
         assert mine
         before = storage.objects["kept/lock"].generation
         while storage.objects["kept/lock"].generation < before + 3:
@@ -293,10 +389,10 @@ def test_a_lock_is_kept_fresh_and_its_loss_noticed(storage, monkeypatch):
 
 @pytest.mark.slow
 def test_a_process_that_leaves_gives_its_locks_back(storage):
-    with files.claimed(f"{ROOT}/given/lock") as mine:
+    with locks.claimed(f"{ROOT}/released/lock") as mine:
         assert mine
         lease.give_all()
-        assert storage.names("given/") == []
+        assert storage.names("released/") == []
 
 
 # Checkpoints
@@ -306,7 +402,7 @@ def test_a_process_that_leaves_gives_its_locks_back(storage):
 def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
     run = f"{ROOT}/broken"
     saved = fill(run, aux, {1: 0.1, 2: 0.2})
-    prefix = f"broken/{checkpoints.DIRECTORY}"
+    prefix = f"broken/{CHECKPOINTS}"
     damaged = [
         name
         for name in storage.names(f"{prefix}/2/params/")
@@ -319,11 +415,11 @@ def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
         storage.write(name, bytes(data))
     manager = Checkpoints(run)
     with caplog.at_level(logging.WARNING):
-        found = manager.restore_newest(abstract(aux))
-    assert (found.step, found.clock) == (1, CLOCK)
-    equal(saved[1], found.items)
-    assert f"moved to {run}/{checkpoints.BROKEN}" in caplog.text
-    assert storage.names(f"broken/{checkpoints.BROKEN}/2/params/")
+        restored = manager.restore_newest(abstract(aux))
+    assert (restored.step, restored.clock) == (1, CLOCK)
+    equal(saved[1], restored.items)
+    assert f"moved to {run}/{BROKEN}" in caplog.text
+    assert storage.names(f"broken/{BROKEN}/2/params/")
     assert not storage.names(f"{prefix}/2/")
     assert manager.steps() == [1]
     manager.close()
@@ -333,9 +429,9 @@ def test_a_broken_checkpoint_is_set_aside(storage, aux, caplog):
 def test_a_checkpoint_that_was_not_ended_is_removed(storage, aux):
     run = f"{ROOT}/half"
     fill(run, aux, {1: 0.1, 2: 0.2})
-    prefix = f"half/{checkpoints.DIRECTORY}"
+    prefix = f"half/{CHECKPOINTS}"
     del storage.objects[f"{prefix}/2/commit_success.txt"]
-    assert loading.load(run)[1] == f"{run} at step 1"
+    assert load.load(run)[1] == f"{run} at step 1"
     manager = Checkpoints(run)
     assert manager.steps() == [1]
     assert not storage.names(f"{prefix}/2/")
@@ -369,21 +465,21 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
     prepare(tmp_path / "made", SPLITS)
     put(storage, tmp_path / "made", "tfds")
     storage.write("tfds/insects/1.0.0/insects-train.tfrecord-0", b"not read")
-    given = dict(val_fraction=0.25, image_size=12)
+    options = dict(val_fraction=0.25, image_size=12)
     cache = tmp_path / "cache"
 
     def load():
         return load_dataset(
-            "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **given
+            "tfds:insects", directory=f"{ROOT}/tfds", cache=str(cache), **options
         )
 
     monkeypatch.setattr(staging, "RESERVE", 2**60)
     with pytest.raises(UserError, match="make room, or give data.cache another"):
         load()
     monkeypatch.undo()
-    found = load()
-    local = load_dataset("tfds:insects", directory=str(tmp_path / "made"), **given)
-    for here, there in ((local.train, found.train), (local.test, found.test)):
+    copied = load()
+    local = load_dataset("tfds:insects", directory=str(tmp_path / "made"), **options)
+    for here, there in ((local.train, copied.train), (local.test, copied.test)):
         assert len(here) == len(there)
         for index in range(len(here)):
             equal(here.read(index), there.read(index))
@@ -408,8 +504,8 @@ def test_a_prepared_set_is_brought_here_once(storage, tmp_path, capfd, monkeypat
     data = storage.objects[shards[0]].data
     storage.write(shards[0], data[:-1] + bytes([data[-1] ^ 1]))
     load()
-    said = capfd.readouterr().out
-    assert "5 of 5 files" in said and f"to be removed: {target}" in said
+    out = capfd.readouterr().out
+    assert "5 of 5 files" in out and f"to be removed: {target}" in out
     [other] = set((cache / "bucket" / "tfds" / "insects").glob("*/1.0.0")) - {target}
     name = shards[0].rpartition("/")[2]
     assert (other / name).read_bytes() != (target / name).read_bytes()
@@ -471,10 +567,10 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     for name in ("results.csv", "table.md", "report.png", "config.json"):
         assert f"jobs/one/{name}" in left
     assert sum("tfevents" in name for name in left) == 2
-    gene = sws_jax.load_learngene(f"{work}/run/{places.LEARNGENE}")
-    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / places.LEARNGENE))
+    gene = sws_jax.load_learngene(f"{work}/run/{LEARNGENE}")
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / LEARNGENE))
     equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
-    assert loading.load(f"{work}/run", depth=5)[0].spec.depth == 5
+    assert load.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")
 
 

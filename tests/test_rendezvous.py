@@ -1,4 +1,4 @@
-"""How processes find each other, and what is said where they do not."""
+"""How processes find each other, and what a job says if they do not."""
 
 import concurrent.futures
 import os
@@ -17,7 +17,7 @@ from support.jobs import Job, free_port
 
 
 def meet(*places, timeout=20, jobs=None):
-    """Each place in a thread; what each was told, in their order."""
+    """Each place in a thread; the message to each, in their order."""
     address = f"localhost:{free_port()}"
 
     def one(number, place):
@@ -39,10 +39,12 @@ def test_all_come_in_any_order():
 
 def test_who_is_missing_is_said_to_all():
     before = time.monotonic()
-    told = meet((0, 5), (3, 5), timeout=2)
+    messages = meet((0, 5), (3, 5), timeout=2)
     assert time.monotonic() - before < 10
-    for words in told:
-        assert words.startswith("processes 1, 2 and 4 of 5 did not come to localhost:")
+    for message in messages:
+        assert message.startswith(
+            "processes 1, 2 and 4 of 5 did not come to localhost:"
+        )
 
 
 def test_without_process_0_each_says_so():
@@ -59,18 +61,18 @@ def test_without_process_0_each_says_so():
     ],
 )
 def test_processes_that_do_not_belong_together(places, jobs, words):
-    told = meet(*places, jobs=jobs, timeout=5)
-    assert any(words in each for each in told)
-    assert all(told)
+    messages = meet(*places, jobs=jobs, timeout=5)
+    assert any(words in message for message in messages)
+    assert all(messages)
 
 
-def call_and_go(port, said):
-    """Says something to process 0, once it listens, and waits for no answer."""
+def call_and_go(port, data):
+    """Sends something to process 0, once it listens, and waits for no answer."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(("localhost", port)) as call:
-                return call.sendall(said)
+                return call.sendall(data)
         except OSError:
             time.sleep(0.05)
     raise TimeoutError(f"nobody listens at {port}")
@@ -81,8 +83,8 @@ def test_strangers_at_the_port_are_passed_over():
     port = free_port()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(rendezvous.meet, Place(f"localhost:{port}", 2, 0), "j", 20)
-        for said in (b"GET / HTTP/1.0\r\n\r\n", b'{"index": 1}\n', b"[]\n"):
-            call_and_go(port, said)
+        for data in (b"GET / HTTP/1.0\r\n\r\n", b'{"index": 1}\n', b"[]\n"):
+            call_and_go(port, data)
         second = pool.submit(rendezvous.meet, Place(f"localhost:{port}", 2, 1), "j", 20)
         assert first.result() is second.result() is None
 
@@ -93,8 +95,7 @@ def test_a_process_that_is_started_again_while_others_are_awaited():
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         address = f"localhost:{port}"
         first = pool.submit(rendezvous.meet, Place(address, 3, 0), "j", 20)
-        said = b'{"index": 1, "count": 3, "job": "j"}\n'
-        call_and_go(port, said)
+        call_and_go(port, b'{"index": 1, "count": 3, "job": "j"}\n')
         rest = [
             pool.submit(rendezvous.meet, Place(address, 3, n), "j", 20) for n in (1, 2)
         ]
@@ -106,13 +107,13 @@ def test_those_that_come_after_a_contradiction_hear_of_it():
     address = f"localhost:{free_port()}"
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         places = [Place(address, 3, 0), Place(address, 4, 1), Place(address, 3, 2)]
-        told = []
+        meetings = []
         for place in places:
-            told.append(pool.submit(rendezvous.meet, place, "j", 30))
+            meetings.append(pool.submit(rendezvous.meet, place, "j", 30))
             time.sleep(1.0)
-        for one in told:
+        for meeting in meetings:
             with pytest.raises(NotComplete, match="process 1 expects 4 processes"):
-                one.result()
+                meeting.result()
 
 
 @pytest.mark.parametrize(

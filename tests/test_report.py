@@ -26,7 +26,7 @@ def score(epochs, top1):
 
 
 def result(role, depth, epochs, *top1, name="", plan=(), stored=0, **more):
-    """What `sws_jax.jobs.train.train` writes, with `sws_jax.jobs.chain.execute`'s role.
+    """What `sws_jax.jobs.train.train` writes, with the role of its row.
 
     Scores are of epochs 0, 1, ... with the last one at the run's end.
     """

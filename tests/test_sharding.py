@@ -80,7 +80,7 @@ def test_teachers_of_other_families_are_split_too(name):
     mesh = sharding.make_mesh(sizes=dict(data=1, fsdp=4, tensor=2))
     places = step.network_shardings(spec, mesh)
     shapes = networks.abstract_params(spec)
-    held = jax.tree.map(
+    sizes = jax.tree.map(
         lambda leaf, place: np.prod(place.shard_shape(leaf.shape)), shapes, places
     )
-    assert sum(jax.tree.leaves(held)) < 0.6 * trees.count(shapes)
+    assert sum(jax.tree.leaves(sizes)) < 0.6 * trees.count(shapes)

@@ -119,15 +119,6 @@ def test_what_exceeds_a_device_is_said():
     assert "more than the 2 GiB of a device" in sizing.warning(sheet, 2**31)
 
 
-@pytest.mark.parametrize(
-    "size, words",
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12.3 * 2**20, "12.3 MiB"),
-     (1.25 * 2**30, "1.25 GiB"), (2**41, "2048 GiB")],
-)  # fmt: skip
-def test_bytes_in_words(size, words):
-    assert sizing.human(size) == words
-
-
 @pytest.mark.parametrize("spec", [AUX, specs.ViTSpec(depth=3, **TINY)])
 def test_an_estimate_is_the_sheet_but_for_what_a_compiler_decides(spec):
     """What is held agrees to the byte; nothing is compiled for it."""

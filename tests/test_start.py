@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import pathlib
 
 import pytest
 
@@ -13,20 +14,26 @@ from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
 from sws_jax.jobs import (
+    begun,
     build,
-    chain,
     commandline,
+    execute,
+    initial,
     places,
-    rundir,
-    start,
-    teacher,
+    preflight,
+    records,
     train,
 )
-from sws_jax.methods import base, learngenes
+from sws_jax.jobs.directory import RunDirectory
+from sws_jax.jobs.rows import ANCESTOR, AUX, runs
+from sws_jax.methods import learngenes, surgery
+from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
+from sws_jax.training.loop import Preempted
 
 from support.compare import equal
 from support.examinations import examined
@@ -34,6 +41,7 @@ from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
 from support.runs import begin_with_zeros, tiny
 
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 GENE, NET, WORK = "gene.safetensors", "net.safetensors", "work"
 SMALL = ("--config.model.width=16", "--config.model.heads=2")
 DEPTHS = ("--config.compare.depths=(2,4)",)
@@ -50,8 +58,8 @@ def net(path, *, about=None, **changes):
     """A network of one block for digits, in a file."""
     spec = specs.ViTSpec(**{**TINY, "depth": 1, **changes})
     fields = dict(kind="network", net=spec, stages=(), method="", **(about or {}))
-    made = describe(aux_spec((1,)), **fields)
-    sws_jax.save_network(str(path), sws_jax.Network(spec, params_of(spec), made))
+    about = describe(aux_spec((1,)), **fields)
+    sws_jax.save_network(str(path), sws_jax.Network(spec, params_of(spec), about))
     return path
 
 
@@ -69,6 +77,21 @@ SHIPPED = {
         *DEPTHS,
     ),
     "network": ("configs/scratch_deit.py", f"--config.init.network={NET}"),
+    "variant": (
+        f"configs/aux_deit.py:variant=Ti/16,dataset=digits,teacher={NET},stages=1-2,"
+        f"compare=full",
+        *SMALL,
+        *DEPTHS,
+        "--config.data.image_size=8",
+        "--config.model.patch_size=4",
+    ),
+    "official variant": (
+        f"configs/aux_deit.py:variant=S/16,profile=official,dataset=digits,"
+        f"teacher={NET},stages=1-1",
+        *DEPTHS,
+        "--config.data.image_size=8",
+        "--config.model.patch_size=4",
+    ),
 }
 
 
@@ -84,32 +107,41 @@ def uncompiled(monkeypatch):
     begin_with_zeros(monkeypatch)
 
 
+def test_every_shipped_config_is_asked():
+    paths = {flags[0].partition(":")[0] for flags in SHIPPED.values()}
+    assert paths == {f"configs/{path.name}" for path in CONFIGS.glob("[!_]*.py")}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled):
     path, *flags = SHIPPED[name]
-    for kept in (gene(tmp_path / GENE), net(tmp_path / NET)):
-        path = path.replace(kept.name, str(kept))
-        flags = [flag.replace(kept.name, str(kept)) for flag in flags]
+    for file in (gene(tmp_path / GENE), net(tmp_path / NET)):
+        path = path.replace(file.name, str(file))
+        flags = [flag.replace(file.name, str(file)) for flag in flags]
     argv = [f"--config={path}", *flags]
     config, workdir = commandline.parse([*argv, f"--workdir={tmp_path / WORK}"])
     data = build.dataset(config)
-    rows = chain.runs(config)
+    rows = runs(config)
     survey = Survey(config, workdir)  # of a dry run
     counted = of_cost(config, workdir, rows)
     case = Case(config, workdir, Start(), tuple(argv))
     case.data, case.rows = data, rows
     examined = case.survey()
     for row in rows:
-        # (The runs before it have ended, and left their files.)
-        network = start.start(row.config, data, workdir, lambda line: None)
+        # The runs before it have ended, and left their files.
+        network = initial.start(row.config, data, workdir, lambda line: None)
         folder = tmp_path / WORK / row.name
-        if row.role == chain.AUX:
-            made = learngenes.extract(network)
-            sws_jax.save_learngene(str(folder / places.LEARNGENE), made)
-        if row.role == chain.ANCESTOR:
-            sws_jax.save_network(str(folder / teacher.WEIGHTS), network)
+        if row.role == AUX:
+            trained = learngenes.extract(network)
+            sws_jax.save_learngene(str(folder / LEARNGENE), trained)
+        if row.role == ANCESTOR:
+            sws_jax.save_network(str(folder / WEIGHTS), network)
+        networks.check_params(network)
         answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
         assert answers == [network.spec] * 3, row.name
+        taught = build.load_teacher(row.config, data, workdir, lambda line: None)
+        teacher = taught and taught.network.spec
+        assert [survey.teacher(row), examined.teacher(row)] == [teacher] * 2, row.name
 
 
 THREE = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -167,7 +199,7 @@ def refused(tmp_path, argv, words, capsys):
     argv = [a.replace(NET, f"{tmp_path}/{NET}") for a in argv]
     workdir = str(tmp_path / WORK)
     config, _ = commandline.parse([*argv, f"--workdir={workdir}"])
-    (row,) = chain.runs(config)
+    (row,) = runs(config)
     with pytest.raises(UserError, match=words) as refusal:
         train.train(row.config, workdir)
     assert not (tmp_path / WORK).exists()
@@ -177,9 +209,11 @@ def refused(tmp_path, argv, words, capsys):
     assert commands.main(["cost", *argv]) == 2
     assert capsys.readouterr() == ("", sentence)
     checks = ("data", "teacher", "weights", "memory", "length")
-    found = examined(workdir, *argv, checks=checks)
-    wrong = [f.text for lines in found.values() for f in lines if f.state == "problem"]
-    assert any(str(refusal.value) in text for text in wrong), found
+    findings = [
+        f for lines in examined(workdir, *argv, checks=checks).values() for f in lines
+    ]
+    problems = [f.text for f in findings if f.state == "problem"]
+    assert any(str(refusal.value) in text for text in problems), findings
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -220,10 +254,10 @@ def test_a_config_is_asked_which_fields_its_argument_decides(text, insisted):
 def test_a_field_of_a_group_is_insisted_on_in_its_runs(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.tune.model.width=64"]
     config, _ = commandline.parse(argv)
-    rows = {row.role: row.config.init.insist for row in chain.runs(config)}
-    assert (rows[chain.AUX], rows["tune"]) == ((), ("width",))
+    rows = {row.role: row.config.init.insist for row in runs(config)}
+    assert (rows[AUX], rows["tune"]) == ((), ("width",))
     with pytest.raises(UserError, match="model.width is 64 and run:aux has 32"):
-        chain.check_networks(chain.runs(config), str(tmp_path))
+        preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
@@ -234,18 +268,18 @@ def test_the_fields_to_insist_on_are_fields_of_model(tmp_path):
 def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
     about = dict(method="sws", plan=(1,), stages=(1, 2), teacher="vit_t")
     spec = specs.ViTSpec(**{**TINY, "depth": 1})
-    made = describe(aux_spec((1,)), kind="network", net=spec, **about)
+    described = describe(aux_spec((1,)), kind="network", net=spec, **about)
     path = str(tmp_path / NET)
-    sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), made))
+    sws_jax.save_network(path, sws_jax.Network(spec, params_of(spec), described))
     config = tiny(steps=0, init=dict(network=path), model=dict(depth=12, width=384))
     result = train.train(config, str(tmp_path))
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))["model"]
+    written = documents.read_json(str(tmp_path / "run" / CONFIG))["model"]
     assert (written["depth"], written["width"], written["heads"]) == (1, 16, 2)
     assert (result["depth"], result["method"], result["plan"]) == (1, "sws", [1])
     assert result["stages"] == [1, 2]
-    weights = str(tmp_path / "run" / teacher.WEIGHTS)
-    kept = sws_jax.load_network(weights).description
-    assert (kept.method, kept.plan, kept.stages, kept.teacher) == (
+    weights = str(tmp_path / "run" / WEIGHTS)
+    saved = sws_jax.load_network(weights).description
+    assert (saved.method, saved.plan, saved.stages, saved.teacher) == (
         *("sws", (1,), (1, 2)),
         "vit_t",
     )
@@ -261,9 +295,9 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
-    found = start.start(config, build.dataset(config), "", lambda line: None)
-    like = found.params["norm"]["scale"]
-    equal(base.fresh_head(found.spec, 4, like=like), found.params["head"])
+    network = initial.start(config, build.dataset(config), "", lambda line: None)
+    like = network.params["norm"]["scale"]
+    equal(surgery.fresh_head(network.spec, 4, like=like), network.params["head"])
 
 
 @pytest.mark.parametrize(
@@ -274,27 +308,28 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
-    found = start.start(config, build.dataset(config), "", lambda line: None)
+    network = initial.start(config, build.dataset(config), "", lambda line: None)
     before = sws_jax.load_network(path)
-    given = before.params["pos_embed"], before.spec, found.spec
-    expected = base.resize_pos_embed(*given, antialias=antialias)
-    equal(expected, found.params["pos_embed"])
-    assert (found.spec.image_size, found.spec.drop_path) == ((8, 8), 0.25)
+    expected = surgery.resize_pos_embed(
+        before.params["pos_embed"], before.spec, network.spec, antialias=antialias
+    )
+    equal(expected, network.params["pos_embed"])
+    assert (network.spec.image_size, network.spec.drop_path) == ((8, 8), 0.25)
 
 
 def as_older(directory, **model):
     """A run's directory as software left it that did not know `init.insist`, nor which
     fields of `model` a file decides."""
-    written = str(directory / rundir.CONFIG)
-    older = files.read_json(written)
+    written = str(directory / CONFIG)
+    older = documents.read_json(written)
     del older["init"]["insist"], older["model"]["patch_bias_init"]
     older["model"].update(model)
     files.write_json(written, older)
-    inputs = directory / rundir.INPUTS
-    if inputs.exists():  # of a run, and not of its job
-        found = files.read_json(str(inputs))
-        del found[rundir.BEGUN]
-        files.write_json(str(inputs), found)
+    path = directory / INPUTS
+    if path.exists():  # of a run, and not of its job
+        inputs = documents.read_json(str(path))
+        del inputs[records.BEGUN]
+        files.write_json(str(path), inputs)
 
 
 @pytest.mark.slow
@@ -309,35 +344,36 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
 
     def run(stop):
         times = itertools.count()
-        return chain.execute(job, work, should_stop=lambda: next(times) == stop)
+        return execute.execute(job, work, should_stop=lambda: next(times) == stop)
 
-    with pytest.raises(train.Preempted, match="at step 1 of 3"):
+    with pytest.raises(Preempted, match="at step 1 of 3"):
         run(1)
     for directory in (tmp_path / WORK, tmp_path / WORK / "run"):
         as_older(directory, depth=3)
     job.model.depth, job.init.insist = 3, ("depth",)
     for stop, outcome in ((1, "at step 2 of 3"), (9, "")):
         if outcome:
-            with pytest.raises(train.Preempted, match=outcome):
+            with pytest.raises(Preempted, match=outcome):
                 run(stop)
         else:
             (result,) = run(stop)
-        said = "run: goes on as it began: model.depth is 1, as in "
-        assert said in capsys.readouterr().out
+        line = "run: goes on as it began: model.depth is 1, as in "
+        assert line in capsys.readouterr().out
         # All who speak of it beforehand take it too.
-        rows = chain.runs(job)
-        found = Survey(job, work), of_cost(job, work, rows).survey
+        rows = runs(job)
+        surveys = [Survey(job, work), of_cost(job, work, rows).survey]
         case = Case(job, work, Start(), ())
         case.data, case.rows = build.dataset(job), rows
-        assert [one.spec(rows[0]).depth for one in (*found, case.survey())] == [1] * 3
+        surveys.append(case.survey())
+        assert [survey.spec(rows[0]).depth for survey in surveys] == [1] * 3
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
-    written = files.read_json(f"{work}/run/{rundir.CONFIG}")
+    written = documents.read_json(f"{work}/run/{CONFIG}")
     assert (result["depth"], written["model"]["depth"]) == (1, 1)
-    # Of one that has ended, it is said too.
+    # A run that has ended says so too.
     assert run(9)[0]["steps"] == 3
-    said = "run: was trained with model.depth 1, where the config says 3"
-    assert said in capsys.readouterr().out
+    line = "run: was trained with model.depth 1, where the config says 3"
+    assert line in capsys.readouterr().out
 
 
 def test_what_a_run_started_from_is_not_read_again(tmp_path):
@@ -361,11 +397,11 @@ def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
     load = learngenes.load_learngene
 
     def replaced(name):
-        found = load(name)
+        before = load(name)
         gene(path, about=dict(step=5))
-        return found
+        return before
 
-    monkeypatch.setattr(start.learngenes, "load_learngene", replaced)
+    monkeypatch.setattr(initial.learngenes, "load_learngene", replaced)
     with pytest.raises(UserError, match="init.learngene has changed while run read"):
         train.train(config, str(tmp_path))
 
@@ -399,21 +435,21 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     config, _ = commandline.parse([*argv, "--config.compare.long_epochs=0"])
     config = config.unlock()
     config.model.patch_bias_init = "uniform"  # as a recipe sets it
-    files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     as_older(work, width=32)
     config.model.width, config.init.insist = 32, ("width",)
-    rows = chain.runs(config)
+    rows = runs(config)
     for _ in range(2):  # the config of the job is written anew each time
-        chain.check(config, rows)
-        chain.check_networks(rows, str(work))
-        chain.refuse_other(config, str(work))
-        rundir.keep_begun(str(work))
-        files.write_json(str(work / "config.json"), files.plain(config.to_dict()))
+        preflight.check(config, rows)
+        preflight.check_networks(rows, str(work))
+        preflight.refuse_other(config, str(work))
+        begun.keep_begun(str(work))
+        files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
     folder = str(work / scratch.name)
-    made, told = rundir.as_begun(folder, scratch, str(work))
-    assert made.model.patch_bias_init == "zeros"
-    assert "goes on as it began, with model.patch_bias_init zeros" in told[0]
+    adapted, lines = begun.as_begun(folder, scratch, str(work))
+    assert adapted.model.patch_bias_init == "zeros"
+    assert "goes on as it began, with model.patch_bias_init zeros" in lines[0]
     # A run of today's software has its own.
     other = tmp_path / "other"
     train.train(tiny(steps=0), str(other))
@@ -429,27 +465,27 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     """Older software started it at 0, and had no field for it; nor did its checkpoints
     say in which numbers they were computed."""
     config = tiny(steps=3, save_every=1, model=dict(patch_bias_init="zeros"))
-    with pytest.raises(train.Preempted):
+    with pytest.raises(Preempted):
         train.train(config, str(tmp_path), should_stop=lambda: True)
     as_older(tmp_path / "run")
     monkeypatch = pytest.MonkeyPatch()
     config.model.patch_bias_init = "uniform"
     config.compute.dtype = "bfloat16"
-    begun = rundir.RunDirectory.begin
+    begun = RunDirectory.begin
 
     def killed(*args):
         begun(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rundir.RunDirectory, "begin", killed)
+    monkeypatch.setattr(RunDirectory, "begin", killed)
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
         train.train(config, str(tmp_path))
     monkeypatch.undo()
     result = train.train(config, str(tmp_path))
-    said = "goes on as it began, with model.patch_bias_init zeros"
-    assert capsys.readouterr().out.count(said) == 2
-    assert [one["dtype"] for one in result["dtypes"]] == ["float32", "bfloat16"]
-    written = files.read_json(str(tmp_path / "run" / rundir.CONFIG))
+    line = "goes on as it began, with model.patch_bias_init zeros"
+    assert capsys.readouterr().out.count(line) == 2
+    assert [entry["dtype"] for entry in result["dtypes"]] == ["float32", "bfloat16"]
+    written = documents.read_json(str(tmp_path / "run" / CONFIG))
     assert written["model"]["patch_bias_init"] == "zeros"
     # A config of the older software is still a run's.
     del config.init.insist, config.model.patch_bias_init
@@ -459,13 +495,13 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
 def test_fields_of_groups_do_not_make_another_job(tmp_path):
     """Asked for by name, a field has the value that the config has."""
     config = commandline.load("configs/smoke.py")
-    files.write_json(str(tmp_path / "config.json"), files.plain(config.to_dict()))
+    files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
     config, _ = commandline.parse(argv)
-    chain.refuse_other(config, str(tmp_path))
+    preflight.refuse_other(config, str(tmp_path))
     config, _ = commandline.parse([*argv[:1], "--config.ancestor.model.depth=3"])
     with pytest.raises(UserError, match="it differs in ancestor.model.depth"):
-        chain.refuse_other(config, str(tmp_path))
+        preflight.refuse_other(config, str(tmp_path))
 
 
 def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
@@ -473,17 +509,17 @@ def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
     argument = "variant=S/16,profile=official,dataset=digits,teacher=t,depths=6"
     argv = [f"--config=configs/aux_deit.py:{argument}", "--config.model.heads=12"]
     config, _ = commandline.parse(argv)
-    rows = {row.role: row.config for row in chain.runs(config)}
+    rows = {row.role: row.config for row in runs(config)}
     assert "heads" in rows["aux"].init.insist
     assert rows["untuned"].init.insist == ()
-    chain.check_networks(chain.runs(config), str(tmp_path))
+    preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_stages_beside_a_depth_that_they_do_not_have(tmp_path):
     argv = ["--config=configs/smoke.py", "--config.model.depth=7"]
     config, _ = commandline.parse(argv)
     with pytest.raises(UserError, match="model.depth is 7 and model.stages has 4"):
-        chain.check_networks(chain.runs(config), str(tmp_path))
+        preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
@@ -499,17 +535,17 @@ def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
     ):
         assert run() == 2
         assert words in capsys.readouterr().err
-    found = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
-    assert words in found["weights"][0].text
+    findings = examined(tmp_path / WORK, *argv, checks=("data", "weights"))
+    assert words in findings["weights"][0].text
     config, _ = commandline.parse([*argv, *SMALL])
-    chain.check_networks(chain.runs(config), str(tmp_path))
+    preflight.check_networks(runs(config), str(tmp_path))
 
 
 def test_a_finished_run_needs_its_file_no_more(tmp_path):
     """Nor the directory that it stood in, which may have become another's."""
     folder = tmp_path / "given"
     folder.mkdir()
-    path = net(folder / teacher.WEIGHTS)
+    path = net(folder / WEIGHTS)
     argv = [
         "--config=configs/scratch_deit.py",
         f"--config.init.network={folder}",
@@ -520,5 +556,5 @@ def test_a_finished_run_needs_its_file_no_more(tmp_path):
     assert main.main(argv) == 0
     path.unlink()
     assert main.main(argv) == 0
-    found = examined(tmp_path / WORK, *argv[:-1], checks=("data", "weights"))
-    assert found["weights"][0].state == "ok"
+    findings = examined(tmp_path / WORK, *argv[:-1], checks=("data", "weights"))
+    assert findings["weights"][0].state == "ok"

@@ -32,14 +32,15 @@ def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
     """The compiled step on so many devices; losses and the last state."""
     mesh = sharding.make_mesh(jax.devices()[:devices], sizes)
     if teacher is not None:
-        places = step.network_shardings(teacher.network.spec, mesh)
-        params = jax.device_put(teacher.network.params, places)
+        shardings = step.network_shardings(teacher.network.spec, mesh)
+        params = jax.device_put(teacher.network.params, shardings)
         teacher = dataclasses.replace(
             teacher, network=dataclasses.replace(teacher.network, params=params)
         )
-    places = step.state_shardings(recipe, mesh)
-    params = jax.device_put(params_of(recipe.spec), places.params)
-    state = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=places)(params)
+    shardings = step.state_shardings(recipe, mesh)
+    params = jax.device_put(params_of(recipe.spec), shardings.params)
+    begin = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=shardings)
+    state = begin(params)
     key = jax.random.key(3)
     losses = []
     for number in range(steps):
@@ -115,8 +116,8 @@ def gradients(recipe, params, batch, teacher=None):
 
 def test_accumulated_gradients_equal_the_large_batch(net):
     recipe = recipe_of(net.replace(depth=2), loss=Loss("soft", 0.7, 2.0, "per_class"))
-    prepare = jax.jit(step.prepare, static_argnums=0)
-    batch = prepare(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
+    make_batch = jax.jit(step.make_batch, static_argnums=0)
+    batch = make_batch(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
     assert (np.asarray(batch.drop_path) == 0).any()
     random = np.random.default_rng(2)
     logits = random.normal(size=(BATCH, 10)).astype(np.float32)
@@ -128,7 +129,7 @@ def test_accumulated_gradients_equal_the_large_batch(net):
 
 
 def test_a_step_against_adamw_by_hand(net):
-    """Given batch and teacher logits; loss, AdamW, decay by name and EMA in numpy."""
+    """Loss, AdamW, decay by name and average in numpy, of one batch with logits."""
     recipe = recipe_of(
         net, loss=Loss("soft", alpha=0.5), optimizer=Optimizer(weight_decay=0.1)
     )
@@ -164,14 +165,14 @@ def test_a_step_against_adamw_by_hand(net):
 
 def test_the_step_is_a_function_of_seed_and_step(aux):
     recipe = recipe_of(aux)
-    prepare = jax.jit(step.prepare, static_argnums=0)
+    make_batch = jax.jit(step.make_batch, static_argnums=0)
     batches = {
-        (seed, number): prepare(
+        (seed, number): make_batch(
             recipe, jax.random.key(seed), jnp.int32(number), raw_batch()
         )
         for seed, number in ((0, 0), (0, 1), (1, 0))
     }
-    again = prepare(recipe, jax.random.key(0), jnp.int32(1), raw_batch())
+    again = make_batch(recipe, jax.random.key(0), jnp.int32(1), raw_batch())
     equal(batches[0, 1], again)
     for other in ((0, 0), (1, 0)):
         assert not np.array_equal(batches[other].images, again.images)
@@ -181,7 +182,7 @@ def test_the_step_is_a_function_of_seed_and_step(aux):
 def test_augmentation_and_stochastic_depth_have_keys_of_their_own(aux):
     """What one of them draws says nothing of the other."""
     recipe, key = recipe_of(aux), jax.random.key(0)
-    batch = step.prepare(recipe, key, jnp.int32(7), raw_batch())
+    batch = step.make_batch(recipe, key, jnp.int32(7), raw_batch())
     augment_key, drop_key = step.keys(key, 7)
     assert not np.array_equal(*map(jax.random.key_data, (augment_key, drop_key)))
     masks = vit.drop_path_masks(drop_key, aux.net.drop_path_rates, BATCH)
@@ -199,9 +200,9 @@ def test_a_teacher_resizes_as_its_file_says(tmp_path):
     params = params_of(spec)
     about = about.replace(interpolation="bilinear")
     networks.save_network(path, Network(spec, params, about))
-    found = load_teacher(path)
-    rows = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
-    large = rows
+    teacher = load_teacher(path)
+    small = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    large = small
     for axis in (1, 2):
         before = np.concatenate([large.take([0], axis), large], axis)
         after = np.concatenate([large, large.take([-1], axis)], axis)
@@ -210,7 +211,7 @@ def test_a_teacher_resizes_as_its_file_says(tmp_path):
         shape = [n * (1 + (i == axis)) for i, n in enumerate(large.shape)]
         large = np.stack([left, right], axis + 1).reshape(shape)
     expected = jax.jit(spec.build().apply)({"params": params}, large)
-    close(expected, logits_of(found, found.normalization)(rows))
+    close(expected, logits_of(teacher, teacher.normalization)(small))
 
 
 def test_the_teacher_sees_the_students_batch(aux):
@@ -223,8 +224,8 @@ def test_the_teacher_sees_the_students_batch(aux):
     own_view = resize(own_view, (3, 16, 16, 1), "bicubic", True)
     net = teacher.network
     expected = jax.jit(net.spec.build().apply)({"params": net.params}, own_view)
-    found = logits_of(teacher)(jnp.asarray(student_view, jnp.float32))
-    close(expected, found, 1e-5)
+    logits = logits_of(teacher)(jnp.asarray(student_view, jnp.float32))
+    close(expected, logits, 1e-5)
     low = dataclasses.replace(teacher, compute=Compute(dtype="bfloat16"))
     error = np.abs(logits_of(low)(jnp.asarray(student_view, jnp.float32)) - expected)
     assert 1e-5 < error.max() / np.abs(expected).max() < 5e-2
@@ -244,10 +245,10 @@ def test_teacher_logits_of_the_batch_go_before_the_teacher(net):
     state = new_state(recipe, params_of(spec))
     train = jax.jit(step.train_step, static_argnums=0)
     rate = jnp.float32(0.1)
-    asked, _ = train(recipe, state, batch, rate, teacher)
-    given = batch._replace(teacher_logits=logits_of(teacher)(batch.images))
-    told, _ = train(recipe, state, given, rate)
-    close(no_key_bias(asked.params), no_key_bias(told.params), 1e-5)
+    expected, _ = train(recipe, state, batch, rate, teacher)
+    taught = batch._replace(teacher_logits=logits_of(teacher)(batch.images))
+    after, _ = train(recipe, state, taught, rate)
+    close(no_key_bias(expected.params), no_key_bias(after.params), 1e-5)
 
 
 def test_compiled_steps_are_shared_between_equal_recipes(net):

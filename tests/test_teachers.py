@@ -18,7 +18,8 @@ from golden import make_levit
 from PIL import Image
 
 from sws_jax.data import pipeline
-from sws_jax.jobs import build, chain, commandline, start, teacher
+from sws_jax.jobs import build, commandline, initial, teacher
+from sws_jax.jobs.rows import runs
 from sws_jax.training import step
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -64,10 +65,11 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     model = timm.create_model(name, num_classes=CLASSES).eval()
     make_levit.randomise(model, make_levit.draw_images(4, (224, 224)))
     state = {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
-    source, ours = tmp_path / f"{name}.safetensors", tmp_path / "teacher.safetensors"
+    source = tmp_path / f"{name}.safetensors"
+    converted = tmp_path / "teacher.safetensors"
     safetensors.numpy.save_file(state, source)
-    run("sws_jax", "convert", source, ours)
-    chosen = f"variant=Ti/16,dataset={photographs},teacher={ours}"
+    run("sws_jax", "convert", source, converted)
+    chosen = f"variant=Ti/16,dataset={photographs},teacher={converted}"
     chosen += ",stages=1-2,depths=3,compare=untuned"
     fields = {
         "global_batch_size": BATCH,
@@ -93,11 +95,11 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
     assert json.loads(lines[-1])["step"] == STEPS
     assert losses[-1] < 0.8 * losses[0]
 
-    config = chain.runs(commandline.parse(command)[0])[0].config
+    config = runs(commandline.parse(command)[0])[0].config
     data = build.dataset(config)
-    spec = start.start(config, data, str(workdir)).spec
+    spec = initial.start(config, data, str(workdir)).spec
     recipe = build.recipe(config, spec, data.normalization)
-    loaded = teacher.load_teacher(str(ours))
+    predictor = teacher.load_teacher(str(converted))
     batches = pipeline.train_batches(
         data.train,
         build.transform(config),
@@ -105,14 +107,14 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
         global_batch_size=BATCH,
         size=(224, 224),
     )
-    prepare = jax.jit(step.prepare, static_argnums=0)
+    prepare = jax.jit(step.make_batch, static_argnums=0)
     for number in range(3):
         raw = next(batches)
         raw.pop("skipped")
         images = prepare(recipe, jax.random.key(config.seed), number, raw).images
-        found = np.asarray(loaded.logits(images, recipe.normalization))
+        ours = np.asarray(predictor.logits(images, recipe.normalization))
         exact = make_levit.logits(model, np.array(images))  # torch wants its own
-        worst = np.abs(found - exact).max() / exact.std()
+        worst = np.abs(ours - exact).max() / exact.std()
         with capsys.disabled():
             print(
                 f"\n{name}, batch {number}: {worst:.1e}, std {exact.std():.2f}", end=""

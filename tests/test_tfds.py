@@ -20,6 +20,7 @@ from sws_jax.data import load_dataset, pipeline, prepared, tfds
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
 
+from support import refusals
 from support.tfds import CLASSES, SIZE, SPLITS, encoded, prepare, records
 
 
@@ -29,7 +30,7 @@ def opened(content, mode="RGB"):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def prepared_set(tmp_path_factory):
     """A directory that holds one set; not to be written to."""
     root = tmp_path_factory.mktemp("tfds")
     prepare(root, SPLITS)
@@ -37,14 +38,14 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def copy(made, tmp_path):
-    shutil.copytree(made, tmp_path / "data")
+def copy(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "data")
     return tmp_path / "data"
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """Every attempt to reach another machine is an error, and at once."""
+    """Refuses every connection to another machine."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("the network was asked")
@@ -55,7 +56,7 @@ def offline(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def silent(capfd):
-    """Nothing is said that a person cannot use; and TensorFlow is not loaded."""
+    """Output has no warnings of libraries, and TensorFlow is not loaded."""
     yield
     out, error = capfd.readouterr()
     assert (out, error) == ("", "")
@@ -70,40 +71,34 @@ def everything(split):
     return [split.read(i) for i in range(len(split))]
 
 
-def same(found, expected, mode="RGB"):
-    """Images and labels are what Pillow reads."""
-    assert len(found) == len(expected)
-    for (image, label), (content, number) in zip(found, expected, strict=True):
+def same(part, expected, mode="RGB"):
+    """Checks images and labels against those that Pillow reads."""
+    assert len(part) == len(expected)
+    for (image, label), (content, number) in zip(part, expected, strict=True):
         wanted = opened(content, mode)
         assert (image.dtype, type(label), label) == (np.uint8, int, number)
         np.testing.assert_array_equal(image, wanted.reshape(*wanted.shape[:2], -1))
 
 
 def refusal(root, name="insects", **settings):
-    """The message, which is one sentence."""
-    with pytest.raises(UserError) as caught:
-        load(root, name, **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not re.search(r"[.!?]\)* +[A-Z]", message)
-    return message
+    return refusals.refusal(load, root, name, **settings)
 
 
-# What is read
+# Images and labels
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
-def test_a_prepared_set(made, gib):
-    found = load(made, memory_gib=gib, val_fraction=0.25)
-    assert (found.name, found.class_names) == ("insects", tuple(CLASSES))
-    assert found.image_shape == (*SIZE, 3)
-    assert found.normalization == pixels.default_normalization(3)
-    same(everything(found.test), SPLITS["test"])
+def test_a_prepared_set(prepared_set, gib):
+    dataset = load(prepared_set, memory_gib=gib, val_fraction=0.25)
+    assert (dataset.name, dataset.class_names) == ("insects", tuple(CLASSES))
+    assert dataset.image_shape == (*SIZE, 3)
+    assert dataset.normalization == pixels.default_normalization(3)
+    same(everything(dataset.test), SPLITS["test"])
     for name, count in (("train", 18), ("val", 6)):
-        split = found.split(name)
+        split = dataset.split(name)
         assert len(split) == count
         same(everything(split), [SPLITS["train"][i] for i in split.indices])
-    assert not set(found.train.indices) & set(found.val.indices)
+    assert not set(dataset.train.indices) & set(dataset.val.indices)
 
 
 @pytest.mark.parametrize(
@@ -121,22 +116,22 @@ def test_a_prepared_set(made, gib):
 def test_all_is_rgb(form, mode, channels, tmp_path):
     splits = SPLITS | {"test": [(encoded(7, form, mode), 2)]}
     prepare(tmp_path, splits, channels=channels)
-    found = load(tmp_path)
-    assert found.image_shape == (*SIZE, 3)
-    same(everything(found.test), splits["test"])
+    dataset = load(tmp_path)
+    assert dataset.image_shape == (*SIZE, 3)
+    same(everything(dataset.test), splits["test"])
 
 
 def test_grey_stays_grey(tmp_path):
     splits = {key: [(encoded(n, mode="L"), 0) for n in range(4)] for key in SPLITS}
     prepare(tmp_path, splits, channels=1)
-    found = load(tmp_path, val_fraction=0.5)
-    assert found.image_shape == (*SIZE, 1)
-    assert found.normalization == pixels.default_normalization(1)
-    same(everything(found.test), splits["test"], "L")
+    dataset = load(tmp_path, val_fraction=0.5)
+    assert dataset.image_shape == (*SIZE, 1)
+    assert dataset.normalization == pixels.default_normalization(1)
+    same(everything(dataset.test), splits["test"], "L")
 
 
 def test_other_features_are_left_alone(tmp_path):
-    """Even those that need TensorFlow, or a network."""
+    """Even features that need TensorFlow, or a network."""
     import tensorflow_datasets as library
 
     kinds = library.features
@@ -150,8 +145,8 @@ def test_other_features_are_left_alone(tmp_path):
     same(everything(load(tmp_path).test), SPLITS["test"])
 
 
-def test_image_sizes(made, tmp_path):
-    assert load(made, image_size=6).image_shape == (6, 6, 3)
+def test_image_sizes(prepared_set, tmp_path):
+    assert load(prepared_set, image_size=6).image_shape == (6, 6, 3)
     odd = [*SPLITS["train"], (encoded(0, size=(7, 9)), 0)]
     prepare(tmp_path, SPLITS | {"train": odd})
     message = refusal(tmp_path)
@@ -165,28 +160,28 @@ def test_image_sizes(made, tmp_path):
 
 def test_validation_alone_is_the_test_set(tmp_path):
     prepare(tmp_path, {"train": SPLITS["train"], "validation": SPLITS["test"]})
-    found = load(tmp_path, val_fraction=0.5)
-    same(everything(found.test), SPLITS["test"])
-    assert (len(found.train), len(found.val)) == (12, 12)
+    dataset = load(tmp_path, val_fraction=0.5)
+    same(everything(dataset.test), SPLITS["test"])
+    assert (len(dataset.train), len(dataset.val)) == (12, 12)
 
 
 @pytest.mark.parametrize("gib", [0.0, 2.0], ids=["streamed", "held"])
 def test_validation_and_test(gib, tmp_path):
     splits = SPLITS | {"validation": records(50, 4), "extra": records(60, 2)}
     prepare(tmp_path, splits)
-    found = load(tmp_path, memory_gib=gib)
+    dataset = load(tmp_path, memory_gib=gib)
     for name, key in (("train", "train"), ("val", "validation"), ("test", "test")):
-        same(everything(found.split(name)), splits[key])
+        same(everything(dataset.split(name)), splits[key])
 
 
 def test_a_test_split_without_labels_is_left_alone(tmp_path):
-    """As ImageNet's."""
+    """As in ImageNet."""
     unlabelled = [(content, -1) for content, _ in records(50, 4)]
     splits = {"train": SPLITS["train"], "validation": SPLITS["test"]}
     prepare(tmp_path, splits | {"test": unlabelled})
-    found = load(tmp_path, val_fraction=0.5)
-    same(everything(found.test), SPLITS["test"])
-    assert len(found.train) == 12
+    dataset = load(tmp_path, val_fraction=0.5)
+    same(everything(dataset.test), SPLITS["test"])
+    assert len(dataset.train) == 12
 
 
 @pytest.mark.parametrize(
@@ -213,7 +208,7 @@ def test_an_empty_split_is_none(copy):
     assert "with both in train" in refusal(copy)
 
 
-# Where it is found
+# Directories and versions
 
 
 def test_the_newest_version_or_the_one_asked_for(tmp_path):
@@ -221,8 +216,8 @@ def test_the_newest_version_or_the_one_asked_for(tmp_path):
         prepare(tmp_path, SPLITS | {"test": records(0, count)}, version=version)
     (tmp_path / "insects" / "incomplete.X_2.0.0").mkdir()
     assert len(load(tmp_path).test) == 3
-    found = load(tmp_path, "insects:0.11.0")
-    assert (found.name, len(found.test)) == ("insects", 4)
+    dataset = load(tmp_path, "insects:0.11.0")
+    assert (dataset.name, len(dataset.test)) == ("insects", 4)
     message = refusal(tmp_path, "insects:3.0.0")
     assert "is not prepared" in message
     assert "which holds 0.11.0, 1.9.0, 1.10.0: where TensorFlow" in message
@@ -239,10 +234,10 @@ def test_configurations(tmp_path):
     assert "tfds:insects/tiny is not prepared" in refusal(tmp_path, "insects/tiny")
 
 
-def test_default_directories(made, tmp_path, monkeypatch):
+def test_default_directories(prepared_set, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert str(tmp_path / "tensorflow_datasets") in refusal("", "cifar10")
-    (tmp_path / "tensorflow_datasets").symlink_to(made)
+    (tmp_path / "tensorflow_datasets").symlink_to(prepared_set)
     assert len(load("").test) == len(load("~/tensorflow_datasets").test) == 6
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     assert str(tmp_path / "none") in refusal("")
@@ -274,9 +269,9 @@ def test_a_name_of_another_form(name, tmp_path):
     assert "is not of the form tfds:NAME, tfds:NAME/CONFIG" in refusal(tmp_path, name)
 
 
-def test_without_the_library(monkeypatch, made):
+def test_without_the_library(monkeypatch, prepared_set):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    assert "pip install tensorflow-datasets" in refusal(made)
+    assert "pip install tensorflow-datasets" in refusal(prepared_set)
     with pytest.raises(UserError, match="there is no dataset 'cifar': data.source is"):
         load_dataset("cifar")
 
@@ -337,7 +332,7 @@ def test_another_file_format(copy):
 
 
 def test_array_records_beside_another_format(copy):
-    """As the conversion that is advised leaves them."""
+    """As the advised conversion leaves a set."""
     changes = dict(fileFormat="tfrecord", alternativeFileFormats=["array_record"])
     edit(copy, lambda info: info.update(changes))
     same(everything(load(copy).test), SPLITS["test"])
@@ -389,16 +384,16 @@ def test_a_truncated_image(gib, tmp_path):
     message = refusal(tmp_path, memory_gib=gib)
     assert "record 9 of tfds:insects, split train, is not a readable image" in message
     assert message.startswith("1 of 21 images" if gib else "record 9")
-    found = load(tmp_path, memory_gib=gib, unreadable="skip", val_fraction=0.2)
-    part = found.train if 9 in found.train.indices else found.val
+    dataset = load(tmp_path, memory_gib=gib, unreadable="skip", val_fraction=0.2)
+    part = dataset.train if 9 in dataset.train.indices else dataset.val
     whole = pipeline.Fit(SIZE)
     reading = pipeline.Reading(unreadable="skip")
-    made = pipeline.eval_batches(part, whole, global_batch_size=4, reading=reading)
-    assert sum(batch["weight"].sum() for batch in made) == len(part) - 1
+    evaluated = pipeline.eval_batches(part, whole, global_batch_size=4, reading=reading)
+    assert sum(batch["weight"].sum() for batch in evaluated) == len(part) - 1
 
 
 def test_a_record_that_cannot_be_read(copy):
-    """Bits that turned inside a file whose ends are whole."""
+    """Bits are flipped in the middle of a file."""
     path = shard(copy)
     content = bytearray(path.read_bytes())
     content[3000:3100] = b"\xff" * 100
@@ -408,12 +403,12 @@ def test_a_record_that_cannot_be_read(copy):
         assert "tfds:insects, split train, is not a readable record" in message
 
 
-# What is made of it
+# Batches and runs
 
 
 def batches(data, count, **reading):
-    """The first of a run that augments in every way."""
-    made = pipeline.train_batches(
+    """The first batches of a run with all augmentation."""
+    stream = pipeline.train_batches(
         data.train,
         Transform(crop="resized", flip=True, randaugment=2),
         seed=5,
@@ -421,24 +416,24 @@ def batches(data, count, **reading):
         size=(8, 8),
         reading=pipeline.Reading(**reading),
     )
-    return list(itertools.islice(made, count))
+    return list(itertools.islice(stream, count))
 
 
 @pytest.mark.slow
-def test_workers_threads_and_memory_change_nothing(made):
-    expected = batches(load(made), 7)
-    streamed = load(made, memory_gib=0)
+def test_workers_threads_and_memory_change_nothing(prepared_set):
+    in_memory = batches(load(prepared_set), 7)
+    streamed = load(prepared_set, memory_gib=0)
     for reading in (dict(), dict(threads=3), dict(workers=2)):
-        for found, wanted in zip(
-            batches(streamed, 7, **reading), expected, strict=True
+        for batch, expected in zip(
+            batches(streamed, 7, **reading), in_memory, strict=True
         ):
-            np.testing.assert_array_equal(found["image"], wanted["image"])
-            np.testing.assert_array_equal(found["label"], wanted["label"])
-            assert found["skipped"] == 0
+            np.testing.assert_array_equal(batch["image"], expected["image"])
+            np.testing.assert_array_equal(batch["label"], expected["label"])
+            assert batch["skipped"] == 0
 
 
-def test_another_process_opens_the_files_itself(made):
-    path = prepared.find("insects", str(made))
+def test_another_process_opens_the_files_itself(prepared_set):
+    path = prepared.find("insects", str(prepared_set))
     split = tfds.Records(path, "insects", "train", 24, 3, 3, "pillow")
     same(everything(split), SPLITS["train"])
     again = pickle.loads(pickle.dumps(split))
@@ -446,14 +441,14 @@ def test_another_process_opens_the_files_itself(made):
     same(everything(again), SPLITS["train"])
 
 
-def test_a_run(made, tmp_path, capfd):
+def test_a_run(prepared_set, tmp_path, capfd):
     before = signal.getsignal(signal.SIGTERM)
     config = os.path.join(os.path.dirname(__file__), "../configs/scratch_deit.py")
     code = main.main(
         [
             f"--config={config}:depth=1,epochs=1,dataset=tfds:insects,image_size=8",
             f"--workdir={tmp_path / 'runs'}",
-            f"--config.data.directory={made}",
+            f"--config.data.directory={prepared_set}",
             "--config.global_batch_size=8",
             "--config.evaluation.batch_size=8",
             "--config.log_steps=1",

@@ -22,22 +22,23 @@ from sws_jax.estimate import sizing
 from sws_jax.jobs import (
     build,
     commandline,
+    initial,
     recipes,
-    rundir,
-    start,
-    task,
     teacher,
     train,
 )
-from sws_jax.methods import base
+from sws_jax.jobs.directory import Busy, differing
+from sws_jax.methods import surgery
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.reports import report
 from sws_jax.specs import LeViTSpec, RegNetSpec
-from sws_jax.storage import files
-from sws_jax.training import metrics, step
+from sws_jax.storage import documents, files, locks
+from sws_jax.storage.names import CONFIG, LOCK, RESULT, WEIGHTS
+from sws_jax.training import loop, metrics, step
 from sws_jax.training.checkpoints import Checkpoints
+from sws_jax.training.task import Task
 
 from support.checkpoints import abstract, data_files, flip_a_bit
 from support.compare import close, equal
@@ -49,7 +50,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def weights(directory):
-    return sws_jax.load_network(os.path.join(directory, teacher.WEIGHTS)).params
+    return sws_jax.load_network(os.path.join(directory, WEIGHTS)).params
 
 
 def child(script, *arguments, **kwargs):
@@ -108,7 +109,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(how, uninterrupted, tmp_pat
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
     directory = tmp_path / "run"
-    assert not (directory / rundir.RESULT).exists()
+    assert not (directory / RESULT).exists()
     if how == "a bit flipped":
         for path in data_files(directory, 6):
             flip_a_bit(path)
@@ -136,10 +137,10 @@ def test_a_finished_run_is_not_repeated(uninterrupted):
 def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     directory, _ = uninterrupted
     other = tiny(save_every=3, schedule=dict(rate=2e-3), model=dict(depth=3))
-    before = (directory / rundir.CONFIG).read_text()
+    before = (directory / CONFIG).read_text()
     with pytest.raises(ValueError, match=r"differs in model.depth, schedule.rate"):
         train.train(other, str(directory.parent))
-    assert (directory / rundir.CONFIG).read_text() == before
+    assert (directory / CONFIG).read_text() == before
 
 
 # What may differ where a run goes on, or was finished; whatever else does makes another
@@ -153,8 +154,8 @@ FREE = {
 
 
 def test_every_other_field_makes_another_run(tmp_path):
-    config, path = recipes.run(), str(tmp_path / rundir.CONFIG)
-    files.write_json(path, files.plain(config.to_dict()))
+    config, path = recipes.run(), str(tmp_path / CONFIG)
+    files.write_json(path, documents.plain(config.to_dict()))
     others = {int: 7, float: 7.5, str: "other", tuple: (7,)}
     for name in commandline.fields(config):
         changed = config.copy_and_resolve_references()
@@ -163,7 +164,7 @@ def test_every_other_field_makes_another_run(tmp_path):
         before = node[field]
         node[field] = others.get(type(before), not before)  # or a switch
         expected = [] if name in FREE else [name]
-        assert rundir.differing(changed, path) == expected
+        assert differing(changed, path) == expected
 
 
 def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
@@ -171,8 +172,8 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
     finished, result = uninterrupted
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
-    path = str(directory / rundir.CONFIG)
-    old = files.read_json(path)
+    path = str(directory / CONFIG)
+    old = documents.read_json(path)
     del old["data"]["repeats"]
     files.write_json(path, old)
     assert train.train(tiny(save_every=3), str(tmp_path)) == result
@@ -182,9 +183,9 @@ def test_a_run_of_older_software_goes_on(uninterrupted, tmp_path):
 
 
 def test_one_process_at_a_run(tmp_path):
-    lock = tmp_path / "run" / rundir.LOCK
-    with files.claimed(str(lock)):
-        with pytest.raises(rundir.Busy, match="another job is at the run in"):
+    lock = tmp_path / "run" / LOCK
+    with locks.claimed(str(lock)):
+        with pytest.raises(Busy, match="another job is at the run in"):
             train.train(tiny(), str(tmp_path))
     assert not lock.parent.exists()
 
@@ -195,7 +196,7 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
     """Before its first step, when it goes on too; equal runs share the program."""
     before = step._program.cache_info().misses
     config = tiny(steps=3, save_every=3, optimizer=dict(eps=2e-8))
-    with pytest.raises(train.Preempted):
+    with pytest.raises(loop.Preempted):
         train.train(config, str(tmp_path), should_stop=lambda: True)
     train.train(config, str(tmp_path))
     monkeypatch.setattr(sizing, "memory_limit", lambda device: 2**10)
@@ -204,9 +205,9 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
     train.train(other, str(tmp_path))  # finished: nothing is said
     assert step._program.cache_info().misses == before + 1
     lines = capsys.readouterr().out.splitlines()
-    said = [line for line in lines if "per device: " in line and "sends" in line]
-    assert [line.split(":")[0] for line in said] == ["run", "run", "other"]
-    assert re.search(r"in all; a step sends .* all-reduce over data\)$", said[0])
+    sheets = [line for line in lines if "per device: " in line and "sends" in line]
+    assert [line.split(":")[0] for line in sheets] == ["run", "run", "other"]
+    assert re.search(r"in all; a step sends .* all-reduce over data\)$", sheets[0])
     (warned,) = [line for line in lines if "warning" in line]
     assert warned.startswith("other: warning: that is more than the 1 KiB of a device")
 
@@ -214,7 +215,7 @@ def test_a_run_compiles_once_and_says_what_a_device_holds(
 def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
     """Stopped on 8 x 1 x 1 in float32; on another mesh the numbers are the same."""
     steps = iter([False, False, False, True])
-    with pytest.raises(train.Preempted, match="saved at step 4 of 10"):
+    with pytest.raises(loop.Preempted, match="saved at step 4 of 10"):
         train.train(tiny(save_every=3), str(tmp_path), should_stop=lambda: next(steps))
     mesh = dict(data=2, fsdp=2, tensor=2)
     result = train.train(tiny(save_every=3, mesh=mesh), str(tmp_path))
@@ -226,14 +227,14 @@ def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
     for row, other in zip(rows, same, strict=True):
         assert row["val_loss"] == pytest.approx(other["val_loss"], rel=tolerance)
     assert rows[0]["val_loss"] == same[0]["val_loss"]
-    found = result["test"][0]["loss"]
-    assert found == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
+    loss = result["test"][0]["loss"]
+    assert loss == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
 
 
 def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys):
     """Another type of numbers, and images passed over, from a step on; never after."""
     changed = dict(compute=dict(dtype="bfloat16"), data=dict(unreadable="skip"))
-    with pytest.raises(train.Preempted, match="saved at step 1 of 2"):
+    with pytest.raises(loop.Preempted, match="saved at step 1 of 2"):
         train.train(tiny(steps=2), str(tmp_path), should_stop=lambda: True)
     assert "from here on" not in capsys.readouterr().out
     result = train.train(tiny(steps=2, **changed), str(tmp_path))
@@ -265,14 +266,16 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
     config.log_steps = 1
     with monkeypatch.context() as newer:
         newer.setattr(metrics.Clock, "state", lambda self: clock)
-        with pytest.raises(train.Preempted, match="saved at step 1 of 4"):
+        with pytest.raises(loop.Preempted, match="saved at step 1 of 4"):
             train.train(config, str(tmp_path), should_stop=lambda: True)
     begun, lap = [], metrics.Clock.lap
     monkeypatch.setattr(
         metrics.Clock, "lap", lambda self: begun.append(self.steps) or lap(self)
     )
     result = train.train(config, str(tmp_path))
-    saved = files.read_json(tmp_path / "run" / "checkpoints" / "4" / "clock/metadata")
+    saved = documents.read_json(
+        tmp_path / "run" / "checkpoints" / "4" / "clock/metadata"
+    )
     assert (saved["joules"], saved["steps"]) == ({"gpu": [7]}, 3)
     assert result["seconds"] > 1e6
     assert begun == [1, 1, 2, 3]  # steps behind each window; the first is not timed
@@ -342,14 +345,14 @@ def test_a_config_that_cannot_be_run_leaves_nothing_behind(changes, words, tmp_p
 
 def test_a_non_finite_loss_stops_the_run(tmp_path):
     config = tiny(save_every=1, schedule=dict(rate=1e25, minimum=1e25))
-    with pytest.raises(train.NonFinite, match=r"at step (\d+) the loss is") as caught:
+    with pytest.raises(loop.NonFinite, match=r"at step (\d+) the loss is") as caught:
         train.train(config, str(tmp_path))
     message = str(caught.value)
     step = int(message.split("at step ")[1].split()[0])
     assert f"the checkpoint of step {step - 1} kept" in message
     assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
     assert not (tmp_path / "run" / "checkpoints" / str(step)).exists()
-    assert not (tmp_path / "run" / rundir.RESULT).exists()
+    assert not (tmp_path / "run" / RESULT).exists()
 
 
 def save_net(path, net, params=None, **about):
@@ -372,7 +375,7 @@ def test_a_teacher_near_chance_stops_the_run(net, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     train.train(distilled(path, min_accuracy=0.0), str(tmp_path))
     assert "teacher vit_w16h2_patch4_L4, validation top-1" in capsys.readouterr().out
-    kept = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    kept = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     assert kept.description.teacher == "vit_w16h2_patch4_L4"
     data = build.dataset(tiny())
     teacher.check_scores(dict(top1=0.1, loss=1.0), data, minimum=0.0)
@@ -395,16 +398,16 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     names = data.class_names[::-1]
     own = save_net(tmp_path / "own.safetensors", net)
     turned = save_net(tmp_path / "turned.safetensors", net, class_names=names)
-    told = []
-    found = [
-        build.load_teacher(distilled(path), data, "", told.append)
+    lines = []
+    predictors = [
+        build.load_teacher(distilled(path), data, "", lines.append)
         for path in (own, turned)
     ]
     plain, reversed_ = (
-        np.asarray(one.logits(images, data.normalization)) for one in found
+        np.asarray(one.logits(images, data.normalization)) for one in predictors
     )
     np.testing.assert_array_equal(plain[:, ::-1], reversed_)
-    (line,) = told
+    (line,) = lines
     assert "are those of digits in another order, and matched by name" in line
     mixed = (*data.class_names[1:], "zero")
     path = save_net(tmp_path / "mixed.safetensors", net, class_names=mixed)
@@ -413,8 +416,8 @@ def test_a_teacher_answers_in_the_order_of_the_classes(net, tmp_path):
     other = save_net(
         tmp_path / "other.safetensors", net, class_names=tuple("abcdefghij")
     )
-    build.load_teacher(distilled(other), data, "", told.append)
-    assert "have other names than those of digits: 'a' there is '0' here" in told[-1]
+    build.load_teacher(distilled(other), data, "", lines.append)
+    assert "have other names than those of digits: 'a' there is '0' here" in lines[-1]
 
 
 @pytest.mark.parametrize("family", ["levit", "regnet"])
@@ -474,11 +477,11 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
     data = build.dataset(tiny())
     rest, path = data.class_names[1:], str(tmp_path / "file.safetensors")
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
-    made = network_of(class_names=("e\u0301", *rest))
-    sws_jax.save_network(path, made)
-    found = start.start(tiny(init=dict(network=path, head="auto")), data, "", str)
-    kernel = found.params["head"]["kernel"]
-    np.testing.assert_array_equal(kernel, made.params["head"]["kernel"])
+    origin = network_of(class_names=("e\u0301", *rest))
+    sws_jax.save_network(path, origin)
+    network = initial.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    kernel = network.params["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, origin.params["head"]["kernel"])
 
 
 @pytest.mark.parametrize("kind", ["learngene", "network"])
@@ -488,30 +491,30 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
     path, names = str(tmp_path / "file.safetensors"), data.class_names[::-1]
     if kind == "learngene":
         gene = learngene((1, 2))
-        made = sws_jax.Learngene(
+        origin = sws_jax.Learngene(
             gene.params, gene.description.replace(class_names=names)
         )
-        sws_jax.save_learngene(path, made)
+        sws_jax.save_learngene(path, origin)
         init, params = dict(learngene=path, allotment=(2, 1)), gene.params
     else:
-        made = network_of(class_names=names)
-        sws_jax.save_network(path, made)
-        init, params = dict(network=path), made.params
-    told = []
+        origin = network_of(class_names=names)
+        sws_jax.save_network(path, origin)
+        init, params = dict(network=path), origin.params
+    lines = []
     config = tiny(init=dict(**init, head=head))
-    found = start.start(config, data, "", told.append)
+    network = initial.start(config, data, "", lines.append)
     for name in ("kernel", "bias"):
         theirs = np.asarray(params["head"][name])
-        np.testing.assert_array_equal(found.params["head"][name], theirs[..., ::-1])
-    assert found.description.class_names == data.class_names
-    assert "in another order, and matched by name" in "".join(told)
+        np.testing.assert_array_equal(network.params["head"][name], theirs[..., ::-1])
+    assert network.description.class_names == data.class_names
+    assert "in another order, and matched by name" in "".join(lines)
 
 
 def test_a_teacher_is_a_file_or_a_finished_run(uninterrupted, tmp_path):
     directory, _ = uninterrupted
-    for path in (directory, directory / teacher.WEIGHTS):
-        found = teacher.load_teacher(str(path))
-        equal(weights(directory), found.network.params)
+    for path in (directory, directory / WEIGHTS):
+        predictor = teacher.load_teacher(str(path))
+        equal(weights(directory), predictor.network.params)
     job = teacher.load_teacher(str(directory.parent))
     equal(weights(directory), job.network.params)
     with pytest.raises(ValueError, match="no weights.safetensors: nothing is in it"):
@@ -534,20 +537,20 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = build.dataset(config)
-    found = start.start(config, data, "")
-    equal(gene.params["head"], found.params["head"])
-    assert found.spec.drop_path == 0.2
-    assert found.description.plan == (0, 0, 1)
-    assert found.description.class_names == data.class_names
+    network = initial.start(config, data, "")
+    equal(gene.params["head"], network.params["head"])
+    assert network.spec.drop_path == 0.2
+    assert network.description.plan == (0, 0, 1)
+    assert network.description.class_names == data.class_names
     renamed = sws_jax.Learngene(
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
     sws_jax.save_learngene(path, renamed)
-    other = start.start(config, data, "")
+    other = initial.start(config, data, "")
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
-    equal(found.params["blocks"], other.params["blocks"])
+    equal(network.params["blocks"], other.params["blocks"])
 
 
 def test_weights_of_another_channel_count_are_refused(tmp_path):
@@ -560,13 +563,13 @@ def test_weights_of_another_channel_count_are_refused(tmp_path):
         train.train(config, str(tmp_path))
 
 
-@pytest.mark.parametrize("group, said", [(8, False), (64, True)])
-def test_groups_that_span_devices_are_said(group, said, tmp_path, capsys):
+@pytest.mark.parametrize("group, spans", [(8, False), (64, True)])
+def test_groups_that_span_devices_are_said(group, spans, tmp_path, capsys):
     """64 images on 8 devices: 8 each."""
     config = tiny(steps=0, augment=dict(mixup=0.8, mix_group=group))
     train.train(config, str(tmp_path))
     text = "mixup groups of 64 images span devices"
-    assert (text in capsys.readouterr().out) is said
+    assert (text in capsys.readouterr().out) is spans
 
 
 def start_from(network, tmp_path, **changes):
@@ -574,7 +577,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return start.start(config, build.dataset(config), "")
+    return initial.start(config, build.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -606,9 +609,9 @@ def network_of(dtype=np.float32, **about):
 )
 def test_what_becomes_of_a_head_is_said(about, head, kept, words, tmp_path, capsys):
     network = network_of(**about)
-    found = start_from(network, tmp_path, head=head)
+    started = start_from(network, tmp_path, head=head)
     same = np.array_equal(
-        found.params["head"]["kernel"], network.params["head"]["kernel"]
+        started.params["head"]["kernel"], network.params["head"]["kernel"]
     )
     assert same is kept
     assert re.search(words, capsys.readouterr().out)
@@ -620,7 +623,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -633,8 +636,8 @@ def test_other_pixels_are_said(tmp_path, capsys):
 
 
 def test_half_precision_is_trained_in_float32(tmp_path):
-    found = start_from(network_of(np.float16), tmp_path)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {
+    network = start_from(network_of(np.float16), tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(network.params)} == {
         np.dtype("float32")
     }
 
@@ -646,7 +649,7 @@ def test_no_run_starts_from_a_distilled_network(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
-        start.start(config, build.dataset(config), "")
+        initial.start(config, build.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -677,18 +680,18 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     images, and where the file or the result says the last step or its accuracy.
     """
     tops = iter([0.1, 0.5, 0.4, 0.3, 0.5])  # the chosen one is scored again
-    score = task.Task.score
+    score = Task.score
 
     def scored(self, predictor, split):
-        found = score(self, predictor, split)
-        return found | {"top1": next(tops)} if split is self.data.val else found
+        scores = score(self, predictor, split)
+        return scores | {"top1": next(tops)} if split is self.data.val else scores
 
-    monkeypatch.setattr(task.Task, "score", scored)
+    monkeypatch.setattr(Task, "score", scored)
     kept = dict(select="best", milestones=(epochs(2),))
     config = tiny(steps=4, save_every=1, evaluation=kept)
     config.ema = 0.0
     result = train.train(config, str(tmp_path))
-    network = sws_jax.load_network(str(tmp_path / "run" / teacher.WEIGHTS))
+    network = sws_jax.load_network(str(tmp_path / "run" / WEIGHTS))
     manager = Checkpoints(str(tmp_path / "run"))
     best, last = (
         manager.restore(at, abstract(network.spec)).items["params"] for at in (2, 4)
@@ -728,7 +731,7 @@ def test_a_line_is_of_all_steps_since_the_last_one(tmp_path, monkeypatch):
     """Of those before a restart too; and the average goes on as it was saved."""
     Script(monkeypatch, losses=[1.0, 2.0, 3.0, 6.0], top1=lambda bias: bias / 100)
     config = tiny(steps=4, save_every=4)
-    with pytest.raises(train.Preempted, match="saved at step 2 of 4"):
+    with pytest.raises(loop.Preempted, match="saved at step 2 of 4"):
         train.train(config, str(tmp_path), should_stop=stopped_after(2))
     train.train(config, str(tmp_path))
     (row,) = metrics.read(str(tmp_path / "run"))
@@ -743,7 +746,7 @@ def test_a_checkpoint_is_the_best_by_its_own_score(tmp_path, monkeypatch):
     best = dict(evaluation=dict(select="best"), checkpoint=dict(final=False))
     config = tiny(steps=6, save_every=2, **best)
     config.checkpoint.every_epochs = config.ema = 0.0
-    with pytest.raises(train.Preempted, match="saved at step 3 of 6"):
+    with pytest.raises(loop.Preempted, match="saved at step 3 of 6"):
         train.train(config, str(tmp_path), should_stop=stopped_after(3))
     result = train.train(config, str(tmp_path))
     assert (result["val_top1"], result["test"][-1]["step"]) == (0.6, 6)
@@ -761,7 +764,7 @@ def test_the_end_is_scored_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("numbers", [(1.0, np.inf), (np.nan, 1.0)])
 def test_one_number_that_is_none_is_enough(numbers, tmp_path, monkeypatch):
     Script(monkeypatch, losses=[1.0, numbers])
-    with pytest.raises(train.NonFinite, match="at step 2 .*, with nothing kept"):
+    with pytest.raises(loop.NonFinite, match="at step 2 .*, with nothing kept"):
         train.train(tiny(steps=4), str(tmp_path))
 
 
@@ -783,7 +786,7 @@ def test_a_broken_milestone_is_trained_again(tmp_path):
     config = tiny(evaluation=dict(milestones=(epochs(4),)))
     result = train.train(config, str(tmp_path))
     directory = tmp_path / "run"
-    (directory / rundir.RESULT).unlink()
+    (directory / RESULT).unlink()
     for path in data_files(directory, 4):
         flip_a_bit(path)
     with pytest.raises(ValueError, match="step 4 .* goes on from the start"):
@@ -797,8 +800,8 @@ def test_the_directory_holds_what_it_says(uninterrupted):
     names = {path.name.split(".")[0] for path in directory.iterdir()}
     kept = {"config", "inputs", "metrics", "events", "checkpoints", "weights"}
     assert names == kept | {"result"}
-    assert files.read_json(str(directory / rundir.RESULT)) == result
-    about = sws_jax.load_network(str(directory / teacher.WEIGHTS)).description
+    assert documents.read_json(str(directory / RESULT)) == result
+    about = sws_jax.load_network(str(directory / WEIGHTS)).description
     assert about.normalization == Normalization((0.305,), (0.376,))
     assert about.class_names == tuple("0123456789")
     assert about.accuracy == pytest.approx(result["val_top1"], abs=1e-6)
@@ -824,18 +827,20 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    found = start.start(config, data, str(tmp_path))
-    same = np.array_equal(found.params["head"]["kernel"], gene.params["head"]["kernel"])
+    network = initial.start(config, data, str(tmp_path))
+    same = np.array_equal(
+        network.params["head"]["kernel"], gene.params["head"]["kernel"]
+    )
     assert same is kept
-    assert (found.spec.norm_eps, found.spec.pool_order) == (1e-6, "mean_norm")
-    assert found.description.profile == "official"
-    assert found.description.class_names == data.class_names
+    assert (network.spec.norm_eps, network.spec.pool_order) == (1e-6, "mean_norm")
+    assert network.description.profile == "official"
+    assert network.description.class_names == data.class_names
 
 
 def test_where_an_official_moving_average_starts(tmp_path):
     """One step on, at decay 1/2: half of the seed's weights, half of the new ones."""
     _, config, data = official_start(tmp_path)
-    first = start.start(config, data, str(tmp_path))
+    first = initial.start(config, data, str(tmp_path))
     train.train(config, str(tmp_path))
     checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
     like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
@@ -843,7 +848,7 @@ def test_where_an_official_moving_average_starts(tmp_path):
     checkpoints.close()
     seeded = vit.init_params(first.spec.build(), jax.random.key(config.seed))
     like = seeded["norm"]["scale"]
-    seeded["head"] = base.fresh_head(first.spec, config.seed, like=like)
+    seeded["head"] = surgery.fresh_head(first.spec, config.seed, like=like)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, seeded, saved["params"])
     close(middle, saved["ema"], 1e-6)
     gene = first.params["head"]["kernel"]
@@ -854,4 +859,4 @@ def test_a_learngene_of_another_profile_is_refused(tmp_path):
     _, config, data = official_start(tmp_path)
     config.profile = "consistent"
     with pytest.raises(UserError, match="official profile .*profile=official"):
-        start.start(config, data, str(tmp_path))
+        initial.start(config, data, str(tmp_path))

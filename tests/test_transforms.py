@@ -58,11 +58,11 @@ def test_fit(channels, shape, size, crop, scaled, top, left):
     a pixel is cut off the longer side, and half a pixel of offset goes to the even one.
     """
     image = gradient(*shape, channels)
-    found = Fit(size, crop)(image)
+    view = Fit(size, crop)(image)
     whole = by_hand(image, scaled)
     expected = whole[top : top + size[0], left : left + size[1]]
-    assert (found.shape, found.dtype) == ((*size, channels), np.uint8)
-    np.testing.assert_array_equal(found, expected)
+    assert (view.shape, view.dtype) == ((*size, channels), np.uint8)
+    np.testing.assert_array_equal(view, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -83,17 +83,17 @@ def test_fit_leaves_what_fits(channels):
 def test_fit_that_squeezes(shape, size, crop, scaled, top, left):
     """Each side on its own, so that all of a long image is seen."""
     image = gradient(*shape, 3)
-    found = Fit(size, crop, crop_mode="squash")(image)
+    view = Fit(size, crop, crop_mode="squash")(image)
     expected = by_hand(image, scaled)[top : top + size[0], left : left + size[1]]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(view, expected)
 
 
 def test_fit_keeps_the_middle():
     """A crop of 1/2 shows the central half of each side, at the size asked for."""
     y, x = np.mgrid[:64, :64]
     image = np.stack([2 * y + 50, 2 * x + 50], -1).astype(np.uint8)
-    found = Fit((32, 32), 0.5)(image)
-    np.testing.assert_array_equal(found, image[16:48, 16:48])
+    view = Fit((32, 32), 0.5)(image)
+    np.testing.assert_array_equal(view, image[16:48, 16:48])
 
 
 @pytest.mark.parametrize("crop", [0.0, -0.5, 1.01, float("nan")])
@@ -106,16 +106,16 @@ def test_impossible_crops_are_refused(crop):
 def test_resize(channels):
     image = noise(20, 30, channels)
     for size in ((10, 12), (40, 31), (20, 12)):
-        found = transforms.resize(image, size)
-        np.testing.assert_array_equal(found, by_hand(image, size))
+        resized = transforms.resize(image, size)
+        np.testing.assert_array_equal(resized, by_hand(image, size))
     np.testing.assert_array_equal(transforms.resize(image, (20, 30)), image)
 
 
 def test_resize_is_antialiased():
     """Alternate columns become grey, except near the border."""
     image = np.tile(np.asarray([0, 255], np.uint8), (32, 16))[..., None]
-    found = transforms.resize(image, (8, 8)).astype(int)
-    assert np.abs(found[:, 2:-2] - 127.5).max() < 8
+    resized = transforms.resize(image, (8, 8)).astype(int)
+    assert np.abs(resized[:, 2:-2] - 127.5).max() < 8
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -124,16 +124,16 @@ def test_a_padded_crop_is_any_window(padding, channels):
     """Also where the border is wider than the image."""
     image = 1 + np.arange(3 * 4 * channels, dtype=np.uint8).reshape(3, 4, channels)
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-    windows = {
+    expected = {
         padded[r : r + 3, c : c + 4].tobytes()
         for r, c in np.ndindex(2 * padding + 1, 2 * padding + 1)
     }
-    random, found = generator(), set()
+    random, windows = generator(), set()
     for _ in range(15 * (2 * padding + 1) ** 2):
         crop = transforms.padded_crop(image, random, padding)
         assert (crop.shape, crop.dtype) == (image.shape, np.uint8)
-        found.add(crop.tobytes())
-    assert found == windows
+        windows.add(crop.tobytes())
+    assert windows == expected
     if padding < 3:  # else some of them are black
         assert len(windows) == (2 * padding + 1) ** 2
 
@@ -187,9 +187,9 @@ def test_distribution_of_boxes():
 
 def test_boxes_are_anywhere():
     """Of 4 x 4 pixels in 8 x 8: 25 places, 2500 draws, four deviations of 39."""
-    found = boxes((8, 8), (0.25, 0.25), (1.0, 1.0), number=2500)
-    assert {box[2:] for box in found} == {(4, 4)}
-    places, counts = np.unique([box[:2] for box in found], axis=0, return_counts=True)
+    drawn = boxes((8, 8), (0.25, 0.25), (1.0, 1.0), number=2500)
+    assert {box[2:] for box in drawn} == {(4, 4)}
+    places, counts = np.unique([box[:2] for box in drawn], axis=0, return_counts=True)
     np.testing.assert_array_equal(places, list(np.ndindex(5, 5)))
     assert np.abs(counts - 100).max() <= 39
 
@@ -206,8 +206,8 @@ def test_boxes_are_anywhere():
 )
 def test_extreme_images_give_their_centre(shape, ratio, box):
     """.08 of the area is wider than the image at any allowed aspect."""
-    found = set(boxes(shape, ratio=ratio, scale=(0.08, 1.0)))
-    assert found == {box}
+    drawn = set(boxes(shape, ratio=ratio, scale=(0.08, 1.0)))
+    assert drawn == {box}
 
 
 def test_an_image_of_an_allowed_aspect_is_taken_whole():
@@ -219,16 +219,16 @@ def test_ten_draws():
     """Sides of sqrt(8000 a) and sqrt(8000 / a) must be below 100.5. 4000 images, four
     deviations."""
     fits = np.log(100.5**2 / 8000) / np.log(4)
-    found = boxes((100, 100), (0.8, 0.8), (1 / 4, 4.0), number=4000)
-    whole = np.mean([box == (0, 0, 100, 100) for box in found])
+    drawn = boxes((100, 100), (0.8, 0.8), (1 / 4, 4.0), number=4000)
+    whole = np.mean([box == (0, 0, 100, 100) for box in drawn])
     assert whole == pytest.approx((1 - fits) ** 10, abs=0.023)
 
 
 def test_one_pixel():
     assert set(boxes((1, 1))) == {(0, 0, 1, 1)}
     image = np.asarray([[[10, 20, 30]]], np.uint8)
-    found = transforms.resized_crop(image, generator(), (3, 2), SCALE, RATIO)
-    np.testing.assert_array_equal(found, np.tile(image, (3, 2, 1)))
+    crop = transforms.resized_crop(image, generator(), (3, 2), SCALE, RATIO)
+    np.testing.assert_array_equal(crop, np.tile(image, (3, 2, 1)))
 
 
 def test_a_strip_is_not_scaled_as_a_whole():
@@ -270,26 +270,26 @@ def test_resized_crop(channels):
     for seed in range(20):
         box = transforms.crop_box((20, 30), generator(seed), SCALE, RATIO)
         top, left, height, width = box
-        found = transforms.resized_crop(image, generator(seed), (8, 9), SCALE, RATIO)
+        crop = transforms.resized_crop(image, generator(seed), (8, 9), SCALE, RATIO)
         part = image[top : top + height, left : left + width]
         expected = by_hand(part, (8, 9))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(crop, expected)
 
 
 def test_a_resized_crop_of_everything_is_a_resize():
     image = noise(20, 20, 3)
     ones = (1.0, 1.0)
-    found = transforms.resized_crop(image, generator(), (9, 9), ones, ones)
-    np.testing.assert_array_equal(found, transforms.resize(image, (9, 9)))
+    crop = transforms.resized_crop(image, generator(), (9, 9), ones, ones)
+    np.testing.assert_array_equal(crop, transforms.resize(image, (9, 9)))
 
 
 def test_a_flip_mirrors_half_of_the_images():
     """400 draws: four deviations are .1."""
     image, random = noise(3, 4, 2), generator()
     flip = Transform(flip=True)
-    found = np.asarray([flip(image, random, (3, 4)) for _ in range(400)])
-    same = (found == image).all(axis=(1, 2, 3))
-    mirrored = (found == image[:, ::-1]).all(axis=(1, 2, 3))
+    results = np.asarray([flip(image, random, (3, 4)) for _ in range(400)])
+    same = (results == image).all(axis=(1, 2, 3))
+    mirrored = (results == image[:, ::-1]).all(axis=(1, 2, 3))
     assert (same ^ mirrored).all()
     assert 0.4 < mirrored.mean() < 0.6
 
@@ -297,8 +297,8 @@ def test_a_flip_mirrors_half_of_the_images():
 @pytest.mark.parametrize("shape", [(20, 30), (8, 9), (5, 4)])
 def test_nothing_on_is_the_view_of_the_evaluation(shape):
     image = noise(*shape, 3)
-    found = Transform()(image, generator(), (8, 9))
-    np.testing.assert_array_equal(found, Fit((8, 9))(image))
+    view = Transform()(image, generator(), (8, 9))
+    np.testing.assert_array_equal(view, Fit((8, 9))(image))
 
 
 @pytest.mark.parametrize("padding", [0, 1, 3])
@@ -307,10 +307,10 @@ def test_padded(padding):
     settings = Transform(crop="padded", padding=padding)
     for shape in ((8, 9), (20, 30)):
         image = noise(*shape, 3)
-        found = settings(image, generator(1), (8, 9))
+        crop = settings(image, generator(1), (8, 9))
         fitted = Fit((8, 9))(image)
         expected = transforms.padded_crop(fitted, generator(1), padding)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(crop, expected)
 
 
 def test_resized():
@@ -318,11 +318,11 @@ def test_resized():
     image = noise(40, 60, 3)
     settings = Transform(crop="resized", scale=(0.2, 0.3), ratio=(0.9, 1.1))
     for seed in range(10):
-        found = settings(image, generator(seed), (8, 9))
+        crop = settings(image, generator(seed), (8, 9))
         expected = transforms.resized_crop(
             image, generator(seed), (8, 9), (0.2, 0.3), (0.9, 1.1)
         )
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(crop, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -331,11 +331,11 @@ def test_randaugment(channels):
     image = noise(12, 12, channels)
     settings = Transform(randaugment=3, magnitude=4.0, magnitude_std=1.5)
     for seed in range(20):
-        found = settings(image, generator(seed), (12, 12))
+        augmented = settings(image, generator(seed), (12, 12))
         expected = randaugment.apply(
             image, generator(seed), number=3, magnitude=4.0, std=1.5
         )
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(augmented, expected)
 
 
 FULL = dict(padding=2, flip=True, randaugment=2)
@@ -351,10 +351,10 @@ def test_the_size_asked_for(crop, channels, shape):
     image = noise(*shape, channels)
     before = image.copy()
     for seed in range(6):
-        found = settings(image, generator(seed), (8, 6))
-        assert (found.shape, found.dtype) == ((8, 6, channels), np.uint8)
+        result = settings(image, generator(seed), (8, 6))
+        assert (result.shape, result.dtype) == ((8, 6, channels), np.uint8)
         again = settings(image, generator(seed), (8, 6))
-        np.testing.assert_array_equal(found, again)
+        np.testing.assert_array_equal(result, again)
     np.testing.assert_array_equal(image, before)
 
 
@@ -362,8 +362,8 @@ def test_the_size_asked_for(crop, channels, shape):
 def test_generators_differ(crop):
     settings = Transform(crop=crop, **FULL)
     image = noise(30, 40, 3)
-    found = {settings(image, generator(s), (24, 24)).tobytes() for s in range(20)}
-    assert len(found) > 10
+    results = {settings(image, generator(s), (24, 24)).tobytes() for s in range(20)}
+    assert len(results) > 10
 
 
 def test_lists_of_a_config():

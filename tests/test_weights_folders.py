@@ -25,6 +25,7 @@ from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.pixels import default_normalization
 from sws_jax.storage import files
+from sws_jax.storage.names import WEIGHTS
 
 from support.compare import equal
 from support.networks import params_of
@@ -480,14 +481,14 @@ def test_one_file_by_any_name(ours, refused, monkeypatch):
 def test_no_folder_is_made_of_or_in_what_is_read(ours, refused, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    ours.rename(run / teacher.WEIGHTS)
+    ours.rename(run / WEIGHTS)
     assert "would be written over itself" in refused(
         "convert", run, run, "--to", "timm"
     )
     for target in (run / "timm", run / "new" / "timm"):
         said = refused("convert", run, target, "--to", "timm")
         assert f"{target} would be a folder inside {run}, which is read" in said
-    assert os.listdir(run) == [teacher.WEIGHTS]
+    assert os.listdir(run) == [WEIGHTS]
 
 
 def test_a_new_file_beside_what_is_read_is_written(sharded, command):
@@ -538,7 +539,7 @@ def test_nothing_is_put_beside_the_only_weights_of_a_folder(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///tmp/o.safetensors", "s3://b/o.safetensors", "hf://a/b"]
+    "target", ["file:///tmp/o.safetensors", "nobody://b/o.safetensors"]
 )
 @pytest.mark.parametrize("to", [(), ("--to", "timm"), ("--to", "flax")])
 def test_no_other_scheme_is_written_to(ours, refused, target, to, monkeypatch):
@@ -696,7 +697,7 @@ def test_rights_are_missing(ours, refused):
         theirs = put(top / "theirs" / folders.WEIGHTS)
         theirs.chmod(0o644)  # (that library may leave it to its user alone)
         config = put_json(top / "theirs" / "config.json", CONFIG)
-        mine = top / "run" / teacher.WEIGHTS
+        mine = top / "run" / WEIGHTS
         mine.parent.mkdir()
         shutil.copy(ours, mine)
         words = "cannot be read (Permission denied)"

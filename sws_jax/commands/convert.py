@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(args: argparse.Namespace) -> int:
     from sws_jax import convert
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
     from sws_jax.methods import learngenes
     from sws_jax.models.description import Description
 
@@ -146,7 +146,7 @@ def _write(args: argparse.Namespace) -> int:
         convert.save(args.target, gene, args.to)
         about, name = gene.description, gene.description.spec.name
     else:
-        network, _ = loading.load(args.source, depth=args.depth)
+        network, _ = load.load(args.source, depth=args.depth)
         convert.save(args.target, network, args.to)
         about, name = network.description, network.spec.name
     print(f"{args.source}: {name}, written for {args.to} to {args.target}")

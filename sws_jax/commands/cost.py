@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def _networks(args) -> None:
     """A line for each network."""
     from sws_jax.estimate import cost
-    from sws_jax.preview.survey import named
+    from sws_jax.models.names import named
     from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
 
     changes = _changes(args)
@@ -188,12 +188,13 @@ def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
     from sws_jax.errors import UserError
     from sws_jax.estimate import cost
-    from sws_jax.jobs import chain, commandline
+    from sws_jax.jobs import commandline, preflight
+    from sws_jax.jobs.rows import runs as rows_of
 
     config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
-    every = chain.runs(config)
-    chain.check(config, every)
-    chain.check_networks(every, workdir)
+    every = rows_of(config)
+    preflight.check(config, every)
+    preflight.check_networks(every, workdir)
     # One seed of every depth: the others are for the spread alone.
     first: dict[tuple[str, int], Any] = {}
     for row in every:
@@ -282,7 +283,7 @@ class _Reader:
         self.note("evaluation: not counted")
 
     def run(self, row):
-        """One row of `sws_jax.jobs.chain.runs`."""
+        """One row of `sws_jax.jobs.rows.runs`."""
         from sws_jax.data.pipeline import epoch_images
         from sws_jax.estimate import cost
         from sws_jax.models.description import Description
@@ -334,12 +335,11 @@ class _Reader:
 def _stored(name: str, spec) -> int:
     """Parameters of a network, or what a learngene's file holds."""
     from sws_jax.estimate import cost
-    from sws_jax.jobs import teacher
     from sws_jax.models import weights
-    from sws_jax.storage import paths
+    from sws_jax.storage import paths, runs
 
     if name.endswith(".safetensors") or paths.exists(name):
-        about = weights.describe(teacher.weights_file(name))
+        about = weights.describe(runs.weights_file(name))
         if about.kind == "learngene":
             return cost.params(about.replace(net=spec.net, class_names=()))
     return cost.params(spec)
@@ -347,7 +347,7 @@ def _stored(name: str, spec) -> int:
 
 def _teacher(args, student):
     """The network of ``--teacher``, for a student's classes and channels."""
-    from sws_jax.preview.survey import named
+    from sws_jax.models.names import named
 
     if not args.teacher:
         return None

@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from sws_jax.storage.names import LEARNGENE
+
 HELP = "say what a file of weights is, this project's or another's, or a set of images"
 EXAMPLE = "python -m sws_jax describe results/digits/learngene.safetensors"
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.convert import tensors
     from sws_jax.data import folder
     from sws_jax.errors import UserError
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
     from sws_jax.models import weights
     from sws_jax.storage import paths
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     notes: tuple[str, ...] = ()
     if paths.is_file(path) and weights.is_ours(path):
         flat, lines = tensors.read(paths.here(path)).flat, _ours(weights.describe(path))
-        if why := loading.refusal(path):
+        if why := load.refusal(path):
             lines["initialises"] = f"nothing: {why}"
     else:
         found = convert.identify(path)
@@ -136,20 +138,19 @@ def _file(path: str) -> str:
     """The weights in a folder of a run or a job; a folder of another program's as it
     is, as are files."""
     from sws_jax.convert import folders
-    from sws_jax.jobs import places, teacher
     from sws_jax.models import weights
-    from sws_jax.storage import paths
+    from sws_jax.storage import paths, runs
 
-    gene = os.path.join(path, places.LEARNGENE)
+    gene = os.path.join(path, LEARNGENE)
     if paths.is_file(gene):
         return gene
     if paths.is_remote(path) or not os.path.isdir(path):
-        return teacher.weights_file(path)
+        return runs.weights_file(path)
     try:
         inside = folders.weights_in(path).path
     except folders.Nothing:
-        if teacher.is_run(path):
-            return teacher.weights_file(path)
+        if runs.is_run(path):
+            return runs.weights_file(path)
         raise
     return inside if weights.is_ours(inside) else path
 

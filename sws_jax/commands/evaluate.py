@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data.pipeline import Reading
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
     from sws_jax.models import networks
     from sws_jax.specs import limits
     from sws_jax.training import evaluation
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     mesh = sharding.make_mesh()
     body, skipped = [], {}
     for path in args.weights:
-        network, label = loading.load(path, depth=args.depth, step=args.step)
+        network, label = load.load(path, depth=args.depth, step=args.step)
         about = network.description
         assert about is not None
         net = about.net

@@ -33,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data import images
     from sws_jax.data.transforms import Fit
     from sws_jax.errors import UserError
-    from sws_jax.jobs import loading
+    from sws_jax.jobs import load
     from sws_jax.models import networks
     from sws_jax.models.networks import Predictor
     from sws_jax.pixels import normalize
 
     if args.top < 1:
         raise UserError(f"--top must be at least 1, and is {args.top}")
-    network, label = loading.load(args.weights, depth=args.depth, step=args.step)
+    network, label = load.load(args.weights, depth=args.depth, step=args.step)
     about = network.description
     assert about is not None
     net = about.net

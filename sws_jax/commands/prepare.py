@@ -114,7 +114,7 @@ def _terminable() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> None:
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sets
+    from sws_jax.prepare import manifests
     from sws_jax.runtime import host
 
     workers = host.cores() if args.workers is None else args.workers
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.size is not None and args.size < 1:
         raise UserError(f"--size must be at least 1, and is {args.size}")
     if args.check:
-        print(sets.check(args.check, workers))
+        print(manifests.check(args.check, workers))
         return
     if not args.source or not args.out:
         raise UserError("prepare takes a SOURCE and an OUT, or --check OUT/NAME")
@@ -138,8 +138,8 @@ def _run(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace, workers: int) -> None:
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
-    from sws_jax.prepare import sources
-    from sws_jax.storage import files
+    from sws_jax.prepare import parts, sources
+    from sws_jax.storage import files, locks
 
     path = os.path.expanduser(args.source)
     out = os.path.expanduser(args.out)
@@ -168,10 +168,10 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
         print(note, flush=True)
     known = source.name if args.name is None else args.name
     if not args.partial:
-        sources.check_counts(known, source)
+        parts.check_counts(known, source)
     name = _name(args, source.name)
     lock = os.path.join(out, f".{name}.lock")
-    with files.claimed(lock, remedy=_REMEDY) as alone:
+    with locks.claimed(lock, remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {os.path.join(out, name)}")
         _make(_request(args, source, path, os.path.join(out, name), workers), args)
@@ -182,13 +182,13 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import standard
-    from sws_jax.storage import files
+    from sws_jax.storage import locks
 
     source = prepared.PREFIX + name
     if args.name and args.size is None:
         raise UserError(f"--name is not for {source}: TFDS names its own")
     request = standard.Request(name, out, args.manual_dir, args.partial)
-    with files.claimed(standard.lock(request), remedy=_REMEDY) as alone:
+    with locks.claimed(standard.lock(request), remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {source} in {out}")
         found = standard.find(request, workers, write=not args.dry_run)
@@ -229,7 +229,7 @@ def _name(args: argparse.Namespace, source: str) -> str:
 
 def _request(args, source, path, place, workers):
     from sws_jax.errors import UserError
-    from sws_jax.prepare import forms, sets
+    from sws_jax.prepare import forms, records, resized, sets
 
     shard_bytes = max(int(args.shard_mib * 2**20), 1)
     options = {"source": os.path.abspath(path), "shard_mib": args.shard_mib}
@@ -240,22 +240,22 @@ def _request(args, source, path, place, workers):
                 f"{path} is prepared already; --size N makes resized arrays of it"
             )
         options |= {"kind": "records"}
-        form: forms.Form = forms.Records(source, name, VERSION, shard_bytes)
+        form: forms.Form = records.Records(source, name, VERSION, shard_bytes)
         place = os.path.join(place, VERSION)
     else:
         options |= {"kind": "arrays", "size": args.size}
-        form = forms.Arrays(source, name, args.size, shard_bytes)
+        form = resized.Arrays(source, name, args.size, shard_bytes)
     return sets.Request(form, place, options, args.unreadable, workers)
 
 
 def _make(request, args: argparse.Namespace) -> None:
-    from sws_jax.prepare import sets, work
-    from sws_jax.runtime import host
+    from sws_jax.prepare import sets
+    from sws_jax.runtime import host, words
 
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
     print(f"{source.kind}: {counts} images of {len(source.classes):,} classes")
-    found = sets.plan(request)
+    found = sets.inspect(request)
     if found.changed:
         print(f"the source has changed since: {found.changed} shards are made anew")
     if found.damaged:
@@ -269,11 +269,11 @@ def _make(request, args: argparse.Namespace) -> None:
         processes = min(request.workers, max(len(found.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
         at_once = min(processes, host.cores())
-        took = work.duration(seconds * found.images / at_once)
+        took = words.duration(seconds * found.images / at_once)
         kept = f", {len(found.kept)} are there" if found.kept else ""
         print(
             f"{request.place}: {len(found.todo)} shards to make{kept}, "
-            f"{sets.size(needed)} of {sets.size(free)} free, about {took} with "
+            f"{words.rounded(needed)} of {words.rounded(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )
@@ -285,15 +285,15 @@ def _make(request, args: argparse.Namespace) -> None:
 
 def _tell(request) -> None:
     """What was left out, and how a run takes the set."""
-    from sws_jax.prepare import forms, sets
-    from sws_jax.storage import files
+    from sws_jax.prepare import manifests, records
+    from sws_jax.storage import documents
 
-    manifest = files.read_json(os.path.join(request.place, sets.MANIFEST))
+    manifest = documents.read_json(os.path.join(request.place, manifests.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
     if left_out:
         print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")
     out, name = os.path.split(request.place)
-    if isinstance(request.form, forms.Records):
+    if isinstance(request.form, records.Records):
         out, name = os.path.split(out)
         print(f"prepared: data.source=tfds:{name} data.directory={out}")
     else:

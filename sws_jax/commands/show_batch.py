@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from sws_jax.data import pipeline
     from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
-    from sws_jax.jobs import build, chain, commandline
+    from sws_jax.jobs import build, check, commandline
+    from sws_jax.jobs.rows import runs
     from sws_jax.training import step
 
     if not 0 <= args.step < 2**31 or args.images < 1:
@@ -53,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out} needs an ending, as in {args.out}.png")
     config, _ = commandline.parse(args.flags)
     if args.name:
-        rows = {row.name: row.config for row in chain.runs(config)}
+        rows = {row.name: row.config for row in runs(config)}
         if args.name not in rows:
             raise UserError(
                 f"the job has no run {args.name!r}; it has {', '.join(rows)}"
             )
         config = rows[args.name]
-    build.check(config)
+    check.check(config)
     data = build.dataset(config)
     augment = Augment(**config.augment)
     augment.check_batch(config.global_batch_size)

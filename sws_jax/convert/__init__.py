@@ -27,8 +27,8 @@ from sws_jax.convert import (
 from sws_jax.convert.base import Layout, View
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
-from sws_jax.methods.base import LEARNGENE, resize_pos_embed
-from sws_jax.methods.learngenes import Learngene
+from sws_jax.methods.base import LEARNGENE, Learngene
+from sws_jax.methods.surgery import resize_pos_embed
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import Description, versions
 from sws_jax.models.networks import Network

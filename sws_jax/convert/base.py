@@ -129,7 +129,7 @@ class Layout:
       ignored: a regular expression of names in such files that hold nothing to keep.
       view: what such networks are usually fed, which tensors do not show.
       antialias: whether its library smooths a position embedding that shrinks; see
-        `sws_jax.methods.base.resize_pos_embed`.
+        `sws_jax.methods.surgery.resize_pos_embed`.
       method: of the learngenes that such files hold; empty where they hold networks.
       heads_guessed: whether shapes leave open how many heads a ViT has.
       prepare: tensors of a file, and the image size where it is known, to those that

@@ -18,7 +18,7 @@ from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
 from sws_jax.convert.keys import Beside, shown
 from sws_jax.errors import UserError
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
 
@@ -102,6 +102,6 @@ def _json(path: str) -> dict[str, Any]:
     with files.told(path):
         if os.path.getsize(path) > _LARGEST:
             raise UserError(f"{path} is larger than such files are: {remedy}")
-        found = files.read_json(path, remedy=remedy)
+        found = documents.read_json(path, remedy=remedy)
     # (null is what is written where nothing is said.)
     return {name: value for name, value in found.items() if value is not None}

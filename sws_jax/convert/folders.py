@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sws_jax.errors import UserError
-from sws_jax.storage import contents, files, paths
+from sws_jax.storage import array_files, contents, documents, files, paths
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -169,7 +169,7 @@ def _weight_map(path: str) -> dict[str, str]:
     """The file of each tensor, all in the folder of the index `path`."""
     files.check_readable(path)
     remedy = "copy it again"
-    whole = files.read_json(path, holds={"weight_map": {}}, remedy=remedy)
+    whole = documents.read_json(path, holds={"weight_map": {}}, remedy=remedy)
     found = whole["weight_map"]
     for name, file in found.items():
         if isinstance(file, str):
@@ -280,7 +280,7 @@ def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> Non
     if (scheme := _SCHEME.match(target)) and not paths.is_remote(target):
         raise UserError(
             f"{target} begins with {scheme[0]}, and files are written to this "
-            f"machine's disks or to a bucket ({paths.BUCKET}): name a path as OUT"
+            f"machine's disks or to a bucket (gs://, s3://): name a path as OUT"
         )
     name = os.path.basename(target)
     shard = None if folder else _SHARD.fullmatch(name)
@@ -399,7 +399,7 @@ def _write(folder: str, parent: str, flat, others) -> None:
     with tempfile.TemporaryDirectory(dir=parent, prefix=".folder.") as made:
         whole = os.path.join(made, "whole")
         os.mkdir(whole, mode=0o755)
-        files.write_tensors(os.path.join(whole, WEIGHTS), flat, {"format": "pt"})
+        array_files.write_tensors(os.path.join(whole, WEIGHTS), flat, {"format": "pt"})
         for name, value in others.items():
             files.write_json(os.path.join(whole, name), value)
         os.rename(whole, folder)

@@ -20,7 +20,7 @@ import safetensors.numpy
 
 from sws_jax.convert import folders
 from sws_jax.errors import UserError
-from sws_jax.storage import contents, files, paths
+from sws_jax.storage import array_files, contents, files, paths
 
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that
@@ -380,9 +380,10 @@ def _plain(where: str, name: str, value: Any) -> np.ndarray:
 def _reader(path: str) -> Callable[[str], dict[str, Any]]:
     """Of a file, which exists."""
     if paths.is_remote(path):
+        command = f" (gcloud storage cp {path} .)" if path.startswith("gs://") else ""
         raise UserError(
             f"{path} is in a bucket, and weights of other programs are read from this "
-            f"machine's disks: copy it here first (gcloud storage cp {path} .)"
+            f"machine's disks: copy it here first{command}"
         )
     files.check_readable(path)
     ending = next((e for e in folders.ENDINGS if path.lower().endswith(e)), "")
@@ -396,7 +397,9 @@ def _reader(path: str) -> Callable[[str], dict[str, Any]]:
         plain = ending in (".safetensors", ".npz")
         what = f"{ending} file" if plain else "file of PyTorch"
         raise UserError(f"{path} is not a readable {what} ({told})")
-    return {".safetensors": _safetensors, ".npz": files.read_npz}.get(ending, _torch)
+    return {".safetensors": _safetensors, ".npz": array_files.read_npz}.get(
+        ending, _torch
+    )
 
 
 def _numbers(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -422,7 +425,7 @@ def write(path: str, flat: Mapping[str, np.ndarray]) -> None:
     if not path.endswith((".safetensors", ".npz")):
         raise UserError(f"{path} must end in .safetensors or .npz")
     if path.endswith(".safetensors"):
-        return files.write_tensors(path, flat)
+        return array_files.write_tensors(path, flat)
     # (numpy writes anything, and would not read ml_dtypes back.)
     odd = sorted({str(a.dtype) for a in flat.values() if a.dtype.kind == "V"})
     if odd:

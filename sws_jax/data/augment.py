@@ -21,10 +21,10 @@ from sws_jax.pixels import Normalization, normalize
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What happens to a training batch on the device.
+    """Augmentation of a training batch on the device.
 
     Attributes:
-      erase: share of the images of which a rectangle becomes noise.
+      erase: share of the images in which a rectangle is replaced by noise.
       erase_area, erase_aspect: of the rectangle: share of the image, and height over
         width, drawn uniformly on a logarithmic axis.
       mixup, cutmix: alpha of the Beta distribution of each; 0 is off.
@@ -32,7 +32,7 @@ class Augment:
       mix_group: consecutive images that share a lambda and are mixed with each
         other, the group reversed; 0 is the whole global batch. A group that
         divides the per-device batch keeps every image on its device.
-      label_smoothing: off-value times classes.
+      label_smoothing: the off-value times the number of classes.
     """
 
     erase: float = 0.0
@@ -45,7 +45,7 @@ class Augment:
     label_smoothing: float = 0.0
 
     def __post_init__(self):
-        # A config gives lists or tuples, and a recipe must be hashable.
+        # A config may hold lists, and a recipe must be hashable.
         object.__setattr__(self, "erase_area", tuple(self.erase_area))
         object.__setattr__(self, "erase_aspect", tuple(self.erase_aspect))
         if not 0.0 <= self.label_smoothing < 1.0:
@@ -187,7 +187,7 @@ def mix(
     use_cutmix = jax.random.bernoulli(
         choice_key, switch if mixup and cutmix else float(cutmix > 0), (groups,)
     )
-    # Split over devices, the loops that draw would ask them all in every round.
+    # Split over devices, the loop that draws would communicate in every round.
     use_cutmix = sharding.constrain(use_cutmix, "groups")
     alpha = jnp.where(use_cutmix, cutmix or 1.0, mixup or 1.0)
     drawn = jax.random.beta(lambda_key, alpha, alpha)  # [groups]

@@ -1,10 +1,10 @@
-"""What every data source looks like to the rest of the project."""
+"""The interface of all data sources: splits, datasets, and images held in memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from sws_jax.errors import UserError
 from sws_jax.pixels import NORMALIZATION, Normalization
 from sws_jax.specs import limits
 
-_HASHED_BYTES = 64 * 2**20  # of pixels, which takes an eighth of a second
+_HASHED_BYTES = 64 * 2**20  # of pixels; to hash them takes an eighth of a second
 
 
 class Split(Protocol):
@@ -22,7 +22,7 @@ class Split(Protocol):
 
     @property
     def labels(self) -> np.ndarray | None:
-        """int32 [n]; None where only reading the images would tell."""
+        """int32 [n]; None where they are known only by reading the images."""
         ...
 
     def __len__(self) -> int: ...
@@ -40,7 +40,7 @@ class Stored(Split, Protocol):
     """A split as its source holds it: of all its images, in the source's order."""
 
     def identity(self) -> str:
-        """A digest of what the source says of all images: labels, names, sizes."""
+        """A digest of what the source lists for all images: labels, names, sizes."""
         ...
 
 
@@ -49,13 +49,13 @@ class Unreadable(UserError):
 
 
 VAL_FRACTION = arguments.number(limits.VAL_FRACTION)
-# (To look at its labels can mean to read them.)
+# Labels are not looked at: a split may have to read all of its images for them.
 SPLIT = arguments.like("read", "__len__", called="a split of a set")
 
 
 @arguments.checked(
     **dict.fromkeys(("train", "val", "test"), SPLIT),
-    image_shape=arguments.wholes(0),  # 0 where only reading an image would tell
+    image_shape=arguments.wholes(0),  # 0 where it is known only by reading an image
     normalization=NORMALIZATION,
     stored=arguments.of(Mapping, called="a mapping of splits"),
 )
@@ -63,16 +63,16 @@ SPLIT = arguments.like("read", "__len__", called="a split of a set")
 class Dataset:
     """Three disjoint splits of one labelled image set.
 
-    `val` is held out from the training images, unless the source has its own:
-    whatever is chosen is chosen on it. `test` is scored once, at the end of a run.
+    `val` is held out from the training images, unless the source has its own, and
+    every choice is made on it. `test` is scored once, at the end of a run.
 
     Attributes:
       class_names: as `sws_jax.data.classes.clean` gives them.
       image_shape: height, width and channels that a network gets; the splits may
         hold images of any height and width.
-      stored: the splits as the source has them, by its names of them.
-      notes: what of the source is passed over, and what is not as it may seem: a
-        sentence each.
+      stored: the splits as the source has them, by the source's names.
+      notes: sentences on what of the source is passed over, and on what a user may not
+        expect.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Dataset:
 
     @arguments.checked()
     def split(self, name: str) -> Split:
+        """The split of a name: train, val or test."""
         if name not in ("train", "val", "test"):
             raise UserError(f"there is no split {name!r}: take train, val or test")
         return getattr(self, name)
@@ -115,8 +116,10 @@ class Arrays:
         return self.images[index], int(self.labels[index])
 
     def identity(self) -> str:
-        """Of all labels and, up to 64 MiB, all pixels; of more a part of the images,
-        evenly spread."""
+        """A digest of all labels, and of all pixels up to 64 MiB.
+
+        Of larger splits it takes a part of the images, evenly spread.
+        """
         step = max(-(-len(self) * self.images[0].nbytes // _HASHED_BYTES), 1)
         pixels = (np.ascontiguousarray(image) for image in self.images[::step])
         return digest(np.asarray(self.labels, np.int32), *pixels)
@@ -155,32 +158,21 @@ def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, S
     Raises:
       UserError: the fraction leaves one of the two empty.
     """
-    held = round(len(train) * fraction) if 0 < fraction < 1 else 0
-    if not 0 < held < len(train):
+    count = round(len(train) * fraction) if 0 < fraction < 1 else 0
+    if not 0 < count < len(train):
         raise UserError(
             f"data.val_fraction {fraction} must leave some of the {len(train)} "
             f"training images on both sides"
         )
     order = np.random.default_rng(seed).permutation(len(train))
-    return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
-
-
-def many(count: int, thing: str) -> str:
-    """A number of things: "1 image", "1,000 images"."""
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are besides."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
+    return Subset(train, np.sort(order[count:])), Subset(train, np.sort(order[:count]))
 
 
 def digest(*parts: bytes | np.ndarray) -> str:
-    """Of all the parts, told apart."""
-    made = hashlib.blake2b(digest_size=16)
+    """A digest of several parts, which depends on where each one ends."""
+    state = hashlib.blake2b(digest_size=16)
     for part in parts:
         content = part.tobytes() if isinstance(part, np.ndarray) else part
-        made.update(len(content).to_bytes(8, "little"))
-        made.update(content)
-    return made.hexdigest()
+        state.update(len(content).to_bytes(8, "little"))
+        state.update(content)
+    return state.hexdigest()

@@ -1,4 +1,4 @@
-"""Names of classes: how they are kept, checked and matched."""
+"""Names of classes: how they are stored, checked and matched."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sws_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """How the outputs of a head become those of a set's classes.
+    """How the outputs of a head are assigned to the classes of a set.
 
     Attributes:
-      order: output ``order[i]`` of the head is class i of the set; empty where it is
-        taken as it is.
-      said: how the names differ, for a line to people; empty where they do not.
+      order: output ``order[i]`` of the head is class i of the set; empty where both
+        have the same order.
+      said: a sentence on how the names differ; empty where they do not.
     """
 
     order: tuple[int, ...] = ()
@@ -24,10 +24,10 @@ class Match:
 
 
 def clean(name: str) -> str:
-    """A class's name as it is kept and shown.
+    """A class's name as it is stored and shown.
 
-    Unicode NFC; what cannot be printed or is no text (a newline, a byte that is not
-    UTF-8) as a backslash escape. ``clean(clean(name)) == clean(name)``.
+    In Unicode NFC. A character that cannot be printed, as a newline or a byte that is
+    not UTF-8, becomes a backslash escape. ``clean(clean(name)) == clean(name)``.
     """
     shown = (c if c.isprintable() else ascii(c)[1:-1] for c in name)
     return unicodedata.normalize("NFC", "".join(shown))
@@ -37,23 +37,25 @@ def check(names: Sequence[str], where: str) -> None:
     """Refuses names that do not tell classes apart.
 
     Args:
-      names: of all classes, as they were found.
-      where: they stand, for the message.
+      names: of all classes, as the source writes them.
+      where: the place of the names, for the message.
 
     Raises:
-      UserError: one is blank, or two are one.
+      UserError: one is blank, or two are the same.
     """
     seen: dict[str, str] = {}
     for label, name in enumerate(names):
         if not name.strip():
             raise UserError(f"{where}: class {label} has no name: give it one")
-        kept = clean(name)
-        if kept in seen:
-            how = "" if seen[kept] == name else f" ({_difference(seen[kept], name)})"
+        cleaned = clean(name)
+        if cleaned in seen:
+            first = seen[cleaned]
+            how = "" if first == name else f" ({_difference(first, name)})"
             raise UserError(
-                f"{where}: two classes are called {kept!r}{how}: rename or merge them"
+                f"{where}: two classes are called {cleaned!r}{how}: "
+                f"rename or merge them"
             )
-        seen[kept] = name
+        seen[cleaned] = name
 
 
 def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Match:
@@ -62,11 +64,11 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
     Args:
       theirs: names of the head's outputs, in order; empty where they are not known.
       ours: names of the set's classes, in the order of labels; as many, or empty.
-      who: has the head, for messages.
+      who: the network that has the head, for messages.
       name: of the set.
 
     Raises:
-      UserError: some names stand at other places, and the others do not match.
+      UserError: some names are at other places, and the others do not match.
     """
     if not theirs or not ours:
         return Match()
@@ -75,8 +77,8 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
         return Match()
     places = {n: at for at, n in enumerate(left)}
     if len(places) == len(left) == len(right) and set(left) == set(right):
-        said = f"the classes of {who} are those of {name} in another order"
-        return Match(tuple(places[n] for n in right), f"{said}, and matched by name")
+        note = f"the classes of {who} are those of {name} in another order"
+        return Match(tuple(places[n] for n in right), f"{note}, and matched by name")
     for label, n in enumerate(right):
         if n in places and left[label : label + 1] != [n]:
             raise UserError(
@@ -86,13 +88,13 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
             )
     pairs = zip(left, right, strict=False)
     a, b = next(((a, b) for a, b in pairs if a != b), (left[-1], right[-1]))
-    said = f"the classes of {who} have other names than those of {name}"
+    note = f"the classes of {who} have other names than those of {name}"
     how = " (in case or blanks)" if _plain(left) == _plain(right) else ""
-    return Match(said=f"{said}{how}: {a!r} there is {b!r} here; are they the same?")
+    return Match(said=f"{note}{how}: {a!r} there is {b!r} here; are they the same?")
 
 
 def _difference(one: str, other: str) -> str:
-    """How two names differ that are kept as one."""
+    """How two names differ that `clean` makes the same."""
     forms = (unicodedata.normalize("NFC", name) for name in (one, other))
     if len(set(forms)) == 1:
         return "they differ in their Unicode form"

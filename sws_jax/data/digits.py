@@ -7,7 +7,7 @@ import numpy as np
 from sws_jax import pixels
 from sws_jax.data import base
 
-# Of the 1,397 training images, scaled to 0..1.
+# Mean and deviation of the 1,397 training images, scaled to 0..1.
 _NORMALIZATION = pixels.Normalization((0.305,), (0.376,))
 _TEST_IMAGES = 400
 
@@ -15,8 +15,8 @@ _TEST_IMAGES = 400
 def load(*, val_fraction: float) -> base.Dataset:
     """1,797 grey digits of 8 x 8 pixels, 400 of them the test set.
 
-    The split is one fixed permutation; it does not separate the writers, whom the
-    set does not name.
+    The split is a fixed permutation. It does not separate the writers, who are not
+    named in the set.
 
     Reference:
       Optical Recognition of Handwritten Digits, UCI, Alpaydin and Kaynak (1998).

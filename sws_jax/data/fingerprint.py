@@ -1,4 +1,4 @@
-"""What a dataset is known by again: its names, its labels, and some of its pixels."""
+"""Fingerprints of datasets: names, labels, and the pixels of some images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sws_jax.data.base import Dataset, Split, Unreadable
 _SPLITS = ("train", "val", "test")
 # Images of a split that are read, evenly spread, the first and the last among them.
 _SAMPLES = 32
-_EARLIER = 4  # that older software read
-# What `take` gives, as `sws_jax.storage.files.misfit` knows it.
+_EARLIER_SAMPLES = 4  # read by older versions of this software
+# The fields of a fingerprint, as `sws_jax.storage.documents.misfit` takes them.
 HOLDS = {
     "classes": str,
     "stored?": {},
@@ -22,24 +22,25 @@ HOLDS = {
 
 
 def take(dataset: Dataset) -> dict[str, Any]:
-    """Numbers of images, names of classes, digests of what the source says of every
-    image (labels, names of files) and of some images.
+    """The fingerprint of a dataset, which can be written as JSON.
 
-    The same on every machine that reads the same files, whatever of them it holds in
-    memory. JSON can hold it.
+    It holds the numbers of images, and digests of the names of classes, of what the
+    source lists for every image, as labels and names of files, and of the pixels of
+    some images. It is the same on every machine that reads the same files, whether they
+    are held in memory or not.
     """
     return {
         "classes": _digest("\n".join(dataset.class_names).encode()),
-        "stored": {name: held.identity() for name, held in dataset.stored.items()},
+        "stored": {name: split.identity() for name, split in dataset.stored.items()},
         **{name: _take(dataset.split(name)) for name in _SPLITS},
     }
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of a dataset is no longer what it was; see `take`.
+    """The parts of a dataset in which two of its fingerprints differ.
 
-    An image that could not be read, then or now, is compared with nothing. What older
-    software noted is compared as far as it goes.
+    An image that could not be read, then or now, is not compared. A fingerprint of an
+    older version is compared in those fields that it has.
     """
     names = ["class names"] if old["classes"] != new["classes"] else []
     for split in _SPLITS:
@@ -60,26 +61,28 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def is_whole(known: dict[str, Any]) -> bool:
-    """Whether it says all that `take` does; older software noted less."""
-    return "stored" in known
+def is_whole(fingerprint: dict[str, Any]) -> bool:
+    """Whether it has all fields; fingerprints of older versions have fewer."""
+    return "stored" in fingerprint
 
 
 def completed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """What is noted of a dataset that is still what it was.
+    """The fingerprint to keep of a dataset whose two fingerprints do not differ.
 
-    An image that cannot be read now must be the old one when it is back.
+    For an image that cannot be read now it keeps the old digest, with which the image
+    is compared once it can be read again.
     """
-    made = dict(new)
+    merged = dict(new)
     for split in _SPLITS:
         before, now = _samples(old[split]), _samples(new[split])
-        kept = {place: now[place] or before.get(place) for place in now}
-        made[split] = {**new[split], "samples": kept}
-    return made
+        digests = {place: now[place] or before.get(place) for place in now}
+        merged[split] = {**new[split], "samples": digests}
+    return merged
 
 
 def _take(split: Split) -> dict[str, Any]:
-    places = sorted({*_spread(len(split), _EARLIER), *_spread(len(split), _SAMPLES)})
+    earlier = _spread(len(split), _EARLIER_SAMPLES)
+    places = sorted({*earlier, *_spread(len(split), _SAMPLES)})
     return {
         "images": len(split),
         "samples": {str(place): _sample(split, place) for place in places},
@@ -90,16 +93,17 @@ def _spread(images: int, count: int) -> list[int]:
     return np.linspace(0, images - 1, min(images, count)).astype(int).tolist()
 
 
-def _samples(known: dict[str, Any]) -> dict[str, str | None]:
-    """Digests by place; older software noted them as a list."""
-    found = known["samples"]
-    if isinstance(found, dict):
-        return found
-    places = map(str, _spread(known["images"], _EARLIER))
-    return dict(zip(places, found, strict=False))
+def _samples(fingerprint: dict[str, Any]) -> dict[str, str | None]:
+    """Digests of a split's images by place; older versions wrote them as a list."""
+    digests = fingerprint["samples"]
+    if isinstance(digests, dict):
+        return digests
+    places = map(str, _spread(fingerprint["images"], _EARLIER_SAMPLES))
+    return dict(zip(places, digests, strict=False))
 
 
 def _sample(split: Split, place: int) -> str | None:
+    """A digest of an image and its label; None if it cannot be read."""
     try:
         image, label = split.read(place)
     except Unreadable:

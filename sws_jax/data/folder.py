@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sws_jax.data import base, classes, images, memory
-from sws_jax.data.base import few, many
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _LAYOUT = "images stand in PATH/train/CLASS/ and PATH/test/CLASS/ (or val)"
-# What systems and programs leave in folders, which nobody takes for images or classes.
+# Files and folders that systems and programs create: neither images nor classes.
 _LITTER_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")
 _LITTER_FOLDERS = (
     "$RECYCLE.BIN", "#recycle", "@Recycle", "@eaDir", "System Volume Information",
@@ -50,13 +50,13 @@ def load(
       UserError: the folder is laid out otherwise, or images cannot be read.
     """
     passed = PassedOver()
-    found = find(path, decoder, passed)
-    train = found["train"]
-    if len(found) == 2:
-        found = {"train": train, "test": found[list(found)[1]]}
+    splits = find(path, decoder, passed)
+    train = splits["train"]
+    if len(splits) == 2:
+        splits = {"train": train, "test": splits[list(splits)[1]]}
     return memory.dataset(
         os.path.basename(os.path.abspath(path)),
-        found,
+        splits,
         train.classes,
         val_fraction=val_fraction,
         image_size=image_size,
@@ -67,22 +67,22 @@ def load(
 
 
 class PassedOver:
-    """What stands in a folder of images and is not read: how many, and the first."""
+    """Counts files and folders of a set that are not read, and names the first ones."""
 
     def __init__(self) -> None:
         self._loose: list[str] = []  # images beside the folders of classes
         self._litter: list[str] = []  # folders that are no classes
-        self._nested: list[str] = []  # folders in those of classes
-        self._others = collections.Counter[str]()  # files not read, by their endings
+        self._nested: list[str] = []  # folders within those of classes
+        self._others = collections.Counter[str]()  # files of other types, by ending
         self._first_other = ""
 
     def in_split(self, root: str, loose: Iterable[str], litter: Iterable[str]) -> None:
-        """Images and folders that stand beside the folders of classes."""
+        """Counts images and folders that are beside the folders of classes."""
         self._loose += [os.path.join(root, name) for name in sorted(loose)]
         self._litter += [os.path.join(root, name) for name in sorted(litter)]
 
     def in_class(self, path: str, files: Iterable[str], folders: Iterable[str]) -> None:
-        """Files and folders that stand among the images of a class."""
+        """Counts files and folders that are among the images of a class."""
         files = sorted(files)
         self._others.update(os.path.splitext(name)[1] for name in files)
         if files and not self._first_other:
@@ -90,42 +90,42 @@ class PassedOver:
         self._nested += [os.path.join(path, name) for name in sorted(folders)]
 
     def hint(self, root: str) -> str:
-        """Where the images of a class may be that a split lacks."""
+        """Where to look for images of a class that a split lacks, for a message."""
         loose = [path for path in self._loose if os.path.dirname(path) == root]
         return (
-            f"; {many(len(loose), 'image')} in {root} itself may be of it: give every "
-            f"class a folder"
+            f"; {words.many(len(loose), 'image')} in {root} itself may be of it: give "
+            f"every class a folder"
             if loose
             else ""
         )
 
     def notes(self) -> Iterator[str]:
-        """What is passed over, a line for each kind."""
-        if found := self._loose:
+        """A line for each kind of file or folder that is passed over."""
+        if loose := self._loose:
             yield (
-                f"{many(len(found), 'image')} beside the folders of classes passed "
-                f"over (the first: {classes.clean(found[0])})"
+                f"{words.many(len(loose), 'image')} beside the folders of classes "
+                f"passed over (the first: {classes.clean(loose[0])})"
             )
         for kind, folders in (("in the folders of classes", self._nested),
                               ("that cannot be classes", self._litter)):  # fmt: skip
             if inside := sum(map(_images_below, folders)):
                 yield (
-                    f"{many(len(folders), 'folder')} {kind} passed over, with "
-                    f"{many(inside, 'image')} inside (the first: "
+                    f"{words.many(len(folders), 'folder')} {kind} passed over, with "
+                    f"{words.many(inside, 'image')} inside (the first: "
                     f"{classes.clean(folders[0])})"
                 )
         if others := self._others:
             ends = others.most_common()
             counts = [f"{n:,} {end or 'without an ending'}" for end, n in ends]
             yield (
-                f"{many(others.total(), 'file')} of types that are not read passed "
-                f"over ({classes.clean(few(counts))}; the first: "
+                f"{words.many(others.total(), 'file')} of types that are not read "
+                f"passed over ({classes.clean(words.few(counts))}; the first: "
                 f"{classes.clean(self._first_other)})"
             )
 
 
 def _images_below(path: str) -> int:
-    """Images anywhere in a folder."""
+    """Number of images anywhere in a folder."""
     return sum(len(_images(names)) for _, _, names in os.walk(path))
 
 
@@ -143,7 +143,7 @@ def find(path: str, decoder: str, passed: PassedOver | None = None) -> dict[str,
     Args:
       path: of the folder.
       decoder: see `sws_jax.data.images.decode`.
-      passed: is told what is not read.
+      passed: counts what is not read.
 
     Raises:
       UserError: the folder is laid out otherwise.
@@ -156,12 +156,13 @@ def find(path: str, decoder: str, passed: PassedOver | None = None) -> dict[str,
     if len(present) == 1:
         raise UserError(f"{path} has neither a folder test nor val: {_LAYOUT}")
     passed = passed or PassedOver()
-    found = {
+    splits = {
         name: _files(os.path.join(path, name), decoder, passed) for name in present
     }
+    train = splits["train"]
     for name in present[1:]:
-        _check_classes(found["train"], found[name], passed.hint(found["train"].root))
-    return found
+        _check_classes(train, splits[name], passed.hint(train.root))
+    return splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +171,8 @@ class Files:
 
     Attributes:
       root: the folder that holds the classes' folders.
-      classes: names of these, in the order of the classes' names, which may be
-        written in another form (see `sws_jax.data.classes.clean`).
+      classes: names of these folders, in the order of the classes' names. A name may be
+        in another Unicode form than its class, see `sws_jax.data.classes.clean`.
       names: bytes [n], of the files: one array, as ImageNet has over a million.
       labels: int32 [n].
       decoder: see `sws_jax.data.images.decode`.
@@ -193,10 +194,11 @@ class Files:
         return pixels, int(self.labels[index])
 
     def identity(self) -> str:
-        """Of all names and labels; an image that is mended has them still."""
+        """A digest of names and labels; to repair an image does not change it."""
         return base.digest(self.names, self.labels)
 
     def where(self, index: int) -> str:
+        """The path of an image."""
         folder = self.classes[self.labels[index]]
         return os.path.join(self.root, folder, os.fsdecode(self.names[index]))
 
@@ -206,6 +208,7 @@ def _is_dir(*parts: str) -> bool:
 
 
 def _files(root: str, decoder: str, passed: PassedOver) -> Files:
+    """The images of a split's folder."""
     folders, files = _apart(_entries(root))
     litter = [name for name in folders if name in _LITTER_FOLDERS]
     folders = sorted(set(folders) - set(litter), key=classes.clean)
@@ -222,27 +225,27 @@ def _files(root: str, decoder: str, passed: PassedOver) -> Files:
     for name in folders:
         path = os.path.join(root, name)
         nested, files = _apart(_entries(path))
-        found = _images(files)
-        if not found:
+        image_names = _images(files)
+        if not image_names:
             below = sum(_images_below(os.path.join(path, one)) for one in nested)
             inside = f" of its own, and {below:,} in folders in it" if below else ""
             raise UserError(
                 f"{path} holds no images ({' '.join(EXTENSIONS)}){inside}: put some "
                 f"into it, or remove this class"
             )
-        if nested or len(found) < len(files):
-            others = set(files) - set(found) - set(_LITTER_FILES)
+        if nested or len(image_names) < len(files):
+            others = set(files) - set(image_names) - set(_LITTER_FILES)
             passed.in_class(path, others, nested)
-        names += map(os.fsencode, sorted(found))
-        counts.append(len(found))
+        names += map(os.fsencode, sorted(image_names))
+        counts.append(len(image_names))
     labels = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
     return Files(root, tuple(folders), np.asarray(names), labels, decoder)
 
 
 def _apart(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], list[str]]:
-    """Names of folders, and of files; hidden ones are neither.
+    """Names of the folders and of the files, without hidden ones.
 
-    A link that leads nowhere, or to itself, counts as a file: one that cannot be read.
+    A broken link, or one to itself, counts as a file, which then cannot be read.
     """
     folders: list[str] = []
     files: list[str] = []
@@ -275,10 +278,11 @@ def _images(names: Iterable[str]) -> list[str]:
 
 
 def _check_classes(train: Files, other: Files, hint: str) -> None:
-    ours, theirs = (set(map(classes.clean, found.classes)) for found in (train, other))
+    """Refuses a split whose classes are not those of the training images."""
+    ours, theirs = (set(map(classes.clean, split.classes)) for split in (train, other))
     parts = [
-        f"{words} {few(sorted(names))}"
-        for words, names in (("lacks", ours - theirs), ("has besides", theirs - ours))
+        f"{verb} {words.few(sorted(names))}"
+        for verb, names in (("lacks", ours - theirs), ("has besides", theirs - ours))
         if names
     ]
     if parts:

@@ -1,4 +1,4 @@
-"""Encoded images, decoded: RGB or grey, 8 bits, whatever the file holds."""
+"""Decoding of images to RGB or grey pixels of 8 bits, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sws_jax.errors import UserError
 from sws_jax.specs.limits import DECODERS
 
 _MODES = {1: "L", 3: "RGB"}
-# What turns an image as its camera was held, by the value of EXIF's orientation.
+# The operation that makes an image upright, by the value of EXIF's orientation.
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,8 +48,13 @@ def read(path: str, *, channels: int) -> np.ndarray:
 
 
 def read_bytes(path: str) -> bytes:
+    """The content of an image file.
+
+    Raises:
+      Unreadable: naming the file.
+    """
     try:
-        # (A pipe is opened without waiting for its other end, and is no image.)
+        # Without waiting: a pipe would be opened only when something writes to it.
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Unreadable(f"{path} is not a readable image (no regular file)")
@@ -68,15 +73,15 @@ def _without_waiting(path: str, flags: int) -> int:
 def decode(
     encoded: bytes, name: str, *, channels: int = 3, decoder: str = "pillow"
 ) -> np.ndarray:
-    """The pixels of an encoded image, turned as its camera was held.
+    """The pixels of an encoded image, turned upright as EXIF says.
 
     Args:
-      encoded: JPEG, PNG, WebP or whatever else the decoder knows.
+      encoded: JPEG, PNG, WebP or another format that the decoder knows.
       name: for messages.
       channels: 1 (grey) or 3 (RGB); the image is converted.
-      decoder: "pillow", or "opencv" (see `check_decoder`). The two differ by a few
-        grey levels in a JPEG, and in the formats that they know. Sixteen bits are cut
-        down to the upper eight by both.
+      decoder: "pillow", or "opencv"; see `check_decoder`. The two differ by a few
+        grey levels in a JPEG, and in the formats that they know. Of sixteen bits both
+        keep the upper eight.
 
     Returns:
       uint8 [height, width, channels].
@@ -88,7 +93,7 @@ def decode(
         return _opencv(encoded, name, channels)
     try:
         image = _pillow(encoded, _MODES[channels])
-    except Exception as error:  # of any kind: damaged files find all of them
+    except Exception as error:  # of any kind: a damaged file can raise each of them
         raise Unreadable(f"{name} is not a readable image ({_reason(error)})") from None
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -106,7 +111,7 @@ def _pillow(encoded: bytes, mode: str) -> Image.Image:
 
 
 def _orientation(file: Image.Image) -> int:
-    """EXIF's, or that of an image without it; odd EXIF spoils no pixel."""
+    """EXIF's orientation; that of an upright image where EXIF is missing or damaged."""
     try:
         return int(file.getexif().get(_ORIENTATION, 1))
     except Exception:
@@ -136,14 +141,14 @@ def check_decoder(decoder: str) -> None:
 def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
     import cv2
 
-    # It would say on stderr what is said here in one sentence.
+    # OpenCV would write to stderr what is raised here in one sentence.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     _check_header(encoded, name)
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
         data = np.frombuffer(encoded, np.uint8)
         pixels = cv2.imdecode(data, flag) if encoded else None
-    except cv2.error:  # larger than it takes
+    except cv2.error:  # larger than OpenCV allows
         pixels = None
     if pixels is None:
         raise Unreadable(f"{name} is not a readable image (OpenCV cannot decode it)")
@@ -151,7 +156,7 @@ def _opencv(encoded: bytes, name: str, channels: int) -> np.ndarray:
 
 
 def _check_header(encoded: bytes, name: str) -> None:
-    """Refuses what Pillow does: OpenCV allocates gigabytes where a header says so."""
+    """Refuses what Pillow does: OpenCV would allocate gigabytes for a false header."""
     try:
         Image.open(io.BytesIO(encoded)).close()
     except Exception as error:  # of any kind, as in `decode`
@@ -159,7 +164,7 @@ def _check_header(encoded: bytes, name: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Pillow's, without the address of the bytes in memory."""
+    """Pillow's reason, without the address of the bytes in memory."""
     if isinstance(error, UnidentifiedImageError):
         return "cannot identify image file"
     return str(error).replace(f"{io.BytesIO.__module__}.BytesIO object", "data")

@@ -1,4 +1,4 @@
-"""Encoded images: looked at before a run starts, and held decoded where they fit."""
+"""Encoded images: sampled before a run starts, and held in memory where they fit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sws_jax import pixels
 from sws_jax.data import base, classes
 from sws_jax.data.base import Split, Unreadable
 from sws_jax.errors import UserError
-from sws_jax.runtime import host
+from sws_jax.runtime import host, words
 
-# Images of a split that stand for all of it: they estimate its size, and show at once
-# what would otherwise end a run in its middle.
+# Images that are read of each split: its size is estimated from them, and a set that
+# cannot be read is refused before a run starts.
 _SAMPLE = 64
-_BLOCK = 4096  # images handed to the threads at a time, which bounds the waiting list
-_QUIET_SECONDS = 2.0  # that need no explanation
+_BLOCK = 4096  # images handed to the threads at a time, which bounds their queue
+_QUIET_SECONDS = 2.0  # of decoding that are not announced
 
 _Read = tuple[np.ndarray, int] | Unreadable
 
@@ -35,12 +35,12 @@ class Encoded(base.Stored, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Partial:
-    """A split held in memory, but for images that could not be read.
+    """A split held in memory, except for images that could not be read.
 
     Attributes:
       images: uint8 [height, width, channels], or None for an unreadable one.
-      labels: int32 [n]; -1 for an unreadable one whose source does not tell.
-      source: what is asked for the images that are None.
+      labels: int32 [n]; -1 for an unreadable one whose label is not known either.
+      source: the split that the images which are None are read from.
     """
 
     images: list[np.ndarray | None]
@@ -72,50 +72,50 @@ def dataset(
 
     Args:
       name: of the dataset.
-      splits: train, test and perhaps val, none of them empty.
+      splits: train, test and optionally val, none of them empty.
       class_names: in the order of the labels.
       val_fraction: of the training images, held out where there is no val.
       image_size: height and width for the network; None takes that of the images.
       memory_gib, unreadable: see `hold`.
-      notes: as a dataset has them.
+      notes: of the dataset.
 
     Raises:
       UserError: images cannot be read, or differ in size where no size is given.
     """
     samples = {key: Sample.of(split) for key, split in splits.items()}
     shape = _shape(splits, samples, image_size)
-    # Refused here, if at all, and not after everything was decoded.
+    # Before everything is decoded, as this refuses a fraction that leaves no images.
     parts = () if "val" in splits else base.hold_out(splits["train"], val_fraction)
-    held = hold(
+    loaded = hold(
         splits, samples, memory_gib=memory_gib, name=name, unreadable=unreadable
     )
     if not image_size:
-        _check_shapes(splits, held, shape)
+        _check_shapes(splits, loaded, shape)
     if parts:
-        train, val = (dataclasses.replace(part, split=held["train"]) for part in parts)
-        held |= {"train": train, "val": val}
+        train, val = (dataclasses.replace(p, split=loaded["train"]) for p in parts)
+        loaded |= {"train": train, "val": val}
     return base.Dataset(
         name=name,
-        train=held["train"],
-        val=held["val"],
-        test=held["test"],
+        train=loaded["train"],
+        val=loaded["val"],
+        test=loaded["test"],
         class_names=tuple(class_names),
         image_shape=shape,
         normalization=pixels.default_normalization(shape[2]),
         stored=splits,
-        notes=(*notes, *_unread(splits, samples, held)),
+        notes=(*notes, *_unread(splits, samples, loaded)),
     )
 
 
 def _unread(
     splits: Mapping[str, Encoded],
     samples: Mapping[str, Sample],
-    held: Mapping[str, Split],
+    loaded: Mapping[str, Split],
 ) -> Iterator[str]:
     """A line on images that are passed over, as they cannot be read."""
     looked_at, bad = 0, []
     for key, split in splits.items():
-        part = held[key]
+        part = loaded[key]
         if isinstance(part, base.Subset):
             part = part.split
         if isinstance(part, base.Arrays | Partial):
@@ -129,7 +129,7 @@ def _unread(
     seen = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
     if bad:
         yield (
-            f"{base.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
+            f"{words.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
             f"first: {classes.clean(bad[0])})"
         )
 
@@ -140,8 +140,9 @@ class Sample:
 
     Attributes:
       shapes: of those that can be read, by their position.
-      bad: those that cannot, and `places` their positions.
-      seconds: that each took.
+      bad: errors of those that cannot.
+      places: positions of those that cannot.
+      seconds: to read one, on average.
     """
 
     shapes: dict[int, tuple[int, int, int]]
@@ -159,23 +160,24 @@ class Sample:
         count = min(len(split), _SAMPLE)
         indices = np.linspace(0, len(split) - 1, count).astype(int).tolist()
         before = time.monotonic()
-        found = _read(split, indices)
+        results = _read(split, indices)
         seconds = (time.monotonic() - before) / count
-        bad = [made for made in found if isinstance(made, Unreadable)]
+        bad = [result for result in results if isinstance(result, Unreadable)]
         if len(bad) == count:
             raise Unreadable(
                 f"not one of {count} images can be read, the first: {bad[0]}"
             )
         shapes = {
-            index: made[0].shape
-            for index, made in zip(indices, found, strict=True)
-            if not isinstance(made, Unreadable)
+            index: result[0].shape
+            for index, result in zip(indices, results, strict=True)
+            if not isinstance(result, Unreadable)
         }
         places = [index for index in indices if index not in shapes]
         return cls(shapes, bad, places, seconds)
 
     @property
     def image_bytes(self) -> float:
+        """Bytes of a decoded image, on average."""
         return float(np.mean([np.prod(shape) for shape in self.shapes.values()]))
 
 
@@ -187,15 +189,15 @@ def hold(
     name: str,
     unreadable: str,
 ) -> dict[str, Split]:
-    """The splits, decoded, if all of them together fit into memory; or as they are.
+    """The splits, decoded if all of them together fit into memory, else as they are.
 
     Args:
       splits: of one dataset.
       samples: of each of them.
-      memory_gib: that the decoded images may take; estimated from the samples.
+      memory_gib: the most that the decoded images may take, estimated from the samples.
       name: for messages.
-      unreadable: "stop", or "skip" to leave images that cannot be read to whoever
-        reads them (see `sws_jax.data.pipeline.Reading`).
+      unreadable: "stop", or "skip" to leave images that cannot be read to the pipeline;
+        see `sws_jax.data.pipeline.Reading`.
 
     Raises:
       Unreadable: images cannot be read, and `unreadable` says stop.
@@ -214,18 +216,18 @@ def hold(
         from sws_jax.runtime.progress import say
 
         say(f"{name}: decoding {total:,} images into memory, {size:.2f} GiB")
-    held: dict[str, Split] = {}
+    loaded: dict[str, Split] = {}
     bad = []
     for key, split in splits.items():
-        found = _read(split, range(counts[key]))
-        bad += [made for made in found if isinstance(made, Unreadable)]
-        held[key] = _arrays(found, split)
+        results = _read(split, range(counts[key]))
+        bad += [result for result in results if isinstance(result, Unreadable)]
+        loaded[key] = _arrays(results, split)
     if bad and unreadable == "stop":
         raise Unreadable(
             f"{len(bad):,} of {total:,} images cannot be read (data.unreadable=skip "
             f"passes over them), the first: {bad[0]}"
         )
-    return held
+    return loaded
 
 
 def _shape(
@@ -233,7 +235,7 @@ def _shape(
     samples: Mapping[str, Sample],
     image_size: tuple[int, int] | None,
 ) -> tuple[int, int, int]:
-    """The given size, or the one that all samples have; and their channels."""
+    """Height and width, `image_size` or that of all samples, and the channels."""
     seen = [
         (key, index, shape)
         for key, sample in samples.items()
@@ -251,6 +253,7 @@ _Place = tuple[str, int, tuple[int, ...]]  # split, position and shape of an ima
 
 
 def _check_shape(splits: Mapping[str, Encoded], first: _Place, other: _Place) -> None:
+    """Refuses two images of different shapes."""
     if other[2] != first[2]:
         a, b = (
             f"{splits[key].where(index)} is {shape[0]} x {shape[1]}"
@@ -263,10 +266,10 @@ def _check_shape(splits: Mapping[str, Encoded], first: _Place, other: _Place) ->
 
 
 def _check_shapes(
-    splits: Mapping[str, Encoded], held: Mapping[str, Split], shape: tuple[int, ...]
+    splits: Mapping[str, Encoded], loaded: Mapping[str, Split], shape: tuple[int, ...]
 ) -> None:
-    """Refuses images of other shapes than the samples', where all are at hand."""
-    for key, split in held.items():
+    """Refuses images of other shapes than the samples', where all are in memory."""
+    for key, split in loaded.items():
         if not isinstance(split, base.Arrays | Partial):
             continue
         stacked = isinstance(split.images, np.ndarray)  # all of one shape
@@ -276,7 +279,7 @@ def _check_shapes(
 
 
 def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
-    """Images and labels, decoded in threads (Pillow leaves Python's lock)."""
+    """Images and labels, decoded in threads, as Pillow releases Python's lock."""
 
     def one(index: int) -> _Read:
         try:
@@ -284,33 +287,36 @@ def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
         except Unreadable as error:
             return error
 
-    found: list[_Read] = []
+    results: list[_Read] = []
     with ThreadPoolExecutor(host.cores()) as pool:
         for start in range(0, len(indices), _BLOCK):
-            found += pool.map(one, indices[start : start + _BLOCK])
-    return found
+            results += pool.map(one, indices[start : start + _BLOCK])
+    return results
 
 
-def _arrays(found: list[_Read], split: Split) -> Split:
-    """Empties `found`, so that no image is held twice."""
-    images = [None if isinstance(made, Unreadable) else made[0] for made in found]
+def _arrays(results: list[_Read], split: Split) -> Split:
+    """A split in memory; empties `results`, so that no image is held twice."""
+    images = [None if isinstance(r, Unreadable) else r[0] for r in results]
     known = split.labels
-    labels = [
-        made[1]
-        if not isinstance(made, Unreadable)
-        else -1
-        if known is None
-        else known[index]
-        for index, made in enumerate(found)
-    ]
-    found.clear()
-    whole = [image for image in images if image is not None]
-    if len(whole) < len(images):
-        return Partial(images, np.asarray(labels, np.int32), split)
+    labels = np.asarray(
+        [
+            result[1]
+            if not isinstance(result, Unreadable)
+            else -1
+            if known is None
+            else known[index]
+            for index, result in enumerate(results)
+        ],
+        np.int32,
+    )
+    results.clear()
+    readable = [image for image in images if image is not None]
+    if len(readable) < len(images):
+        return Partial(images, labels, split)
     images.clear()
-    if len({image.shape for image in whole}) > 1:
-        return base.Arrays(whole, np.asarray(labels, np.int32))
-    stack = np.empty((len(whole), *whole[0].shape), np.uint8)
-    for i in reversed(range(len(whole))):
-        stack[i] = whole.pop()
-    return base.Arrays(stack, np.asarray(labels, np.int32))
+    if len({image.shape for image in readable}) > 1:
+        return base.Arrays(readable, labels)
+    stack = np.empty((len(readable), *readable[0].shape), np.uint8)
+    for i in reversed(range(len(readable))):
+        stack[i] = readable.pop()
+    return base.Arrays(stack, labels)

@@ -9,13 +9,13 @@ import numpy as np
 
 from sws_jax import pixels
 from sws_jax.data import base
-from sws_jax.data.base import few
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.runtime import words
+from sws_jax.storage import array_files, paths
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 _VAL = ("val_images", "val_labels")
-_FEW = 4  # channels, at most, of images that are usual
+_FEW = 4  # most channels of a usual image
 
 
 def load(path: str, *, val_fraction: float) -> base.Dataset:
@@ -28,7 +28,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
       val_fraction: of the training images, held out where there is no ``val``.
 
     Raises:
-      UserError: the file is missing, is no such file, or its arrays disagree.
+      UserError: the file is missing, is of another kind, or its arrays disagree.
     """
     arrays, others = _read(path)
     names = arrays["class_names"]
@@ -45,7 +45,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         _check(path, split, images, labels, len(names))
         images = images[..., None] if images.ndim == 3 else images
         splits[split] = base.Arrays(images, labels.astype(np.int32))
-    shapes = {split: held.images[0].shape for split, held in splits.items()}
+    shapes = {split: data.images[0].shape for split, data in splits.items()}
     shape = shapes["train"]
     for split, other in shapes.items():
         if other != shape:
@@ -60,7 +60,7 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
         val = splits["val"]
     else:
         train, val = base.hold_out(train, val_fraction)
-    notes = [f"arrays that are not read: {few(others)}"] if others else []
+    notes = [f"arrays that are not read: {words.few(others)}"] if others else []
     return base.Dataset(
         name=os.path.splitext(os.path.basename(path))[0],
         train=train,
@@ -75,38 +75,39 @@ def load(path: str, *, val_fraction: float) -> base.Dataset:
 
 
 def _read(path: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of a set, and the names of others that are in its file."""
+    """The arrays of a set, and the names of other arrays in its file."""
     if not paths.is_file(path):
         raise UserError(f"there is no dataset file {path}")
     if not zipfile.is_zipfile(paths.here(path)):
         raise UserError(
             f"{path} is damaged or no .npz file at all; write it with numpy.savez"
         )
-    arrays = files.read_npz(path, (*_KEYS, *_VAL))
-    there = _names(path)
-    wanted = _KEYS if not there & set(_VAL) else (*_KEYS, *_VAL)
+    arrays = array_files.read_npz(path, (*_KEYS, *_VAL))
+    names = _names(path)
+    wanted = _KEYS if not names & set(_VAL) else (*_KEYS, *_VAL)
     missing = [key for key in wanted if key not in arrays]
     if missing:
         raise UserError(
             f"{path} lacks {', '.join(missing)}; a dataset holds {', '.join(wanted)}"
         )
-    return arrays, sorted(there - set(wanted))
+    return arrays, sorted(names - set(wanted))
 
 
 def _names(path: str) -> set[str]:
-    """Of the arrays in a file."""
+    """Names of the arrays in a file."""
     with zipfile.ZipFile(paths.here(path)) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def is_set(path: str) -> bool:
-    """Whether a file holds arrays that are called as a dataset's."""
+    """Whether a file holds arrays with the names of a dataset's."""
     if not paths.is_file(path) or not zipfile.is_zipfile(paths.here(path)):
         return False
     return bool(_names(path) & {*_KEYS, *_VAL})
 
 
 def _check(path, split, images, labels, classes):
+    """Refuses arrays of a split that are not images with labels of classes."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         raise UserError(
             f"{path}: {split}_images must be uint8 [n, height, width(, channels)] with "

@@ -1,9 +1,9 @@
 """The order in which images are read, and how they become batches.
 
-The batch at step s is a function of (seed, s) alone: which images it holds, and what
-each of them goes through. A resumed run therefore needs no data state, and neither
-the number of processes, of workers nor of threads changes a pixel. A process reads
-those rows of every global batch that its devices hold.
+The batch at step s, its images and their augmentation, is a function of (seed, s)
+alone. A resumed run therefore needs no state of its data, and the number of processes,
+workers and threads changes no pixel. A process reads those rows of every global batch
+that its devices hold.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from sws_jax.runtime import signals
 
 
 class WorkerDied(UserError):
-    """A process that reads images is no more."""
+    """A process that reads images has ended unexpectedly."""
 
 
-# Steps that a run may have; grain wants its ranges to end.
+# More steps than any run has, as grain's ranges have an end.
 _ENDLESS = 2**62
-# A published epoch of repeated augmentation is a multiple of this.
+# In the published code, an epoch of repeated augmentation is a multiple of this.
 _REPEATED_MULTIPLE = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a process reads, and what it does about images that it cannot.
+    """How a process reads images, and what it does about unreadable ones.
 
     Attributes:
-      threads: that read ahead, where there are no workers.
-      workers: processes that read ahead; 0 reads in this one.
-      unreadable: "stop" ends the run with the first image that cannot be decoded;
-        "skip" takes the next one in its place, and counts.
+      threads: number of threads that read ahead, where there are no workers.
+      workers: number of processes that read ahead; 0 reads in this one.
+      unreadable: "stop" ends the run at the first image that cannot be decoded;
+        "skip" takes the next one in its place, and counts it.
     """
 
     threads: int = 1
@@ -64,10 +64,10 @@ IN_THREAD = Reading()
 
 
 def epoch_images(images: int, repeats: int = 1) -> int:
-    """Training images that a run sees in one epoch.
+    """Number of training images that a run reads in one epoch.
 
-    With repeated augmentation, the published number: the images, cut to a multiple of
-    256; a third of them (1 / repeats) are distinct.
+    With repeated augmentation, as published, it is cut to a multiple of 256, and
+    1 / repeats of the images are distinct.
     """
     if repeats < 1:
         raise UserError(f"data.repeats must be at least 1, and is {repeats}")
@@ -78,12 +78,11 @@ def epoch_images(images: int, repeats: int = 1) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which image stands at which place of a run's endless stream.
+    """The image at every place of a run's endless stream of images.
 
-    Every epoch starts another permutation of all images; a batch may hold the end of
-    one epoch and the start of the next, so that no image is left out. With `repeats`,
-    each drawn image stands there that many times in a row, and the epoch ends after
-    `epoch_images`.
+    Every epoch is another permutation of all images. A batch may hold the end of one
+    epoch and the start of the next, so that no image is left out. With `repeats`, each
+    image comes that many times in a row, and the epoch ends after `epoch_images`.
 
     Reference:
       Repeated augmentation: Hoffer et al., 1901.09335; epochs as DeiT counts them.
@@ -117,19 +116,19 @@ def train_batches(
     """Endless shuffled, augmented batches, from step `start_step` on.
 
     Args:
-      split: what to read.
-      transform: what every image goes through.
+      split: the training images.
+      transform: augmentation of every image.
       seed: of the order and of every transform.
       global_batch_size: images per step, over all processes.
       size: height and width of the batch's images.
-      repeats: of every drawn image; see `Order`.
-      start_step: first step to deliver.
-      rows: of every global batch that are this process's; None takes all.
-      reading: how.
+      repeats: of every image; see `Order`.
+      start_step: the step of the first batch.
+      rows: rows of every global batch that this process reads; None takes all.
+      reading: see `Reading`.
 
     Yields:
       ``image`` uint8 [rows, *size, channels], ``label`` int32 [rows]: this process's
-      rows of the global batch; ``skipped``, how many of them stand for an image that
+      rows of the global batch; ``skipped``, how many of them replace an image that
       could not be read.
 
     Raises:
@@ -137,18 +136,17 @@ def train_batches(
     """
     order = Order(len(split), seed, repeats)
     place = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
-
     own = np.arange(global_batch_size) if rows is None else rows
 
     def batch(step: int) -> dict[str, Any]:
         places = step * global_batch_size + own
         pairs = zip(places.tolist(), order(places), strict=True)
         try:
-            found = [one(*pair) for pair in pairs]
+            samples = [one(*pair) for pair in pairs]
         except Unreadable as error:
             # An exception would lose its type on the way from a worker.
             return {"error": str(error)}
-        images, labels, skipped = zip(*found, strict=True)
+        images, labels, skipped = zip(*samples, strict=True)
         return {
             "image": np.stack(images),
             "label": np.asarray(labels, np.int32),
@@ -161,11 +159,7 @@ def train_batches(
         random = np.random.Generator(np.random.Philox(key=key))
         return transform(image, random, size), label, skipped
 
-    steps = grain.MapDataset.range(start_step, _ENDLESS).map(batch)
-    for made in _ahead(steps, reading):
-        if "error" in made:
-            raise Unreadable(made["error"])
-        yield made
+    yield from _ahead(grain.MapDataset.range(start_step, _ENDLESS).map(batch), reading)
 
 
 def eval_batches(
@@ -176,39 +170,39 @@ def eval_batches(
     rows: np.ndarray | None = None,
     reading: Reading = IN_THREAD,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """All images once, in order; the last batch filled up with weight 0.
+    """All images once, in order; the last batch is filled with images of weight 0.
 
     Args:
-      split: what to read.
-      fit: from its images to the batch's.
+      split: the images.
+      fit: the view of every image.
       global_batch_size: images per batch, over all processes.
-      rows: of every global batch that are this process's; None takes all.
-      reading: how.
+      rows: rows of every global batch that this process reads; None takes all.
+      reading: see `Reading`.
 
     Yields:
-      ``image``, ``label`` as above, and ``weight`` float32 [rows]: 1 for an image to
-      count; 0 for filling, and for an image that could not be read where `reading`
-      says skip.
+      ``image``, ``label`` as of `train_batches`, and ``weight`` float32 [rows]: 1 for
+      an image that counts, 0 for filling, and for an image that could not be read where
+      `reading` says skip.
 
     Raises:
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     count = len(split)
     own = np.arange(global_batch_size) if rows is None else rows
-    if base.is_decoded(split):  # to cut an image takes less than to start a process
+    if base.is_decoded(split):  # to cut them takes less time than to start processes
         reading = dataclasses.replace(reading, workers=0)
 
     def batch(number: int) -> dict[str, Any]:
         places = number * global_batch_size + own
-        # The filling is one image, many times.
-        wanted = places[places < count].tolist() or [count - 1]
+        # The filling is one image, repeated.
+        present = places[places < count].tolist() or [count - 1]
         try:
-            found = [_read(split, row, reading.unreadable) for row in wanted]
+            samples = [_read(split, row, reading.unreadable) for row in present]
         except Unreadable as error:
             return {"error": str(error)}
-        images, labels, skipped = zip(*found, strict=True)
-        fill = len(places) - len(wanted)
-        counted = (np.asarray(skipped) == 0) & (places[: len(wanted)] < count)
+        images, labels, skipped = zip(*samples, strict=True)
+        fill = len(places) - len(present)
+        counted = (np.asarray(skipped) == 0) & (places[: len(present)] < count)
         image = np.stack([fit(image) for image in images])
         return {
             "image": np.pad(image, ((0, fill), (0, 0), (0, 0), (0, 0)), mode="edge"),
@@ -217,14 +211,24 @@ def eval_batches(
         }
 
     numbers = grain.MapDataset.range(-(-count // global_batch_size)).map(batch)
-    for made in _ahead(numbers, reading):
-        if "error" in made:
-            raise Unreadable(made["error"])
-        yield made
+    yield from _ahead(numbers, reading)
 
 
 def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, Any]]:
-    """Reads ahead, in threads or in worker processes, and keeps the order."""
+    """Reads batches ahead, in threads or in worker processes, and keeps their order.
+
+    Raises:
+      Unreadable: a batch says why it could not be made.
+    """
+    for batch in _prefetched(batches, reading):
+        if "error" in batch:
+            raise Unreadable(batch["error"])
+        yield batch
+
+
+def _prefetched(
+    batches: grain.MapDataset, reading: Reading
+) -> Iterator[dict[str, Any]]:
     if not reading.workers:
         options = grain.ReadOptions(
             num_threads=reading.threads, prefetch_buffer_size=2 * reading.threads + 2
@@ -232,14 +236,14 @@ def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, An
         return iter(batches.to_iter_dataset(options))
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # grain's workers read flags that nobody sets
+    if not flags.FLAGS.is_parsed():  # grain's workers refuse flags that are not parsed
         flags.FLAGS.mark_as_parsed()
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     workers = grain.MultiprocessingOptions(
         num_workers=reading.workers, per_worker_buffer_size=2
     )
-    made = batches.to_iter_dataset(options).mp_prefetch(workers, _begin_worker)
-    return _watched(iter(made))
+    prefetched = batches.to_iter_dataset(options).mp_prefetch(workers, _begin_worker)
+    return _watched(iter(prefetched))
 
 
 def _begin_worker(index: int, count: int) -> None:
@@ -247,23 +251,24 @@ def _begin_worker(index: int, count: int) -> None:
 
 
 def _watched(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The batches; grain's error, where a worker has ended, in a sentence of ours."""
     try:
         yield from batches
     except RuntimeError as error:
-        found = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
-        if not found:
+        code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+        if not code:
             raise
         raise WorkerDied(
-            f"a process that reads images ended with code {found[1]} (-9: perhaps for "
+            f"a process that reads images ended with code {code[1]} (-9: perhaps for "
             f"want of memory, and fewer data.workers need less)"
         ) from None
 
 
 def _read(split: Split, index: int, unreadable: str) -> tuple[np.ndarray, int, int]:
-    """The image, its label, and how many unreadable ones were passed over."""
-    for passed in range(len(split)):
+    """The image, its label, and how many unreadable ones were passed over before it."""
+    for passed_over in range(len(split)):
         try:
-            return *split.read((index + passed) % len(split)), passed
+            return *split.read((index + passed_over) % len(split)), passed_over
         except Unreadable:
             if unreadable == "stop":
                 raise
@@ -271,9 +276,9 @@ def _read(split: Split, index: int, unreadable: str) -> tuple[np.ndarray, int, i
 
 
 def _seed32(seed: int) -> int:
-    """Any whole number as one that Grain takes, below 2^32.
+    """A seed for Grain, which takes numbers below 2^32.
 
-    Hashed, since Grain orders epoch e of seed s as epoch 0 of seed s + e: runs of
+    It is a hash, since Grain orders epoch e of seed s as epoch 0 of seed s + e: runs of
     neighbouring seeds would read the same permutations, one epoch apart.
     """
     return int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0])

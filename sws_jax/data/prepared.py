@@ -1,4 +1,4 @@
-"""What TensorFlow Datasets has prepared, found and checked without the network."""
+"""Sets that TFDS has prepared: their directories and shards, without the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def suggestion(name: str) -> str:
-    """The source that a bare name, written somewhat like a set of TFDS, may mean."""
+    """The source ``tfds:NAME`` whose name is close to another one; empty if none is."""
     try:
         known = _known()
     except UserError:
@@ -28,7 +28,7 @@ def suggestion(name: str) -> str:
 
 
 def library() -> Any:
-    """TFDS, which most runs need not load."""
+    """TensorFlow Datasets, which is loaded only where it is used."""
     try:
         import tensorflow_datasets
     except ImportError:
@@ -40,12 +40,12 @@ def library() -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Another library's message, down to its first sentence."""
+    """The first sentence of another library's message."""
     return re.split(r"\n|\. ", str(error))[0] or type(error).__name__
 
 
 def _known() -> list[str]:
-    """Sets whose code TFDS brings along; others would be asked for on the network."""
+    """Sets whose code is part of TFDS; others would be looked up on the network."""
     return library().list_builders(with_community_datasets=False)
 
 
@@ -68,7 +68,7 @@ def find(name: str, root: str) -> str:
             )
         config = configs[0] if configs else None
     folder = os.path.join(folder, config) if config else folder
-    found = versions(folder)
+    present = versions(folder)
     if bare not in _folders(root) and bare not in _known():
         hint = suggestion(bare)
         raise UserError(
@@ -76,13 +76,13 @@ def find(name: str, root: str) -> str:
             f"in {root} (data.directory)"
             + (f"; perhaps {hint} is meant" if hint else "")
         )
-    if not found or version and version not in found:
-        held = f", which holds {', '.join(found)}" if found else ""
+    if not present or version and version not in present:
+        others = f", which holds {', '.join(present)}" if present else ""
         raise UserError(
-            f"{PREFIX}{name} is not prepared in {root} (data.directory){held}: "
+            f"{PREFIX}{name} is not prepared in {root} (data.directory){others}: "
             f"{_remedy(name, root)}"
         )
-    return os.path.join(folder, version or found[-1])
+    return os.path.join(folder, version or present[-1])
 
 
 def _remedy(name: str, root: str) -> str:
@@ -101,25 +101,29 @@ def _folders(path: str) -> list[str]:
 
 
 def versions(path: str) -> list[str]:
-    """Of the set in a folder, oldest first.
+    """Prepared versions in the folder of a set, oldest first.
 
-    One whose preparation was broken off has a name of another form.
+    TFDS gives a version that is not finished a name of another form.
     """
-    found = filter(_VERSION.fullmatch, _folders(path))
-    return sorted(found, key=lambda version: [int(n) for n in version.split(".")])
+    names = filter(_VERSION.fullmatch, _folders(path))
+    return sorted(names, key=lambda version: [int(n) for n in version.split(".")])
 
 
 def builder(path: str) -> Any:
-    """Reads what a directory says about itself, without the set's code."""
+    """TFDS's builder of a prepared version, from its directory, without the set's code.
+
+    Raises:
+      UserError: the directory is not complete, or holds no array_record files.
+    """
     tfds = library()
     try:
         builder = tfds.builder_from_directory(path)
         formats = {form.value for form in builder.info.available_file_formats()}
         if "array_record" in formats:
-            both = dict(override=True, override_if_initialized=True)
-            builder.info.set_file_format("array_record", **both)
+            anyway = dict(override=True, override_if_initialized=True)
+            builder.info.set_file_format("array_record", **anyway)
             return builder
-    except Exception as error:  # of any kind, down to the parser of the description
+    except Exception as error:  # of any kind, those of the description's parser too
         raise UserError(
             f"{path} is not a complete TFDS set, prepare it again ({reason(error)})"
         ) from None
@@ -131,7 +135,11 @@ def builder(path: str) -> Any:
 
 
 def check_shards(split: Any, path: str) -> None:
-    """Every file of a split is there and holds as many records as it should."""
+    """Refuses a split with a file that is missing or has another number of records.
+
+    Raises:
+      UserError: naming the first of the files.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
     def problem(shard) -> str:
@@ -139,17 +147,18 @@ def check_shards(split: Any, path: str) -> None:
             reader = ArrayRecordReader(os.fspath(shard.filename))
             count = reader.num_records()
             reader.close()
-        except Exception as error:  # RuntimeError, and whatever other versions raise
+        except Exception as error:  # RuntimeError, and others in other versions
             return reason(error)
-        whole = count == shard.examples_in_shard
-        return "" if whole else f"{count} records of {shard.examples_in_shard}"
+        if count == shard.examples_in_shard:
+            return ""
+        return f"{count} records of {shard.examples_in_shard}"
 
     shards = list(split.file_instructions)
     with ThreadPoolExecutor() as pool:
         bad = [
-            (shard.filename, found)
-            for shard, found in zip(shards, pool.map(problem, shards), strict=True)
-            if found
+            (shard.filename, message)
+            for shard, message in zip(shards, pool.map(problem, shards), strict=True)
+            if message
         ]
     if bad:
         raise UserError(

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-# Share of the drawn operations that is carried out: .5 in the training of DeiT
-# (2012.12877), whereas 1909.13719 carries out all of them.
+# Share of the drawn operations that is applied: .5 in the training of DeiT, 2012.12877,
+# whereas 1909.13719 applies all of them.
 PROBABILITY = 0.5
 MAX_MAGNITUDE = 10.0
 
-# What moves into view: ImageNet's mean colour, (.485, .456, .406) x 255, and for grey
-# images the luma of that colour.
+# Colour of pixels from outside the image: ImageNet's mean, (.485, .456, .406) x 255,
+# and for grey images the luma of that colour.
 FILL: dict[str, int | tuple[int, int, int]] = {"RGB": (124, 116, 104), "L": 117}
 
 # image, level = magnitude / 10, generator of the sign -> image
@@ -40,7 +40,7 @@ def apply(
     Args:
       image: uint8 [height, width, channels], grey (1 channel) or RGB (3).
       random: the generator of this image.
-      number: operations drawn; each is carried out with a probability of 1/2.
+      number: operations drawn; each is applied with a probability of 1/2.
       magnitude, std: mean and deviation of their magnitudes, on a scale of 0 to 10.
 
     Returns:
@@ -61,16 +61,14 @@ def apply(
 def draw(
     random: np.random.Generator, *, number: int, magnitude: float, std: float
 ) -> list[tuple[str, float]]:
-    """Name and level, 0 to 1, of each operation to carry out on one image."""
+    """Name and level, 0 to 1, of each operation to apply to one image."""
     chosen = random.integers(0, len(OPERATIONS), number)
-    carried_out = random.random(number) < PROBABILITY
+    applied = random.random(number) < PROBABILITY
     magnitudes = np.clip(random.normal(magnitude, std, number), 0, MAX_MAGNITUDE)
     names = tuple(OPERATIONS)
     return [
         (names[which], float(drawn) / MAX_MAGNITUDE)
-        for which, drawn in zip(
-            chosen[carried_out], magnitudes[carried_out], strict=True
-        )
+        for which, drawn in zip(chosen[applied], magnitudes[applied], strict=True)
     ]
 
 
@@ -83,7 +81,7 @@ def _looked_up(image: Image.Image, table: list[int]) -> Image.Image:
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
-    """Keeps the highest bits; Pillow's own refuses to keep none."""
+    """Keeps the highest bits; Pillow's `posterize` refuses to keep none."""
     mask = 256 - 2 ** (8 - bits)
     return _looked_up(image, [i & mask for i in range(256)])
 
@@ -115,7 +113,7 @@ def _affine(image: Image.Image, *, xy=0.0, x=0.0, yx=0.0, y=0.0) -> Image.Image:
 
 
 def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """About the centre, within the old frame."""
+    """Rotates about the centre; the image keeps its size."""
     return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=FILL[image.mode])
 
 

@@ -1,4 +1,4 @@
-"""Prepared sets that are in a bucket, brought to this machine's disk.
+"""Prepared sets that are in a bucket, copied to this machine's disk.
 
 The reader of array_record files opens files of this machine alone, and reads in any
 order: each host copies a set once, and reads its copy. A set that has changed in its
@@ -13,11 +13,10 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tqdm import tqdm
-
 from sws_jax.errors import UserError
-from sws_jax.runtime.progress import say
-from sws_jax.storage import files, paths
+from sws_jax.runtime import words
+from sws_jax.runtime.progress import bytes_bar, say
+from sws_jax.storage import locks, paths
 
 LOCK = "lock"
 _PARALLEL = 8
@@ -29,27 +28,24 @@ def staged(path: str, cache: str = "") -> str:
     """The directory of a prepared version on this machine.
 
     Files that are there in their full size are not copied again, so that a copy that
-    was broken off goes on. The directory is of what the files hold, and all else is
-    another's.
+    was broken off goes on. The directory's name is made of what the files hold.
 
     Args:
-      path: of the version's directory; one that is here is given back.
+      path: of the version's directory; one on this machine is returned as it is.
       cache: directory for copies; empty takes ``~/.cache/sws_jax``.
 
     Raises:
       UserError: the disk is too small for it.
     """
-    if not paths.is_remote(path):
-        return path
-    target, wanted = _asked(path, cache)
+    target, wanted = _listed(path, cache)
     while _missing(target, wanted):
         # Of several processes of a host one copies, and the others wait.
         lock = os.path.join(f"{target}.staging", LOCK)
-        with files.claimed(lock, remedy="give data.cache another directory") as mine:
+        with locks.claimed(lock, remedy="give data.cache another directory") as mine:
             if mine:
                 _copy(path, target, wanted)
-                if _missing(target, wanted) or _asked(path, cache)[0] != target:
-                    shutil.rmtree(target, ignore_errors=True)  # what it is, none knows
+                if _missing(target, wanted) or _listed(path, cache)[0] != target:
+                    shutil.rmtree(target, ignore_errors=True)  # of two states, perhaps
                     raise UserError(
                         f"{path} changed while it was copied: is it being prepared? "
                         f"the same command begins anew when it is whole"
@@ -61,32 +57,38 @@ def staged(path: str, cache: str = "") -> str:
 
 def awaited(path: str, cache: str = "") -> tuple[str, int]:
     """Where `staged` puts a version, and how many bytes of it are not there yet."""
-    target, wanted = _asked(path, cache)
+    target, wanted = _listed(path, cache)
     return target, sum(wanted[name] for name in _missing(target, wanted))
 
 
-def _asked(path: str, cache: str) -> tuple[str, dict[str, int]]:
-    """The directory of a copy, and the bytes of the files that are read, by name."""
-    found = {
-        name: about
-        for name, about in paths.objects(path).items()
-        if ".tfrecord" not in name and not name.endswith("/")  # (of other formats)
+def _listed(path: str, cache: str) -> tuple[str, dict[str, int]]:
+    """The directory of a copy, and the bytes of the files that are read, by name.
+
+    A directory of this machine is its own copy, of which no file is awaited.
+    """
+    if not paths.is_remote(path):
+        return path, {}
+    entries = {
+        name: entry
+        for name, entry in paths.objects(path).items()
+        # Neither files of another format nor objects that mark a folder.
+        if ".tfrecord" not in name and not name.endswith("/")
     }
-    known = hashlib.blake2b(repr(sorted(found.items())).encode(), digest_size=6)
-    where, version = os.path.split(path.removeprefix(paths.BUCKET))
+    digest = hashlib.blake2b(repr(sorted(entries.items())).encode(), digest_size=6)
+    where, version = os.path.split(path.partition("://")[2])
     cache = os.path.expanduser(cache or "~/.cache/sws_jax")
-    target = os.path.join(cache, where, known.hexdigest(), version)
-    return target, {name: size for name, (size, _) in found.items()}
+    target = os.path.join(cache, where, digest.hexdigest(), version)
+    return target, {name: size for name, (size, _) in entries.items()}
 
 
 def _earlier(target: str) -> list[str]:
-    """Copies of what the set was before."""
-    known, version = os.path.split(target)
-    where = os.path.dirname(known)
+    """Copies of earlier states of the set."""
+    current, version = os.path.split(target)
+    where = os.path.dirname(current)
     return [
         os.path.join(where, name, version)
         for name in paths.folders(where)
-        if name != os.path.basename(known)
+        if name != os.path.basename(current)
         and os.path.isdir(os.path.join(where, name, version))
     ]
 
@@ -94,19 +96,19 @@ def _earlier(target: str) -> list[str]:
 def _missing(target: str, wanted: dict[str, int]) -> list[str]:
     """Names of the files that are not here in their full size."""
 
-    def held(name: str) -> int:
+    def size_here(name: str) -> int:
         file = os.path.join(target, name)
         return os.path.getsize(file) if os.path.isfile(file) else -1
 
-    return [name for name, size in wanted.items() if held(name) != size]
+    return [name for name, size in wanted.items() if size_here(name) != size]
 
 
 def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     missing = _missing(target, wanted)
     size = sum(wanted[name] for name in missing)
     say(
-        f"{path}: {len(missing)} of {len(wanted)} files, {_gib(size)}, are copied to "
-        f"{target}"
+        f"{path}: {len(missing)} of {len(wanted)} files, {words.gib(size)}, are copied "
+        f"to {target}"
     )
     os.makedirs(target, exist_ok=True)
     earlier = _earlier(target)
@@ -115,8 +117,9 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
     free = shutil.disk_usage(target).free
     if size > free - RESERVE:
         raise UserError(
-            f"{path} takes {_gib(size)} more than is here, and the disk of {target} "
-            f"has {_gib(free)} free: make room, or give data.cache another"
+            f"{path} takes {words.gib(size)} more than is here, and the disk of "
+            f"{target} has {words.gib(free)} free: make room, or give data.cache "
+            f"another"
         )
 
     def fetch(name: str) -> str:
@@ -125,11 +128,6 @@ def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
         paths.fetch(os.path.join(path, name), file)
         return name
 
-    bar = tqdm(total=size, unit="B", unit_scale=True, disable=None, leave=False)
-    with bar, ThreadPoolExecutor(_PARALLEL) as pool:
+    with bytes_bar(size) as bar, ThreadPoolExecutor(_PARALLEL) as pool:
         for name in pool.map(fetch, missing):
             bar.update(wanted[name])
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.2f} GiB"

@@ -13,7 +13,6 @@ import numpy as np
 from sws_jax.data import base, images, memory, prepared, staging
 from sws_jax.data.prepared import PREFIX
 from sws_jax.errors import UserError
-from sws_jax.storage import paths
 
 _SPLITS = ("train", "validation", "test")
 
@@ -31,15 +30,16 @@ def load(
 ) -> base.Dataset:
     """A labelled set that was prepared as array_record files.
 
-    The files say all there is to know, so that a set of one's own needs no code here.
-    Where both splits ``validation`` and ``test`` are labelled, they are the validation
-    and the test images. Where one is, it is the test set (ImageNet's labels of test
-    are withheld), and validation images are held out of the training images.
+    The files describe the set, so that a set of one's own needs no code here. Where
+    both splits ``validation`` and ``test`` are labelled, they are the validation and
+    the test images. Where one of them is, as in ImageNet, whose test labels are
+    withheld, it is the test set, and validation images are held out of the training
+    images.
 
     Args:
       name: NAME, NAME:VERSION, NAME/CONFIG or NAME/CONFIG:VERSION; without a version
         the newest that is prepared.
-      directory: that holds NAME, in a bucket too; empty is TFDS_DATA_DIR or
+      directory: the one that holds NAME, perhaps in a bucket; empty is TFDS_DATA_DIR or
         ~/tensorflow_datasets.
       cache: see `sws_jax.data.staging.staged`.
       val_fraction: of the training images, held out where it applies.
@@ -52,14 +52,14 @@ def load(
       UserError: the set is unknown, not prepared, damaged or has no labelled images.
     """
     path = staging.staged(prepared.find(name, root(directory)), cache)
-    found, class_names = splits(path, name, decoder)
-    if len(found) == 3:
-        found["val"] = found.pop("validation")
-    elif "validation" in found:
-        found["test"] = found.pop("validation")
+    labelled, class_names = splits(path, name, decoder)
+    if len(labelled) == 3:
+        labelled["val"] = labelled.pop("validation")
+    elif "validation" in labelled:
+        labelled["test"] = labelled.pop("validation")
     return memory.dataset(
         re.split("[/:]", name)[0],
-        found,
+        labelled,
         class_names,
         val_fraction=val_fraction,
         image_size=image_size,
@@ -72,14 +72,14 @@ def is_here(name: str, directory: str, cache: str = "") -> bool:
     """Whether a prepared set is on this machine; arguments as of `load`.
 
     Raises:
-      UserError: it is nowhere.
+      UserError: there is no such prepared set.
     """
     path = prepared.find(name, root(directory))
-    return not paths.is_remote(path) or not staging.awaited(path, cache)[1]
+    return not staging.awaited(path, cache)[1]
 
 
 def root(directory: str) -> str:
-    """The directory that holds prepared sets, where none or another is named."""
+    """The directory that holds prepared sets: `directory`, or TFDS's own if empty."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return os.path.expanduser(directory or default)
 
@@ -99,7 +99,7 @@ def splits(
     """
     info = prepared.builder(path).info
     channels, class_names = described(info.features, name)
-    found = {}
+    labelled = {}
     for split in _SPLITS:
         if split in info.splits and info.splits[split].num_examples:
             prepared.check_shards(info.splits[split], path)
@@ -108,14 +108,14 @@ def splits(
                 path, name, split, count, len(class_names), channels, decoder
             )
             if split == "train" or records.labelled:
-                found[split] = records
-    if "train" not in found or len(found) == 1:
+                labelled[split] = records
+    if "train" not in labelled or len(labelled) == 1:
         raise UserError(
             f"{PREFIX}{name} needs images and labels in train, and in test or "
             f"validation: its splits are {', '.join(info.splits) or 'none'}, with both "
-            f"in {', '.join(found) or 'none'}"
+            f"in {', '.join(labelled) or 'none'}"
         )
-    return found, class_names
+    return labelled, class_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +144,15 @@ class Records:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Not known: they stand in the records."""
+        """None: they are in the records."""
         return None
 
     def identity(self) -> str:
-        """Of the split's files: their names, sizes and numbers of records."""
-        about = prepared.builder(self.path).info.splits[self.split]
-        names = sorted(about.filenames)
+        """A digest of the files' names, sizes and numbers of records."""
+        info = prepared.builder(self.path).info.splits[self.split]
+        names = sorted(info.filenames)
         sizes = [os.path.getsize(os.path.join(self.path, name)) for name in names]
-        return base.digest(repr((names, sizes, list(about.shard_lengths))).encode())
+        return base.digest(repr((names, sizes, list(info.shard_lengths))).encode())
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         encoded, label = self.encoded(index)
@@ -172,7 +172,7 @@ class Records:
         try:
             record = features.deserialize_example_np(source[index], decoders=decoders)
             return record["image"], int(record["label"])
-        except Exception as error:  # of three libraries, none of which says which
+        except Exception as error:  # of any kind, of three libraries
             raise base.Unreadable(
                 f"{self.where(index)} is not a readable record "
                 f"({prepared.reason(error)})"
@@ -180,30 +180,33 @@ class Records:
 
     @property
     def labelled(self) -> bool:
-        """Whether its labels are given; those of a withheld split are below 0."""
+        """Whether it has labels; where they are withheld, they are below 0."""
         try:
             return self.encoded(0)[1] >= 0
         except base.Unreadable:
-            return True  # it is refused, or passed over, with the images
+            return True  # the image is refused or passed over with the others
 
     def where(self, index: int) -> str:
+        """The record of an image, for messages."""
         return f"record {index} of {PREFIX}{self.name}, split {self.split},"
 
     @functools.cached_property
     def _opened(self) -> tuple[Any, Any, dict[str, Any]]:
-        """The encoded records; and how to read these two features of theirs alone,
-        as others may need TensorFlow."""
+        """The encoded records, and how to read image and label of one.
+
+        Other features are not read, as they may need TensorFlow.
+        """
         tfds = prepared.library()
         builder = prepared.builder(self.path)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         source = builder.as_data_source(self.split, deserialize_method=raw)
-        kept = {key: builder.info.features[key] for key in ("image", "label")}
+        features = {key: builder.info.features[key] for key in ("image", "label")}
         decoders = {"image": tfds.decode.SkipDecoding()}
-        return source, tfds.features.FeaturesDict(kept), decoders
+        return source, tfds.features.FeaturesDict(features), decoders
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens the files itself."""
-        return {key: kept for key, kept in vars(self).items() if key != "_opened"}
+        """Without open files: another process opens them itself."""
+        return {key: value for key, value in vars(self).items() if key != "_opened"}
 
 
 def described(features: Any, name: str) -> tuple[int, tuple[str, ...]]:
@@ -217,17 +220,18 @@ def described(features: Any, name: str) -> tuple[int, tuple[str, ...]]:
       UserError: they are no images of 8 bits with labels of classes.
     """
     kinds = prepared.library().features
-    named = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
-    image, label = named.get("image"), named.get("label")
+    by_name = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
+    image, label = by_name.get("image"), by_name.get("label")
     if not (
         isinstance(image, kinds.Image)
         and image.np_dtype == np.uint8
         and isinstance(label, kinds.ClassLabel)
         and label.num_classes
     ):
-        has = ", ".join(f"{k} ({type(v).__name__})" for k, v in sorted(named.items()))
+        pairs = sorted(by_name.items())
+        shown = ", ".join(f"{key} ({type(kind).__name__})" for key, kind in pairs)
         raise UserError(
             f"{PREFIX}{name} needs a feature image of 8 bits and a feature label of "
-            f"classes, and has {has or 'none'}"
+            f"classes, and has {shown or 'none'}"
         )
     return 1 if image.shape[-1] == 1 else 3, tuple(label.names)

@@ -1,9 +1,9 @@
-"""From a decoded image to the pixels a batch takes, on the host.
+"""From a decoded image to the pixels of a batch, on the host.
 
 Everything here is a pure function of an image and, in training, of a random
 generator that belongs to the image's place in the run. Images are uint8
-[height, width, channels] throughout; what has floats (normalisation, erasing, mixing)
-happens on the device, in `sws_jax.data.augment`.
+[height, width, channels] throughout. Normalisation, erasing and mixing, which need
+floats, happen on the device, in `sws_jax.data.augment`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from sws_jax.errors import UserError
 from sws_jax.pixels import CROP, CROP_MODES, INTERPOLATIONS
 from sws_jax.specs.limits import CROPS
 
-# Images of more than so many times the length that is looked at are not scaled as a
-# whole; and so many pixels around what is looked at are scaled with it.
-_LONG, _AROUND = 4, 8
+# An image that would be scaled to more than this many times the length of the view is
+# not scaled as a whole.
+_LONG = 4
+_AROUND = 8  # pixels around the view that are then scaled with it
 
 
 @arguments.checked(
@@ -38,13 +39,14 @@ class Fit:
 
     Attributes:
       size: height and width in pixels.
-      crop: share of the shorter side that is kept; DeiT's 0.875 resizes 224 px
-        images to 256 first. 1 keeps all of it.
+      crop: share of the shorter side that is kept. DeiT's 0.875 first resizes images
+        of 224 pixels to 256; 1 keeps all of the side.
       interpolation: one of `sws_jax.pixels.INTERPOLATIONS`.
-      crop_mode: "center" keeps an image's shape, and cuts off what its longer side has
-        more; "squash" scales each side on its own. Where an odd number of pixels is
+      crop_mode: "center" keeps an image's shape, and cuts off the ends of its longer
+        side; "squash" scales each side on its own. Where an odd number of pixels is
         cut off, the half before the centre is rounded to an even number, as torchvision
-        and so timm do; with "_down" after it, down, as transformers does.
+        and therefore timm do; with "_down" in the name, it is rounded down, as
+        transformers does.
 
     Reference:
       DeiT, 2012.12877, as published: resize to size / 0.875, bicubic, centre crop.
@@ -69,10 +71,15 @@ class Fit:
         return image[top : top + height, left : left + width]
 
     def _covering(self, cover: tuple[int, int], high: int, wide: int):
-        """Height and width of an image, in its own shape, that covers a rectangle."""
+        """Height and width of the least image, in its own shape, that covers `cover`.
+
+        Args:
+          cover: height and width of a rectangle.
+          high, wide: of the image before it is scaled.
+        """
         height, width = self.size
-        # One side decides; the other follows, its fraction of a pixel cut off (of a
-        # square view, as torchvision does) or rounded (of others, as timm does).
+        # One side decides. The other one's fraction of a pixel is cut off for a square
+        # view, as torchvision does, and rounded for others, as timm does.
         half = 0 if cover[0] == cover[1] else 1
         if cover[0] * wide >= cover[1] * high:
             follows = (2 * cover[0] * wide + half * high) // (2 * high)
@@ -86,8 +93,8 @@ class Transform:
     """Random geometry and colour of a training image.
 
     Attributes:
-      crop: "none" (as `Fit`), "padded" (a black border, then a crop of the old size:
-        for small images) or "resized" (a random part, scaled to the size).
+      crop: "none" is the view of `Fit`; "padded", for small images, adds a black border
+        and crops to the old size; "resized" scales a random part to the size.
       padding: of a padded crop, in pixels.
       scale, ratio: of a resized crop: share of the image's area, and width over
         height, drawn uniformly on a logarithmic axis.
@@ -106,7 +113,7 @@ class Transform:
     magnitude_std: float = 0.5
 
     def __post_init__(self):
-        # A config gives lists or tuples.
+        # A config may hold lists.
         object.__setattr__(self, "scale", tuple(self.scale))
         object.__setattr__(self, "ratio", tuple(self.ratio))
         if self.crop not in CROPS:
@@ -171,7 +178,7 @@ class Transform:
 
 @functools.lru_cache(maxsize=8)
 def _fit(size: tuple[int, int]) -> Fit:
-    """Made once, and not for every image: what is given to `Fit` is looked at."""
+    """The same `Fit` for every image, as its arguments are checked when it is made."""
     return Fit(size)
 
 
@@ -181,33 +188,33 @@ def _window_of_resized(
     window: tuple[int, int, int, int],
     interpolation: str,
 ) -> np.ndarray:
-    """A part of a resized image, without the rest of it.
+    """A part of a resized image, without resizing the rest.
 
-    Scaled as a whole, a strip of 1 x 10,000 pixels would fill gigabytes, of which all
+    A strip of 1 x 10,000 pixels, scaled as a whole, would take gigabytes, of which all
     but the middle is thrown away.
 
     Args:
-      image: as `resize` has it.
-      size: height and width of the whole.
+      image: see `resize`.
+      size: height and width of the whole resized image.
       window: top, left, height and width of the part in it.
       interpolation: see `Fit`.
     """
     part, boxes, shift = image, [], []
     for axis in (0, 1):
         scale = image.shape[axis] / size[axis]
-        # A filter looks at three pixels to each side, of the larger of the images.
+        # A filter reads three pixels to each side, in the larger of the two images.
         first = max(window[axis] - _AROUND, 0)
         last = min(window[axis] + window[axis + 2] + _AROUND, size[axis])
         low = max(math.floor(first * scale), 0)
         high = min(math.ceil(last * scale), image.shape[axis])
         part = part.take(range(low, high), axis)
-        # (Pillow keeps four bytes of these: of a part they are small numbers.)
+        # Pillow stores these in four bytes; within a part they are small numbers.
         boxes.append((first * scale - low, min(last * scale - low, high - low)))
         shift.append((window[axis] - first, last - first))
     (top, high), (left, wide) = shift
     box = (boxes[1][0], boxes[0][0], boxes[1][1], boxes[0][1])
-    found = _planes(part, (high, wide), interpolation, box)
-    return found[top : top + window[2], left : left + window[3]]
+    resized = _planes(part, (high, wide), interpolation, box)
+    return resized[top : top + window[2], left : left + window[3]]
 
 
 def resize(
@@ -231,7 +238,10 @@ def _planes(
     interpolation: str,
     box: tuple[float, float, float, float] | None,
 ) -> np.ndarray:
-    """As `resize`, of what lies between left, top, right and bottom of a box."""
+    """The part of an image in a box (left, top, right, bottom), resized to `size`.
+
+    Pillow resizes images of three channels at once, and others channel by channel.
+    """
     height, width = size
     method = Image.Resampling[interpolation.upper()]
 
@@ -272,7 +282,8 @@ def resized_crop(
       Szegedy et al., 1409.4842, section 6, in the form that DeiT trains with.
     """
     top, left, height, width = crop_box(image.shape[:2], random, scale, ratio)
-    # Cut first: the filter sees nothing outside the part, as in published training.
+    # Cut before it is scaled, as in published training: the filter must not read pixels
+    # outside of the part.
     return resize(image[top : top + height, left : left + width], size)
 
 
@@ -282,7 +293,7 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """top, left, height, width of a random part, in whole pixels."""
+    """Top, left, height and width of a random part, in pixels; see `resized_crop`."""
     height, width = shape
     for _ in range(10):
         area = height * width * random.uniform(*scale)

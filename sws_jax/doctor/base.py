@@ -10,10 +10,11 @@ from typing import Any
 import ml_collections
 
 from sws_jax.data import Dataset
-from sws_jax.jobs import chain, places
+from sws_jax.jobs import places, preflight
+from sws_jax.jobs.rows import Run
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import rendezvous
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 
 # That processes have to come, where a run may give them longer.
 _START_SECONDS = 30
@@ -90,7 +91,7 @@ class Case:
         self.config, self.workdir, self.arguments = config, workdir, arguments
         timeout = min(start.start_timeout, _START_SECONDS)
         self.start = dataclasses.replace(start, start_timeout=timeout)
-        self.rows: list[chain.Run] = []
+        self.rows: list[Run] = []
         self.place: rendezvous.Place | None = None
         self.unplaced = ""
         self.together = self.apart = False
@@ -123,13 +124,13 @@ class Case:
         self._check_answered(path)
         try:
             yield
-        except paths.Unreachable:
-            self.silent.add(_bucket(path))
+        except refusals.Unreachable:
+            self.silent.add(refusals.bucket(path))
             raise
 
     def _check_answered(self, path: str) -> None:
-        if paths.is_remote(path) and _bucket(path) in self.silent:
-            raise Unknown(f"needs {paths.BUCKET}{_bucket(path)}, which does not answer")
+        if paths.is_remote(path) and (bucket := refusals.bucket(path)) in self.silent:
+            raise Unknown(f"needs {bucket}, which does not answer")
 
     @property
     def is_sized(self) -> bool:
@@ -152,14 +153,14 @@ class Case:
         return Survey(self.config, self.workdir, data=self.data, older=self.older)
 
     def older(self, name: str) -> bool:
-        """As `jobs.chain.older_in`, of a work directory that can be looked at."""
-        return self.is_readable and chain.older_in(self.workdir)(name)
+        """As `preflight.older_in`, of a work directory that can be looked at."""
+        return self.is_readable and preflight.older_in(self.workdir)(name)
 
-    def waiting(self) -> list[chain.Run]:
+    def waiting(self) -> list[Run]:
         """Runs that are not done, as far as that is known: those need no file more."""
         if not self.is_readable:
             return self.rows
-        return [row for row in self.rows if not chain.is_done(row, self.workdir)]
+        return [row for row in self.rows if not preflight.is_done(row, self.workdir)]
 
     @property
     def is_readable(self) -> bool:
@@ -182,11 +183,7 @@ class Case:
 
     def about(self) -> dict[str, Any]:
         """The config as JSON has it."""
-        return files.plain(self.config.to_dict())
-
-
-def _bucket(path: str) -> str:
-    return path.removeprefix(paths.BUCKET).partition("/")[0]
+        return documents.plain(self.config.to_dict())
 
 
 @dataclasses.dataclass(frozen=True)

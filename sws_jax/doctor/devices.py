@@ -15,13 +15,13 @@ from typing import Any
 import jax
 
 from sws_jax import sharding
-from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, chain
+from sws_jax.jobs import build, remarks
+from sws_jax.jobs.rows import Run
 from sws_jax.preview import dry_run
-from sws_jax.runtime import host
+from sws_jax.runtime import host, words
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through, as other makers' devices are.
@@ -57,10 +57,10 @@ def devices(case: Case) -> Iterator[Finding]:
     text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     local = jax.local_devices()
     limit = sizing.memory_limit(local[0])
-    each = f", {sizing.human(limit)} each" if limit else ""
+    each = f", {words.size(limit)} each" if limit else ""
     here = f"this host: {host.cores()} cores"
     if (memory := host.memory()) is not None:
-        here += f", {sizing.human(memory)}"
+        here += f", {words.size(memory)}"
     per = collections.Counter(d.process_index for d in found)
     if len(set(per.values())) > 1:
         yield problem(
@@ -139,7 +139,7 @@ def mesh(case: Case) -> Iterator[Finding]:
         text = f"{shape}; {size} images a step, {size // parts} a device"
         texts.setdefault(text, []).append(row.name)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
     for text in texts if not wrong else ():
         yield ok(text)
 
@@ -150,7 +150,7 @@ def sheet(case: Case) -> Iterator[Finding]:
     Nothing is compiled: a large network takes a compiler most of a minute.
     """
     survey = case.survey()
-    deepest: dict[Any, tuple[chain.Run, Any]] = {}
+    deepest: dict[Any, tuple[Run, Any]] = {}
     for row in case.rows:
         spec = survey.spec(row)
         if row.config.schedule.total_epochs:
@@ -160,7 +160,7 @@ def sheet(case: Case) -> Iterator[Finding]:
             _, known = deepest.get(key, (None, None))
             if known is None or spec.depth > known.depth:
                 deepest[key] = row, spec
-    sheets, remarks = [], []
+    sheets, notes = [], []
     for row, spec in deepest.values():
         made = sharding.make_mesh(sizes=row.config.mesh)
         teacher = dry_run.teacher_of(row, survey, made)
@@ -168,8 +168,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         size = row.config.global_batch_size
         found = sizing.estimate(recipe, made, size, teacher)
         sheets.append((row.name, found, sizing.margin(recipe.compute)))
-        remarks += build.mesh_remarks(row.config, spec, made)
-    for remark in dict.fromkeys(remarks):
+        notes += remarks.of_mesh(row.config, spec, made)
+    for remark in dict.fromkeys(notes):
         yield warning(remark)
     if not sheets:
         yield ok("no run takes a step: nothing but the networks is held")
@@ -189,7 +189,7 @@ def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:
     if limit is None:
         raise Unknown("this system does not say how much memory it has")
     parts = sizing.parts(found)
-    text = f"{name}: about {sizing.human(total)} of {sizing.human(limit)} of {whose}"
+    text = f"{name}: about {words.size(total)} of {words.size(limit)} of {whose}"
     text += f" ({parts}{' for each device' if len(local) > 1 else ''})"
     exact = case.again(f"--config.mesh.dry_run={jax.device_count()}")
     less = "smaller global_batch_size, more accum_steps, compute.remat or larger "

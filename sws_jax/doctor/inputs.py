@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import re
 import time
@@ -14,7 +13,7 @@ import numpy as np
 
 from sws_jax import convert, sharding, trees
 from sws_jax.data import Dataset, facts, fingerprint, pipeline
-from sws_jax.data.base import Subset, few, is_decoded
+from sws_jax.data.base import Subset, is_decoded
 from sws_jax.doctor import unstaged
 from sws_jax.doctor.base import (
     PROBLEM,
@@ -26,10 +25,13 @@ from sws_jax.doctor.base import (
     warning,
 )
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, places, rundir, start, teacher
+from sws_jax.jobs import build, fingerprints, initial, places, preflight, start, teacher
+from sws_jax.jobs.origins import Images, Origin
+from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
-from sws_jax.prepare import sources
+from sws_jax.prepare import parts
+from sws_jax.runtime import words
 from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec
 
@@ -72,7 +74,7 @@ def _not_whole(found: Dataset) -> Iterator[Finding]:
     if isinstance(found.train, Subset):  # validation images are of the training images
         counts = {"train": sum(counts.values()), "validation": len(found.test)}
     name = re.sub(r"-\d+$", "", found.name)  # resized, as `prepare --size` calls it
-    if wrong := sources.miscounts(name, counts):
+    if wrong := parts.miscounts(name, counts):
         yield warning(
             f"{found.name} is not whole, {wrong}",
             "python -m sws_jax prepare SOURCE OUT, of all its files (docs/data.md); or "
@@ -86,10 +88,10 @@ def _begun_on_others(case: Case, found: Dataset) -> Iterator[Finding]:
     now = None
     for row in case.rows:
         directory = os.path.join(case.workdir, row.name)
-        if rundir.known_data(directory) is None:
+        if fingerprints.known_data(directory) is None:
             continue
         now = now or fingerprint.take(found)
-        if wrong := rundir.other_data(directory, found.name, now):
+        if wrong := fingerprints.other_data(directory, found.name, now):
             yield problem(wrong, "bring the old data back, or take another --workdir")
 
 
@@ -166,14 +168,12 @@ def _wrong(batch, found: Dataset, config) -> Iterator[Finding]:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    return str(datetime.timedelta(seconds=round(seconds)))
+    return f"{seconds:.2g} s" if seconds < 60 else words.clock(seconds)
 
 
 def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, by themselves."""
-    asked: dict[tuple[str, str], chain.Run] = {}
+    asked: dict[tuple[str, str], Run] = {}
     for row in case.waiting():
         if build.needs_teacher(row.config):
             asked.setdefault((row.config.teacher.path, row.config.teacher.dtype), row)
@@ -261,7 +261,7 @@ def weights(case: Case) -> Iterator[Finding]:
             + "".join(f"; {text}" for text in dict.fromkeys(told))
         )
     for by, names in trained.items():
-        yield ok(f"the job trains {by} first, for {few(names)}")
+        yield ok(f"the job trains {by} first, for {words.few(names)}")
     if not files_of and not trained:
         yield ok("none: every run starts from its seed")
 
@@ -273,7 +273,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             asking.enter_context(case.asking(places.resolve(path, case.workdir)))
         images = None
         if case.data is not None and case.is_sized:
-            images = start.Images.of(case.data)
+            images = Images.of(case.data)
         answers = start.Answers(images, case.workdir, case.older)
         wrong: dict[str, list[str]] = {}
         waiting = case.waiting()
@@ -286,9 +286,9 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             except UserError as error:
                 wrong.setdefault(str(error), []).append(row.name)
         if not wrong and case.is_readable:
-            chain.check_alike(case.rows, answers, case.workdir)
+            preflight.check_alike(case.rows, answers, case.workdir)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
 
 
 def _start(config, case: Case, told: list[str]) -> Spec:
@@ -296,7 +296,7 @@ def _start(config, case: Case, told: list[str]) -> Spec:
     if case.data is not None and case.is_sized:
         older = case.older(config.name)
         differs = told.append if older else None
-        return start.start(
+        return initial.start(
             config, case.data, case.workdir, told.append, differs=differs
         ).spec
     told.append("whether it fits the data is not known")
@@ -306,5 +306,5 @@ def _start(config, case: Case, told: list[str]) -> Spec:
     assert about is not None  # of a file
     older = case.older(config.name)
     differs = told.append if older else None
-    start.answer(config, None, start.Origin(path, about), differs=differs)
+    start.answer(config, None, Origin(path, about), differs=differs)
     return about.spec

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sws_jax.data.base import few
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, chain, commandline, remarks
+from sws_jax.jobs import check, commandline, preflight, remarks
+from sws_jax.jobs.rows import runs
+from sws_jax.runtime import words
 
 _PYTHON = (3, 11)  # as pyproject.toml says
 _SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -26,19 +27,19 @@ _PLUGIN = re.compile(r"jax-(?:cuda|rocm)\d*-(?:plugin|pjrt)")
 
 
 def config(case: Case) -> Iterator[Finding]:
-    """Every run of the job, as `chain.check` sees it."""
-    rows = chain.runs(case.config)
+    """Every run of the job, as `preflight.check` sees it."""
+    rows = runs(case.config)
     wrong: dict[str, list[str]] = {}
     for row in rows:
         try:
-            build.check(row.config)
+            check.check(row.config)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
     for text, names in wrong.items():
-        yield problem(f"{few(names)}: {text}")
+        yield problem(f"{words.few(names)}: {text}")
     if wrong:
         return
-    chain.check(case.config, rows)
+    preflight.check(case.config, rows)
     case.rows = rows
     if case.config.mesh.dry_run:
         yield warning(
@@ -49,7 +50,7 @@ def config(case: Case) -> Iterator[Finding]:
     for line in remarks.of_named(case.config, commandline.named(case.arguments), rows):
         yield warning(line, "leave the field out")
     count = f"{len(rows)} run" + ("s" if len(rows) > 1 else "")
-    yield ok(f"{case.config.name}: {count} ({few([row.name for row in rows])})")
+    yield ok(f"{case.config.name}: {count} ({words.few([row.name for row in rows])})")
 
 
 def versions(case: Case) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -12,12 +11,15 @@ import jax
 
 from sws_jax.doctor.base import Case, Finding, ok, problem, warning
 from sws_jax.errors import UserError
-from sws_jax.estimate import sizing
-from sws_jax.jobs import chain, rundir
+from sws_jax.jobs import preflight
+from sws_jax.jobs.directory import refuse_other
+from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
+from sws_jax.runtime import words
 from sws_jax.specs import Spec
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, locks, paths
+from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
 
 _TOKEN = ".doctor"  # a lock, while the directory is looked at
@@ -39,7 +41,7 @@ def _claim(case: Case) -> None:
     try:
         # (The lock makes what directories are missing, and removes them again.)
         lock = os.path.join(case.workdir, _TOKEN)
-        case.held.enter_context(files.claimed(lock))
+        case.held.enter_context(locks.claimed(lock))
         _write(os.path.join(case.workdir, f"{_TOKEN}.json"), case.config.name)
         case.token = _TOKEN
     finally:
@@ -51,16 +53,12 @@ def _write(path: str, name: str) -> None:
     """Writes a file as a run does, reads it, and removes it."""
     try:
         files.write_json(path, {"name": name})
-        if files.read_json(path) != {"name": name}:
+        if documents.read_json(path) != {"name": name}:
             raise UserError(
                 f"{path} is not what was written there: take another --workdir"
             )
     finally:
-        if paths.is_remote(path):
-            paths.remove(path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+        paths.remove(path)
 
 
 def runs(case: Case) -> Iterator[Finding]:
@@ -69,7 +67,7 @@ def runs(case: Case) -> Iterator[Finding]:
         return
     wrong: list[str] = []
     for look in (
-        lambda: chain.refuse_other(case.config, case.workdir),
+        lambda: preflight.refuse_other(case.config, case.workdir),
         *(lambda row=row: _refuse_other(case, row) for row in case.rows),
     ):
         try:
@@ -88,8 +86,8 @@ def runs(case: Case) -> Iterator[Finding]:
             "let it end, or take another --workdir",
         )
     if not wrong and not busy:
-        done = sum(_has(case, row, rundir.RESULT) for row in case.rows)
-        begun = sum(_has(case, row, rundir.CONFIG) for row in case.rows) - done
+        done = sum(_has(case, row, RESULT) for row in case.rows)
+        begun = sum(_has(case, row, CONFIG) for row in case.rows) - done
         yield ok(
             f"of {len(case.rows)} runs {done} are done, and {begun} go on"
             if done or begun
@@ -97,19 +95,19 @@ def runs(case: Case) -> Iterator[Finding]:
         )
 
 
-def _refuse_other(case: Case, row: chain.Run) -> None:
-    rundir.refuse_other(_directory(case, row), row.config, case.workdir)
+def _refuse_other(case: Case, row: Run) -> None:
+    refuse_other(_directory(case, row), row.config, case.workdir)
 
 
-def _is_busy(case: Case, row: chain.Run) -> bool:
-    return files.is_claimed(os.path.join(_directory(case, row), rundir.LOCK))
+def _is_busy(case: Case, row: Run) -> bool:
+    return locks.is_claimed(os.path.join(_directory(case, row), LOCK))
 
 
-def _directory(case: Case, row: chain.Run) -> str:
+def _directory(case: Case, row: Run) -> str:
     return os.path.join(case.workdir, row.name)
 
 
-def _has(case: Case, row: chain.Run, name: str) -> bool:
+def _has(case: Case, row: Run, name: str) -> bool:
     return paths.exists(os.path.join(_directory(case, row), name))
 
 
@@ -121,17 +119,17 @@ def disk(case: Case) -> Iterator[Finding]:
     wanted = 0
     for row in case.rows:
         spec = survey.spec(row)
-        if not _has(case, row, rundir.RESULT):
+        if not _has(case, row, RESULT):
             there = _size(_directory(case, row))
             wanted += max(kept(row.config, spec) - there, 0)
     if paths.is_remote(case.workdir):
-        size = sizing.human(wanted)
+        size = words.size(wanted)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
         return
     folder, free = files.room(case.workdir)
     text = (
-        f"checkpoints and weights will take about {sizing.human(wanted)}, and "
-        f"{sizing.human(free)} are free in {folder}{case.assumed(survey)}"
+        f"checkpoints and weights will take about {words.size(wanted)}, and "
+        f"{words.size(free)} are free in {folder}{case.assumed(survey)}"
     )
     if wanted > free:
         yield problem(

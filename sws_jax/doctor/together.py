@@ -16,7 +16,7 @@ from sws_jax.doctor.base import Case, Finding, ok, problem
 from sws_jax.errors import UserError
 from sws_jax.runtime import processes, rendezvous
 from sws_jax.runtime.rendezvous import numbers
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths
 
 _SEEN_SECONDS = 5.0  # a network's disk may show a file late
 
@@ -48,7 +48,7 @@ def meet(case: Case) -> Iterator[Finding]:
     first = said[0]
     alike = True
     for index, other in enumerate(said):
-        fields = files.differing(first["config"], other["config"])
+        fields = documents.differing(first["config"], other["config"])
         if fields:
             alike = False
             yield problem(

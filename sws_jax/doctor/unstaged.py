@@ -13,8 +13,8 @@ from sws_jax import pixels
 from sws_jax.data import Dataset, base, prepared, staging, tfds
 from sws_jax.doctor.base import Finding, ok, problem
 from sws_jax.errors import UserError
-from sws_jax.estimate import sizing
 from sws_jax.jobs import build
+from sws_jax.runtime import words
 from sws_jax.storage import files, paths
 
 # Of a version's directory, the small files that say what the large ones hold.
@@ -75,8 +75,8 @@ class Unstaged:
         """Whether there is room for the copy."""
         folder, free = files.room(self.target)
         text = (
-            f"{sizing.human(self.size)} of {self.path} are copied to {self.target} "
-            f"first, where {sizing.human(free)} are free"
+            f"{words.size(self.size)} of {self.path} are copied to {self.target} "
+            f"first, where {words.size(free)} are free"
         )
         if self.size + staging.RESERVE > free:
             return problem(text, "make room, or give data.cache another directory")

@@ -252,7 +252,7 @@ class Run:
     """One training run.
 
     Attributes:
-      role: as in `sws_jax.jobs.chain.Run`; those of `INITIALISED` start from trained
+      role: as in `sws_jax.jobs.rows.Run`; those of `INITIALISED` start from trained
         weights.
       spec: of the network that is trained.
       epochs: of its training.

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from sws_jax import sharding
 from sws_jax.estimate import cost, hlo
 from sws_jax.models.networks import Predictor
+from sws_jax.runtime import words
 from sws_jax.specs import Compute
 from sws_jax.training import step
 
@@ -69,7 +70,7 @@ class Sheet:
 
     def __str__(self) -> str:
         unknown = "" if self.activations is not None else " without activations"
-        text = f"{parts(self)}; {human(self.total)} in all{unknown}"
+        text = f"{parts(self)}; {words.size(self.total)} in all{unknown}"
         return f"{text}; a step sends {self._sent()}"
 
     def _sent(self) -> str:
@@ -83,7 +84,7 @@ class Sheet:
         more = ""
         if self.uncounted:
             more = f"; {self.uncounted} in loops of unknown length counted once"
-        return f"{human(self.sent)} ({kinds}{more})"
+        return f"{words.size(self.sent)} ({kinds}{more})"
 
 
 def parts(sheet: Sheet) -> str:
@@ -96,7 +97,7 @@ def parts(sheet: Sheet) -> str:
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
     )
-    return ", ".join(f"{human(size)} {name}" for name, size in held if size)
+    return ", ".join(f"{words.size(size)} {name}" for name, size in held if size)
 
 
 def sheet(
@@ -173,19 +174,9 @@ def warning(sheet: Sheet, limit: int | None) -> str:
     if limit is None or sheet.total <= limit:
         return ""
     return (
-        f"that is more than the {human(limit)} of a device: take a smaller "
+        f"that is more than the {words.size(limit)} of a device: take a smaller "
         f"global_batch_size, more accum_steps, compute.remat or a larger mesh.fsdp"
     )
-
-
-def human(size: float) -> str:
-    """Bytes in words: 12.3 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    shown = f"{size:.0f}" if unit == "B" or size >= 1000 else f"{size:.3g}"
-    return f"{shown} {unit}"
 
 
 def _held(tree: Any) -> int:

@@ -198,10 +198,11 @@ def _workdir(given: str | None) -> str:
     given = given or ""
     if not paths.is_remote(given):
         return given
-    bucket, *parts = given.removeprefix(paths.BUCKET).split("/")
+    scheme, _, rest = given.partition("://")
+    bucket, *parts = rest.split("/")
     if not bucket:
-        raise UserError(f"--workdir={given} names no bucket: {paths.BUCKET}BUCKET/DIR")
-    return paths.BUCKET + "/".join([bucket, *filter(None, parts)])
+        raise UserError(f"--workdir={given} names no bucket: {scheme}://BUCKET/DIR")
+    return f"{scheme}://" + "/".join([bucket, *filter(None, parts)])
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """Every field of a config, in one table: default, range, meaning, and what may change.
 
 What checks, lists or compares fields reads it: `sws_jax.jobs.recipes.run` makes a
-config of it, `sws_jax.jobs.build.check` refuses what is out of range.
+config of it, `sws_jax.jobs.check.check` refuses what is out of range.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ RUN: dict[str, Field] = {
     "log_steps": Field(50, "between lines", Range(1, 2**31 - 1), resume=HARMLESS),
 }
 
-# What a job has beside the fields of its runs: `sws_jax.jobs.chain`.
+# What a job has beside the fields of its runs: `sws_jax.jobs.rows`.
 JOB: dict[str, Field] = {
     "job": Field("single", choices=("single", "descendants", "sws")),
     "compare.level": Field(

@@ -7,11 +7,10 @@ import hashlib
 import os
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import teacher
 from sws_jax.methods.objectives import Loss
-from sws_jax.storage import paths
+from sws_jax.storage import paths, runs
+from sws_jax.storage.names import LEARNGENE
 
-LEARNGENE = "learngene.safetensors"
 RUN = "run:"
 
 
@@ -24,17 +23,16 @@ def resolve(path: str, workdir: str) -> str:
 
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
-    taught = config.teacher.path if Loss(**config.loss).needs_teacher else ""
-    named = {
+    files = {
         "init.learngene": learngene_file(config, workdir),
-        "init.network": _weights_there(config.init.network, workdir),
-        "teacher.path": _weights_there(taught, workdir),
+        "init.network": _weights_if_any(config.init.network, workdir),
+        "teacher.path": _weights_if_any(teacher_path(config), workdir),
     }
-    found = {}
-    for field, path in named.items():
-        if path and paths.is_file(path):
-            found[field] = _digest(path, paths.version(path))
-    return found
+    return {
+        field: _digest(path, paths.version(path))
+        for field, path in files.items()
+        if path and paths.is_file(path)
+    }
 
 
 @functools.lru_cache(maxsize=64)
@@ -44,23 +42,31 @@ def _digest(path: str, version: tuple[int, ...]) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
-def _weights_there(path: str, workdir: str) -> str:
-    """The weights of a path, or nothing: a finished run needs none any more."""
+def _weights_if_any(path: str, workdir: str) -> str:
+    """The weights file of a path; empty where it is gone, as a finished run allows."""
     try:
-        return teacher.weights_file(resolve(path, workdir)) if path else ""
+        return runs.weights_file(resolve(path, workdir)) if path else ""
     except UserError:
         return ""
 
 
 def learngene_file(config, workdir: str) -> str:
+    """The learngene of `init`, which may name a run's directory."""
     path = resolve(config.init.learngene, workdir)
     return os.path.join(path, LEARNGENE) if paths.is_dir(path) else path
 
 
+def network_file(config, workdir: str) -> str:
+    """The network of `init`, which may name a run's directory."""
+    path = resolve(config.init.network, workdir)
+    return runs.weights_file(path) if path else path
+
+
 def initial_file(config, workdir: str) -> str:
     """The weights file that a run starts from; empty where it starts from a seed."""
-    named = config.init.learngene
-    return learngene_file(config, workdir) if named else network_file(config, workdir)
+    if config.init.learngene:
+        return learngene_file(config, workdir)
+    return network_file(config, workdir)
 
 
 def initial_file_is_outside(config) -> bool:
@@ -69,6 +75,6 @@ def initial_file_is_outside(config) -> bool:
     return bool(path) and not path.startswith(RUN)
 
 
-def network_file(config, workdir: str) -> str:
-    path = resolve(config.init.network, workdir)
-    return teacher.weights_file(path) if path else path
+def teacher_path(config) -> str:
+    """The path of a run's teacher, as the config has it; empty without distillation."""
+    return config.teacher.path if Loss(**config.loss).needs_teacher else ""

@@ -58,7 +58,7 @@ def job(kind: str, **chain) -> ml_collections.ConfigDict:
     """A run's fields and those of the chain it belongs to.
 
     Args:
-      kind: "single", "descendants" or "sws"; see `sws_jax.jobs.chain`.
+      kind: "single", "descendants" or "sws"; see `sws_jax.jobs.rows`.
       **chain: its own fields.
     """
     config = run()

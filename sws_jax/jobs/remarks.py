@@ -1,6 +1,6 @@
-"""Settings that do something else than a user may think, each in one line.
+"""Settings that do something else than a user may think, a line for each.
 
-None of them is wrong. Each line has the number that shows it.
+None of them is wrong. Each line has the number that shows what the setting does.
 """
 
 from __future__ import annotations
@@ -9,20 +9,26 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
+from jax.sharding import Mesh
 
-from sws_jax.jobs import build, recipes
+from sws_jax import sharding
+from sws_jax.jobs import recipes
 from sws_jax.methods.objectives import Loss
+from sws_jax.models import networks
+from sws_jax.specs import Spec
+from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
 
-# A share of the first weights that is still in a moving average at the end, from which
-# on it is more the start than the training.
-_HELD = 0.01
-# Of the peak of the rate: a warm-up of a fifth of the run ends at 0.9.
-_REACHED = 0.8
-_LOOKS = 1000  # at the rate of a run
+# Share of the first weights in a moving average at the end of a run, from which on a
+# line is due.
+_LARGE_SHARE = 0.01
+# Share of the peak that a rate should reach: with a warm-up of a fifth of the run it
+# reaches 0.9.
+_NEAR_PEAK = 0.8
+_SAMPLES = 1000  # of the rate of a run
 _DEPTHS = "the depths are those of compare.depths"
 _SEEDS = "runs have the job's seed, and compare.seeds after it"
-# Fields of a job's groups that its rows decide.
+# Fields of a job's groups that its rows decide, and what they take instead.
 _DECIDED = {
     "tune": {
         "model.depth": _DEPTHS,
@@ -38,8 +44,8 @@ _DECIDED = {
 }
 
 
-# Field (or group, with a dot at its end) -> whether a run uses it, and else why not.
-# Said of fields that were set by name: a recipe sets many that it does not use.
+# Whether a run uses a field or a group, whose name ends in a dot; else why not. The
+# rules are for fields that were set by name: a recipe sets many that it does not use.
 Rule = tuple[Callable[[Any], Any], str]
 _MIXED: Rule = (
     lambda c: c.augment.mixup or c.augment.cutmix,
@@ -103,7 +109,7 @@ USED: dict[str, Rule] = {
         "model.stages, init.plan or init.allotment say it",
     ),
     "model.init_std": (
-        # (A fresh head on a file's weights starts by it too.)
+        # A fresh head on the weights of a file starts by it too.
         lambda c: c.model.weight_init == "normal",
         "model.weight_init is not normal",
     ),
@@ -122,7 +128,8 @@ USED: dict[str, Rule] = {
     "accum_steps": _TRAINED,
     "log_steps": _TRAINED,
 }  # fmt: skip
-# Groups of changes and fields of a comparison -> roles of the rows that use them.
+# Roles of the rows that use a group of changes or a field of a comparison; else why no
+# row does.
 ROLES = {
     "ancestor": (("ancestor",), "a teacher is given, or the job trains no ancestor"),
     "tune": (("tune", "untuned"), "the job tunes nothing"),
@@ -141,23 +148,23 @@ def of_named(
     Args:
       config: of the job.
       names: dotted, of fields of the job: `sws_jax.jobs.commandline.named`.
-      rows: of the job: `sws_jax.jobs.chain.runs`.
+      rows: of the job: `sws_jax.jobs.rows.runs`.
     """
-    found = []
+    lines = []
     for name in dict.fromkeys(names):
         group, _, field = name.partition(".")
         grouped = group in recipes.CHANGES
         if grouped and field in _DECIDED.get(group, {}):
             continue  # `of_job` tells it
         if name == "compare.long_epochs" and config.compare.level == "full":
-            continue  # though it may be the tuning's epochs
+            continue  # it is used, even where the tuning's epochs make it no row
         why = _unused(field if grouped else name, group if grouped else name, rows)
         if why:
             value = config
             for part in name.split("."):
                 value = value[part]
-            found.append(f"{name}={value} is not used: {why}")
-    return found
+            lines.append(f"{name}={value} is not used: {why}")
+    return lines
 
 
 def _unused(field: str, scope: str, rows: Sequence[Any]) -> str:
@@ -176,7 +183,7 @@ def _unused(field: str, scope: str, rows: Sequence[Any]) -> str:
 def _why(field: str, config) -> str:
     """Why one run does not use a field; empty where it does."""
     for name in (field, f"{field.partition('.')[0]}."):
-        # (What says that nothing is trained is used.)
+        # The field that says that nothing is trained is used, unlike its group.
         if name in USED and not (name[-1] == "." and field == "schedule.total_epochs"):
             used, why = USED[name]
             if not used(config):
@@ -185,7 +192,7 @@ def _why(field: str, config) -> str:
 
 
 def of(
-    config: ml_collections.ConfigDict, durations: build.Durations, schedule: Schedule
+    config: ml_collections.ConfigDict, durations: Durations, schedule: Schedule
 ) -> list[str]:
     """Lines on the settings of a run.
 
@@ -196,7 +203,7 @@ def of(
     """
     if not schedule.total_steps:
         return []
-    found = [
+    lines = [
         *_average(config, schedule.total_steps),
         *_rates(config, schedule),
         *_milestones(config),
@@ -204,48 +211,70 @@ def of(
         *_images(config, durations),
         *_starts(config),
     ]
-    return [f"{config.name}: {line}" for line in found]
+    return [f"{config.name}: {line}" for line in lines]
+
+
+def of_mesh(config, spec: Spec, mesh: Mesh) -> list[str]:
+    """Lines on what a mesh does not divide.
+
+    Args:
+      config: of the run.
+      spec: of its network.
+      mesh: its devices.
+    """
+    lines = []
+    boxed = networks.abstract_params(spec, boxed=True)
+    if left := sharding.undivided(boxed, mesh):
+        lines.append(f"replicated, as they do not divide: {', '.join(left)}")
+    augment, size = config.augment, config.global_batch_size
+    group, own = augment.mix_group or size, size // sharding.shard_count(mesh)
+    if (augment.mixup or augment.cutmix) and own % group:
+        lines.append(
+            f"mixup groups of {group} images span devices, which pass them on; an "
+            f"augment.mix_group that divides {own} keeps them"
+        )
+    return lines
 
 
 def of_job(config: ml_collections.ConfigDict) -> list[str]:
     """Lines on fields of a job's groups that its rows decide otherwise."""
     if "compare" not in config:
         return []
-    found, model = [], config.model
+    lines, model = [], config.model
     if config.job == "descendants" and "depth" in recipes.insisted(config):
-        found.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
+        lines.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
     if config.compare.level == "untuned" and config.compare.seeds > 1:
-        found.append(
+        lines.append(
             f"compare.seeds={config.compare.seeds} is not used: nothing in an "
             f"expansion is random"
         )
     for group, fields in _DECIDED.items():
-        for name, by in fields.items():
+        for name, why in fields.items():
             node, _, field = name.rpartition(".")
             changes = config.get(group, {})
-            inside = changes.get(node, {}) if node else changes
-            if field in inside:
-                found.append(f"{group}.{name}={inside[field]} is not used: {by}")
-    return found
+            values = changes.get(node, {}) if node else changes
+            if field in values:
+                lines.append(f"{group}.{name}={values[field]} is not used: {why}")
+    return lines
 
 
 def _average(config, steps: int):
-    held = config.ema**steps
-    if held > _HELD:
+    share = config.ema**steps
+    if share > _LARGE_SHARE:
         yield (
             f"ema: a moving average of {config.ema:g} over {steps:,} steps still holds "
-            f"{held:.2%} of the weights that it started from"
+            f"{share:.2%} of the weights that it started from"
         )
 
 
 def _rates(config, schedule: Schedule):
     fields, total = config.schedule, schedule.total_steps
-    some = {
-        *range(0, total, -(-total // _LOOKS)),
+    samples = {
+        *range(0, total, -(-total // _SAMPLES)),
         min(schedule.warmup_steps, total - 1),
     }
-    highest = max(map(schedule, some))
-    if highest < _REACHED * schedule.peak:
+    highest = max(map(schedule, samples))
+    if highest < _NEAR_PEAK * schedule.peak:
         yield (
             f"schedule: the rate rises to {highest:.3g} and never to its peak of "
             f"{schedule.peak:.3g}, in {total:,} steps"
@@ -284,7 +313,8 @@ def _targets(config):
         yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
-    # (The recipe's own is left alone: who has not set it does not count on it.)
+    # Nothing is said of the recipe's own value: who has not set it does not count on
+    # it.
     smoothing, usual = (
         config.augment.label_smoothing,
         recipes.run().augment.label_smoothing,
@@ -296,7 +326,7 @@ def _targets(config):
         )
 
 
-def _images(config, durations: build.Durations):
+def _images(config, durations: Durations):
     repeats = config.data.repeats
     if repeats > 1:
         yield (

@@ -15,11 +15,8 @@ from sws_jax.models import networks
 from sws_jax.models.networks import Predictor
 from sws_jax.specs import Spec, limits
 from sws_jax.specs.base import CLASSES, COUNT, DTYPE
-from sws_jax.storage import paths
+from sws_jax.storage import runs
 
-WEIGHTS = "weights.safetensors"  # what a finished run leaves in its directory
-# What runs have in their directories, and folders of other programs do not.
-_OF_RUNS = (WEIGHTS, "checkpoints", "inputs.json", "metrics.jsonl", "result.json")
 _DATASET = arguments.of(Dataset, called="a Dataset (sws_jax.data.load_dataset)")
 
 
@@ -35,50 +32,8 @@ def load_teacher(path: str | os.PathLike[str], *, dtype: str = "float32") -> Pre
     Raises:
       UserError: nothing usable is there.
     """
-    network = networks.load_network(weights_file(os.fspath(path)))
+    network = networks.load_network(runs.weights_file(os.fspath(path)))
     return networks.predictor(network, dtype=dtype)
-
-
-@arguments.checked(path=arguments.path)
-def weights_file(path: str) -> str:
-    """The weights that a path stands for: a file, a run, or a job of one run.
-
-    Raises:
-      UserError: a directory without them, or with those of several runs.
-    """
-    if not paths.is_dir(path):
-        return path
-    found = [os.path.join(path, WEIGHTS)]
-    if not paths.is_file(found[0]):
-        runs = [name for name in paths.folders(path) if not name.startswith(".")]
-        inside = [os.path.join(path, name, WEIGHTS) for name in runs]
-        found = [file for file in inside if paths.exists(file)]
-    if len(found) != 1:
-        raise UserError(
-            f"the directory {path} holds no {WEIGHTS}"
-            + (f" of its own and {len(found)} runs that do: name one" if found else "")
-            + ("" if found else f": {_why_none(path)}")
-        )
-    return found[0]
-
-
-@arguments.checked(path=arguments.path)
-def is_run(path: str) -> bool:
-    """Whether a directory is a run's or a job's, finished or not."""
-    below = (os.path.join(path, name) for name in paths.folders(path))
-    kept = [os.path.join(at, name) for at in (path, *below) for name in _OF_RUNS]
-    return any(map(paths.exists, kept))
-
-
-def _why_none(path: str) -> str:
-    if is_run(path):
-        return "the run has not finished, or is an Aux-Net's"
-    if not paths.names(path):
-        return "nothing is in it"
-    return (
-        f"it is no run's, and weights of other programs are converted first (python -m "
-        f"sws_jax convert {path} OUT.safetensors)"
-    )
 
 
 @arguments.checked(teacher=networks.PREDICTOR, dataset=_DATASET)
@@ -103,8 +58,8 @@ def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
     about = teacher.network.description
     known = about.class_names if about else ()
     who = f"the teacher {spec.name}"
-    found = classes.match(known, dataset.class_names, who, dataset.name)
-    return dataclasses.replace(teacher, order=found.order), found.said
+    match = classes.match(known, dataset.class_names, who, dataset.name)
+    return dataclasses.replace(teacher, order=match.order), match.said
 
 
 @arguments.checked(spec=networks.SPEC, num_classes=CLASSES, channels=COUNT)

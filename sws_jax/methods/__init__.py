@@ -1,1 +1,4 @@
-"""Learngene methods: what is trained, what is kept, and what grows from it."""
+"""Learngene methods: what each one trains, extracts, and expands to a descendant.
+
+`learngenes` holds the public calls and the table of methods; each method is a file.
+"""

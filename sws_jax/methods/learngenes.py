@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import base, sws, tleg
+from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
@@ -18,6 +18,7 @@ METHODS: dict[str, Method] = {"sws": sws.METHOD, "tleg": tleg.METHOD}
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
+    """Checks the argument of `extract`."""
     if isinstance(value, Learngene):
         raise UserError(f"{name} is a learngene already: nothing is left to extract")
     return networks.NETWORK(name, value)
@@ -54,7 +55,7 @@ def extract(network: networks.Network) -> Learngene:
     num_classes=arguments.optional(CLASSES),
     image_size=arguments.optional(arguments.size),
     seed=arguments.SEED,
-    **base.REQUESTS,
+    **plans.REQUESTS,
 )
 def expand(
     learngene: Learngene,
@@ -68,7 +69,7 @@ def expand(
 ) -> Descendant:
     """Initialises a descendant: each gene copied as often as its stage needs.
 
-    (TLEG has one gene, from which the layers of a depth are computed.) Pure: reads no
+    TLEG has one gene, from which the layers of a depth are computed. Pure: reads no
     file, changes no leaf, works under `jax.jit` and `jax.eval_shape`, on numpy and jax
     leaves, and keeps dtype and sharding.
 
@@ -87,15 +88,15 @@ def expand(
       ``params["blocks"]`` holds the blocks, stacked.
 
     Raises:
-      UserError: (a ValueError) for a request that cannot be met, or what is no
-        learngene: a path, say, or a descendant.
+      UserError: a ValueError, for a request that cannot be met, or for an object that
+        is no learngene: a path, say, or a descendant.
 
     Reference:
       SWS, 2404.16897, section 3.3; TLEG, 2312.05614, section 3.
     """
     origin = learngene.description
     method = find_method(origin.method)
-    genes = base.resolve_plan(
+    genes = plans.resolve_plan(
         origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
     )
     check_params(learngene)
@@ -104,11 +105,12 @@ def expand(
     if image_size is not None:
         spec = spec.replace(image_size=image_size)
     rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
-    params = base.own(rest)
+    params = surgery.own(rest)
     blocks = method.expand(learngene.params["blocks"], genes)
-    same = spec.heads == origin.vit.heads
-    params["blocks"] = blocks if same else base.split_heads(blocks, spec)
-    params["pos_embed"] = base.resize_pos_embed(
+    if spec.heads != origin.vit.heads:
+        blocks = surgery.split_heads(blocks, spec)
+    params["blocks"] = blocks
+    params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"], origin.vit, spec, antialias=profile.antialias
     )
     class_names = origin.class_names
@@ -117,7 +119,9 @@ def expand(
         class_names = ()
         params.pop("head", None)
         if num_classes:
-            params["head"] = base.fresh_head(spec, seed, like=params["norm"]["scale"])
+            params["head"] = surgery.fresh_head(
+                spec, seed, like=params["norm"]["scale"]
+            )
     description = origin.replace(
         kind="network",
         net=spec,
@@ -132,15 +136,15 @@ def expand(
 def auxiliary(learngene: Learngene) -> networks.Network:
     """The Aux-Net that a learngene came from: the inverse of `extract`.
 
-    (TLEG's is the plain network that its one gene makes at the trained depth.)
+    That of TLEG is the plain network which its one gene makes at the trained depth.
     """
-    about = learngene.description
-    method = find_method(about.method)
+    origin = learngene.description
+    method = find_method(origin.method)
     check_params(learngene)
-    spec, params = method.auxiliary(learngene.params, about.vit, about.stages)
+    spec, params = method.auxiliary(learngene.params, origin.vit, origin.stages)
     shared = isinstance(spec, AuxViTSpec)
-    about = about.replace(kind="aux_net" if shared else "network")
-    return networks.Network(spec, params, about)
+    description = origin.replace(kind="aux_net" if shared else "network")
+    return networks.Network(spec, params, description)
 
 
 @arguments.checked(learngene=LEARNGENE)
@@ -182,7 +186,7 @@ def check_params(learngene: Learngene) -> None:
 
 @arguments.checked(path=arguments.path, description=DESCRIPTION)
 def check_learngene(path: str, description: Description) -> None:
-    """Refuses what is no learngene, or of a method that is not known here.
+    """Refuses a file that holds no learngene, or one of an unknown method.
 
     Args:
       path: for the message.
@@ -223,7 +227,7 @@ def find_method(name: str) -> Method:
 
 @arguments.checked(learngene=LEARNGENE)
 def num_stored(learngene: Learngene) -> int:
-    """Scalars in the file: what initialises every descendant."""
+    """Number of scalars in the file of a learngene."""
     return trees.count(learngene.params)
 
 

@@ -17,15 +17,15 @@ xla_flags.warn()
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Which loss a run minimises.
+    """The loss that a run minimises.
 
     Attributes:
-      kind: "none" (labels only), "soft" (KL to the teacher) or "hard"
-        (cross entropy with the teacher's decision).
+      kind: "none" takes the labels only, "soft" the KL divergence from the teacher,
+        "hard" the cross entropy with the teacher's decision.
       alpha: weight of the teacher's part; 1 leaves the labels out.
       tau: temperature of the soft loss.
-      reduction: of the KL, "batchmean" (sum over classes, mean over the batch)
-        or "per_class" (divided by batch x classes, as the published SWS code).
+      reduction: of the KL divergence. "batchmean" sums over classes and averages over
+        the batch; "per_class" divides by batch x classes, as the published code of SWS.
     """
 
     kind: str = "none"
@@ -67,7 +67,7 @@ class Loss:
           teacher_logits: of the teacher on the same batch.
 
         Returns:
-          A scalar, mean over the batch (and classes with "per_class").
+          A scalar, mean over the batch, and with "per_class" over the classes too.
 
         Reference:
           DeiT, 2012.12877, equations 2 and 3.

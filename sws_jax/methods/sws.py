@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.methods import base
+from sws_jax.methods import base, surgery
 from sws_jax.specs import AuxViTSpec, ViTSpec
 
 
@@ -46,7 +46,7 @@ def allot(depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
     3, 3, 4, 3, 3 between the even 15 (3, 3, 3, 3, 3) and 17 (4, 4, 3, 3, 3).
 
     Reference:
-      12 and 16: the published code. Other depths are this project's rule.
+      The published code, for depths 12 and 16. Other depths follow this project's rule.
     """
     count = len(stages)
     if depth == sum(stages):
@@ -62,13 +62,14 @@ def allot(depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _largest_remainder(depth: int, stages: tuple[int, ...]) -> list[int]:
+    """Blocks of each stage, in proportion to the trained lengths."""
     total = sum(stages)
     counts = [depth * n // total for n in stages]
     remainders = [depth * n % total for n in stages]
     order = sorted(range(len(stages)), key=lambda s: -remainders[s])  # stable
     for s in order[: depth - sum(counts)]:
         counts[s] += 1
-    # A stage left out would join layers that never met in the Aux-Net.
+    # Without a stage, layers would follow each other that never did in the Aux-Net.
     while 0 in counts:
         counts[int(np.argmax(counts))] -= 1
         counts[counts.index(0)] += 1
@@ -80,5 +81,5 @@ def _is_stage(name: str) -> bool:
 
 
 METHOD = base.Method(
-    genes=lambda blocks: blocks, expand=base.gather, allot=allot, auxiliary=auxiliary
+    genes=lambda blocks: blocks, expand=surgery.gather, allot=allot, auxiliary=auxiliary
 )

@@ -19,7 +19,7 @@ from sws_jax.specs import ViTSpec
 
 
 def pair(block: trees.Tree) -> trees.Tree:
-    """The names of a gene's leaves, from those of one stacked block."""
+    """``blocks`` of a learngene: a base and a slope, each like one stacked block."""
     return {"base": block, "slope": block}
 
 
@@ -29,7 +29,7 @@ def expand(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
     index = np.asarray(plan)
 
     def layers(first, slope):
-        share = np.arange(depth) / depth  # float64: rounded once, as a scalar is
+        share = np.arange(depth) / depth  # in float64, so that it is rounded once
         share = share.astype(first.dtype).reshape(-1, *[1] * (first.ndim - 1))
         return first[index] + share * slope[index]
 

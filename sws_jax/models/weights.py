@@ -15,7 +15,8 @@ import safetensors
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.storage import contents, files, paths
+from sws_jax.runtime import words
+from sws_jax.storage import array_files, contents, files, paths
 
 _PROJECT, _ENDING = "sws_jax", ".safetensors"
 _FORMAT = f"{_PROJECT} 1"
@@ -42,7 +43,7 @@ def save(
     flat = on_host(path, params)
     about = description.to_json()
     metadata = {"format": _FORMAT, "description": about, "digest": _digest(about, flat)}
-    files.write_tensors(path, flat, metadata)
+    array_files.write_tensors(path, flat, metadata)
 
 
 @arguments.checked()
@@ -169,8 +170,7 @@ def _of_this_project(format_: str) -> bool:
 def _opened(path: str) -> Iterator[Any]:
     if not paths.exists(path):
         with files.told(path), contextlib.suppress(FileNotFoundError):
-            if not paths.is_remote(path):
-                os.stat(path)  # says so, where it may not be known
+            paths.version(path)  # says so, where it may not be known
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
         files.check_readable(path)
@@ -230,8 +230,7 @@ def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
     """
     lines = trees.difference(expected, _named(what, params))
     if lines:
-        more = f" and {len(lines) - 6} more" if len(lines) > 6 else ""
         raise UserError(
             f"{what} does not hold the network that its description names "
-            f"(- missing, + surplus, ! other shape): {'; '.join(lines[:6])}{more}"
+            f"(- missing, + surplus, ! other shape): {words.few(lines, 6, '; ')}"
         )

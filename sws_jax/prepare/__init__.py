@@ -1,7 +1,10 @@
-"""Data made ready once: read by position, and fast, in every run that follows.
+"""Sets of images, written once in a form that runs read fast and by position.
 
-`sources` finds images (folders, tars, prepared sets), a form writes them (`records`:
-encoded, as TFDS lays sets out; `arrays`: resized, to be mapped into memory), and `work`
-makes what is missing of a form, shard by shard, in processes. `standard` hands a set
-that TFDS knows to TFDS.
+`sources` opens folders, prepared sets and, with `tars`, tars of images. A form writes
+them: `records` as encoded images in the layout of TFDS, `resized` as arrays that are
+mapped into memory. `sets` completes a set of which `manifests` knows the finished
+shards, and `work` runs this shard by shard in processes. `standard` has TFDS prepare a
+set that it knows.
+
+A set that was written so, by the command ``prepare`` or by TFDS, is a prepared set.
 """

@@ -1,8 +1,8 @@
-"""A set from its plan to its place: what is to be done, done, and known to be whole.
+"""Sets of images in their places: what is present, what is missing, and making that.
 
-While it is made, a set stands in a directory beside its place (``incomplete.``), which
-no reader takes for a set, with a manifest of the shards that are finished. When all
-are, the directory is renamed. So a process may be killed at any moment.
+An unfinished set is in a directory ``incomplete.NAME`` beside its place, which no
+reader takes for a set, with a manifest of its finished shards. When all are finished,
+the directory is renamed. So a process may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import os
 import time
 from typing import Any
 
-from sws_jax.data import arrays
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sources, work
+from sws_jax.prepare import forms, manifests, work
 from sws_jax.prepare.forms import Entry, Form, Shard
-from sws_jax.storage import files
+from sws_jax.runtime import progress, words
+from sws_jax.storage import documents, files
 
-MANIFEST = "manifest.json"
-_SAMPLE = 24  # images that are tried before all are made
-VERSION = 1  # of the manifest's form
+_SAMPLE = 24  # images that are converted to estimate time and size
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Attributes:
-    form: of the set.
-    place: its directory, once it is whole.
-    options: that make the bytes what they are, as JSON holds them.
-    unreadable: "stop", or "skip" to leave images out that cannot be read.
-    workers: processes.
+    """A set to be made.
+
+    Attributes:
+      form: of the set.
+      place: its directory, once it is whole.
+      options: all that the bytes depend on, as JSON holds it.
+      unreadable: "stop", or "skip" to leave images out that cannot be read.
+      workers: number of processes.
     """
 
     form: Form
@@ -43,19 +43,22 @@ class Request:
 
     @property
     def building(self) -> str:
+        """The directory of the unfinished set."""
         folder, name = os.path.split(os.path.abspath(self.place))
         return os.path.join(folder, f"incomplete.{name}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Attributes:
-    kept: entries of shards that are whole, by name.
-    todo: those to be made.
-    changed: how many of these were made of a source that has changed since.
-    damaged: names of those that have, and what is wrong with the first.
-    described: whether the files that describe the set are whole, and of this source.
-    directory: of what there is, or empty.
+class Inventory:
+    """What is present of a set, and what is missing.
+
+    Attributes:
+      kept: entries of shards that are whole, by name.
+      todo: shards to be made.
+      changed: number of shards whose source has changed since they were made.
+      damaged: names of files or rows that are damaged.
+      described: whether the files that describe the set are whole, and of this source.
+      directory: of the set, finished or not; empty if there is none.
     """
 
     kept: dict[str, Entry]
@@ -67,16 +70,17 @@ class Plan:
 
     @property
     def images(self) -> int:
+        """Number of images in the shards to be made."""
         return sum(map(len, self.todo))
 
 
-def plan(request: Request) -> Plan:
-    """What is there, verified, and what is missing.
+def inspect(request: Request) -> Inventory:
+    """Verifies what is present of a set.
 
     Raises:
-      UserError: at its place stands something else.
+      UserError: its place is taken by something else.
     """
-    directory = _standing(request)
+    directory = _present(request)
     manifest = _manifest(directory, request) if directory else {}
     entries: dict[str, Entry] = manifest.get("shards", {})
     shards = request.form.shards()
@@ -89,72 +93,99 @@ def plan(request: Request) -> Plan:
             changed += 1
         elif not (entry["left_out"] and request.unreadable == "stop"):
             current[shard.name] = entry
-    about = manifest.get("files", {})
-    bad = damage(directory, current | about, request.workers) if directory else {}
-    # Whole, but in a file that gets another shape, and nothing of it stays there.
-    renewed = request.form.renewed(directory) if directory else set()
+    described = manifest.get("files", {})
+    bad: dict[str, str] = {}
+    renewed: set[str] = set()
+    if directory:
+        bad = manifests.damage(directory, current | described, request.workers)
+        renewed = request.form.renewed(directory)
+    # A whole shard is lost where its file is replaced by one of another shape.
     whole = {name: entry for name, entry in current.items() if name not in bad}
     kept = {n: entry for n, entry in whole.items() if entry["split"] not in renewed}
     changed += len(whole) - len(kept)
-    # A source of fewer shards leaves some of another plan.
-    lost = entries.keys() - {shard.name for shard in shards}
-    changed = changed or len(lost)
-    return Plan(
+    # Where the source has fewer shards than before, some belong to none of it.
+    surplus = entries.keys() - {shard.name for shard in shards}
+    changed = changed or len(surplus)
+    return Inventory(
         kept,
         [shard for shard in shards if shard.name not in kept],
         changed,
         tuple(bad),
-        bool(about) and not lost and not bad.keys() & about.keys(),
+        bool(described) and not surplus and not bad.keys() & described.keys(),
         directory,
     )
 
 
-def room(request: Request, found: Plan, growth: float) -> tuple[int, int]:
-    """Bytes that what is missing takes beside what it replaces, and those free.
+def room(request: Request, inventory: Inventory, growth: float) -> tuple[int, int]:
+    """Bytes that missing shards need besides those that they replace, and free bytes.
 
     Raises:
-      UserError: they are too few.
+      UserError: there are too few.
     """
-    needed = request.form.room(found.directory, found.todo, growth, request.workers)
+    needed = request.form.room(
+        inventory.directory, inventory.todo, growth, request.workers
+    )
     folder, free = files.room(request.place)
     if needed > free:
         raise UserError(
-            f"{request.place} needs {size(needed)} more, and {folder} has {size(free)} "
-            f"free: make room, or take another OUT"
+            f"{request.place} needs {words.rounded(needed)} more, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
     return needed, free
 
 
-def sample(request: Request, found: Plan) -> tuple[float, float]:
-    """Seconds that an image takes one process, and how it grows, from a few of them.
+def sample(request: Request, inventory: Inventory) -> tuple[float, float]:
+    """Seconds that an image takes one process, and the factor by which it grows.
 
-    An image that cannot be read is passed over: it is met again.
+    Both are estimated from a few images. One that cannot be read is passed over here,
+    and reported when its shard is made.
     """
     form = request.form
-    places = [(shard.split, n) for shard in found.todo for n in _few(shard)]
+    places = [(shard.split, n) for shard in inventory.todo for n in _few(shard)]
     chosen = places[:: max(len(places) // _SAMPLE, 1)][:_SAMPLE]
     seconds, before, after = [], 0, 0
     for split, index in chosen:
         start = time.perf_counter()
         try:
-            made = form.try_out(split, index)
+            converted = form.try_out(split, index)
         except Unreadable:
             continue
         seconds.append(time.perf_counter() - start)
         before += int(form.source.parts[split].sizes[index])
-        after += made
+        after += converted
     if len(seconds) > 1:
-        seconds.remove(max(seconds))  # which loaded libraries, or waited for a disk
+        seconds.remove(max(seconds))  # it loaded libraries, or waited for a disk
     mean = sum(seconds) / len(seconds) if seconds else 0.0
     return mean, max(after / max(before, 1), 1.0) if seconds else 1.0
 
 
-def make(request: Request, found: Plan) -> None:
-    """Makes what is missing, and puts the set in its place.
+def make(request: Request, inventory: Inventory) -> None:
+    """Makes the missing shards, and renames the directory to the set's place.
 
     Raises:
-      UserError: an image cannot be read, or a file not written; what is finished stays.
+      UserError: an image cannot be read, or a file cannot be written. Finished shards
+        stay.
     """
+    place, building = request.place, request.building
+    _begin(request)
+    path = os.path.join(building, manifests.MANIFEST)
+    manifest, entries = _make_shards(request, inventory, path)
+    empty = [
+        split
+        for split in request.form.source.parts
+        if not any(e["images"] for e in entries.values() if e["split"] == split)
+    ]
+    if empty:
+        raise UserError(f"not one image of split {empty[0]} can be read: mend them")
+    names = request.form.finish(building, entries)
+    described = {n: forms.checked(os.path.join(building, n)) for n in names}
+    files.write_json(path, manifest | {"files": described})
+    os.rename(building, place)
+    _sync(os.path.dirname(os.path.abspath(place)))
+
+
+def _begin(request: Request) -> None:
+    """Makes the directory of the unfinished set, of a finished one if there is one."""
     place, building = request.place, request.building
     try:
         if os.path.isdir(place):
@@ -164,20 +195,38 @@ def make(request: Request, found: Plan) -> None:
         request.form.begin(building)
     except OSError as error:
         raise files.Unwritable(building, error) from None
-    entries = dict(found.kept)
-    manifest = {"version": VERSION, "options": request.options, "shards": entries}
-    path = os.path.join(building, MANIFEST)
+
+
+def _make_shards(
+    request: Request, inventory: Inventory, path: str
+) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """Makes the missing shards, and writes the manifest after each of them.
+
+    Args:
+      request, inventory: of the set.
+      path: of the manifest.
+
+    Returns:
+      The manifest, and the entries of all shards in their order.
+    """
+    form = request.form
+    entries = dict(inventory.kept)
+    manifest = {
+        "version": manifests.VERSION,
+        "options": request.options,
+        "shards": entries,
+    }
     files.write_json(path, manifest)
-    task = work.Make(request.form, building, request.unreadable)
+    task = work.Make(form, request.building, request.unreadable)
     try:
-        with work.Bar(request.form.name, found.images, "images") as bar:
-            # Closed here: no process writes on when others may begin.
+        with progress.Bar(form.name, inventory.images, "images") as bar:
+            # Closed at the end, so that no process still writes when others begin.
             with contextlib.closing(
-                work.run(task, found.todo, request.workers)
-            ) as made:
-                for shard, entry in made:
-                    source = {"source": forms.stamp(request.form.source, shard)}
-                    entries[shard.name] = entry | source
+                work.run(task, inventory.todo, request.workers)
+            ) as finished:
+                for shard, entry in finished:
+                    stamp = forms.stamp(form.source, shard)
+                    entries[shard.name] = entry | {"source": stamp}
                     files.write_json(path, manifest)
                     bar.advance(len(shard))
     except Unreadable as error:
@@ -185,106 +234,24 @@ def make(request: Request, found: Plan) -> None:
             f"{error}: mend or remove it and give the same command again, or leave "
             f"such images out with --unreadable skip"
         ) from None
-    # As they are planned: the shards of a split have an order.
-    ordered = {shard.name: entries[shard.name] for shard in request.form.shards()}
-    empty = [
-        split
-        for split in request.form.source.parts
-        if not any(e["images"] for e in ordered.values() if e["split"] == split)
-    ]
-    if empty:
-        raise UserError(f"not one image of split {empty[0]} can be read: mend them")
-    about = request.form.finish(building, ordered)
-    described = {n: forms.checked(os.path.join(building, n)) for n in about}
-    files.write_json(path, manifest | {"files": described})
-    os.rename(building, place)
-    _sync(os.path.dirname(os.path.abspath(place)))
+    return manifest, {shard.name: entries[shard.name] for shard in form.shards()}
 
 
-def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str, str]:
-    """What is wrong with which of the files or rows, by name, sorted."""
-    total = sum(entry["bytes"] for entry in entries.values())
-    found = {}
-    with work.Bar("verifying", total // 2**20, "MiB") as bar:
-        # Processes take longer to start than little takes to read.
-        several = workers if total > 2**30 else 1
-        task, items = work.Check(directory), list(entries.items())
-        with contextlib.closing(work.run(task, items, several)) as checked:
-            for (name, entry), problem in checked:
-                bar.advance(entry["bytes"] // 2**20)
-                if problem:
-                    found[name] = problem
-    if arrays.DESCRIPTION in entries.keys() - found.keys():
-        # A header says what the bytes mean, and may be damaged where they are not.
-        wrong = arrays.misfits(directory)
-        for name, entry in entries.items():
-            if entry.get("split") in wrong:
-                found.setdefault(name, "its file has another type or shape")
-    return dict(sorted(found.items()))
-
-
-def check(path: str, workers: int) -> str:
-    """Reads a set again, all of it, and says what it is in a sentence.
-
-    Args:
-      path: OUT/NAME, or the directory that holds the manifest.
+def _present(request: Request) -> str:
+    """The directory of the set, unfinished or finished; empty if there is none.
 
     Raises:
-      UserError: it has none, or is damaged; the sentence names the first of the files.
+      UserError: there are both, or something else.
     """
-    from sws_jax.data import prepared
-
-    inside = [path, *(os.path.join(path, v) for v in reversed(prepared.versions(path)))]
-    directory = next((p for p in inside if os.path.isfile(f"{p}/{MANIFEST}")), "")
-    if not directory:
-        raise UserError(
-            f"{path} holds no whole set that this command has prepared: it has no "
-            f"{MANIFEST}"
-        )
-    manifest = _read(directory)
-    if "files" not in manifest:
-        raise UserError(f"{directory} is not finished: give the same command again")
-    entries = manifest["shards"] | manifest["files"]
-    bad = damage(directory, entries, workers)
-    if bad:
-        first = next(iter(bad))
-        alone = "" if manifest["options"].get("kind") == "tfds" else ", and those alone"
-        raise UserError(
-            f"{len(bad)} of {len(entries)} parts of {directory} are damaged, the first "
-            f"{first} ({bad[first]}): the command that prepared it, given again, makes "
-            f"them anew{alone}"
-        )
-    total = sum(entry["bytes"] for entry in entries.values())
-    counts = dict.fromkeys(sources.SPLITS.values(), 0)  # in this order
-    for entry in manifest["shards"].values():
-        counts[entry["split"]] = counts.get(entry["split"], 0) + entry["images"]
-    images = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
-    return (
-        f"{directory}: {images} images, all {len(entries)} parts ({size(total)}) are "
-        f"as they were written"
-    )
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.{0 if unit == 'bytes' else 1}f} {unit}"
-        count /= 1024
-    raise AssertionError
-
-
-def _standing(request: Request) -> str:
-    """The directory of the set as far as it is made; a whole one comes second."""
-    known = [
+    ours = [
         directory
         for directory in (request.building, request.place)
-        if os.path.exists(os.path.join(directory, MANIFEST))
+        if os.path.exists(os.path.join(directory, manifests.MANIFEST))
     ]
-    if len(known) == 2:
-        raise UserError(f"there are both {known[0]} and {known[1]}: remove one of them")
-    if known:
-        return known[0]
+    if len(ours) == 2:
+        raise UserError(f"there are both {ours[0]} and {ours[1]}: remove one of them")
+    if ours:
+        return ours[0]
     if os.path.exists(request.place) and (
         not os.path.isdir(request.place) or os.listdir(request.place)
     ):
@@ -296,40 +263,28 @@ def _standing(request: Request) -> str:
 
 
 def _manifest(directory: str, request: Request) -> dict[str, Any]:
-    manifest = _read(directory)
-    other = files.differing(manifest["options"], files.plain(request.options))
-    if other:
+    """The manifest of a set, refused if it was made with other options."""
+    manifest = manifests.read(directory)
+    differing = documents.differing(
+        manifest["options"], documents.plain(request.options)
+    )
+    if differing:
         raise UserError(
-            f"{directory} was prepared with another {', '.join(other)}: take another "
-            f"--name, or remove it"
+            f"{directory} was prepared with another {', '.join(differing)}: take "
+            f"another --name, or remove it"
         )
     return manifest
 
 
-def _read(directory: str) -> dict[str, Any]:
-    path = os.path.join(directory, MANIFEST)
-    remedy = f"remove {directory} and prepare the set again"
-    manifest = files.read_json(path, remedy=remedy)
-    groups: dict[str, dict] = {"options": {}, "shards?": {}, "files?": {}}
-    wrong = files.misfit(manifest, groups)
-    for group in ("shards", "files"):
-        entries = {} if wrong else manifest.get(group, {})
-        kept = {"bytes": int, "digest": str}
-        wrong = wrong or files.misfit(entries, dict.fromkeys(entries, kept), group)
-    if wrong or manifest.get("version") != VERSION:
-        why = f" ({wrong})" if wrong else ""
-        raise UserError(f"{path} is damaged{why}, or of another version: {remedy}")
-    return manifest
-
-
 def _few(shard: Shard) -> list[int]:
+    """Positions of a few images of a shard, the first among them."""
     middle = (shard.first + shard.end) // 2
     many = range(shard.first, shard.end, max(len(shard) // _SAMPLE, 1))
     return sorted({shard.first, middle, *many})
 
 
 def _sync(directory: str) -> None:
-    """The rename itself reaches the disk."""
+    """Has the disk write the names in a directory."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

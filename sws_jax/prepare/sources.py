@@ -1,75 +1,17 @@
-"""Where images to prepare come from: folders, tars, and sets prepared before."""
+"""Sources of images to prepare: folders, tars, and sets that are prepared already."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Protocol
 
 import numpy as np
 
 from sws_jax.data import folder, images, prepared, tfds
 from sws_jax.data.base import digest
 from sws_jax.errors import UserError
-
-# Splits by the names that folders and tars give them, and those of TFDS.
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
-# (As published: 1409.0575, table 2.)
-COUNTS = {"imagenet2012": {"train": 1_281_167, "validation": 50_000}}
-
-
-class Part(Protocol):
-    """A split of a source: encoded images, each read by its position.
-
-    Attributes:
-      sizes: int64 [n], bytes of each encoded image.
-    """
-
-    @property
-    def sizes(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> tuple[bytes, int]:
-        """An encoded image and its label.
-
-        Raises:
-          Unreadable: naming the file or record.
-        """
-        ...
-
-    def where(self, index: int) -> str:
-        """The file or record of an image, for messages."""
-        ...
-
-    def file_name(self, index: int) -> bytes:
-        """CLASS/NAME, or what else the source calls it."""
-        ...
-
-    def stamp(self, first: int, end: int) -> str:
-        """What the images from `first` to before `end` are known by again."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Labelled images in splits.
-
-    Attributes:
-      name: that suits the set.
-      kind: what it is, in a word or two.
-      classes: their names, in the order of the labels.
-      parts: by TFDS's names of splits.
-      channels: 1 or 3, of the decoded images.
-      notes: what stands there and is passed over, a sentence for each kind.
-    """
-
-    name: str
-    kind: str
-    classes: tuple[str, ...]
-    parts: dict[str, Part]
-    channels: int = 3
-    notes: tuple[str, ...] = ()
+from sws_jax.prepare import tars
+from sws_jax.prepare.parts import SPLITS, Part, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +20,8 @@ class FolderPart:
 
     Attributes:
       files: of the split.
-      sizes, times: int64 [n], bytes, and when they last changed (ns); 0 for a link
-        that leads nowhere.
+      sizes, times: int64 [n], bytes, and nanoseconds of the last change; 0 for a broken
+        link.
     """
 
     files: folder.Files
@@ -91,10 +33,10 @@ class FolderPart:
         sizes, times = np.zeros((2, len(files)), np.int64)
         for index in range(len(files)):
             try:
-                found = os.stat(files.where(index))
-            except OSError:  # told, with the others, when it is read
+                status = os.stat(files.where(index))
+            except OSError:  # reported as unreadable when it is read
                 continue
-            sizes[index], times[index] = found.st_size, found.st_mtime_ns
+            sizes[index], times[index] = status.st_size, status.st_mtime_ns
         return cls(files, sizes, times)
 
     def __len__(self) -> int:
@@ -119,11 +61,17 @@ class FolderPart:
 
 @dataclasses.dataclass(frozen=True)
 class RecordsPart:
-    """A split of a set that is prepared as array_record files."""
+    """A split of a set that is prepared as array_record files.
+
+    Attributes:
+      records: of the split.
+      sizes: int64 [n], the mean size of a record.
+      files: a digest of names, sizes and times of the files.
+    """
 
     records: tfds.Records
     sizes: np.ndarray
-    files: str  # a digest of the files that hold it
+    files: str
 
     def __len__(self) -> int:
         return len(self.records)
@@ -142,33 +90,32 @@ class RecordsPart:
 
 
 def open_source(path: str, *, labels: str = "") -> Source:
-    """What a path holds.
+    """The images of a path.
 
     Args:
       path: a folder with folders of images (see `sws_jax.data.folder`), a folder with
         a tar for each split (see `sws_jax.prepare.tars`), or a prepared set.
-      labels: a file of the classes of ImageNet's validation images; see there.
+      labels: a file with the classes of ImageNet's validation images; see
+        `sws_jax.prepare.tars.open_source`.
 
     Raises:
-      UserError: it holds neither, or not as it should.
+      UserError: it holds none of these, or has another layout.
     """
-    from sws_jax.prepare import tars
-
     if not os.path.isdir(path):
         hint = (
             " (a file: name the folder that holds it)" if os.path.isfile(path) else ""
         )
         raise UserError(f"there is no folder {path} to prepare{hint}")
-    found = tars.find(path)
-    if labels and not found:
+    tar_files = tars.find(path)
+    if labels and not tar_files:
         raise UserError(f"--val-labels is for tars, and {path} holds none")
-    if found and os.path.isdir(os.path.join(path, "train")):
+    if tar_files and os.path.isdir(os.path.join(path, "train")):
         raise UserError(
-            f"{path} holds both {os.path.basename(found['train'])} and a folder train: "
-            f"leave one of them there"
+            f"{path} holds both {os.path.basename(tar_files['train'])} and a folder "
+            f"train: leave one of them there"
         )
-    if found:
-        return _checked(tars.open_source(path, found, labels=labels))
+    if tar_files:
+        return _checked(tars.open_source(path, tar_files, labels=labels))
     if directory := _prepared(path):
         return _of_records(directory)
     name = os.path.basename(os.path.abspath(path))
@@ -181,31 +128,8 @@ def open_source(path: str, *, labels: str = "") -> Source:
     return _checked(Source(name, "folder", splits["train"].classes, parts, notes=notes))
 
 
-def check_counts(name: str, source: Source) -> None:
-    """Refuses a set of a well-known name that is not whole.
-
-    Raises:
-      UserError: with the numbers.
-    """
-    counts = {split: len(part) for split, part in source.parts.items()}
-    if wrong := miscounts(name, counts):
-        raise UserError(
-            f"{name} is not whole, {wrong}: complete it, take another --name, or "
-            f"prepare what there is with --partial"
-        )
-
-
-def miscounts(name: str, counts: dict[str, int]) -> str:
-    """What of a set of a well-known name has another number of images, in words."""
-    return " and ".join(
-        f"{split} has {counts.get(split, 0):,} images of {wanted:,}"
-        for split, wanted in COUNTS.get(name, {}).items()
-        if counts.get(split, 0) != wanted
-    )
-
-
 def _checked(source: Source) -> Source:
-    """Names of classes stand in a text file, one a line."""
+    """A source whose names of classes can be written to a text file, one a line."""
     for name in source.classes:
         if name != name.strip() or not name.isprintable():
             raise UserError(
@@ -216,25 +140,27 @@ def _checked(source: Source) -> Source:
 
 
 def _prepared(path: str) -> str:
-    """The directory of a prepared version, where `path` is it or holds it."""
-    inside = [path, *(os.path.join(path, v) for v in reversed(prepared.versions(path)))]
-    return next((p for p in inside if os.path.isfile(f"{p}/dataset_info.json")), "")
+    """The directory of a prepared version: `path`, or the newest in it; or empty."""
+    versions = [os.path.join(path, v) for v in reversed(prepared.versions(path))]
+    candidates = [path, *versions]
+    return next((p for p in candidates if os.path.isfile(f"{p}/dataset_info.json")), "")
 
 
 def _of_records(path: str) -> Source:
+    """The images of a prepared version."""
     info = prepared.builder(path).info
-    found, classes = tfds.splits(path, info.name, "pillow")
+    splits, classes = tfds.splits(path, info.name, "pillow")
     parts: dict[str, Part] = {}
     channels = 3
-    for split, records in found.items():
+    for split, records in splits.items():
         names = sorted(info.splits[split].filenames)
         stats = [os.stat(os.path.join(path, name)) for name in names]
-        known = [
+        lines = [
             f"{name} {stat.st_size} {stat.st_mtime_ns}"
             for name, stat in zip(names, stats, strict=True)
         ]
         size = sum(stat.st_size for stat in stats) // max(len(records), 1)
         sizes = np.full(len(records), size, np.int64)
-        parts[split] = RecordsPart(records, sizes, digest("\n".join(known).encode()))
+        parts[split] = RecordsPart(records, sizes, digest("\n".join(lines).encode()))
         channels = records.channels
     return Source(info.name, "prepared set", classes, parts, channels)

@@ -2,12 +2,11 @@
 
     python -m sws_jax.prepare.standard REQUEST ERROR
 
-is that process; it takes a `Request` as JSON, and a file for the sentence with which it
-fails, so that its output is free for the progress of TFDS. Nothing else here imports
-TensorFlow.
+is that process. It takes a `Request` as JSON, and a file for the message of an error,
+as its output shows the progress of TFDS. Nothing else here imports TensorFlow.
 
-TFDS prepares a set in a directory of this command's own (``incomplete.tfds.NAME``),
-and what stands in the set's place goes when there is a whole one to replace it.
+TFDS prepares a set in a directory of our own, ``incomplete.tfds.NAME``. What is in the
+set's place is removed when there is a whole set to replace it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from typing import Any
 
 from sws_jax.data import prepared
 from sws_jax.errors import UserError
-from sws_jax.prepare import forms, sets, sources, work
+from sws_jax.prepare import forms, manifests, parts, work
+from sws_jax.runtime import words
 from sws_jax.storage import files
 
 _DOWNLOADS = "downloads"  # in OUT
@@ -35,11 +35,13 @@ _INSTALL = "pip install tensorflow-cpu"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Attributes:
-    name: NAME, NAME/CONFIG or either with :VERSION.
-    out: the directory that gets NAME.
-    manual_dir: of files that TFDS cannot download (ImageNet's tars).
-    partial: whether a set of fewer images than are known is taken.
+    """A set that TFDS is to prepare.
+
+    Attributes:
+      name: NAME, NAME/CONFIG or either with :VERSION.
+      out: the directory that gets NAME.
+      manual_dir: of files that TFDS cannot download, as ImageNet's tars.
+      partial: whether a well-known set with too few images is taken.
     """
 
     name: str
@@ -49,8 +51,10 @@ class Request:
 
 
 def check_tensorflow(name: str) -> None:
-    """Raises:
-    UserError: TensorFlow is not installed.
+    """Refuses a set of TFDS where TensorFlow is not installed.
+
+    Raises:
+      UserError: with what to install.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
@@ -66,12 +70,12 @@ def run(request: Request) -> None:
       UserError: there is no TensorFlow, or the set cannot be prepared.
     """
     check_tensorflow(request.name)
-    given = json.dumps(dataclasses.asdict(request))
+    document = json.dumps(dataclasses.asdict(request))
     with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
-        said = os.path.join(folder, "error")
-        command = [sys.executable, "-m", "sws_jax.prepare.standard", given, said]
+        message = os.path.join(folder, "error")
+        command = [sys.executable, "-m", "sws_jax.prepare.standard", document, message]
         with work.unasked():
-            # It reads a pipe that ends with this process, however that ends.
+            # It reads a pipe, which closes when this process ends in any way.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, env=_environment()
             )
@@ -83,8 +87,8 @@ def run(request: Request) -> None:
                 raise
         if not code:
             return
-        if os.path.isfile(said):
-            with open(said, encoding="utf-8") as file:
+        if os.path.isfile(message):
+            with open(message, encoding="utf-8") as file:
                 raise UserError(file.read())
     how = f"signal {-code}" if code < 0 else f"code {code}"
     raise UserError(
@@ -94,59 +98,63 @@ def run(request: Request) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Of the process: what it says is for a person, or for a log."""
-    settings = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # warnings of TensorFlow are of no use
+    """Environment variables of the process, with which it prints less."""
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "2"}  # no warnings of TensorFlow
     if not sys.stderr.isatty():
-        settings["TQDM_MININTERVAL"] = "10"  # seconds between states of a bar
+        settings["TQDM_MININTERVAL"] = "10"  # seconds between the lines of a bar
     return {**settings, **os.environ}
 
 
 def lock(request: Request) -> str:
-    """The file that a process holds while it looks for a set, or has it prepared."""
+    """The lock file of a set, which a process holds while it finds or prepares it."""
     return os.path.join(request.out, f".{_bare(request)}.lock")
 
 
 def _bare(request: Request) -> str:
-    """The set's own name; its configurations and versions share directories."""
+    """The set's name without configuration and version, which share its directory."""
     return re.sub(r"\W.*", "", request.name)
 
 
 def find(request: Request, workers: int, *, write: bool = True) -> str:
-    """The directory of a set that is prepared, and whole; or nothing.
+    """The directory of a set that is prepared and whole; or empty.
 
-    A set that TFDS has prepared without this command gets a manifest, where one may
-    `write`.
+    A set that TFDS has prepared without this command gets a manifest.
+
+    Args:
+      request: see `Request`.
+      workers: processes that verify the set.
+      write: whether a manifest may be written.
 
     Raises:
-      UserError: it has not the images that it should have.
+      UserError: it is a well-known set with another number of images.
     """
     try:
         place = prepared.find(request.name, request.out)
     except UserError:
         return ""
-    known = os.path.isfile(os.path.join(place, sets.MANIFEST))
-    if not known:
+    has_manifest = os.path.isfile(os.path.join(place, manifests.MANIFEST))
+    if not has_manifest:
         _check_counts(place, request)
     try:
-        if known:
-            sets.check(place, workers)
+        if has_manifest:
+            manifests.check(place, workers)
         else:
             _check_shards(place)
     except UserError as error:
         print(f"{error}", flush=True)
         return ""
-    if not known and write:
-        _account(place, request)
+    if not has_manifest and write:
+        _write_manifest(place, request)
     return place
 
 
-def prepare(request: Request) -> str:
+def make(request: Request) -> str:
     """Has TFDS download and prepare a set as array_record; returns its directory.
 
-    A damaged one (see `find`) stands there until it can be replaced.
+    A damaged set stays in its place until it can be replaced.
 
     Raises:
-      UserError: in one sentence, what TFDS said.
+      UserError: with the reason of TFDS.
     """
     library = prepared.library()
     building = os.path.join(request.out, f"incomplete.tfds.{_bare(request)}")
@@ -161,107 +169,114 @@ def prepare(request: Request) -> str:
         raise UserError(
             f"TFDS has no {request.name} ({prepared.reason(error)})"
         ) from None
-    made = os.fspath(builder.data_path)
-    if not _finished(made, request):
-        _say(builder.info, request.out, building)
+    finished = os.fspath(builder.data_path)
+    if not _is_finished(finished, request):
+        check_room(builder.info, request.out, building)
         shutil.rmtree(building, ignore_errors=True)  # TFDS begins anew
-        downloads = os.path.join(request.out, _DOWNLOADS)  # which stay
+        downloads = os.path.join(request.out, _DOWNLOADS)  # they are kept
         settings = {"manual_dir": request.manual_dir} if request.manual_dir else {}
         config = library.download.DownloadConfig(**settings)
         try:
             builder.download_and_prepare(download_dir=downloads, download_config=config)
         except Exception as error:  # of any kind: downloads, disks, TensorFlow
-            said = " ".join(str(error).split())[:300]
-            raise UserError(f"TFDS cannot prepare {request.name} ({said})") from None
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"TFDS cannot prepare {request.name} ({reason})") from None
     try:
-        _check_counts(made, request)
+        _check_counts(finished, request)
     except UserError as error:
-        raise UserError(f"{error} (what there is stays in {made})") from None
-    _account(made, request)
-    place = os.path.join(request.out, os.path.relpath(made, building))
-    _replace(made, place, building)
+        raise UserError(f"{error} (what there is stays in {finished})") from None
+    _write_manifest(finished, request)
+    place = os.path.join(request.out, os.path.relpath(finished, building))
+    _replace(finished, place, building)
     return place
 
 
-def _finished(made: str, request: Request) -> bool:
-    """Whether TFDS was done with it before, and it can be taken now."""
-    if not os.path.isdir(made):
+def _is_finished(directory: str, request: Request) -> bool:
+    """Whether an earlier process has finished the set, and it can be taken."""
+    if not os.path.isdir(directory):
         return False
     try:
-        _check_counts(made, request)
-        _check_shards(made)
-    except UserError:  # of what its files were then, or are
+        _check_counts(directory, request)
+        _check_shards(directory)
+    except UserError:  # it is not complete, or damaged
         return False
     return True
 
 
-def _replace(made: str, place: str, building: str) -> None:
-    """Puts a whole set in its place; what stood there goes last."""
+def _replace(finished: str, place: str, building: str) -> None:
+    """Moves a whole set to its place, and then removes what was there before."""
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         if os.path.isdir(place):
-            os.rename(place, f"{made}.replaced")
-        os.rename(made, place)
+            os.rename(place, f"{finished}.replaced")
+        os.rename(finished, place)
     except OSError as error:
         raise files.Unwritable(place, error) from None
     shutil.rmtree(building, ignore_errors=True)
 
 
 def _check_counts(place: str, request: Request) -> None:
+    """Refuses a well-known set with another number of images."""
     info = prepared.builder(place).info
     counts = {name: split.num_examples for name, split in info.splits.items()}
-    wrong = sources.miscounts(info.name, counts)
-    if wrong and not request.partial:
+    difference = parts.miscounts(info.name, counts)
+    if difference and not request.partial:
         raise UserError(
-            f"{info.name} is not whole, {wrong}: complete its files, or take it as it "
-            f"is with --partial"
+            f"{info.name} is not whole, {difference}: complete its files, or take it "
+            f"as it is with --partial"
         )
 
 
 def _check_shards(place: str) -> None:
+    """Refuses a set with missing or damaged files."""
     for split in prepared.builder(place).info.splits.values():
         prepared.check_shards(split, place)
 
 
-def _say(info: Any, out: str, building: str) -> None:
-    """Room that TFDS says it takes, where it knows; of the time it says nothing.
+def check_room(info: Any, out: str, building: str) -> None:
+    """Prints the room that a set takes, where TFDS knows it, and the free room.
 
     Args:
-      building: a directory that goes before TFDS begins.
+      info: of the set, from TFDS.
+      out: the directory that gets the set and its downloads.
+      building: a directory that is removed before TFDS begins.
 
     Raises:
-      UserError: there is less.
+      UserError: there is less room.
     """
-    whole = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
-    downloads = max(int(info.download_size or 0) - whole, 0)
+    present = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
+    downloads = max(int(info.download_size or 0) - present, 0)
     needed = downloads + int(info.dataset_size or 0)
     folder, free = files.room(out)
     free += _taken(building)
-    known = f"{sets.size(needed)} with its downloads" if needed else "of unknown size"
+    shown = (
+        f"{words.rounded(needed)} with its downloads" if needed else "of unknown size"
+    )
     print(
-        f"{info.full_name}: {known}, {sets.size(free)} free; how long TFDS takes is "
-        f"not known beforehand, and its bars follow",
+        f"{info.full_name}: {shown}, {words.rounded(free)} free; how long TFDS takes "
+        f"is not known beforehand, and its bars follow",
         flush=True,
     )
     if needed > free:
         raise UserError(
-            f"{info.full_name} needs {sets.size(needed)}, and {folder} has "
-            f"{sets.size(free)} free: make room, or take another OUT"
+            f"{info.full_name} needs {words.rounded(needed)}, and {folder} has "
+            f"{words.rounded(free)} free: make room, or take another OUT"
         )
 
 
 def _downloaded(directory: str) -> int:
-    """Bytes of the files that TFDS has whole, each with a description beside it."""
+    """Bytes of complete downloads: TFDS writes a description beside each of them."""
     paths = _files(directory)
     return sum(os.path.getsize(path) for path in paths if f"{path}.INFO" in paths)
 
 
 def _taken(directory: str) -> int:
-    """Bytes of the disk; the unit is that of the system's call."""
+    """Bytes on the disk of a directory's files; the unit of `st_blocks` is 512."""
     return sum(os.lstat(path).st_blocks * 512 for path in _files(directory))
 
 
 def _files(directory: str) -> set[str]:
+    """Paths of all files in a directory and its folders."""
     return {
         os.path.join(folder, name)
         for folder, _, names in os.walk(directory)
@@ -269,44 +284,46 @@ def _files(directory: str) -> set[str]:
     }
 
 
-def _account(place: str, request: Request) -> None:
-    """Writes down what the files of a set are known by."""
+def _write_manifest(place: str, request: Request) -> None:
+    """Writes the manifest of a set, with digests of all of its files."""
     info = prepared.builder(place).info
     shards: dict[str, forms.Entry] = {}
     for name, split in info.splits.items():
         for file, count in zip(
             sorted(split.filenames), split.shard_lengths, strict=True
         ):
-            about = {"split": name, "images": count, "left_out": [], "source": ""}
-            shards[file] = forms.checked(os.path.join(place, file)) | about
-    other = [n for n in sorted(os.listdir(place)) if n not in shards]
+            entry = {"split": name, "images": count, "left_out": [], "source": ""}
+            shards[file] = forms.checked(os.path.join(place, file)) | entry
+    others = [n for n in sorted(os.listdir(place)) if n not in shards]
     manifest = {
-        "version": sets.VERSION,
+        "version": manifests.VERSION,
         "options": {"kind": "tfds", "source": prepared.PREFIX + request.name},
         "shards": shards,
-        "files": {name: forms.checked(os.path.join(place, name)) for name in other},
+        "files": {name: forms.checked(os.path.join(place, name)) for name in others},
     }
-    files.write_json(os.path.join(place, sets.MANIFEST), manifest)
+    files.write_json(os.path.join(place, manifests.MANIFEST), manifest)
 
 
 def main() -> int:
-    given, said = sys.argv[1:]
+    """The process that runs TFDS; its exit code is 2 after an error with a message."""
+    document, message_file = sys.argv[1:]
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    request = Request(**json.loads(given))
+    request = Request(**json.loads(document))
     try:
-        prepare(request)
+        make(request)
     except UserError as error:
         message = str(error)
-    except Exception as error:  # of any kind, of libraries
+    except Exception as error:  # of any kind, of the libraries
         message = f"TFDS ended without {request.name} ({prepared.reason(error)})"
     else:
         return 0
-    files.write_text(said, message)
+    files.write_text(message_file, message)
     return 2
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # to whose end nothing comes
+    """Ends this process when its parent has ended."""
+    os.read(0, 1)  # it returns when the pipe closes, as nothing is written to it
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Shards made and verified, in this process or in several, whatever the order."""
+"""Runs a task on many items, in this process or in several."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
-
-from tqdm import tqdm
 
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Stopped, UserError
@@ -23,9 +19,8 @@ from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
 from sws_jax.runtime import signals
 
 _ASKING = (signal.SIGTERM, signal.SIGINT)
-_LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar
 
-# A task, in whichever process: its arguments, and whether all is to end.
+# Called with an item, and with a function that says whether to give up.
 Task = Callable[[Any, Callable[[], bool]], Any]
 
 
@@ -41,7 +36,7 @@ class Make:
 
 
 class Check:
-    """What is wrong with a file, or rows of one; empty if nothing is."""
+    """Verifies a file or rows of one: what is wrong with it, or an empty string."""
 
     def __init__(self, directory: str):
         self._directory = directory
@@ -52,23 +47,27 @@ class Check:
             raise GivenUp
         path = os.path.join(self._directory, name.partition("[")[0])
         try:
-            found = forms.checked(path, entry)
+            present = forms.checked(path, entry)
         except FileNotFoundError:
             return "it is missing"
         except (OSError, ValueError, EOFError) as error:
             return f"it cannot be read ({error})"
-        if found["bytes"] != entry["bytes"]:
-            return f"it has {found['bytes']:,} bytes of {entry['bytes']:,}"
-        return "" if found["digest"] == entry["digest"] else "its digest differs"
+        if present["bytes"] != entry["bytes"]:
+            return f"it has {present['bytes']:,} bytes of {entry['bytes']:,}"
+        return "" if present["digest"] == entry["digest"] else "its digest differs"
 
 
 @contextlib.contextmanager
 def unasked() -> Iterator[None]:
-    """Starts processes: requests to end wait, and are for this process alone."""
-    asked: list[int] = []
+    """Within it, processes are started, and signals to end wait for its end.
+
+    The processes inherit the mask of signals, so that they do not end with this one,
+    which then gives them up itself.
+    """
+    signals_received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        signals_received.append(number)
 
     handlers = {number: signal.signal(number, note) for number in _ASKING}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)  # they inherit it
@@ -78,20 +77,21 @@ def unasked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if asked:
-            signal.raise_signal(asked[0])
+        if signals_received:
+            signal.raise_signal(signals_received[0])
 
 
 def run(
     task: Task, items: Sequence[Any], workers: int
 ) -> Generator[tuple[Any, Any], None, None]:
-    """Pairs of an item and what the task made of it, as they come.
+    """Pairs of an item and the task's result, as they are finished.
 
-    Where one fails, the others are given up and what they have half written is gone.
+    Where one fails, the others are given up, and their half written files removed.
 
     Args:
       task: pickled, where there are several workers.
-      workers: processes; 1 does all in this one.
+      items: see `Task`.
+      workers: number of processes; with 1, this process does it all.
 
     Raises:
       UserError: of the first task that failed.
@@ -101,7 +101,7 @@ def run(
         for item in items:
             yield item, task(item, bool)
         return
-    # A server forks them that has loaded all, and has no threads of its own.
+    # They are forked from a server that has loaded all modules, and has no threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "tensorflow_datasets"])
     stop = context.Event()
@@ -112,10 +112,10 @@ def run(
             with unasked():
                 futures = {pool.submit(_one, item): item for item in items}
             for future in concurrent.futures.as_completed(futures):
-                made, kind, message = future.result()
+                result, kind, message = future.result()
                 if kind:
                     raise _ERRORS[kind](message)
-                yield futures[future], made
+                yield futures[future], result
         except BrokenProcessPool:
             raise Stopped(
                 "a process that prepares images ended unexpectedly, perhaps for want "
@@ -126,7 +126,7 @@ def run(
             pool.shutdown(cancel_futures=True)
 
 
-# An exception would lose its type, or more, on the way from another process.
+# Errors by kind, as an exception would lose its type on the way from another process.
 _ERRORS: dict[str, type[UserError]] = {
     "Unreadable": Unreadable,
     "Stopped": Stopped,
@@ -138,7 +138,7 @@ _busy = _terminated = False
 
 
 def _begin(task: Task, stop: Any) -> None:
-    """In a new process."""
+    """Called first in a new process."""
     global _task, _stopped
     _task, _stopped = task, lambda: _terminated or stop.is_set()
     signals.serve_parent()
@@ -147,7 +147,10 @@ def _begin(task: Task, stop: Any) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, perhaps to all processes at once: what is half written goes first."""
+    """At SIGTERM, which may be sent to all processes: ends this one after its item.
+
+    The item is given up, and what is half written removed.
+    """
     global _terminated
     _terminated = True
     if not _busy:
@@ -155,6 +158,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _one(item: Any) -> tuple[Any, str, str]:
+    """The task's result for an item, in a process of its own; see `_result`."""
     global _busy
     _busy = True
     try:
@@ -166,7 +170,7 @@ def _one(item: Any) -> tuple[Any, str, str]:
 
 
 def _result(item: Any) -> tuple[Any, str, str]:
-    """What the task makes, or how it failed: the kind of error and its message."""
+    """The task's result, or the kind of its error and the message."""
     try:
         return _task(item, _stopped), "", ""
     except GivenUp:
@@ -177,50 +181,3 @@ def _result(item: Any) -> tuple[Any, str, str]:
         return None, "Stopped", str(error)
     except (UserError, OSError) as error:
         return None, "UserError", str(error)
-
-
-class Bar:
-    """A bar with ETA on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, label: str, total: int, unit: str):
-        self._label, self._total, self._unit = label, total, unit
-        self._done, self._began = 0, time.monotonic()
-        self._said = self._began
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(
-                total=total, desc=label, unit=unit, dynamic_ncols=True, leave=False
-            )
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            return
-        now = time.monotonic()
-        if now - self._said < _LINE_SECONDS:
-            return
-        self._said = now
-        left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
-        print(
-            f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
-            f"({self._done / max(self._total, 1):.0%}), {duration(left)} left",
-            flush=True,
-        )
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: 8 s, 3 min 20 s, 2 h 5 min."""
-    whole = max(round(seconds), 1)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -14,11 +14,13 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import cost, sizing
-from sws_jax.jobs import build, chain
+from sws_jax.jobs import build, preflight, remarks
+from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
+from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute, Spec
 from sws_jax.training import step
@@ -110,9 +112,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
       UserError: the job could not be run so, or a teacher is not known.
     """
     there = machine(config.mesh.dry_run)
-    rows = chain.runs(config)
-    chain.check(config, rows)
-    chain.check_networks(rows, workdir)
+    rows = runs(config)
+    preflight.check(config, rows)
+    preflight.check_networks(rows, workdir)
     pretend(there.devices)
     devices = jax.devices("cpu")[: there.devices]
     survey = Survey(config, workdir)
@@ -132,12 +134,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         if key not in sheets:
             sheet = sizing.sheet(recipe, mesh, size, teacher)
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
-            for remark in build.mesh_remarks(row.config, spec, mesh):
+            for remark in remarks.of_mesh(row.config, spec, mesh):
                 survey.note(remark)
         sheets[key][0].append(row.name)
     if still:
         survey.note(f"no step is trained: {_label(still)}")
-    memory = f" of {sizing.human(there.memory)}" if there.memory else ""
+    memory = f" of {words.size(there.memory)}" if there.memory else ""
     say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), there))
     say("\n" + "\n".join([*survey.notes, *_about(sheets)]))
@@ -168,7 +170,7 @@ def recipe_of(config, spec: Spec) -> step.Recipe:
     return build.recipe(config, spec, Normalization(grey, grey))
 
 
-def teacher_of(row: chain.Run, survey: Survey, mesh) -> Predictor | None:
+def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
     """Shapes of a run's teacher, placed on the mesh."""
     config = row.config
     if not build.needs_teacher(config):
@@ -199,16 +201,16 @@ def _table(found, there: Machine) -> str:
     for names, sheet in found:
         sizes = [sheet.parameters, sheet.optimizer, sheet.ema, sheet.teacher]
         sizes += [sheet.batch, sheet.activations, sheet.total]
-        line = [_label(names), *(sizing.human(n) if n else "-" for n in sizes)]
+        line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
         if there.memory:
             line.append("yes" if sheet.total <= there.memory else "NO")
-        body.append([*line, sizing.human(sheet.sent) if sheet.sent else "-"])
+        body.append([*line, words.size(sheet.sent) if sheet.sent else "-"])
     sides = ["left", *["right"] * (len(head) - 1)]
     return tabulate.tabulate(body, head, disable_numparse=True, colalign=sides)
 
 
 def _label(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return words.few(names, most=1)
 
 
 def _about(sheets) -> list[str]:

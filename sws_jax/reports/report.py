@@ -37,7 +37,7 @@ class Way(NamedTuple):
     """A way to have a network of any depth.
 
     Attributes:
-      role: of its runs, as in `sws_jax.jobs.chain.Run`.
+      role: of its runs, as in `sws_jax.jobs.rows.Run`.
       epochs: that each of them trains.
     """
 
@@ -193,7 +193,7 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
     """The comparison by depth, and below it what it cost.
 
     Args:
-      results: of `sws_jax.jobs.chain.execute`.
+      results: of `sws_jax.jobs.execute.execute`.
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []

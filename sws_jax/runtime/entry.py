@@ -1,4 +1,4 @@
-"""The first and the last of a command: Ctrl-C, and what its terminal can show.
+"""How a command begins and ends: Ctrl-C, and what its terminal can show.
 
 It imports next to nothing, so that it is there before whatever takes long to import.
 """
@@ -28,8 +28,8 @@ def begin() -> None:
 
 
 def _end(number: int, frame: object) -> None:
-    # (An exception raised here could be swallowed: JAX has callbacks that are called
-    # anywhere, and libraries that load make something else of it.)
+    # An exception raised here could be lost: JAX has callbacks that are called
+    # anywhere, and libraries that are being loaded turn it into another one.
     os.write(2, b"sws_jax: stopped by Ctrl-C\n")
     unfinished.remove()
     os._exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What this host lends to a process: cores and memory.
+"""What this host lends to a process: cores, memory and devices.
 
 A container, a job of Slurm or a service of systemd may have less than its host, by the
 limits of its control group and of those around it: the smallest counts. Linux shows
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ _PLACE = re.compile(r"^\d+:([^:]*):(.*)$", re.MULTILINE)  # 4:cpu,cpuacct:/a, or
 
 
 def cores() -> int:
-    """That this process may use: by its affinity, and by the time that is its own.
+    """That this process may use, by its affinity and by its quota of time.
 
     A quota of one and a half cores counts as two, and of less than one as one.
     """
@@ -30,7 +31,7 @@ def cores() -> int:
 
 
 def memory() -> int | None:
-    """Bytes: of the host, or as many as its container may take.
+    """Bytes of the host, or as many as its container may take.
 
     None on a system that does not say (Windows).
     """
@@ -46,8 +47,18 @@ def memory() -> int | None:
     return int(min([whole, *limits]))
 
 
+def hardware() -> str:
+    """What computes here, for tables of results."""
+    import jax  # which those that ask for cores and memory alone need not load
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"{cores()} CPU cores ({platform.machine()})"
+    return f"{jax.device_count()} x {device.device_kind}"
+
+
 def _quotas() -> Iterator[float]:
-    """Cores' worth of time: of each control group that has a limit of it."""
+    """Quotas of time, in cores, of each control group that has one."""
     for folder in _folders("cpu"):
         pair = _numbers(folder, "cpu.max")  # version 2: "150000 100000"
         pair = pair or [
@@ -60,9 +71,9 @@ def _quotas() -> Iterator[float]:
 
 
 def _folders(controller: str) -> Iterator[str]:
-    """Of this process's control group for cpu or memory, and of those around it."""
-    # Without its place (a container sees its own group as the top of all) the tops are
-    # what there is.
+    """Those of this process's control group for cpu or memory, and of its parents."""
+    # A container sees its own group as the top of all: then its place is not below it,
+    # and the tops are what there is.
     places = [("", ""), (controller, ""), *_PLACE.findall(_text(_OWN))]
     for controllers, place in places:
         if controllers and controller not in controllers.split(","):

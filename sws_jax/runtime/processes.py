@@ -25,20 +25,20 @@ from jax.experimental import multihost_utils
 from sws_jax.errors import Interrupted, Stopped, UserError
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.runtime.signals import Asked
-from sws_jax.storage import lease, paths
+from sws_jax.storage import lease, paths, refusals
 
 T = TypeVar("T")
 
-# Errors that one process meets for all, the narrower ones first.
+# Errors that one process meets for all others, subclasses first.
 _SENT: dict[str, type[Exception]] = {
     "interrupted": Interrupted,
     "stopped": Stopped,
     "refused": UserError,
-    "unreachable": paths.Unreachable,
+    "unreachable": refusals.Unreachable,
     "failed": OSError,
 }
-_PATH = re.compile(r"(?<![\w.])(/|gs://|file://)[^\s:]+")  # may hold any word
-# What the runtime says, in one form or another, when a peer is no more.
+_PATH = re.compile(r"(?<![\w.])(/|gs://|file://)[^\s:]+")  # may contain any word
+# Words in the runtime's errors about a process that has died.
 _LOST = ("gloo", "nccl", "coordination service", "coordinationservice", "barrier")
 _GRACE_SECONDS = 2.0
 
@@ -49,7 +49,7 @@ def is_first() -> bool:
 
 
 def decided(function: Callable[[], T]) -> T:
-    """What the first process finds, in all of them.
+    """What a function returns in the first process, in all of them.
 
     Files are looked at by one process: on a disk that hosts share, others may see an
     older state of it.
@@ -67,10 +67,10 @@ def decided(function: Callable[[], T]) -> T:
     if is_first():
         try:
             outcome = {"value": function()}
-        except (UserError, OSError) as found:
-            error = found
-            kind = next(k for k, cls in _SENT.items() if isinstance(found, cls))
-            outcome = {kind: str(found)}
+        except (UserError, OSError) as raised:
+            error = raised
+            kind = next(k for k, cls in _SENT.items() if isinstance(raised, cls))
+            outcome = {kind: str(raised)}
     outcome = _sent(outcome)
     if error is not None:
         raise error
@@ -100,12 +100,12 @@ def everyone(number: int) -> list[int]:
     """A number of every process, in all of them."""
     if jax.process_count() == 1:
         return [number]
-    found = multihost_utils.process_allgather(np.int32(number))
-    return [int(n) for n in np.asarray(found).reshape(-1)]
+    numbers_of_all = multihost_utils.process_allgather(np.int32(number))
+    return [int(n) for n in np.asarray(numbers_of_all).reshape(-1)]
 
 
 def collected(value: Any) -> list[Any]:
-    """What every process says, in all of them.
+    """A value of every process, in all of them, in the order of their numbers.
 
     Args:
       value: that JSON can hold.
@@ -141,7 +141,7 @@ def check_shared(path: str) -> None:
     """
 
     def sees() -> bool:
-        for _ in range(20):  # a network's disk may show it late
+        for _ in range(20):  # a disk on a network may show it late
             if paths.exists(path):
                 return True
             time.sleep(0.25)
@@ -169,29 +169,31 @@ def stop_asked(asked: Asked) -> Callable[[], bool]:
     if jax.process_count() == 1:
         return lambda: bool(asked)
     times = itertools.count(1)
-    passed_on = told = False
+    passed_on = stopping = False
 
     def question() -> bool:
-        nonlocal passed_on, told
-        if asked and not passed_on:  # Ctrl-C: JAX listens to SIGTERM alone
+        nonlocal passed_on, stopping
+        if asked and not passed_on:  # after Ctrl-C, as JAX listens to SIGTERM alone
             passed_on = True
             os.kill(os.getpid(), signal.SIGTERM)
-        # (JAX says it once, and whoever asks may have been about to end anyway.)
-        told = told or multihost_utils.reached_preemption_sync_point(next(times))
-        return told
+        # JAX says it once, and is asked again by a run that was about to end anyway.
+        stopping = stopping or multihost_utils.reached_preemption_sync_point(
+            next(times)
+        )
+        return stopping
 
     return question
 
 
 def leave(code: int) -> None:
-    """Ends this process where the others may not end: it waits for nothing of theirs.
+    """Ends this process at once, without waiting for the others.
 
     Does nothing for a process that is alone. An orderly end would wait for the others,
     which may wait for this one, and then abort.
     """
     if not jax.distributed.is_initialized():
         return
-    if is_first():  # the others, if they have ended alike, still need it for that
+    if is_first():  # which the others still need, if they are ending too
         time.sleep(_GRACE_SECONDS)
     for child in multiprocessing.active_children():
         child.kill()
@@ -203,7 +205,7 @@ def leave(code: int) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process is no more."""
+    """Whether an error says that another process has died."""
     if not jax.distributed.is_initialized() or isinstance(error, OSError):
         return False
     text = _PATH.sub("", str(error)).lower()

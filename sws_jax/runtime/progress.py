@@ -1,27 +1,35 @@
-"""What a person sees while a run goes on."""
+"""What a person sees while a command goes on: lines, and bars on a terminal."""
 
 from __future__ import annotations
 
-import datetime
 import sys
+import time
 
-import jax
 from tqdm import tqdm
+
+from sws_jax.runtime import words
+
+# Without tqdm's own rate and ETA, which take compilation, evaluation and saving for
+# steps.
+_STEPS_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_LINE_SECONDS = 10.0  # between lines where there is no terminal for a bar
 
 
 def say(text: str) -> None:
     """Prints a line on the first host, above a progress bar if there is one."""
-    if jax.process_index() == 0:
+    if _is_first():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
 
-# (tqdm's own rate and ETA take compilation, evaluation and saving for steps.)
-_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+def _is_first() -> bool:
+    import jax  # which commands that have only a `Bar` need not load
+
+    return jax.process_index() == 0
 
 
 class Progress:
-    """A bar with ETA on a terminal, one line per log step elsewhere.
+    """Of a run's steps: a bar with ETA on a terminal, one line per log step elsewhere.
 
     The ETA follows from the speed of the last window of steps, once there is one.
 
@@ -35,12 +43,12 @@ class Progress:
         self._last: dict[str, str] = {}
         self._steps_per_second: float | None = None
         self._bar = None
-        if sys.stderr.isatty() and jax.process_index() == 0:
+        if sys.stderr.isatty() and _is_first():
             self._bar = tqdm(
                 total=total,
                 initial=done,
                 desc=label,
-                bar_format=_BAR,
+                bar_format=_STEPS_FORMAT,
                 dynamic_ncols=True,
                 leave=False,
             )
@@ -82,11 +90,60 @@ class Progress:
         if self._steps_per_second is None:
             return {}
         left = (self._total - step) / self._steps_per_second
-        return {"ETA": str(datetime.timedelta(seconds=round(left)))}
+        return {"ETA": words.clock(left)}
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Bar:
+    """Of things that are counted: a bar with ETA on a terminal, a line now and then
+    elsewhere.
+
+    Args:
+      label: of what is done.
+      total: things to be counted.
+      unit: their name.
+    """
+
+    def __init__(self, label: str, total: int, unit: str):
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._began = 0, time.monotonic()
+        self._last_line = self._began
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=total, desc=label, unit=unit, dynamic_ncols=True, leave=False
+            )
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._last_line < _LINE_SECONDS:
+            return
+        self._last_line = now
+        left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
+        print(
+            f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
+            f"({self._done / max(self._total, 1):.0%}), {words.duration(left)} left",
+            flush=True,
+        )
+
+
+def bytes_bar(total: int) -> tqdm:
+    """A bar of bytes, on a terminal alone."""
+    return tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False)
 
 
 def _short(value: float) -> str:

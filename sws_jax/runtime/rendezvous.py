@@ -12,13 +12,15 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from sws_jax import private
 from sws_jax.errors import Stopped, UserError
+from sws_jax.runtime import words
 
-# A process that ends waits so long for the others to end too.
+# For so long a process that ends waits for the others to end too.
 _SHUTDOWN_SECONDS = 15
 _SLICE_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
-_LINE = 4096  # bytes that a process may say of itself
+_LINE = 4096  # bytes of what a process sends of itself, at most
 
 
 class NotComplete(Stopped):
@@ -60,13 +62,13 @@ class Start:
     lost_after: int = 100
 
     def __post_init__(self):
-        given = (bool(self.coordinator), self.num_processes != 0, self.process_id != -1)
-        if any(given) and not all(given):
+        flags = (bool(self.coordinator), self.num_processes != 0, self.process_id != -1)
+        if any(flags) and not all(flags):
             raise UserError(
                 "a process among several is given --coordinator=HOST:PORT, "
                 "--num_processes and --process_id, all three or none"
             )
-        if all(given):
+        if all(flags):
             host, _, port = self.coordinator.rpartition(":")
             if not host or not port.isdigit() or not 0 < int(port) < 2**16:
                 raise UserError(
@@ -92,15 +94,15 @@ def parse(argv: Sequence[str]) -> tuple[Start, list[str]]:
     for field in dataclasses.fields(Start):
         kind = type(field.default)
         parser.add_argument(f"--{field.name}", type=kind, default=field.default)
-    found, rest = parser.parse_known_args(list(argv))
-    return Start(**vars(found)), rest
+    flags, others = parser.parse_known_args(list(argv))
+    return Start(**vars(flags)), others
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        found = re.fullmatch(r"argument (\S+): invalid int value: (.*)", message)
+        match = re.fullmatch(r"argument (\S+): invalid int value: (.*)", message)
         raise UserError(
-            f"{found[1]} takes a whole number, and not {found[2]}" if found else message
+            f"{match[1]} takes a whole number, and not {match[2]}" if match else message
         )
 
 
@@ -140,36 +142,28 @@ def placed(how: Start) -> Place | None:
       NotComplete: the cluster that started it does not say.
     """
     if how.coordinator:
-        found: Place | None = Place(how.coordinator, how.num_processes, how.process_id)
+        place: Place | None = Place(how.coordinator, how.num_processes, how.process_id)
     else:
-        found = detected(how.start_timeout)
-    return found if found and found.count > 1 else None
+        place = detected(how.start_timeout)
+    return place if place and place.count > 1 else None
 
 
 def detected(timeout: int) -> Place | None:
-    """This process's place in the cluster that started it, as JAX finds it.
-
-    (Its public function would wait for ever on a host that is alone.)
-    """
-    from jax._src import clusters
-
+    """This process's place in the cluster that started it, as JAX finds it."""
     try:
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, timeout
-        )
+        coordinator, count, index, devices = private.detected_cluster(timeout)
     except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
         raise NotComplete(
             f"this cluster does not say where its processes are ({error}): give "
             f"--coordinator, --num_processes and --process_id"
         ) from None
-    coordinator, count, index, devices = found
     if coordinator is None or count is None or index is None:
         return None
     return Place(coordinator, count, index, tuple(devices) if devices else None)
 
 
 def meet(place: Place, job: str, timeout: int) -> None:
-    """Waits until all processes are there, and of one mind.
+    """Waits until all processes are there, with the same job.
 
     JAX's own start would wait too, and then abort without saying for whom.
     """
@@ -180,10 +174,10 @@ def meet(place: Place, job: str, timeout: int) -> None:
 
 
 def _receive(place: Place, job: str, deadline: float) -> None:
-    """Process 0: the others come one by one, and all are answered at once."""
+    """Process 0: the others call one by one, and all are answered at once."""
     port = int(place.coordinator.rpartition(":")[2])
     came: dict[int, socket.socket] = {}
-    others: list[socket.socket] = []  # that are one too many
+    refused: list[socket.socket] = []
     wrong = ""
     with contextlib.ExitStack() as opened:
         try:
@@ -195,23 +189,24 @@ def _receive(place: Place, job: str, deadline: float) -> None:
             ) from None
         server.settimeout(_SLICE_SECONDS)
         while time.monotonic() < deadline:
-            if len(came) + len(others) >= place.count - 1:
+            if len(came) + len(refused) >= place.count - 1:
                 break
-            # (Whoever says something else, a port scanner say, is passed over.)
+            # Callers that send anything else, such as port scanners, are ignored.
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 caller = opened.enter_context(server.accept()[0])
                 caller.settimeout(5.0)
-                said = json.loads(_line(caller))
-                index, count = int(said["index"]), int(said["count"])
-                # A process that was started again comes again.
+                message = json.loads(_line(caller))
+                index, count = int(message["index"]), int(message["count"])
+                # A process that was started again calls again.
                 twice = index in came and _is_open(came[index])
-                found = _contradiction(place, index, count, said["job"] == job, twice)
-                if found and not wrong:
-                    # Those that come a little later shall hear of it too.
-                    wrong = found
+                same_job = message["job"] == job
+                contradiction = _contradiction(place, index, count, same_job, twice)
+                if contradiction and not wrong:
+                    # Processes that call a little later are answered too.
+                    wrong = contradiction
                     deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
-                if found:
-                    others.append(caller)
+                if contradiction:
+                    refused.append(caller)
                 else:
                     came[index] = caller
             came = {n: caller for n, caller in came.items() if _is_open(caller)}
@@ -221,10 +216,10 @@ def _receive(place: Place, job: str, deadline: float) -> None:
                 f"{numbers(missing)} of {place.count} did not come to "
                 f"{place.coordinator} in time (--start_timeout)"
             )
-        for caller in (*came.values(), *others):
+        for caller in (*came.values(), *refused):
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
-                caller.recv(1)  # they close first, and leave the port free
+                caller.recv(1)  # they close first, so that the port is free again
     if wrong:
         raise NotComplete(wrong)
 
@@ -258,15 +253,15 @@ def _contradiction(
 
 
 def _report(place: Place, job: str, deadline: float) -> None:
-    """Every other process: says who it is, and waits for the answer."""
+    """Every other process: sends its number and job, and waits for the answer."""
     host, _, port = place.coordinator.rpartition(":")
     address = host.strip("[]"), int(port)
     while True:
         try:
             with socket.create_connection(address, timeout=5.0) as call:
-                said = {"index": place.index, "count": place.count, "job": job}
-                call.sendall(json.dumps(said).encode() + b"\n")
-                # (Process 0 may wait as long as this one, and then answers.)
+                message = {"index": place.index, "count": place.count, "job": job}
+                call.sendall(json.dumps(message).encode() + b"\n")
+                # Process 0 may wait as long as this one before it answers.
                 call.settimeout(max(deadline - time.monotonic(), 0.0) + 10.0)
                 wrong = json.loads(_line(call))["wrong"]
                 break
@@ -296,10 +291,10 @@ def _line(stream: socket.socket) -> bytes:
 
 
 def numbers(processes: Sequence[int]) -> str:
-    """``process 3``, ``processes 1, 2 and 3``, and no more than a few of them."""
+    """``process 3``, ``processes 1, 2 and 3``, and at most eight of them."""
     names = [str(n) for n in processes]
     if len(names) == 1:
         return f"process {names[0]}"
     if len(names) > 8:
         names = [*names[:7], f"{len(names) - 7} more"]
-    return f"processes {', '.join(names[:-1])} and {names[-1]}"
+    return f"processes {words.joined(names)}"

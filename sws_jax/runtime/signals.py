@@ -17,7 +17,7 @@ class Asked:
     """The signals to end that this process has got; true once there is one.
 
     Until `note`, a signal ends the process at once: there is nothing to save. After
-    it, a signal is noted and no more, but a second Ctrl-C ends the process as ever.
+    it, a signal is only noted, but a second Ctrl-C ends the process as usual.
     It listens within its ``with`` block.
     """
 
@@ -42,7 +42,7 @@ class Asked:
 
     @property
     def exit_code(self) -> int:
-        """Of a process that has saved and stopped, as its first signal asked."""
+        """Of a process that has saved and stopped, by its first signal."""
         by_hand = self._numbers[:1] == [signal.SIGINT]
         return EXIT_INTERRUPTED if by_hand else EXIT_AGAIN
 
@@ -57,7 +57,7 @@ class Asked:
 
 
 def serve_parent() -> None:
-    """In a worker: it lives as long as the process that it works for."""
+    """Ends a worker together with the process that it works for."""
     # Ctrl-C reaches it too, and is for that process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -66,5 +66,5 @@ def serve_parent() -> None:
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()  # killed, perhaps, with no time to end its workers
+        parent.join()  # it may be killed, without time to end its workers
         os._exit(1)

@@ -47,17 +47,17 @@ _TENSORS = (
 
 
 def told(path: str, ending: str) -> str:
-    """What a file is that is not what its ending says, and what to do; else empty.
+    """What a file is, and what to do, if it is not what its ending says; else empty.
 
     Args:
       path: of a file that is there.
       ending: that it has, ``.safetensors``, ``.npz`` or one of PyTorch.
     """
-    where = paths.here(path)
+    local = paths.here(path)
     try:
-        with open(where, "rb") as file:
+        with open(local, "rb") as file:
             start = file.read(_READ)
-    except OSError:  # which whoever reads it tells
+    except OSError:  # whoever reads the file reports it
         return ""
     if not start:
         return "it is empty: copy it again"
@@ -73,13 +73,13 @@ def told(path: str, ending: str) -> str:
     if start[_TAR_AT:].startswith(_TAR):
         return "it is a tar archive: unpack it first"
     if start.startswith(b"PK"):
-        kind = _of_archive(where)
+        kind = _kind_of_archive(local)
     elif start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         kind = ".safetensors"
     elif start[:1] == b"\x80" or (ending in PYTORCH and _is_pickle(start)):
         kind = ".pth"
     elif ending == ".safetensors" and (start[8:9] == b"{" or len(start) < 9):
-        return ""  # whose reader tells what is wrong with it
+        return ""  # the reader of such files says what is wrong
     else:
         shown = start[:_SHOWN].decode("latin-1")
         return (
@@ -91,11 +91,11 @@ def told(path: str, ending: str) -> str:
             "it is a program of TorchScript: load it with torch.jit.load and save its "
             "state_dict()"
         )
-    mine = ending if ending in (".safetensors", ".npz") else ".pth"
-    if not kind or kind == mine:
+    expected = ending if ending in (".safetensors", ".npz") else ".pth"
+    if not kind or kind == expected:
         return ""
     if kind == "zip" and ending == ".npz":
-        return ""  # whose reader names the member that is no array
+        return ""  # the reader of such files names the member that is no array
     if kind == "zip":
         return "it is a zip archive without weights: unpack it first"
     return f"it is a {kind} file under another ending: name it so"
@@ -113,7 +113,7 @@ def kind_of(path: str) -> str:
 
 
 def is_pointer(path: str) -> bool:
-    """Whether a file stands for another that Git LFS has not fetched."""
+    """Whether a file is a placeholder of Git LFS for one that was not fetched."""
     with open(paths.here(path), "rb") as file:
         return file.read(len(_LFS)) == _LFS
 
@@ -133,7 +133,7 @@ def damage(path: str) -> str:
     """What is wrong with an archive of PyTorch, and what to do, before it is read.
 
     Args:
-      path: of any file; of what is no archive, nothing is known.
+      path: of any file; one that is no archive has no known damage.
     """
     cut = "it is cut off or damaged: copy it again"
     if not zipfile.is_zipfile(path):
@@ -150,8 +150,7 @@ def damage(path: str) -> str:
             if len({info.filename for info in infos}) < len(infos):
                 return "it holds two members of one name: save it again"
             name = archive.testzip()
-    # (What damage raises is of many kinds.)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  damage raises errors of many kinds
         return cut
     if name is None:
         return ""
@@ -163,8 +162,11 @@ def damage(path: str) -> str:
 
 
 def protocol(path: str) -> int:
-    """Of the pickle in a file of PyTorch, 0 for that and 1, which do not say it; where
-    there is none, that which is usual."""
+    """The protocol of the pickle in a file of PyTorch.
+
+    Protocols 0 and 1, which a file does not name, are 0; a file without a pickle has
+    the usual one.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -181,7 +183,8 @@ def protocol(path: str) -> int:
     return 0 if _is_pickle(start) else _USUAL
 
 
-def _of_archive(path: str) -> str:
+def _kind_of_archive(path: str) -> str:
+    """The ending for what is in a zip archive, "torchscript", "zip", or nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -195,7 +198,7 @@ def _of_archive(path: str) -> str:
 
 
 def wants(path: str) -> list[str]:
-    """What a pickle would import that is not of tensors; nothing of it is run.
+    """What a pickle would import besides tensors; nothing of it is run.
 
     Args:
       path: of a file of PyTorch, an archive or a bare pickle.
@@ -213,8 +216,8 @@ def wants(path: str) -> list[str]:
                 data = [file.read(2**26)]
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
         return []
-    named = dict.fromkeys(name for one in data for name in _globals(one))
-    return [n for n in named if not n.startswith(_TENSORS) and not _of_storage(n)]
+    names = dict.fromkeys(name for pickled in data for name in _globals(pickled))
+    return [n for n in names if not n.startswith(_TENSORS) and not _of_storage(n)]
 
 
 def _of_storage(name: str) -> bool:
@@ -225,17 +228,17 @@ def _of_storage(name: str) -> bool:
 def _globals(data: bytes) -> Iterator[str]:
     """``module.name`` of everything that a pickle looks up, as far as it is readable.
 
-    A name that is assembled while it is read shows as far as its parts do.
+    Of a name that is put together while it is read, only the parts are seen.
     """
     file, texts = io.BytesIO(data), list[str]()
     try:
         while file.tell() < len(data):  # old files hold several, one after another
-            yield from _of_one(file, texts)
-    except Exception:  # noqa: BLE001  damage: what came before it is told
+            yield from _globals_of_one(file, texts)
+    except Exception:  # noqa: BLE001  what came before the damage is returned
         return
 
 
-def _of_one(file: io.BytesIO, texts: list[str]) -> Iterator[str]:
+def _globals_of_one(file: io.BytesIO, texts: list[str]) -> Iterator[str]:
     memo: dict[int, str] = {}
     for code, argument, _ in pickletools.genops(file):
         value: Any = argument

@@ -30,12 +30,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.storage import paths
+from sws_jax.storage import paths, refusals
 
 FRESH_SECONDS = 20.0
 STALE_SECONDS = 120.0
 _TRIES = 5
-_held: list[_Lease] = []  # by this process
+_own: list[_Lease] = []  # that this process holds
 _log = logging.getLogger(__name__)
 
 
@@ -55,11 +55,11 @@ def held(path: str) -> Iterator[bool]:
         return
     keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
-    _held.append(lease)
+    _own.append(lease)
     try:
         yield True
     finally:
-        _held.remove(lease)
+        _own.remove(lease)
         lease.ended.set()
         keeper.join()
         lease.give()
@@ -67,54 +67,61 @@ def held(path: str) -> Iterator[bool]:
 
 def is_held(path: str) -> bool:
     """Whether some process holds the lock `path`; nothing is written."""
-    seen = _Lease(path)._seen()
-    return seen is not None and _age(seen) < STALE_SECONDS
+    current = _Lease(path).current()
+    return current is not None and _age(current) < STALE_SECONDS
 
 
-def _age(seen: Any) -> float:
+def _age(blob: Any) -> float:
     """Seconds since an object was written."""
     now = datetime.datetime.now(datetime.UTC)
-    return (now - seen.updated).total_seconds()
+    return (now - blob.updated).total_seconds()
 
 
 def give_all() -> None:
     """Gives back what this process holds, before an end that leaves its blocks open."""
-    for lease in _held:
+    for lease in _own:
         lease.ended.set()
         lease.give()
 
 
 class _Lease:
-    """An object that says whose a directory is; used by one thread at a time."""
+    """An object that says which process holds a lock; used by one thread at a time."""
 
     def __init__(self, path: str):
-        paths.exists(path)  # says what is missing: packages, rights
+        paths.exists(path)  # refuses where packages or rights are missing
+        start = f"{refusals.GOOGLE}://"
+        if not path.startswith(start):
+            raise UserError(
+                f"{path} cannot be locked: of all storages but disks, only {start} "
+                f"has locks here: take another --workdir"
+            )
         from google.cloud import storage
 
         self._path = path
         self._owner = secrets.token_hex(8)
-        bucket, _, name = path.removeprefix(paths.BUCKET).partition("/")
+        bucket, _, name = path.removeprefix(start).partition("/")
         with self._asking():
             self._object = storage.Client(project="-").bucket(bucket).blob(name)
         self._generation = 0
         self.ended = threading.Event()
 
     def take(self) -> bool:
-        """Whether the lock is this one's now."""
-        for _ in range(_TRIES):  # others take and give it at the same time
+        """Takes the lock; false where another process holds it."""
+        for _ in range(_TRIES):  # others take and release it at the same time
             if self._write(0):
                 return True
-            seen = self._seen()
-            if seen is None:
+            current = self.current()
+            if current is None:
                 continue
-            if _age(seen) < STALE_SECONDS:
+            if _age(current) < STALE_SECONDS:
                 return False
-            if self._write(seen.generation):
+            if self._write(current.generation):
                 return True
         return False
 
     def keep(self) -> None:
-        """Writes the object again and again, until it is ended or another's."""
+        """Writes the object again and again, until the lease ends or another process
+        has it."""
         last = time.monotonic()
         while not self.ended.wait(FRESH_SECONDS):
             try:
@@ -126,7 +133,7 @@ class _Lease:
                     break
         if not self.ended.is_set():
             _log.warning("another job may have taken %s: this one ends", self._path)
-            # As a notice of preemption does; nothing happens where none is expected.
+            # As a notice of preemption would; it has no effect where none is expected.
             _thread.interrupt_main(signal.SIGTERM)
 
     def give(self) -> None:
@@ -138,7 +145,14 @@ class _Lease:
             self._object.delete(if_generation_match=self._generation)
 
     def _write(self, generation: int) -> bool:
-        """Whether the object was written where it was of that generation; 0: none."""
+        """Writes the object, if it still is of that generation.
+
+        Args:
+          generation: of the object that is replaced; 0 where there must be none.
+
+        Returns:
+          Whether it was written.
+        """
         from google.api_core import exceptions
 
         about = {"host": socket.gethostname(), "process": os.getpid()}
@@ -149,23 +163,23 @@ class _Lease:
                     json.dumps(about), if_generation_match=generation
                 )
         except exceptions.NotFound:
-            bucket = f"{paths.BUCKET}{self._object.bucket.name}"
+            bucket = refusals.bucket(self._path)
             raise UserError(
                 f"there is no bucket {bucket}: take another --workdir, or make it "
                 f"(gcloud storage buckets create {bucket})"
             ) from None
         except exceptions.PreconditionFailed:
-            # (A write that was tried twice may have succeeded the first time.)
-            seen = self._seen()
-            if seen is None or (seen.metadata or {}).get("owner") != self._owner:
+            # A write that the library repeated may have succeeded the first time.
+            current = self.current()
+            if current is None or (current.metadata or {}).get("owner") != self._owner:
                 return False
-            self._generation = seen.generation
+            self._generation = current.generation
             return True
         self._generation = self._object.generation
         return True
 
-    def _seen(self) -> Any:
-        """The object as it is; None where there is none."""
+    def current(self) -> Any:
+        """The object as it is now; None where there is none."""
         with self._asking():
             return self._object.bucket.get_blob(self._object.name)
 
@@ -176,4 +190,4 @@ class _Lease:
         except Exception as error:
             if isinstance(error, (*passed, UserError)):
                 raise
-            raise paths.explained(self._path, error) from None
+            raise refusals.explained(self._path, error) from None

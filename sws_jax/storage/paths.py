@@ -3,44 +3,32 @@
 In a bucket there are objects and no directories: an object is written, replaced and
 removed whole, is never added to, and a "directory" is what names have in common. What
 is there is asked for each time, since other machines write too. Buckets are reached by
-gcsfs, which is not among the requirements.
+fsspec, which takes a package for each kind of them (gcsfs, s3fs) that is not among the
+requirements.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
-import errno
 import functools
 import hashlib
 import logging
 import os
 import posixpath
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sws_jax.arguments import BUCKET
+from sws_jax import arguments
 from sws_jax.errors import UserError
-
-_NETWORK_LIBRARIES = ("aiohttp", "requests", "urllib3", "socket", "ssl")
-_NETWORK_ERRNOS = (
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.EADDRNOTAVAIL,
-)
-
-
-class Unreachable(OSError):
-    """A bucket does not answer, for now."""
+from sws_jax.storage.refusals import GOOGLE, explained
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).startswith(BUCKET)
+    return bool(arguments.scheme(os.fspath(path)))
 
 
 def absolute(path: str) -> str:
@@ -59,29 +47,23 @@ def check_utf8(path: str, remedy: str) -> None:
 
 
 def exists(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.exists(path)
-    return _info(path) is not None
+    return _type(path) != ""
 
 
 def is_file(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.isfile(path)
-    return (_info(path) or {}).get("type") == "file"
+    return _type(path) == "file"
 
 
 def is_dir(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.isdir(path)
-    return (_info(path) or {}).get("type") == "directory"
+    return _type(path) == "directory"
 
 
-def version(path: str) -> tuple[int, ...]:
+def version(path: str) -> tuple[int | str, ...]:
     """Of a file that is there: another one where it was written again or replaced."""
     if not is_remote(path):
-        found = os.stat(path)
-        return found.st_ino, found.st_size, found.st_mtime_ns
-    return (int((_info(path) or {}).get("generation", 0)),)
+        status = os.stat(path)
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    return (_version(_info(path) or {}),)
 
 
 def names(directory: str) -> list[str]:
@@ -97,20 +79,20 @@ def folders(directory: str) -> list[str]:
 def objects(directory: str) -> dict[str, tuple[int, str]]:
     """Bytes, and a mark of the content, of the files in a directory of a bucket, and
     below it, by their paths."""
-    with _asking(directory):
-        found = _storage().find(directory, detail=True)
-    start = len(directory.removeprefix(BUCKET)) + 1
+    with _storage(directory) as (storage, top):
+        entries = storage.find(top, detail=True)
     return {
-        name[start:]: (entry["size"], entry.get("crc32c") or entry["generation"])
-        for name, entry in sorted(found.items())
+        name[len(top) + 1 :]: (entry["size"], entry.get("crc32c") or _version(entry))
+        for name, entry in sorted(entries.items())
     }
 
 
 def here(path: str) -> str:
-    """Where a file can be opened by what knows disks alone: the path, or of a copy.
+    """Where a file can be opened by a library that reads local files alone: the path
+    itself, or that of a copy.
 
-    The copy of an object is made once, goes when this process ends, and is made anew
-    when the object has been replaced.
+    The copy of an object is made once, is removed when this process ends, and is made
+    anew when the object has been replaced.
 
     Raises:
       FileNotFoundError: there is no such object.
@@ -122,11 +104,11 @@ def here(path: str) -> str:
     if info is None:
         raise FileNotFoundError(f"there is no {path}")
     folder = os.path.join(_copies(), hashlib.blake2b(path.encode()).hexdigest()[:16])
-    version = os.path.join(folder, str(info["generation"]))
-    target = os.path.join(version, posixpath.basename(path))
+    version_folder = os.path.join(folder, _version(info))
+    target = os.path.join(version_folder, posixpath.basename(path))
     if not os.path.exists(target):
         shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(version)
+        os.makedirs(version_folder)
         fetch(path, target)
     return target
 
@@ -135,8 +117,8 @@ def fetch(path: str, target: str) -> None:
     """Copies an object to this machine, whole or not at all."""
     part = f"{target}.part"
     try:
-        with _asking(path):
-            _storage().get_file(path, part)
+        with _storage(path) as (storage, name):
+            storage.get_file(name, part)
         os.replace(part, target)
     finally:
         with contextlib.suppress(OSError):
@@ -145,34 +127,36 @@ def fetch(path: str, target: str) -> None:
 
 def send(source: str, path: str) -> None:
     """Writes a file of this machine as an object, which is replaced whole."""
-    with _asking(path):
-        _storage().put_file(source, path)
+    with _storage(path) as (storage, name):
+        storage.put_file(source, name)
 
 
 def move(source: str, target: str) -> None:
-    """A directory to another place on the same disk or in buckets, where it replaces
-    what was there."""
+    """Moves a directory to another place on the same disk or in buckets, where it
+    replaces what was there."""
     if not is_remote(source):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         shutil.move(source, target)
         return
     remove(target)
-    with _asking(source):
-        storage = _storage()
-        for name in storage.find(source):
-            inside = name.removeprefix(source.removeprefix(BUCKET))
-            storage.cp_file(name, target + inside)
+    with _storage(source) as (storage, top):
+        for name in storage.find(top):
+            storage.cp_file(name, target + name.removeprefix(top))
     remove(source)
 
 
-def remove(directory: str) -> None:
-    """Removes a directory with all that is in it, if it is there."""
-    if not is_remote(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-        return
-    with contextlib.suppress(FileNotFoundError), _asking(directory):
-        _storage().rm(directory, recursive=True)
+def remove(path: str) -> None:
+    """Removes a file, or a directory with all that is in it, if it is there."""
+    if is_remote(path):
+        with contextlib.suppress(FileNotFoundError):
+            with _storage(path) as (storage, name):
+                storage.rm(name, recursive=True)
+    elif os.path.isfile(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def clear() -> None:
@@ -184,9 +168,25 @@ def clear() -> None:
 @functools.cache
 def _copies() -> str:
     """The directory of this process's copies of objects."""
-    made = tempfile.mkdtemp(prefix="sws_jax_")
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return made
+    folder = tempfile.mkdtemp(prefix="sws_jax_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# Local files are asked for of `os`, and not of fsspec, which reads ``~`` in them as a
+# home and ``::`` as a chain of storages, and sees a file in a link to nothing.
+
+
+def _type(path: str) -> str:
+    """What is at a path: a "file", a "directory", "other", or nothing."""
+    if is_remote(path):
+        return (_info(path) or {"type": ""})["type"]
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
+    return kinds.get(stat.S_IFMT(mode), "other")
 
 
 def _entries(directory: str) -> list[tuple[str, bool]]:
@@ -196,150 +196,78 @@ def _entries(directory: str) -> list[tuple[str, bool]]:
             return []
         with os.scandir(directory) as entries:
             return sorted((entry.name, entry.is_dir()) for entry in entries)
-    with contextlib.suppress(FileNotFoundError), _asking(directory):
-        found = _storage().ls(directory, detail=True)
-        parts = [(entry["name"].rstrip("/"), entry["type"]) for entry in found]
-        own = directory.removeprefix(BUCKET).rstrip("/")  # objects that mark a folder
+    with contextlib.suppress(FileNotFoundError):
+        with _storage(directory) as (storage, top):
+            listed = storage.ls(top, detail=True)
+        parts = [(entry["name"].rstrip("/"), entry["type"]) for entry in listed]
         return sorted(
             (posixpath.basename(name), kind == "directory")
             for name, kind in parts
-            if name != own
+            if name != top  # an object that marks the folder
         )
     return []
 
 
 def _info(path: str) -> dict[str, Any] | None:
     """What a bucket says of a path; None where there is nothing."""
-    # (The library's own `exists` is false where it could not ask.)
-    with contextlib.suppress(FileNotFoundError), _asking(path):
-        return _storage().info(path)
+    # The library's own `exists` is false where it could not ask.
+    with contextlib.suppress(FileNotFoundError), _storage(path) as (storage, name):
+        return storage.info(name)
     return None
 
 
-@functools.cache
-def _storage() -> Any:
-    """gcsfs, remembering nothing of what it has seen."""
-    try:
-        import fsspec
-        import gcsfs  # noqa: F401
-        import google.cloud.storage  # noqa: F401
-    except ImportError:
-        raise UserError(
-            f"a path that begins with {BUCKET} needs a package that is not installed: "
-            f"pip install gcsfs"
-        ) from None
-    # Checkpoints are written through the same package, by way of another one that
-    # would take TensorFlow, where it is installed.
-    os.environ.setdefault("EPATH_USE_TF", "false")
-    # (It logs, as errors with their tracebacks, those that are told in one sentence.)
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    return fsspec.filesystem("gcs")
+def _version(info: Mapping[str, Any]) -> str:
+    """Another one for each content of an object, by what a bucket says of it."""
+    from fsspec.utils import tokenize
+
+    return str(info.get("generation") or tokenize(info))
 
 
 @contextlib.contextmanager
-def _asking(path: str) -> Iterator[None]:
-    """What the libraries raise, in one sentence: of rights, or of the network."""
+def _storage(path: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a bucket, and the name that a path has in it.
+
+    What it raises within the block is said in one sentence, if it is about rights or
+    the network.
+    """
     try:
-        yield
+        yield _file_system(path)
     except (UserError, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:
         raise explained(path, error) from None
 
 
-def explained(path: str, error: Exception) -> Exception:
-    """An error of a storage library, in one sentence.
+def _file_system(path: str) -> tuple[Any, str]:
+    """Of fsspec, remembering nothing of what it has seen; and the path's name in it."""
+    from fsspec import config, core
 
-    Returns:
-      `Unreachable` where another try may do, `UserError` where rights are missing or
-      the bucket refuses what is asked, else the error itself: of this machine's disk,
-      or not expected.
-    """
-    cause = verdict(error)
-    text = str(error)
-    reason = (text.strip().splitlines() or [type(error).__name__])[-1][:160]
-    bucket = BUCKET + path.removeprefix(BUCKET).partition("/")[0]
-    if cause is Cause.AWAY:
-        return Unreachable(f"{path} cannot be reached ({reason})")
-    if cause is Cause.RIGHTS:
-        return UserError(
-            f"{path} may not be read or written from here ({reason}): run gcloud auth "
-            f"application-default login, or give this machine's service account the "
-            f"role Storage Admin on {bucket}"
-        )
-    if cause is Cause.REFUSED:
-        return UserError(
-            f"{path} is refused by its storage ({reason}): see to the name and the "
-            f"settings of {bucket}"
-        )
-    return error
+    scheme = arguments.scheme(path)
+    config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    try:
+        if scheme == GOOGLE:  # whose package, and the one that `lease` needs
+            import gcsfs  # noqa: F401
+            import google.cloud.storage  # noqa: F401
+
+            # Checkpoints are written through gcsfs by way of another package, which
+            # would take TensorFlow where that is installed.
+            os.environ.setdefault("EPATH_USE_TF", "false")
+            # It logs, with their tracebacks, errors that this module explains.
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        return core.url_to_fs(path)
+    except ImportError as error:
+        raise UserError(
+            f"a path that begins with {scheme}:// needs a package that is not "
+            f"installed: pip install {_package(scheme, error)}"
+        ) from None
 
 
-class Cause(enum.Enum):
-    """Why a storage library failed."""
+def _package(scheme: str, error: ImportError) -> str:
+    """The package that reaches the buckets of a scheme."""
+    from fsspec.registry import known_implementations
 
-    AWAY = "the network, or a service that is busy: another try may do"
-    RIGHTS = "rights are missing"
-    REFUSED = "the service takes no such request"
-
-
-def verdict(error: BaseException) -> Cause | None:
-    """The cause of a storage library's error, where it is known."""
-    # The innermost knows: a service of rights that could not be reached is told as
-    # rights that were refused.
-    for inner in reversed(_chain(error)):
-        if (found := _verdict(inner)) is not None:
-            return found
-    return None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error, and those that are named as its causes."""
-    found: list[BaseException] = []
-    inner: BaseException | None = error
-    while inner is not None and inner not in found:
-        found.append(inner)
-        given = [arg for arg in inner.args if isinstance(arg, Exception)]
-        inner = inner.__cause__ or next(iter(given), None)
-    return found
-
-
-def _verdict(error: BaseException) -> Cause | None:
-    library, status = type(error).__module__.partition(".")[0], _status(error)
-    name = type(error).__name__
-    if status in (408, 429) or status >= 500:
-        return Cause.AWAY
-    if status in (401, 403) or str(error).startswith("Forbidden"):
-        return Cause.RIGHTS
-    if type(error).__module__.startswith("google.auth"):
-        transport = name == "TransportError" and not status
-        again = transport or getattr(error, "retryable", False)
-        return Cause.AWAY if again else Cause.RIGHTS
-    if status:
-        return Cause.REFUSED
-    if library in _NETWORK_LIBRARIES or name in ("RetryError", "ChecksumError"):
-        return Cause.AWAY
-    if isinstance(error, ConnectionError | TimeoutError):
-        return Cause.AWAY
-    if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
-        return Cause.AWAY
-    if isinstance(error, ValueError) and not isinstance(error, UserError):
-        return Cause.REFUSED  # (as gcsfs tells of names and of settings)
-    return None
-
-
-def _status(error: BaseException) -> int:
-    """The status of HTTP that an error is of; 0 where it is of none."""
-    response = getattr(error, "response", None)
-    given = [
-        getattr(error, "code", None),
-        getattr(error, "status", None),
-        getattr(response, "status_code", None),
-        *(getattr(arg, "status", None) for arg in error.args),
-    ]
-    for value in given:
-        with contextlib.suppress(TypeError, ValueError):
-            if 400 <= int(value) < 600:  # type: ignore[arg-type]
-                return int(value)  # type: ignore[arg-type]
-    return 0
+    package = known_implementations[scheme]["class"].partition(".")[0]
+    if package == "fsspec":  # whose own module needs another package
+        missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        package = (missing.name or package).partition(".")[0]
+    return package

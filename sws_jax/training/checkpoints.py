@@ -1,25 +1,20 @@
-"""Checkpoints of a run: orbax, asynchronous, each array with a checksum.
+"""Checkpoints of a run, written by orbax, with a checksum of each array.
 
-Items of one checkpoint: ``params``, ``opt``, ``ema`` (if kept), ``clock`` and
-``meta``. The data needs none: its position is the step. Orbax writes a checkpoint
-whole or not at all, but does not notice a bit that flips afterwards: the checksums in
-``meta``, which has one of its own, do, on whatever mesh and in however many processes
-it is read.
+The items of a checkpoint are ``params``, ``opt``, ``ema`` where there is one, ``clock``
+and ``meta``. The data needs none, as its position is the step. Orbax writes a
+checkpoint whole or not at all, but does not notice a bit that flips afterwards. The
+checksums in ``meta`` notice it, on any mesh and in any number of processes, and
+``meta`` has a checksum of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import logging
 import os
-import re
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,27 +22,31 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import specs, trees
+from sws_jax import private, specs, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
-from sws_jax.training import checksums
+from sws_jax.storage.names import BROKEN, CHECKPOINTS
+from sws_jax.training import checksums, orbax_errors
+from sws_jax.training.orbax_errors import BrokenCheckpoint
 
-DIRECTORY = "checkpoints"
-BROKEN = "broken_checkpoints"
 _LAYOUT = "stacked"
-_UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
-_COMMITTED = "commit_success.txt"  # in a bucket, in what it has written
 _POLL_SECONDS = 0.02
-_NAMES = 4  # of each kind, in a refusal
-_WRITERS_SECONDS = 30.0  # for which a write that has failed elsewhere is waited
+_WRITERS_SECONDS = 30.0  # to wait for other writers after one has failed
+_NAMES = 4  # of missing leaves, and of surplus ones, in a refusal
 _log = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """What a checkpoint gives back; `items` are ``params``, ``opt``, ``ema``."""
+    """A checkpoint that was read.
+
+    Attributes:
+      step: updates behind it.
+      items: those of ``params``, ``opt`` and ``ema`` that were asked for.
+      clock: as it was saved.
+    """
 
     step: int
     items: dict[str, trees.Tree]
@@ -62,9 +61,9 @@ class Checkpoints:
       keep_last: newest checkpoints to keep; more than one, so that a broken newest
         has one before it.
       keep_steps: steps whose checkpoints stay for good.
-      read_only: touch nothing, for looking at a run that may be under way.
+      read_only: change no file, as the run may be under way.
 
-    The one with the best ``val_top1`` is always kept.
+    The one with the best ``val_top1`` is kept in any case.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self._directory = paths.absolute(directory)
-        self._failed = False  # a write has, and it was said
+        self._failed = False  # whether a write has failed, and that was raised
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(max(keep_last, 1)),
@@ -94,14 +93,15 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._manager = _Manager(
-            os.path.join(self._directory, DIRECTORY), options=options
+            os.path.join(self._directory, CHECKPOINTS), options=options
         )
 
     def steps(self) -> list[int]:
-        """Of all complete checkpoints, oldest first."""
+        """Steps of all complete checkpoints, oldest first."""
         return sorted(processes.decided(lambda: list(self._manager.all_steps())))
 
     def best_step(self) -> int | None:
+        """The step of the checkpoint with the best ``val_top1``, if there is any."""
         return processes.decided(self._manager.best_step)
 
     def save(
@@ -113,18 +113,18 @@ class Checkpoints:
         description: Description,
         val_top1: float,
     ) -> None:
-        """Starts writing a checkpoint; a failed earlier write surfaces here.
+        """Starts to write a checkpoint; if an earlier write failed, that is raised.
 
         Args:
           step: updates made.
           items: ``params``, ``opt`` and, if kept, ``ema``.
-          clock: of `sws_jax.training.metrics.Clock`, and whatever else of a run goes
-            on.
-          description: of the network as it is now.
+          clock: of `sws_jax.training.history.History`.
+          description: of the network with these weights.
           val_top1: by which the best is kept; -1 where it was not measured.
 
         Raises:
-          Unwritable: this or an earlier one cannot be written; the complete ones stay.
+          Unwritable: this or an earlier checkpoint cannot be written; complete ones
+            stay.
         """
         self.wait()
         meta = {
@@ -147,13 +147,13 @@ class Checkpoints:
             )
 
     def restore_newest(self, like: dict[str, trees.Tree]) -> Saved | None:
-        """The newest checkpoint that is whole; broken ones are set aside, loudly.
+        """The newest checkpoint that is whole; broken ones are moved away, and logged.
 
         Args:
           like: for each item, abstract arrays with the shardings to restore onto.
 
         Returns:
-          None where there is no usable checkpoint.
+          None where no checkpoint is whole.
 
         Raises:
           UserError: the newest readable one is of another network.
@@ -176,18 +176,18 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, like: dict[str, trees.Tree]) -> Saved:
-        """One checkpoint, checked against its checksums.
+        """Reads one checkpoint and checks it against its checksums.
 
         Raises:
-          BrokenCheckpoint: it cannot be read or an array has changed.
+          BrokenCheckpoint: it cannot be read, or something in it has changed.
           UserError: it is of another network.
         """
-        with _reading():
+        with orbax_errors.reading():
             meta = self._meta(step)
         for name, tree in like.items():
-            saved = meta["checksums"].get(name, {})
-            _refuse_other(step, name, set(trees.leaf_names(tree)), set(saved))
-        with _reading():
+            saved_names = set(meta["checksums"].get(name, {}))
+            _refuse_other(step, name, set(trees.leaf_names(tree)), saved_names)
+        with orbax_errors.reading():
             items = {name: self._tree(step, name, tree) for name, tree in like.items()}
             clock = self._json(step, "clock")
             if _digest(clock) != meta["clock"]:
@@ -199,11 +199,11 @@ class Checkpoints:
         return Saved(step, items, clock)
 
     def restore_or_redo(self, step: int, like: dict[str, trees.Tree]) -> Saved:
-        """As `restore`, for a step that a finished run still needs.
+        """Reads a checkpoint that the end of a run needs, as `restore` does.
 
         Raises:
-          Stopped: the checkpoint is broken; it and all later ones were set aside,
-            so that the same command trains from before it.
+          Stopped: the checkpoint is broken. It and all later ones were moved away, so
+            that the same command trains from an earlier one.
         """
         try:
             return self.restore(step, like)
@@ -218,16 +218,16 @@ class Checkpoints:
             ) from None
 
     def describe(self, step: int) -> Description:
-        """What the weights of that step are."""
-        with _reading():
+        """The description of a step's weights."""
+        with orbax_errors.reading():
             data = self._meta(step)["description"]
         return specs.from_dict(Description, data)
 
     def wait(self) -> None:
-        """Until every save is on disk; a failed one raises, once."""
+        """Waits until all checkpoints are written; a failed write is raised, once."""
         if not self._failed:
             with self._writing():
-                # (A process whose write has failed must not wait with the others.)
+                # A process whose write has failed must not wait with the others.
                 while jax.process_count() > 1 and self._manager.is_saving_in_progress():
                     if self._manager.failure:
                         raise self._manager.failure
@@ -242,28 +242,29 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the storage layers raise where a checkpoint cannot be written."""
+        """Raises `Unwritable` for whatever storage raises where a write fails."""
         try:
             yield
         except Exception as error:  # groups of errors among them
             self._failed = True
-            if processes.is_loss(error) or _is_no_disk(error):
+            if processes.is_loss(error) or orbax_errors.is_no_disk(error):
                 raise
-            folder = os.path.join(self._directory, DIRECTORY)
-            again = paths.is_remote(folder) and not _is_refused(error)
-            kind = Unsent if again else Unwritable
-            failed = kind(f"a checkpoint in {folder}", error)
-            _forget(error)
-            if jax.process_count() == 1:  # others may write there still
-                _join_writers()
-                # (A bucket that is away is so for this too; the next start does it.)
-                with contextlib.suppress(paths.Unreachable, UserError):
-                    _remove_unfinished(folder)
+            folder = os.path.join(self._directory, CHECKPOINTS)
+            refused = orbax_errors.is_refused(error)
+            kind = Unsent if paths.is_remote(folder) and not refused else Unwritable
+            failure = kind(f"a checkpoint in {folder}", error)
+            orbax_errors.forget(error)
+            if jax.process_count() == 1:  # else others may still write there
+                private.join_writers(_WRITERS_SECONDS)
+                # A bucket that does not answer cannot be cleaned either; the next start
+                # does that.
+                with contextlib.suppress(refusals.Unreachable, UserError):
+                    orbax_errors.remove_unfinished(folder)
                     self._manager.reload()
-            raise failed from None
+            raise failure from None
 
-    # (The manager's own reading ends in a barrier: a process that cannot read its part
-    # would leave the others waiting there.)
+    # The manager's own restore is not used. It ends in a barrier, in which the others
+    # would wait for a process that cannot read its part.
 
     def _tree(self, step: int, item: str, like: trees.Tree) -> trees.Tree:
         args = ocp.args.StandardRestore(like)
@@ -295,15 +296,15 @@ class Checkpoints:
         return meta
 
     def _set_unmeasured_aside(self) -> None:
-        """Moves away what orbax would not start with: metrics that are damaged."""
-        bad = processes.decided(lambda: _unmeasured(self._directory))
-        if bad:
-            self._move_aside(bad)
-        if bad and processes.is_first():
+        """Moves checkpoints with damaged metrics away: orbax would refuse to start."""
+        steps = processes.decided(lambda: _unmeasured(self._directory))
+        if steps:
+            self._move_aside(steps)
+        if steps and processes.is_first():
             _log.warning(
                 "the metrics of checkpoints are damaged: the checkpoint of step %s is "
                 "broken and was moved to %s",
-                ", ".join(map(str, bad)),
+                ", ".join(map(str, steps)),
                 os.path.join(self._directory, BROKEN),
             )
 
@@ -314,55 +315,37 @@ class Checkpoints:
     def _move_aside(self, steps: Sequence[int]) -> None:
         def move() -> None:
             for step in steps:
-                source = os.path.join(self._directory, DIRECTORY, str(step))
+                source = os.path.join(self._directory, CHECKPOINTS, str(step))
                 target = os.path.join(self._directory, BROKEN, str(step))
                 paths.move(source, target)
 
         processes.first_does(move)
 
 
-class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the run, which counts its own questions.
-
-    Attributes:
-      failure: what ended a write in this process. Orbax tells it only when it has
-        waited for the other processes, which wait for the write.
-    """
-
-    failure: Exception | None = None
-
-    def _wait_for_checkpointers(self) -> None:
-        try:
-            super()._wait_for_checkpointers()
-        except Exception as error:
-            self.failure = error
-            raise
+class _Manager(private.KeepsFailure, ocp.CheckpointManager):
+    """Leaves notices of preemption to the run, which looks for them itself."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
-class BrokenCheckpoint(Exception):
-    """A checkpoint cannot be read back as it was written."""
-
-
 def load_params(
     directory: str, step: int | None, make_abstract
 ) -> tuple[int, trees.Tree, Description]:
-    """The params alone of a run's checkpoint, on this machine's first device.
+    """The weights alone of a run's checkpoint, on this machine's first device.
 
     Args:
       directory: of the run.
       step: of the checkpoint; None takes the newest that is whole.
-      make_abstract: from a spec to the abstract tree of its params.
+      make_abstract: from a spec to the abstract tree of its parameters.
 
     Returns:
-      step, params and their description.
+      The step, the weights and their description.
 
     Raises:
       UserError: there is no such checkpoint.
     """
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    on_first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     manager = Checkpoints(directory, read_only=True)
     try:
         steps = manager.steps()
@@ -375,7 +358,9 @@ def load_params(
             try:
                 description = manager.describe(candidate)
                 like = jax.tree.map(
-                    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+                    lambda leaf: jax.ShapeDtypeStruct(
+                        leaf.shape, leaf.dtype, sharding=on_first
+                    ),
                     make_abstract(description.spec),
                 )
                 saved = manager.restore(candidate, {"params": like})
@@ -387,120 +372,43 @@ def load_params(
         manager.close()
 
 
-def _is_no_disk(error: Exception) -> bool:
-    """Whether it is no storage that has failed, but memory, or the program."""
-    # (JAX's own: no memory on a device.)
-    kinds = (MemoryError, TypeError, AttributeError, jax.errors.JaxRuntimeError)
-    return isinstance(error, kinds)
-
-
-def _is_refused(error: BaseException) -> bool:
-    """Whether a bucket has refused to be written, which it will do again."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_refused, error.exceptions))
-    # (The words are those of tensorstore, which has one kind of error.)
-    words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
-    rights = paths.verdict(error) is paths.Cause.RIGHTS
-    inner = error.__cause__
-    return rights or words is not None or bool(inner and _is_refused(inner))
-
-
-def _digest(said: dict[str, Any]) -> str:
-    """Of a JSON object, as it is read back."""
-    text = json.dumps(said, sort_keys=True)
+def _digest(document: dict[str, Any]) -> str:
+    """A digest of a JSON object, the same once it was written and read."""
+    text = json.dumps(document, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _join_writers() -> None:
-    """Waits for the storage layer's threads: one has failed, and others still write."""
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, _WRITERS_SECONDS)
-
-
-def _remove_unfinished(folder: str) -> None:
-    """Removes what a write that has failed leaves in a folder of checkpoints."""
-    for name in paths.folders(folder):
-        path = os.path.join(folder, name)
-        if _is_unfinished(path):
-            paths.remove(path)
-
-
-def _is_unfinished(path: str) -> bool:
-    """Whether orbax has begun a checkpoint there, and not ended it."""
-    if paths.is_remote(path):  # where nothing is renamed: an object marks the end
-        return not paths.exists(os.path.join(path, _COMMITTED))
-    return _UNFINISHED in path
 
 
 def _unmeasured(directory: str) -> list[int]:
     """Steps of the checkpoints whose metrics are not those that were saved."""
-    bad = []
-    folder = os.path.join(directory, DIRECTORY)
+    damaged = []
+    folder = os.path.join(directory, CHECKPOINTS)
     for name in paths.folders(folder):
         path = os.path.join(folder, name, "metrics", "metrics")
         if name.isdigit() and paths.exists(path):
             try:
-                measured = float(_best(files.read_json(path)))
+                measured = float(_best(documents.read_json(path)))
             except (UserError, KeyError, TypeError, ValueError):
-                bad.append(int(name))
+                damaged.append(int(name))
                 continue
-            # (What is wrong with `meta` itself is found when it is restored.)
+            # Whether `meta` itself is damaged is seen when it is restored.
             with contextlib.suppress(OSError, UserError, KeyError):
-                meta = files.read_json(os.path.join(folder, name, "meta", "metadata"))
+                meta = documents.read_json(
+                    os.path.join(folder, name, "meta", "metadata")
+                )
                 if meta["val_top1"] != measured:
-                    bad.append(int(name))
-    return sorted(bad)
+                    damaged.append(int(name))
+    return sorted(damaged)
 
 
 def _best(metrics: dict[str, float]) -> float:
     return metrics["val_top1"]
 
 
-@contextlib.contextmanager
-def _reading() -> Iterator[None]:
-    """Whatever the storage layers raise over damaged bytes, by one name.
-
-    Damage that one process meets breaks the checkpoint for all.
-    """
-    broken: BrokenCheckpoint | None = None
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except BrokenCheckpoint as error:
-        broken = error
-    except Exception as error:  # groups of errors among them
-        if processes.is_loss(error):
-            raise
-        text = " ".join(str(error).split())[:160]
-        broken = BrokenCheckpoint(f"{type(error).__name__}: {text}")
-        _forget(error)
-    failed = [n for n, bad in enumerate(processes.everyone(broken is not None)) if bad]
-    if failed:
-        raise broken or BrokenCheckpoint(f"as process {failed[0]} found")
-
-
-def _forget(error: BaseException) -> None:
-    """Drops an error with the half-done reads that orbax leaves behind.
-
-    Collected later, at exit perhaps, each of them would print a traceback.
-    """
-    traceback.clear_frames(error.__traceback__)
-    for part in getattr(error, "exceptions", ()):
-        traceback.clear_frames(part.__traceback__)
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
-
-
-def _refuse_other(step: int, item: str, wanted: set[str], found: set[str]) -> None:
-    if wanted == found:
+def _refuse_other(step: int, item: str, wanted: set[str], saved: set[str]) -> None:
+    """Refuses an item of a checkpoint with other leaves than a network has."""
+    if wanted == saved:
         return
-    lines = _few("-", wanted - found) + _few("+", found - wanted)
+    lines = _few("-", wanted - saved) + _few("+", saved - wanted)
     raise UserError(
         f"the checkpoint of step {step} holds the {item} of another network "
         f"(- missing, + surplus): {'; '.join(lines)}"

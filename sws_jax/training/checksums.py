@@ -1,13 +1,13 @@
-"""Checksums of trees of arrays, whatever devices and processes hold them.
+"""Checksums of trees of arrays, whatever devices and processes have their parts.
 
-An array's checksum is a sum over its elements, modulo 2^64: the bits of each times an
-odd number that follows from its place. So every holder of a part sums that part alone,
-on any mesh, and a change of one element always shows, since an odd number has an
-inverse modulo 2^64.
+The checksum of an array is a sum over its elements, modulo 2^64: the bits of each times
+an odd number that follows from its position. Each device can sum its part alone, on any
+mesh, and a change of one element always shows, since an odd number has an inverse
+modulo 2^64.
 
-Large arrays are summed by the devices that hold them, all others by numpy, which gives
-the same digits. Devices get programs without a collective and without 64 bits: JAX has
-none by default, and not every device all operations on them.
+Large arrays are summed by their devices, all others by numpy, which gives the same
+digits. The programs of devices have no collective and no numbers of 64 bits: JAX has
+none by default, and not every device has all operations on them.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 
 from sws_jax import trees
 
-_BLOCK = 1 << 18  # elements at a time, which fit into a processor's cache
+_BLOCK = 1 << 18  # elements at a time, so that they fit into a processor's cache
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
 _LOW = np.uint64(0xFFFFFFFF)
 
-# Bytes from which on an array is its devices' work. To compile a program, once for all
-# arrays of a shape, takes as long as numpy does for 40 MiB: with four arrays of this
-# size (weights, two moments, average) that is made up for after ten saves.
+# Bytes from which on an array is summed by its devices. To compile a program, once for
+# all arrays of a shape, takes as long as numpy does for 40 MiB. With four arrays of
+# this size, for weights, two moments and an average, ten saves outweigh that.
 _DEVICES_FROM = 1 << 20
-# What weights and their optimisers are made of.
+# Types of weights and optimisers.
 _DTYPES_OF_DEVICES = ("float32", "bfloat16", "float16", "int32", "uint32")
 _HALF = 16  # bits, of a number of 32
 _ADDED = 1 << _HALF  # numbers of 16 bits whose sum has 32
-_LEAST_ADDED = 1 << 8  # below, a device would hand out too much of what it holds
+_LEAST_ADDED = 1 << 8  # with fewer, a device would return too many sums
 
 
 def of(tree: trees.Tree) -> dict[str, str]:
     """``float32[2,3] 0123456789abcdef`` for every leaf, by name.
 
-    Where processes hold parts of the arrays, all of them call this.
+    Where several processes have parts of the arrays, all of them call this.
     """
     flat = trees.flatten(tree)
-    # Devices are given all of their work before any of it is waited for.
+    # All devices are started before any of them is waited for.
     started = [
         _start(leaf, leaf.sharding) if _is_for_devices(leaf) else None
         for leaf in flat.values()
@@ -54,9 +54,9 @@ def of(tree: trees.Tree) -> dict[str, str]:
         for parts, leaf in zip(started, flat.values(), strict=True)
     ]
     sums = np.array(own, np.uint64)
-    shared = [not _whole(leaf) for leaf in flat.values()]
+    shared = [not _is_whole(leaf) for leaf in flat.values()]
     if any(shared):
-        # (Every process has counted all of what it holds whole.)
+        # Each process has the whole sum of arrays that it has whole.
         sums = np.where(shared, _over_processes(sums), sums)
     return {
         name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}] {int(total):016x}"
@@ -64,12 +64,13 @@ def of(tree: trees.Tree) -> dict[str, str]:
     }
 
 
-def _whole(leaf) -> bool:
+def _is_whole(leaf) -> bool:
+    """Whether this process has all parts of an array."""
     return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
 
 
 def _own_sum(leaf) -> np.uint64:
-    """Over the parts of an array that this process holds, none of them twice."""
+    """Over the parts of an array that this process has, each of them once."""
     if not isinstance(leaf, jax.Array):
         return _sum(np.asarray(leaf), (slice(None),) * np.ndim(leaf), np.shape(leaf))
     parts = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
@@ -78,33 +79,40 @@ def _own_sum(leaf) -> np.uint64:
 
 
 def _sum(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]):
-    """Over a part of an array of `shape` that stands at `index` in it."""
+    """Over a part of an array.
+
+    Args:
+      part: of the array.
+      index: of the part in the array.
+      shape: of the array.
+    """
     if not part.size:
         return np.uint64(0)
-    starts = [place.start or 0 for place in index]
-    # Places of the first element of every row, in the whole array.
+    starts = [extent.start or 0 for extent in index]
+    # Positions of the first element of every row, in the whole array.
     rows = np.zeros(part.shape[:-1], np.uint64)
     for axis, (start, count) in enumerate(zip(starts, part.shape[:-1], strict=False)):
-        steps = (np.arange(count) + start) * math.prod(shape[axis + 1 :])
-        rows += steps.astype(np.uint64).reshape((-1,) + (1,) * (rows.ndim - axis - 1))
+        along_axis = (np.arange(count) + start) * math.prod(shape[axis + 1 :])
+        after = (1,) * (rows.ndim - axis - 1)
+        rows += along_axis.astype(np.uint64).reshape(-1, *after)
     first_of_row = rows.reshape(-1)
     width = part.shape[-1] if part.ndim else 1
     columns = np.arange(width, dtype=np.uint64) + np.uint64(starts[-1] if starts else 0)
     bits = _bits(part).reshape(len(first_of_row), width)
     total = np.uint64(0)
-    deep, across = max(_BLOCK // width, 1), min(width, _BLOCK)
+    block_rows, block_columns = max(_BLOCK // width, 1), min(width, _BLOCK)
     with np.errstate(over="ignore"):
-        for row in range(0, len(first_of_row), deep):
-            for column in range(0, width, across):
-                block = np.s_[row : row + deep, column : column + across]
-                places = first_of_row[block[0], None] + columns[block[1]]
-                total += (bits[block] * _odd(places)).sum(dtype=np.uint64)
+        for row in range(0, len(first_of_row), block_rows):
+            for column in range(0, width, block_columns):
+                block = np.s_[row : row + block_rows, column : column + block_columns]
+                positions = first_of_row[block[0], None] + columns[block[1]]
+                total += (bits[block] * _odd(positions)).sum(dtype=np.uint64)
     return total
 
 
-def _odd(places: np.ndarray) -> np.ndarray:
-    """An odd number for every place, whose upper half depends on all of its bits."""
-    mixed = (places + np.uint64(1)) * _SPREAD
+def _odd(positions: np.ndarray) -> np.ndarray:
+    """An odd number for each position, on all of whose bits its upper half depends."""
+    mixed = (positions + np.uint64(1)) * _SPREAD
     mixed ^= mixed >> np.uint64(32)
     mixed *= _SPREAD
     return mixed | np.uint64(1)
@@ -117,11 +125,11 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def _is_for_devices(leaf) -> bool:
-    """Whether devices sum it: the same in all processes."""
+    """Whether devices sum an array; all processes say the same."""
     return (
         isinstance(leaf, jax.Array)
         and leaf.nbytes >= _DEVICES_FROM
-        and leaf.size < 1 << 32  # places have 32 bits there
+        and leaf.size < 1 << 32  # positions have 32 bits on devices
         and leaf.dtype.name in _DTYPES_OF_DEVICES
         and isinstance(leaf.sharding, (NamedSharding, SingleDeviceSharding))
         and _added(leaf.sharding.shard_shape(leaf.shape))[1] >= _LEAST_ADDED
@@ -129,7 +137,7 @@ def _is_for_devices(leaf) -> bool:
 
 
 def _added(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Axes along which a device adds up, and how many numbers that makes of one."""
+    """Axes along which a device adds, and how many numbers each of its sums is of."""
     axes, count = [], 1
     for axis in reversed(range(len(shape))):
         if count * shape[axis] <= _ADDED:
@@ -140,9 +148,10 @@ def _added(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _start(leaf: jax.Array, sharding: Sharding) -> jax.Array:
-    """Sums over what each device holds, one after another: uint32 [devices x 3, ...].
+    """Sums over the part of each device: uint32 [devices x 3, ...].
 
-    Of the 64 bits of a sum, in this order: those from 32 on, from 16 on, from 0 on.
+    The three of a device have, in this order, the bits of its sum from 32, from 16 and
+    from 0 on.
     """
     if not isinstance(sharding, NamedSharding):
         return _sums_of_part(leaf, (0,) * leaf.ndim, leaf.shape)
@@ -161,21 +170,21 @@ def _start(leaf: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def _sums_of_part(part: jax.Array, starts, shape: tuple[int, ...]) -> jax.Array:
-    """As `_sum`, with numbers of 32 bits: [3, ...], see `_start`."""
-    places = jnp.zeros(part.shape, jnp.uint32)
+    """As `_sum`, with numbers of 32 bits: [3, ...], as in `_start`."""
+    positions = jnp.zeros(part.shape, jnp.uint32)
     for axis, start in enumerate(starts):
-        step = jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
-        step += jnp.uint32(start)
-        places += step * np.uint32(math.prod(shape[axis + 1 :]) & 0xFFFFFFFF)
+        along_axis = jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
+        along_axis += jnp.uint32(start)
+        positions += along_axis * np.uint32(math.prod(shape[axis + 1 :]) & 0xFFFFFFFF)
     # As `_odd`.
     spread = [np.uint32(half) for half in divmod(int(_SPREAD), 1 << 32)]
-    high, low = _product((np.uint32(0), places + np.uint32(1)), spread)
+    high, low = _product((np.uint32(0), positions + np.uint32(1)), spread)
     high, low = _product((high, low ^ high), spread)
     kind = jnp.dtype(f"u{part.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(part, kind).astype(jnp.uint32)
     high, low = _product((np.uint32(0), bits), (high, low | np.uint32(1)))
-    # One reduction of three numbers: a compiler would go through the array for each of
-    # three reductions, and first write down what it reduces.
+    # One reduction of three numbers at a time: for three reductions a compiler would
+    # write the numbers to memory and read them three times.
     zero = np.uint32(0)
     sums = jax.lax.reduce(
         (high, low >> _HALF, low & np.uint32(_ADDED - 1)),
@@ -187,7 +196,7 @@ def _sums_of_part(part: jax.Array, starts, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _product(a, b):
-    """Of two numbers of 64 bits modulo 2^64, each (its upper 32 bits, its lower)."""
+    """Of two numbers of 64 bits, modulo 2^64; each is its upper and its lower half."""
     (a_high, a_low), (b_high, b_low) = a, b
     half = np.uint32(_ADDED - 1)
     a1, a0, b1, b0 = a_low >> _HALF, a_low & half, b_low >> _HALF, b_low & half
@@ -198,7 +207,7 @@ def _product(a, b):
 
 
 def _collect(sums: jax.Array, leaf: jax.Array) -> np.uint64:
-    """What `_start` found, over the parts that this process holds, none twice."""
+    """The sum of what `_start` returned for this process's parts, each of them once."""
     first = {s.device for s in leaf.addressable_shards if s.replica_id == 0}
     total = 0
     for shard in sums.addressable_shards:
@@ -210,7 +219,7 @@ def _collect(sums: jax.Array, leaf: jax.Array) -> np.uint64:
 
 
 def _over_processes(sums: np.ndarray) -> np.ndarray:
-    """Of all processes; in halves, since JAX has no 64 bits by default."""
+    """Sums over all processes; they travel in halves, as JAX has no 64 bits."""
     halves = np.stack([sums & _LOW, sums >> np.uint64(32)]).astype(np.uint32)
     every = np.asarray(multihost_utils.process_allgather(halves)).astype(np.uint64)
     whole = every[:, 0] | every[:, 1] << np.uint64(32)

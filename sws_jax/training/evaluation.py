@@ -20,9 +20,9 @@ from sws_jax.specs.base import COUNT
 
 @functools.lru_cache(maxsize=64)
 def _compiled(normalization: Normalization, mesh: Mesh):
-    """The jitted ``(predictor, batch) -> sums``, which every process gets whole."""
-    sums = functools.partial(_sums, normalization=normalization, mesh=mesh)
-    return jax.jit(sums, out_shardings=sharding.replicated(mesh))
+    """The jitted ``(predictor, batch) -> sums``; the sums are replicated."""
+    function = functools.partial(_sums, normalization=normalization, mesh=mesh)
+    return jax.jit(function, out_shardings=sharding.replicated(mesh))
 
 
 def _sums(
@@ -35,17 +35,18 @@ def _sums(
     label, weight = batch["label"][:, None], batch["weight"]
     log_p = jax.nn.log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, label, axis=1)[:, 0]
-    # NaN scores rank nothing: an image counts as hit only where its score is a number.
+    # Scores that are NaN rank nothing: an image is a hit only where its score is a
+    # number.
     score = jnp.take_along_axis(logits, label, axis=1)
     above = (logits > score).sum(axis=1)
     ties_before = (logits == score) & (jnp.arange(logits.shape[1]) < label)
     rank = above + ties_before.sum(axis=1)
-    known = jnp.isfinite(score[:, 0])
+    finite = jnp.isfinite(score[:, 0])
     return {
         "count": weight.sum(),
         "loss": (loss * weight).sum(),
-        "top1": (((rank < 1) & known) * weight).sum(),
-        "top5": (((rank < 5) & known) * weight).sum(),
+        "top1": (((rank < 1) & finite) * weight).sum(),
+        "top5": (((rank < 5) & finite) * weight).sum(),
     }
 
 
@@ -75,10 +76,10 @@ def evaluate(
       predictor: what is evaluated.
       split: every image of it counts once, whatever the batch size.
       fit: from its images to those that the network takes.
-      normalization: of the data source; the predictor maps it to its own.
+      normalization: of the data; the predictor maps it to its own.
       global_batch_size: divides over the devices of `mesh`.
       mesh: to evaluate on.
-      reading: how; images that it skips are not counted.
+      reading: how images are read; those that are skipped are not counted.
 
     Returns:
       ``top1`` and ``top5`` in 0..1, ``loss`` as a mean over images; their ``count``,
@@ -90,7 +91,7 @@ def evaluate(
     sharding.check_batch("a batch of", global_batch_size, mesh)
     predictor = sharding.brought(predictor, mesh)
     sums_of = _compiled(normalization, mesh)
-    totals: list[dict[str, jax.Array]] = []  # until and with each batch
+    totals: list[dict[str, jax.Array]] = []  # after each batch
     for batch in pipeline.eval_batches(
         split,
         fit,
@@ -101,8 +102,7 @@ def evaluate(
         sums = sums_of(predictor, sharding.to_global(mesh, global_batch_size, batch))
         totals.append(jax.tree.map(jnp.add, totals[-1], sums) if totals else sums)
         sharding.hold_back(totals)
-    # (A split is never empty.)
-    means = {name: float(value) for name, value in totals[-1].items()}
-    count = means.pop("count")
-    scores = {name: value / count for name, value in means.items()}
+    last = {name: float(total) for name, total in totals[-1].items()}
+    count = last.pop("count")  # above 0, since a split is never empty
+    scores = {name: total / count for name, total in last.items()}
     return {**scores, "count": count, "skipped": len(split) - count}

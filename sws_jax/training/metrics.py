@@ -1,4 +1,4 @@
-"""Numbers of a run, written down: JSON lines, TensorBoard, a clock."""
+"""The log of a run, as JSON lines and for TensorBoard, and the clock of its speed."""
 
 from __future__ import annotations
 
@@ -14,70 +14,74 @@ from collections.abc import Iterator
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
+from sws_jax.storage.names import EVENTS, METRICS
 
-METRICS = "metrics.jsonl"
-_SEND_SECONDS = 30.0  # between writes of lines that no checkpoint needs
+_SEND_SECONDS = 30.0  # between copies to a bucket that no checkpoint asks for
 
 
 class Writer:
     """Appends to ``metrics.jsonl`` and TensorBoard files in a run's directory.
 
-    Opened at a step, it drops the lines of later steps: a resumed run writes them
-    again. Every method raises `Unwritable` where the disk is full.
+    Every method raises `Unwritable` where the disk is full.
 
-    To an object in a bucket nothing can be added: for a directory there, the files
-    grow on this machine and are sent whole, now and then and before each checkpoint.
+    Nothing can be added to an object in a bucket. The files of a directory there grow
+    on this machine, and are sent whole, now and then and before each checkpoint.
+
+    Args:
+      directory: of the run.
+      step: the last one whose lines are kept; a resumed run writes later ones again.
     """
 
     def __init__(self, directory: str, *, step: int = 0):
-        self._directory = self._here = directory
+        self._directory = self._local = directory
         if paths.is_remote(directory):
-            self._here = tempfile.mkdtemp(prefix="sws_jax_")
-        self._path = os.path.join(self._here, METRICS)
-        kept = [row for row in read(directory) if row["step"] <= step]
-        files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._board = _Board(self._here, step=step)
+            self._local = tempfile.mkdtemp(prefix="sws_jax_")
+        self._path = os.path.join(self._local, METRICS)
+        rows = [row for row in read(directory) if row["step"] <= step]
+        files.write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._board = _Board(self._local, step=step)
         self.send()
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds a line, and its numbers for TensorBoard."""
         _append(self._path, json.dumps({"step": step, **values}) + "\n")
         self._board.write(step, values)
         if time.monotonic() - self._sent > _SEND_SECONDS:
-            with contextlib.suppress(Unwritable):  # the next may be better served
+            with contextlib.suppress(Unwritable):  # the next try may succeed
                 self.send()
 
     def send(self) -> None:
-        """Has everything written until now where the run is."""
+        """Brings all lines to a directory in a bucket; does nothing for any other."""
         self._sent = time.monotonic()
-        if self._here != self._directory:
-            for name in os.listdir(self._here):
+        if self._local != self._directory:
+            for name in os.listdir(self._local):
                 target = os.path.join(self._directory, name)
                 with files.replacing(target) as temporary:
-                    shutil.copyfile(os.path.join(self._here, name), temporary)
+                    shutil.copyfile(os.path.join(self._local, name), temporary)
 
     def close(self) -> None:
         self._board.close()
-        if self._here != self._directory:
+        if self._local != self._directory:
             try:
-                # (A run that has failed to write says so itself.)
+                # A run that has failed to write says so itself.
                 with contextlib.suppress(Unwritable, UserError):
                     self.send()
             finally:
-                shutil.rmtree(self._here, ignore_errors=True)
+                shutil.rmtree(self._local, ignore_errors=True)
 
 
 def _append(path: str, text: str) -> None:
     """Adds a line to a file, whole or not at all."""
     with open(path, "ab", buffering=0) as file:
-        before = file.tell()
+        end = file.tell()
         data = text.encode()
         try:
             while data:
                 data = data[file.write(data) :]
         except OSError as error:
-            file.truncate(before)
+            file.truncate(end)
             raise Unwritable(path, error) from None
 
 
@@ -85,8 +89,8 @@ def _append(path: str, text: str) -> None:
 def _hidden(package: str) -> Iterator[None]:
     """Imports in the block take a package for absent, unless it is loaded already.
 
-    tensorboardX imports PyTorch wherever that is installed, for kinds of values that
-    are not written here, and it takes longer than everything else a run imports.
+    tensorboardX imports PyTorch where that is installed, for kinds of values that are
+    not written here. That takes longer than everything else that a run imports.
     """
     if package in sys.modules:
         yield
@@ -101,19 +105,19 @@ def _hidden(package: str) -> Iterator[None]:
 class _Board:
     """A TensorBoard file, written by the caller's own thread.
 
-    The library's `SummaryWriter` hands every event to a thread of its own, which a
-    full disk ends: the caller would wait for it for ever.
+    The library's `SummaryWriter` hands every event to a thread of its own. A full disk
+    ends that thread, and the caller would wait for it for ever.
     """
 
     def __init__(self, directory: str, *, step: int):
-        # Slow to import, and only writers need it.
+        # It is slow to import, and only writers need it.
         with _hidden("torch"):
             from tensorboardX import record_writer, summary
             from tensorboardX.proto import event_pb2
 
         self._event, self._scalar = event_pb2.Event, summary.scalar
-        where = f"{socket.gethostname()}.{os.getpid()}"
-        name = f"events.out.tfevents.{time.time():.0f}.{where}"
+        process = f"{socket.gethostname()}.{os.getpid()}"
+        name = f"{EVENTS}.{time.time():.0f}.{process}"
         self._path = os.path.join(directory, name)
         try:
             self._file = record_writer.RecordWriter(self._path)
@@ -133,7 +137,7 @@ class _Board:
             self._file.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of an event whose failure was said
+        with contextlib.suppress(OSError):  # of an event whose failure was raised
             self._file.close()
 
     def _add(self, **fields: Any) -> None:
@@ -150,7 +154,10 @@ class _Board:
 
 
 def read(directory: str) -> list[dict[str, Any]]:
-    """All rows of a run's metrics; a damaged or cut off line is left out.
+    """All rows of a run's metrics, without lines that are damaged or cut off.
+
+    Args:
+      directory: of the run.
 
     Raises:
       UserError: a whole line has something else than a number.
@@ -166,9 +173,9 @@ def read(directory: str) -> list[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                if wrong := files.misfit(row, dict.fromkeys(row, float)):
+                if misfit := documents.misfit(row, dict.fromkeys(row, float)):
                     raise UserError(
-                        f"{path} is damaged (line {number}: {wrong}): restore the "
+                        f"{path} is damaged (line {number}: {misfit}): restore the "
                         f"line, or remove it"
                     )
                 rows.append(row)
@@ -176,10 +183,14 @@ def read(directory: str) -> list[dict[str, Any]]:
 
 
 class Clock:
-    """Seconds of training alone: no compilation, no evaluation, across restarts.
+    """Counts seconds of training alone, without compilation, evaluation and saving.
 
     Args:
       seconds, steps: of the run's earlier starts, from `state`.
+
+    Attributes:
+      seconds: until the last pause.
+      steps: that were done while the clock ran.
     """
 
     def __init__(self, seconds: float = 0.0, steps: float = 0):
@@ -201,17 +212,17 @@ class Clock:
 
     def lap(self) -> None:
         """Begins a new window, for `steps_per_second`."""
-        self._lap = self._total(), self.steps
+        self._lap = self._total(), self.steps  # seconds and steps before it
 
     @property
     def steps_per_second(self) -> float | None:
         """Of the steps since the last `lap`; None where there are none.
 
-        A run may go on after a restart on other hardware: a mean over its whole life
+        A run may go on after a restart on other hardware: a mean over all its steps
         says nothing of how fast it is now.
         """
-        begun, before = self._lap
-        seconds, steps = self._total() - begun, self.steps - before
+        seconds_before, steps_before = self._lap
+        seconds, steps = self._total() - seconds_before, self.steps - steps_before
         return steps / seconds if steps and seconds > 0 else None
 
     def _total(self) -> float:
@@ -220,4 +231,5 @@ class Clock:
         return self.seconds + running
 
     def state(self) -> dict[str, float]:
+        """What a checkpoint keeps of the clock."""
         return {"seconds": self.seconds, "steps": self.steps}

@@ -1,4 +1,4 @@
-"""AdamW whose decay is decided by name, and learning-rate curves."""
+"""AdamW that decays tensors by their names, and curves of the learning rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Optimizer:
     differ in nothing but their schedule share one compiled step.
 
     Attributes:
-      weight_decay: on every tensor that `decays` names.
+      weight_decay: of every tensor whose name `decays`.
       b1, b2, eps: of Adam.
       clip_norm: largest global norm of the gradient; 0 never clips.
     """
@@ -47,7 +47,7 @@ class Optimizer:
                 )
 
     def build(self) -> optax.GradientTransformation:
-        """The transformation from gradients to the update before the rate."""
+        """From gradients to updates, which the learning rate has yet to multiply."""
         parts = [
             optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask),
@@ -58,9 +58,9 @@ class Optimizer:
 
 
 def decays(name: str) -> bool:
-    """Whether the tensor of that name is decayed: kernels, and nothing else.
+    """Whether the tensor of that name is decayed: kernels are, and nothing else.
 
-    By name, not by number of axes: a stacked bias has two, and a mask of
+    The name decides and not the number of axes: a stacked bias has two, and a mask of
     ``ndim > 1`` would decay every bias and norm of a scanned network.
     """
     return name.rsplit("/", 1)[-1] == "kernel"
@@ -73,7 +73,7 @@ def decay_mask(params: trees.Tree) -> trees.Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Learning rate by step; durations are already steps.
+    """The learning rate by step, with durations in steps.
 
     Attributes:
       peak: after warm-up.
@@ -126,10 +126,10 @@ class Schedule:
         return self._cosine(epoch / epochs)
 
     def _epochs(self, steps: int) -> float:
-        """The whole number of epochs that these steps were rounded from, if any was."""
-        near = round(steps / self.steps_per_epoch)
-        if round(near * self.steps_per_epoch) == steps:
-            return near
+        """The whole number of epochs that these steps are rounded from, if any is."""
+        whole = round(steps / self.steps_per_epoch)
+        if round(whole * self.steps_per_epoch) == steps:
+            return whole
         return float(steps / self.steps_per_epoch)
 
     def _cosine(self, part: float) -> float:
@@ -138,5 +138,11 @@ class Schedule:
 
 
 def scaled_rate(rate: float, global_batch_size: int, per: int) -> float:
-    """``rate x batch / per``, the linear rule (1706.02677); `per` 0 leaves it."""
+    """``rate x batch / per``, the linear rule (1706.02677).
+
+    Args:
+      rate: of a batch of `per` images.
+      global_batch_size: images of a step.
+      per: images; 0 leaves the rate as it is.
+    """
     return rate * global_batch_size / per if per else rate

@@ -60,13 +60,13 @@ class TrainState(struct.PyTreeNode):
 
 
 class Batch(NamedTuple):
-    """What a step sees; every leaf has the global batch in front.
+    """What a step is computed from; every leaf has the global batch as first axis.
 
     Attributes:
       images: [batch, height, width, channels], normalised.
       targets: [batch, classes], distributions.
-      drop_path: [batch, layers, 2] branch scales, or None.
-      teacher_logits: [batch, classes], or None.
+      drop_path: [batch, layers, 2] scales of branches; None without stochastic depth.
+      teacher_logits: [batch, classes]; None where there are none yet.
     """
 
     images: jax.Array
@@ -103,9 +103,9 @@ def train_step(
     Args:
       recipe: static.
       state: before the step.
-      batch: ready to use; see `prepare`.
+      batch: see `make_batch`.
       rate: learning rate.
-      teacher: asked for its logits where the batch brings none.
+      teacher: whose logits are computed where the batch has none.
 
     Returns:
       The state after the step, and ``loss`` and ``grad_norm``.
@@ -137,8 +137,8 @@ def accumulate(function, params: trees.Tree, batch: Batch, parts: int):
     """Mean of ``function(params, part)`` over equal parts of a batch.
 
     Part i takes rows i, i + parts, ...: each device splits its own rows, and no
-    image moves. Losses are means over the batch, so the mean of the parts' values
-    and gradients is the whole batch's.
+    image moves to another. Losses are means over the batch, so that the mean of the
+    parts' values and gradients is that of the whole batch.
     """
     if parts == 1:
         return function(params, batch)
@@ -159,8 +159,8 @@ def accumulate(function, params: trees.Tree, batch: Batch, parts: int):
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def prepare(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch:
-    """Pixels and labels to a batch: all that is random in a step is drawn here.
+def make_batch(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch:
+    """From pixels and labels to a batch; all that is random in a step is drawn here.
 
     Args:
       recipe: static.
@@ -200,7 +200,7 @@ def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
     optimizer = recipe.optimizer.build()
     opt = optax.tree_map_params(
         optimizer,
-        lambda _, place: place,
+        lambda _, param_sharding: param_sharding,
         jax.eval_shape(optimizer.init, abstract),
         params,
         transform_non_params=lambda _: everywhere,
@@ -218,24 +218,28 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
 
     def run(state, key, raw, rate, teacher):
         with sharding.constrained(mesh):
-            batch = prepare(recipe, key, state.step, raw)
+            batch = make_batch(recipe, key, state.step, raw)
             return train_step(recipe, state, batch, rate, teacher)
 
-    places, everywhere = state_shardings(recipe, mesh), sharding.replicated(mesh)
+    state, everywhere = state_shardings(recipe, mesh), sharding.replicated(mesh)
     rows = sharding.batch_sharding(mesh)
     return jax.jit(
         run,
-        # (A teacher stays where it is: `network_shardings`.)
-        in_shardings=(places, everywhere, rows, everywhere, None),
-        out_shardings=(places, everywhere),
+        # A teacher stays where it is placed, by `network_shardings`.
+        in_shardings=(state, everywhere, rows, everywhere, None),
+        out_shardings=(state, everywhere),
         donate_argnums=0,
     )
 
 
 def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
-    """Shapes and places of what `compiled_step` takes, for a global batch of `size`.
+    """Shapes and shardings of what `compiled_step` takes.
 
-    A teacher is one of arrays, or of shapes, that know where they live.
+    Args:
+      recipe: static.
+      mesh: to run on.
+      size: of the global batch.
+      teacher: of arrays, or of shapes, with their shardings.
     """
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(new_state, recipe), params)
@@ -277,6 +281,6 @@ def _program(recipe: Recipe, mesh: Mesh, tree, leaves) -> jax.stages.Compiled:
     return lowered.compile()
 
 
-def placed(leaf, place) -> jax.ShapeDtypeStruct:
-    """The shape of an array that lives in a place."""
+def placed(leaf, place: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array, with a sharding."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

@@ -1,7 +1,7 @@
 """The bucket of the fixture `storage`."""
 
 ROOT = "gs://bucket"
-# (It is right about one thread, which a large file keeps busy.)
+# The warning is right that a large file keeps one thread busy, which does no harm here.
 LARGE = "ignore:Sending a large body directly:ResourceWarning"
 
 

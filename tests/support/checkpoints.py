@@ -5,7 +5,7 @@ import pathlib
 import jax
 
 from sws_jax.models import networks
-from sws_jax.training import checkpoints
+from sws_jax.storage.names import CHECKPOINTS
 from sws_jax.training.checkpoints import Checkpoints
 
 from support.learngenes import describe
@@ -42,7 +42,7 @@ def abstract(spec):
 
 def data_files(directory, step):
     """The files of a checkpoint's params that hold numbers; copies among them."""
-    folder = pathlib.Path(directory) / checkpoints.DIRECTORY / str(step) / "params"
+    folder = pathlib.Path(directory) / CHECKPOINTS / str(step) / "params"
     found = [p for p in folder.rglob("d/*") if p.stat().st_size > 1000]
     assert found
     return found

@@ -13,9 +13,9 @@ import numpy as np
 import sws_jax
 from sws_jax import xla_flags
 from sws_jax.data import load_dataset
-from sws_jax.jobs import teacher
 from sws_jax.methods import learngenes
-from sws_jax.storage import files, paths
+from sws_jax.storage import documents, paths
+from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, LOCK, RESULT, WEIGHTS
 from sws_jax.training import checksums, metrics
 
 from support import compiler
@@ -26,13 +26,13 @@ BATCH = 64
 MAIN = (sys.executable, "-m", "sws_jax.main")
 
 CONFIG = """
-from sws_jax.jobs import recipes as presets
+from sws_jax.jobs import recipes
 
 
 def get_config(arg=None):
     print("config read", flush=True)
-    config = presets.job("single", name="run")
-    presets.small(config)
+    config = recipes.job("single", name="run")
+    recipes.small(config)
     config.model.update(depth=2, width=16, heads=2)
     epoch = 64 / 1257  # one step
     config.schedule.update(total_epochs=10 * epoch, warmup_epochs=0.0, rate=1e-3)
@@ -51,7 +51,7 @@ def steps(number):
 
 def environment(cache=None, devices=1):
     """So many devices, compiled quickly, and with a cache no program twice."""
-    kept = {
+    compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
@@ -59,7 +59,7 @@ def environment(cache=None, devices=1):
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": xla_flags.merged(compiler.flags(devices)),
-        **(kept if cache else {}),
+        **(compiled if cache else {}),
     }
 
 
@@ -101,9 +101,9 @@ class Job:
     @classmethod
     def make(cls, folder):
         (folder / "config.py").write_text(CONFIG)
-        made = cls(folder)
-        np.savez(made.data, **arrays())
-        return made
+        job = cls(folder)
+        np.savez(job.data, **arrays())
+        return job
 
     @property
     def data(self):
@@ -168,27 +168,27 @@ def watched(process, seconds=120):
 
 
 def complete(workdir, name="run"):
-    """Steps of the checkpoints that are whole, told by their names alone."""
-    folder = pathlib.Path(workdir) / name / "checkpoints"
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    """Steps of the checkpoints that are whole, by their names alone."""
+    folder = pathlib.Path(workdir) / name / CHECKPOINTS
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in inside if path.name.isdigit())
 
 
 def unfinished(workdir):
     """What should not be left behind: half a checkpoint, half a file, a lock."""
     names = [path.name for path in pathlib.Path(workdir).rglob("*")]
-    return [n for n in names if "tmp" in n or n.startswith(".") or n == "lock"]
+    return [n for n in names if "tmp" in n or n.startswith(".") or n == LOCK]
 
 
 def outcome(workdir, name="run"):
     """What two runs must have alike, bit for bit."""
     directory = os.path.join(workdir, name)
-    result = files.read_json(os.path.join(directory, "result.json"))
-    gene = os.path.join(directory, "learngene.safetensors")
+    result = documents.read_json(os.path.join(directory, RESULT))
+    gene = os.path.join(directory, LEARNGENE)
     if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
     else:
-        path = os.path.join(directory, teacher.WEIGHTS)
+        path = os.path.join(directory, WEIGHTS)
         params = sws_jax.load_network(path).params
     rows = metrics.read(directory)
     return {

@@ -31,7 +31,7 @@ def bounded(cases):
         max_examples=cases,
         derandomize=True,
         database=None,
-        # (Without shrinking, which would wait for a hang many times over.)
+        # Without shrinking, which would wait for a hang many times over.
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
         deadline=datetime.timedelta(seconds=SECONDS),
         suppress_health_check=list(hypothesis.HealthCheck),

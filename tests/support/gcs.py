@@ -58,33 +58,33 @@ class Storage:
             return self.described(name)
 
     def described(self, name):
-        held = self.objects[name]
-        crc = google_crc32c.Checksum(held.data).digest()
-        time = held.updated.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        stored = self.objects[name]
+        crc = google_crc32c.Checksum(stored.data).digest()
+        time = stored.updated.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {
             "kind": "storage#object",
-            "id": f"{BUCKET}/{name}/{held.generation}",
+            "id": f"{BUCKET}/{name}/{stored.generation}",
             "bucket": BUCKET,
             "name": name,
-            "size": str(len(held.data)),
-            "generation": str(held.generation),
+            "size": str(len(stored.data)),
+            "generation": str(stored.generation),
             "metageneration": "1",
-            "etag": str(held.generation),
+            "etag": str(stored.generation),
             "timeCreated": time,
             "updated": time,
-            "md5Hash": base64.b64encode(hashlib.md5(held.data).digest()).decode(),
+            "md5Hash": base64.b64encode(hashlib.md5(stored.data).digest()).decode(),
             "crc32c": base64.b64encode(crc).decode(),
             "contentType": "application/octet-stream",
-            **({"metadata": held.about} if held.about else {}),
+            **({"metadata": stored.about} if stored.about else {}),
         }
 
 
 @contextlib.contextmanager
 def running():
-    """A server, as its address and the objects that it holds."""
+    """A server: its address, and its storage."""
     storage = Storage()
-    made = type("Handler", (_Handler,), {"storage": storage})
-    server = _Server(("127.0.0.1", 0), made)
+    handler = type("Handler", (_Handler,), {"storage": storage})
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -158,7 +158,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             except _Answer as answer:
                 error = {"code": answer.status, "message": answer.reason}
                 text = json.dumps({"error": error}).encode()
-                # (The one answer that may have no body.)
+                # 304 is the one answer that may have no body.
                 self._send(answer.status, b"" if answer.status == 304 else text)
 
     def _read(self):
@@ -184,20 +184,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(200, json.dumps(value).encode(), **headers)
 
     def _name(self):
-        found = _OBJECT.fullmatch(self.route)
-        if not found:
+        match = _OBJECT.fullmatch(self.route)
+        if not match:
             raise _Answer(404, f"no route {self.command} {self.path}")
-        return urllib.parse.unquote(found[2])
+        return urllib.parse.unquote(match[2])
 
-    def _held(self, name):
+    def _stored(self, name):
         if name not in self.storage.objects:
             raise _Answer(404, f"No such object: {BUCKET}/{name}")
         return self.storage.objects[name]
 
     def _check(self, name):
         """The conditions of a request upon an object."""
-        held = self.storage.objects.get(name)
-        generation = held.generation if held else 0
+        stored = self.storage.objects.get(name)
+        generation = stored.generation if stored else 0
         if int(self.query.get("ifGenerationMatch", generation)) != generation:
             raise _Answer(412, "At least one of the pre-conditions did not hold.")
         if "ifGenerationNotMatch" in self.query:
@@ -210,7 +210,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if re.fullmatch(r"/storage/v1/b/[^/]+/o/?", self.route):
             return self._list()
         name = self._name()
-        held = self._held(name)
+        stored = self._stored(name)
         self._check(name)
         if self.query.get("alt") != "media":
             return self._json(self.storage.described(name))
@@ -220,7 +220,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "x_goog_hash": f"crc32c={about['crc32c']},md5={about['md5Hash']}",
             "ETag": about["etag"],
         }
-        data = held.data
+        data = stored.data
         ranged = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not ranged or not data:
             return self._send(200, data, "application/octet-stream", **marks)
@@ -273,7 +273,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if copied:
             source, target = map(urllib.parse.unquote, copied.groups())
             self._check(target)
-            about = self.storage.write(target, self._held(source).data)
+            about = self.storage.write(target, self._stored(source).data)
             size = about["size"]
             done = {"done": True, "objectSize": size, "totalBytesRewritten": size}
             return self._json({**done, "resource": about})
@@ -306,12 +306,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         mark = b"--" + boundary.encode()
         first, second = self.body.split(mark, 1)[1].split(mark, 1)
         second = second[: second.rindex(b"--" + boundary.encode())]
-        found = []
+        bodies = []
         for part in (first, second):
             head = re.search(rb"\r?\n\r?\n", part)
-            found.append(part[head.end() :])
+            bodies.append(part[head.end() :])
         ending = rb"\r?\n\Z"
-        return json.loads(found[0]), re.sub(ending, b"", found[1])
+        return json.loads(bodies[0]), re.sub(ending, b"", bodies[1])
 
     def _put(self):
         upload = self.storage.uploads[self.query["upload_id"]]
@@ -324,7 +324,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _delete(self):
         name = self._name()
-        self._held(name)
+        self._stored(name)
         self._check(name)
         del self.storage.objects[name]
         self._send(204)

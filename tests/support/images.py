@@ -46,9 +46,9 @@ def everything(split):
     return [split.read(i) for i in range(len(split))]
 
 
-def same(found, expected):
-    assert len(found) == len(expected)
-    for (image, label), (pixels, number) in zip(found, expected, strict=True):
+def same(part, expected):
+    assert len(part) == len(expected)
+    for (image, label), (pixels, number) in zip(part, expected, strict=True):
         assert (image.dtype, type(label)) == (np.uint8, int)
         np.testing.assert_array_equal(image, pixels)
         assert label == number

@@ -44,7 +44,7 @@ class Mutation:
 
     Attributes:
       name: unlike all others.
-      old, new: text that the package has once, and what replaces it.
+      old, new: text that the whole package has once, and what replaces it.
       breaks: the promise that no longer holds.
       tests: that must notice, each ``MODULE::TEST`` of `tests`.
     """
@@ -55,21 +55,24 @@ class Mutation:
     breaks: str
     tests: tuple[str, ...]
 
-    def path(self, root: pathlib.Path) -> pathlib.Path | None:
+    def file(self, root: pathlib.Path) -> pathlib.Path | None:
         """The file with the text; None where the mutation no longer applies."""
-        counts = {path: text.count(self.old) for path, text in _sources(root).items()}
-        paths = [path for path, count in counts.items() if count]
-        return paths[0] if sum(counts.values()) == 1 else None
+        counts = {
+            path: text.count(self.old)
+            for path in sorted((root / "sws_jax").rglob("*.py"))
+            if self.old in (text := path.read_text())
+        }
+        return next(iter(counts)) if list(counts.values()) == [1] else None
+
+    def mutated(self, root: pathlib.Path) -> str | None:
+        """The text of that file with the slip; None where it no longer applies."""
+        path = self.file(root)
+        return path and path.read_text().replace(self.old, self.new)
 
     @property
     def ids(self) -> list[str]:
         """Its tests, as pytest takes them."""
         return [f"tests/{test.replace('::', '.py::', 1)}" for test in self.tests]
-
-
-def _sources(root: pathlib.Path) -> dict[pathlib.Path, str]:
-    """The files of a checkout's package, with their text."""
-    return {path: path.read_text() for path in (root / "sws_jax").rglob("*.py")}
 
 
 MUTATIONS = (
@@ -83,29 +86,29 @@ MUTATIONS = (
     ),
     Mutation(
         "key of no seed",
-        "jax.random.key(config.seed), out_shardings",
+        "jax.random.key(seed), out_shardings",
         "jax.random.key(0), out_shardings",
         "what is random in a step follows the run's seed",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "order of no seed",
-        "            seed=config.seed,\n            global_batch_size=task",
-        "            seed=0,\n            global_batch_size=task",
+        ("            seed=task.seed,\n            global_batch_size"),
+        ("            seed=0,\n            global_batch_size"),
         "the order of images follows the run's seed",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
     Mutation(
         "stale score kept",
-        'val["top1"] if val.get("step") == at else -1.0',
+        'val["top1"] if val.get("step") == number else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
     ),
     Mutation(
         "best without a last",
-        'config.checkpoint.final or config.evaluation.select == "best"',
-        "config.checkpoint.final",
+        "save_last=config.checkpoint.final or best",
+        "save_last=config.checkpoint.final",
         "the last weights may be the best, and are kept",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
     ),
@@ -130,15 +133,15 @@ MUTATIONS = (
     ),
     Mutation(
         "window not restored",
-        'spent.pop("window", [])',
-        'spent.pop("windows", [])',
+        'fields.pop("window", [])',
+        'fields.pop("windows", [])',
         "a line of the log is of all steps since the last, restarts or not",
         ("test_train::test_a_line_is_of_all_steps_since_the_last_one",),
     ),
     Mutation(
         "last row of the window",
-        "row[name] = float(np.mean([past[name] for past in self.window]))",
-        "row[name] = float(self.window[-1][name])",
+        "float(np.mean([past[n] for past in self._window]))",
+        "float(self._window[-1][n])",
         "a line of the log shows means",
         ("test_train::test_a_line_is_of_all_steps_since_the_last_one",),
     ),
@@ -151,8 +154,8 @@ MUTATIONS = (
     ),
     Mutation(
         "crop of evaluation ignored",
-        "Fit(self.data.image_shape[:2], self.config.data.eval_crop)",
-        "Fit(self.data.image_shape[:2])",
+        "Fit(data.image_shape[:2], config.data.eval_crop)",
+        "Fit(data.image_shape[:2])",
         "data.eval_crop",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
@@ -165,7 +168,7 @@ MUTATIONS = (
     ),
     Mutation(
         "teacher not named",
-        "        about=task.about.replace(teacher=known),\n",
+        "        about=task.about.replace(teacher=name),\n",
         "",
         "a file says which teacher its network had",
         ("test_train::test_a_teacher_near_chance_stops_the_run",),
@@ -175,7 +178,7 @@ MUTATIONS = (
         "vit.drop_path_masks(drop_key,",
         "vit.drop_path_masks(augment_key,",
         "stochastic depth does not follow from the augmentation",
-        ("test_step::test_augmentation_and_stochastic_depth_have_keys_of_their_own",),
+        (("test_step::test_augmentation_and_stochastic_depth_have_keys_of_their_own"),),
     ),
     Mutation(
         "ties count as hits",
@@ -207,8 +210,8 @@ MUTATIONS = (
     ),
     Mutation(
         "head of seed 0",
-        "        seed=config.seed,\n    )\n    assert",
-        "    )\n    assert",
+        ("        seed=config.seed,\n    )\n    assert"),
+        ("    )\n    assert"),
         "a fresh head follows the run's seed",
         ("test_start::test_a_fresh_head_is_of_the_runs_seed",),
     ),
@@ -221,8 +224,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a field too harmless",
-        "_HARMLESS = fields.resuming(fields.HARMLESS)",
-        '_HARMLESS = (*fields.resuming(fields.HARMLESS), "evaluation.select")',
+        "HARMLESS = fields.resuming(fields.HARMLESS)",
+        'HARMLESS = (*fields.resuming(fields.HARMLESS), "evaluation.select")',
         "a directory goes on with the config that it was begun with",
         ("test_train::test_every_other_field_makes_another_run",),
     ),
@@ -285,22 +288,22 @@ MUTATIONS = (
     ),
     Mutation(
         "mixed as erased",
-        "                mix_key,\n                x,",
-        "                erase_key,\n                x,",
+        ("                mix_key,\n                x,"),
+        ("                erase_key,\n                x,"),
         "mixing does not follow from erasing",
-        ("test_augment::test_what_is_mixed_does_not_follow_from_what_is_erased",),
+        (("test_augment::test_what_is_mixed_does_not_follow_from_what_is_erased"),),
     ),
     Mutation(
         "held out, rounded down",
-        "held = round(len(train) * fraction)",
-        "held = int(len(train) * fraction)",
+        "count = round(len(train) * fraction)",
+        "count = int(len(train) * fraction)",
         "data.val_fraction is rounded to the nearest image",
         ("test_data::test_holding_out",),
     ),
     Mutation(
         "files as the disk has them",
-        "map(os.fsencode, sorted(found))",
-        "map(os.fsencode, found)",
+        "map(os.fsencode, sorted(image_names))",
+        "map(os.fsencode, image_names)",
         "images stand in the order of their names",
         ("test_folder::test_images_stand_in_the_order_of_their_names",),
     ),
@@ -368,7 +371,10 @@ MUTATIONS = (
         "for s in self.steps() if s > step]",
         "a run trains again from before a broken checkpoint",
         (
-            "test_checkpoints::test_a_broken_one_that_is_needed_goes_with_all_later_ones",
+            (
+                "test_checkpoints::test_a_broken_one_that_is_needed_goes_with_all_l"
+                "ater_ones"
+            ),
         ),
     ),
     Mutation(
@@ -380,7 +386,7 @@ MUTATIONS = (
     ),
     Mutation(
         "weights alone checked",
-        "        for name, tree in items.items():\n            for leaf, checksum",
+        ("        for name, tree in items.items():\n            for leaf, checksum"),
         (
             "        for name, tree in list(items.items())[:1]:\n"
             "            for leaf, checksum"
@@ -449,11 +455,11 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
 
 def verdict(mutation: Mutation, root: pathlib.Path) -> str:
     """What becomes of a mutation in a copy of the checkout, which is left as it was."""
-    path = mutation.path(root)
-    if path is None:
+    path, mutated = mutation.file(root), mutation.mutated(root)
+    if path is None or mutated is None:
         return "no longer applies"
     before = path.read_text()
-    path.write_text(before.replace(mutation.old, mutation.new))
+    path.write_text(mutated)
     try:
         passed, _ = run(mutation.ids, root)
     finally:
@@ -467,8 +473,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", default=[""], help="words, of name or file"
     )
     words = parser.parse_args(arguments).only
-    labels = {m.name: _label(m) for m in MUTATIONS}
-    chosen = [m for m in MUTATIONS if any(w in labels[m.name] for w in words)]
+    places = {m: f"{_where(m)}: {m.name}" for m in MUTATIONS}
+    chosen = [m for m, place in places.items() if any(word in place for word in words)]
     if not chosen:
         print(f"no mutation has {' or '.join(words)} in its name or file")
         return 1
@@ -478,26 +484,25 @@ def main(arguments: list[str] | None = None) -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             root.mkdir(exist_ok=True)
             copy(ROOT / name, root / name)
-        passed, printed = run(sorted({test for m in chosen for test in m.ids}), root)
+        passed, output = run(sorted({test for m in chosen for test in m.ids}), root)
         if not passed:
-            print(f"{printed}\nthe tests do not pass as it is")
+            print(f"{output}\nthe tests do not pass as it is")
             return 1
         verdicts = []
         for number, mutation in enumerate(chosen, start=1):
             before = time.monotonic()
             verdicts.append(verdict(mutation, root))
-            place = f"[{number}/{len(chosen)}] {labels[mutation.name]}"
+            place = f"[{number}/{len(chosen)}] {places[mutation]}"
             seconds = time.monotonic() - before
             print(f"{place}: {verdicts[-1]} ({seconds:.0f} s)", flush=True)
     print(f"{verdicts.count('killed')} of {len(chosen)} killed")
     return int(set(verdicts) != {"killed"})
 
 
-def _label(mutation: Mutation) -> str:
-    """Its file, where it applies, and its name."""
-    path = mutation.path(ROOT)
-    place = path.relative_to(ROOT / "sws_jax").as_posix() if path else "nowhere"
-    return f"{place}: {mutation.name}"
+def _where(mutation: Mutation) -> str:
+    """The file of a mutation, within the package; empty where it no longer applies."""
+    path = mutation.file(ROOT)
+    return str(path.relative_to(ROOT / "sws_jax")) if path else ""
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ def prepare(
 
     library.disable_progress_bar()
     kinds = library.features
-    given = dict(
+    features = dict(
         image=kinds.Image(shape=(None, None, channels)),
         label=kinds.ClassLabel(names=CLASSES),
     )
-    given |= {key: kind for key, (kind, _) in others.items()}
-    given = {key: kind for key, kind in given.items() if kind is not None}
+    features |= {key: kind for key, (kind, _) in others.items()}
+    features = {key: kind for key, kind in features.items() if kind is not None}
 
     class Insects(library.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = library.core.Version(version)
@@ -47,7 +47,7 @@ def prepare(
         def _info(self):
             return library.core.DatasetInfo(
                 builder=self,
-                features=kinds.FeaturesDict(given),
+                features=kinds.FeaturesDict(features),
                 disable_shuffling=True,
             )
 
@@ -56,9 +56,9 @@ def prepare(
 
         def _generate_examples(self, rows):
             for number, (content, label) in enumerate(rows):
-                made = dict(image=io.BytesIO(content), label=label)
-                made |= {key: value for key, (_, value) in others.items()}
-                yield number, {key: made[key] for key in given}
+                example = dict(image=io.BytesIO(content), label=label)
+                example |= {key: value for key, (_, value) in others.items()}
+                yield number, {key: example[key] for key in features}
 
     Insects.name = name
     builder = Insects(data_dir=str(root), file_format="array_record")

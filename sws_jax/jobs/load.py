@@ -6,12 +6,12 @@ import os
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.jobs import places, teacher
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.specs.base import DEPTH
 from sws_jax.storage import files, paths
+from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, WEIGHTS
 from sws_jax.training import checkpoints
 
 
@@ -63,29 +63,30 @@ def refusal(path: str) -> str:
 
 
 def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
+    """As `load`, of a file or of whichever of them a directory holds."""
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))
-    if os.path.basename(parent) == checkpoints.DIRECTORY and name.isdigit():
+    if os.path.basename(parent) == CHECKPOINTS and name.isdigit():
         return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
         return _checkpoint(_only_run(path), step, depth)
-    for name in (teacher.WEIGHTS, places.LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE):
         file = os.path.join(path, name)
         if paths.is_file(file):
             return _file(file, depth, None)
-    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
+    if paths.is_dir(os.path.join(path, CHECKPOINTS)):
         return _checkpoint(path, None, depth)
     if (run := _only_run(path)) != path:
         return _load(run, depth, None)
     raise UserError(
-        f"the directory {path} holds no {teacher.WEIGHTS}, no {places.LEARNGENE} and "
-        f"no {checkpoints.DIRECTORY}{_of_others(path)}"
+        f"the directory {path} holds no {WEIGHTS}, no {LEARNGENE} and "
+        f"no {CHECKPOINTS}{_advice(path)}"
     )
 
 
-def _of_others(path: str) -> str:
-    """What to do with a folder of another program's weights; of any other, nothing."""
+def _advice(path: str) -> str:
+    """What to do with a folder of another program's weights; empty for any other."""
     from sws_jax.convert import folders
 
     try:
@@ -102,7 +103,7 @@ def _of_others(path: str) -> str:
 
 def _only_run(path: str) -> str:
     """The directory of the run in that of a job of one run; any other as it is."""
-    if paths.is_dir(os.path.join(path, checkpoints.DIRECTORY)):
+    if paths.is_dir(os.path.join(path, CHECKPOINTS)):
         return path
     inside = [name for name in paths.folders(path) if _is_run(path, name)]
     if len(inside) > 1:
@@ -116,19 +117,20 @@ def _only_run(path: str) -> str:
 
 def _is_run(directory: str, name: str) -> bool:
     """Whether a folder of a work directory holds what a network can be read from."""
-    kept = (teacher.WEIGHTS, places.LEARNGENE, checkpoints.DIRECTORY)
     run = os.path.join(directory, name)
-    return any(paths.exists(os.path.join(run, one)) for one in kept)
+    readable = (WEIGHTS, LEARNGENE, CHECKPOINTS)
+    return any(paths.exists(os.path.join(run, file)) for file in readable)
 
 
 def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
+    """The network of a file, or a descendant of the learngene in it."""
     if step is not None:
         raise UserError(f"{path} is one file: a step is chosen in a run's directory")
     if weights.describe(path).kind == "learngene":
         gene = learngenes.load_learngene(path)
         own = gene.description.spec.depth
-        found = learngenes.expand(gene, depth=own if depth is None else depth)
-        return found, f"{path} at depth {found.spec.depth}"
+        descendant = learngenes.expand(gene, depth=own if depth is None else depth)
+        return descendant, f"{path} at depth {descendant.spec.depth}"
     if depth is not None:
         raise UserError(f"{path} has its depth: only a learngene is expanded")
     return networks.load_network(path), path
@@ -137,15 +139,15 @@ def _file(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
 def _checkpoint(
     directory: str, step: int | None, depth: int | None
 ) -> tuple[Network, str]:
+    """The network of a run's checkpoint; of the newest, where no step is named."""
     if depth is not None:
         raise UserError(f"{directory} has its depth: only a learngene is expanded")
-    if not paths.is_dir(os.path.join(directory, checkpoints.DIRECTORY)):
+    if not paths.is_dir(os.path.join(directory, CHECKPOINTS)):
         raise UserError(
-            f"{directory} has no checkpoint of step {step}: it holds no "
-            f"{checkpoints.DIRECTORY}"
+            f"{directory} has no checkpoint of step {step}: it holds no {CHECKPOINTS}"
         )
-    found, params, description = checkpoints.load_params(
+    saved_step, params, description = checkpoints.load_params(
         directory, step, networks.abstract_params
     )
     network = Network(description.spec, params, description)
-    return network, f"{directory} at step {found}"
+    return network, f"{directory} at step {saved_step}"

@@ -1,0 +1,131 @@
+"""Refuses a config that is wrong whatever its data and its files are."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+
+import ml_collections
+
+from sws_jax.data import images
+from sws_jax.data.augment import Augment
+from sws_jax.data.pipeline import epoch_images
+from sws_jax.data.transforms import Fit, Transform
+from sws_jax.errors import UserError
+from sws_jax.jobs import build, fields, model_fields, recipes
+from sws_jax.methods.objectives import Loss
+from sws_jax.models import profiles
+from sws_jax.reports import report
+from sws_jax.specs import Compute
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
+from sws_jax.training.durations import Durations
+from sws_jax.training.optim import Optimizer
+
+_LONGEST_NAME = 255  # bytes, of most file systems
+# Files that a job writes beside its runs' directories.
+_FILES = (
+    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
+)  # fmt: skip
+# Of an epoch, where the number of images decides nothing.
+_SOME_IMAGES = 2**20
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses what is wrong whatever the data and the files are.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      UserError: naming the field.
+    """
+    _check_name(config.name)
+    check_fields(config)
+    profiles.find(config.profile)
+    for kind, group in (
+        (Compute, config.compute),
+        (Transform, config.transform),
+        (Augment, config.augment),
+        (Loss, config.loss),
+        (Optimizer, config.optimizer),
+    ):
+        kind(**group)
+    images.check_decoder(config.data.decoder)
+    Augment(**config.augment).check_batch(config.global_batch_size)
+    build.schedule(config, Durations(_SOME_IMAGES, config.global_batch_size))
+    build.reading(config)
+    Fit((1, 1), config.data.eval_crop)
+    epoch_images(1, config.data.repeats)
+    patch = config.model.patch_size
+    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
+    model_fields.network_spec(config, smallest)
+    known = set(recipes.run().model)
+    if unknown := [n for n in recipes.insisted(config) if n not in known]:
+        raise UserError(
+            f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def check_teacher(config: ml_collections.ConfigDict) -> None:
+    """Refuses a run that is distilled and names no teacher.
+
+    The config of a job may name none, as its runs get theirs from each other.
+    """
+    if build.needs_teacher(config) and not config.teacher.path:
+        raise UserError(
+            f"loss.kind {config.loss.kind!r} needs a teacher: give its weights file or "
+            f"run directory as teacher.path"
+        )
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Refuses a value out of the range that `sws_jax.jobs.fields` gives its field.
+
+    Args:
+      config: of a run.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for name, field in fields.RUN.items():
+        field.check(name, functools.reduce(operator.getitem, name.split("."), config))
+
+
+def check_job(config: ml_collections.ConfigDict) -> None:
+    """Refuses a value out of its range in what a job has beside its runs' fields.
+
+    Args:
+      config: of a job.
+
+    Raises:
+      UserError: naming the field.
+    """
+    for name, field in fields.JOB.items():
+        group, _, last = name.rpartition(".")
+        values = config.get(group, {}) if group else config
+        if last in values:
+            field.check(name, values[last])
+
+
+def _check_name(name: str) -> None:
+    """Refuses what is no name of a directory in the work directory."""
+    why = ""
+    if not name or os.path.basename(name) != name or "\\" in name:
+        why = ""
+    elif not name.isprintable():
+        why = ": it has characters that do not print"
+    elif name.startswith("."):
+        why = ": it begins with a dot"
+    elif len(os.fsencode(name)) > _LONGEST_NAME:
+        why = f": it is longer than {_LONGEST_NAME} bytes"
+    elif name.lower() in _FILES:
+        why = ": the work directory has a file of that name"
+    else:
+        return
+    shown = name if len(name) <= 40 else f"{name[:40]}..."
+    raise UserError(
+        f"name is the run's directory in the work directory, and cannot be "
+        f"{shown!r}{why}"
+    )

@@ -1,0 +1,203 @@
+"""Does the runs of a job, each once, and writes its report.
+
+The same command started several times, on machines or cores that share the work
+directory, shares out the runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_collections
+
+from sws_jax.errors import UserError
+from sws_jax.jobs import begun, preflight, records, remarks, train
+from sws_jax.jobs.datasets import Datasets
+from sws_jax.jobs.directory import Busy, refuse_other
+from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
+from sws_jax.reports import report
+from sws_jax.runtime import processes
+from sws_jax.runtime.progress import say
+from sws_jax.storage import documents, files, locks, paths
+from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT
+from sws_jax.training.loop import Preempted
+
+_POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
+_TURN_SECONDS = 0.05  # between tries to lock what jobs share
+
+
+def execute(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Does what is not yet done of a job, and writes its report.
+
+    Args:
+      config: of the job.
+      workdir: one directory per run, and ``config.json``, ``results.csv``,
+        ``report.png`` and (after an Aux-Net) ``learngene.safetensors``.
+      should_stop: as in `sws_jax.jobs.train.train`.
+
+    Returns:
+      The runs' results, in order, each with its ``role``.
+    """
+    rows = runs(config)
+
+    def refuse() -> None:
+        paths.check_utf8(workdir, "take another --workdir")
+        preflight.check(config, rows)
+        preflight.check_networks(rows, workdir)
+        for run in rows:
+            refuse_other(os.path.join(workdir, run.name), run.config, workdir)
+        preflight.refuse_other(config, workdir)
+
+    processes.decided(refuse)
+    for line in remarks.of_job(config):
+        say(line)
+    results = _results(config, rows, workdir, should_stop)
+    processes.first_does(lambda: write_report(results, workdir))
+    return results
+
+
+def write_report(results: list[dict[str, Any]], workdir: str) -> None:
+    """Writes the report of these runs, and of others in the work directory.
+
+    Args:
+      results: of this job, as `execute` returns them.
+      workdir: of the job.
+    """
+    with _own_turn(workdir):
+        report.write([*results, *_other_runs(results, workdir)], workdir)
+
+
+def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
+    """Results of a larger comparison in the directory, of which this is a part."""
+    ours = {result["name"] for result in results}
+    # Results that older software wrote have no role; the table has it.
+    roles = report.roles(workdir)
+    others = []
+    for name in paths.folders(workdir):
+        path = os.path.join(workdir, name, RESULT)
+        if name in ours or not paths.exists(path):
+            continue
+        try:
+            result = records.read_result(path)
+        except UserError as error:
+            say(f"{report.RESULTS} lacks {name}: {error}")
+            continue
+        role = result.get("role") or roles.get(name, "")
+        # A directory of another name is a copy of a run.
+        if role in COMPARED and result.get("name") == name:
+            others.append({**result, "role": role})
+    return others
+
+
+@contextlib.contextmanager
+def _own_turn(workdir: str) -> Iterator[None]:
+    """Holds the lock of a work directory, of which unfinished files are removed.
+
+    Jobs that share the directory write its shared files one after the other. In a
+    bucket files appear whole, and nothing is locked.
+    """
+    if paths.is_remote(workdir):
+        yield
+        return
+    while True:
+        with locks.claimed(os.path.join(workdir, LOCK)) as is_ours:
+            if is_ours:
+                files.sweep(workdir)
+                yield
+                return
+        time.sleep(_TURN_SECONDS)
+
+
+def _results(
+    config, rows: Sequence[Run], workdir: str, should_stop
+) -> list[dict[str, Any]]:
+    """Does the runs that are not done, and waits for those that other jobs do."""
+    results: dict[str, dict[str, Any]] = {}
+    last_busy: list[str] = []
+    datasets = Datasets()
+    while len(results) < len(rows):
+        progressed = False
+        busy = []
+        for position, run in enumerate(rows, start=1):
+            if run.name in results or not results.keys() >= set(run.after):
+                continue
+            if should_stop():
+                raise Preempted(
+                    f"stopped before {run.name}, with the runs before it saved; the "
+                    f"same command goes on"
+                )
+            try:
+                label = f"[{position}/{len(rows)}] {run.name}"
+                results[run.name] = _run_result(
+                    config, run, label, workdir, should_stop, datasets
+                )
+                progressed = True
+            except Busy:
+                busy.append(run.name)
+        if not progressed:
+            if should_stop():
+                raise Preempted("stopped while waiting for other jobs")
+            if busy != last_busy:
+                say(f"waiting for other jobs, which are at {', '.join(busy)}")
+                last_busy = busy
+            time.sleep(_POLL_SECONDS)
+    return [results[run.name] for run in rows]
+
+
+def _run_result(
+    config, run: Run, label: str, workdir: str, should_stop, datasets: Datasets
+) -> dict[str, Any]:
+    """The result of one run, which is done first unless it is finished.
+
+    Raises:
+      Busy: another job is at it.
+    """
+    finished = True
+
+    def starting() -> None:
+        nonlocal finished
+        finished = False
+        # A job that is refused before its first run has started leaves nothing.
+        path = os.path.join(workdir, CONFIG)
+        plain = documents.plain(config.to_dict())
+
+        def write() -> None:
+            with _own_turn(workdir):
+                begun.keep_begun(workdir)
+                files.write_json(path, plain)
+
+        processes.first_does(write)
+        say(label)
+
+    result = train.train(
+        run.config,
+        workdir,
+        role=run.role,
+        should_stop=should_stop,
+        starting=starting,
+        datasets=datasets,
+    )
+    if run.role == AUX:
+        processes.first_does(lambda: _publish(workdir, run.name))
+    result = {**result, "role": run.role}
+    if not finished:
+        say(f"{run.name}: {report.sentence(result)}")
+    return result
+
+
+def _publish(workdir: str, name: str) -> None:
+    """Copies the learngene of a run to the work directory, where users look for it."""
+    source = os.path.join(workdir, name, LEARNGENE)
+    target = os.path.join(workdir, LEARNGENE)
+    with _own_turn(workdir), files.replacing(target) as temporary:
+        shutil.copyfile(paths.here(source), temporary)

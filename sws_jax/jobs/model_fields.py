@@ -1,0 +1,114 @@
+"""The fields of a config's ``model``, and the network that they make or follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from sws_jax.errors import UserError
+from sws_jax.jobs import recipes
+from sws_jax.specs import AuxViTSpec, ViTSpec
+
+# Fields of `model` that are a run's own, whatever file it starts from.
+_OWN = ("drop_path",)
+
+
+def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
+    """The network of `config.model`, for images and classes of that shape."""
+    fields = dict(config.model)
+    stages = tuple(fields.pop("stages"))
+    if stages:
+        fields["depth"] = sum(stages) if min(stages) > 0 else len(stages)
+    net = ViTSpec(**fields, **shape)
+    return AuxViTSpec(net, stages) if stages else net
+
+
+def of(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
+    """The fields of a config's `model` that make this network."""
+    stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
+    own = {field.name for field in dataclasses.fields(ViTSpec)}
+    names = own & set(recipes.run().model)
+    return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
+
+
+def recorded(
+    config: ml_collections.ConfigDict, spec: ViTSpec | AuxViTSpec
+) -> ml_collections.ConfigDict:
+    """The config with the network that the run really has."""
+    copy = config.copy_and_resolve_references().unlock()
+    copy.model.update(of(spec))
+    return copy
+
+
+def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[str]:
+    """Fields of `model` that a config does not decide, but its file or its stages.
+
+    Args:
+      config: of a run or of a job.
+      insist: leave out those that the file must agree with.
+    """
+    names = set(config.model) - set(_OWN)
+    if insist:
+        names -= set(recipes.insisted(config))
+    if config.init.network:
+        return names
+    if config.init.learngene:
+        by_depth = not (config.init.plan or config.init.allotment)
+        return names - ({"depth"} if by_depth else set())
+    return {"depth"} if config.model.stages else set()
+
+
+def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
+    """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
+    fields, rows = of(spec), []
+    for name in sorted(set(recipes.insisted(config)) - set(_OWN)):
+        wanted = config.model[name]
+        wanted = tuple(wanted) if name == "stages" else wanted
+        if wanted != fields[name]:
+            rows.append((name, _shown(wanted), _shown(fields[name])))
+    return rows
+
+
+def check_insisted(
+    config,
+    spec: ViTSpec | AuxViTSpec,
+    path: str,
+    differs: Callable[[str], None] | None,
+) -> None:
+    """Compares a network with what was asked for by name.
+
+    Args:
+      config: of the run.
+      spec: of its network.
+      path: of the file that the network comes from; empty for one of a seed.
+      differs: as in `sws_jax.jobs.start.answer`.
+
+    Raises:
+      UserError: naming the field.
+    """
+    init = config.init
+    for name, asked, has in against(config, spec):
+        where, remedy = path, "take a file that has it"
+        if not path:  # of such a network, stages alone decide otherwise
+            where, remedy = "model.stages", "change one"
+        elif name == "depth" and init.learngene:
+            where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
+        if differs is None:
+            raise UserError(
+                f"model.{name} is {asked} and {where} has {has}: leave model.{name} "
+                f"out, or {remedy}"
+            )
+        differs(
+            f"{config.name}: goes on as it began: model.{name} is {has}, as in "
+            f"{where}, where the config says {asked}"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A field of `model`, as an argument writes it."""
+    if isinstance(value, tuple):
+        return "-".join(map(str, value)) or "empty"
+    return f"{value}"

@@ -1,0 +1,124 @@
+"""What one run trains, on what and for how long: values alone, no config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from jax.sharding import Mesh
+
+from sws_jax import trees
+from sws_jax.data import Dataset
+from sws_jax.data.base import Split
+from sws_jax.data.pipeline import Reading
+from sws_jax.data.transforms import Fit, Transform
+from sws_jax.models.description import Description
+from sws_jax.models.networks import Network, Predictor
+from sws_jax.training import evaluation, step
+from sws_jax.training.optim import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run that can be begun, whoever asked for it.
+
+    Attributes:
+      name: of the run.
+      role: in its job; kept in the result.
+      directory: of the run.
+      seed: of the order of images and of all that is random in a step.
+      mesh: its devices.
+      data: its images.
+      transform: what every training image goes through.
+      fit: from the images that are scored to those that the network takes.
+      reading: how images are read.
+      repeats: of every drawn image; see `sws_jax.data.pipeline.Order`.
+      global_batch_size: images of a step.
+      score_batch_size: images that are scored at a time.
+      epochs: the length of the run.
+      epoch_images: training images of an epoch.
+      schedule: the learning rate, and the length of the run in steps.
+      score_every, save_every, log_every: intervals in steps.
+      milestones: step, by epochs, whose weights are scored on the test images too.
+      keep_last: newest checkpoints to keep.
+      save_last: whether the last step is saved in any case.
+      select_best: whether the result is that of the best checkpoint on the validation
+        images, and not that of the last step.
+      network: before the first step.
+      make_ema: makes the weights that their moving average starts from; None stands
+        for the network's own.
+      recipe: of a step.
+      teacher: on its devices; None where there is none.
+      about: what the network is.
+      stored: parameters that had to be stored to start it.
+      first_lines: to be said when it begins.
+      lines: to be said whenever it starts or goes on.
+    """
+
+    name: str
+    role: str
+    directory: str
+    seed: int
+    mesh: Mesh
+    data: Dataset
+    transform: Transform
+    fit: Fit
+    reading: Reading
+    repeats: int
+    global_batch_size: int
+    score_batch_size: int
+    epochs: float
+    epoch_images: int
+    schedule: Schedule
+    score_every: int
+    save_every: int
+    log_every: int
+    milestones: dict[float, int]
+    keep_last: int
+    save_last: bool
+    select_best: bool
+    network: Network
+    make_ema: Callable[[], trees.Tree | None]
+    recipe: step.Recipe
+    teacher: Predictor | None
+    about: Description
+    stored: int
+    first_lines: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.schedule.total_steps
+
+    def saves_after(self, number: int) -> bool:
+        """Whether a checkpoint is due once so many steps are done."""
+        due = number % self.save_every == 0 or number in self.milestones.values()
+        return due or (number == self.total and self.save_last)
+
+    def scores_after(self, number: int) -> bool:
+        """Whether the validation images are due once so many steps are done."""
+        due = number % self.score_every == 0 or number == self.total
+        # The best checkpoint is chosen among those with a score.
+        return due or self.saves_after(number)
+
+    def logs_after(self, number: int) -> bool:
+        """Whether a line of the log is due once so many steps are done."""
+        return number % self.log_every == 0 or number == self.total
+
+    def predictor(self, params: trees.Tree) -> Predictor:
+        """The network with other weights."""
+        network = Network(self.network.spec, params)
+        return Predictor(network, self.data.normalization, self.recipe.compute)
+
+    def score(self, predictor: Predictor, split: Split) -> dict[str, float]:
+        """As `sws_jax.training.evaluation.evaluate`."""
+        return evaluation.evaluate(
+            predictor,
+            split,
+            self.fit,
+            normalization=self.data.normalization,
+            global_batch_size=self.score_batch_size,
+            mesh=self.mesh,
+            reading=self.reading,
+        )
