@@ -7,7 +7,7 @@ from sws_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin()
 
-# ruff: noqa: E402  what follows takes its time
+# ruff: noqa: E402  what is imported below takes a while
 import argparse
 import importlib
 import os
@@ -22,7 +22,8 @@ KINDS = {
     "expansion": "expanding a learngene beside a copy",
     "checksums": "what a checkpoint costs the thread that trains",
     "input": "images read per second",
-    "startup": "imports, the first step, compilation",
+    "answers": "help, mistakes and imports, beside an empty process",
+    "startup": "the first step, compilation",
 }
 # `input` names a function of Python, and modules have names of their own.
 MODULES = {"input": "inputs"}

@@ -54,15 +54,15 @@ def _measure(spec: ViTSpec, repeats: int) -> Row:
     calls: dict[str, Callable] = {
         name: functools.partial(of, items) for name, of in ways.items()
     }
-    found = measure.in_turns(calls, repeats)
+    times = measure.in_turns(calls, repeats)
     saves = _saves(spec, items, ways, repeats)
     return {
         "mib": measure.short(sum(array.nbytes for array in arrays) / MIB),
         "arrays": len(arrays),
         "first_s": measure.short(first),
-        "devices_s": measure.figure(found["devices"]),
-        "numpy_s": measure.figure(found["numpy"]),
-        "ratio": _ratio(found),
+        "devices_s": measure.figure(times["devices"]),
+        "numpy_s": measure.figure(times["numpy"]),
+        "ratio": _ratio(times),
         "save_s": measure.figure(saves["devices"]),
         "save_numpy_s": measure.figure(saves["numpy"]),
         "save_ratio": _ratio(saves),
@@ -86,7 +86,7 @@ def _saves(spec: ViTSpec, items, ways, repeats: int) -> dict[str, list[float]]:
     about = sws_jax.Description(
         kind="network", net=spec, stages=(), method="", normalization=step.IMAGENET
     )
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         kept = checkpoints.Checkpoints(folder, keep_last=1)
         for number in range(repeats):
@@ -100,12 +100,12 @@ def _saves(spec: ViTSpec, items, ways, repeats: int) -> dict[str, list[float]]:
                     val_top1=-1.0,
                 )
                 with mock.patch.object(checksums, "of", of):
-                    found[name].append(measure.seconds(save))
+                    times[name].append(measure.seconds(save))
                 kept.wait()
         kept.close()
-    return found
+    return times
 
 
-def _ratio(found: dict[str, list[float]]) -> float:
-    pairs = zip(found["devices"], found["numpy"], strict=True)
+def _ratio(times: dict[str, list[float]]) -> float:
+    pairs = zip(times["devices"], times["numpy"], strict=True)
     return measure.short(statistics.median(new / old for new, old in pairs))

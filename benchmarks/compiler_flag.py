@@ -127,16 +127,16 @@ def _row(mine: _Side, other: _Side, rounds: int) -> dict | None:
         # Least beside least: where other work disturbs, it never speeds anything up.
         row[f"{what}_least"] = measure.short(min(with_it) / min(without))
         row[f"{what}_ms"] = measure.short(1e3 * min(without))
-    found = []
+    runs = []
     for side in (other, mine):
         with np.load(f"{side.out}.npz") as arrays:
-            found.append(dict(arrays))
-    losses = [one.pop("losses") for one in found]
-    logits = [one.pop("logits") for one in found]
+            runs.append(dict(arrays))
+    losses = [one.pop("losses") for one in runs]
+    logits = [one.pop("logits") for one in runs]
     largest = float(np.abs(logits[1] - logits[0]).max()) / float(
         np.abs(logits[0]).max()
     )
-    values = *meshes._differences(*zip(losses, found, strict=True)), largest
+    values = *meshes._differences(*zip(losses, runs, strict=True)), largest
     heads = ("loss", "weights_99", "weights_largest", "keys_biases", "logits")
     row |= {h: float(f"{v:.1e}") for h, v in zip(heads, values, strict=True)}
     for side in (mine, other):

@@ -64,11 +64,11 @@ def run(settings: Settings) -> list[Row]:
 
 def _compare(ours: Callable, copy: Callable, repeats: int) -> Row:
     ours(), copy()  # compiles
-    found = measure.in_turns({"expand": ours, "copy": copy}, repeats)
-    pairs = zip(found["expand"], found["copy"], strict=True)
+    times = measure.in_turns({"expand": ours, "copy": copy}, repeats)
+    pairs = zip(times["expand"], times["copy"], strict=True)
     return {
-        "expand_ms": measure.figure([1e3 * s for s in found["expand"]]),
-        "copy_ms": measure.figure([1e3 * s for s in found["copy"]]),
+        "expand_ms": measure.figure([1e3 * s for s in times["expand"]]),
+        "copy_ms": measure.figure([1e3 * s for s in times["copy"]]),
         "ratio": measure.short(statistics.median(a / b for a, b in pairs)),
         "aim": f"within {AIM:g}",
     }

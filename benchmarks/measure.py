@@ -59,11 +59,11 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict:
 
     A machine drifts (heat, neighbours): what is compared is timed side by side.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            found[name].append(seconds(call))
-    return found
+            times[name].append(seconds(call))
+    return times
 
 
 def figure(values: Sequence[float]) -> dict[str, float]:
@@ -169,23 +169,23 @@ def machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _cpu() -> str:
-    found = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
-    return found[1] if found else platform.processor()
+    match = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    return match[1] if match else platform.processor()
 
 
 def _meminfo(name: str) -> int | None:
-    found = re.search(rf"^{name}: +(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(rf"^{name}: +(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def _text(path: str) -> str:

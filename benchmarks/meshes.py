@@ -146,16 +146,16 @@ def _run(recipe, network, teacher, batches, shape, steps):
     return losses, trees.flatten(trees.to_host(state.params))
 
 
-def _differences(expected, found) -> tuple[float, float, float, float]:
+def _differences(expected, actual) -> tuple[float, float, float, float]:
     """Of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 
     losses = max(
-        abs(b - a) / abs(a) for a, b in zip(expected[0], found[0], strict=True)
+        abs(b - a) / abs(a) for a, b in zip(expected[0], actual[0], strict=True)
     )
     most, weights, keys = [0.0], [0.0], [0.0]
     for name, old in expected[1].items():
-        difference = np.abs(found[1][name] - old) / np.abs(old).max()
+        difference = np.abs(actual[1][name] - old) / np.abs(old).max()
         if name.endswith("qkv/bias"):  # [..., 3, heads, head size]
             keys.append(float(difference[..., 1, :, :].max()))
             difference = difference[..., [0, 2], :, :]

@@ -72,11 +72,11 @@ def _measure(spec: ViTSpec, dtype: str, build: Callable, settings: Settings) -> 
     theirs(2)
     count = 5 if settings.accelerator else 1
     calls = {"ours": lambda: ours(count), "peer": lambda: theirs(count)}
-    found = measure.in_turns(calls, settings.repeats)
-    ratios = [a / b for a, b in zip(found["ours"], found["peer"], strict=True)]
+    times = measure.in_turns(calls, settings.repeats)
+    ratios = [a / b for a, b in zip(times["ours"], times["peer"], strict=True)]
     row: Row = {
         f"{name}_step_ms": measure.figure([1e3 * s / count for s in values])
-        for name, values in found.items()
+        for name, values in times.items()
     }
     row["ours_over_peer"] = measure.short(statistics.median(ratios))
     return row

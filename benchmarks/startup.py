@@ -1,14 +1,14 @@
-"""How long one waits before anything trains: imports, the first step, compilation.
+"""How long one waits before anything trains: the first step, compilation.
 
-Each start is a fresh process; a cache of compiled programs on disk is not used.
+Each start is a fresh process; a cache of compiled programs on disk is not used. What
+needs no step is timed in `benchmarks.answers`.
 
-How to read it: all names of sws_jax, which loads them when they are first used, beside
-`import jax` show what the package adds. "first
-step" is from the start of the process to the end of the first update of the Aux-Net in
-configs/smoke.py, data included. For compilation, `lower_s` is tracing and `compile_s`
-is XLA's own time: a scanned network's stays level over its depth, an unrolled one's
-grows with every block. The network alone is compiled, from nothing but shapes; the row
-"+ DeiT" shows what the recipe's work on the device adds to it, once for any network.
+How to read it: "first step" is from the start of the process to the end of the first
+update of the Aux-Net in configs/smoke.py, data included. For compilation, `lower_s` is
+tracing and `compile_s` is XLA's own time: a scanned network's stays level over its
+depth, an unrolled one's grows with every block. The network alone is compiled, from
+nothing but shapes; the row "+ DeiT" shows what the recipe's work on the device adds to
+it, once for any network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from sws_jax.specs import Compute
 from sws_jax.training import step as steps
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
 def run(settings: Settings) -> list[Row]:
@@ -40,9 +39,6 @@ def run(settings: Settings) -> list[Row]:
         measure.say("startup", row)
         rows.append(row)
 
-    for line in ("import jax", "from sws_jax import *"):
-        found = [float(_process("-c", _IMPORT.format(line))) for _ in range(repeats)]
-        add({"what": line, "seconds": measure.figure(found)})
     add({"what": "first step, configs/smoke.py", **_first_steps(repeats)})
 
     for mode, recipe in _recipes(settings):
@@ -58,7 +54,7 @@ def _recipes(settings: Settings) -> list[tuple[str, steps.Recipe]]:
     aux = step.network(f"aux_vit_{size}_patch16_{stages}", settings)
     plain = [step.network(f"vit_{size}_patch16_L{depth}", settings) for depth in depths]
     middle = plain[len(plain) // 2]
-    found = [
+    recipes = [
         (mode, steps.Recipe(spec, step.IMAGENET, compute))
         for mode, spec, compute in (
             ("scan", aux, Compute()),
@@ -69,10 +65,10 @@ def _recipes(settings: Settings) -> list[tuple[str, steps.Recipe]]:
         )
     ]
     if settings.quick:
-        return found[:2]
+        return recipes[:2]
     spec = middle.net.replace(drop_path=step.DROP_PATH)
     deit = steps.Recipe(spec, step.IMAGENET, augment=step.DEIT, ema=step.EMA)
-    return [*found, ("scan + DeiT", deit)]
+    return [*recipes, ("scan + DeiT", deit)]
 
 
 def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
@@ -97,24 +93,24 @@ def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
 
 
 def _first_steps(repeats: int) -> Row:
-    found: dict[str, list[float]] = {}
+    waits: dict[str, list[float]] = {}
     for _ in range(repeats):
         before = time.time()
-        said = json.loads(_process("-m", "benchmarks.first_step").splitlines()[-1])
-        for name, at in said.items():
-            found.setdefault(name, []).append(at - before)
-    done = found.pop("stepped")
+        times = json.loads(_process("-m", "benchmarks.first_step").splitlines()[-1])
+        for name, at in times.items():
+            waits.setdefault(name, []).append(at - before)
+    done = waits.pop("stepped")
     return {
         "seconds": measure.figure(done),
-        **{f"{name}_after_s": measure.figure(values) for name, values in found.items()},
+        **{f"{name}_after_s": measure.figure(values) for name, values in waits.items()},
     }
 
 
 def _process(*arguments: str) -> str:
-    made = subprocess.run(
+    done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True
     )
-    if made.returncode:
-        last = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"python {' '.join(arguments)[:60]} ended badly: {last}")
-    return made.stdout
+    return done.stdout

@@ -203,8 +203,8 @@ def _measure(recipe: steps.Recipe, settings: Settings) -> Row:
     # A device with its own queue is timed as it is trained on: several steps at once.
     count = 5 if settings.accelerator else 1
     calls = {"step": lambda: training(count)}
-    found = measure.in_turns(calls, settings.repeats)["step"]
-    row["step_ms"] = measure.figure([1e3 * s / count for s in found])
+    times = measure.in_turns(calls, settings.repeats)["step"]
+    row["step_ms"] = measure.figure([1e3 * s / count for s in times])
     row["images_per_second"] = measure.short(
         1e3 * settings.batch_size / row["step_ms"]["median"]
     )

@@ -20,7 +20,7 @@ def get_config(arg=None):
     config = commandline.load(f"{beside}:{chosen}").unlock()
     config.name = "smoke"
     config.model.width = 32
-    # (Set once per epoch and one late, the rate would warm up all of both.)
+    # The official rate, set once per epoch and one late, would warm up all of both.
     warmup = 0.0 if arg.profile == "official" else 0.5
     config.schedule.update(total_epochs=2.0, warmup_epochs=warmup)
     config.ancestor.model.depth = 2

@@ -7,7 +7,7 @@ from sws_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin()
 
-# ruff: noqa: E402  what follows takes its time
+# ruff: noqa: E402  what is imported below takes a while
 import argparse
 import contextlib
 import re
@@ -37,7 +37,7 @@ COMMANDS = {
     "prepare": prepare,
     "show_batch": show_batch,
 }
-# Those in which an error of the operating system is a request that cannot be met.
+# Commands in which an error of the operating system is a request that cannot be met.
 READERS = ("convert", "describe", "evaluate", "predict")
 
 
@@ -45,27 +45,29 @@ class _Parser(argparse.ArgumentParser):
     """Of a command: a value that a flag cannot have is a sentence like any other."""
 
     def error(self, message: str) -> NoReturn:
-        told = re.fullmatch("argument (--[^ :]+): (.*)", message, re.DOTALL)
-        if told is None:
+        match = re.fullmatch("argument (--[^ :]+): (.*)", message, re.DOTALL)
+        if match is None:
             super().error(message)
-        flag, what = told.groups()
+        flag, what = match.groups()
         raise UserError(f"{flag} {what}" if what.startswith("must") else message)
 
     def check_texts(self, args: argparse.Namespace) -> None:
-        """Refuses empty ones, as scripts give them whose variables are not set; an
-        option whose default is empty is left out by it."""
+        """Refuses empty arguments, which a script passes whose variables are not set.
+
+        Of an option whose default is empty, an empty text is that default.
+        """
         for action in self._actions:
-            given = getattr(args, action.dest, action.default)
-            if given != action.default:
-                if "" in (given if isinstance(given, list) else [given]):
+            value = getattr(args, action.dest, action.default)
+            if value != action.default:
+                if "" in (value if isinstance(value, list) else [value]):
                     flag = (*action.option_strings, action.metavar)[0]
                     raise UserError(f"{flag} is empty")
 
     def flagged(self, message: str, args: argparse.Namespace) -> str:
-        """A sentence that begins with an argument, as it is called when it is typed."""
+        """A message that begins with an argument's name, with the flag in its place."""
         for action in self._actions:
-            given = getattr(args, action.dest, None) not in (None, action.default)
-            if given and re.match(rf"{action.dest}[ \[]", message):  # or of its items
+            is_set = getattr(args, action.dest, None) not in (None, action.default)
+            if is_set and re.match(rf"{action.dest}[ \[]", message):  # or of its items
                 typed = (*action.option_strings[-1:], action.metavar)[0]
                 return f"{typed}{message[len(action.dest) :]}"
         return message

@@ -1,10 +1,11 @@
-"""What is given to public functions, made what they work with, or refused by name.
+"""Arguments of public functions: converted to what these use, or refused by name.
 
-A *kind* takes the name of an argument and what was given for it, and returns what the
-function works with: a path as text, a number of numpy or JAX as Python's, a list or an
-array as a tuple. What it cannot use is a `UserError` that names the argument. `checked`
-puts the kinds of all arguments before a function or a class. A number that JAX is
-tracing is refused, since shapes come from numbers; leaves of trees are not looked at.
+A *kind* takes the name of an argument and its value, and returns the value that the
+function uses: a path as text, a number of numpy or JAX as Python's, a list or an array
+as a tuple. For what it cannot use it raises a `UserError` that names the argument.
+`checked` puts the kinds of all arguments before a function or a class. A number that
+JAX is tracing is refused, since shapes come from numbers; leaves of trees are not
+checked.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sws_jax.errors import UserError
 
 Kind = Callable[[str, Any], Any]
@@ -34,7 +33,7 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 # It refuses a typing error or a damaged file, not a network.
 MAX_SIZE = 2**20
 _LARGEST = 2**63 - 1  # whole number of an array
-_LONGEST = 100  # characters of what was given
+_LONGEST = 100  # characters of a value in a message
 # How a path begins that is on no disk of this machine; pathlib leaves it one slash.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")
 _LOCAL_SCHEMES = ("file", "local")  # the disks again, and no part of a path here
@@ -59,6 +58,18 @@ class Range:
     open_high: bool = False
     endless: bool = False
 
+    @property
+    def words(self) -> str:
+        """The numbers inside, in words: ``0 to 1``, ``above 0, at most 1``."""
+        if not (self.open_low or self.open_high or math.isinf(self.high)):
+            return f"{_short(self.low)} to {_short(self.high)}"
+        ends = [f"{'above' if self.open_low else 'at least'} {_short(self.low)}"]
+        if not math.isinf(self.high):
+            ends.append(
+                f"{'below' if self.open_high else 'at most'} {_short(self.high)}"
+            )
+        return ", ".join(ends)
+
     def check(self, name: str, value: float) -> None:
         """Refuses a number outside.
 
@@ -82,27 +93,32 @@ class Range:
         raise UserError(f"{name} must be {wanted}, and is {value}")
 
 
+def _short(end: float) -> str:
+    """An end of a range."""
+    return f"{end:,.0f}" if 1e3 <= end < 1e15 else f"{end:g}"
+
+
 def checked(
     *, rest: Callable[..., Any] | None = None, **kinds: Kind
 ) -> Callable[[_Target], _Target]:
-    """A decorator that gives a function nothing but arguments of their kinds.
+    """A decorator that checks and converts the arguments of a function.
 
     Name, signature and docstring stay. An argument without a kind here has that of its
     annotation, where it is a plain one (`int`, `tuple[float, ...]`, `str | None`); one
-    without either stops the import. Of a class, it is the constructor that is guarded.
+    without either stops the import. Of a class, the constructor is guarded.
 
     Args:
-      rest: a checked function that the function's ``**`` arguments are handed to.
+      rest: a checked function that the function's ``**`` arguments are passed to.
       **kinds: by the names of the arguments.
 
     Raises:
-      UserError: (from the function) an argument that it does not have, lacks or cannot
-        use.
+      UserError: when the function is called, of an argument that it does not have,
+        lacks or cannot use.
     """
 
     def decorate(target):
         if not isinstance(target, type):
-            return _guarded(target, _called(target), kinds, rest)
+            return _guarded(target, "", kinds, rest)
         plain = vars(target)["__init__"]  # its own, and no other class's
         setattr(target, "__init__", _guarded(plain, target.__name__, kinds, rest))  # noqa: B010
         return target
@@ -116,40 +132,43 @@ def kinds_of(target: Callable[..., Any]) -> dict[str, Kind]:
     return getattr(guarded, "__kinds__", {})
 
 
-def _guarded(function, called: str, kinds: Mapping[str, Kind], rest):
+def _guarded(function, class_name: str, kinds: Mapping[str, Kind], rest):
+    """A function behind its kinds; messages name the class whose constructor it is."""
     signature = inspect.signature(function)
     rows, spread = {}, ""
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             spread = name
         elif name not in ("self", "cls"):
-            rows[name] = kinds.get(name) or _by_annotation(called, parameter)
+            rows[name] = kinds.get(name) or _by_annotation(function, parameter)
     if surplus := kinds.keys() - rows:
-        raise TypeError(f"{called} has no argument {', '.join(surplus)}")
+        raise TypeError(f"{function.__qualname__} has no argument {', '.join(surplus)}")
     handed = {k: v for k, v in kinds_of(rest).items() if k not in rows} if rest else {}
     known = {**rows, **handed}
 
     @functools.wraps(function)
     def guard(*args, **kwargs):
-        odd = [name for name in kwargs if name not in known]
-        if odd and (rest or not spread):
+        unknown = [name for name in kwargs if name not in known]
+        if unknown and (rest or not spread):
+            called = class_name or _called(function)
             raise UserError(
-                f"{called} has no argument {', '.join(odd)}: it takes "
+                f"{called} has no argument {', '.join(unknown)}: it takes "
                 f"{', '.join(known) or 'none'}"
             )
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
+            called = class_name or _called(function)
             raise UserError(
                 f"{called} takes {', '.join(known) or 'no arguments'}, and its call "
                 f"does not fit ({error})"
             ) from None
-        given = bound.arguments
+        values = bound.arguments
         for name, kind in rows.items():
-            if name in given:
-                given[name] = kind(name, given[name])
-        if handed and spread in given:
-            given[spread] = {k: handed[k](k, v) for k, v in given[spread].items()}
+            if name in values:
+                values[name] = kind(name, values[name])
+        if handed and spread in values:
+            values[spread] = {k: handed[k](k, v) for k, v in values[spread].items()}
         return function(*bound.args, **bound.kwargs)
 
     guard.__kinds__ = known  # type: ignore[attr-defined]
@@ -163,13 +182,22 @@ def check_nul(path: str, called: str = "") -> None:
 
 
 def _called(function) -> str:
-    """As a user writes it: convert.load."""
-    module = function.__module__.removeprefix("sws_jax").removeprefix(".")
-    return ".".join(filter(None, [module, function.__qualname__]))
+    """As a user writes it: sws_jax.expand, specs.from_dict, convert.load.
+
+    That is by the outermost package that has it among its public names, and else by its
+    module.
+    """
+    *packages, module = function.__module__.split(".")
+    name = function.__qualname__
+    for end, package in enumerate(packages, 1):
+        public = getattr(sys.modules.get(".".join(packages[:end])), "__all__", ())
+        if name.partition(".")[0] in public:
+            return f"{package}.{name}"
+    return f"{module}.{name}"
 
 
 def anything(name: str, value: Any) -> Any:
-    """What is handed on, or looked at by the function itself: trees of arrays."""
+    """Any value, passed on or, as trees of arrays are, checked by the function."""
     return value
 
 
@@ -187,7 +215,7 @@ def path(name: str, value: Any) -> str:
         raise _wrong(name, "a path (text, or a pathlib.Path)", value)
     if not text:
         raise UserError(f"{name} must name a file or folder, and is empty")
-    check_nul(text, f"{name} {_shown(value)}")
+    check_nul(text, f"{name} {shown(value)}")
     text = str.__str__(text)
     if not isinstance(value, str) and (kept_by := scheme(text, slashes=1)):
         text = f"{kept_by}://" + text.removeprefix(f"{kept_by}:").lstrip("/")
@@ -222,7 +250,7 @@ def text(choices: Iterable[str] = ()) -> Kind:
         if not isinstance(value, str):
             raise _wrong(name, f"one of {', '.join(known)}" if known else "text", value)
         if known and value not in known:
-            raise UserError(f"{name} {_shown(value)} is not one of {', '.join(known)}")
+            raise UserError(f"{name} {shown(value)} is not one of {', '.join(known)}")
         return str.__str__(value)
 
     return kind
@@ -231,7 +259,7 @@ def text(choices: Iterable[str] = ()) -> Kind:
 def truth(name: str, value: Any) -> bool:
     """True or False, numpy's too; 0 and 1 are numbers."""
     _refuse_traced(name, value)
-    plain = isinstance(value, (bool, np.bool_))
+    plain = isinstance(value, bool)
     if not plain and not (_is_scalar(value) and "bool" in str(value.dtype)):
         raise _wrong(name, "True or False", value)
     return bool(value)
@@ -260,13 +288,13 @@ def number(within: Range | None = None) -> Kind:
     """A finite number, as a float; in a range, which alone may hold infinity."""
 
     def kind(name: str, value: Any) -> float:
-        found = _number(name, value)
-        endless = within is not None and within.endless and found == math.inf
-        if found is None or math.isnan(found) or not (math.isfinite(found) or endless):
+        real = _number(name, value)
+        endless = within is not None and within.endless and real == math.inf
+        if real is None or math.isnan(real) or not (math.isfinite(real) or endless):
             raise _wrong(name, "a number", value)
         if within is not None:
-            within.check(name, found)
-        return found
+            within.check(name, real)
+        return real
 
     return kind
 
@@ -286,7 +314,7 @@ def many(kind: Kind, things: str, most: int = MAX_SIZE) -> Kind:
         try:
             if unordered:
                 raise TypeError
-            rows = np.asarray(value) if hasattr(value, "__array__") else value
+            rows = _as_array(value) if hasattr(value, "__array__") else value
             items = tuple(itertools.islice(rows, most + 1))  # it may be endless
         except Exception:  # noqa: BLE001  what an object of somebody's raises
             raise _wrong(name, f"a sequence of {things}", value) from None
@@ -315,11 +343,11 @@ SEED = whole(0, 2**32 - 1)  # of a random key
 
 def pairs(name: str, value: Any) -> tuple[tuple[str, str], ...]:
     """A sequence of pairs of texts."""
-    found = many(TEXTS, "pairs of texts")(name, value)
-    for at, pair in enumerate(found):
+    rows = many(TEXTS, "pairs of texts")(name, value)
+    for at, pair in enumerate(rows):
         if len(pair) != 2:
             raise _wrong(f"{name}[{at}]", "two texts", pair)
-    return found
+    return rows
 
 
 def size(name: str, value: Any) -> tuple[int, int]:
@@ -334,13 +362,13 @@ def size(name: str, value: Any) -> tuple[int, int]:
             _refuse_traced(name, value)
     if not sides or len(sides) != 2:
         raise UserError(
-            f"{name} is one side or (height, width) in pixels, and {_shown(value)} is "
+            f"{name} is one side or (height, width) in pixels, and {shown(value)} is "
             f"neither"
         )
     if min(sides) < 1:
-        raise UserError(f"{name} must be at least 1, and is {_shown(value)}")
+        raise UserError(f"{name} must be at least 1, and is {shown(value)}")
     if max(sides) > MAX_SIZE:
-        raise UserError(f"{name} must be at most {MAX_SIZE}, and is {_shown(value)}")
+        raise UserError(f"{name} must be at most {MAX_SIZE}, and is {shown(value)}")
     return sides
 
 
@@ -396,12 +424,12 @@ _PLAIN: dict[str, Kind] = {
 _PLAIN |= {f"{name} | None": optional(kind) for name, kind in _PLAIN.items()}
 
 
-def _by_annotation(called: str, parameter: inspect.Parameter) -> Kind:
+def _by_annotation(function, parameter: inspect.Parameter) -> Kind:
     kind = _PLAIN.get(str(parameter.annotation))
     if kind is None:
         raise TypeError(
-            f"{called}: say what kind of argument {parameter.name} is, which is "
-            f"annotated {parameter.annotation}"
+            f"{function.__qualname__}: say what kind of argument {parameter.name} is, "
+            f"which is annotated {parameter.annotation}"
         )
     return kind
 
@@ -409,6 +437,13 @@ def _by_annotation(called: str, parameter: inspect.Parameter) -> Kind:
 def _is_scalar(value: Any) -> bool:
     """A number of numpy, JAX or PyTorch, or an array without axes."""
     return hasattr(value, "dtype") and getattr(value, "shape", None) == ()
+
+
+def _as_array(value: Any) -> Any:
+    """What calls itself an array, as numpy has it."""
+    import numpy as np  # What has none of these is checked without numpy.
+
+    return np.asarray(value)
 
 
 def _whole(name: str, value: Any) -> int | None:
@@ -450,14 +485,14 @@ def _refuse_traced(name: str, value: Any) -> None:
 
 
 def _wrong(name: str, wanted: str, value: Any) -> UserError:
-    return UserError(f"{name} must be {wanted}, and is {_shown(value)}")
+    return UserError(f"{name} must be {wanted}, and is {shown(value)}")
 
 
-def _shown(value: Any) -> str:
-    """What was given, in a few words."""
-    plain = (str, bytes, numbers.Number, type(None), tuple, list, dict)
+def shown(value: Any) -> str:
+    """A value in a few words."""
+    builtin = (str, bytes, numbers.Number, type(None), tuple, list, dict)
     try:
-        if isinstance(value, plain):
+        if isinstance(value, builtin):
             words = " ".join(_SHOWN.repr(value).split())
             return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
         if isinstance(value, type):

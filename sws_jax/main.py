@@ -7,18 +7,16 @@ from sws_jax.runtime import entry
 if __name__ == "__main__":
     entry.begin()
 
-# ruff: noqa: E402  what follows takes its time
-import hashlib
-import logging
+# ruff: noqa: E402  what is imported below takes a while
 import os
 import sys
-import traceback
+from typing import TYPE_CHECKING
 
-from sws_jax import version, xla_flags
+from sws_jax import xla_flags
 from sws_jax.errors import Interrupted, Stopped, UserError
-from sws_jax.jobs import commandline
-from sws_jax.runtime import rendezvous, signals
-from sws_jax.storage import refusals
+
+if TYPE_CHECKING:
+    from sws_jax.runtime import signals
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
@@ -37,6 +35,7 @@ stopped, and does nothing twice.
                          runs nothing, and prints what each device would hold and send;
                          DEVICES are a number or named, as v5e-256 or 8xH100
   --workdir=DIR          default runs/NAME, with the config's name; gs://BUCKET/DIR too
+  --help                 this, and all fields of a config with what they mean
 
 Several processes (hosts, or accelerators of one) run the same command. Cloud TPU, GKE,
 Slurm and Open MPI tell them where the others are; elsewhere each is told:
@@ -67,15 +66,25 @@ _OUT_OF_MEMORY = (
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; see `USAGE`."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or {"-h", "--help"} & set(argv):
+    if not argv:
         print(USAGE, end="")
-        return 0 if argv else EXIT_REFUSED
+        return EXIT_REFUSED
+    if {"-h", "--help"} & set(argv):
+        from sws_jax.jobs import reference
+
+        print(f"{USAGE}\n{reference.listing()}", end="")
+        return 0
+    from sws_jax.runtime import signals
+
     xla_flags.add()
     with signals.Asked() as asked:
         return _run(argv, asked)
 
 
 def _run(argv: list[str], asked: signals.Asked) -> int:
+    from sws_jax.jobs import commandline
+    from sws_jax.runtime import rendezvous
+
     try:
         start, rest = rendezvous.parse(argv)
         config, workdir = commandline.parse(rest)
@@ -109,7 +118,8 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
 
 def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
-    from sws_jax.runtime import processes
+    from sws_jax.runtime import processes, signals
+    from sws_jax.storage import refusals
 
     if isinstance(error, Interrupted | refusals.Unreachable):
         return _refuse(error, signals.EXIT_AGAIN)
@@ -125,16 +135,21 @@ def _explain(error: Exception) -> int:
         return _refuse(_OUT_OF_MEMORY, EXIT_ERROR)
     if isinstance(error, OSError):
         return _refuse(error, EXIT_ERROR)
+    import traceback
+
     traceback.print_exception(error)
     return EXIT_ERROR
 
 
 def _job(config) -> str:
-    """What the processes of a job have in common: config and versions."""
+    """A fingerprint of config and versions: the same in all processes of a job."""
+    import hashlib
+
+    from sws_jax import version
     from sws_jax.models import description
 
-    said = [config.to_json_best_effort(), description.versions(), version.VERSION]
-    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+    identity = [config.to_json_best_effort(), description.versions(), version.VERSION]
+    return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
 
 
 def _greeting() -> str:
@@ -150,21 +165,24 @@ def _greeting() -> str:
 
 
 def _hush_storage() -> None:
-    """Leaves a checkpoint that cannot be written to the one sentence about it.
+    """Silences the storage library, whose threads log and print errors that they raise.
 
-    The storage layer's threads log and print every error that they then raise.
+    Of a checkpoint that cannot be written, the user sees one sentence.
     """
+    import logging
+
     for name in ("absl", "asyncio"):
         logger = logging.getLogger(name)
         logger.addFilter(lambda record: record.levelno < logging.ERROR)
     shown = sys.unraisablehook
 
-    def hook(found) -> None:
-        code = getattr(found.object, "cr_code", None)  # of a read given up half-way
-        given_up = code is not None and "orbax" in code.co_filename
-        too_late = str(found.exc_value) == "Event loop is closed"  # reads and writes
-        if not (given_up or too_late):
-            shown(found)
+    def hook(unraisable) -> None:
+        # A read that is abandoned half-way, and reads and writes after the end.
+        code = getattr(unraisable.object, "cr_code", None)
+        abandoned = code is not None and "orbax" in code.co_filename
+        too_late = str(unraisable.exc_value) == "Event loop is closed"
+        if not (abandoned or too_late):
+            shown(unraisable)
 
     sys.unraisablehook = hook
 

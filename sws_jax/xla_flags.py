@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import re
 import warnings
@@ -42,9 +41,9 @@ class Tried:
 #   equal numbers: `sum((x @ full_like(x, c)) * x, axis=-1)`, x of 64 x 16 x 16;
 #   tokens: `sum(x @ w, axis=1)`, x of 4 x 50 x 256 (197 tokens of 384 too; 256 not);
 #   many axes: a product of rank 7 or 8 summed over one axis.
-# (jax issues 39103, 39257 and 40412.) `doctor` runs the first three. GPU plugin and
-# libtpu parse the same variable: those of jax 0.10.2 know the flag too, which is
-# of the CPU's compiler alone; those of other versions were not tried.
+# They are jax issues 39103, 39257 and 40412; `doctor` runs the first three. GPU plugin
+# and libtpu parse the same variable: those of jax 0.10.2 know the flag too, which is of
+# the CPU's compiler alone; those of other versions were not tried.
 TRIED = {
     "0.10.0": Tried("2026-11-28", "tokens wrong", NO_REDUCE),
     "0.10.1": Tried("2026-11-28", "tokens wrong", NO_REDUCE),
@@ -62,6 +61,8 @@ TRIED = {
 @functools.cache
 def jaxlib() -> str:
     """The version that is installed, empty without any; JAX is not imported for it."""
+    import importlib.metadata  # It takes a while, and who asks for help needs none.
+
     try:
         return importlib.metadata.version("jaxlib")
     except importlib.metadata.PackageNotFoundError:
@@ -88,10 +89,10 @@ def joined(*flags: str) -> str:
     """
     words: list[str] = []
     for text in flags:
-        found = _words(text)
-        if found is None:
+        parsed = _words(text)
+        if parsed is None:
             return text
-        words += found
+        words += parsed
     return " ".join(words)
 
 
@@ -121,11 +122,11 @@ def _words(flags: str) -> list[str] | None:
                 text = os.fsdecode(file.read())
         except OSError:
             return None
-    found, end = [], 0
+    words, end = [], 0
     while match := _WORD.match(text, end):
-        found.append(match[1])
+        words.append(match[1])
         end = match.end()
-    return found
+    return words
 
 
 def _values(flags: str) -> list[str]:

@@ -18,13 +18,6 @@ import house  # noqa: E402
 # Lowest first: a name imports only what stands before it in this list, where it stands
 # for a module or, as a folder, for all that is in it.
 LAYERS = [name for layer in house.layers(ROOT) for name in layer]
-# A spec builds the module of the network it names: only inside `build`, on use.
-EXCEPTIONS = {
-    ("specs.vit", "models.vit"),
-    ("specs.vit", "models.aux_vit"),
-    ("specs.levit", "models.levit"),
-    ("specs.regnet", "models.regnet"),
-}
 PUBLIC = ""  # sws_jax/__init__.py: above everything, so that it may import everything
 
 # What a folder must not import, besides what stands above it: names of modules,
@@ -33,8 +26,6 @@ FORBIDDEN = {
     "methods": ("sws_jax.data", "sws_jax.storage", "sws_jax.training"),
     "training": ("ml_collections", "absl", "sws_jax.jobs"),
 }
-# Private names of JAX, Orbax and their like are used in this one module.
-PRIVATE_DOORS = "private"
 
 # Who may read a command line. The pipeline reads none: Grain's worker processes want to
 # see flags parsed. Nor do the files of PyTorch: published ones hold a Namespace beside
@@ -97,17 +88,12 @@ def test_the_list_of_layers_names_all_there_is():
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PUBLIC])
 def test_imports_point_down(name):
     pairs = house.arrows(link for link in IMPORTS if link.source == name)
-    assert set(upward(pairs)) <= EXCEPTIONS
-
-
-def test_an_exception_is_needed_and_late():
-    assert EXCEPTIONS <= house.arrows(IMPORTS)
-    assert not EXCEPTIONS & house.arrows(IMPORTS, late=False)
+    assert upward(pairs) == []
 
 
 def test_no_modules_import_each_other():
     """Neither within a folder nor across folders, late imports among them."""
-    assert circle(house.arrows(IMPORTS) - EXCEPTIONS) == []
+    assert circle(house.arrows(IMPORTS)) == []
 
 
 def test_a_circle_is_seen():
@@ -119,11 +105,6 @@ def test_a_circle_is_seen():
 @pytest.mark.parametrize("name", list(MODULES))
 def test_private_names_stay_in_their_module(name):
     assert house.private_names(MODULES[name], MODULES) == set()
-
-
-def test_private_names_of_libraries_are_used_in_one_module():
-    users = {name for name, one in MODULES.items() if house.private_doors(one)}
-    assert users == {PRIVATE_DOORS}
 
 
 @pytest.mark.parametrize("folder, forbidden", FORBIDDEN.items())

@@ -25,14 +25,13 @@ import pytest
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import arguments, convert, data, sharding, specs, trees
+from sws_jax import arguments, convert, cost, data, sharding, specs, trees
 from sws_jax.arguments import checked
 from sws_jax.data import pipeline
 from sws_jax.data.base import Arrays
 from sws_jax.data.pipeline import IN_THREAD
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.estimate import cost
 from sws_jax.methods import learngenes
 from sws_jax.models import networks, weights
 
@@ -195,13 +194,13 @@ def is_public(owner, name, value):
 
 def arguments_of(function):
     """Names of arguments and whether they may be None, those handed on included."""
-    found = {}
+    may_be_none = {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for one in (function, *(HANDED_ON.get(function, ()))):
         for name, parameter in inspect.signature(one).parameters.items():
             if parameter.kind in named and name not in ("self", "cls"):
-                found.setdefault(name, parameter.default is None)
-    return found
+                may_be_none.setdefault(name, parameter.default is None)
+    return may_be_none
 
 
 HANDED_ON = {convert.load: (convert.identify,), sws_jax.named: (sws_jax.ViTSpec,)}
@@ -218,7 +217,7 @@ def owners():
 def public():
     """What users call and give something to, by where it stands: functions, classes,
     and their methods."""
-    found, seen = {}, []
+    callables, seen = {}, []
     for module, owner in owners():
         for name in dir(owner):
             value = getattr(owner, name)
@@ -226,15 +225,15 @@ def public():
                 continue
             seen.append(value)
             where = f"{module}.{name}".lstrip(".")
-            found[where] = value
+            callables[where] = value
             for method in vars(value) if isinstance(value, type) else ():
                 if not method.startswith("_") and inspect.isroutine(
                     vars(value)[method]
                 ):
-                    found[f"{where}.{method}"] = getattr(value, method)
+                    callables[f"{where}.{method}"] = getattr(value, method)
     return {
         name: function
-        for name, function in found.items()
+        for name, function in callables.items()
         if name not in UNGUARDED and arguments_of(function)
     }
 
@@ -253,7 +252,7 @@ def calls(tmp_path_factory):
     gene = learngene((1, 2))
     net = sws_jax.expand(gene, depth=2)
     about, aux = net.description, aux_spec((1, 2))
-    # (Numbers that are the same in all kinds.)
+    # Numbers that are the same in all kinds.
     exact = dict(norm_eps=0.5, init_std=0.25, pos_embed_std=0.25, drop_path=0.5)
     spec = net.spec.replace(**exact)
     aux_net = learngenes.auxiliary(gene)
@@ -265,7 +264,7 @@ def calls(tmp_path_factory):
     sws_jax.save_network(own, net)
     convert.save(folder, net, "timm")
     convert.save(published, gene, "published")
-    given = convert.identify(folder)
+    identified = convert.identify(folder)
     view = about.normalization
     images = np.zeros((8, 8, 8, 1), np.uint8)
     pixels, labels = str(at / "few.npz"), np.arange(8) % 2
@@ -335,10 +334,10 @@ def calls(tmp_path_factory):
             dict(source=published, stages=(1, 2), profile="official", tell=tell),
         ],
         "convert.recognise": [
-            dict(path="p", flat=dict(given.flat), layout="timm-vit", part="", own=str)
-            | dict(image_size=(8, 8))
+            dict(path="p", flat=dict(identified.flat), layout="timm-vit", part="")
+            | dict(own=str, image_size=(8, 8))
         ],
-        "convert.refusal": [dict(given=given)],
+        "convert.refusal": [dict(given=identified)],
         "convert.save": [
             of_net | dict(path=str(at / "out"), to="timm"),
             dict(path=out, network=gene, to="published"),
@@ -428,13 +427,13 @@ def role_of(where, name):
     return ROLE_OF.get(f"{where}.{name}") or ROLE_OF[name]
 
 
-def call(where, given):
+def call(where, values):
     """What a function gives, or writes."""
-    given = dict(given)
-    owner = given.pop("self", None)
+    values = dict(values)
+    owner = values.pop("self", None)
     function = getattr(owner, where.rpartition(".")[2]) if owner else PUBLIC[where]
-    result = function(**given)
-    out = given.get("path") or ""
+    result = function(**values)
+    out = values.get("path") or ""
     if not os.path.basename(os.fspath(out)).startswith("out"):
         return result
     files = [out] if os.path.isfile(out) else sorted(pathlib.Path(out).iterdir())
@@ -463,9 +462,9 @@ def same(a, b):
     return bool(a == b)
 
 
-def refused(where, given):
+def refused(where, values):
     with pytest.raises(UserError) as caught:
-        call(where, given)
+        call(where, values)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -473,7 +472,7 @@ def refused(where, given):
 def test_every_public_function_is_tried_with_every_argument(calls):
     assert set(calls) == set(PUBLIC)
     for where, function in PUBLIC.items():
-        tried = {name for given in calls[where] for name in given} - {"self"}
+        tried = {name for values in calls[where] for name in values} - {"self"}
         assert set(arguments_of(function)) == tried, where
 
 
@@ -484,35 +483,57 @@ def test_a_wrong_kind_is_refused_by_the_argument_s_name(where, calls):
         fine = FINE.get(role, "").split() + ["None"] * optional
         odd = [value for label, value in ODD.items() if label not in fine]
         for value in [*odd, *WRONG.get(role, ())] if role != "tree" else ():
-            given = next(given for given in calls[where] if name in given)
-            words = refused(where, given | {name: value})
+            values = next(values for values in calls[where] if name in values)
+            words = refused(where, values | {name: value})
             assert re.search(rf"\b{name}\b", words), (name, value, words)
 
 
 @pytest.mark.parametrize("where", PUBLIC)
 def test_any_right_kind_gives_what_a_plain_one_gives(where, calls):
     own = inspect.signature(PUBLIC[where]).parameters  # the rest are another's
-    for given in calls[where]:
+    for values in calls[where]:
         others = [
             (name, other)
-            for name, value in given.items()
+            for name, value in values.items()
             if name in own and name != "self" and value is not None
             for other in alike(role_of(where, name), value)
         ]
-        plain = call(where, given) if others else None
+        plain = call(where, values) if others else None
         for name, other in others:
-            result = call(where, given | {name: other})
+            result = call(where, values | {name: other})
             assert same(plain, result), (name, type(other))
 
 
 @pytest.mark.parametrize("where", PUBLIC)
 def test_arguments_that_a_function_does_not_have_or_lacks(where, calls):
-    given = calls[where][0]
-    assert "bogus" in refused(where, given | {"bogus": 1})
+    values = calls[where][0]
+    assert "bogus" in refused(where, values | {"bogus": 1})
     parameters = inspect.signature(PUBLIC[where]).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.name in given]
-    for name in needed if "self" not in given else ():
-        assert name in refused(where, {k: v for k, v in given.items() if k != name})
+    needed = [p.name for p in parameters if p.default is p.empty and p.name in values]
+    for name in needed if "self" not in values else ():
+        assert name in refused(where, {k: v for k, v in values.items() if k != name})
+
+
+@pytest.mark.parametrize("where", PUBLIC)
+def test_a_function_is_called_as_it_can_be_imported(where):
+    """sws_jax.expand, networks.predictor: a name of a package or module of users."""
+    with pytest.raises(UserError) as caught:
+        PUBLIC[where](bogus=1)
+    called = re.split(" has no argument | takes ", str(caught.value))[0]
+    first, _, rest = called.partition(".")
+    if isinstance(PUBLIC[where], type):
+        assert called == PUBLIC[where].__name__
+        return
+    reached = {o.__name__.rpartition(".")[2]: o for _, o in owners()}[first]
+    for part in rest.split("."):
+        reached = getattr(reached, part)
+    assert reached == PUBLIC[where]
+
+
+def test_public_names_are_called_by_the_package():
+    for function in (sws_jax.expand, sws_jax.load_network, sws_jax.named):
+        with pytest.raises(UserError, match=f"^sws_jax.{function.__name__} takes "):
+            function()
 
 
 # What the guard leaves as it was
@@ -563,8 +584,8 @@ def test_networks_are_trees_and_specs_are_static(calls):
         traced.append(spec)
         return x * spec.depth
 
-    for given in (2, np.int64(2), np.array(2)):
-        assert depth(net.spec.replace(depth=given), 1) == 2
+    for two in (2, np.int64(2), np.array(2)):
+        assert depth(net.spec.replace(depth=two), 1) == 2
     assert len(traced) == 1
 
 
@@ -655,7 +676,7 @@ def test_a_learngene_and_a_network_are_told_apart(calls):
 
 
 @pytest.mark.parametrize(
-    "given, words",
+    "options, words",
     [
         (dict(mean=0.5), "mean must be a sequence of numbers, and is 0.5"),
         (dict(mean="0.5"), "mean must be a sequence of numbers, and is '0.5'"),
@@ -672,19 +693,19 @@ def test_a_learngene_and_a_network_are_told_apart(calls):
         (dict(head=2), "convert.load has no argument head: it takes source,"),
     ],
 )
-def test_what_convert_is_asked_for(given, words, calls):
+def test_what_convert_is_asked_for(options, words, calls):
     with pytest.raises(UserError) as caught:
-        convert.load(calls["convert.load"][0]["source"], **given)
+        convert.load(calls["convert.load"][0]["source"], **options)
     assert str(caught.value).startswith(words)
 
 
 def test_numbers_of_numpy_are_saved_as_plain_ones(calls, tmp_path):
     folder, path = calls["convert.load"][0]["source"], tmp_path / "net.safetensors"
-    given = dict(norm_eps=np.float32(0.5), crop=np.float32(0.9), heads=np.int8(2))
-    given |= dict(
+    options = dict(norm_eps=np.float32(0.5), crop=np.float32(0.9), heads=np.int8(2))
+    options |= dict(
         mean=np.array([0.1]), std=[np.float16(0.5)], image_size=np.array([8, 8])
     )
-    net, _ = convert.load(pathlib.Path(folder), **given)
+    net, _ = convert.load(pathlib.Path(folder), **options)
     sws_jax.save_network(path, net)
     again = sws_jax.load_network(path)
     assert again.description == net.description and again.spec.norm_eps == 0.5
@@ -696,11 +717,11 @@ def test_numbers_of_numpy_are_saved_as_plain_ones(calls, tmp_path):
 
 
 def test_an_order_of_outputs_that_are_not_there(calls):
-    given = calls["networks.Predictor.logits"][0]
+    values = calls["networks.Predictor.logits"][0]
     for order in ((10,), (0, 1, 99)):
-        predictor = dataclasses.replace(given["self"], order=order)
+        predictor = dataclasses.replace(values["self"], order=order)
         with pytest.raises(UserError, match=f"^order names output {order[-1]},"):
-            predictor.logits(given["images"], given["normalization"])
+            predictor.logits(values["images"], values["normalization"])
 
 
 # Nothing is saved that cannot be loaded again
@@ -830,8 +851,8 @@ def test_a_flag_s_value_is_refused_by_its_name(line, calls, capsys):
         "TIMM": calls["convert.load"][0]["source"],
         "OUT": out,
     }
-    given = [files.get(word, word) for word in shlex.split(line)]
-    assert tools.main(given) == 2
+    argv = [files.get(word, word) for word in shlex.split(line)]
+    assert tools.main(argv) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"sws_jax: {LINES[line]}")
     assert (printed.out, printed.err.count("\n")) == ("", 1)
@@ -842,14 +863,14 @@ def test_a_flag_s_value_is_refused_by_its_name(line, calls, capsys):
 
 
 def test_no_guard_stands_before_each_image(calls, monkeypatch):
-    given = calls["evaluation.evaluate"][0]
-    split, fit, view = (given[name] for name in ("split", "fit", "normalization"))
+    values = calls["evaluation.evaluate"][0]
+    split, fit, view = (values[name] for name in ("split", "fit", "normalization"))
     transform = Transform(crop="padded", padding=1, flip=True)
     batches = pipeline.train_batches(
         split, transform, seed=0, size=(8, 8), global_batch_size=4
     )
     logits = jax.jit(networks.Predictor.logits, static_argnums=2)
-    predictor = given["predictor"]
+    predictor = values["predictor"]
 
     def step():
         fit(split.read(0)[0])

@@ -17,12 +17,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_everything_runs(tmp_path):
     out = tmp_path / "report.json"
     command = [sys.executable, "-m", "benchmarks", "--quick", f"--out={out}"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     report = documents.read_json(out)
     assert report["machine"]["versions"]["jax"]
     for kind in KINDS:
-        assert f"\n{kind}: " in made.stdout
+        assert f"\n{kind}: " in done.stdout
         assert report[kind]
         for row in report[kind]:
             assert positive(row) or row["note"].startswith("skipped: "), row
@@ -35,8 +35,8 @@ def test_everything_runs(tmp_path):
 
 def positive(row):
     """Whether a row has figures, all of them above 0."""
-    found = [value for value in row.values() if isinstance(value, dict)]
-    return bool(found) and all(value["min"] > 0 for value in found)
+    figures = [value for value in row.values() if isinstance(value, dict)]
+    return bool(figures) and all(value["min"] > 0 for value in figures)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_mistakes_are_answered_in_one_line(arguments, words, capsys):
 
 def test_an_unknown_kind_ends_the_command_with_2():
     command = [sys.executable, "-m", "benchmarks", "--only=speed"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert made.returncode == 2
-    assert "Traceback" not in made.stderr
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_calls_take_turns():
     seen = []
     calls = {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}
-    found = measure.in_turns(calls, 2)
+    seconds = measure.in_turns(calls, 2)
     assert seen == ["a", "b", "a", "b"]
-    assert {name: len(times) for name, times in found.items()} == {"a": 2, "b": 2}
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_only_a_lack_of_memory_is_a_row_without_figures():

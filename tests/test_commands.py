@@ -29,16 +29,16 @@ def files(tmp_path_factory):
     """Networks and a learngene, as they leave a run, and pictures; good and broken."""
     folder = tmp_path_factory.mktemp("files")
     for seed in (1, 2):
-        found = network_of(specs.ViTSpec(depth=2, **TINY), seed)
-        sws_jax.save_network(str(folder / f"net{seed}.safetensors"), found)
+        network = network_of(specs.ViTSpec(depth=2, **TINY), seed)
+        sws_jax.save_network(str(folder / f"net{seed}.safetensors"), network)
     for name, changes, fields in (
         ("named", {}, dict(class_names=NAMES)),
         ("elsewhere", {}, dict(dataset="somewhere")),
         ("five", dict(num_classes=5), dict(class_names=NAMES[:5])),
         ("features", dict(num_classes=0), dict(class_names=())),
     ):
-        found = network_of(specs.ViTSpec(depth=2, **{**TINY, **changes}), 1, **fields)
-        sws_jax.save_network(str(folder / f"{name}.safetensors"), found)
+        network = network_of(specs.ViTSpec(depth=2, **{**TINY, **changes}), 1, **fields)
+        sws_jax.save_network(str(folder / f"{name}.safetensors"), network)
     aux = aux_spec((1, 2))
     about = describe(kind="aux_net", net=aux.net, stages=aux.stages, method="sws")
     gene = sws_jax.extract(Network(aux, params_of(aux, 3), about))
@@ -87,16 +87,16 @@ def test_evaluate_counts_every_image_once(size, files, capsys):
     path = files / "net1.safetensors"
     hits, count = top1(sws_jax.load_network(str(path)))
     assert count == 400 and 0 < hits < 400
-    found = evaluated(capsys, path, "--batch-size", size)
-    assert found == {str(path): ("digits/test", 400, f"{hits / 400:.2%}")}
+    scores = evaluated(capsys, path, "--batch-size", size)
+    assert scores == {str(path): ("digits/test", 400, f"{hits / 400:.2%}")}
 
 
 def test_evaluate_another_split(files, capsys):
     path = files / "net1.safetensors"
     hits, count = top1(sws_jax.load_network(str(path)), "val")
     assert count == 140
-    found = evaluated(capsys, path, "--split", "val")
-    assert found == {str(path): ("digits/val", count, f"{hits / count:.2%}")}
+    scores = evaluated(capsys, path, "--split", "val")
+    assert scores == {str(path): ("digits/val", count, f"{hits / count:.2%}")}
 
 
 def test_evaluate_the_images_that_were_held_out(tmp_path, capsys):
@@ -125,13 +125,13 @@ def test_a_network_is_shown_what_it_was_scored_on(interpolation, tmp_path, capsy
         for image in rows["image"]
     ]
     middle = np.stack(doubled)[:, 4:12, 4:12, None]
-    found = logits_of(network, middle).argmax(axis=1)
-    hits = int((found == rows["label"]).sum())
+    classes = logits_of(network, middle).argmax(axis=1)
+    hits = int((classes == rows["label"]).sum())
     assert hits != top1(network)[0]
     assert evaluated(capsys, path)[str(path)][2] == f"{hits / 400:.2%}"
     digit(0, tmp_path / "digit.png")
     (shown,) = predicted(capsys, path, tmp_path / "digit.png").values()
-    assert shown[0][0] == DIGITS.class_names[found[0]]
+    assert shown[0][0] == DIGITS.class_names[classes[0]]
 
 
 def test_a_network_whose_images_were_squeezed(tmp_path, capsys):
@@ -154,8 +154,8 @@ def test_a_network_whose_images_were_squeezed(tmp_path, capsys):
 def test_evaluate_a_learngene_at_a_depth(files, capsys):
     path = files / "gene.safetensors"
     hits, _ = top1(sws_jax.expand(sws_jax.load_learngene(str(path)), depth=4))
-    found = evaluated(capsys, path, "--depth", 4)
-    assert found == {f"{path} at depth 4": ("digits/test", 400, f"{hits / 400:.2%}")}
+    scores = evaluated(capsys, path, "--depth", 4)
+    assert scores == {f"{path} at depth 4": ("digits/test", 400, f"{hits / 400:.2%}")}
 
 
 def test_evaluate_several_files(files, capsys):
@@ -180,8 +180,8 @@ def test_evaluate_on_other_data(files, tmp_path, capsys):
     np.savez(data, class_names=np.asarray(DIGITS.class_names), **arrays)
     network = sws_jax.load_network(str(path))
     hits = (logits_of(network, rows["image"]).argmax(axis=1) == rows["label"]).sum()
-    found = evaluated(capsys, path, "--data", data)
-    assert found == {str(path): ("mine/test", 30, f"{hits / 30:.2%}")}
+    scores = evaluated(capsys, path, "--data", data)
+    assert scores == {str(path): ("mine/test", 30, f"{hits / 30:.2%}")}
 
 
 def test_describe_counts_the_images_of_a_set(tmp_path, capsys):
@@ -234,9 +234,9 @@ def test_evaluate_goes_by_the_names_of_classes(files, tmp_path, capsys):
     data = tmp_path / "mine.npz"
     arrays = {}
     for split in ("train", "test"):
-        found = stacked(DIGITS.split(split))
-        arrays[f"{split}_images"] = found["image"]
-        arrays[f"{split}_labels"] = np.argsort(places)[found["label"]]
+        split_arrays = stacked(DIGITS.split(split))
+        arrays[f"{split}_images"] = split_arrays["image"]
+        arrays[f"{split}_labels"] = np.argsort(places)[split_arrays["label"]]
     np.savez(data, class_names=np.asarray(names)[places], **arrays)
     assert evaluated(capsys, path, "--data", data)[str(path)][1:] == expected[1:]
     # Neither the names nor the places say which is which.
@@ -253,25 +253,27 @@ def test_evaluate_scores_no_set_of_another_who_has_its_name(
     about, files, tmp_path, capsys, monkeypatch
 ):
     network = sws_jax.load_network(str(files / "net1.safetensors"))
-    made, spec = network.description, network.spec
+    description, spec = network.description, network.spec
     if (
         about == "names"
     ):  # a user's set of ten classes, of before it was called ./digits
-        made = made.replace(class_names=tuple("abcdefghij"))
+        description = description.replace(class_names=tuple("abcdefghij"))
     if about == "shifted":  # as many count from one
-        made = made.replace(class_names=tuple(map(str, range(1, 11))))
+        description = description.replace(class_names=tuple(map(str, range(1, 11))))
     if about in ("count", "channels"):
         spec = spec.replace(**{"num_classes" if about == "count" else "channels": 3})
         look = sws_jax.pixels.default_normalization(spec.channels)
-        made = made.replace(net=spec, class_names=(), normalization=look)
+        description = description.replace(net=spec, class_names=(), normalization=look)
     if about == "shape":
         spec = spec.replace(image_size=(16, 16))
-        made = made.replace(net=spec)
+        description = description.replace(net=spec)
     if about in ("folder", "tfds"):
-        made = made.replace(dataset={"folder": "./digits", "tfds": "cifar10"}[about])
+        description = description.replace(
+            dataset={"folder": "./digits", "tfds": "cifar10"}[about]
+        )
     path = tmp_path / "net.safetensors"
     params = params_of(spec)
-    sws_jax.save_network(str(path), sws_jax.Network(spec, params, made))
+    sws_jax.save_network(str(path), sws_jax.Network(spec, params, description))
     (tmp_path / "cifar10" / "train").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert tools.main(["evaluate", str(path)]) == 2
@@ -282,12 +284,12 @@ def test_evaluate_scores_no_set_of_another_who_has_its_name(
 def predicted(capsys, *argv):
     """path -> [(class, probability)] of what a command printed."""
     assert tools.main(["predict", *map(str, argv)]) == 0
-    found = {}
+    classes = {}
     for line in capsys.readouterr().out.splitlines():
         path, _, rest = line.partition(": ")
         shown = [part.rsplit(" ", 1) for part in rest.split(", ")]
-        found[path] = [(name, percent) for name, percent in shown]
-    return found
+        classes[path] = [(name, percent) for name, percent in shown]
+    return classes
 
 
 @pytest.mark.parametrize("weights", ["named", "gene"])
@@ -300,12 +302,12 @@ def test_predict_names_classes_with_their_softmax(weights, files, tmp_path, caps
     names = NAMES if weights == "named" else DIGITS.class_names
     images = [tmp_path / f"{n}.png" for n in range(3)]
     pixels = np.stack([digit(n, image) for n, image in enumerate(images)])[..., None]
-    found = predicted(capsys, path, *images, "--top", 10)
+    predictions = predicted(capsys, path, *images, "--top", 10)
     scores = np.exp(logits_of(network, pixels))
     scores /= scores.sum(axis=1, keepdims=True)
-    assert list(found) == [str(image) for image in images]
+    assert list(predictions) == [str(image) for image in images]
     for row, image in zip(scores, images, strict=True):
-        shown = found[str(image)]
+        shown = predictions[str(image)]
         assert [name for name, _ in shown] == [names[i] for i in np.argsort(-row)]
         values = [float(percent.removesuffix("%")) / 100 for _, percent in shown]
         np.testing.assert_allclose(values, np.sort(row)[::-1], atol=0.5e-3 + 1e-5)
@@ -327,11 +329,11 @@ def test_predict_fits_any_picture_to_the_network(files, tmp_path, capsys):
     wide.paste(colour, (2, 0))
     colour.save(tmp_path / "colour.png")
     wide.save(tmp_path / "wide.png")
-    found = predicted(
+    predictions = predicted(
         capsys, path, plain, tmp_path / "colour.png", tmp_path / "wide.png"
     )
-    assert len(found) == 3
-    assert len({tuple(shown) for shown in found.values()}) == 1
+    assert len(predictions) == 3
+    assert len({tuple(shown) for shown in predictions.values()}) == 1
 
 
 def test_predict_without_class_names(files, tmp_path, capsys):

@@ -17,6 +17,7 @@ from sws_jax.data import base
 from sws_jax.data.augment import Augment
 from sws_jax.data.transforms import Transform
 from sws_jax.errors import UserError
+from sws_jax.estimate import budgets
 from sws_jax.jobs import build, commandline, execute, recipes, rows
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
@@ -95,14 +96,14 @@ def test_the_shipped_configs_are_known():
 @pytest.mark.parametrize("name", FILES)
 def test_every_config_makes_runs(name):
     config = load(name, NEEDED.get(name))
-    made = rows.runs(config)
-    assert len(made) >= 1
+    job = rows.runs(config)
+    assert len(job) >= 1
     fields = set(commandline.fields(recipes.run()))
-    for run in made:
+    for run in job:
         assert set(commandline.fields(run.config)) == fields  # no run invents a field
         assert run.config.name == run.name
         for earlier in run.after:
-            assert earlier in [other.name for other in made[: made.index(run)]]
+            assert earlier in [other.name for other in job[: job.index(run)]]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -175,8 +176,8 @@ def test_fields_reach_the_objects_that_are_run():
     assert dataclasses.astuple(build.reading(config)) == (3, 2, "skip")
     config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
     config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
-    made = build.schedule(config, Durations(96, 64))
-    assert dataclasses.asdict(made) == dict(
+    schedule = build.schedule(config, build.Durations(96, 64))
+    assert dataclasses.asdict(schedule) == dict(
         kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
         minimum=1e-4, steps_per_epoch=Fraction(3, 2),
     )  # fmt: skip
@@ -258,18 +259,18 @@ def test_small_images_are_not_cut_and_scaled(size, small):
 )
 def test_what_the_released_code_does_otherwise_in_networks(variant, aux_heads, heads):
     """methods: Aux-S of 12 heads, another epsilon, and the norm after the mean."""
-    found = runs(*paper(variant, "profile=official", "compare=full", "depths=12"))
+    rows = runs(*paper(variant, "profile=official", "compare=full", "depths=12"))
     data = imagenet()
-    net = spec_of(found["aux"].config, data).net
+    net = spec_of(rows["aux"].config, data).net
     assert (net.heads, net.norm_eps, net.pool_order) == (aux_heads, 1e-5, "norm_mean")
-    scratch = spec_of(found["scratch-L12-10ep"].config, data)
+    scratch = spec_of(rows["scratch-L12-10ep"].config, data)
     assert isinstance(scratch, ViTSpec)
     assert (scratch.heads, scratch.norm_eps) == (heads, 1e-6)
     assert scratch.pool_order == "mean_norm"
     assert net.patch_bias_init == scratch.patch_bias_init == "uniform"
     assert runs(*paper(variant))["aux"].config.model.patch_bias_init == "zeros"
     for name in ("aux", "scratch-L12-10ep", "des-L12"):
-        assert found[name].config.profile == "official"
+        assert rows[name].config.profile == "official"
     alone = load(
         "scratch_deit.py", f"variant={variant}", "dataset=D", "profile=official"
     )
@@ -301,13 +302,13 @@ def test_the_rate_grows_with_the_batch_and_its_ends_do_not():
 def test_published_tuning(file, variant):
     """10 epochs, no warm-up, no distillation, minimum 1e-6, the same augmentation."""
     if file == "aux_deit.py":
-        found = runs(*paper(variant, "compare=tune", "depths=12"))
-        aux, config = found["aux"].config, found["des-L12"].config
+        rows = runs(*paper(variant, "compare=tune", "depths=12"))
+        aux, config = rows["aux"].config, rows["des-L12"].config
         assert config.augment == aux.augment
         assert config.init.learngene == "run:aux"
     else:
-        found = runs(file, "learngene=GENE", f"variant={variant}", "dataset=D.npz")
-        (config,) = (run.config for run in found.values())
+        rows = runs(file, "learngene=GENE", f"variant={variant}", "dataset=D.npz")
+        (config,) = (run.config for run in rows.values())
         assert config.init.learngene == "GENE"
     assert (config.loss.kind, config.teacher.path) == ("none", "")
     assert (config.model.depth, tuple(config.model.stages)) == (12, ())
@@ -323,13 +324,13 @@ def test_an_imagenet_variant_needs_a_teacher():
 
 
 def test_an_imagenet_variant_trains_no_ancestor():
-    found = runs(*paper("S/16"))
+    rows = runs(*paper("S/16"))
     names = [f"untuned-L{depth:02d}" for depth in range(6, 16)]
-    assert list(found) == ["aux", *names]
-    assert found["aux"].after == ()
-    assert found["aux"].config.teacher.path == "T"
+    assert list(rows) == ["aux", *names]
+    assert rows["aux"].after == ()
+    assert rows["aux"].config.teacher.path == "T"
     for depth, name in zip(range(6, 16), names, strict=True):
-        run = found[name]
+        run = rows[name]
         assert (run.role, run.after) == ("untuned", ("aux",))
         assert run.config.model.depth == depth
         assert run.config.schedule.total_epochs == 0.0
@@ -359,16 +360,16 @@ def test_larger_comparisons_are_more_runs():
 
 
 def test_digits_train_their_own_ancestor():
-    found = runs("aux_deit.py")
-    assert list(found)[:2] == ["ancestor", "aux"]
-    assert found["aux"].after == ("ancestor",)
-    assert found["aux"].config.teacher.path == "run:ancestor"
-    ancestor = found["ancestor"].config
+    rows = runs("aux_deit.py")
+    assert list(rows)[:2] == ["ancestor", "aux"]
+    assert rows["aux"].after == ("ancestor",)
+    assert rows["aux"].config.teacher.path == "run:ancestor"
+    ancestor = rows["ancestor"].config
     assert (ancestor.loss.kind, ancestor.teacher.path) == ("none", "")
     assert (ancestor.model.depth, tuple(ancestor.model.stages)) == (6, ())
-    roles = [run.role for run in found.values()]
+    roles = [run.role for run in rows.values()]
     for role in ("tune", "scratch_short", "scratch_long"):
-        assert roles.count(role) == len(recipes.DEPTHS)
+        assert roles.count(role) == len(budgets.DEPTHS)
     assert list(runs("aux_deit.py", "teacher=T"))[0] == "aux"
 
 
@@ -381,14 +382,14 @@ def test_an_allotment_decides_the_depth():
 
 def test_a_transfer_tunes_every_depth_with_the_arrays():
     needed = NEEDED["transfer.py"]
-    found = runs("transfer.py", needed, "depths=6-12", "compare=full", "epochs=7")
-    assert list(found) == [
+    rows = runs("transfer.py", needed, "depths=6-12", "compare=full", "epochs=7")
+    assert list(rows) == [
         name
         for depth in ("06", "12")
         for name in (f"des-L{depth}", f"scratch-L{depth}-7ep", f"scratch-L{depth}-80ep")
     ]
-    assert {run.config.data.source for run in found.values()} == {"DATA.npz"}
-    starts = {run.role: run.config.init.learngene for run in found.values()}
+    assert {run.config.data.source for run in rows.values()} == {"DATA.npz"}
+    starts = {run.role: run.config.init.learngene for run in rows.values()}
     assert starts == {"tune": "GENE", "scratch_short": "", "scratch_long": ""}
 
 
@@ -449,10 +450,10 @@ TYPED = dict(text="", whole=3, number=0.5, yes=False, several=(1, 2))
 
 def test_arguments_have_the_type_of_their_default():
     text = "text=S/16,whole=-4,number=2,yes=true,several=3-3-4"
-    found = recipes.parse(text, **TYPED).to_dict()
+    values = recipes.parse(text, **TYPED).to_dict()
     expected = dict(text="S/16", whole=-4, number=2.0, yes=True, several=(3, 3, 4))
-    assert found == expected
-    assert {k: type(v) for k, v in found.items()} == {
+    assert values == expected
+    assert {k: type(v) for k, v in values.items()} == {
         k: type(v) for k, v in TYPED.items()
     }
     assert recipes.parse("text=a=b", **TYPED).text == "a=b"
@@ -555,10 +556,10 @@ def test_an_override_reaches_the_runs():
     config, _ = commandline.parse(
         [*COMMAND, "--config.seed=5", "--config.tune.schedule.rate=0.5"]
     )
-    found = {run.name: run.config for run in rows.runs(config)}
-    assert {c.seed for c in found.values()} == {5}
-    assert {n for n, c in found.items() if c.schedule.rate == 0.5} == {
-        n for n in found if n.startswith("des-")
+    by_name = {run.name: run.config for run in rows.runs(config)}
+    assert {c.seed for c in by_name.values()} == {5}
+    assert {n for n, c in by_name.items() if c.schedule.rate == 0.5} == {
+        n for n in by_name if n.startswith("des-")
     }
 
 
@@ -686,9 +687,9 @@ def test_any_field_of_a_run_can_be_set_for_one_kind_of_run():
         "--config.ancestor.optimizer.weight_decay=0.2",
     ]
     config, _ = commandline.parse(argv)
-    found = {run.name: run.config for run in rows.runs(config)}
-    assert found["des-L12"].schedule.warmup_epochs == 1.0
-    assert found["ancestor"].optimizer.weight_decay == 0.2
-    assert found["aux"].optimizer.weight_decay == 0.05
+    by_name = {run.name: run.config for run in rows.runs(config)}
+    assert by_name["des-L12"].schedule.warmup_epochs == 1.0
+    assert by_name["ancestor"].optimizer.weight_decay == 0.2
+    assert by_name["aux"].optimizer.weight_decay == 0.05
     with pytest.raises(UserError, match="no field config.tune.schedule.nothing"):
         commandline.parse([argv[0], "--config.tune.schedule.nothing=1"])

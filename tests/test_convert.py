@@ -1,6 +1,7 @@
 """Files of other programs: names, shapes, damage, and the command."""
 
 import argparse
+import collections
 import dataclasses
 import json
 import math
@@ -18,7 +19,7 @@ import sws_jax
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
-from sws_jax.convert import base, folders, levit, regnet, tensors, vit
+from sws_jax.convert import base, folders, levit, regnet, renaming, tensors, vit
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
 from sws_jax.models import networks
@@ -40,15 +41,15 @@ NETS = {
 
 
 def spec_of(kind, **fields):
-    given = dict(depth=3, width=128, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
-    given |= dict(image_size=(32, 32), num_classes=5)
-    return specs.ViTSpec(**{**given, **NETS[kind], **fields})
+    options = dict(depth=3, width=128, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
+    options |= dict(image_size=(32, 32), num_classes=5)
+    return specs.ViTSpec(**{**options, **NETS[kind], **fields})
 
 
 KEYS = {layout.key: layout for layout in vit.LAYOUTS}
 # What each layout can hold, and what is usual in it.
 ANY = tuple(NETS)
-HELD = {
+NETS_OF = {
     "timm-vit": (ANY, {}),
     "hugging-face-vit-file": (("token",), dict(norm_eps=1e-12)),
     "hugging-face-vit-in-memory": (("token",), dict(norm_eps=1e-12)),
@@ -63,11 +64,11 @@ HELD = {
 
 
 def test_no_layout_is_forgotten():
-    assert set(HELD) == {key for key, layout in KEYS.items() if not layout.method}
+    assert set(NETS_OF) == {key for key, layout in KEYS.items() if not layout.method}
 
 
 def layouts(kind):
-    for key, (kinds, usual) in HELD.items():
+    for key, (kinds, usual) in NETS_OF.items():
         if kind in kinds:
             yield KEYS[key], spec_of(kind, **usual)
 
@@ -82,18 +83,37 @@ def test_there_and_back_is_bitwise(layout, spec):
     params = params_of(spec, 3)
     flat = base.write(params, layout.entries(spec))
     assert layout.recognise({k: a.shape for k, a in flat.items()}) == spec
-    found = base.read(flat, layout.entries(spec), networks.abstract_params(spec))
-    assert sws_jax.trees.flatten(found).keys() == sws_jax.trees.flatten(params).keys()
+    restored = base.read(flat, layout.entries(spec), networks.abstract_params(spec))
+    assert (
+        sws_jax.trees.flatten(restored).keys() == sws_jax.trees.flatten(params).keys()
+    )
     for name, leaf in sws_jax.trees.flatten(params).items():
-        got = sws_jax.trees.flatten(found)[name]
+        got = sws_jax.trees.flatten(restored)[name]
         np.testing.assert_array_equal(got, np.asarray(leaf))
         assert got.dtype == leaf.dtype
+
+
+def test_a_layout_is_tried_once(monkeypatch):
+    layout, spec = KEYS["big-vision"], spec_of("mean")
+    calls = collections.Counter()
+
+    def counted(tried):
+        def recognise(shapes):
+            calls[tried.key] += 1
+            return tried.recognise(shapes)
+
+        return dataclasses.replace(tried, recognise=recognise)
+
+    monkeypatch.setattr(renaming, "LAYOUTS", tuple(map(counted, renaming.LAYOUTS)))
+    flat = base.write(params_of(spec), layout.entries(spec))
+    assert convert.identify(flat, heads=2).layout.key == layout.key
+    assert len(calls) > 3 and set(calls.values()) == {1}
 
 
 @pytest.mark.parametrize(
     "name, layout",
     [
-        # (Tracing the larger ones takes seconds each.)
+        # Tracing the larger ones takes seconds each.
         pytest.param(name, layout, marks=[] if number < 2 else pytest.mark.slow)
         for named, known in ((specs.LEVITS, levit), (specs.REGNETS, regnet))
         for number, name in enumerate(named)
@@ -105,10 +125,10 @@ def test_a_named_net_is_recognised_by_its_layout_alone(name, layout):
     spec = {**specs.LEVITS, **specs.REGNETS}[name]
     entries = layout.entries(spec)
     assert len({entry.theirs for entry in entries}) == len(entries)
-    found = shapes_of(layout, spec)
-    assert layout.recognise(found) == spec
+    shapes = shapes_of(layout, spec)
+    assert layout.recognise(shapes) == spec
     others = [other for other in convert.LAYOUTS if other is not layout]
-    assert [other.recognise(found) for other in others] == [None] * len(others)
+    assert [other.recognise(shapes) for other in others] == [None] * len(others)
 
 
 def test_a_kernel_is_pytorchs_transposed():
@@ -273,8 +293,8 @@ def test_parts_of_one_leaf_keep_every_digit(timm_file):
     name = "blocks.0.mlp.fc1.weight"
     flat[name] = flat[name].astype(np.float16)
     safetensors.numpy.save_file(flat, path)
-    found, _ = convert.load(str(path), heads=2)
-    kernel = found.params["blocks"]["mlp"]["fc1"]["kernel"]
+    network, _ = convert.load(str(path), heads=2)
+    kernel = network.params["blocks"]["mlp"]["fc1"]["kernel"]
     assert kernel.dtype == np.float32
     for layer in range(3):
         theirs = flat[f"blocks.{layer}.mlp.fc1.weight"]
@@ -332,13 +352,15 @@ def test_tensors_in_memory(tmp_path):
     """A nested Flax tree, or one that numpy has forgotten the dtype of."""
     network = described(spec_of("token"))
     look = dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
-    found, layout = convert.load(network.params, norm_eps=1e-6, gelu="exact", **look)
+    converted, layout = convert.load(
+        network.params, norm_eps=1e-6, gelu="exact", **look
+    )
     assert layout.key == "flax-tree-stacked"
-    equal(found.params, network.params)
+    equal(converted.params, network.params)
     half = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), network.params)
     np.savez(tmp_path / "half.npz", **trees.flatten(half))
-    found, _ = convert.load(tmp_path / "half.npz")
-    equal(found.params, half)
+    converted, _ = convert.load(tmp_path / "half.npz")
+    equal(converted.params, half)
     for wrong in ({}, {"a": object()}):
         with pytest.raises(UserError, match="what is in memory"):
             convert.load(wrong)
@@ -347,9 +369,9 @@ def test_tensors_in_memory(tmp_path):
 def test_a_folder_that_was_written_is_read(tmp_path):
     network = described(spec_of("token", heads=4))
     convert.save(str(tmp_path / "net"), network, "timm")
-    found, _ = convert.load(tmp_path / "net")
-    assert found.spec == network.spec
-    equal(found.params, network.params)
+    converted, _ = convert.load(tmp_path / "net")
+    assert converted.spec == network.spec
+    equal(converted.params, network.params)
 
 
 @pytest.mark.parametrize("to", ["", "timm", "flax"])
@@ -407,8 +429,8 @@ def test_the_command(timm_file, tmp_path, capsys):
     assert tools.main(["convert", str(path), str(target)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"timm ViT, vit_w128h2_patch8_L3, [\d,]+ numbers, written", out)
-    found = sws_jax.load_network(str(target))
-    assert found.spec == spec_of("token")
+    network = sws_jax.load_network(str(target))
+    assert network.spec == spec_of("token")
     assert tools.main(["convert", str(path), str(tmp_path / "ours.npz")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
 
@@ -516,8 +538,8 @@ def test_written_for_timm(tmp_path, capsys):
     config = json.loads((folder / folders.CONFIG).read_text())
     assert config["model_args"]["fc_norm"] and not config["model_args"]["class_token"]
     assert config["pretrained_cfg"]["mean"] == [0.1, 0.2, 0.3]
-    found, layout = convert.load(str(folder / folders.WEIGHTS))
-    assert (found.spec, layout.name) == (spec, "timm ViT")
+    network, layout = convert.load(str(folder / folders.WEIGHTS))
+    assert (network.spec, layout.name) == (spec, "timm ViT")
     capsys.readouterr()
     assert tools.main(["convert", str(path), str(folder), "--to", "timm"]) == 2
     assert "is there already: name another folder" in capsys.readouterr().err
@@ -651,9 +673,9 @@ def test_what_no_head_reads_is_a_register_to_timm(fields, tmp_path):
     assert config["model_args"]["reg_tokens"] == 1
     assert config["pretrained_cfg"]["classifier"] == "head"
     assert "reg_token" in tensors.read(str(tmp_path / "net")).flat
-    found, _ = convert.load(tmp_path / "net")
-    assert found.spec == network.spec
-    equal(found.params, network.params)
+    converted, _ = convert.load(tmp_path / "net")
+    assert converted.spec == network.spec
+    equal(converted.params, network.params)
 
 
 def test_registers_beside_other_tokens_are_refused(timm_file):
@@ -734,12 +756,12 @@ def test_our_tree_there_and_back(to, ending, tmp_path, capsys):
     again = tmp_path / f"again{ending}"
     convert.save(str(again), network, to)
     assert again.read_bytes() == out.read_bytes()
-    found, layout = convert.load(str(out), pool_order="mean_norm")
-    assert (layout.key, found.spec) == (
+    converted, layout = convert.load(str(out), pool_order="mean_norm")
+    assert (layout.key, converted.spec) == (
         "flax-tree" + to.removeprefix("flax"),
         network.spec,
     )
-    equal(found.params, network.params)
+    equal(converted.params, network.params)
 
 
 # What stands beside weights
@@ -757,12 +779,14 @@ def test_what_hugging_face_writes_beside_weights(tmp_path):
     about = dict(class_names=tuple("abcde"), eval_crop=0.8, interpolation="bilinear")
     network = described(spec, **about)
     convert.save(str(tmp_path / "net"), network, "hugging-face")
-    found, layout = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
+    converted, layout = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
     assert layout.key == "hugging-face-vit-file"
-    assert found.spec == spec
-    equal(found.params, network.params)
+    assert converted.spec == spec
+    equal(converted.params, network.params)
     for field in ("class_names", "eval_crop", "interpolation", "normalization"):
-        assert getattr(found.description, field) == getattr(network.description, field)
+        assert getattr(converted.description, field) == getattr(
+            network.description, field
+        )
 
 
 def test_what_timm_writes_beside_weights(tmp_path):
@@ -770,10 +794,12 @@ def test_what_timm_writes_beside_weights(tmp_path):
     about = dict(class_names=tuple("abcde"), eval_crop=0.9, interpolation="bilinear")
     network = described(spec, **about, crop_mode="squash")
     convert.save(str(tmp_path / "net"), network, "timm")
-    found, _ = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
-    assert found.spec == spec
+    converted, _ = convert.load(str(tmp_path / "net" / folders.WEIGHTS))
+    assert converted.spec == spec
     for field in (*about, "crop_mode", "normalization"):
-        assert getattr(found.description, field) == getattr(network.description, field)
+        assert getattr(converted.description, field) == getattr(
+            network.description, field
+        )
 
 
 def test_flags_come_before_what_stands_beside(timm_file):
@@ -785,18 +811,18 @@ def test_flags_come_before_what_stands_beside(timm_file):
         model_args=dict(num_heads=4, embed_dim=128, depth=3, patch_size=8, mlp_ratio=2),
     )
     beside(path.parent, config=config)
-    found, _ = convert.load(str(path))
-    about = found.description
-    assert (found.spec.heads, about.normalization.mean) == (4, (0.5,) * 3)
+    network, _ = convert.load(str(path))
+    about = network.description
+    assert (network.spec.heads, about.normalization.mean) == (4, (0.5,) * 3)
     assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
-    found, _ = convert.load(
+    network, _ = convert.load(
         str(path),
         **dict(heads=2, mean=(0.1,) * 3, crop=1.0),
         **dict(interpolation="lanczos", crop_mode="squash"),
     )
-    about = found.description
+    about = network.description
     assert about.crop_mode == "squash"
-    assert (found.spec.heads, about.normalization.mean) == (2, (0.1,) * 3)
+    assert (network.spec.heads, about.normalization.mean) == (2, (0.1,) * 3)
     assert about.normalization.std == (0.5,) * 3
     assert (about.eval_crop, about.interpolation) == (1.0, "lanczos")
 
@@ -832,10 +858,10 @@ def test_positions_are_resized_for_another_size(timm_file, tmp_path, capsys):
     target = tmp_path / "ours.safetensors"
     command = ["convert", str(path), str(target)]
     assert tools.main([*command, "--image-size", "48x64"]) == 0
-    found = sws_jax.load_network(str(target))
-    assert found.spec == spec_of("token", image_size=(48, 64))
+    network = sws_jax.load_network(str(target))
+    assert network.spec == spec_of("token", image_size=(48, 64))
     np.testing.assert_array_equal(
-        found.params["pos_embed"][:, 0], flat["pos_embed"][:, 0]
+        network.params["pos_embed"][:, 0], flat["pos_embed"][:, 0]
     )
     assert tools.main([*command, "--image-size", "48,64"]) == 2
     assert "like 384 or 224x160, and '48,64' is not" in capsys.readouterr().err
@@ -852,9 +878,9 @@ def test_flags_of_the_command(timm_file, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "4 heads of 32, LayerNorm epsilon 1e-05, class token" in out
     assert "deviation (0.4, 0.5, 0.6), crop 0.9, bilinear" in out
-    found = sws_jax.load_network(str(target))
-    assert (found.spec.heads, found.spec.norm_eps) == (4, 1e-5)
-    about = found.description
+    network = sws_jax.load_network(str(target))
+    assert (network.spec.heads, network.spec.norm_eps) == (4, 1e-5)
+    about = network.description
     assert about.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
 
@@ -957,7 +983,7 @@ def test_timm(name, fields, with_timm, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ViT", "DeiT", "DeiT of one head"])
 def test_hugging_face_in_memory(kind, tmp_path):
-    """(Its files are compared in test_hugging_face_configs.py.)"""
+    """Its files are compared in test_hugging_face_configs.py."""
     pytest.importorskip("transformers", reason="transformers is not installed")
     import transformers
 
@@ -998,8 +1024,8 @@ def test_hugging_face_at_another_size(size, tmp_path):
     network, _ = convert.load(path, image_size=size)
     x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
     with torch.no_grad():
-        given = torch.tensor(x.transpose(0, 3, 1, 2))
-        theirs = model(given, interpolate_pos_encoding=True).logits.numpy()
+        images = torch.tensor(x.transpose(0, 3, 1, 2))
+        theirs = model(images, interpolate_pos_encoding=True).logits.numpy()
     ours = logits_of(network.spec, network.params, x)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

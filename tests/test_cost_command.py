@@ -7,7 +7,7 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import specs
-from sws_jax.estimate import cost
+from sws_jax.estimate import comparison, flops
 from sws_jax.methods.learngenes import num_stored, save_learngene
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, save_network
@@ -50,7 +50,7 @@ def test_networks_by_name_and_file(capsys):
         "parameters": formula(S12),
         "forward_flops": forward(S12),
         "step_flops": 3 * forward(S12) - patch_flops(S12),
-        "activation_bytes": cost.activation_bytes(S12),
+        "activation_bytes": flops.activation_bytes(S12),
     }
 
 
@@ -80,16 +80,16 @@ def test_options_of_networks(capsys):
     argv = ["vit_nano_patch8_L2", "--image-size=32", "--json"]
     (row,) = json.loads(printed(capsys, *argv, "--remat"))
     assert row["parameters"] == formula(NANO)
-    assert row["step_flops"] == cost.step_flops(NANO, REMAT)
-    assert row["activation_bytes"] == cost.activation_bytes(NANO, REMAT)
+    assert row["step_flops"] == flops.step_flops(NANO, REMAT)
+    assert row["activation_bytes"] == flops.activation_bytes(NANO, REMAT)
     (row,) = json.loads(printed(capsys, *argv, "--dtype=bfloat16"))
     # Statistics of norms and softmax stay float32.
-    assert 0.5 < row["activation_bytes"] / cost.activation_bytes(NANO) < 0.75
+    assert 0.5 < row["activation_bytes"] / flops.activation_bytes(NANO) < 0.75
 
 
 def test_layer_epochs_and_flops_of_the_papers_plans():
     """S: 105 blocks x 100 epochs against 16 x 150 and 105 x 10."""
-    *_, layers, flops = cost.paper("S")
+    *_, layers, training = comparison.paper("S")
     assert layers.values == (105 * 100, 16 * 150 + 105 * 10)
 
     def step(depth):
@@ -98,7 +98,7 @@ def test_layer_epochs_and_flops_of_the_papers_plans():
 
     nets = sum(map(step, DEPTHS))
     expected = 100 * nets, 150 * step(16) + 10 * nets
-    assert flops.values == pytest.approx(expected, rel=1e-12)
+    assert training.values == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_readme_quotes_what_the_command_prints(capsys):
@@ -108,7 +108,7 @@ def test_the_readme_quotes_what_the_command_prints(capsys):
 
 
 def test_the_readme_quotes_the_ratios_of_b():
-    *others, _ = cost.paper("B")
+    *others, _ = comparison.paper("B")
     stored, runs, epochs, bare, tuned = (f"{claim.ratio:.2f}" for claim in others)
     words = " ".join((ROOT / "README.md").read_text().split())
     assert f"With Aux-B (`--paper=B`, 100 epochs) they are {stored} (storage)" in words
@@ -119,10 +119,10 @@ def test_the_readme_quotes_the_ratios_of_b():
 def test_the_plan_of_a_job(capsys):
     """configs/smoke.py: 2 blocks for 4 epochs, an Aux-Net of 4 for 2, two depths."""
     argv = [f"--config={ROOT / 'configs' / 'smoke.py'}", "--config.model.stages=(1,3)"]
-    found = json.loads(printed(capsys, *argv, "--json"))
-    rows = {row["run"]: row for row in found["runs"]}
+    printout = json.loads(printed(capsys, *argv, "--json"))
+    rows = {row["run"]: row for row in printout["runs"]}
     assert rows["ancestor"]["layer_epochs"] == rows["aux"]["layer_epochs"] == 8
-    ways = found["ways"]
+    ways = printout["ways"]
     gene, long = ways["learngene"], ways["scratch, long"]
     assert gene["layer_epochs"] == 8 + 8 + (2 + 4) * 2
     assert (gene["epochs"], gene["pretrainings"]) == (4 + 2 + 2 * 2, 2)
@@ -131,10 +131,10 @@ def test_the_plan_of_a_job(capsys):
     assert long["stored"] == sum(rows[f"des-L0{d}"]["parameters"] for d in (2, 4))
     for name, row in rows.items():
         assert row["flops"] == row["epochs"] * 1257 * row["step_flops"], name
-    # The ancestor looks on while the Aux-Net learns, and its blocks are not kept.
-    look = cost.forward_flops(SMOKE)
-    assert rows["aux"]["step_flops"] - look == rows["des-L04"]["step_flops"]
-    assert rows["des-L02"]["step_flops"] == cost.step_flops(SMOKE, REMAT)
+    # The ancestor's forward is part of the Aux-Net's step, without rematerialisation.
+    teaching = flops.forward_flops(SMOKE)
+    assert rows["aux"]["step_flops"] - teaching == rows["des-L04"]["step_flops"]
+    assert rows["des-L02"]["step_flops"] == flops.step_flops(SMOKE, REMAT)
     text = printed(capsys, *argv, "--config.compare.long_epochs=20", "--images=100")
     assert cells(text, "long / learngene")[3] == f"{120 / 28:.2f}"
     assert "digits: 100 training images, 8 x 8 pixels, 10 classes" in text
@@ -142,32 +142,34 @@ def test_the_plan_of_a_job(capsys):
 
 def test_what_a_job_does_not_say_is_not_counted_and_said(capsys):
     config = ROOT / "configs" / "aux_deit.py"
-    given = "variant=32px,dataset=tfds:none,teacher=none.safetensors,compare=untuned"
-    argv = [f"--config={config}:{given},depths=3-4", "--json", "--classes=7"]
-    found = json.loads(printed(capsys, *argv))
-    notes = "\n".join(found["notes"])
+    arguments = (
+        "variant=32px,dataset=tfds:none,teacher=none.safetensors,compare=untuned"
+    )
+    argv = [f"--config={config}:{arguments},depths=3-4", "--json", "--classes=7"]
+    untaught = json.loads(printed(capsys, *argv))
+    notes = "\n".join(untaught["notes"])
     assert "tfds:none is not read; assumed: 1,281,167 training images, 32 x 32" in notes
     assert "7 classes, 3 colour channels" in notes
     assert "training of the teacher: not counted" in notes
     assert "forward of the teacher of aux: not counted, as there is no file" in notes
     taught = json.loads(printed(capsys, *argv, "--teacher=vit_tiny_patch16_L12"))
     assert "forward of the teacher" not in "\n".join(taught["notes"])
-    steps = [data["runs"][0]["step_flops"] for data in (found, taught)]
-    look = forward(specs.named("vit_tiny_patch16_L12", num_classes=7))
+    steps = [data["runs"][0]["step_flops"] for data in (untaught, taught)]
+    teaching = forward(specs.named("vit_tiny_patch16_L12", num_classes=7))
     # Images are enlarged for it, by matrix products too.
-    assert look < steps[1] - steps[0] < 1.01 * look
-    assert "stored" in found["ways"]["learngene"]
+    assert teaching < steps[1] - steps[0] < 1.01 * teaching
+    assert "stored" in untaught["ways"]["learngene"]
 
 
 def test_a_learngene_that_is_not_there(capsys):
     config = ROOT / "configs" / "transfer.py"
-    given = "learngene=none.safetensors,dataset=digits,depths=2-3,seeds=2"
-    text = printed(capsys, f"--config={config}:{given}")
+    missing = "learngene=none.safetensors,dataset=digits,depths=2-3,seeds=2"
+    text = printed(capsys, f"--config={config}:{missing}")
     assert cells(text, "learngene")[:2] == ["-", "0"]
     assert "stored parameters of the learngene: not known" in text
     assert "one seed counted: 2 of 4 runs" in text
-    there = given.replace("none.safe", f"{ROOT}/results/digits/learngene.safe")
-    text = printed(capsys, f"--config={config}:{there}")
+    present = missing.replace("none.safe", f"{ROOT}/results/digits/learngene.safe")
+    text = printed(capsys, f"--config={config}:{present}")
     assert cells(text, "learngene")[:2] == ["252,042", "0"]
     assert "teacher and Aux-Net of the learngene: not counted" in text
 

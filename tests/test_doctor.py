@@ -28,7 +28,7 @@ from sws_jax.storage.names import INPUTS, LOCK, RESULT
 from support.children import CONFIG, environment
 from support.digits import DIGITS, network_of
 from support.disks import Disk
-from support.examinations import SMOKE, examined, on, only, said
+from support.examinations import SMOKE, examined, expect, on, only
 from support.images import fill
 from support.jobs import Job
 from support.networks import TINY
@@ -38,7 +38,7 @@ DOCTOR = (sys.executable, "-m", "sws_jax", "doctor")
 
 
 def test_a_job_that_is_well(tmp_path, capsys):
-    """All is said as it is found; nothing stays, not even the work directory."""
+    """Findings are printed at once; nothing stays, not even the work directory."""
     work = tmp_path / "new" / "work"
     assert tools.main(["doctor", SMOKE, f"--workdir={work}"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -65,12 +65,12 @@ def test_a_request_that_cannot_be_read(arguments, words, capsys):
 
 def test_a_config_that_refuses_itself(tmp_path, capsys):
     """Said of each run that it is true of; what hangs on it is left out."""
-    found = examined(
+    findings = examined(
         tmp_path, "--config.tune.ema=2.0", "--config.seed=-1", checks=["mesh", "data"]
     )
-    said(found["config"][0], doctor.PROBLEM, "ancestor, aux, ", "seed")
-    said(only(found, "mesh"), doctor.LEFT_OUT, "needs config")
-    said(only(found, "data"), doctor.OK)
+    expect(findings["config"][0], doctor.PROBLEM, "ancestor, aux, ", "seed")
+    expect(only(findings, "mesh"), doctor.LEFT_OUT, "needs config")
+    expect(only(findings, "data"), doctor.OK)
     code = tools.main(["doctor", SMOKE, "--config.ema=2.0", f"--workdir={tmp_path}"])
     assert code == 1
     assert "ema must be in [0, 1), and is 2.0" in capsys.readouterr().out
@@ -118,16 +118,16 @@ def test_versions_that_do_not_fit(tmp_path, monkeypatch):
     about.write_text("Metadata-Version: 2.1\nName: jax-cuda13-plugin\nVersion: 0.1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     old, absent, new, plugin = examined(tmp_path, checks=["versions"])["versions"]
-    said(old, doctor.PROBLEM, "is too old (>=99)", 'pip install "flax>=99"')
-    said(absent, doctor.PROBLEM, "not installed", 'pip install "no-such-package>=1"')
-    said(new, doctor.WARNING, "numpy", "newer than what this was tested with")
+    expect(old, doctor.PROBLEM, "is too old (>=99)", 'pip install "flax>=99"')
+    expect(absent, doctor.PROBLEM, "not installed", 'pip install "no-such-package>=1"')
+    expect(new, doctor.WARNING, "numpy", "newer than what this was tested with")
     jaxlib = importlib.metadata.version("jaxlib")
-    said(plugin, doctor.PROBLEM, f"pip install jax-cuda13-plugin=={jaxlib}")
+    expect(plugin, doctor.PROBLEM, f"pip install jax-cuda13-plugin=={jaxlib}")
 
 
 def test_the_requirements_are_those_of_the_file():
-    found = {requirement.name for requirement in software.requirements()}
-    assert {"jax", "flax", "optax", "orbax-checkpoint", "grain", "packaging"} <= found
+    names = {requirement.name for requirement in software.requirements()}
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "grain", "packaging"} <= names
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_an_accelerator_that_jax_does_not_see(
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     if platforms:
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    found = examined(tmp_path, checks=["devices"])
-    said(only(found, "devices"), doctor.PROBLEM, "8 x cpu (cpu) alone", *words)
+    findings = examined(tmp_path, checks=["devices"])
+    expect(only(findings, "devices"), doctor.PROBLEM, "8 x cpu (cpu) alone", *words)
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_an_accelerator_that_jax_does_not_see(
     ],
 )
 def test_a_mesh_that_does_not_divide(override, words, tmp_path):
-    found = examined(tmp_path, f"--config.{override}", checks=["mesh", "memory"])
-    said(only(found, "mesh"), doctor.PROBLEM, "ancestor, aux, ", words)
-    said(only(found, "memory"), doctor.LEFT_OUT, "needs mesh")
+    findings = examined(tmp_path, f"--config.{override}", checks=["mesh", "memory"])
+    expect(only(findings, "mesh"), doctor.PROBLEM, "ancestor, aux, ", words)
+    expect(only(findings, "memory"), doctor.LEFT_OUT, "needs mesh")
 
 
 def test_memory_that_is_too_small(tmp_path):
     """A million images in a step of a wide network ask for more than this host has."""
-    found = examined(
+    findings = examined(
         tmp_path,
         "--config=configs/scratch_deit.py",
         f"--config.global_batch_size={2**20}",
@@ -184,15 +184,15 @@ def test_memory_that_is_too_small(tmp_path):
         f"--config.schedule.total_epochs={2**12}",
         checks=["data", "mesh", "memory"],
     )
-    line = only(found, "memory")
-    said(line, doctor.PROBLEM, "of this host", "mesh.dry_run=8", "accum_steps")
+    line = only(findings, "memory")
+    expect(line, doctor.PROBLEM, "of this host", "mesh.dry_run=8", "accum_steps")
 
 
 def test_memory_that_a_container_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "_GROUPS", str(tmp_path))
     (tmp_path / "memory.max").write_text("1000000\n")
-    found = examined(tmp_path, checks=["mesh", "data", "memory"])
-    said(only(found, "memory"), doctor.PROBLEM, "977 KiB of this host")
+    findings = examined(tmp_path, checks=["mesh", "data", "memory"])
+    expect(only(findings, "memory"), doctor.PROBLEM, "977 KiB of this host")
 
 
 def test_a_device_that_is_passed_through_is_not_always_a_tpu(tmp_path, monkeypatch):
@@ -210,9 +210,13 @@ def test_a_directory_of_another_config(tmp_path):
     config, _ = commandline.parse([SMOKE, "--config.seed=5"])
     files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     before = sorted(tmp_path.rglob("*"))
-    found = examined(tmp_path, checks=["runs"])
-    said(
-        only(found, "runs"), doctor.PROBLEM, "another config", "(it differs in", "seed"
+    findings = examined(tmp_path, checks=["runs"])
+    expect(
+        only(findings, "runs"),
+        doctor.PROBLEM,
+        "another config",
+        "(it differs in",
+        "seed",
     )
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -220,39 +224,39 @@ def test_a_directory_of_another_config(tmp_path):
 def test_another_job_is_at_a_run(tmp_path):
     lock = tmp_path / "aux" / LOCK
     with locks.claimed(str(lock)):
-        found = examined(tmp_path, checks=["runs"])
-        said(only(found, "runs"), doctor.WARNING, "another job is at aux")
+        findings = examined(tmp_path, checks=["runs"])
+        expect(only(findings, "runs"), doctor.WARNING, "another job is at aux")
         assert lock.exists()
     lock.parent.mkdir()
     lock.touch()  # left by a process that was killed: nobody's
-    said(only(examined(tmp_path, checks=["runs"]), "runs"), doctor.OK)
+    expect(only(examined(tmp_path, checks=["runs"]), "runs"), doctor.OK)
     assert lock.exists()
 
 
 @pytest.fixture
 def disk(tmp_path):
-    made = Disk(tmp_path / "disk")
-    yield made if made.usable else pytest.skip("this system mounts nothing for users")
-    made.close()
+    small = Disk(tmp_path / "disk")
+    yield small if small.usable else pytest.skip("this system mounts nothing for users")
+    small.close()
 
 
 def test_a_directory_that_cannot_be_written(disk):
     disk.remount("ro")
-    found = examined(disk.path / "work", checks=["directory", "runs"])
-    line = only(found, "directory")
-    said(line, doctor.PROBLEM, "(Read-only file system): take another --workdir")
-    said(only(found, "runs"), doctor.LEFT_OUT, "needs directory")
+    findings = examined(disk.path / "work", checks=["directory", "runs"])
+    line = only(findings, "directory")
+    expect(line, doctor.PROBLEM, "(Read-only file system): take another --workdir")
+    expect(only(findings, "runs"), doctor.LEFT_OUT, "needs directory")
 
 
 def test_a_disk_that_is_too_small(disk):
     disk.free(1024)
-    found = examined(disk.path / "work", checks=["directory", "data", "disk"])
-    said(only(found, "directory"), doctor.OK)
-    line = only(found, "disk")
-    said(line, doctor.PROBLEM, "1 MiB are free", "checkpoint.keep_last")
+    findings = examined(disk.path / "work", checks=["directory", "data", "disk"])
+    expect(only(findings, "directory"), doctor.OK)
+    line = only(findings, "disk")
+    expect(line, doctor.PROBLEM, "1 MiB are free", "checkpoint.keep_last")
     assert list(disk.path.iterdir()) == []
     disk.remount("size=64m")
-    said(only(examined(disk.path, checks=["data", "disk"]), "disk"), doctor.OK)
+    expect(only(examined(disk.path, checks=["data", "disk"]), "disk"), doctor.OK)
 
 
 def test_what_is_done_takes_no_more_disk(tmp_path):
@@ -269,27 +273,29 @@ def test_what_is_done_takes_no_more_disk(tmp_path):
 
 
 def test_a_set_that_is_not_there(tmp_path):
-    found = examined(
+    findings = examined(
         tmp_path,
         "--config.data.source=nosuch.npz",
         checks=["data", "reading", "teacher", "weights", "disk", "memory"],
     )
-    said(only(found, "data"), doctor.PROBLEM, "there is no dataset file nosuch.npz")
+    expect(
+        only(findings, "data"), doctor.PROBLEM, "there is no dataset file nosuch.npz"
+    )
     for name in ("reading", "disk", "memory"):
-        said(only(found, name), doctor.LEFT_OUT, "needs data")
+        expect(only(findings, name), doctor.LEFT_OUT, "needs data")
     for name in ("teacher", "weights"):
-        assert {line.state for line in found[name]} == {doctor.OK}
+        assert {line.state for line in findings[name]} == {doctor.OK}
 
 
 def test_a_tfds_set_that_is_not_prepared(tmp_path):
-    found = examined(
+    findings = examined(
         tmp_path,
         "--config.data.source=tfds:mnist",
         f"--config.data.directory={tmp_path}",
         checks=["data"],
     )
     command = f"python -m sws_jax prepare tfds:mnist {tmp_path}"
-    said(only(found, "data"), doctor.PROBLEM, "is not prepared", command)
+    expect(only(findings, "data"), doctor.PROBLEM, "is not prepared", command)
 
 
 @pytest.fixture
@@ -301,9 +307,11 @@ def test_a_broken_image(folder, tmp_path):
     assert only(examined(tmp_path, *on(folder), checks=["data"]), "data").state == "ok"
     broken = folder / "train" / "bee" / "007.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    found = examined(tmp_path, *on(folder), checks=["data", "reading"])
-    said(only(found, "data"), doctor.PROBLEM, "bee/007.png is not a readable image")
-    said(only(found, "reading"), doctor.LEFT_OUT)
+    findings = examined(tmp_path, *on(folder), checks=["data", "reading"])
+    expect(
+        only(findings, "data"), doctor.PROBLEM, "bee/007.png is not a readable image"
+    )
+    expect(only(findings, "reading"), doctor.LEFT_OUT)
 
 
 def test_a_broken_image_that_a_batch_finds(tmp_path):
@@ -312,8 +320,10 @@ def test_a_broken_image_that_a_batch_finds(tmp_path):
     for path in sorted(folder.glob("train/bee/*.png"))[1::2]:
         path.write_bytes(b"cut")
     settings = (*on(folder), "--config.data.unreadable=skip")
-    found = examined(tmp_path, *settings, checks=["data", "reading"])
-    said(found["reading"][0], doctor.WARNING, "could not be read and were passed over")
+    findings = examined(tmp_path, *settings, checks=["data", "reading"])
+    expect(
+        findings["reading"][0], doctor.WARNING, "could not be read and were passed over"
+    )
 
 
 def test_images_that_are_empty(tmp_path):
@@ -323,38 +333,40 @@ def test_images_that_are_empty(tmp_path):
         train_images=images, train_labels=labels, class_names=list("abcdefghij")
     )
     np.savez(path, **arrays, test_images=images, test_labels=labels)
-    found = examined(
+    findings = examined(
         tmp_path, f"--config.data.source={path}", checks=["data", "reading"]
     )
-    said(found["reading"][0], doctor.PROBLEM, "all pixels of a batch are 0")
+    expect(findings["reading"][0], doctor.PROBLEM, "all pixels of a batch are 0")
 
 
 def test_other_data_than_a_run_began_on(tmp_path):
     then = fingerprint.take(DIGITS)
     then["train"] = {"images": 1257, "samples": ["other"] * 4}
     files.write_json(str(tmp_path / "aux" / INPUTS), {records.DATA: then})
-    found = examined(tmp_path, checks=["data"])
-    said(found["data"][0], doctor.PROBLEM, "aux holds a run on other data", "train")
+    findings = examined(tmp_path, checks=["data"])
+    expect(
+        findings["data"][0], doctor.PROBLEM, "aux holds a run on other data", "train"
+    )
 
 
 # Teachers, and what runs start from
 
 
 def taught(path, tmp_path):
-    given = f"--config.teacher.path={path}"
-    found = examined(tmp_path / "work", given, checks=["data", "teacher"])
-    return found["teacher"]
+    flags = f"--config.teacher.path={path}"
+    findings = examined(tmp_path / "work", flags, checks=["data", "teacher"])
+    return findings["teacher"]
 
 
 def test_a_teacher_that_fits(teacher, tmp_path):
     (line,) = taught(teacher, tmp_path)
-    said(line, doctor.OK, "vit_w16h2_patch4_L2, 10 classes")
+    expect(line, doctor.OK, "vit_w16h2_patch4_L2, 10 classes")
 
 
 def test_a_teacher_that_is_cut_off(teacher, tmp_path):
     teacher.write_bytes(teacher.read_bytes()[:-100])
     (line,) = taught(teacher, tmp_path)
-    said(line, doctor.PROBLEM, "not a readable .safetensors file", "copy it again")
+    expect(line, doctor.PROBLEM, "not a readable .safetensors file", "copy it again")
 
 
 def test_a_teacher_of_other_classes(tmp_path):
@@ -362,51 +374,55 @@ def test_a_teacher_of_other_classes(tmp_path):
     spec = specs.ViTSpec(depth=2, **{**TINY, "num_classes": 5})
     sws_jax.save_network(str(path), network_of(spec, class_names=tuple("abcde")))
     (line,) = taught(path, tmp_path)
-    said(line, doctor.PROBLEM, "has 5 classes and digits has 10")
+    expect(line, doctor.PROBLEM, "has 5 classes and digits has 10")
 
 
 def test_a_teacher_whose_classes_have_other_names(teacher, tmp_path):
     spec = specs.ViTSpec(depth=2, **TINY)
-    found = network_of(spec, class_names=tuple("zyxwvutsrq"))
-    sws_jax.save_network(str(teacher), found)
+    network = network_of(spec, class_names=tuple("zyxwvutsrq"))
+    sws_jax.save_network(str(teacher), network)
     warned, well = taught(teacher, tmp_path)
-    said(warned, doctor.WARNING, "have other names than those of digits")
-    said(well, doctor.OK)
+    expect(warned, doctor.WARNING, "have other names than those of digits")
+    expect(well, doctor.OK)
 
 
 def test_a_teacher_that_says_no_numbers(teacher, tmp_path):
     spec = specs.ViTSpec(depth=2, **TINY)
-    found = network_of(spec)
-    found.params["norm"]["scale"][0] = np.nan
-    sws_jax.save_network(str(teacher), found)
+    network = network_of(spec)
+    network.params["norm"]["scale"][0] = np.nan
+    sws_jax.save_network(str(teacher), network)
     (line,) = taught(teacher, tmp_path)
-    said(line, doctor.PROBLEM, "values in norm/scale that are not numbers")
+    expect(line, doctor.PROBLEM, "values in norm/scale that are not numbers")
 
 
 def test_a_teacher_of_another_program(tmp_path):
-    """It can be converted, and the command is said; or it cannot."""
+    """It can be converted, and the advice is the command; or it cannot."""
     theirs = tmp_path / "theirs.safetensors"
     convert.save(str(theirs), network_of(specs.ViTSpec(depth=2, **TINY)), "flax")
     (line,) = taught(theirs, tmp_path)
-    said(line, doctor.PROBLEM, "another program's", f"sws_jax convert {theirs}")
+    expect(line, doctor.PROBLEM, "another program's", f"sws_jax convert {theirs}")
     strange = tmp_path / "strange.npz"
     np.savez(strange, some=np.zeros(3))
     (line,) = taught(strange, tmp_path)
-    said(line, doctor.PROBLEM, "cannot be converted", "holds no network that is known")
+    expect(
+        line, doctor.PROBLEM, "cannot be converted", "holds no network that is known"
+    )
 
 
 def test_weights_to_start_from(teacher, tmp_path):
-    given = f"--config.init.network={teacher}"
+    flags = f"--config.init.network={teacher}"
     single = "--config=configs/scratch_deit.py"
-    found = examined(tmp_path / "work", single, given, checks=["data", "weights"])
-    line = only(found, "weights")
-    said(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2")
+    findings = examined(tmp_path / "work", single, flags, checks=["data", "weights"])
+    line = only(findings, "weights")
+    expect(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2")
     teacher.write_bytes(b"cut")
-    found = examined(
-        tmp_path / "work", single, given, checks=["data", "weights", "disk", "memory"]
+    findings = examined(
+        tmp_path / "work", single, flags, checks=["data", "weights", "disk", "memory"]
     )
-    said(only(found, "weights"), doctor.PROBLEM, "not a readable .safetensors file")
-    said(only(found, "disk"), doctor.LEFT_OUT, "needs weights")
+    expect(
+        only(findings, "weights"), doctor.PROBLEM, "not a readable .safetensors file"
+    )
+    expect(only(findings, "disk"), doctor.LEFT_OUT, "needs weights")
 
 
 # Whole jobs
@@ -428,7 +444,7 @@ def command(workdir, *arguments, **variables):
 
 @pytest.mark.slow
 def test_no_device_at_all(tmp_path):
-    """What needs none is looked at all the same."""
+    """Checks that need none are made all the same."""
     code, text = command(tmp_path / "work", SMOKE, JAX_PLATFORMS="cuda")
     assert code == 1
     assert re.search("problem +devices +JAX finds no device", text), text
@@ -484,8 +500,8 @@ def test_the_papers_network_is_looked_at_within_a_minute(tmp_path):
 def pair(tmp_path, *arguments, **settings):
     """Exit codes, and the lines that each of two processes printed."""
     (tmp_path / "config.py").write_text(CONFIG)
-    given = f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"
-    job = Job(*given, *arguments, program=DOCTOR, **{"processes": 2, **settings})
+    flags = f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'work'}"
+    job = Job(*flags, *arguments, program=DOCTOR, **{"processes": 2, **settings})
     codes, outputs = job.finish()
     ours = ([x for x in o.splitlines() if not x.startswith("[Gloo]")] for o in outputs)
     return codes, ["\n".join(lines) for lines in ours]
@@ -504,7 +520,7 @@ def test_two_processes_that_are_well(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_with_a_directory_and_data_each(tmp_path):
-    """A path of the second's own, for both; process 0 says it, and once."""
+    """Process 1 has a path of its own for both; process 0 prints it, and once."""
     images = tmp_path / "images"
     arrays = dict(
         train_images=np.arange(60 * 64, dtype=np.uint8).reshape(60, 8, 8, 1),
@@ -533,20 +549,20 @@ def test_two_processes_with_a_directory_and_data_each(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_of_other_configs(tmp_path):
-    """What the second found before they met is said too, and waited for."""
+    """What process 1 found before they met is printed too, after they have met."""
     codes, (first, second) = pair(tmp_path, own={1: ["--config.ema=2.0"]})
     assert codes == [1, 1] and second == "config read", first + second
-    found = "process 1 has another config than process 0 (it differs in ema)"
-    assert first.count(found) == 1
+    problem = "process 1 has another config than process 0 (it differs in ema)"
+    assert first.count(problem) == 1
     assert "process 1: run: ema must be in [0, 1), and is 2.0" in first
     assert "left out  mesh" in first and "ok        data  " in first
 
 
 @pytest.mark.slow
 def test_processes_that_do_not_come(tmp_path):
-    """Those that are there look at everything else, and say what is wrong with them."""
-    given = {1: ["--config.ema=2.0"]}
-    settings = dict(processes=3, only=(0, 1), own=given)
+    """Those that are there make all other checks, and print their own problems."""
+    own = {1: ["--config.ema=2.0"]}
+    settings = dict(processes=3, only=(0, 1), own=own)
     codes, (first, second) = pair(tmp_path, "--start_timeout=6", **settings)
     assert codes == [1, 1], first + second
     assert first.count("process 2 of 3 did not come") == 1

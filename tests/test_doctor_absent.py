@@ -11,7 +11,7 @@ from sws_jax.jobs import commandline
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import paths
 
-from support.examinations import SMOKE, examined, on, only, said
+from support.examinations import SMOKE, examined, expect, on, only
 from support.images import fill
 from support.jobs import free_port
 
@@ -26,32 +26,32 @@ def test_without_data_the_files_of_weights_are_looked_at(teacher, tmp_path):
     """A teacher, and a network to start from, by themselves."""
     taught = [SMOKE, NO_DATA, f"--config.teacher.path={teacher}"]
     starting = [SINGLE, NO_DATA, f"--config.init.network={teacher}"]
-    for check, given in (("teacher", taught), ("weights", starting)):
-        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
-        said(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2", "is not known")
+    for check, flags in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *flags, checks=["data", check]), check)
+        expect(line, doctor.OK, f"{teacher}: vit_w16h2_patch4_L2", "is not known")
     teacher.write_bytes(teacher.read_bytes()[:-100])
-    for check, given in (("teacher", taught), ("weights", starting)):
-        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
-        said(line, doctor.PROBLEM, "not a readable .safetensors file")
+    for check, flags in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *flags, checks=["data", check]), check)
+        expect(line, doctor.PROBLEM, "not a readable .safetensors file")
     teacher.unlink()
-    for check, given in (("teacher", taught), ("weights", starting)):
-        line = only(examined(tmp_path / "work", *given, checks=["data", check]), check)
-        said(line, doctor.PROBLEM, f"there is no weights file {teacher}")
+    for check, flags in (("teacher", taught), ("weights", starting)):
+        line = only(examined(tmp_path / "work", *flags, checks=["data", check]), check)
+        expect(line, doctor.PROBLEM, f"there is no weights file {teacher}")
 
 
 def test_a_learngene_without_data(teacher, tmp_path):
     """A network's file is none."""
-    given = [SINGLE, NO_DATA, f"--config.init.learngene={teacher}"]
-    found = examined(tmp_path / "work", *given, checks=["data", "weights"])
-    said(only(found, "weights"), doctor.PROBLEM, "not a learngene")
+    flags = [SINGLE, NO_DATA, f"--config.init.learngene={teacher}"]
+    findings = examined(tmp_path / "work", *flags, checks=["data", "weights"])
+    expect(only(findings, "weights"), doctor.PROBLEM, "not a learngene")
 
 
 def test_a_well_known_set_that_is_not_whole(tmp_path):
     folder = fill(tmp_path / "imagenet2012", {"train": 4, "val": 1}, size=(16, 16))
     warned, well = examined(tmp_path, *on(folder), checks=["data"])["data"]
     lacking = "train has 12 images of 1,281,167 and validation has 3 images of 50,000"
-    said(warned, doctor.WARNING, lacking, "python -m sws_jax prepare")
-    said(well, doctor.OK, "imagenet2012: ")
+    expect(warned, doctor.WARNING, lacking, "python -m sws_jax prepare")
+    expect(well, doctor.OK, "imagenet2012: ")
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_the_counts_of_well_known_sets(name, counts, is_whole, is_held_out):
     if is_held_out:
         test = val
         train, val = base.hold_out(train, 0.1)
-    found = base.Dataset(
+    dataset = base.Dataset(
         name, train, val, test, ("a", "b"), (8, 8, 3), pixels.default_normalization(3)
     )
-    assert [line.state for line in inputs._not_whole(found)] == (
+    assert [line.state for line in inputs._not_whole(dataset)] == (
         [] if is_whole else [doctor.WARNING]
     )
 
@@ -133,13 +133,17 @@ def test_a_bucket_that_does_not_answer(arguments, well, left_out, monkeypatch):
     silent = Silent()
     monkeypatch.setattr(paths, "_file_system", lambda path: (silent, path))
     names = ["directory", "mesh", "reading", *well, *left_out]
-    found = examined("gs://silent/work", *arguments, checks=names)
+    findings = examined("gs://silent/work", *arguments, checks=names)
     assert silent.asked == ["gs://silent/work"]
-    said(only(found, "directory"), doctor.PROBLEM, "gs://silent/work cannot be reached")
+    expect(
+        only(findings, "directory"),
+        doctor.PROBLEM,
+        "gs://silent/work cannot be reached",
+    )
     for name in left_out:
-        said(only(found, name), doctor.LEFT_OUT, "needs ")
+        expect(only(findings, name), doctor.LEFT_OUT, "needs ")
     for name in well:
-        assert {line.state for line in found[name]} == {doctor.OK}, found[name]
+        assert {line.state for line in findings[name]} == {doctor.OK}, findings[name]
 
 
 def test_data_in_a_bucket_that_does_not_answer(tmp_path, monkeypatch):
@@ -147,25 +151,27 @@ def test_data_in_a_bucket_that_does_not_answer(tmp_path, monkeypatch):
     silent = Silent()
     monkeypatch.setattr(paths, "_file_system", lambda path: (silent, path))
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://silent/data")
-    given = [SMOKE, "--config.data.source=tfds:insects"]
-    given.append("--config.teacher.path=gs://silent/teacher.safetensors")
-    found = examined(tmp_path / "work", *given, checks=["data", "teacher"])
+    flags = [SMOKE, "--config.data.source=tfds:insects"]
+    flags.append("--config.teacher.path=gs://silent/teacher.safetensors")
+    findings = examined(tmp_path / "work", *flags, checks=["data", "teacher"])
     assert silent.asked == ["gs://silent/data"]
-    said(only(found, "data"), doctor.PROBLEM, "gs://silent/data cannot be reached")
-    said(only(found, "teacher"), doctor.LEFT_OUT, "needs gs://silent, which does not")
+    expect(only(findings, "data"), doctor.PROBLEM, "gs://silent/data cannot be reached")
+    expect(
+        only(findings, "teacher"), doctor.LEFT_OUT, "needs gs://silent, which does not"
+    )
 
 
 # Processes
 
 
 def test_doctor_waits_no_longer_than_its_minute_allows():
-    given = commandline.parse([SMOKE])
-    assert Case(*given, Start()).start.start_timeout == 30
-    assert Case(*given, Start(start_timeout=6)).start.start_timeout == 6
+    job = commandline.parse([SMOKE])
+    assert Case(*job, Start()).start.start_timeout == 30
+    assert Case(*job, Start(start_timeout=6)).start.start_timeout == 6
 
 
 def test_devices_of_a_host_whose_process_is_apart(tmp_path, monkeypatch):
-    """They are not asked, and so are not said to be missing."""
+    """They are not asked, and so are not reported as missing."""
     (tmp_path / "accel0").touch()
     monkeypatch.setattr(devices, "_TPUS", str(tmp_path / "accel[0-9]*"))
     platforms = jax.config.jax_platforms
@@ -174,11 +180,11 @@ def test_devices_of_a_host_whose_process_is_apart(tmp_path, monkeypatch):
     names = ("config", "processes", "devices", "mesh")
     checks = [check for check in doctor.CHECKS if check.name in names]
     try:
-        found = doctor.examine(case, lambda line: None, checks=checks)
+        lines = doctor.examine(case, lambda line: None, checks=checks)
     finally:
         jax.config.update("jax_platforms", platforms)
-    config, apart, left_out, mesh = (line.finding for line in found)
-    said(config, doctor.OK)
-    said(apart, doctor.PROBLEM, "cannot reach process 0", "start all within 1 s")
-    said(left_out, doctor.LEFT_OUT, "once all processes are there")
-    said(mesh, doctor.LEFT_OUT, "needs devices")
+    config, apart, left_out, mesh = (line.finding for line in lines)
+    expect(config, doctor.OK)
+    expect(apart, doctor.PROBLEM, "cannot reach process 0", "start all within 1 s")
+    expect(left_out, doctor.LEFT_OUT, "once all processes are there")
+    expect(mesh, doctor.LEFT_OUT, "needs devices")

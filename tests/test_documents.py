@@ -15,7 +15,8 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import begun, differences, execute, preflight, records
 from sws_jax.jobs.directory import RunDirectory, refuse_other
 from sws_jax.jobs.rows import runs
-from sws_jax.reports import report
+from sws_jax.reports import figures
+from sws_jax.reports.rows import roles
 from sws_jax.storage import documents, files, names
 from sws_jax.storage.names import CONFIG, METRICS
 from sws_jax.training import metrics
@@ -37,9 +38,9 @@ def job(done, tmp_path, monkeypatch):
     shutil.copytree(done, work)
 
     def draw(results, workdir, path):
-        report._draw_curve(mock.MagicMock(), results, workdir)
+        figures._draw_curve(mock.MagicMock(), results, workdir)
 
-    monkeypatch.setattr(report, "draw", draw)
+    monkeypatch.setattr(figures, "draw", draw)
     return work
 
 
@@ -163,7 +164,7 @@ def test_rows_of_metrics_are_numbers(line, words, tmp_path):
 )
 @pytest.mark.parametrize("ours_beside", [True, False])
 def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
-    path = tmp_path / report.RESULTS
+    path = tmp_path / names.RESULTS
     path.write_text(text, errors="surrogateescape")
     if ours_beside:
         config, _ = asked(tmp_path)
@@ -174,8 +175,8 @@ def test_a_foreign_table_is_never_written_over(text, ours_beside, tmp_path):
 
 
 def test_tables_of_older_versions_are_ours(tmp_path):
-    (tmp_path / report.RESULTS).write_text("run,role,depth\na,tune,3\nshort\n")
-    assert report.roles(str(tmp_path)) == {"a": "tune", "short": ""}
+    (tmp_path / names.RESULTS).write_text("run,role,depth\na,tune,3\nshort\n")
+    assert roles(str(tmp_path)) == {"a": "tune", "short": ""}
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_a_job_of_one_run_is_loaded_as_its_run_is(done, tmp_path):
 def test_names_in_a_picture_need_no_glyph_that_is_not_there(name, shown):
     from matplotlib import figure
 
-    assert report.drawable(name) == shown
+    assert figures.drawable(name) == shown
     drawn = figure.Figure()
-    drawn.suptitle(report.drawable(name))
+    drawn.suptitle(figures.drawable(name))
     drawn.canvas.draw()  # a missing glyph is a warning, and so a failure here

@@ -77,22 +77,22 @@ def test_a_whole_job_from_a_laptop(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_no_data_and_no_files_are_needed(tmp_path, capsys, monkeypatch):
-    """A teacher by name; half precision counts, and what does not fit is said."""
+    """A teacher by name; half precision counts, and what does not fit is marked."""
     monkeypatch.chdir(tmp_path)
-    given = "variant=32px,dataset=tfds:none,compare=untuned"
+    arguments = "variant=32px,dataset=tfds:none,compare=untuned"
     argv = ["--config.mesh.dry_run=4", "--config.model.width=32"]
     argv += ["--config.model.heads=2", "--config.model.stages=(1,2)"]
     argv += ["--config.compute.remat=False"]
-    config = f"{CONFIGS}/aux_deit.py:{given},teacher="
+    config = f"{CONFIGS}/aux_deit.py:{arguments},teacher="
     wide = printed(capsys, f"{config}levit_128s", *argv)
     assert "tfds:none is not read; assumed" in wide
     assert "no step is trained: untuned-L03 and 3 more" in wide
     half = printed(
         capsys, f"{config}levit_128s", *argv, "--config.compute.dtype=bfloat16"
     )
-    held = [float(cells(text, "aux")[9]) for text in (wide, half)]
+    totals = [float(cells(text, "aux")[9]) for text in (wide, half)]
     assert cells(wide, "aux")[10] == cells(half, "aux")[10] == "MiB"
-    assert held[1] < held[0]
+    assert totals[1] < totals[0]
     assert "bfloat16: the CPU's program is wider" in half
     monkeypatch.setitem(dry_run.TPUS, "v5e", 10**6)
     small = printed(capsys, f"{config}levit_128s", *argv, "--config.mesh.dry_run=v5e-4")
@@ -130,7 +130,7 @@ def test_256_devices_in_a_process_of_its_own(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environment["PYTHONPATH"] = str(ROOT)
     words = command.replace("--config=", f"--config={ROOT}/").split()
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *words[1:]],
         cwd=tmp_path,
         env=environment,
@@ -138,8 +138,8 @@ def test_256_devices_in_a_process_of_its_own(tmp_path):
         text=True,
         timeout=300,
     )
-    assert (found.returncode, found.stderr) == (0, "")
-    table, printed = shown.split("```")[0], found.stdout
+    assert (completed.returncode, completed.stderr) == (0, "")
+    table, printed = shown.split("```")[0], completed.stdout
     # Shapes are exact; what the program needs and sends is the compiler's.
     assert cells(table, "aux")[:10] == cells(printed, "aux")[:10]
     assert cells(printed, "aux")[-3] == "yes"

@@ -1,14 +1,26 @@
 """Every field has its range, and what lies outside is refused by name."""
 
 import math
+import pathlib
 
 import pytest
 
+from sws_jax.arguments import Range
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, check, commandline, fields, preflight, recipes, remarks
+from sws_jax.jobs import (
+    build,
+    check,
+    commandline,
+    fields,
+    preflight,
+    recipes,
+    reference,
+    remarks,
+)
 from sws_jax.jobs.rows import runs
 from sws_jax.training.durations import Durations
 
+ROOT = pathlib.Path(__file__).parent.parent
 NUMBERS = [n for n, f in fields.RUN.items() if type(f.default) in (int, float)]
 
 
@@ -24,6 +36,64 @@ def test_the_table_is_the_config_and_every_number_has_a_range():
     assert set(commandline.fields(recipes.run())) == set(fields.RUN)
     assert [n for n in NUMBERS if not fields.RUN[n].range] == []
     check.check(recipes.run())
+
+
+def test_every_field_says_what_it_means_and_belongs_to_a_group():
+    for table, groups in (
+        (fields.RUN, fields.GROUPS),
+        (fields.JOB, fields.JOB_GROUPS),
+    ):
+        assert {name.rpartition(".")[0] for name in table} == set(groups)
+        assert [name for name, field in table.items() if len(field.meaning) < 10] == []
+        assert [n for n, f in table.items() if f.meaning[-1] != "."] == []
+
+
+@pytest.mark.parametrize(
+    "field, words",
+    [
+        (fields.RUN["data.decoder"], "pillow or opencv"),
+        (fields.RUN["loss.kind"], "none, soft or hard"),
+        (fields.RUN["transform.flip"], "True or False"),
+        (fields.RUN["name"], "text"),
+        (fields.RUN["data.workers"], "a whole number, 0 to 4,096"),
+        (fields.RUN["ema"], "a number, at least 0, below 1"),
+        (fields.RUN["data.memory_gib"], "a number, at least 0"),
+        (fields.RUN["data.std"], "numbers, each above 0, at most 10"),
+        (fields.RUN["schedule.rate"], "a number, 0 to 1e+30"),
+        (fields.RUN["init.insist"], "names"),
+        (
+            fields.RUN["transform.scale"],
+            "two numbers, the smaller one first, each above 0, at most 1",
+        ),
+    ],
+)
+def test_what_a_field_may_be_in_words(field, words):
+    assert field.values == words
+
+
+def test_a_range_says_its_ends():
+    assert Range(1, 2, open_high=True).words == "at least 1, below 2"
+    assert Range(-1, 2**20).words == "-1 to 1,048,576"
+
+
+def test_help_lists_every_field_within_the_width_of_a_terminal():
+    lines = reference.listing().splitlines()
+    assert max(map(len, lines)) <= reference.WIDTH == 88
+    assert not [line for line in lines if line != line.rstrip()]
+    text = " ".join(reference.listing().split())
+    for name, field in {**fields.RUN, **fields.JOB}.items():
+        shown = reference.shown(field.default)
+        resume = "; may change on resume" if field.resume else ""
+        assert f" {name}={shown} ({field.values}{resume}" in text
+        assert field.meaning in text
+
+
+def test_the_page_of_fields_is_what_the_table_says():
+    page = (ROOT / reference.PATH).read_text(encoding="utf-8")
+    assert page == reference.page(), "python -m sws_jax.jobs.reference rewrites it"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(fields.RUN) + len(fields.JOB)
+    assert all(row.count("|") == 6 for row in rows)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -71,7 +141,7 @@ def test_a_run_has_an_end():
         build.check_length(config, durations, build.schedule(config, durations))
 
 
-def said(file, *flags):
+def remarks_on(file, *flags):
     argv = [f"--config=configs/{file}", *(f"--config.{flag}" for flag in flags)]
     config, _ = commandline.parse(argv)
     return remarks.of_named(config, commandline.named(argv), runs(config))
@@ -111,17 +181,19 @@ UNUSED = {
 )
 def test_a_field_that_was_set_and_does_nothing_is_told(flag, cure):
     name = flag.partition("=")[0]
-    (line,) = said("scratch_deit.py", *UNUSED.get(name, ()), flag)
+    (line,) = remarks_on("scratch_deit.py", *UNUSED.get(name, ()), flag)
     assert line.startswith(f"{name}=") and "is not used: " in line
-    assert not [line for line in said("scratch_deit.py", flag, cure) if name in line]
+    assert not [
+        line for line in remarks_on("scratch_deit.py", flag, cure) if name in line
+    ]
 
 
 def test_groups_that_no_row_uses_are_told():
     flags = "tune.seed=1", "compare.level=untuned", "scratch.ema=0.5"
-    assert "scratch.ema=0.5 is not used: compare.level is not full" in said(
+    assert "scratch.ema=0.5 is not used: compare.level is not full" in remarks_on(
         "smoke.py", *flags
     )
-    assert said("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
+    assert remarks_on("smoke.py", "scratch.ema=0.5", "tune.schedule.rate=0.1") == []
 
 
 CONFIGS = {

@@ -19,7 +19,7 @@ from sws_jax.data.transforms import Fit
 from sws_jax.jobs import commandline, execute
 from sws_jax.jobs.directory import Busy
 from sws_jax.models.networks import Predictor
-from sws_jax.reports import report
+from sws_jax.reports import figures
 from sws_jax.storage import documents, files
 from sws_jax.storage.names import RESULT
 from sws_jax.training.evaluation import evaluate
@@ -160,7 +160,7 @@ def test_the_picture(job, tmp_path):
     ]
 
     def drawn(results):
-        report.draw(results, str(workdir), str(tmp_path / "report.png"))
+        figures.draw(results, str(workdir), str(tmp_path / "report.png"))
         return png(tmp_path / "report.png")
 
     picture = png(workdir / "report.png")

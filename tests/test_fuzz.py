@@ -133,7 +133,7 @@ def value_of(default, join):
     """Values of a field's type, if odd ones, and sometimes of another."""
     if isinstance(default, tuple):
         numbers = st.lists(st.integers(0, 4) | WHOLE_NUMBERS | NUMBERS, max_size=4)
-        fitting = numbers.map(lambda found: join(map(str, found)))
+        fitting = numbers.map(lambda many: join(map(str, many)))
     else:
         fitting = BY_TYPE[type(default)]
     return fitting | fitting | WORDS | ODD_TEXTS
@@ -220,9 +220,9 @@ def test_flags_of_processes_and_names_of_machines(cases):
     @bounded(cases)
     @given(PLACES, MACHINES)
     def check(flags, text):
-        found = refused_or(rendezvous.parse, flags)
-        if found and found[0].coordinator:
-            assert 0 <= found[0].process_id < found[0].num_processes
+        outcome = refused_or(rendezvous.parse, flags)
+        if outcome and outcome[0].coordinator:
+            assert 0 <= outcome[0].process_id < outcome[0].num_processes
         devices = refused_or(dry_run.machine, text)
         assert devices is None or devices.devices >= 1
 
@@ -271,13 +271,13 @@ def test_plans(cases):
         if plan is not None:
             assert 1 <= len(plan) <= plans.MAX_DEPTH
             assert set(plan) <= set(range(len(stages)))
-        found = refused_or(sws_jax.expand, GENE, **request)
-        if found is not None:
-            assert len(found.params["blocks"]["norm1"]["scale"]) == found.spec.depth
-        found = refused_or(sws_jax.expand, GENE, depth=2, **rest)
-        if found is not None and found.spec.num_classes:
-            shape = found.params["head"]["kernel"].shape
-            assert shape == (found.spec.width, found.spec.num_classes)
+        outcome = refused_or(sws_jax.expand, GENE, **request)
+        if outcome is not None:
+            assert len(outcome.params["blocks"]["norm1"]["scale"]) == outcome.spec.depth
+        outcome = refused_or(sws_jax.expand, GENE, depth=2, **rest)
+        if outcome is not None and outcome.spec.num_classes:
+            shape = outcome.params["head"]["kernel"].shape
+            assert shape == (outcome.spec.width, outcome.spec.num_classes)
 
     check()
 
@@ -333,8 +333,8 @@ def test_headers_of_learngenes(cases, gene_bytes, tmp_path):
         if gene is not None:
             assert code == 0
             own = gene.description.vit.depth
-            found = refused_or(sws_jax.expand, gene, depth=own)
-            assert found is None or found.spec.depth == own
+            outcome = refused_or(sws_jax.expand, gene, depth=own)
+            assert outcome is None or outcome.spec.depth == own
             refused_or(sws_jax.expand, gene, depth=3, num_classes=2, image_size=8)
         assert os.listdir(tmp_path).count("gene.safetensors") == 1
 
@@ -364,7 +364,7 @@ ODD_ARRAYS = st.one_of(
         st.lists(st.integers(0, 7), max_size=4),
         st.sampled_from("u1 i1 i8 f4 f8 c8 U3 S3 O M8[s] V2 ?".split()),
     ),
-    st.lists(NUMBERS, max_size=6).map(lambda found: np.asarray(found, object)),
+    st.lists(NUMBERS, max_size=6).map(lambda many: np.asarray(many, object)),
     st.lists(st.integers(-2, 3), min_size=6, max_size=6).map(np.asarray),
 )
 

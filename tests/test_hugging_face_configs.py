@@ -31,28 +31,28 @@ HALVES = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 def spec_of(**fields):
-    given = dict(depth=2, width=64, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
-    given |= dict(image_size=(32, 32), num_classes=5, pool="token", norm_eps=1e-12)
-    return specs.ViTSpec(**{**given, **fields})
+    options = dict(depth=2, width=64, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
+    options |= dict(image_size=(32, 32), num_classes=5, pool="token", norm_eps=1e-12)
+    return specs.ViTSpec(**{**options, **fields})
 
 
 def config_of(**changes):
     """Of the tensors of `spec_of`; what is ... is left out."""
-    given = dict(model_type="vit", hidden_size=64, num_hidden_layers=2)
-    given |= dict(num_attention_heads=2, intermediate_size=128, hidden_act="gelu")
-    given |= dict(layer_norm_eps=1e-12, image_size=32, patch_size=8, num_channels=3)
-    given |= dict(qkv_bias=True, architectures=["ViTForImageClassification"])
-    given |= {name: value for name, value in changes.items()}
-    return {name: value for name, value in given.items() if value is not ...}
+    options = dict(model_type="vit", hidden_size=64, num_hidden_layers=2)
+    options |= dict(num_attention_heads=2, intermediate_size=128, hidden_act="gelu")
+    options |= dict(layer_norm_eps=1e-12, image_size=32, patch_size=8, num_channels=3)
+    options |= dict(qkv_bias=True, architectures=["ViTForImageClassification"])
+    options |= {name: value for name, value in changes.items()}
+    return {name: value for name, value in options.items() if value is not ...}
 
 
 def processor_of(kind="Bit", **changes):
-    given = dict(image_processor_type=f"{kind}ImageProcessor", do_resize=True)
-    given |= dict(size=dict(shortest_edge=36), do_center_crop=True, crop_size=32)
-    given |= dict(resample=3, do_rescale=True, rescale_factor=1 / 255)
-    given |= dict(do_normalize=True, **HALVES)
-    given |= changes
-    return {name: value for name, value in given.items() if value is not ...}
+    options = dict(image_processor_type=f"{kind}ImageProcessor", do_resize=True)
+    options |= dict(size=dict(shortest_edge=36), do_center_crop=True, crop_size=32)
+    options |= dict(resample=3, do_rescale=True, rescale_factor=1 / 255)
+    options |= dict(do_normalize=True, **HALVES)
+    options |= changes
+    return {name: value for name, value in options.items() if value is not ...}
 
 
 def folder(at, spec, config=None, processor=None, layout=VIT, **others):
@@ -70,28 +70,28 @@ def folder(at, spec, config=None, processor=None, layout=VIT, **others):
 def load(at, spec, *beside, **others):
     """The network, and what was said of it."""
     notes = []
-    given = {name: others.pop(name) for name in ("mean", "std") if name in others}
-    found, _ = convert.load(
-        folder(at, spec, *beside, **others), tell=notes.append, **given
+    options = {name: others.pop(name) for name in ("mean", "std") if name in others}
+    network, _ = convert.load(
+        folder(at, spec, *beside, **others), tell=notes.append, **options
     )
-    return found, notes
+    return network, notes
 
 
 def read(config, spec=None, processor=None, layout=VIT):
     """As `load`, of the configs alone."""
     spec = spec or spec_of()
-    given = dict(processor_path="preprocessor_config.json", processor=processor)
-    return hugging_face.read("config.json", config, layout, spec, **given)
+    options = dict(processor_path="preprocessor_config.json", processor=processor)
+    return hugging_face.read("config.json", config, layout, spec, **options)
 
 
 def look(config, family="vit", channels=3):
     path = "preprocessor_config.json"
-    return processors.look(path, config, family, channels, base.IMAGENET)
+    return processors.look(path, config, family, channels)
 
 
-def refusal(call, *args, **given):
+def refusal(call, *args, **options):
     with pytest.raises(UserError) as caught:
-        call(*args, **given)
+        call(*args, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -118,8 +118,8 @@ def refusal(call, *args, **given):
 )
 def test_what_is_honoured(changes, fields, tmp_path):
     spec = spec_of(**fields)
-    found, notes = load(tmp_path, spec, config_of(**changes))
-    assert found.spec == spec and not notes
+    network, notes = load(tmp_path, spec, config_of(**changes))
+    assert network.spec == spec and not notes
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,15 @@ OLD = dict(
 
 def test_what_has_no_effect():
     """All that versions 4 wrote of every network."""
-    said = read(config_of(**OLD))
-    assert (said.fields, said.notes) == (read(config_of()).fields, ())
+    sidecar = read(config_of(**OLD))
+    assert (sidecar.fields, sidecar.notes) == (read(config_of()).fields, ())
 
 
 def test_a_key_that_is_in_no_row_is_told():
     (note,) = read(config_of(window_size=7)).notes
     assert "not known here, and left out: window_size" in note
-    said = read(config_of(), processor=processor_of(window=7))
-    assert re.search("preprocessor_config.json .*left out: window", said.notes[0])
+    sidecar = read(config_of(), processor=processor_of(window=7))
+    assert re.search("preprocessor_config.json .*left out: window", sidecar.notes[0])
 
 
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
@@ -264,9 +264,9 @@ def read_family(family, **changes):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families(family):
-    said = read_family(family)
-    assert said.fields == {} and not said.notes
-    assert said.size == {"levit": ("image_size", (224, 224)), "regnet": None}[family]
+    sidecar = read_family(family)
+    assert sidecar.fields == {} and not sidecar.notes
+    assert sidecar.size == {"levit": ("image_size", (224, 224)), "regnet": None}[family]
 
 
 @pytest.mark.parametrize(
@@ -303,10 +303,10 @@ def test_groups_of_stages_that_are_narrower():
     """As of transformers: at least one."""
     layout, spec, config = FAMILIES["regnet"]
     spec = spec.replace(group_width=56, widths=(24, 56, 112, 168))
-    given = {**config, "hidden_sizes": list(spec.widths), "groups_width": 56}
-    assert not read(given, spec, layout=layout).notes
+    options = {**config, "hidden_sizes": list(spec.widths), "groups_width": 56}
+    assert not read(options, spec, layout=layout).notes
     with pytest.raises(UserError, match="groups_width is 28"):
-        read({**given, "groups_width": 28}, spec, layout=layout)
+        read({**options, "groups_width": 28}, spec, layout=layout)
 
 
 JUNK = [
@@ -347,7 +347,7 @@ def test_any_value_of_any_key_of_a_processor_is_taken_or_a_sentence():
 
 
 @pytest.mark.parametrize(
-    "kind, given, mode, scaled, images",
+    "kind, options, mode, scaled, images",
     [
         ("ViT", dict(size=dict(height=64, width=48)), "squash", (64, 48), (64, 48)),
         ("ViT", dict(size=224), "squash", (224, 224), (224, 224)),
@@ -377,11 +377,11 @@ def test_any_value_of_any_key_of_a_processor_is_taken_or_a_sentence():
 @pytest.mark.parametrize(
     "name", ["ImageProcessor", "ImageProcessorFast", "FeatureExtractor", "old"]
 )
-def test_what_is_seen_of_an_image(kind, given, mode, scaled, images, name):
+def test_what_is_seen_of_an_image(kind, options, mode, scaled, images, name):
     """By the class, what its file says and what it does not."""
     key = "feature_extractor_type" if name == "old" else "image_processor_type"
     name = "FeatureExtractor" if name == "old" else name
-    view, seen, notes = look({key: kind + name, **given})
+    view, seen, notes = look({key: kind + name, **options})
     assert (view.crop_mode, seen, notes) == (mode, images, ())
     # As `Fit` scales.
     assert tuple(math.floor(side / view.crop) for side in images) == scaled
@@ -412,7 +412,7 @@ def test_defaults_of_pixels():
 
 
 @pytest.mark.parametrize(
-    "given, mean, std",
+    "options, mean, std",
     [
         ({}, 0.5, 0.5),
         (
@@ -436,14 +436,14 @@ def test_defaults_of_pixels():
         (dict(do_normalize=False, rescale_factor=1 / 127.5), 0.0, 0.5),
     ],
 )
-def test_pixels_are_folded_into_mean_and_deviation(given, mean, std):
-    view, _, _ = look(processor_of(**given))
+def test_pixels_are_folded_into_mean_and_deviation(options, mean, std):
+    view, _, _ = look(processor_of(**options))
     np.testing.assert_allclose(view.mean, (mean,) * 3, rtol=1e-12)
     np.testing.assert_allclose(view.std, (std,) * 3, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "given, words",
+    "options, words",
     [
         (dict(do_resize=False), "do_resize is False"),
         (dict(do_pad=True), "do_pad is True"),
@@ -473,14 +473,14 @@ def test_pixels_are_folded_into_mean_and_deviation(given, mean, std):
         (dict(image_processor_type=3), "image_processor_type is 3, and must be a text"),
     ],
 )
-def test_processors_that_are_refused(given, words):
-    message = refusal(look, processor_of(**given))
+def test_processors_that_are_refused(options, words):
+    message = refusal(look, processor_of(**options))
     assert re.search(words, message)
     assert message.startswith("preprocessor_config.json")
 
 
 @pytest.mark.parametrize(
-    "kind, given, words",
+    "kind, options, words",
     [
         ("ConvNext", dict(size=dict(height=64, width=64)), "takes a shortest_edge"),
         ("ConvNext", dict(size=64, do_center_crop=True, crop_size=32), "cuts 32 x 32"),
@@ -490,8 +490,8 @@ def test_processors_that_are_refused(given, words):
                      crop_size=dict(height=48, width=32)), "one share of both sides"),
     ],
 )  # fmt: skip
-def test_processors_that_are_refused_by_class(kind, given, words):
-    assert words in refusal(look, processor_of(kind, **given))
+def test_processors_that_are_refused_by_class(kind, options, words):
+    assert words in refusal(look, processor_of(kind, **options))
 
 
 @pytest.mark.parametrize("name", ["PoolFormer", "MobileViT", "EfficientNet", "x" * 900])
@@ -519,10 +519,10 @@ def test_means_of_another_number_of_channels(key, count, tmp_path):
     name = key.removeprefix("image_")
     assert f"{name} has {count} numbers, and the network takes 3" in message
     assert "preprocessor_config.json: " in message
-    found, _ = load(
+    network, _ = load(
         tmp_path, spec_of(), config_of(), processor, mean=[0.1] * 3, std=[0.2] * 3
     )
-    assert found.description.normalization == Normalization((0.1,) * 3, (0.2,) * 3)
+    assert network.description.normalization == Normalization((0.1,) * 3, (0.2,) * 3)
 
 
 @pytest.mark.parametrize("where", ["preprocessor_config", "processor_config", "both"])
@@ -539,8 +539,8 @@ def test_where_a_processor_stands(where, tmp_path):
     folder(tmp_path, spec_of(), config_of())
     for name, value in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
-    found, _ = convert.load(str(tmp_path))
-    assert found.description.interpolation == "bilinear"
+    network, _ = convert.load(str(tmp_path))
+    assert network.description.interpolation == "bilinear"
     if where != "preprocessor_config":
         wrong = dict(image_processor={**one, "resample": 4})
         (tmp_path / "processor_config.json").write_text(json.dumps(wrong))
@@ -552,14 +552,14 @@ def test_where_a_processor_stands(where, tmp_path):
 
 
 def test_a_processor_without_a_config(tmp_path):
-    given = dict(heads=2, norm_eps=1e-12)
+    options = dict(heads=2, norm_eps=1e-12)
     path = folder(tmp_path, spec_of(), None, processor_of(image_mean=[0.1] * 3))
-    found, _ = convert.load(path, **given)
-    assert found.description.normalization.mean == (0.1,) * 3
+    network, _ = convert.load(path, **options)
+    assert network.description.normalization.mean == (0.1,) * 3
     (tmp_path / "config.json").write_text('{"name": "mine"}')
     notes = []
-    found, _ = convert.load(path, tell=notes.append, **given)
-    assert found.description.normalization.mean == (0.1,) * 3
+    network, _ = convert.load(path, tell=notes.append, **options)
+    assert network.description.normalization.mean == (0.1,) * 3
     assert any("says neither model_type" in note for note in notes)
 
 
@@ -581,8 +581,8 @@ def test_images_of_another_size_than_the_network():
 
 def test_an_image_size_that_the_processor_alone_says(tmp_path):
     config, processor = config_of(image_size=...), processor_of()
-    found, _ = load(tmp_path, spec_of(), config, processor)
-    assert found.spec.image_size == (32, 32)
+    network, _ = load(tmp_path, spec_of(), config, processor)
+    assert network.spec.image_size == (32, 32)
     processor = processor_of(size=72, crop_size=64)
     message = refusal(load, tmp_path, spec_of(), config, processor)
     assert "the size of images in" in message and "is 64 x 64 pixels" in message
@@ -636,7 +636,7 @@ def test_an_odd_rest_is_cut_as_each_library_does(wide):
     for mode, before in (("center", round(rest / 2)), ("center_down", rest // 2)):
         kept = transforms.Fit((32, 32), crop_mode=mode)(image)
         np.testing.assert_array_equal(kept, image[:, before : before + 32])
-    # (The share that scales to so many.)
+    # The share that scales to so many.
     share = 32 / wide
     image = np.random.default_rng(0).integers(0, 256, (wide, wide, 3), np.uint8)
     for mode, before in (("squash", round(rest / 2)), ("squash_down", rest // 2)):
@@ -693,7 +693,7 @@ def test_names_that_are_refused(names, words, library):
 
 
 @pytest.mark.parametrize(
-    "given, names",
+    "options, names",
     [
         (dict(id2label={"0": "a", "2": "c", "1": "b"}), "abc"),
         (dict(id2label={"0": "a", "1": "a", "2": "b"}), "aab"),
@@ -717,9 +717,9 @@ def test_names_that_are_refused(names, words, library):
         ({}, ""),
     ],
 )  # fmt: skip
-def test_names(given, names):
-    said = read(config_of(**given), spec_of(num_classes=3))
-    assert (said.labels, said.notes) == (tuple(names), ())
+def test_names(options, names):
+    sidecar = read(config_of(**options), spec_of(num_classes=3))
+    assert (sidecar.labels, sidecar.notes) == (tuple(names), ())
 
 
 @pytest.mark.parametrize(
@@ -733,8 +733,8 @@ def test_names(given, names):
     ],
 )
 def test_numbers_that_say_something_else(by_name, words):
-    given = dict(id2label={"0": "a", "1": "b", "2": "c"}, label2id=by_name)
-    message = refusal(read, config_of(**given), spec_of(num_classes=3))
+    options = dict(id2label={"0": "a", "1": "b", "2": "c"}, label2id=by_name)
+    message = refusal(read, config_of(**options), spec_of(num_classes=3))
     assert re.search(words, message) and message.startswith("config.json")
 
 
@@ -757,19 +757,21 @@ def test_usual_names_are_none_for_timm_too():
     for names, labels in ((["LABEL_0", "LABEL_1"], ()), (["LABEL_0", "b"],) * 2):
         config["label_names"] = names
         layout, spec = LAYOUTS["timm-vit"], spec_of(num_classes=2)
-        said = timm_configs.read("config.json", config, layout, spec)
-        assert said.labels == tuple(labels)
+        sidecar = timm_configs.read("config.json", config, layout, spec)
+        assert sidecar.labels == tuple(labels)
 
 
 def test_names_without_a_head_are_told():
     spec = spec_of(num_classes=0)
-    said = read(config_of(id2label={"0": "a", "1": "b"}), spec)
-    assert said.labels == () and "id2label names 2 classes, and the" in said.notes[0]
+    sidecar = read(config_of(id2label={"0": "a", "1": "b"}), spec)
+    assert (
+        sidecar.labels == () and "id2label names 2 classes, and the" in sidecar.notes[0]
+    )
     usual = {str(i): f"LABEL_{i}" for i in range(9)}
     assert not read(config_of(id2label=usual, num_labels=9), spec).notes
     config = dict(architecture="vit_mine", pretrained_cfg=dict(label_names=["a"]))
-    said = timm_configs.read("config.json", config, LAYOUTS["timm-vit"], spec)
-    assert any("label_names names 1 classes, and the" in note for note in said.notes)
+    sidecar = timm_configs.read("config.json", config, LAYOUTS["timm-vit"], spec)
+    assert any("label_names names 1 classes, and the" in note for note in sidecar.notes)
 
 
 @pytest.mark.parametrize("to", ["hugging-face", "timm"])
@@ -785,9 +787,9 @@ def test_names_are_read_as_they_were_written(names, to, tmp_path):
         numbers = config["label2id"]
         assert (numbers is None) == (0 < len(set(names)) < 5)
         assert numbers is None or sorted(numbers.values()) == [0, 1, 2, 3, 4]
-    found, _ = convert.load(str(tmp_path / "net"))
-    assert found.description.class_names == tuple(names)
-    assert found.description.normalization == about.normalization
+    converted, _ = convert.load(str(tmp_path / "net"))
+    assert converted.description.class_names == tuple(names)
+    assert converted.description.normalization == about.normalization
 
 
 # The tables, and the documents
@@ -843,8 +845,8 @@ LOOKS = {
 # the key class_name.
 MOVED = [
     *(
-        ("vit", given)
-        for given in (
+        ("vit", options)
+        for options in (
             {},
             dict(hidden_size=96),
             dict(num_hidden_layers=3),
@@ -881,8 +883,8 @@ MOVED = [
         )
     ),
     *(
-        ("deit", given)
-        for given in (
+        ("deit", options)
+        for options in (
             {},
             dict(num_attention_heads=4),
             dict(hidden_act="gelu_new"),
@@ -893,8 +895,8 @@ MOVED = [
         )
     ),
     *(
-        ("levit", given)
-        for given in (
+        ("levit", options)
+        for options in (
             {},
             dict(image_size=96),
             dict(num_channels=1),
@@ -913,8 +915,8 @@ MOVED = [
         )
     ),
     *(
-        ("regnet", given)
-        for given in (
+        ("regnet", options)
+        for options in (
             {},
             dict(num_channels=1),
             dict(embedding_size=24),
@@ -940,8 +942,8 @@ SHOWN = {
 }
 LOOKED = [
     *(
-        ("vit", "ViT", given)
-        for given in (
+        ("vit", "ViT", options)
+        for options in (
             {},
             dict(resample=0),
             dict(resample=1),
@@ -968,8 +970,8 @@ LOOKED = [
         )
     ),
     *(
-        ("deit", "DeiT", {**LOOKS["deit"][1], **given})
-        for given in (
+        ("deit", "DeiT", {**LOOKS["deit"][1], **options})
+        for options in (
             {},
             dict(size=dict(height=37, width=37)),
             dict(size=dict(height=43, width=43)),
@@ -978,8 +980,8 @@ LOOKED = [
         )
     ),
     *(
-        ("levit", "Levit", {**LOOKS["levit"][1], **given})
-        for given in (
+        ("levit", "Levit", {**LOOKS["levit"][1], **options})
+        for options in (
             {},
             dict(size=dict(shortest_edge=56)),
             dict(size=dict(shortest_edge=65)),
@@ -988,8 +990,8 @@ LOOKED = [
         )
     ),
     *(
-        ("regnet", "ConvNext", {**LOOKS["regnet"][1], **given})
-        for given in (
+        ("regnet", "ConvNext", {**LOOKS["regnet"][1], **options})
+        for options in (
             {},
             dict(crop_pct=0.9),
             dict(crop_pct=0.95),
@@ -999,8 +1001,8 @@ LOOKED = [
         )
     ),
     *(
-        ("regnet", "Bit", given)
-        for given in (
+        ("regnet", "Bit", options)
+        for options in (
             dict(size=dict(shortest_edge=71), crop_size=64),
             dict(size=dict(shortest_edge=64), crop_size=64),
             dict(size=dict(shortest_edge=48), crop_size=64),
@@ -1014,20 +1016,24 @@ LOOKED = [
 @pytest.fixture
 def theirs(with_timm):
     """transformers, without a word of what its processors run on."""
-    found = pytest.importorskip("transformers", reason="transformers is not installed")
-    found.logging.set_verbosity_error()
-    return found
+    library = pytest.importorskip(
+        "transformers", reason="transformers is not installed"
+    )
+    library.logging.set_verbosity_error()
+    return library
 
 
-def built(theirs, family, class_name="", **given):
+def built(theirs, family, class_name="", **options):
     """A network of transformers, all of whose numbers matter."""
     import torch
 
     torch.manual_seed(0)
     kind = class_name or CLASSES[family]
     config = getattr(theirs, kind.split("For")[0] + "Config")
-    usual = {} if "id2label" in given else dict(num_labels=5)
-    model = getattr(theirs, kind)(config(**{**SMALL[family], **usual, **given})).eval()
+    usual = {} if "id2label" in options else dict(num_labels=5)
+    model = getattr(theirs, kind)(
+        config(**{**SMALL[family], **usual, **options})
+    ).eval()
     return drawn(model)
 
 
@@ -1053,9 +1059,9 @@ def largest_difference(model, processor, network, path):
     """Of the logits of one image file, relative to the largest; each by its own."""
     import torch
 
-    given = processor(PIL.Image.open(path), return_tensors="pt")
+    options = processor(PIL.Image.open(path), return_tensors="pt")
     with torch.no_grad():
-        outputs = model(pixel_values=given["pixel_values"].float(), return_dict=True)
+        outputs = model(pixel_values=options["pixel_values"].float(), return_dict=True)
     features = getattr(outputs, "last_hidden_state", None)
     want = (outputs.logits if features is None else features[:, 0]).numpy()
     about, image = network.description, np.asarray(PIL.Image.open(path))
@@ -1099,12 +1105,12 @@ def ids(value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family, given", MOVED, ids=ids)
-def test_the_same_function_or_a_refusal(family, given, theirs, tmp_path):
+@pytest.mark.parametrize("family, options", MOVED, ids=ids)
+def test_the_same_function_or_a_refusal(family, options, theirs, tmp_path):
     """Written by transformers' own writers; logits of one image file."""
-    model = built(theirs, family, **given)
+    model = built(theirs, family, **options)
     kind, look = LOOKS[family]
-    channels, size = given.get("num_channels", 3), given.get("image_size")
+    channels, size = options.get("num_channels", 3), options.get("image_size")
     look = dict(look, do_convert_rgb=channels == 3)
     if channels != 3:
         look |= dict(image_mean=[0.4] * channels, image_std=[0.3] * channels)
@@ -1114,17 +1120,17 @@ def test_the_same_function_or_a_refusal(family, given, theirs, tmp_path):
     elif size is not None:
         look |= dict(size=dict(shortest_edge=size), crop_size=size)
     processor = getattr(theirs, f"{kind}ImageProcessorPil")(**look)
-    found = converted(tmp_path / "net", model, processor)
-    if isinstance(found, str):
-        given.pop("class_name", None)
-        assert not given.keys() <= HONOURED, found
-        words = "|".join(SHOWN.get(key, key) for key in given)
-        assert re.search(words, found), found
+    network = converted(tmp_path / "net", model, processor)
+    if isinstance(network, str):
+        options.pop("class_name", None)
+        assert not options.keys() <= HONOURED, network
+        words = "|".join(SHOWN.get(key, key) for key in options)
+        assert re.search(words, network), network
         return
     names = tuple(model.config.id2label.values())
-    assert found.description.class_names == (() if "LABEL_0" in names else names)
+    assert network.description.class_names == (() if "LABEL_0" in names else names)
     image_of(tmp_path / "image.png", channels)
-    assert largest_difference(model, processor, found, tmp_path / "image.png") < 1e-4
+    assert largest_difference(model, processor, network, tmp_path / "image.png") < 1e-4
 
 
 @pytest.mark.slow
@@ -1134,17 +1140,17 @@ def test_the_same_view_or_a_refusal(family, kind, look, theirs, tmp_path):
     model = built(theirs, family)
     processor = getattr(theirs, f"{kind}ImageProcessorPil")
     processor = processor(**({**LOOKS["vit"][1], **look} if kind == "ViT" else look))
-    found = converted(tmp_path / "net", model, processor)
-    if isinstance(found, str):
-        assert look and "preprocessor_config.json" in found
-        assert re.search("|".join(look), found), found
+    network = converted(tmp_path / "net", model, processor)
+    if isinstance(network, str):
+        assert look and "preprocessor_config.json" in network
+        assert re.search("|".join(look), network), network
         return
     for number, size in enumerate(
         [(170, 111), (111, 170), (67, 64), (96, 96), (33, 32)]
     ):
         path = tmp_path / f"{number}.png"
         image_of(path, 3, size)
-        assert largest_difference(model, processor, found, path) < 1e-4, size
+        assert largest_difference(model, processor, network, path) < 1e-4, size
 
 
 @pytest.mark.slow
@@ -1229,8 +1235,8 @@ LARGE = os.environ.get("SWS_JAX_TEST_LARGE") == "1"
     "name", public.CHECKPOINTS if LARGE else (*public.SMALL, *public.REFUSED)
 )
 def test_public_checkpoints(name, theirs, tmp_path):
-    said = outcome(name, theirs, tmp_path)
-    if isinstance(said, str):
-        assert re.search(public.REFUSED[name], said), said
+    result = outcome(name, theirs, tmp_path)
+    if isinstance(result, str):
+        assert re.search(public.REFUSED[name], result), result
     else:
-        assert name not in public.REFUSED and said < 1e-4
+        assert name not in public.REFUSED and result < 1e-4

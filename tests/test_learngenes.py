@@ -8,7 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
 from sws_jax import sharding, specs, trees
-from sws_jax.estimate import hlo
+from sws_jax.estimate import traffic
 from sws_jax.methods import learngenes, surgery, sws
 from sws_jax.models import networks, vit
 from sws_jax.models.description import Description
@@ -287,7 +287,7 @@ def test_a_sharded_learngene_expands_where_it_is(sizes, profile, request_):
         assert leaf.sharding.is_equivalent_to(places[name], leaf.ndim), name
     equal(sws_jax.expand(gene, **request_).params, descendant.params)
     compiled = jax.jit(lambda g: sws_jax.expand(g, **request_)).lower(split).compile()
-    assert hlo.collectives(compiled.as_text()) == []
+    assert traffic.collectives(compiled.as_text()) == []
 
 
 def test_head():

@@ -236,8 +236,10 @@ def test_every_tensor_matters():
     params, images = tiny()
     logits = function_of(TINY)
     slopes = jax.jit(jax.grad(lambda params: (logits(params, images) ** 2).sum()))
-    found = trees.flatten(slopes(params))
-    assert [name for name, slope in found.items() if not np.abs(slope).max() > 0] == []
+    slope_of = trees.flatten(slopes(params))
+    assert [
+        name for name, slope in slope_of.items() if not np.abs(slope).max() > 0
+    ] == []
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits():
@@ -280,8 +282,8 @@ def test_wrong_images_are_named():
 )  # fmt: skip
 def test_any_levit_is_recognised(changes, layout):
     spec = TINY.replace(**changes)
-    found = {"stem.conv1.bn.num_batches_tracked": (), **shapes_of(layout, spec)}
-    assert layout.recognise(found) == spec
+    tensors = {"stem.conv1.bn.num_batches_tracked": (), **shapes_of(layout, spec)}
+    assert layout.recognise(tensors) == spec
 
 
 @by_layout
@@ -339,7 +341,7 @@ def test_files_hold_the_names_of_their_libraries(golden):
 
 def test_original_names():
     """Of every kind of tensor; one number runs over attention and MLPs alike."""
-    found = shapes_of(FACEBOOK, TINY)
+    shapes = shapes_of(FACEBOOK, TINY)
     norm = (".weight", ".bias", ".running_mean", ".running_var")
     linears = {
         "patch_embed.0.c": (1, 1, 3, 3),
@@ -358,12 +360,12 @@ def test_original_names():
         "head_dist.l": (9, 20),
     }
     for name, shape in linears.items():
-        assert found[f"{name}.weight"] == shape
+        assert shapes[f"{name}.weight"] == shape
         outer, _, last = name.rpartition(".")
         size = shape[0] if last == "c" else shape[1]
-        assert [found[f"{outer}.bn{leaf}"] for leaf in norm] == [(size,)] * 4
-    assert found["head.l.bias"] == found["head_dist.l.bias"] == (9,)
-    biases = {k: v for k, v in found.items() if k.endswith("attention_biases")}
+        assert [shapes[f"{outer}.bn{leaf}"] for leaf in norm] == [(size,)] * 4
+    assert shapes["head.l.bias"] == shapes["head_dist.l.bias"] == (9,)
+    biases = {k: v for k, v in shapes.items() if k.endswith("attention_biases")}
     assert biases == {
         "blocks.0.m.attention_biases": (2, 9),
         "blocks.2.attention_biases": (5, 9),

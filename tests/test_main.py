@@ -8,6 +8,7 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import errors, main
+from sws_jax.jobs import reference
 from sws_jax.runtime import signals
 from sws_jax.storage import files, refusals
 
@@ -65,6 +66,7 @@ def test_help(flag, capsys):
     assert error == ""
     for words in ("--config=FILE", "--workdir=DIR", "exit codes: 0 done; 1 ", "75 "):
         assert words in out
+    assert out == f"{main.USAGE}\n{reference.listing()}"
 
 
 def test_no_arguments_show_the_help_and_fail(capsys):
@@ -115,8 +117,10 @@ def test_every_tool_explains_itself(name, capsys):
         words = argument.help % vars(argument)
         assert " ".join(words.split()) in out, argument
         assert all(option in out for option in argument.option_strings)
-    given = shlex.split(tool.EXAMPLE.removeprefix(f"python -m sws_jax {name} "))
-    _, unknown = parser.parse_known_args(given)
+    words_of_example = shlex.split(
+        tool.EXAMPLE.removeprefix(f"python -m sws_jax {name} ")
+    )
+    _, unknown = parser.parse_known_args(words_of_example)
     if parser.get_default("flags") == []:  # the rest is given to a run's own parser
         of_a_run = ("--config=", "--config.", "--workdir=")
         unknown = [word for word in unknown if not word.startswith(of_a_run)]

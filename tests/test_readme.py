@@ -46,7 +46,7 @@ def test_the_stored_learngene_has_the_accuracies_of_the_table():
         rows = [r for r in csv.DictReader(file) if r["run"] == "des-L12"]
     untuned = next(r for r in rows if float(r["epochs"]) == 0)
     assert int(untuned["stored_params"]) == trees.count(gene.params)
-    found = evaluation.evaluate(
+    scores = evaluation.evaluate(
         Predictor(sws_jax.expand(gene, depth=12), gene.description.normalization),
         data.test,
         Fit((8, 8)),
@@ -55,7 +55,7 @@ def test_the_stored_learngene_has_the_accuracies_of_the_table():
         mesh=sharding.make_mesh(),
     )
     # One image may change sides where another processor rounds differently.
-    assert found["top1"] == pytest.approx(float(untuned["test_top1"]), abs=0.0026)
+    assert scores["top1"] == pytest.approx(float(untuned["test_top1"]), abs=0.0026)
 
 
 def test_every_test_that_a_page_names_exists():

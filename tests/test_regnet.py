@@ -74,7 +74,7 @@ def logits_of(spec, params, images, compute=Compute()):
 @pytest.mark.parametrize(
     "name",
     [
-        # (Two by default: tracing one takes a second.)
+        # Two of them, unless all are asked for: tracing one takes a second.
         pytest.param(
             name, marks=() if name.endswith(("_002", "_008")) else pytest.mark.slow
         )

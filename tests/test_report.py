@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from sws_jax.reports import report
-from sws_jax.reports.report import Line, Way
+from sws_jax.reports import figures, grouping, rows, tables, write
+from sws_jax.reports.grouping import Line, Way
+from sws_jax.storage import names
 
 from support.images import png
 
@@ -87,14 +88,14 @@ def scratch(depth, epochs, top1, **more):
 
 def full():
     """An ancestor, an Aux-Net and two depths with both nets from scratch."""
-    found = [ancestor(), aux()]
+    results = [ancestor(), aux()]
     for depth, tuned in ((4, (0.5, 0.9, 0.96)), (9, (0.75, 0.95, 0.9875))):
-        found += [
+        results += [
             descendant(depth, 5.0, *tuned),
             scratch(depth, 5.0, 0.8),
             scratch(depth, 40.0, 0.97),
         ]
-    return found
+    return results
 
 
 def untuned():
@@ -102,9 +103,9 @@ def untuned():
 
 
 def test_one_row_for_every_scored_set_of_weights():
-    found = report.rows(full())
-    assert len(found) == 2 + 2 * (3 + 1 + 1)
-    tuned = [row for row in found if row["run"] == "des-L09"]
+    table = rows.rows(full())
+    assert len(table) == 2 + 2 * (3 + 1 + 1)
+    tuned = [row for row in table if row["run"] == "des-L09"]
     assert [row["epochs"] for row in tuned] == [0, 1, 5.0]
     assert [row["test_top1"] for row in tuned] == [0.75, 0.95, 0.9875]
     assert [row["layer_epochs"] for row in tuned] == [0, 9, 45]
@@ -134,21 +135,21 @@ def test_one_row_for_every_scored_set_of_weights():
         "unreadable": "",
         "unreadable_from": "",
     }
-    assert found[0]["method"] == "-"
+    assert table[0]["method"] == "-"
 
 
 def test_csv_gives_the_rows_back():
-    found = report.rows(full())
-    text = report.to_csv(found)
+    table = rows.rows(full())
+    text = rows.to_csv(table)
     assert text.endswith("\n") and "\r" not in text
     read = list(csv.DictReader(io.StringIO(text)))
-    assert read == [{k: str(v) for k, v in row.items()} for row in found]
-    assert report.to_csv([]).count("\n") == 1
+    assert read == [{k: str(v) for k, v in row.items()} for row in table]
+    assert rows.to_csv([]).count("\n") == 1
 
 
 def kept():
-    """What is left of a larger comparison, and its rows in an order that says nothing:
-    two seeds of which one is unfinished, two long budgets, a depth never tuned."""
+    """What is left of a larger comparison, in no particular order: two seeds of which
+    one is unfinished, two long budgets, a depth never tuned."""
     return [
         descendant(2, 0.0, 0.4),
         scratch(9, 40.0, 0.97),
@@ -164,17 +165,17 @@ def kept():
 
 
 def test_runs_are_grouped_by_what_they_are():
-    found = report.ways(list(reversed(full())))
-    assert {way: list(depths) for way, depths in found.items()} == {
+    ways = grouping.ways(list(reversed(full())))
+    assert {way: list(depths) for way, depths in ways.items()} == {
         Way("tune", 5.0): [4, 9],
         Way("scratch_short", 5.0): [4, 9],
         Way("scratch_long", 40.0): [4, 9],
     }
-    assert report.ways([ancestor(), aux()]) == {}
-    found = report.ways(kept())
+    assert grouping.ways([ancestor(), aux()]) == {}
+    ways = grouping.ways(kept())
     seeds = {
         way: {depth: [run["seed"] for run in runs] for depth, runs in depths.items()}
-        for way, depths in found.items()
+        for way, depths in ways.items()
     }
     assert seeds == {
         Way("tune", 5.0): {4: [3, 4], 9: [3]},
@@ -182,12 +183,12 @@ def test_runs_are_grouped_by_what_they_are():
         Way("scratch_long", 20.0): {4: [3]},
         Way("scratch_long", 40.0): {4: [3], 9: [3]},
     }
-    again = report.ways([*kept(), *kept()])  # of one seed, a run counts once
-    assert again == found
+    again = grouping.ways([*kept(), *kept()])  # of one seed, a run counts once
+    assert again == ways
 
 
 def series(results):
-    return report.series(report.ways(results))
+    return grouping.series(grouping.ways(results))
 
 
 def test_series_are_the_columns_of_the_table():
@@ -210,7 +211,7 @@ def test_series_are_the_columns_of_the_table():
 
 def test_columns_of_two_budgets_are_told_apart():
     both = [descendant(4, 5.0, 0.5, 0.9, 0.96), descendant(4, 9.0, 0.5, 0.7, 0.99)]
-    assert report.labels(series([*both, scratch(4, 5.0, 0.8)])) == [
+    assert grouping.labels(series([*both, scratch(4, 5.0, 0.8)])) == [
         "learngene, untuned",
         "learngene, 1 epoch of 5",
         "learngene, 1 epoch of 9",
@@ -222,7 +223,7 @@ def test_columns_of_two_budgets_are_told_apart():
 
 def test_cost_counts_ancestor_and_aux_net():
     once = 6 * 30 + 7 * 40
-    assert report.cost(full()) == {
+    assert grouping.cost(full()) == {
         Way("tune", 5.0): {
             "once": once,
             "per_depth": (4 + 9) * 5,
@@ -246,12 +247,12 @@ def test_cost_counts_ancestor_and_aux_net():
         },
     }
     seeds = [ancestor(), {**ancestor(), "seed": 4}, *full()[1:]]
-    assert report.cost(seeds) == report.cost(full())
+    assert grouping.cost(seeds) == grouping.cost(full())
 
 
 def test_cost_does_not_add_up_what_differs_in_budget():
-    found = report.cost(kept())
-    assert {way: (c["per_depth"], c["depths"]) for way, c in found.items()} == {
+    costs = grouping.cost(kept())
+    assert {way: (c["per_depth"], c["depths"]) for way, c in costs.items()} == {
         Way("tune", 5.0): ((4 + 9) * 5, 2),
         Way("scratch_long", 20.0): (4 * 20, 1),
         Way("scratch_long", 40.0): ((4 + 9) * 40, 2),
@@ -259,12 +260,12 @@ def test_cost_does_not_add_up_what_differs_in_budget():
 
 
 def test_cost_without_tuning_and_without_an_ancestor():
-    found = report.cost(untuned())
-    assert list(found) == [Way("untuned", 0.0)]
-    (spent,) = found.values()
+    costs = grouping.cost(untuned())
+    assert list(costs) == [Way("untuned", 0.0)]
+    (spent,) = costs.values()
     assert spent["layer_epochs"] == spent["once"] == 7 * 40
     assert spent["per_depth"] == 0
-    assert report.cost([ancestor()]) == {}
+    assert grouping.cost([ancestor()]) == {}
 
 
 def cells(text):
@@ -274,13 +275,13 @@ def cells(text):
 
 
 def test_table():
-    single, depths, cost = report.table(full(), markup="github").split("\n\n")
+    single, depths, cost = tables.table(full(), markup="github").split("\n\n")
     assert cells(single) == [
         ["run", "network", "epochs", "test top-1", "parameters"],
         ["ancestor", "vit_nano_patch4_L6", "30", "98.5%", "67"],
         ["aux", "aux_vit_nano_patch4_2-3-2", "40", "98.0%", "77"],
     ]
-    lines = report.labels(series(full()))
+    lines = grouping.labels(series(full()))
     assert cells(depths) == [
         ["depth", "parameters", *lines],
         ["4", "47", "50.0%", "90.0%", "96.0%", "80.0%", "97.0%"],
@@ -296,34 +297,34 @@ def test_table():
 
 def test_table_leaves_open_what_was_not_run():
     some = [r for r in full() if r["name"] != "scratch-L4-40ep"]
-    _, depths, _ = report.table(some, markup="github").split("\n\n")
+    _, depths, _ = tables.table(some, markup="github").split("\n\n")
     assert [row[-1] for row in cells(depths)] == ["scratch, 40 epochs", "", "97.0%"]
 
 
 def seeds():
     """Two seeds of tuning and scratch; an expansion is the same for both."""
-    found = [aux()]
+    results = [aux()]
     for seed, tuned, short in ((3, 0.96, 0.8), (4, 0.94, 0.7)):
-        found += [
+        results += [
             descendant(4, 5.0, 0.5, 0.9, tuned, seed=seed),
             scratch(4, 5.0, short, seed=seed),
         ]
-    return found
+    return results
 
 
 def test_table_of_several_seeds():
     """Mean and sample deviation, by hand: (.96 - .94) / sqrt 2 = .0141."""
-    _, depths, cost = report.table(seeds(), markup="github").split("\n\n", 2)
+    _, depths, cost = tables.table(seeds(), markup="github").split("\n\n", 2)
     assert cells(depths)[1][2:] == ["50.0%", "90.0%", "95.0 ± 1.4%", "75.0 ± 7.1%"]
     assert cost.startswith("Mean and standard deviation over 2 seeds.")
-    found = report.cost(seeds())  # one of them is what a depth costs
-    assert found[Way("tune", 5.0)]["per_depth"] == 4 * 5
-    assert found[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
-    assert found[Way("scratch_short", 5.0)]["stored"] == 47
+    costs = grouping.cost(seeds())  # one of them is what a depth costs
+    assert costs[Way("tune", 5.0)]["per_depth"] == 4 * 5
+    assert costs[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
+    assert costs[Way("scratch_short", 5.0)]["stored"] == 47
 
 
 def test_table_of_what_is_left_of_a_larger_comparison():
-    _, depths, seeds, cost = report.table(kept(), markup="github").split("\n\n")
+    _, depths, seeds, cost = tables.table(kept(), markup="github").split("\n\n")
     heads = ["untuned", "1 epoch", "5 epochs", "20 epochs", "40 epochs"]
     assert [cell.split(", ")[1] for cell in cells(depths)[0][2:]] == heads
     assert [row[:1] + row[2:] for row in cells(depths)[1:]] == [
@@ -341,13 +342,13 @@ def test_table_of_what_is_left_of_a_larger_comparison():
 
 
 def test_table_lists_runs_of_any_other_role():
-    found = report.table([result("stitching", 6, 30.0, 0.9)], markup="github")
-    assert cells(found)[1][0] == "stitching"
+    table = tables.table([result("stitching", 6, 30.0, 0.9)], markup="github")
+    assert cells(table)[1][0] == "stitching"
 
 
 @pytest.mark.parametrize("job", ["digits", "natural", "transfer"])
 def test_committed_tables_are_those_of_their_rows(job):
-    found = {}
+    results = {}
     whole = ("depth", "seed", "params", "stored_params")
     with open(RESULTS / job / "results.csv") as file:
         for row in csv.DictReader(file):
@@ -356,18 +357,18 @@ def test_committed_tables_are_those_of_their_rows(job):
             about["epochs"] = float(row["total_epochs"])
             about |= {"name": row["run"], "test": []}
             about["layer_epochs"] = about["depth"] * about["epochs"]
-            found.setdefault(row["run"], about)["test"].append(score)
-    table = report.table(list(found.values()), markup="github")
+            results.setdefault(row["run"], about)["test"].append(score)
+    table = tables.table(list(results.values()), markup="github")
     assert table + "\n" == (RESULTS / job / "table.md").read_text()
 
 
 def test_table_of_one_run():
-    text = report.table([result("single", 6, 30.0, 0.9, name="mine")], markup="github")
+    text = tables.table([result("single", 6, 30.0, 0.9, name="mine")], markup="github")
     assert cells(text)[1:] == [["mine", "vit_nano_patch4_L6", "30", "90.0%", "67"]]
 
 
 def test_sentence():
-    text = report.sentence(descendant(4, 5.0, 0.5, 0.9, 0.96))
+    text = write.sentence(descendant(4, 5.0, 0.5, 0.9, 0.96))
     for words in ("50.0%", "90.0%", "96.0%", "5 epochs", "12 s of training"):
         assert words in text
 
@@ -389,12 +390,12 @@ OLD = {name: value for name, value in aux(1.0).items() if name != "stages"}
 JOBS = {
     "full": full(),
     "untuned": [descendant(1, 0.0, 0.0)],  # one depth, no Aux-Net, all wrong
-    # (Its Aux-Net is a result of before there were stages in it.)
+    # Older results of an Aux-Net have no stages.
     "perfect": [OLD, descendant(4, 5.0, 1.0, 1.0), descendant(9, 5.0, 1.0, 1.0)],
     "low": [aux(0.2), descendant(4, 5.0, 0.0, 0.1, 0.2)],  # linear axis
     "single": [result("single", 6, 30.0, 0.9, name="mine")],
     "kept": kept(),
-    # Blocks that come from no gene, under names that say nothing.
+    # Blocks that come from no gene, under names without meaning.
     "fresh": [
         {**ancestor(), "network": "any"},
         aux(network="pooled-net", stages=[], method="pool"),
@@ -408,7 +409,7 @@ JOBS = {
 def test_draw(job, tmp_path):
     metrics_of(tmp_path, "mine")
     path = tmp_path / "report.png"
-    report.draw(JOBS[job], str(tmp_path), str(path))
+    figures.draw(JOBS[job], str(tmp_path), str(path))
     drawn = png(path)
     assert min(drawn.shape[:2]) > 400
     assert (drawn != 255).any(axis=-1).mean() > 0.01  # more than white
@@ -423,11 +424,11 @@ def test_the_picture_holds_the_numbers_of_the_table(tmp_path, monkeypatch):
     It fails where a panel is left out, where a line has another's numbers, and where
     bars are not the layer-epochs.
     """
-    figures = []
-    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
-    report.draw(full(), str(tmp_path), str(tmp_path / "report.png"))
+    closed = []
+    monkeypatch.setattr("matplotlib.pyplot.close", closed.append)
+    figures.draw(full(), str(tmp_path), str(tmp_path / "report.png"))
     monkeypatch.undo()
-    (figure,) = figures
+    (figure,) = closed
     pyplot.close(figure)
     flow, accuracy, cost = figure.axes
     words = [text.get_text() for text in flow.texts]
@@ -441,14 +442,14 @@ def test_the_picture_holds_the_numbers_of_the_table(tmp_path, monkeypatch):
         assert label in words
     assert len(flow.patches) == 6 + 7 + GENES + 4 + 9
     lines = {line.get_label(): line for line in accuracy.lines}
-    expected = report.series(report.ways(full()))
+    expected = grouping.series(grouping.ways(full()))
     assert len(expected) == 5
-    for label, scores in zip(report.labels(expected), expected.values(), strict=True):
+    for label, scores in zip(grouping.labels(expected), expected.values(), strict=True):
         x, y = lines[label].get_data()
         assert list(x) == [4, 9]
         np.testing.assert_allclose(y, [1 - np.mean(scores[d]) for d in (4, 9)])
     widths = [bar.get_width() for bar in cost.patches]
-    spent = [(c["once"], c["per_depth"]) for c in report.cost(full()).values()]
+    spent = [(c["once"], c["per_depth"]) for c in grouping.cost(full()).values()]
     assert widths == [width for both in reversed(spent) for width in both]
     names = [mark.get_text() for mark in cost.get_yticklabels()]
     assert names == ["scratch,\nlong", "scratch,\nsame budget", "learngene"]
@@ -458,7 +459,7 @@ def test_the_picture_shows_the_runs_own_curve(tmp_path):
     """Validation accuracy in red and loss in grey, where there are any."""
 
     def drawn(colour):
-        report.draw(JOBS["single"], str(tmp_path), str(tmp_path / "report.png"))
+        figures.draw(JOBS["single"], str(tmp_path), str(tmp_path / "report.png"))
         near = np.abs(png(tmp_path / "report.png").astype(int) - colour).max(axis=-1)
         return (near <= 2).sum()
 
@@ -470,13 +471,11 @@ def test_the_picture_shows_the_runs_own_curve(tmp_path):
 
 def test_write_leaves_rows_table_and_picture(tmp_path, capsys):
     results = JOBS["single"]
-    report.write(results, str(tmp_path))
-    assert (tmp_path / report.RESULTS).read_text() == report.to_csv(
-        report.rows(results)
-    )
-    markdown = (tmp_path / report.TABLE).read_text()
-    assert markdown == report.table(results, markup="github") + "\n"
-    png(tmp_path / report.PICTURE)
+    write.write(results, str(tmp_path))
+    assert (tmp_path / names.RESULTS).read_text() == rows.to_csv(rows.rows(results))
+    markdown = (tmp_path / names.TABLE).read_text()
+    assert markdown == tables.table(results, markup="github") + "\n"
+    png(tmp_path / names.PICTURE)
     out = capsys.readouterr().out
-    assert report.table(results) in out
-    assert str(tmp_path / report.RESULTS) in out
+    assert tables.table(results) in out
+    assert str(tmp_path / names.RESULTS) in out

@@ -121,15 +121,15 @@ def test_what_exceeds_a_device_is_said():
 
 @pytest.mark.parametrize("spec", [AUX, specs.ViTSpec(depth=3, **TINY)])
 def test_an_estimate_is_the_sheet_but_for_what_a_compiler_decides(spec):
-    """What is held agrees to the byte; nothing is compiled for it."""
+    """The arguments agree to the byte; nothing is compiled for it."""
     mesh = mesh_of(2, 2, 2)
     recipe = recipe_of(spec, augment=PLAIN, ema=0.9)
     before = step._program.cache_info().misses
-    found = sizing.estimate(recipe, mesh, BATCH, None)
+    estimate = sizing.estimate(recipe, mesh, BATCH, None)
     assert step._program.cache_info().misses == before
     sheet = sizing.sheet(recipe, mesh, BATCH, None)
     unknown = dict(activations=None, traffic=(), uncounted=0)
-    assert dataclasses.replace(found, **unknown) == dataclasses.replace(
+    assert dataclasses.replace(estimate, **unknown) == dataclasses.replace(
         sheet, **unknown
     )
 
@@ -138,10 +138,10 @@ def test_an_estimate_grows_with_the_images_of_a_device():
     recipe = recipe_of(AUX, augment=PLAIN)
 
     def kept(mesh, size, **changes):
-        found = sizing.estimate(
+        estimate = sizing.estimate(
             dataclasses.replace(recipe, **changes), mesh_of(*mesh), size, None
         )
-        return found.activations - found.parameters
+        return estimate.activations - estimate.parameters
 
     one = kept((8, 1, 1), 8)
     assert one > 0

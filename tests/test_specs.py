@@ -3,7 +3,7 @@ import pytest
 
 from sws_jax import specs, trees
 from sws_jax.errors import UserError
-from sws_jax.models import networks
+from sws_jax.models import aux_vit, levit, networks, regnet, vit
 
 from support.formulas import formula
 
@@ -53,9 +53,9 @@ def test_specs_of_older_files_lack_fields():
     data = specs.to_dict(specs.named("vit_small_patch16_L12"))
     for field in ("dist_head", "patch_bias_init"):
         del data[field]
-    found = specs.from_dict(specs.ViTSpec, data)
-    assert found == specs.named("vit_small_patch16_L12")
-    assert (found.dist_head, found.patch_bias_init) == (True, "zeros")
+    spec = specs.from_dict(specs.ViTSpec, data)
+    assert spec == specs.named("vit_small_patch16_L12")
+    assert (spec.dist_head, spec.patch_bias_init) == (True, "zeros")
     with pytest.raises(UserError, match="ViTSpec has no field colour"):
         specs.from_dict(specs.ViTSpec, {**data, "colour": "red"})
 
@@ -100,6 +100,22 @@ def test_drop_path_rises_linearly_over_applied_blocks():
     assert len(rates) == 16
     assert rates[[0, 1, 15]].tolist() == pytest.approx([0.0, 0.01, 0.15])
     assert jax.tree.leaves(specs.ViTSpec(depth=1).drop_path_rates)[0].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    "spec, network",
+    [
+        (specs.ViTSpec(depth=1), vit.ViT),
+        (specs.AuxViTSpec(specs.ViTSpec(depth=2), (1, 1)), aux_vit.AuxViT),
+        (specs.LEVITS["levit_128s"], levit.LeViT),
+        (specs.REGNETS["regnety_002"], regnet.RegNet),
+    ],
+)
+def test_a_spec_builds_the_network_of_its_family(spec, network):
+    compute = specs.Compute(dtype="bfloat16")
+    module = spec.build(compute)
+    assert type(module) is network
+    assert (module.spec, module.compute) == (spec, compute)
 
 
 def test_shapes_are_the_callers_own(net):

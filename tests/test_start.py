@@ -1,6 +1,5 @@
 """Which network a run has: one answer, whoever asks."""
 
-import argparse
 import itertools
 import pathlib
 
@@ -9,7 +8,6 @@ import pytest
 import sws_jax
 from sws_jax import __main__ as commands
 from sws_jax import main, specs
-from sws_jax.commands import cost
 from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
@@ -29,6 +27,7 @@ from sws_jax.jobs.rows import ANCESTOR, AUX, runs
 from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
+from sws_jax.preview import costs
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import documents, files
@@ -95,12 +94,6 @@ SHIPPED = {
 }
 
 
-def of_cost(config, workdir, row):
-    names = ("image_size", "classes", "images", "teacher")
-    args = argparse.Namespace(**dict.fromkeys(names))
-    return cost._Reader(args, config, workdir)
-
-
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Here the shapes of networks alone count."""
@@ -123,7 +116,7 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
     data = build.dataset(config)
     rows = runs(config)
     survey = Survey(config, workdir)  # of a dry run
-    counted = of_cost(config, workdir, rows)
+    counted = Survey(config, workdir)  # of the command `cost`
     case = Case(config, workdir, Start(), tuple(argv))
     case.data, case.rows = data, rows
     examined = case.survey()
@@ -137,7 +130,8 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
         networks.check_params(network)
-        answers = [survey.spec(row), counted.run(row).spec, examined.spec(row)]
+        cost = costs.counted_run(counted, row, None)
+        answers = [survey.spec(row), cost.spec, examined.spec(row)]
         assert answers == [network.spec] * 3, row.name
         taught = build.load_teacher(row.config, data, workdir, lambda line: None)
         teacher = taught and taught.network.spec
@@ -361,11 +355,13 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
         assert line in capsys.readouterr().out
         # All who speak of it beforehand take it too.
         rows = runs(job)
-        surveys = [Survey(job, work), of_cost(job, work, rows).survey]
+        counted = costs.counted_run(Survey(job, work), rows[0], None)
+        assert counted.spec.depth == 1
+        surveys = [Survey(job, work)]
         case = Case(job, work, Start(), ())
         case.data, case.rows = build.dataset(job), rows
         surveys.append(case.survey())
-        assert [survey.spec(rows[0]).depth for survey in surveys] == [1] * 3
+        assert [survey.spec(rows[0]).depth for survey in surveys] == [1] * 2
         states = {finding.state for finding in inputs.weights(case)}
         assert states == {"ok"}
     written = documents.read_json(f"{work}/run/{CONFIG}")

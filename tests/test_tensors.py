@@ -15,7 +15,7 @@ import safetensors.numpy
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs, trees
-from sws_jax.convert import base, levit, regnet, tensors, vit
+from sws_jax.convert import base, levit, parts, regnet, vit
 from sws_jax.errors import UserError
 from sws_jax.models import networks
 from sws_jax.storage import contents
@@ -44,22 +44,22 @@ def prefixed(prefix, flat):
     return {prefix + name: array for name, array in flat.items()}
 
 
-# What tensors do not show: where it is given, nothing is guessed, and nothing told.
+# What tensors do not show: with it nothing is guessed, and there are no notes.
 KNOWN: dict = dict(heads=1, norm_eps=1e-6, gelu="exact")
 KNOWN |= dict(mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.9)
 UNKNOWN: dict = KNOWN | dict(heads=None, norm_eps=None, gelu="")
 
 
-def loaded(source, **given):
+def loaded(source, **options):
     """What is read, and what is said of it."""
     notes: list[str] = []
-    found, _ = convert.load(source, tell=notes.append, **{**KNOWN, **given})
-    return found, notes
+    network, _ = convert.load(source, tell=notes.append, **{**KNOWN, **options})
+    return network, notes
 
 
-def refused(source, **given):
+def refused(source, **options):
     with pytest.raises(UserError) as caught:
-        convert.load(source, tell=lambda note: None, **{**KNOWN, **given})
+        convert.load(source, tell=lambda note: None, **{**KNOWN, **options})
     message = str(caught.value)
     path = "" if isinstance(source, dict) else str(source)
     assert "\n" not in message and len(message) <= 700 + len(path)
@@ -88,22 +88,22 @@ def test_two_parts(form, kept, other, tmp_path):
     if form == "file":
         flat = prefixed(f"{other}.", two) | prefixed(f"{kept}.", one)
         source = put(tmp_path / "net.safetensors", flat)
-    found, (note,) = loaded(source)
-    equal(found.params, loaded(one)[0].params)
+    network, (note,) = loaded(source)
+    equal(network.params, loaded(one)[0].params)
     choose = "--part" if form == "file" else "part="
     assert f"took {kept} of" in note and note.endswith(f": choose with {choose}")
     assert other in note
     assert ("optimizer" in note) == (form == "memory")
-    found, notes = loaded(source, part=other)
-    equal(found.params, loaded(two)[0].params)
+    network, notes = loaded(source, part=other)
+    equal(network.params, loaded(two)[0].params)
     assert notes == []
 
 
 def test_parts_inside_parts():
     one, two, three = timm(1), timm(2), timm(3)
     source = {"state_dict": {"model": one, "ema": two}, "teacher": three}
-    found, (note,) = loaded(source)
-    equal(found.params, loaded(one)[0].params)
+    network, (note,) = loaded(source)
+    equal(network.params, loaded(one)[0].params)
     assert "took state_dict.model of" in note and "state_dict.ema, " not in note[:30]
     assert "teacher" in note and "state_dict.ema" in note
     equal(loaded(source, part="state_dict.ema")[0].params, loaded(two)[0].params)
@@ -116,8 +116,8 @@ def test_parts_inside_parts():
 def test_tensors_at_the_top_beside_a_part():
     one, two = timm(1), timm(2)
     source = {**two, "model": one}
-    found, (note,) = loaded(source)
-    equal(found.params, loaded(one)[0].params)
+    network, (note,) = loaded(source)
+    equal(network.params, loaded(one)[0].params)
     assert (
         f"took model of what is in memory; left {len(two)} tensors at its top" in note
     )
@@ -127,21 +127,21 @@ def test_tensors_at_the_top_beside_a_part():
 def test_parts_that_nobody_names():
     """One is taken whatever its name; of several one is asked for."""
     with pytest.raises(UserError, match="several parts, left, right: choose one"):
-        tensors._part("x.pth", {"left": timm(1), "right": timm(2)}, "")
+        parts.chosen("x.pth", {"left": timm(1), "right": timm(2)}, "")
     checkpoint = {"left": timm(1), "optimizer": timm(2)}
-    top, part, notes = tensors._part("x.pth", checkpoint, "")
+    top, part, notes = parts.chosen("x.pth", checkpoint, "")
     assert part == "left"
     assert (top["norm.bias"] == timm(1)["norm.bias"]).all()
     assert notes == ("took left of x.pth; left optimizer: choose with --part",)
-    assert tensors._part("x.pth", {"model": timm(1), "epoch": 3}, "")[2] == ()
+    assert parts.chosen("x.pth", {"model": timm(1), "epoch": 3}, "")[2] == ()
 
 
 def test_the_part_is_said_and_chosen_by_the_command(tmp_path, capsys):
     flat = prefixed("model.", timm(1)) | prefixed("model_ema.", timm(2))
     path, out = put(tmp_path / "net.safetensors", flat), str(tmp_path / "o.safetensors")
     assert tools.main(["convert", path, out]) == 0
-    assert "note: took model of" in (said := capsys.readouterr().out)
-    assert "left model_ema" in said
+    assert "note: took model of" in (output := capsys.readouterr().out)
+    assert "left model_ema" in output
     assert tools.main(["convert", path, out, "--part", "model_ema"]) == 0
     assert "took" not in capsys.readouterr().out
     equal(sws_jax.load_network(out).params, loaded(timm(2))[0].params)
@@ -157,8 +157,8 @@ def test_a_run_of_vision_transformer(tmp_path):
     flat = base.write(params_of(spec), vit.VISION_TRANSFORMER.entries(spec))
     both = prefixed("opt/target/", flat) | {"opt/state/step": np.asarray(3)}
     np.savez(tmp_path / "run.npz", **both)
-    found, (note,) = loaded(tmp_path / "run.npz")
-    equal(found.params, params_of(spec))
+    network, (note,) = loaded(tmp_path / "run.npz")
+    equal(network.params, params_of(spec))
     assert "took opt.target of" in note and "left opt.state" in note
 
 
@@ -176,8 +176,8 @@ def test_a_run_of_vision_transformer(tmp_path):
 def test_prefixes_of_any_order(prefix, tmp_path):
     flat = timm()
     source = put(tmp_path / "net.safetensors", prefixed(prefix, flat))
-    found, (note,) = loaded(source)
-    equal(found.params, loaded(flat)[0].params)
+    network, (note,) = loaded(source)
+    equal(network.params, loaded(flat)[0].params)
     assert note == f"stripped {prefix} from the names of {source}"
     broken = {**prefixed(prefix, flat), f"{prefix}norm.extra": np.zeros(3, np.float32)}
     assert f"surplus {prefix}norm.extra [3]" in refused(put(source, broken))
@@ -188,8 +188,8 @@ def test_prefixes_of_any_order(prefix, tmp_path):
 @pytest.mark.parametrize("name", ["n_averaged", "num_updates", "step"])
 def test_counters_have_no_prefix(name):
     flat = {name: np.asarray(3), **prefixed("module.", timm())}
-    found, (note,) = loaded(flat)
-    equal(found.params, loaded(timm())[0].params)
+    network, (note,) = loaded(flat)
+    equal(network.params, loaded(timm())[0].params)
     assert "stripped module. from" in note
 
 
@@ -233,8 +233,8 @@ def test_two_networks_under_prefixes_are_both_named():
     )
     assert f"{first} and {second} each take what stands under that alone" in message
     part = "state_dict.module.momentum_encoder"
-    found, _ = loaded({"state_dict": flat}, part=part)
-    equal(found.params, loaded(timm(2))[0].params)
+    network, _ = loaded({"state_dict": flat}, part=part)
+    equal(network.params, loaded(timm(2))[0].params)
 
 
 @pytest.mark.parametrize("prefix", ["backbone.", "model.features.", "head."])
@@ -249,8 +249,8 @@ def test_no_part_is_named_where_no_network_stands(prefix):
 )
 def test_any_prefix_is_stripped_where_a_network_is_known_without_it(prefix, tmp_path):
     source = put(tmp_path / "net.safetensors", prefixed(prefix, timm()))
-    found, (note,) = loaded(source)
-    equal(found.params, loaded(timm())[0].params)
+    network, (note,) = loaded(source)
+    equal(network.params, loaded(timm())[0].params)
     assert note == f"stripped {prefix} from the names of {source}"
     broken = {**prefixed(prefix, timm()), f"{prefix}norm.extra": np.zeros(3, "f")}
     assert f"surplus {prefix}norm.extra [3]" in refused(broken)
@@ -261,8 +261,8 @@ def test_any_prefix_is_stripped_where_a_network_is_known_without_it(prefix, tmp_
 )
 def test_what_torch_puts_inside_names_is_removed(wrapper):
     flat = {k.replace("blocks.1.", f"blocks.1.{wrapper}"): a for k, a in timm().items()}
-    found, (note,) = loaded(flat)
-    equal(found.params, loaded(timm())[0].params)
+    network, (note,) = loaded(flat)
+    equal(network.params, loaded(timm())[0].params)
     assert note == f"removed {wrapper} from inside the names of what is in memory"
     flat[f"blocks.1.{wrapper}norm1.extra"] = np.zeros(3, np.float32)
     assert f"surplus blocks.1.{wrapper}norm1.extra [3]" in refused(flat)
@@ -272,8 +272,8 @@ def test_what_torch_puts_inside_names_is_removed(wrapper):
     "name", ["checkpoint", "swa_state_dict", "momentum_encoder", "best_model"]
 )
 def test_a_lone_part_in_memory_is_taken_whatever_its_name(name):
-    found, _ = loaded({name: timm(1), "epoch": 3})
-    equal(found.params, loaded(timm(1))[0].params)
+    network, _ = loaded({name: timm(1), "epoch": 3})
+    equal(network.params, loaded(timm(1))[0].params)
     message = refused({name: timm(1), "other_one": timm(2)})
     assert f"several parts, {name}, other_one: choose one with part=" in message
 
@@ -292,14 +292,14 @@ def test_parts_that_no_network_is_known_to_be_in_are_named(source, words):
 
 
 def test_a_part_of_a_list_is_taken_if_asked():
-    found, _ = loaded({"models": [timm(1), timm(2)]}, part="models.1")
-    equal(found.params, loaded(timm(2))[0].params)
+    network, _ = loaded({"models": [timm(1), timm(2)]}, part="models.1")
+    equal(network.params, loaded(timm(2))[0].params)
 
 
 def test_averages_in_a_list_are_left_and_said():
     ema = {"decay": 0.9, "shadow_params": list(timm(2).values())}
-    found, (note,) = loaded({"model": timm(1), "ema": ema})
-    equal(found.params, loaded(timm(1))[0].params)
+    network, (note,) = loaded({"model": timm(1), "ema": ema})
+    equal(network.params, loaded(timm(1))[0].params)
     assert note == "took model of what is in memory; left ema: choose with part="
 
 
@@ -348,12 +348,12 @@ def test_what_holds_itself_or_is_too_deep_is_a_sentence(first):
 def test_a_part_that_is_a_flax_tree():
     spec = SPEC
     tree = trees.to_host(params_of(spec))
-    for source, given in (
+    for source, options in (
         ({"params": tree}, {}),
         ({"params": tree, "opt_state": {"m": tree}}, {}),
         ({"params": tree, "ema": timm(2)}, dict(part="params")),
     ):
-        equal(loaded(source, **given)[0].params, tree)
+        equal(loaded(source, **options)[0].params, tree)
 
 
 # Kinds of numbers
@@ -430,8 +430,8 @@ def test_mixed_halves_keep_every_digit(kinds, joint, tmp_path):
     for layer, kind in enumerate(kinds):
         name = f"blocks.{layer}.mlp.fc1.weight"
         flat[name] = flat[name].astype(kind)
-    found, _ = loaded(put(tmp_path / "net.safetensors", flat))
-    kernel = found.params["blocks"]["mlp"]["fc1"]["kernel"]
+    network, _ = loaded(put(tmp_path / "net.safetensors", flat))
+    kernel = network.params["blocks"]["mlp"]["fc1"]["kernel"]
     assert kernel.dtype == joint
     for layer in range(2):
         wanted = flat[f"blocks.{layer}.mlp.fc1.weight"].T.astype(np.float64)
@@ -522,12 +522,12 @@ def _levit():
 @pytest.mark.parametrize("network", [_regnet, _levit])
 def test_a_variance_is_not_negative(network):
     flat = network()
-    given = UNKNOWN
+    options = UNKNOWN
     names = [name for name in flat if name.endswith("running_var")]
-    loaded({**flat, **{name: np.abs(flat[name]) for name in names}}, **given)
+    loaded({**flat, **{name: np.abs(flat[name]) for name in names}}, **options)
     flat |= {name: -np.abs(flat[name]) - 1 for name in names[:1]}
     count = flat[names[0]].size
-    assert f"{names[0]} holds {count} negative numbers" in refused(flat, **given)
+    assert f"{names[0]} holds {count} negative numbers" in refused(flat, **options)
 
 
 # Relatives
@@ -675,14 +675,14 @@ def test_a_class_token_without_a_position(tmp_path):
     for source in (without, prefixed("module.", without)):
         message = refused(source)
         assert "pos_embed has 16 rows, which are those of 4 x 4 patches" in message
-        found, notes = loaded(source, image_size=32)
-        assert found.spec == whole.spec
-        close(wanted, logits_of(found.spec, found.params, images))
+        network, notes = loaded(source, image_size=32)
+        assert network.spec == whole.spec
+        close(wanted, logits_of(network.spec, network.params, images))
         assert any("have no position" in note for note in notes)
     wide = {**flat, "pos_embed": np.ones((1, 8, 64), np.float32)}
-    found, _ = loaded(wide, image_size=(16, 32))
-    assert found.spec.image_size == (16, 32)
-    assert not found.params["pos_embed"][:, 0].any()
+    network, _ = loaded(wide, image_size=(16, 32))
+    assert network.spec.image_size == (16, 32)
+    assert not network.params["pos_embed"][:, 0].any()
     assert loaded(flat)[1] == []  # and where it has one, nothing is added or said
 
 
@@ -695,12 +695,12 @@ def test_base_models_without_their_prefix(tmp_path):
     for entries in (vit.HF_VIT.entries(spec), memory.entries(spec)):
         flat = base.write(params_of(spec), entries)
         bare = {k.removeprefix("vit."): a for k, a in flat.items()}
-        found, notes = loaded(bare, norm_eps=1e-12)
-        assert (found.spec, notes) == (spec, [])
-        equal(found.params, params_of(spec))
+        network, notes = loaded(bare, norm_eps=1e-12)
+        assert (network.spec, notes) == (spec, [])
+        equal(network.params, params_of(spec))
         pooler = {"pooler.dense.weight": np.ones((64, 64), np.float32)}
-        found, (note,) = loaded({**bare, **pooler})
-        equal(found.params, params_of(spec))
+        network, (note,) = loaded({**bare, **pooler})
+        equal(network.params, params_of(spec))
         assert "left the pooler" in note
         bare["embeddings.odd"] = bare.pop("layernorm.bias")
         message = refused(bare)
@@ -719,9 +719,9 @@ def test_base_models_of_other_families(layouts, prefix, spec):
     layout = layouts[-1]
     shapes = base.shapes(layout.entries(spec), networks.abstract_params(spec))
     flat = {k.removeprefix(prefix): np.zeros(s, np.float16) for k, s in shapes.items()}
-    found = convert.identify(flat)
-    assert found.layout is layout and found.description.net == spec
-    assert convert.refusal(found) == ""
+    file = convert.identify(flat)
+    assert file.layout is layout and file.description.net == spec
+    assert convert.refusal(file) == ""
 
 
 # Files that are not what their ending says
@@ -835,9 +835,9 @@ def test_damage_of_an_archive_of_pytorch(tmp_path, monkeypatch):
     assert contents.damage(str(path)) == ""
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"numbers", b"nombers"))
-    told = contents.damage(str(path))
-    assert told.startswith("net/data/0 in it does not have the checksum")
-    assert "copy it again; or, if" in told and "set_crc32_options(False)" in told
+    damage = contents.damage(str(path))
+    assert damage.startswith("net/data/0 in it does not have the checksum")
+    assert "copy it again; or, if" in damage and "set_crc32_options(False)" in damage
     _archive(path, ("net/data.pkl", b"."), ("net/data.pkl", b"."))
     assert "two members of one name" in contents.damage(str(path))
     monkeypatch.setattr(contents, "_LARGEST_PICKLE", 100)
@@ -913,8 +913,8 @@ def test_checkpoints_of_pytorch(tmp_path):
         {"model": kept(one), "model_ema": kept(two), "o": 1, "optimizer": optimizer},
         path,
     )
-    found, (note,) = loaded(path)
-    equal(found.params, loaded(one)[0].params)
+    network, (note,) = loaded(path)
+    equal(network.params, loaded(one)[0].params)
     assert "left model_ema" in note and "--part" in note
     equal(loaded(path, part="model_ema")[0].params, loaded(two)[0].params)
     torch.save({"n_averaged": torch.tensor(3), **prefixed("module.", kept(one))}, path)
@@ -945,8 +945,8 @@ def test_checkpoints_of_pytorch(tmp_path):
     )
     for ending in (".pth.tar", ".ckpt", ".th", ".TH"):
         (tmp_path / f"net{ending}").write_bytes(whole)
-        found = loaded(tmp_path / f"net{ending}")[0]
-        equal(found.params, loaded(one)[0].params)
+        network = loaded(tmp_path / f"net{ending}")[0]
+        equal(network.params, loaded(one)[0].params)
     torch.save(kept(one, torch.float8_e4m3fn), path)
     assert "float8_e4m3fn" in refused(path)
     torch.save(kept(one, torch.complex64), path)

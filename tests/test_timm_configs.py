@@ -14,7 +14,16 @@ import safetensors.numpy
 from benchmarks import peers
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs
-from sws_jax.convert import base, documents, levit, regnet, timm, vit
+from sws_jax.convert import (
+    base,
+    documents,
+    levit,
+    reading,
+    regnet,
+    timm,
+    unseen,
+    vit,
+)
 from sws_jax.errors import UserError
 from sws_jax.models import networks
 from sws_jax.specs import regnet as regnet_specs
@@ -27,9 +36,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def spec_of(**fields):
-    given = dict(depth=2, width=64, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
-    given |= dict(image_size=(32, 32), num_classes=5, pool="token")
-    return specs.ViTSpec(**{**given, **fields})
+    options = dict(depth=2, width=64, heads=2, mlp_ratio=2.0, patch_size=8, channels=3)
+    options |= dict(image_size=(32, 32), num_classes=5, pool="token")
+    return specs.ViTSpec(**{**options, **fields})
 
 
 def tensors_of(spec, names=vit.TIMM):
@@ -42,10 +51,10 @@ SIZES |= dict(img_size=32)
 
 
 def config_of(arguments=(), view=(), architecture="vit_tiny_patch16_224", **top):
-    given = {**SIZES, **dict(arguments)}
+    options = {**SIZES, **dict(arguments)}
     return dict(
         architecture=architecture,
-        model_args={k: v for k, v in given.items() if v is not ...},
+        model_args={k: v for k, v in options.items() if v is not ...},
         pretrained_cfg=dict(view),
         **top,
     )
@@ -59,16 +68,16 @@ def folder(at, flat, config):
     return str(at)
 
 
-def load(at, flat, config, **given):
+def load(at, flat, config, **options):
     """The network, and what was said of it."""
     notes = []
-    found, _ = convert.load(folder(at, flat, config), tell=notes.append, **given)
-    return found, notes
+    network, _ = convert.load(folder(at, flat, config), tell=notes.append, **options)
+    return network, notes
 
 
-def refused(at, flat, config, **given):
+def refused(at, flat, config, **options):
     with pytest.raises(UserError) as caught:
-        load(at, flat, config, **given)
+        load(at, flat, config, **options)
     message = str(caught.value)
     assert "config.json" in message and "\n" not in message
     return message
@@ -90,8 +99,8 @@ def test_what_is_honoured(arguments, fields, tmp_path):
     if "pool_order" in fields:
         fields = {**fields, "pool": "mean"}
     spec = spec_of(**fields)
-    found, notes = load(tmp_path, tensors_of(spec), config_of(arguments))
-    assert found.spec == spec
+    network, notes = load(tmp_path, tensors_of(spec), config_of(arguments))
+    assert network.spec == spec
     # The name is that of a wider network.
     assert [bool(re.search("embed_dim|patch_size", note)) for note in notes] in (
         [],
@@ -146,8 +155,8 @@ def test_what_is_refused(arguments, words, tmp_path):
 def test_pooling_of_patches_alone(pool, tmp_path):
     """Without a class token there is one pooling here."""
     flat = tensors_of(spec_of(pool="mean"))
-    given = dict(global_pool=pool, class_token=False, fc_norm=False)
-    assert f"global_pool is {pool!r}" in refused(tmp_path, flat, config_of(given))
+    options = dict(global_pool=pool, class_token=False, fc_norm=False)
+    assert f"global_pool is {pool!r}" in refused(tmp_path, flat, config_of(options))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +168,8 @@ def test_pooling_of_patches_alone(pool, tmp_path):
     ],
 )
 def test_what_has_no_effect(arguments, tmp_path):
-    found, notes = load(tmp_path, tensors_of(spec_of()), config_of(arguments))
-    assert found.spec == spec_of()
+    network, notes = load(tmp_path, tensors_of(spec_of()), config_of(arguments))
+    assert network.spec == spec_of()
     assert not any("not known" in note for note in notes)
 
 
@@ -207,15 +216,15 @@ def test_views(tmp_path):
     view |= dict(interpolation="bilinear", test_input_size=[3, 64, 64])
     view |= dict(input_size=[3, 32, 32], label_names=list("abcde"), num_classes=1000)
     config = config_of(view=view, num_classes=5)
-    found, _ = load(tmp_path, tensors_of(spec_of()), config)
-    about = found.description
+    network, _ = load(tmp_path, tensors_of(spec_of()), config)
+    about = network.description
     assert about.normalization.mean == (0.1, 0.2, 0.3)
     assert (about.eval_crop, about.interpolation) == (0.9, "bilinear")
     assert about.class_names == tuple("abcde")
     # Flags come before it, also where it is wrong.
     config["pretrained_cfg"]["mean"] = [0.5]
-    found, _ = load(tmp_path, tensors_of(spec_of()), config, mean=(0.5,) * 3)
-    assert found.description.normalization.mean == (0.5,) * 3
+    network, _ = load(tmp_path, tensors_of(spec_of()), config, mean=(0.5,) * 3)
+    assert network.description.normalization.mean == (0.5,) * 3
 
 
 @pytest.mark.parametrize("where", ["top", "pretrained_cfg", "labels", "numbers"])
@@ -227,8 +236,8 @@ def test_names_of_classes(where, tmp_path):
         "labels": config_of(labels=names),
         "numbers": config_of(label_names={str(i): names[i] for i in (3, 1, 0, 2, 4)}),
     }[where]
-    found, _ = load(tmp_path, tensors_of(spec_of()), config)
-    assert found.description.class_names == tuple(names)
+    network, _ = load(tmp_path, tensors_of(spec_of()), config)
+    assert network.description.class_names == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +259,9 @@ def test_a_processor_beside_timm_s_config_is_told(tmp_path):
     """timm reads none."""
     at = tmp_path / "preprocessor_config.json"
     at.write_text(json.dumps(dict(image_mean=[0.1] * 3, do_rescale=False)))
-    found, (note,) = load(tmp_path, tensors_of(spec_of()), config_of())
+    network, (note,) = load(tmp_path, tensors_of(spec_of()), config_of())
     assert f"preprocessor_config.json beside {tmp_path / 'config.json'} are not" in note
-    assert found.description.normalization.mean == (0.485, 0.456, 0.406)
+    assert network.description.normalization.mean == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize(
@@ -291,11 +300,11 @@ def test_sizes_of_images_from_input_size(grid, size, tmp_path):
     spec = spec_of(image_size=size)
     view = dict(input_size=[3, *size])
     config = config_of(dict(img_size=...), view)
-    found, _ = load(tmp_path, tensors_of(spec), config)
-    assert found.spec == spec
+    network, _ = load(tmp_path, tensors_of(spec), config)
+    assert network.spec == spec
     there, _ = load(tmp_path, tensors_of(spec), config, image_size=(32, 32))
     ours = spec.replace(image_size=(32, 32))
-    want = convert._at_size(found, convert.LAYOUTS[0], (32, 32))
+    want = reading.at_size(network, convert.LAYOUTS[0], (32, 32))
     assert there.spec == ours
     np.testing.assert_array_equal(there.params["pos_embed"], want.params["pos_embed"])
 
@@ -303,11 +312,11 @@ def test_sizes_of_images_from_input_size(grid, size, tmp_path):
 def test_a_square_that_is_assumed_is_said(tmp_path):
     safetensors.numpy.save_file(tensors_of(spec_of()), tmp_path / "net.safetensors")
     notes = []
-    path, given = str(tmp_path / "net.safetensors"), dict(heads=2, tell=notes.append)
-    convert.load(path, image_size=(64, 32), **given)
+    path, options = str(tmp_path / "net.safetensors"), dict(heads=2, tell=notes.append)
+    convert.load(path, image_size=(64, 32), **options)
     assert len(notes) == 1 and "as if it were square, 32x32 pixels" in notes[0]
-    convert.load(path, image_size=(64, 16), **given)  # which its positions fit
-    convert.load(path, **given)
+    convert.load(path, image_size=(64, 16), **options)  # which its positions fit
+    convert.load(path, **options)
     assert len(notes) == 1
 
 
@@ -318,12 +327,12 @@ def test_positions_of_patches_alone(register, tmp_path):
     if register:
         spec = spec.replace(distilled=True, dist_head=False)
     asked = dict(no_embed_class=True, img_size=[16, 64], reg_tokens=int(register))
-    flat, given = tensors_of(spec), config_of(asked)
+    flat, options = tensors_of(spec), config_of(asked)
     flat["pos_embed"][:, : 1 + register] = 0
-    assert "no_embed_class is True" in refused(tmp_path / "a", flat, given)
+    assert "no_embed_class is True" in refused(tmp_path / "a", flat, options)
     whole, _ = load(tmp_path / "a", flat, config_of({**asked, "no_embed_class": False}))
     flat["pos_embed"] = flat["pos_embed"][:, 1 + register :].copy()
-    alone, notes = load(tmp_path / "b", flat, given)
+    alone, notes = load(tmp_path / "b", flat, options)
     assert alone.spec == whole.spec == spec
     equal(alone.params, whole.params)
     assert "have no position: they have one of zeros" in notes[0] and len(notes) == 1
@@ -349,15 +358,15 @@ def test_what_names_imply():
         ("vit_base_patch16_siglip_gap_256", 12, 256),
     ):
         config = dict(architecture=name, num_classes=0, pretrained_cfg={})
-        said = timm.read("config.json", config, convert.LAYOUTS[0], spec)
-        assert (said.fields["heads"], said.fields["gelu"]) == (heads, "exact")
-        assert said.size in (None, ("", (side, side)))
+        sidecar = timm.read("config.json", config, convert.LAYOUTS[0], spec)
+        assert (sidecar.fields["heads"], sidecar.fields["gelu"]) == (heads, "exact")
+        assert sidecar.size in (None, ("", (side, side)))
     tanh = [k for k, row in timm.names().items() if "gelu_tanh" in str(row)]
     assert any("siglip" in name for name in tanh)
     spec = spec.replace(width=1152, depth=27, mlp_ratio=4304 / 1152)
     config = dict(architecture="vit_so400m_patch16_siglip_gap_256", num_classes=0)
-    said = timm.read("config.json", config, convert.LAYOUTS[0], spec)
-    assert (said.fields["heads"], said.fields["gelu"]) == (16, "tanh")
+    sidecar = timm.read("config.json", config, convert.LAYOUTS[0], spec)
+    assert (sidecar.fields["heads"], sidecar.fields["gelu"]) == (16, "tanh")
 
 
 @pytest.mark.parametrize(
@@ -420,8 +429,10 @@ def test_regnets(name, arguments, words):
         timm.read("config.json", config, regnet.LAYOUTS[0], spec)
     view = dict(input_size=[3, 288, 288])
     right = dict(architecture="regnety_002", pretrained_cfg=view)
-    said = timm.read("config.json", right, regnet.LAYOUTS[0], spec)
-    assert said.size == ("pretrained_cfg.input_size", (288, 288)) and not said.notes
+    sidecar = timm.read("config.json", right, regnet.LAYOUTS[0], spec)
+    assert (
+        sidecar.size == ("pretrained_cfg.input_size", (288, 288)) and not sidecar.notes
+    )
 
 
 def test_a_name_in_no_table_is_told(tmp_path):
@@ -439,8 +450,8 @@ def test_test_vit_has_two_heads(tmp_path):
     message = refused(tmp_path, tensors_of(spec_of()), config)
     assert "depth of its architecture 'test_vit' is 6" in message
     whole = spec_of(depth=6, mlp_ratio=3.0, patch_size=16, image_size=(160, 160))
-    found, notes = load(tmp_path, tensors_of(whole), config)
-    assert found.spec == whole and not notes
+    network, notes = load(tmp_path, tensors_of(whole), config)
+    assert network.spec == whole and not notes
 
 
 # Without a config
@@ -462,8 +473,8 @@ def test_what_is_guessed_in_memory():
         convert.load(usual, heads=6, **IMAGES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found, _ = convert.load(flat, heads=2, norm_eps=1e-6, gelu="exact", **IMAGES)
-    assert found.spec == spec_of()
+        network, _ = convert.load(flat, heads=2, norm_eps=1e-6, gelu="exact", **IMAGES)
+    assert network.spec == spec_of()
     with pytest.warns(UserWarning, match="how its images are: mean .0.5.* crop 0.875"):
         convert.load(
             flat, heads=2, norm_eps=1e-6, gelu="exact", **{**IMAGES, "crop": None}
@@ -486,15 +497,15 @@ def test_the_gelu_is_said_by_an_argument_or_a_flag(tmp_path, capsys):
     flat = tensors_of(spec_of(width=192, heads=3))
     safetensors.numpy.save_file(flat, path)
     for gelu in ("exact", "tanh"):
-        found, _ = convert.load(flat, heads=3, norm_eps=1e-6, gelu=gelu, **IMAGES)
-        assert found.spec.gelu == gelu
+        network, _ = convert.load(flat, heads=3, norm_eps=1e-6, gelu=gelu, **IMAGES)
+        assert network.spec.gelu == gelu
         out = str(tmp_path / f"{gelu}.safetensors")
         assert tools.main(["convert", str(path), out, "--gelu", gelu]) == 0
         assert f"class token, {gelu} GELU" in capsys.readouterr().out
     assert tools.main(["convert", str(path), str(tmp_path), "--gelu", "relu"]) == 2
     config = config_of(dict(act_layer="gelu_tanh"))
-    found, _ = load(tmp_path / "net", tensors_of(spec_of()), config, gelu="exact")
-    assert found.spec.gelu == "exact"
+    network, _ = load(tmp_path / "net", tensors_of(spec_of()), config, gelu="exact")
+    assert network.spec.gelu == "exact"
 
 
 @pytest.mark.parametrize(
@@ -510,8 +521,8 @@ def test_the_gelu_is_said_by_an_argument_or_a_flag(tmp_path, capsys):
 )
 def test_pooling_is_named_among_what_is_guessed(fields, words):
     flat, notes = tensors_of(spec_of(width=192, heads=3, **fields)), []
-    for given in ({}, dict(heads=3), dict(heads=3, norm_eps=1e-6)):
-        convert.load(flat, tell=notes.append, **given, **IMAGES)
+    for options in ({}, dict(heads=3), dict(heads=3, norm_eps=1e-6)):
+        convert.load(flat, tell=notes.append, **options, **IMAGES)
         assert re.search(words, notes.pop()) and not notes
     known = dict(heads=3, norm_eps=1e-6, gelu="exact", **IMAGES)
     convert.load(flat, tell=notes.append, **known)
@@ -587,12 +598,12 @@ def test_what_no_tensor_of_a_levit_or_regnet_shows(
     for command in (["describe", path], ["convert", path, path + ".safetensors"]):
         assert tools.main(command) == 0
         assert words in capsys.readouterr().out
-    for given, named in (
+    for options, named in (
         (dict(gelu="tanh"), "gelu is of ViTs"),
         (dict(heads=2, norm_eps=1e-6), "heads, norm_eps are of ViTs"),
     ):
         with pytest.raises(UserError, match=named):
-            convert.load(path, **given)
+            convert.load(path, **options)
 
 
 def _levits(widths, depths, heads, key=32):
@@ -617,7 +628,7 @@ def test_sizes_that_timm_has_with_another_activation_alone(name, spec, layout):
     assert name.strip(",") in names and activation == "silu"
     for on_disk, words in ((False, "into a folder"), (True, "beside it")):
         with pytest.raises(UserError, match=f"timm's {name}.* silu .*json.* {words}"):
-            convert._unseen("x", spec, on_disk)
+            unseen.of_others("x", spec, on_disk)
     for usual in (*specs.LEVITS.values(), *specs.REGNETS.values()):
         assert timm.unusual(usual) == ([], "")
 
@@ -643,12 +654,12 @@ def test_vits_that_timm_has_with_another_gelu_alone(
     assert timm.unusual(spec.replace(pool="token"))[1] == ""
     layout = convert.LAYOUTS[0]
     if not unusual:
-        assert not convert._guessed("x", layout, spec, {}, True)
+        assert not unseen.of_vit("x", layout, spec, {}, True)
         return
-    assert "--gelu" in convert._guessed("x", layout, spec, {}, True)[0]
-    assert not convert._guessed("x", layout, spec, dict(gelu="tanh"), True)
+    assert "--gelu" in unseen.of_vit("x", layout, spec, {}, True)[0]
+    assert not unseen.of_vit("x", layout, spec, dict(gelu="tanh"), True)
     with pytest.raises(UserError, match="timm's vit_.* gelu_tanh, .*: give gelu="):
-        convert._guessed("x", layout, spec, {}, False)
+        unseen.of_vit("x", layout, spec, {}, False)
 
 
 # Sizes
@@ -669,8 +680,8 @@ def test_what_arguments_do_not_say_is_the_name_s(missing, words, tmp_path):
     assert re.search(f"another network .* {words}", message)
     # With its heads, all is said or seen.
     config["model_args"]["num_heads"] = 2
-    found, notes = load(tmp_path, tensors_of(spec_of()), config)
-    assert found.spec == spec_of() and len(notes) == 1
+    network, notes = load(tmp_path, tensors_of(spec_of()), config)
+    assert network.spec == spec_of() and len(notes) == 1
     assert re.search(f"its architecture .* has {missing} .*the tensors", notes[0])
     config["architecture"] = "vit_of_mine"  # which implies nothing
     assert load(tmp_path, tensors_of(spec_of()), config)[0].spec == spec_of()
@@ -679,12 +690,12 @@ def test_what_arguments_do_not_say_is_the_name_s(missing, words, tmp_path):
 def test_heads_of_a_network_of_another_width():
     """Are no sign that a config is of the tensors beside it."""
     spec = spec_of(width=768, heads=12, mlp_ratio=4.0, patch_size=16, image_size=32)
-    given = dict(depth=2, img_size=32, num_heads=6)
+    options = dict(depth=2, img_size=32, num_heads=6)
     config = dict(architecture="vit_small_patch16_224", pretrained_cfg={})
-    config |= dict(model_args=given)
+    config |= dict(model_args=options)
     with pytest.raises(UserError, match="embed_dim of its architecture .* is 384"):
         timm.read("config.json", config, convert.LAYOUTS[0], spec)
-    given["num_heads"] = 12
+    options["num_heads"] = 12
     assert timm.read("config.json", config, convert.LAYOUTS[0], spec).notes
 
 
@@ -721,19 +732,19 @@ def test_hidden_units_are_exact(width, hidden, ratio):
         assert names.recognise(shapes_of(spec, names)).hidden == hidden
     seen = vit.TIMM.recognise(shapes_of(spec, vit.TIMM))
     config = config_of(dict(embed_dim=width, depth=1, mlp_ratio=ratio))
-    said = timm.read("config.json", config, convert.LAYOUTS[0], seen)
-    assert seen.replace(**said.fields) == spec
+    sidecar = timm.read("config.json", config, convert.LAYOUTS[0], seen)
+    assert seen.replace(**sidecar.fields) == spec
 
 
 @pytest.mark.parametrize("width, ratio", [(208, 2.31), (112, 2.06)])
 def test_exact_hidden_units_are_read_again(width, ratio, tmp_path):
     spec = spec_of(width=width, heads=2, depth=1, mlp_ratio=ratio)
     known = dict(heads=2, norm_eps=1e-6, gelu="exact", **IMAGES)
-    found, _ = convert.load(tensors_of(spec), **known)
-    convert.save(str(tmp_path / "timm"), found, "timm")
+    network, _ = convert.load(tensors_of(spec), **known)
+    convert.save(str(tmp_path / "timm"), network, "timm")
     again, _ = convert.load(str(tmp_path / "timm"))
-    assert again.spec == found.spec
-    equal(again.params, found.params)
+    assert again.spec == network.spec
+    equal(again.params, network.params)
 
 
 def shapes_of(spec, names):
@@ -748,9 +759,9 @@ def test_levits_whose_hidden_units_are_cut(ratio):
     assert sizes == [(int(n * ratio), n) for n in (16, 24, 32)]
     spec = layout.recognise(shapes)
     assert shapes_of(spec, layout) == shapes
-    given = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=[2, 3, 4])
-    given |= dict(key_dim=4, mlp_ratio=ratio, img_size=64)
-    config = dict(architecture="levit_128s", model_args=given, pretrained_cfg={})
+    options = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=[2, 3, 4])
+    options |= dict(key_dim=4, mlp_ratio=ratio, img_size=64)
+    config = dict(architecture="levit_128s", model_args=options, pretrained_cfg={})
     timm.read("config.json", config, layout, spec)
     for name, value in (
         ("mlp_ratio", ratio + 0.5),
@@ -761,12 +772,12 @@ def test_levits_whose_hidden_units_are_cut(ratio):
         ("use_conv", True),
         ("distilled", False),
     ):
-        moved = {**config, "model_args": {**given, name: value}}
+        moved = {**config, "model_args": {**options, name: value}}
         with pytest.raises(UserError, match=f"another network .*model_args.{name} is"):
             timm.read("config.json", moved, layout, spec)
-    given["mlp_ratio"] = [ratio] * 3
+    options["mlp_ratio"] = [ratio] * 3
     timm.read("config.json", config, layout, spec)
-    given["mlp_ratio"] = [ratio, 4, 5]
+    options["mlp_ratio"] = [ratio, 4, 5]
     with pytest.raises(UserError, match="mlp_ratio is .* have one for all stages"):
         timm.read("config.json", config, layout, spec)
 
@@ -800,19 +811,19 @@ def test_regnets_of_other_numbers(tmp_path):
     cases = [dict(depth=10), dict(w0=32), dict(group_size=16, depth=12),
              dict(group_size=24), dict(wa=40.0)]  # fmt: skip
     usual = timm.names()["regnety_002"]
-    for given in cases:
-        numbers = {k: {**usual, **given}[k] for k in ("w0", "wa", "wm", "depth")}
-        group = {**usual, **given}["group_size"]
+    for options in cases:
+        numbers = {k: {**usual, **options}[k] for k in ("w0", "wa", "wm", "depth")}
+        group = {**usual, **options}["group_size"]
         widths, depths = regnet_specs.quantised(**numbers, group_width=group)
         spec = specs.RegNetSpec(
             widths=widths, depths=depths, group_width=group, num_classes=5
         )
         config = dict(architecture="regnety_002", pretrained_cfg={}, num_classes=5)
-        config["model_args"] = given
-        said = timm.read("config.json", config, regnet.LAYOUTS[0], spec)
-        assert not said.notes
+        config["model_args"] = options
+        sidecar = timm.read("config.json", config, regnet.LAYOUTS[0], spec)
+        assert not sidecar.notes
         for wrong in (dict(depth=11), dict(w0=64), dict(stem_width=8), {}):
-            config["model_args"] = {**given, **wrong} if wrong else {}
+            config["model_args"] = {**options, **wrong} if wrong else {}
             if not wrong and widths == tuple(usual["widths"]):
                 continue
             with pytest.raises(
@@ -828,8 +839,8 @@ def test_the_numbers_of_regnets_give_their_widths():
         if row["family"] != "regnet" or row["bottle_ratio"] != 1:
             continue
         if not row["group_min_ratio"]:
-            given = {k: row[k] for k in ("w0", "wa", "wm", "depth")}
-            got = regnet_specs.quantised(**given, group_width=row["group_size"])
+            options = {k: row[k] for k in ("w0", "wa", "wm", "depth")}
+            got = regnet_specs.quantised(**options, group_width=row["group_size"])
             assert got == (tuple(row["widths"]), tuple(row["depths"])), name
             checked += 1
     assert checked > 20
@@ -929,9 +940,9 @@ def test_views_and_labels_that_are_refused(view, words, tmp_path):
     ],
 )
 def test_spellings_that_timm_reads(arguments, fields, tmp_path):
-    found, notes = load(tmp_path, tensors_of(spec_of()), config_of(arguments))
-    assert found.spec == spec_of(**fields) and not notes
-    assert isinstance(found.spec.heads, int)
+    network, notes = load(tmp_path, tensors_of(spec_of()), config_of(arguments))
+    assert network.spec == spec_of(**fields) and not notes
+    assert isinstance(network.spec.heads, int)
 
 
 @pytest.mark.parametrize(
@@ -960,8 +971,8 @@ def test_spellings_of_levits_and_regnets(name, arguments):
 
 def test_one_number_of_heads_for_all_stages():
     spec = SMALL_LEVIT.replace(heads=(2, 2, 2))
-    given = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=2, key_dim=4)
-    config = dict(architecture="levit_128s", model_args=given, pretrained_cfg={})
+    options = dict(embed_dim=[16, 24, 32], depth=[1, 1, 1], num_heads=2, key_dim=4)
+    config = dict(architecture="levit_128s", model_args=options, pretrained_cfg={})
     config["num_classes"] = 5
     assert not timm.read("config.json", config, levit.LAYOUTS[0], spec).notes
 
@@ -970,8 +981,8 @@ def test_the_pooling_that_only_the_top_level_says(tmp_path):
     """Of a name that is not known."""
     flat = tensors_of(spec_of(pool="mean", pool_order="mean_norm"))
     config = config_of(architecture="vit_mine", global_pool="avg")
-    found, notes = load(tmp_path, flat, config)
-    assert found.spec.pool == "mean" and len(notes) == 1
+    network, notes = load(tmp_path, flat, config)
+    assert network.spec.pool == "mean" and len(notes) == 1
     flat = tensors_of(spec_of())
     message = refused(tmp_path, flat, config)
     assert "global_pool is 'avg', and networks here with a class token read it" in (
@@ -986,9 +997,9 @@ def test_registers_without_a_class_token(tmp_path):
     flat = tensors_of(spec_of(pool="mean"))
     flat["reg_token"] = np.zeros((1, 1, 64), np.float32)
     flat["pos_embed"] = np.zeros((1, 17, 64), np.float32)
-    given = dict(reg_tokens=1, class_token=False, global_pool="avg", fc_norm=False)
+    options = dict(reg_tokens=1, class_token=False, global_pool="avg", fc_norm=False)
     with pytest.raises(UserError, match="has registers .* and no class token"):
-        load(tmp_path, flat, config_of(given))
+        load(tmp_path, flat, config_of(options))
     with pytest.raises(UserError, match="has registers .* and no class token"):
         convert.load(flat, heads=2)
 
@@ -1010,9 +1021,9 @@ def test_texts_in_notes_and_labels_are_short_and_on_one_line(tmp_path, capsys):
     config["label_names"] = ["a\nx\x1b[31m", "b" * 10**5, *"cde"]
     at = folder(tmp_path / "net", tensors_of(spec_of()), json.dumps(config))
     notes = []
-    found, _ = convert.load(at, tell=notes.append)
+    network, _ = convert.load(at, tell=notes.append)
     assert notes and all(note.isprintable() and len(note) < 400 for note in notes)
-    assert found.description.class_names[0] == "a\\nx\\x1b[31m"
+    assert network.description.class_names[0] == "a\\nx\\x1b[31m"
     config["label_names"] = ["a" * 10**6, *"bcde"]
     folder(tmp_path / "net", tensors_of(spec_of()), json.dumps(config))
     assert tools.main(["describe", at]) == 0
@@ -1027,10 +1038,10 @@ def test_what_transformers_writes_around_timm_s_networks(tmp_path):
     more |= dict(architectures=["TimmWrapperForImageClassification"])
     more |= dict(initializer_range=0.02, transformers_version="5.23.0")
     config = config_of(view=dict(mean=[0.1, 0.2, 0.3]), label_names=usual, **more)
-    found, notes = load(tmp_path, tensors_of(spec_of()), config)
-    assert found.spec == spec_of() and not notes
-    assert found.description.class_names == ()
-    assert found.description.normalization.mean == (0.1, 0.2, 0.3)
+    network, notes = load(tmp_path, tensors_of(spec_of()), config)
+    assert network.spec == spec_of() and not notes
+    assert network.description.class_names == ()
+    assert network.description.normalization.mean == (0.1, 0.2, 0.3)
     config["model_type"] = "vit"
     _, notes = load(tmp_path, tensors_of(spec_of()), config)
     assert "model_type is 'vit', and architecture is there too" in notes[0]
@@ -1053,7 +1064,7 @@ def test_the_document_is_printed_from_the_code():
 
 def test_the_table_of_names_is_in_the_wheel():
     text = (ROOT / "pyproject.toml").read_text()
-    assert '"sws_jax.convert" = ["timm_names.json"]' in text
+    assert '"sws_jax.convert.timm" = ["timm_names.json"]' in text
     assert len(timm.names()) > 250
 
 
@@ -1063,8 +1074,8 @@ SMALL = dict(SIZES, num_classes=5)
 LEVIT = dict(embed_dim=(32, 48, 64), key_dim=8, depth=(1, 1, 1), num_heads=(2, 3, 4))
 MOVED = [
     *(
-        ("vit_tiny_patch16_224", SMALL, given, {})
-        for given in (
+        ("vit_tiny_patch16_224", SMALL, options, {})
+        for options in (
             {},
             dict(num_heads=4),
             dict(embed_dim=96),
@@ -1124,21 +1135,21 @@ MOVED = [
         )
     ),
     *(
-        ("deit_tiny_distilled_patch16_224", SMALL, given, {})
-        for given in ({}, dict(num_heads=4), dict(act_layer="gelu_tanh"),
+        ("deit_tiny_distilled_patch16_224", SMALL, options, {})
+        for options in ({}, dict(num_heads=4), dict(act_layer="gelu_tanh"),
                       dict(num_classes=3), dict(img_size=(16, 64)))
     ),
     *(
-        ("levit_128s", dict(LEVIT, num_classes=5), given, {})
-        for given in ({}, dict(img_size=256), dict(act_layer="silu"), dict(key_dim=16),
-                      dict(down_op="avgpool"), dict(mlp_ratio=3.0),
+        ("levit_128s", dict(LEVIT, num_classes=5), options, {})
+        for options in ({}, dict(img_size=256), dict(act_layer="silu"),
+                      dict(key_dim=16), dict(down_op="avgpool"), dict(mlp_ratio=3.0),
                       dict(attn_ratio=1.0), dict(distilled=False), dict(in_chans=1),
                       dict(attn_act_layer="relu"), dict(stem_type="s8"),
                       dict(img_size=(64, 256)), dict(mlp_ratio=2.3))
     ),
     *(
-        ("regnety_002", dict(num_classes=5), given, {})
-        for given in ({}, dict(act_layer="silu"), dict(se_ratio=0.3), dict(depth=10),
+        ("regnety_002", dict(num_classes=5), options, {})
+        for options in ({}, dict(act_layer="silu"), dict(se_ratio=0.3), dict(depth=10),
                       dict(preact=True), dict(linear_out=True), dict(num_features=48),
                       dict(output_stride=16), dict(group_size=4),
                       dict(bottle_ratio=2.0), dict(downsample="avg"),
@@ -1199,21 +1210,21 @@ def transformed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, usual, given, view", MOVED, ids=lambda x: str(x)[:60].replace(" ", "")
+    "name, usual, options, view", MOVED, ids=lambda x: str(x)[:60].replace(" ", "")
 )
 def test_the_same_function_or_a_refusal(
-    name, usual, given, view, with_timm, transformed, tmp_path
+    name, usual, options, view, with_timm, transformed, tmp_path
 ):
     """Written by timm's own writer; logits of one image file, from its pixels on."""
-    model = built(name, **{**usual, **given})
+    model = built(name, **{**usual, **options})
     model.pretrained_cfg.update({"crop_pct": 0.9, **view})
-    found = outcome(model, transformed, tmp_path)
-    if isinstance(found, str):
-        moved = {**given, **view}
-        assert not moved.keys() <= HONOURED, found
-        assert re.search("|".join(SHOWN.get(key, key) for key in moved), found), found
+    result = outcome(model, transformed, tmp_path)
+    if isinstance(result, str):
+        moved = {**options, **view}
+        assert not moved.keys() <= HONOURED, result
+        assert re.search("|".join(SHOWN.get(key, key) for key in moved), result), result
     else:
-        assert found < 1e-4
+        assert result < 1e-4
 
 
 @pytest.mark.slow
@@ -1221,14 +1232,14 @@ def test_the_same_function_or_a_refusal(
 def test_public_checkpoints(name, with_timm, transformed, tmp_path):
     """With timm's own configs of them; weights are drawn, and depths of ViTs cut."""
     cut = {} if name.startswith(("levit", "regnet")) else dict(depth=2)
-    found = outcome(built(name, **cut), transformed, tmp_path)
+    result = outcome(built(name, **cut), transformed, tmp_path)
     if name in REFUSED:
-        assert re.search(REFUSED[name], found), found
+        assert re.search(REFUSED[name], result), result
     else:
-        assert not isinstance(found, str) and found < 1e-4, found
+        assert not isinstance(result, str) and result < 1e-4, result
 
 
-def built(name, **given):
+def built(name, **options):
     """A network of timm with no parameter as it started."""
     import torch
 
@@ -1236,7 +1247,7 @@ def built(name, **given):
         import timm as theirs
 
     torch.manual_seed(0)
-    model = theirs.create_model(name, **given).eval()
+    model = theirs.create_model(name, **options).eval()
     with torch.no_grad():
         for leaf in model.parameters():
             spread = 0.3 * (leaf.ndim < 4) / leaf.shape[-1] ** 0.3
@@ -1253,22 +1264,26 @@ def outcome(model, transformed, folder):
         from timm.models import save_for_hf
 
     save_for_hf(model, folder / "net", safe_serialization=True)
-    said = json.loads((folder / "net" / "config.json").read_text())["pretrained_cfg"]
+    pretrained = json.loads((folder / "net" / "config.json").read_text())[
+        "pretrained_cfg"
+    ]
     notes = []
     try:
-        found, _ = convert.load(str(folder / "net"), tell=notes.append)
+        network, _ = convert.load(str(folder / "net"), tell=notes.append)
     except UserError as error:
         return str(error)
     assert not any("not known here" in note for note in notes), notes
-    channels = found.spec.net.channels
+    channels = network.spec.net.channels
     draw = np.random.default_rng(1).integers(0, 256, (9, 13, channels), np.uint8)
     image = PIL.Image.fromarray(draw.squeeze()).resize((170, 110))
     image.save(folder / "image.png")
-    look = looks.resolve_model_data_config(model, pretrained_cfg=said)
+    look = looks.resolve_model_data_config(model, pretrained_cfg=pretrained)
     pixels = torch.from_numpy(transformed(look, folder / "image.png"))
     with torch.no_grad():
         want = model(pixels[None]).numpy()
-    got = logits_of(found.spec, found.params, _pixels(found, folder / "image.png"))
+    got = logits_of(
+        network.spec, network.params, _pixels(network, folder / "image.png")
+    )
     return float(np.abs(got - want).max()) / max(1.0, float(np.abs(want).max()))
 
 
@@ -1277,11 +1292,11 @@ def _pixels(network, path):
     from sws_jax.data import transforms
 
     about = network.description
-    given = dict(crop=about.eval_crop, interpolation=about.interpolation)
-    given["crop_mode"] = about.crop_mode
+    options = dict(crop=about.eval_crop, interpolation=about.interpolation)
+    options["crop_mode"] = about.crop_mode
     image = np.asarray(PIL.Image.open(path))
     image = image if image.ndim == 3 else image[..., None]
-    image = transforms.Fit(network.spec.image_size, **given)(image)
+    image = transforms.Fit(network.spec.image_size, **options)(image)
     look = about.normalization
     return ((image / 255 - look.mean) / look.std).astype(np.float32)[None]
 
@@ -1326,5 +1341,7 @@ def test_no_key_that_timm_writes_is_in_no_row(with_timm):
     }
     for family, makers in arguments.items():
         known = {row.name for row in timm.ARGUMENTS[family]}
-        taken = {name for made in makers for name in inspect.signature(made).parameters}
+        taken = {
+            name for maker in makers for name in inspect.signature(maker).parameters
+        }
         assert taken - {"cfg", "kwargs"} <= known

@@ -7,7 +7,7 @@ import pytest
 
 from sws_jax import sharding, specs, trees
 from sws_jax.data.augment import Augment
-from sws_jax.estimate import hlo
+from sws_jax.estimate.traffic import collectives
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
@@ -37,9 +37,11 @@ def traffic(spec, sizes, teacher=None, **changes):
     loss = Loss("soft" if teacher else "none")
     recipe = recipe_of(spec, loss=loss, **{"augment": PLAIN, **changes})
     size = ROWS * sharding.shard_count(mesh) * recipe.accum_steps
-    found = hlo.collectives(step.program(recipe, mesh, size, teacher).as_text())
-    assert all(one.counted for one in found)
-    return found, [one for one in found if any(map(holds_images, shapes(one)))]
+    operations = collectives(step.program(recipe, mesh, size, teacher).as_text())
+    assert all(one.counted for one in operations)
+    return operations, [
+        one for one in operations if any(map(holds_images, shapes(one)))
+    ]
 
 
 def holds_images(shape):
@@ -50,8 +52,8 @@ def shapes(one):
     return [shape for _, shape in one.arrays]
 
 
-def kinds(found):
-    return {one.kind for one in found}
+def kinds(operations):
+    return {one.kind for one in operations}
 
 
 def neighbours(one):
@@ -84,10 +86,10 @@ def seen(spec, tensor):
 def test_data_parallelism_sums_gradients_and_nothing_else(parts):
     """Once for each layer and part; more than that is loss and counts, if anything."""
     mixed = Augment(erase=0.5, mixup=0.8, cutmix=1.0, mix_group=ROWS)
-    found, images = traffic(AUX, (8, 1, 1), accum_steps=parts, augment=mixed)
-    assert kinds(found) == {"all-reduce"}
+    operations, images = traffic(AUX, (8, 1, 1), accum_steps=parts, augment=mixed)
+    assert kinds(operations) == {"all-reduce"}
     assert not images
-    summed = sum(one.bytes * one.times for one in found)
+    summed = sum(one.bytes * one.times for one in operations)
     assert summed >= 4 * trees.count(networks.abstract_params(AUX))
     assert summed <= 1.1 * parts * 4 * trees.count(networks.abstract_params(AUX.net))
 
@@ -121,11 +123,11 @@ def test_each_axis_of_the_mesh_carries_what_is_its_own(sizes):
         list(range(0, fsdp * tensor, tensor)),
         list(range(tensor)),
     )
-    found, images = traffic(DES, sizes, teacher_of())
+    operations, images = traffic(DES, sizes, teacher_of())
     blocks, rest = seen(DES, tensor)
-    gathers = [one for one in found if one.kind == "all-gather"]
-    sums = [one for one in found if one.kind in ("all-reduce", "reduce-scatter")]
-    moves = [one for one in found if one not in gathers + sums]
+    gathers = [one for one in operations if one.kind == "all-gather"]
+    sums = [one for one in operations if one.kind in ("all-reduce", "reduce-scatter")]
+    moves = [one for one in operations if one not in gathers + sums]
 
     # Images stay where they are, but for sums of products with split weights.
     for one in images:

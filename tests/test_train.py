@@ -32,7 +32,7 @@ from sws_jax.methods import surgery
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.reports import report
+from sws_jax.reports import rows
 from sws_jax.specs import LeViTSpec, RegNetSpec
 from sws_jax.storage import documents, files, locks
 from sws_jax.storage.names import CONFIG, LOCK, RESULT, WEIGHTS
@@ -246,7 +246,7 @@ def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys):
         {"dtype": "bfloat16", "from_step": 1},
     ]
     assert (result["unreadable"], result["unreadable_from"]) == (0, 1)
-    (row,) = csv.DictReader(io.StringIO(report.to_csv(report.rows([result]))))
+    (row,) = csv.DictReader(io.StringIO(rows.to_csv(rows.rows([result]))))
     assert row["dtype"] == "float32 bfloat16@1"
     assert (row["unreadable"], row["unreadable_from"]) == ("0", "1")
     assert train.train(tiny(steps=2, **changed), str(tmp_path)) == result

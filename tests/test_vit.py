@@ -181,8 +181,8 @@ def test_features_without_classes(net, images):
     spec = net.replace(num_classes=0)
     params = params_of(spec)
     assert "head" not in params
-    found = jax.eval_shape(spec.build().apply, {"params": params}, images)
-    assert found.shape == (6, 16)
+    features = jax.eval_shape(spec.build().apply, {"params": params}, images)
+    assert features.shape == (6, 16)
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits(net, images):

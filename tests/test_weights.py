@@ -55,12 +55,12 @@ def test_a_network_survives_its_file(net, tmp_path):
 
 
 def test_an_expanded_learngene_is_a_network_with_a_file(tmp_path):
-    found = sws_jax.expand(GENE, depth=7)
+    descendant = sws_jax.expand(GENE, depth=7)
     path = str(tmp_path / "des.safetensors")
-    sws_jax.save_network(path, found)
+    sws_jax.save_network(path, descendant)
     back = sws_jax.load_network(path)
-    assert back.description.plan == found.plan
-    equal(found.params, back.params)
+    assert back.description.plan == descendant.plan
+    equal(descendant.params, back.params)
 
 
 def test_a_learngene_is_no_network(tmp_path):

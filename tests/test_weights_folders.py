@@ -18,7 +18,7 @@ import safetensors.numpy
 import sws_jax
 from sws_jax import __main__ as tools
 from sws_jax import convert, specs
-from sws_jax.convert import base, folders, tensors, vit
+from sws_jax.convert import base, folders, overwriting, tensors, vit
 from sws_jax.errors import UserError
 from sws_jax.jobs import teacher
 from sws_jax.models import networks
@@ -131,7 +131,7 @@ def limited(size):
 @contextlib.contextmanager
 def forbidden(path):
     """A path that may not be read, though root runs the tests."""
-    # (What is imported late could not be, by a user without rights to Python's files.)
+    # A user without rights to Python's files could not import late.
     import tabulate  # noqa: F401
 
     mode, user = path.stat().st_mode, os.geteuid()
@@ -154,9 +154,9 @@ def test_all_shards_are_read_and_what_stands_beside(sharded, tmp_path, command):
     alone = convert.load(put(tmp_path / "one.safetensors"), heads=1, norm_eps=1e-5)[0]
     for source in (sharded, sharded / INDEX):
         assert tensors.read(source).flat.keys() == tensors.read(str(source)).flat.keys()
-        found = convert.load(source)[0]
-        equal(found.params, alone.params)
-        assert found.spec.norm_eps == 1e-5
+        network = convert.load(source)[0]
+        equal(network.params, alone.params)
+        assert network.spec.norm_eps == 1e-5
     code, out, _ = command("convert", sharded, tmp_path / "out.safetensors")
     assert code == 0 and "note:" not in out
     assert "LayerNorm epsilon 1e-05" in command("describe", sharded)[1]
@@ -190,23 +190,23 @@ def test_a_tensor_is_taken_from_the_file_that_the_index_names(sharded, flat):
 )
 def test_an_index_leads_nowhere_else(sharded, refused, file):
     reindex(sharded, **{"classifier.bias": file})
-    said = refused("convert", sharded, sharded / "out.safetensors")
-    assert INDEX in said and "no name of a file beside it" in said
+    message = refused("convert", sharded, sharded / "out.safetensors")
+    assert INDEX in message and "no name of a file beside it" in message
 
 
 def test_what_shards_lack(sharded, refused, tmp_path):
     out = tmp_path / "out.safetensors"
     reindex(sharded, surplus=FIRST)
-    said = refused("convert", sharded, out)
-    assert "names 1 tensors that none of its files has (surplus)" in said
+    message = refused("convert", sharded, out)
+    assert "names 1 tensors that none of its files has (surplus)" in message
     (sharded / SECOND).rename(tmp_path / SECOND)
     assert f"names 2 files, and {SECOND} is not there" in refused(
         "convert", sharded, out
     )
-    said = refused("describe", sharded / FIRST)
+    message = refused("describe", sharded / FIRST)
     assert (
         f"is one of 2 files that hold a network together: give the folder, {sharded}"
-        in said
+        in message
     )
     (sharded / INDEX).write_text('{"weight_map": {}}')
     assert "names no tensors" in refused("describe", sharded)
@@ -216,20 +216,20 @@ def test_what_shards_lack(sharded, refused, tmp_path):
     )
     (sharded / INDEX).unlink()
     shutil.copy(sharded / FIRST, sharded / SECOND)
-    said = refused("describe", sharded)
-    assert f"holds {FIRST}, {SECOND} and no {INDEX} that says" in said
+    message = refused("describe", sharded)
+    assert f"holds {FIRST}, {SECOND} and no {INDEX} that says" in message
 
 
 def test_a_single_file_beside_an_index_is_taken_and_told(sharded, tmp_path, command):
     """As transformers does; nothing is to be told of an index of that one file."""
     put(sharded / folders.WEIGHTS, weights_of(seed=1))
     out = tmp_path / "out.safetensors"
-    code, said, _ = command("convert", sharded, out)
+    code, output, _ = command("convert", sharded, out)
     assert code == 0
     equal(sws_jax.load_network(str(out)).params, params_of(SPEC, 1))
     single = sharded / folders.WEIGHTS
     words = f"{single} is read, as transformers does, though {INDEX} beside it"
-    assert f"note: {words} names {FIRST}, {SECOND}: move" in said
+    assert f"note: {words} names {FIRST}, {SECOND}: move" in output
     assert words in " ".join(command("describe", sharded)[1].split())
     with pytest.warns(UserWarning, match=words):
         convert.load(sharded)
@@ -275,8 +275,12 @@ def test_what_a_folder_holds_is_told(tmp_path, refused, names, words):
     for name in names:
         (folder / name).write_text("{}" if name == "config.json" else "PK")
     for line in (["convert", folder, tmp_path / "o.safetensors"], ["describe", folder]):
-        said = refused(*line)
-        assert words in said and str(folder) in said and "not finished" not in said
+        message = refused(*line)
+        assert (
+            words in message
+            and str(folder) in message
+            and "not finished" not in message
+        )
     with pytest.raises(UserError, match=str(folder)) as caught:
         teacher.load_teacher(str(folder))
     assert "not finished" not in str(caught.value)
@@ -285,11 +289,11 @@ def test_what_a_folder_holds_is_told(tmp_path, refused, names, words):
 
 
 def test_a_folder_of_another_program_is_no_teacher_yet(sharded, refused):
-    told = f"(python -m sws_jax convert {sharded} OUT.safetensors)"
-    assert told in refused("predict", sharded, "three.png")
+    way = f"(python -m sws_jax convert {sharded} OUT.safetensors)"
+    assert way in refused("predict", sharded, "three.png")
     with pytest.raises(UserError) as caught:
         teacher.load_teacher(str(sharded))
-    assert told in str(caught.value)
+    assert way in str(caught.value)
 
 
 def test_an_unfinished_run_still_is_one(tmp_path, refused):
@@ -369,9 +373,9 @@ def test_a_pointer_of_git_beside_weights(tmp_path, refused, name):
         put_json(tmp_path / "net" / "config.json", CONFIG)
     (tmp_path / "net").mkdir(exist_ok=True)
     (tmp_path / "net" / name).write_text("version https://git-lfs.github.com/spec/v1\n")
-    said = refused("describe", tmp_path / "net")
-    assert f"{tmp_path / 'net' / name} is a pointer of Git LFS" in said
-    assert "run git lfs pull" in said
+    message = refused("describe", tmp_path / "net")
+    assert f"{tmp_path / 'net' / name} is a pointer of Git LFS" in message
+    assert "run git lfs pull" in message
 
 
 # This project's own files
@@ -394,8 +398,8 @@ def damaged(ours, **changes):
 def test_our_own_file_under_another_spelling(ours, command, refused, name):
     path = ours.rename(ours.parent / name)
     assert "layout       sws_jax, a network" in command("describe", path)[1]
-    said = refused("convert", path, ours.parent / "out.safetensors")
-    assert f"{path} is this project's own" in said
+    message = refused("convert", path, ours.parent / "out.safetensors")
+    assert f"{path} is this project's own" in message
     equal(sws_jax.load_network(path).params, params_of(SPEC, 0))
 
 
@@ -406,8 +410,8 @@ def test_a_newer_version_of_our_files(ours, refused, form):
     for line in (["describe"], ["predict", "a.png"], ["convert", ours.parent / "o.s"]):
         command, *rest = line
         rest = [f"{one}afetensors" if command == "convert" else one for one in rest]
-        said = refused(command, ours, *rest)
-        assert f"{words}{form!r}" in said and "install a newer one" in said
+        message = refused(command, ours, *rest)
+        assert f"{words}{form!r}" in message and "install a newer one" in message
     with pytest.raises(UserError, match="install a newer one"):
         sws_jax.load_network(ours)
 
@@ -421,8 +425,8 @@ def test_describe_judges_our_files_as_they_are_read(ours, command):
     assert "initialises  a run of" in command("describe", ours)[1]
     whole = ours.read_bytes()
     ours.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
-    said = command("describe", ours)[1]
-    assert f"initialises  nothing: {ours} does not hold what was written" in said
+    output = command("describe", ours)[1]
+    assert f"initialises  nothing: {ours} does not hold what was written" in output
     bias = np.zeros(5, np.float32)
     for changes, words in (
         ({"head/bias": bias[:3]}, "does not hold the network that its description"),
@@ -452,10 +456,10 @@ def test_nothing_is_written_over_what_is_read(sharded, tmp_path, refused, monkey
     targets = [sharded / FIRST, f"./net/../net/{SECOND}", "hard.safetensors"]
     for target in (*targets, "soft.safetensors"):
         for source in (sharded, f"net/{INDEX}"):
-            said = refused("convert", source, target)
-            assert f"{target} would be written over itself" in said
-    said = refused("convert", "net", f"net/{folders.WEIGHTS}")
-    assert "would be taken for the weights of net" in said
+            message = refused("convert", source, target)
+            assert f"{target} would be written over itself" in message
+    message = refused("convert", "net", f"net/{folders.WEIGHTS}")
+    assert "would be taken for the weights of net" in message
     assert {path.name: path.read_bytes() for path in sharded.iterdir()} == before
 
 
@@ -463,8 +467,8 @@ def test_a_file_that_says_more_is_read_too(tmp_path, refused):
     net = put(tmp_path / "net.safetensors")
     target = put_json(tmp_path / "config.json", CONFIG)
     os.link(target, tmp_path / "linked.safetensors")
-    said = refused("convert", net, tmp_path / "linked.safetensors")
-    assert "would be written over itself or what it is read with" in said
+    message = refused("convert", net, tmp_path / "linked.safetensors")
+    assert "would be written over itself or what it is read with" in message
 
 
 def test_one_file_by_any_name(ours, refused, monkeypatch):
@@ -473,8 +477,8 @@ def test_one_file_by_any_name(ours, refused, monkeypatch):
     os.link(ours, ours.parent / "hard.npz")
     monkeypatch.chdir(ours.parent)
     for target in ("./ours.safetensors", "soft.npz", "hard.npz"):
-        said = refused("convert", ours, target, "--to", "flax")
-        assert f"{target} would be written over itself" in said
+        message = refused("convert", ours, target, "--to", "flax")
+        assert f"{target} would be written over itself" in message
     assert ours.read_bytes() == content
 
 
@@ -486,8 +490,8 @@ def test_no_folder_is_made_of_or_in_what_is_read(ours, refused, tmp_path):
         "convert", run, run, "--to", "timm"
     )
     for target in (run / "timm", run / "new" / "timm"):
-        said = refused("convert", run, target, "--to", "timm")
-        assert f"{target} would be a folder inside {run}, which is read" in said
+        message = refused("convert", run, target, "--to", "timm")
+        assert f"{target} would be a folder inside {run}, which is read" in message
     assert os.listdir(run) == [WEIGHTS]
 
 
@@ -514,9 +518,11 @@ def test_nothing_is_put_where_it_is_read_instead(tmp_path, source, target):
     put_json(net / "config.json", CONFIG)
     for into in (net / target, net / ".." / "net" / target):
         with pytest.raises(UserError, match="would be taken for the weights of"):
-            folders.refuse_overwriting(str(into), str(net / source))
-    folders.refuse_overwriting(str(tmp_path / target), str(net / source))
-    folders.refuse_overwriting(str(net / "weights.safetensors.x"), str(net / source))
+            overwriting.refuse_overwriting(str(into), str(net / source))
+    overwriting.refuse_overwriting(str(tmp_path / target), str(net / source))
+    overwriting.refuse_overwriting(
+        str(net / "weights.safetensors.x"), str(net / source)
+    )
 
 
 def test_a_file_by_itself_is_no_model_s_folder(tmp_path, command):
@@ -534,8 +540,8 @@ def test_nothing_is_put_into_the_cache_of_the_hub(tmp_path, refused):
 
 def test_nothing_is_put_beside_the_only_weights_of_a_folder(tmp_path, refused):
     put(tmp_path / "net" / "best.safetensors")
-    said = refused("convert", tmp_path / "net", tmp_path / "net" / "out.safetensors")
-    assert "would stand beside the only weights of" in said
+    message = refused("convert", tmp_path / "net", tmp_path / "net" / "out.safetensors")
+    assert "would stand beside the only weights of" in message
 
 
 @pytest.mark.parametrize(
@@ -544,16 +550,18 @@ def test_nothing_is_put_beside_the_only_weights_of_a_folder(tmp_path, refused):
 @pytest.mark.parametrize("to", [(), ("--to", "timm"), ("--to", "flax")])
 def test_no_other_scheme_is_written_to(ours, refused, target, to, monkeypatch):
     monkeypatch.chdir(ours.parent)
-    said = refused("convert", ours, target, *to)
-    assert f"{target} begins with {target[: target.index('/') + 2]}, and files" in said
+    message = refused("convert", ours, target, *to)
+    assert (
+        f"{target} begins with {target[: target.index('/') + 2]}, and files" in message
+    )
     assert os.listdir() == [ours.name]
 
 
 def test_no_file_is_written_as_one_of_several(tmp_path, refused, command):
     net = put(tmp_path / "net.safetensors")
     out = tmp_path / "o-00001-of-00002.safetensors"
-    said = refused("convert", net, out, "--heads", "1")
-    assert f"{out} is named as one of 2 files that hold a network" in said
+    message = refused("convert", net, out, "--heads", "1")
+    assert f"{out} is named as one of 2 files that hold a network" in message
     out = tmp_path / "o-00001-of-00001.safetensors"
     assert command("convert", net, out, "--heads", "1")[0] == 0
     assert command("describe", out)[0] == 0
@@ -568,8 +576,8 @@ def test_arguments_are_named_as_they_are_typed(ours, refused):
     assert refused("convert", "", out) == "sws_jax: IN is empty\n"
     assert "sws_jax: --to 'keras'" in refused("convert", ours, out, "--to", "keras")
     net = put(ours.parent / "net.safetensors")
-    said = refused("convert", net, f"{out}.safetensors", "--heads", "0")
-    assert said.startswith("sws_jax: --heads must be")
+    message = refused("convert", net, f"{out}.safetensors", "--heads", "0")
+    assert message.startswith("sws_jax: --heads must be")
 
 
 # What the system refuses
@@ -608,16 +616,16 @@ def test_a_full_disk(ours, tmp_path, refused, to):
     source = ours if to else put(tmp_path / "theirs.safetensors")
     before = sorted(os.listdir(tmp_path))
     with limited(20_000):
-        said = refused("convert", source, out, *(["--to", to] if to else []))
-    assert said == f"sws_jax: {out} cannot be written (File too large)\n"
+        message = refused("convert", source, out, *(["--to", to] if to else []))
+    assert message == f"sws_jax: {out} cannot be written (File too large)\n"
     assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_a_full_disk_and_an_npz(ours, tmp_path, refused):
     out = tmp_path / "net.npz"
     with limited(20_000):
-        said = refused("convert", ours, out, "--to", "flax")
-    assert said == f"sws_jax: {out} cannot be written (File too large)\n"
+        message = refused("convert", ours, out, "--to", "flax")
+    assert message == f"sws_jax: {out} cannot be written (File too large)\n"
     assert os.listdir(tmp_path) == [ours.name]
 
 
@@ -642,9 +650,9 @@ def odd(path, kind):
     if kind == "device":
         path.symlink_to("/dev/zero")
     if kind == "socket":
-        os.chdir(path.parent)  # (its name may have some 100 characters)
-        with socket.socket(socket.AF_UNIX) as found:
-            found.bind(path.name)
+        os.chdir(path.parent)  # A socket's name may have some 100 characters.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path.name)
     if kind == "directory":
         path.mkdir()
     return path
@@ -681,7 +689,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, kind, words, refused, monke
 
 @pytest.mark.parametrize("ending", [".npz", ".pth", ".bin", ".safetensors"])
 def test_an_error_of_the_disk(tmp_path, ending, refused):
-    """(Reading a process's memory from its start is one.)"""
+    """Reading a process's memory from its start is one."""
     path = tmp_path / f"net{ending}"
     path.symlink_to("/proc/self/mem")
     words = f"{path} cannot be read (Input/output error)"
@@ -691,11 +699,11 @@ def test_an_error_of_the_disk(tmp_path, ending, refused):
 
 def test_rights_are_missing(ours, refused):
     """On a file, on its folder, on what stands beside it, and where one is written."""
-    with tempfile.TemporaryDirectory() as name:  # (pytest's is its user's alone)
+    with tempfile.TemporaryDirectory() as name:  # pytest's is its user's alone.
         top = pathlib.Path(name)
         top.chmod(0o755)
         theirs = put(top / "theirs" / folders.WEIGHTS)
-        theirs.chmod(0o644)  # (that library may leave it to its user alone)
+        theirs.chmod(0o644)  # That library may leave it to its user alone.
         config = put_json(top / "theirs" / "config.json", CONFIG)
         mine = top / "run" / WEIGHTS
         mine.parent.mkdir()
@@ -707,26 +715,28 @@ def test_rights_are_missing(ours, refused):
                     with pytest.raises(UserError, match=re.escape(f"{path} {words}")):
                         read(str(path))
         with forbidden(theirs):
-            for given in (theirs, theirs.parent):
+            for source in (theirs, theirs.parent):
                 assert f"{theirs} {words}" in refused(
-                    "convert", given, "no/o.safetensors"
+                    "convert", source, "no/o.safetensors"
                 )
-                assert f"{theirs} {words}" in refused("describe", given)
+                assert f"{theirs} {words}" in refused("describe", source)
         with forbidden(mine):
-            for given in (mine, mine.parent):
-                line = ["convert", given, "no/o.safetensors", "--to", "flax"]
+            for source in (mine, mine.parent):
+                line = ["convert", source, "no/o.safetensors", "--to", "flax"]
                 assert f"{mine} {words}" in refused(*line)
-                assert f"{mine} {words}" in refused("predict", given, "three.png")
-                assert f"{mine} {words}" in refused("evaluate", given)
+                assert f"{mine} {words}" in refused("predict", source, "three.png")
+                assert f"{mine} {words}" in refused("evaluate", source)
         with forbidden(config):
             for line in (["convert", theirs, "no/o.safetensors"], ["describe", theirs]):
                 assert f"{config} {words}" in refused(*line)
         for path in (theirs, mine):
             with forbidden(path.parent):
                 for line in (["describe"], ["evaluate"]):
-                    for given in (path, path.parent):
-                        said = refused(*line, given)
-                        assert f"{given} cannot be" in said and words[-20:] in said
+                    for source in (path, path.parent):
+                        message = refused(*line, source)
+                        assert (
+                            f"{source} cannot be" in message and words[-20:] in message
+                        )
         with forbidden(theirs.parent):
             out = theirs.parent / "out" / "net.safetensors"
             words = f"{out} cannot be written (Permission denied)"
@@ -815,8 +825,8 @@ def test_a_config_that_the_system_does_not_give(tmp_path, refused):
 
 def test_a_config_with_a_mark_before_it(tmp_path):
     path = put(tmp_path / "net" / folders.WEIGHTS)
-    said = json.dumps({**CONFIG, "layer_norm_eps": 1e-5})
-    (path.parent / "config.json").write_text(said, encoding="utf-8-sig")
+    text = json.dumps({**CONFIG, "layer_norm_eps": 1e-5})
+    (path.parent / "config.json").write_text(text, encoding="utf-8-sig")
     assert convert.load(path)[0].spec.norm_eps == 1e-5
 
 
@@ -840,7 +850,7 @@ def test_transformers_takes_the_same_file(tmp_path, with_timm, single):
         shutil.copy(tmp_path / "other" / folders.WEIGHTS, tmp_path / "net")
     again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "net")
     notes = []
-    found = convert.load(tmp_path / "net", tell=notes.append)[0]
+    network = convert.load(tmp_path / "net", tell=notes.append)[0]
     theirs = again.classifier.weight.detach().numpy().T
-    np.testing.assert_array_equal(found.params["head"]["kernel"], theirs)
+    np.testing.assert_array_equal(network.params["head"]["kernel"], theirs)
     assert any("is read, as transformers does" in note for note in notes) == single

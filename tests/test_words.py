@@ -24,6 +24,7 @@ def test_sizes(count, size, rounded):
 def test_sizes_in_one_unit():
     assert words.gib(2**20) == "0.00 GiB"
     assert words.gib(1234.5 * 2**30) == "1,234.50 GiB"
+    assert words.gib(1234.4 * 2**30, 0) == "1,234 GiB"
 
 
 @pytest.mark.parametrize(

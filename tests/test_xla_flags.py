@@ -156,9 +156,9 @@ def test_a_value_of_ones_own_is_kept_and_one_that_does_not_help_is_said(
     xla_flags.add()
     xla_flags.warn()  # said once
     assert os.environ["XLA_FLAGS"] == flags
-    told = [str(warning.message) for warning in recwarn]
-    assert len(told) == (not right)
-    for text in told:
+    messages = [str(warning.message) for warning in recwarn]
+    assert len(messages) == (not right)
+    for text in messages:
         assert f"have {FLAG} in XLA_FLAGS, whose own value '" in text
         assert "\n" not in text
 
@@ -284,11 +284,11 @@ def test_public_names_and_modules_are_there():
     assert set(sws_jax.__all__) == set(sws_jax._HOMES)
     assert set(sws_jax.__all__) <= set(dir(sws_jax))
     from sws_jax import expand
-    from sws_jax.estimate import cost
+    from sws_jax.estimate import flops
 
-    assert sws_jax.estimate.cost is cost and sws_jax.expand is expand
+    assert sws_jax.estimate.flops is flops and sws_jax.expand is expand
     for name in sws_jax.__all__:
-        found = getattr(sws_jax, name)
-        assert pickle.loads(pickle.dumps(found)) is found
+        value = getattr(sws_jax, name)
+        assert pickle.loads(pickle.dumps(value)) is value
     with pytest.raises(AttributeError, match="module 'sws_jax' has no attribute 'no'"):
         _ = sws_jax.no

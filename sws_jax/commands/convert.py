@@ -65,16 +65,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import arguments, convert, specs, trees
-    from sws_jax.convert import folders
+    from sws_jax import arguments, convert
+    from sws_jax.convert import overwriting
     from sws_jax.errors import UserError
-    from sws_jax.methods import learngenes
-    from sws_jax.models import networks
-    from sws_jax.storage import files, paths
 
     if args.to is not None:
         arguments.text(convert.TARGETS)("--to", args.to)
-    given: dict[str, Any] = {
+    options = _options(args)
+    overwriting.refuse_overwriting(
+        args.target, args.source, folder=args.to in ("timm", "hugging-face")
+    )
+    if args.to:
+        if options:
+            raise UserError(
+                f"--to writes what is ours, whose file says all: leave --"
+                f"{next(iter(options)).replace('_', '-')} out"
+            )
+        return _write(args)
+    if args.depth is not None:
+        raise UserError("--depth goes with --to: what is read has its depth")
+    return _read(args, options)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `convert.load` that flags give, by name."""
+    from sws_jax import specs
+
+    options = {
         "part": args.part,
         "layout": args.layout,
         "heads": args.heads,
@@ -91,73 +108,72 @@ def run(args: argparse.Namespace) -> int:
         "crop_mode": args.crop_mode,
         "dataset": args.dataset,
     }
-    given = {
-        name: value for name, value in given.items() if value not in ("", (), None)
+    return {
+        name: value for name, value in options.items() if value not in ("", (), None)
     }
-    folders.refuse_overwriting(
-        args.target, args.source, folder=args.to in ("timm", "hugging-face")
-    )
-    if args.to:
-        if given:
-            raise UserError(
-                f"--to writes what is ours, whose file says all: leave --"
-                f"{next(iter(given)).replace('_', '-')} out"
-            )
-        return _write(args)
-    if args.depth is not None:
-        raise UserError("--depth goes with --to: what is read has its depth")
+
+
+def _read(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Writes a file of this project from another program's."""
+    from sws_jax import convert, specs, trees
+    from sws_jax.errors import UserError
+    from sws_jax.methods import learngenes
+    from sws_jax.models import networks
+    from sws_jax.storage import files, paths
+
     if not args.target.endswith(".safetensors"):
         raise UserError(f"{args.target} must end in .safetensors")
     if not paths.is_remote(args.target):
         files.check_writable(args.target)
     notes: list[str] = []
-    found, layout = convert.load(args.source, tell=notes.append, **given)
-    about = found.description
-    assert about is not None
-    if isinstance(found, learngenes.Learngene):
-        learngenes.save_learngene(args.target, found)
-        what = f"learngene of {about.spec.name}, {about.profile}"
+    network, layout = convert.load(args.source, tell=notes.append, **options)
+    description = network.description
+    assert description is not None
+    if isinstance(network, learngenes.Learngene):
+        learngenes.save_learngene(args.target, network)
+        what = f"learngene of {description.spec.name}, {description.profile}"
     else:
-        networks.save_network(args.target, found)
-        what = about.spec.name
+        networks.save_network(args.target, network)
+        what = description.spec.name
     print(
-        f"{args.source}: {layout.name}, {what}, {trees.count(found.params):,} numbers, "
-        f"written to {args.target}"
+        f"{args.source}: {layout.name}, {what}, {trees.count(network.params):,} "
+        f"numbers, written to {args.target}"
     )
     for note in notes:
         print(f"note: {note}")
-    vits = isinstance(about.net, specs.ViTSpec)
+    vits = isinstance(description.net, specs.ViTSpec)
     flags = ", and flags say otherwise" if vits else "; of images, flags say otherwise"
     print(f"what its tensors do not show{flags}:")
-    print(f"  {describe.function(about.net)}")
-    print(f"  {describe.images(about)}")
+    print(f"  {describe.function(description.net)}")
+    print(f"  {describe.images(description)}")
     return 0
 
 
 def _write(args: argparse.Namespace) -> int:
+    """Writes files of another program from one of this project."""
     from sws_jax import convert
     from sws_jax.jobs import load
     from sws_jax.methods import learngenes
     from sws_jax.models.description import Description
 
-    about: Description | None
+    description: Description | None
     if args.to == "published" and args.depth is None:
         gene = learngenes.load_learngene(args.source)
         convert.save(args.target, gene, args.to)
-        about, name = gene.description, gene.description.spec.name
+        description, name = gene.description, gene.description.spec.name
     else:
         network, _ = load.load(args.source, depth=args.depth)
         convert.save(args.target, network, args.to)
-        about, name = network.description, network.spec.name
+        description, name = network.description, network.spec.name
     print(f"{args.source}: {name}, written for {args.to} to {args.target}")
     if args.to not in ("timm", "hugging-face"):
-        assert about is not None
+        assert description is not None
         print("not in that file, and asked for by flags when it is read again:")
         if args.to == "published":
-            stages = "-".join(map(str, about.stages))
-            print(f"  stages {stages}, profile {about.profile}")
-        print(f"  {describe.function(about.vit)}")
-        print(f"  {describe.images(about)}")
+            stages = "-".join(map(str, description.stages))
+            print(f"  stages {stages}, profile {description.profile}")
+        print(f"  {describe.function(description.vit)}")
+        print(f"  {describe.images(description)}")
     return 0
 
 

@@ -50,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
         if why := load.refusal(path):
             lines["initialises"] = f"nothing: {why}"
     else:
-        found = convert.identify(path)
-        flat, lines, notes = dict(found.tensors), _theirs(found), found.notes
+        identified = convert.identify(path)
+        flat, notes = dict(identified.tensors), identified.notes
+        lines = _theirs(identified)
     lines["tensors"] = f"{len(flat)}, {sum(a.size for a in flat.values()):,} numbers"
     lines["dtypes"] = ", ".join(sorted({str(a.dtype) for a in flat.values()}))
-    said = [*lines.items(), *(("note", note) for note in notes)]
-    print(tabulate.tabulate(said, tablefmt="plain"))
+    table = [*lines.items(), *(("note", note) for note in notes)]
+    print(tabulate.tabulate(table, tablefmt="plain"))
     rows = [[name, f"{count:,}"] for name, count in modules(flat).items()]
     head = ["module", "numbers"]
     print(
@@ -74,33 +75,33 @@ def _of_set(source: str, directory: str) -> str:
     from sws_jax import data
     from sws_jax.data import facts
 
-    # Nothing is decoded but a few images. (Those of one set may be of many sizes.)
+    # Nothing is decoded but a few images, since those of one set may be of many sizes.
     size = (1, 1) if data.is_encoded(source) else None
-    found = data.load_dataset(
+    dataset = data.load_dataset(
         source,
         directory=directory,
         image_size=size,
         memory_gib=0.0,
         unreadable="skip",
     )
-    totals = [f"{len(found.split(name)):,} {name}" for name in facts.SPLITS]
+    totals = [f"{len(dataset.split(name)):,} {name}" for name in facts.SPLITS]
     lines = {
-        "set": found.name,
-        "images": f"{', '.join(totals)}, {_sizes(found)}",
-        "classes": f"{found.num_classes:,}",
+        "set": dataset.name,
+        "images": f"{', '.join(totals)}, {_sizes(dataset)}",
+        "classes": f"{dataset.num_classes:,}",
     }
-    notes = [("note", note) for note in found.notes]
-    if again := facts.repeated(found):
+    notes = [("note", note) for note in dataset.notes]
+    if again := facts.repeated(dataset):
         text = f"{again:,} test images are training or validation images too"
         notes.append(("note", text))
-    by_split = facts.counts(found)
+    by_split = facts.counts(dataset)
     known = {name: n for name, n in by_split.items() if n is not None}
     if len(known) < len(by_split):
         notes.append(
             ("note", "which classes the images have, their records alone tell")
         )
     columns = [known[name].tolist() for name in known]
-    rows = list(zip(found.class_names, *columns, strict=True))
+    rows = list(zip(dataset.class_names, *columns, strict=True))
     return (
         tabulate.tabulate([*lines.items(), *notes], tablefmt="plain")
         + "\n\n"
@@ -108,16 +109,17 @@ def _of_set(source: str, directory: str) -> str:
     )
 
 
-def _sizes(found) -> str:
+def _sizes(dataset) -> str:
     """Height, width and channels of a few training images, or their range."""
     import numpy as np
 
     from sws_jax.data.base import Unreadable
 
     shapes = set()
-    for place in np.linspace(0, len(found.train) - 1, _LOOKED_AT).astype(int).tolist():
+    places = np.linspace(0, len(dataset.train) - 1, _LOOKED_AT).astype(int)
+    for place in places.tolist():
         with contextlib.suppress(Unreadable):
-            shapes.add(found.train.read(place)[0].shape)
+            shapes.add(dataset.train.read(place)[0].shape)
     sides = zip(*sorted(shapes), strict=True)
     ends = [sorted({min(side), max(side)}) for side in sides]
     return " x ".join(" to ".join(map(str, end)) for end in ends)
@@ -155,11 +157,11 @@ def _file(path: str) -> str:
     return inside if weights.is_ours(inside) else path
 
 
-def _theirs(found) -> dict[str, str]:
+def _theirs(identified) -> dict[str, str]:
     """Of another program's weights, with what stands beside them."""
     from sws_jax import convert
 
-    about, layout = found.description, found.layout
+    about, layout = identified.description, identified.layout
     lines = {"layout": layout.name, "network": about.net.name}
     if layout.method == "sws":
         lines["network"] = f"{about.vit.depth} blocks, each shared in a stage"
@@ -173,7 +175,7 @@ def _theirs(found) -> dict[str, str]:
     if layout.method:
         lines["method"] = f"{layout.method}, profile official"
     lines["initialises"] = f"{use}, after python -m sws_jax convert"
-    if why := convert.refusal(found):
+    if why := convert.refusal(identified):
         lines["initialises"] = f"nothing: {why}"
     lines["note"] = "images, function: as far as its files say, else what is usual"
     return lines

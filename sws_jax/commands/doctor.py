@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     start, rest = rendezvous.parse(args.flags)
     config, workdir = commandline.parse(rest)
     case = doctor.Case(config, workdir, start, tuple(rest))
-    found = doctor.examine(case, doctor.Table(case), verbose=args.verbose)
+    lines = doctor.examine(case, doctor.Table(case), verbose=args.verbose)
     if not case.index:
-        print(doctor.summary(found, time.monotonic() - before), flush=True)
-    code = int(any(line.finding.state == doctor.PROBLEM for line in found))
+        print(doctor.summary(lines, time.monotonic() - before), flush=True)
+    code = int(any(line.finding.state == doctor.PROBLEM for line in lines))
     if code:
         processes.leave(code)
     return code

@@ -143,10 +143,10 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
 
     path = os.path.expanduser(args.source)
     out = os.path.expanduser(args.out)
-    for given in (path, out):
-        if "://" in given:
+    for location in (path, out):
+        if "://" in location:
             raise UserError(
-                f"{given} is no path on this machine: prepare a set on a disk, and "
+                f"{location} is no path on this machine: prepare a set on a disk, and "
                 f"copy it to where it shall be read"
             )
     try:
@@ -191,17 +191,17 @@ def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> st
     with locks.claimed(standard.lock(request), remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {source} in {out}")
-        found = standard.find(request, workers, write=not args.dry_run)
-        if not found:
+        directory = standard.find(request, workers, write=not args.dry_run)
+        if not directory:
             if args.dry_run:
                 raise UserError(
                     f"--dry-run is not for {source}, which is not prepared: TFDS says "
                     f"itself what it takes"
                 )
             standard.run(request)
-            found = prepared.find(name, out)
+            directory = prepared.find(name, out)
     print(f"prepared: data.source={source} data.directory={out}")
-    return found
+    return directory
 
 
 def _check_name(name: str, size: int | None) -> None:
@@ -255,31 +255,31 @@ def _make(request, args: argparse.Namespace) -> None:
     source = request.form.source
     counts = ", ".join(f"{len(part):,} {key}" for key, part in source.parts.items())
     print(f"{source.kind}: {counts} images of {len(source.classes):,} classes")
-    found = sets.inspect(request)
-    if found.changed:
-        print(f"the source has changed since: {found.changed} shards are made anew")
-    if found.damaged:
-        print(f"damaged, and made anew: {', '.join(found.damaged[:3])}")
-    if not found.todo and found.described and os.path.isdir(request.place):
+    shards = sets.inspect(request)
+    if shards.changed:
+        print(f"the source has changed since: {shards.changed} shards are made anew")
+    if shards.damaged:
+        print(f"damaged, and made anew: {', '.join(shards.damaged[:3])}")
+    if not shards.todo and shards.described and os.path.isdir(request.place):
         print(f"{request.place} is prepared already, and whole")
     else:
-        sets.room(request, found, 1.0)  # before an image is tried
-        seconds, growth = sets.sample(request, found)
-        needed, free = sets.room(request, found, growth)
-        processes = min(request.workers, max(len(found.todo), 1))
+        sets.room(request, shards, 1.0)  # before an image is tried
+        seconds, growth = sets.sample(request, shards)
+        needed, free = sets.room(request, shards, growth)
+        processes = min(request.workers, max(len(shards.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
         at_once = min(processes, host.cores())
-        took = words.duration(seconds * found.images / at_once)
-        kept = f", {len(found.kept)} are there" if found.kept else ""
+        took = words.duration(seconds * shards.images / at_once)
+        kept = f", {len(shards.kept)} are there" if shards.kept else ""
         print(
-            f"{request.place}: {len(found.todo)} shards to make{kept}, "
+            f"{request.place}: {len(shards.todo)} shards to make{kept}, "
             f"{words.rounded(needed)} of {words.rounded(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
         )
         if args.dry_run:
             return
-        sets.make(request, found)
+        sets.make(request, shards)
     _tell(request)
 
 

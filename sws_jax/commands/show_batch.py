@@ -31,15 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import jax
     import numpy as np
 
-    from sws_jax.data import pipeline
-    from sws_jax.data.augment import Augment
     from sws_jax.errors import UserError
     from sws_jax.jobs import build, check, commandline
     from sws_jax.jobs.rows import runs
-    from sws_jax.training import step
 
     if not 0 <= args.step < 2**31 or args.images < 1:
         raise UserError(
@@ -62,32 +58,11 @@ def run(args: argparse.Namespace) -> int:
         config = rows[args.name]
     check.check(config)
     data = build.dataset(config)
-    augment = Augment(**config.augment)
-    augment.check_batch(config.global_batch_size)
-    raw = next(
-        pipeline.train_batches(
-            data.train,
-            build.transform(config),
-            seed=config.seed,
-            global_batch_size=config.global_batch_size,
-            size=data.image_shape[:2],
-            repeats=config.data.repeats,
-            start_step=args.step,
-            reading=build.reading(config),
-        )
-    )
-    key, _ = step.keys(jax.random.key(config.seed), args.step)
-    x, targets = augment(
-        key,
-        jax.numpy.asarray(raw["image"]),
-        jax.numpy.asarray(raw["label"]),
-        data.num_classes,
-        data.normalization,
-    )
+    x, targets = _batch(config, data, args.step)
     mean, std = data.normalization.mean, data.normalization.std
     pixels = np.clip(np.asarray(x) * std + mean, 0.0, 1.0)
     # Smoothing is the same for all images: without it the shares are those of mixing.
-    smoothing = augment.label_smoothing
+    smoothing = config.augment.label_smoothing
     shares = (np.asarray(targets) - smoothing / data.num_classes) / (1.0 - smoothing)
     count = min(args.images, len(pixels))
     titles = [label(row, data.class_names) for row in shares[:count]]
@@ -98,6 +73,39 @@ def run(args: argparse.Namespace) -> int:
         f"{data.image_shape[0]} x {data.image_shape[1]} pixels"
     )
     return 0
+
+
+def _batch(config, data, number: int):
+    """Images and targets of a step, as a run of that config computes them."""
+    import jax
+
+    from sws_jax.data import pipeline
+    from sws_jax.data.augment import Augment
+    from sws_jax.jobs import build
+    from sws_jax.training import step
+
+    augment = Augment(**config.augment)
+    augment.check_batch(config.global_batch_size)
+    raw = next(
+        pipeline.train_batches(
+            data.train,
+            build.transform(config),
+            seed=config.seed,
+            global_batch_size=config.global_batch_size,
+            size=data.image_shape[:2],
+            repeats=config.data.repeats,
+            start_step=number,
+            reading=build.reading(config),
+        )
+    )
+    key, _ = step.keys(jax.random.key(config.seed), number)
+    return augment(
+        key,
+        jax.numpy.asarray(raw["image"]),
+        jax.numpy.asarray(raw["label"]),
+        data.num_classes,
+        data.normalization,
+    )
 
 
 def label(shares, names) -> str:
@@ -130,7 +138,7 @@ def draw(pixels, titles, path: str) -> None:
     from matplotlib import pyplot as plt
 
     from sws_jax.errors import UserError
-    from sws_jax.reports.report import drawable
+    from sws_jax.reports.figures import drawable
     from sws_jax.storage import files
 
     columns = min(len(pixels), 8)

@@ -154,7 +154,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch(Exception):
-    """A file does not hold the network it was taken for.
+    """A file does not hold the network that it looks like.
 
     Attributes:
       missing: names that it should have, with their shapes.
@@ -195,26 +195,25 @@ class Mismatch(Exception):
         return " and ".join(kinds[:3])
 
     def __str__(self) -> str:
-        parts = [
-            f"{words} {_some(grouped(found))}"
-            for words, found in (
-                ("missing", {k: _text(v) for k, v in self.missing.items()}),
-                ("surplus", {k: _text(v) for k, v in self.surplus.items()}),
-                (
-                    "of another shape",
-                    {
-                        k: f"{_text(is_)}, not {_text(wanted)}"
-                        for k, (wanted, is_) in self.reshaped.items()
-                    },
-                ),
-            )
-            if found
-        ]
-        told = f", so that it has {self.has}, which no network here has"
-        return ", ".join(parts) + (told if self.has else "")
+        differences = {
+            "missing": {k: _text(shape) for k, shape in self.missing.items()},
+            "surplus": {k: _text(shape) for k, shape in self.surplus.items()},
+            "of another shape": {
+                k: f"{_text(is_)}, not {_text(wanted)}"
+                for k, (wanted, is_) in self.reshaped.items()
+            },
+        }
+        text = ", ".join(
+            f"{words} {_some(grouped(texts))}"
+            for words, texts in differences.items()
+            if texts
+        )
+        if self.has:
+            text += f", so that it has {self.has}, which no network here has"
+        return text
 
 
-# What names in files of relatives of the networks here tell.
+# Parts that no network here has, and names of tensors that show them.
 _STRANGE = {
     "an average of patches beside a class token, or a norm of that alone (fc_norm)": (
         r"^fc_norm\."
@@ -234,7 +233,7 @@ _STRANGE = {
     "a projection head (DINO's)": r"(^|\.)head\.(mlp|last_layer)",
 }
 _QKV_BIAS = r"(qkv|query|key|value|[qkv]_proj|queries_keys_values)[._/](bias|bias_\w+)$"
-_SHOWN, _LENGTH = 3, 150
+_MOST, _LENGTH = 3, 150  # groups of names in a sentence, and their characters
 
 
 def _halved(name: str, wanted: tuple[int, ...], is_: tuple[int, ...]) -> bool:
@@ -246,13 +245,13 @@ def _halved(name: str, wanted: tuple[int, ...], is_: tuple[int, ...]) -> bool:
 
 def _some(groups: Sequence[str]) -> str:
     """The first few, and how many more."""
-    shown: list[str] = []
-    for group in groups[:_SHOWN]:
-        if shown and len("; ".join([*shown, group])) > _LENGTH:
+    first: list[str] = []
+    for group in groups[:_MOST]:
+        if first and len("; ".join([*first, group])) > _LENGTH:
             break
-        shown.append(group if len(group) <= _LENGTH else f"{group[: _LENGTH - 3]}...")
-    more = len(groups) - len(shown)
-    return "; ".join(shown) + (f" and {more} more" if more else "")
+        first.append(group if len(group) <= _LENGTH else f"{group[: _LENGTH - 3]}...")
+    more = len(groups) - len(first)
+    return "; ".join(first) + (f" and {more} more" if more else "")
 
 
 def shapes(entries: Sequence[Entry], abstract: trees.Tree) -> dict[str, tuple]:
@@ -333,26 +332,26 @@ def read(
     dtypes: dict[str, set] = {}
     for entry in entries:
         dtypes.setdefault(entry.ours, set()).add(np.asarray(flat[entry.theirs]).dtype)
-    made: dict[str, np.ndarray] = {}
+    leaves: dict[str, np.ndarray] = {}
     filled: dict[str, int] = dict.fromkeys(ours, 0)
     for entry in entries:
         theirs = np.asarray(flat[entry.theirs])
         leaf = ours[entry.ours]
-        if entry.ours not in made:
-            made[entry.ours] = np.empty(leaf.shape, _joint(dtypes[entry.ours]))
+        if entry.ours not in leaves:
+            leaves[entry.ours] = np.empty(leaf.shape, _joint(dtypes[entry.ours]))
         shape = _part(leaf, entry).shape
-        made[entry.ours][entry.index] = entry.codec.read(theirs, shape)
+        leaves[entry.ours][entry.index] = entry.codec.read(theirs, shape)
         filled[entry.ours] += int(np.prod(shape, dtype=int))
     # A table that leaves a hole is a mistake of ours and no user's.
     holes = [k for k, n in filled.items() if n != np.prod(ours[k].shape, dtype=int)]
     assert not holes, holes
-    return trees.unflatten(made)
+    return trees.unflatten(leaves)
 
 
 def _joint(dtypes: set[np.dtype]) -> np.dtype:
-    """What holds the numbers of all; the two halves meet in float32, which is larger.
+    """The type that holds the numbers of all.
 
-    (Of them numpy knows no type in common.)
+    numpy knows no type in common of the two of 16 bits: theirs is float32.
     """
     halves = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
     if halves <= dtypes:

@@ -18,18 +18,17 @@ from sws_jax.storage import array_files, contents, documents, files, paths
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-PROCESSOR = "processor_config.json"  # which may hold what PREPROCESSOR does
-_BESIDE = (CONFIG, PREPROCESSOR, PROCESSOR)
-# Of the files that hold tensors by name.
+PROCESSOR = "processor_config.json"  # It may hold what PREPROCESSOR does.
+# Endings of the files that hold tensors by name.
 ENDINGS = (".safetensors", ".npz", *contents.PYTORCH)
-_INDEX = ".index.json"
+INDEX = ".index.json"  # what the name of an index ends with
 # What the libraries look for in a folder, in the order of transformers; then what a
 # finished run leaves.
-_USUAL = (
+USUAL = (
     WEIGHTS,
-    WEIGHTS + _INDEX,
+    WEIGHTS + INDEX,
     "pytorch_model.bin",
-    "pytorch_model.bin" + _INDEX,
+    "pytorch_model.bin" + INDEX,
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
     "weights.safetensors",
@@ -43,8 +42,8 @@ _UNREAD = (
     *(".msgpack", ".h5", ".hdf5", ".keras", ".ckpt.index", ".onnx", ".gguf"),
     *(".pkl", ".pickle", ".tflite", ".torchscript"),
 )
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
+# The name of one file of several, with their number.
+SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
 _SHOWN = 4  # names in a sentence
 
 
@@ -59,7 +58,7 @@ class Weights:
     Attributes:
       path: stands for all of them in messages: the only file, or the index of several.
         What says more of them (``config.json``) is in the same folder.
-      files: to be read, and given to `joined` in this order.
+      files: to be read and handed to `joined` in this order.
       index: the file of each tensor, where an index says it; empty of a single file.
       notes: what is worth saying of the choice, a sentence each.
     """
@@ -80,7 +79,7 @@ def weights_in(path: str) -> Weights:
         twice, those are read that transformers reads: ``model.safetensors``, else its
         index, else ``pytorch_model.bin``, else its index; then those of open_clip; else
         the only file with one of `ENDINGS`. A path that is not there, and one in a
-        bucket, is given back.
+        bucket, stands for itself.
 
     Raises:
       Nothing: a folder without weights.
@@ -92,13 +91,13 @@ def weights_in(path: str) -> Weights:
     with files.told(path):
         if not os.path.isdir(path):
             return _one(path)
-        return _in_folder(_snapshot(path))
+        return _in_folder(snapshot(path))
 
 
 def _one(path: str) -> Weights:
-    if path.endswith(_INDEX):
+    if path.endswith(INDEX):
         return _sharded(path)
-    if (shard := _SHARD.fullmatch(os.path.basename(path))) and int(shard[2]) > 1:
+    if (shard := SHARD.fullmatch(os.path.basename(path))) and int(shard[2]) > 1:
         whole = os.path.dirname(path) or "."
         raise UserError(
             f"{path} is one of {int(shard[2])} files that hold a network together: "
@@ -109,7 +108,7 @@ def _one(path: str) -> Weights:
 
 def _in_folder(folder: str) -> Weights:
     names = sorted(os.listdir(folder))
-    there = [name for name in _USUAL if name in names]
+    there = [name for name in USUAL if name in names]
     for name in there:
         link = os.path.join(folder, name)
         if not os.path.exists(link):
@@ -127,9 +126,9 @@ def _in_folder(folder: str) -> Weights:
     ]
     if len(tensors) == 1:
         return _one(os.path.join(folder, tensors[0]))
-    if shards := [name for name in tensors if _SHARD.fullmatch(name)]:
+    if shards := [name for name in tensors if SHARD.fullmatch(name)]:
         raise UserError(
-            f"the directory {folder} holds {_listed(shards)} and no {WEIGHTS}{_INDEX} "
+            f"the directory {folder} holds {_listed(shards)} and no {WEIGHTS}{INDEX} "
             f"that says what is in each: copy that file too"
         )
     if tensors:
@@ -152,15 +151,15 @@ def _in_folder(folder: str) -> Weights:
 
 def _beside_an_index(folder: str, name: str) -> tuple[str, ...]:
     """What is to be said of a file that stands beside an index of other files."""
-    index = os.path.join(folder, name + _INDEX)
-    if name.endswith(_INDEX) or not os.path.isfile(index):
+    index = os.path.join(folder, name + INDEX)
+    if name.endswith(INDEX) or not os.path.isfile(index):
         return ()
     named = sorted(set(_weight_map(index).values()))
     if named == [name]:
         return ()
     return (
         f"{os.path.join(folder, name)} is read, as transformers does, though "
-        f"{name}{_INDEX} beside it names {_listed(named)}: move {name} away to read "
+        f"{name}{INDEX} beside it names {_listed(named)}: move {name} away to read "
         f"those",
     )
 
@@ -170,19 +169,19 @@ def _weight_map(path: str) -> dict[str, str]:
     files.check_readable(path)
     remedy = "copy it again"
     whole = documents.read_json(path, holds={"weight_map": {}}, remedy=remedy)
-    found = whole["weight_map"]
-    for name, file in found.items():
+    by_tensor = whole["weight_map"]
+    for name, file in by_tensor.items():
         if isinstance(file, str):
-            found[name] = file = file.removeprefix("./")
-        # (What an index names is opened: nothing elsewhere may be.)
+            by_tensor[name] = file = file.removeprefix("./")
+        # What an index names is opened, so it must not name a file elsewhere.
         if not isinstance(file, str) or not _is_plain(file):
             raise UserError(
                 f"{path} says that {name} is in {file!r}, which is no name of a file "
                 f"beside it: {remedy}"
             )
-    if not found:
+    if not by_tensor:
         raise UserError(f"{path} names no tensors: {remedy}")
-    return found
+    return by_tensor
 
 
 def _is_plain(name: str) -> bool:
@@ -219,7 +218,8 @@ def joined(
     whole = {name: array for part in parts for name, array in part.items()}
     by_file = dict(zip(weights.files, parts, strict=True))
     for name, file in weights.index.items():
-        if name in by_file[file]:  # (one of another name may hold a stale one)
+        # A file that the index does not name for it may hold a stale tensor.
+        if name in by_file[file]:
             whole[name] = by_file[file][name]
     lacking = sorted(weights.index.keys() - whole.keys())
     if lacking:
@@ -230,8 +230,12 @@ def joined(
     return whole
 
 
-def _snapshot(path: str) -> str:
-    """Of a model's folder in the hub's cache, that of its files; else the path."""
+def snapshot(path: str) -> str:
+    """The folder of the files of a model in the hub's cache; else the path itself.
+
+    Raises:
+      UserError: the cache holds no version of the model, or several.
+    """
     whole, last = os.path.split(os.path.abspath(path))
     if last == "snapshots" and os.path.basename(whole).startswith("models--"):
         path = os.path.relpath(whole) if not os.path.isabs(path) else whole
@@ -263,125 +267,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> None:
-    """Refuses to write what would replace something of what is read.
-
-    Args:
-      target: to be written.
-      source: what is read, as it is named: a file, with what stands beside it, or a
-        folder with all that is in it.
-      folder: whether the target is going to be a folder.
-
-    Raises:
-      UserError: the target is one of those files, by whatever path or link; or would
-        stand among them as another file that is read before them, or with them; or is
-        no path on this machine or in a bucket; or is named as one file of several.
-    """
-    if (scheme := _SCHEME.match(target)) and not paths.is_remote(target):
-        raise UserError(
-            f"{target} begins with {scheme[0]}, and files are written to this "
-            f"machine's disks or to a bucket (gs://, s3://): name a path as OUT"
-        )
-    name = os.path.basename(target)
-    shard = None if folder else _SHARD.fullmatch(name)
-    if paths.is_remote(target) or paths.is_remote(source):
-        if paths.absolute(target) == paths.absolute(source):
-            raise UserError(f"{target} would be written over itself: name another OUT")
-        _refuse_shard(target, shard)
-        return
-    with files.told(target):
-        is_folder = os.path.isdir(source)
-        top = _snapshot(source) if is_folder else os.path.dirname(source) or "."
-        if _is_same(target, source) or (_inode(target) in _read(source)):
-            raise UserError(
-                f"{target} would be written over itself or what it is read with, "
-                f"{source}: name another OUT"
-            )
-        into = os.path.dirname(os.path.abspath(target))
-        if folder and os.path.isdir(source) and _is_within(into, source):
-            raise UserError(
-                f"{target} would be a folder inside {source}, which is read: name "
-                f"another OUT"
-            )
-        _refuse_shard(target, shard)
-        if folder or not _is_same(into, top):
-            return
-        there = os.listdir(top)
-        if is_folder and name.lower().endswith(ENDINGS) and not {*there} & {*_USUAL}:
-            raise UserError(
-                f"{target} would stand beside the only weights of {source}, and "
-                f"neither would then be read by the name of the folder: name another "
-                f"OUT"
-            )
-        if name in _before("" if is_folder else os.path.basename(source), there):
-            raise UserError(
-                f"{target} would be taken for the weights of {source}, which is read: "
-                f"name another OUT"
-            )
-
-
-def _refuse_shard(target: str, shard: re.Match | None) -> None:
-    if shard and int(shard[2]) > 1:
-        raise UserError(
-            f"{target} is named as one of {int(shard[2])} files that hold a network "
-            f"together, and would be taken for that: name another OUT"
-        )
-
-
-def _before(name: str, there: Sequence[str]) -> tuple[str, ...]:
-    """Names that are read instead of a file beside them, where such are looked for.
-
-    Args:
-      name: of the file; empty of all in a folder.
-      there: the names in its folder.
-    """
-    if name in _USUAL:
-        return _USUAL[: _USUAL.index(name)]
-    return _USUAL if not name or CONFIG in there else ()
-
-
-def _read(source: str) -> set[tuple[int, int]]:
-    """The files of a folder and below it; of a file, itself and what says more."""
-    if os.path.isdir(source):
-        below = [os.path.join(at, n) for at, _, names in os.walk(source) for n in names]
-    else:
-        folder = os.path.dirname(source)
-        beside = [os.path.join(folder, name) for name in _BESIDE]
-        below = [source, *beside]
-        if source.endswith(_INDEX):
-            below += weights_in(source).files
-    return {inode for file in below if (inode := _inode(file))}
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        seen = os.stat(path)
-    except (OSError, ValueError):  # what is not there is not written over
-        return None
-    return seen.st_dev, seen.st_ino
-
-
-def _is_same(one: str, other: str) -> bool:
-    return _inode(one) is not None and _inode(one) == _inode(other)
-
-
-def _is_within(path: str, folder: str) -> bool:
-    """Whether a folder, perhaps one that is not there yet, is another or inside it."""
-    path, last = os.path.realpath(path), ""
-    while path != last:
-        if _is_same(path, folder):
-            return True
-        path, last = os.path.dirname(path), path
-    return False
-
-
 def write(
     folder: str, flat: Mapping[str, np.ndarray], others: Mapping[str, Any]
 ) -> None:
     """Writes weights and the files beside them, whole or not at all.
 
     Args:
-      folder: is made; it must not exist.
+      folder: to make; it must not exist.
       flat: tensors by name.
       others: what to write as JSON, by the name of its file.
 
@@ -396,8 +288,8 @@ def write(
 
 
 def _write(folder: str, parent: str, flat, others) -> None:
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".folder.") as made:
-        whole = os.path.join(made, "whole")
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".folder.") as temporary:
+        whole = os.path.join(temporary, "whole")
         os.mkdir(whole, mode=0o755)
         array_files.write_tensors(os.path.join(whole, WEIGHTS), flat, {"format": "pt"})
         for name, value in others.items():

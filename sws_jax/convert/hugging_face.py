@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels, processors
 from sws_jax.convert.base import Layout, Plain
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR
@@ -37,7 +38,8 @@ def _steps(value: Any) -> tuple[tuple[float, ...], ...]:
     """Between stages of a LeViT: key size, heads, two ratios and the stride of each."""
     if not isinstance(value, list | tuple):
         raise ValueError("a list of steps between stages")
-    steps = [step for step in value if step != [""]]  # which a built network adds
+    # A network adds [""] when it is built.
+    steps = [step for step in value if step != [""]]
     for step in steps:
         if not isinstance(step, list) or len(step) != 6 or step[0] != "Subsample":
             raise ValueError('steps of "Subsample" and five numbers each')
@@ -156,7 +158,7 @@ def read(
     Args:
       path: of the ``config.json``, for messages.
       config: what it holds; empty where there is none.
-      layout: of the tensors; its view holds where no processor is said.
+      layout: of the tensors; its view holds where there is no processor.
       spec: that the tensors show.
       processor_path: of the file of the processor, for messages.
       processor: what it holds.
@@ -165,31 +167,32 @@ def read(
       UserError: they are of another network, or of one that is none of those here.
     """
     family = _family(spec)
-    given = config.get("model_type", family)
-    if given not in FAMILIES:
+    model_type = config.get("model_type", family)
+    if model_type not in FAMILIES:
         raise UserError(
-            f"{path}: model_type is {keys.shown(given)}, and networks here are those "
+            f"{path}: model_type is {shown(model_type)}, and networks here are those "
             f"of {', '.join(FAMILIES)}: put the config of these tensors there, or "
             f"move it away"
         )
-    keys.agree(path, [("model_type", given, family)])
-    said, notes = keys.taken(path, CONFIGS[family], config)
-    keys.agree(path, _sizes(said, spec))
+    keys.agree(path, [("model_type", model_type, family)])
+    values, notes = keys.taken(path, CONFIGS[family], config)
+    keys.agree(path, _sizes(values, spec))
     names, more = labels.agreed(
-        path, said.get("id2label", ()), said.get("label2id", {}), spec.num_classes
+        path, values.get("id2label", ()), values.get("label2id", {}), spec.num_classes
     )
     notes += more
-    if said.get("problem_type", "") in ("multi_label_classification", "regression"):
+    problem = values.get("problem_type", "")
+    if problem in ("multi_label_classification", "regression"):
         notes += (
-            f"{path}: problem_type is {said['problem_type']}, so its outputs are no "
-            f"choice of one class, which is what predict and evaluate take them for",
+            f"{path}: problem_type is {problem}, so its outputs are no choice of one "
+            f"class, which is what predict and evaluate take them for",
         )
-    fields = _fields(path, said, spec) if config and isinstance(spec, ViTSpec) else {}
-    size = ("image_size", said["image_size"]) if "image_size" in said else None
+    fields = _fields(path, values, spec) if config and isinstance(spec, ViTSpec) else {}
+    size = ("image_size", values["image_size"]) if "image_size" in values else None
     view = layout.view.of_channels(spec.channels)
     if processor:
         view, images, more = processors.look(
-            processor_path, processor, family, spec.channels, view
+            processor_path, processor, family, spec.channels
         )
         notes += more
         size = _one_size(path, size, processor_path, images, spec)
@@ -204,8 +207,8 @@ def _family(spec: Plain) -> str:
     return "deit" if spec.distilled else "vit"
 
 
-def _sizes(said: Mapping[str, Any], spec: Plain) -> list[tuple[str, Any, Any]]:
-    """What is said of sizes, each with what the tensors have."""
+def _sizes(values: Mapping[str, Any], spec: Plain) -> list[tuple[str, Any, Any]]:
+    """What a config says of sizes, each with what the tensors have."""
     seen: dict[str, Any] = {"num_channels": spec.channels}
     if spec.num_classes:
         seen["num_labels"] = spec.num_classes
@@ -233,20 +236,21 @@ def _sizes(said: Mapping[str, Any], spec: Plain) -> list[tuple[str, Any, Any]]:
         seen |= dict(
             embedding_size=spec.stem_width, hidden_sizes=spec.widths, depths=spec.depths
         )
-        if "groups_width" in said:
-            groups = (max(1, width // said["groups_width"]) for width in spec.widths)
-            same = tuple(groups) == tuple(stage[0].groups for stage in spec.stages)
-            seen["groups_width"] = said["groups_width"] if same else spec.group_width
-    return [(key, said[key], value) for key, value in seen.items() if key in said]
+        if group := values.get("groups_width"):
+            groups = tuple(max(1, width // group) for width in spec.widths)
+            same = groups == tuple(stage[0].groups for stage in spec.stages)
+            seen["groups_width"] = group if same else spec.group_width
+    return [(key, values[key], value) for key, value in seen.items() if key in values]
 
 
-def _fields(path: str, said: Mapping[str, Any], spec: ViTSpec) -> dict[str, Any]:
+def _fields(path: str, values: Mapping[str, Any], spec: ViTSpec) -> dict[str, Any]:
     """Fields of a ViT that tensors do not show."""
     fields = dict(
-        norm_eps=said.get("layer_norm_eps", _EPS), gelu=said.get("hidden_act", "exact")
+        norm_eps=values.get("layer_norm_eps", _EPS),
+        gelu=values.get("hidden_act", "exact"),
     )
-    heads = said.get("num_attention_heads")
-    if heads is None and ("hidden_size" in said or spec.width == _WIDTH):
+    heads = values.get("num_attention_heads")
+    if heads is None and ("hidden_size" in values or spec.width == _WIDTH):
         heads = _HEADS
         if spec.width % heads:
             raise UserError(
@@ -256,8 +260,9 @@ def _fields(path: str, said: Mapping[str, Any], spec: ViTSpec) -> dict[str, Any]
             )
     if heads is not None:
         fields["heads"] = heads
-        if "head_dim" in said and said["head_dim"] * heads != spec.width:
-            keys.agree(path, [("head_dim", said["head_dim"], spec.width / heads)])
+        head_dim = values.get("head_dim")
+        if head_dim is not None and head_dim * heads != spec.width:
+            keys.agree(path, [("head_dim", head_dim, spec.width / heads)])
     return fields
 
 
@@ -278,7 +283,7 @@ def _one_size(
       spec: that the tensors show.
     """
     if isinstance(spec, RegNetSpec):
-        return "", images  # which takes images of any
+        return "", images  # A RegNet takes images of any size.
     if size is None and isinstance(spec, ViTSpec):
         return f"the size of images in {processor_path}", images
     key, sides = size or ("", spec.image_size)
@@ -294,7 +299,7 @@ def _one_size(
 # Writing
 
 
-def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
+def configs_of(description: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
     """``config.json`` and ``preprocessor_config.json`` of a model's folder.
 
     transformers rounds down where `sws_jax.data.transforms.Fit` may not: of a network
@@ -303,6 +308,13 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: transformers has no such network.
     """
+    _check_known(spec)
+    config = _config(description, spec)
+    return {CONFIG: config, PREPROCESSOR: _processor(description, spec)}
+
+
+def _check_known(spec: ViTSpec) -> None:
+    """Refuses a network that transformers does not have."""
     high, wide = spec.image_size
     if spec.pool != "token":
         raise UserError(
@@ -315,11 +327,15 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         )
     if not spec.num_classes:
         raise UserError("a network without classes is not written for transformers")
+
+
+def _config(description: Description, spec: ViTSpec) -> dict[str, Any]:
+    """What ``config.json`` holds."""
     model = "ViTForImageClassification"
     if spec.distilled:
         teacher = "WithTeacher" if spec.dist_head else ""
         model = f"DeiTForImageClassification{teacher}"
-    config = {
+    return {
         "architectures": [model],
         "model_type": "deit" if spec.distilled else "vit",
         "hidden_size": spec.width,
@@ -328,33 +344,37 @@ def configs_of(about: Description, spec: ViTSpec) -> dict[str, dict[str, Any]]:
         "intermediate_size": spec.hidden,
         "hidden_act": "gelu" if spec.gelu == "exact" else "gelu_pytorch_tanh",
         "layer_norm_eps": spec.norm_eps,
-        "image_size": high,
+        "image_size": spec.image_size[0],
         "patch_size": spec.patch_size,
         "num_channels": spec.channels,
         "qkv_bias": True,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        **labels.written(about.class_names, spec.num_classes),
+        **labels.written(description.class_names, spec.num_classes),
     }
+
+
+def _processor(description: Description, spec: ViTSpec) -> dict[str, Any]:
+    """What ``preprocessor_config.json`` holds."""
     numbers = {name: number for number, name in processors.RESAMPLING.items()}
     # Of its processors, two cut the centre out: of what the shorter side decides, or of
     # what images are squeezed into.
-    squeezed = about.crop_mode.startswith("squash")
-    whole = math.floor(high / about.eval_crop)
+    squeezed = description.crop_mode.startswith("squash")
+    high, wide = spec.image_size
+    whole = math.floor(high / description.eval_crop)
     edges = dict(height=whole, width=whole) if squeezed else dict(shortest_edge=whole)
-    processor = {
+    return {
         "image_processor_type": f"{'DeiT' if squeezed else 'Bit'}ImageProcessor",
         "do_resize": True,
         "size": edges,
-        "resample": numbers[about.interpolation],
+        "resample": numbers[description.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": high, "width": wide},
-        "crop_pct": about.eval_crop,  # of which whole pixels are less than half
+        "crop_pct": description.eval_crop,  # which whole pixels only approximate
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(about.normalization.mean),
-        "image_std": list(about.normalization.std),
+        "image_mean": list(description.normalization.mean),
+        "image_std": list(description.normalization.std),
         "do_convert_rgb": spec.channels == 3,
     }
-    return {CONFIG: config, PREPROCESSOR: processor}

@@ -1,7 +1,7 @@
 """Keys of other libraries' configs: one table says what becomes of each.
 
-A table is read by (`taken`) and printed into the documentation (`markdown`). A key that
-is in no row is told, so that nothing a file says is passed over in silence.
+A table is applied (`taken`) and printed into the documentation (`markdown`). A note
+names each key that is in no row, so that nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.arguments import MAX_SIZE
+from sws_jax.arguments import MAX_SIZE, shown
 from sws_jax.convert.base import View
 from sws_jax.data import classes
 from sws_jax.errors import UserError
@@ -26,7 +26,7 @@ UNSEEN = {
     "stages doubles",
     "regnet": "ReLU, the mean over pixels, a stride of 32",
 }
-_SHOWN = 60  # letters of a value in a message
+_LONGEST = 60  # characters of a key in a message
 _GELUS = {
     "gelu": "exact",
     "gelu_python": "exact",
@@ -41,16 +41,16 @@ _GELUS = {
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What the files beside weights say of them.
+    """What the config files beside weights say of them.
 
     Attributes:
       view: how images are prepared.
       fields: of a `ViTSpec`, by name.
-      labels: of the classes, one for each; empty where they are not named.
-      size: the key of an image size, and its height and width in pixels, where one is
-        said; the key is empty where it is no more than what a name implies.
-      path: of the file that says it, if there is one.
-      view_path: of the one that says how images are prepared, if there is one.
+      labels: names of the classes, one for each; empty where they have none.
+      size: the key of an image size, and its height and width in pixels, where a file
+        has one; the key is empty where no more than a network's name implies it.
+      path: of the config, if there is one.
+      view_path: of the file that says how images are prepared, if there is one.
       notes: what is worth saying of them, a sentence each.
       alone: the key that says whether positions are of patches alone, and what it says.
     """
@@ -106,20 +106,20 @@ def taken(
     Args:
       path: of the file, for messages.
       table: of all the keys that are known.
-      config: what the file says; null is what is written where nothing is said.
+      config: content of the file; null stands where a key says nothing.
       within: what stands before a key in messages: ``model_args.``, say.
 
     Raises:
       UserError: a key is refused, or has a value that is none; it names both.
     """
     rows = {row.name: row for row in table}
-    values, strange = {}, []
+    values, unknown = {}, []
     for name, value in config.items():
         if value is None:
             continue
         row = rows.get(name)
         if row is None:
-            strange.append(within + shown_key(name))
+            unknown.append(within + shown_key(name))
         elif row.parse is not None:
             try:
                 values[name] = row.parse(value)
@@ -134,19 +134,19 @@ def taken(
                 f"{path}: {within}{name} is {shown(value)}, and {row.why}: networks "
                 f"here cannot do that, so train or export one without it"
             )
-    if not strange:
+    if not unknown:
         return values, ()
-    some = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
-    plural = "keys that are" if len(strange) > 1 else "a key that is"
-    return values, (f"{path} has {plural} not known here, and left out: {some}",)
+    first = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    plural = "keys that are" if len(unknown) > 1 else "a key that is"
+    return values, (f"{path} has {plural} not known here, and left out: {first}",)
 
 
 def whole(least: int = 1) -> Callable[[Any], int]:
     """A parser of whole numbers; 12.0 is one, True is none."""
 
     def parse(value: Any) -> int:
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        if not known or value != value or value in (math.inf, -math.inf):
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or value != value or value in (math.inf, -math.inf):
             raise ValueError(f"a whole number of at least {least}")
         if int(value) != value:
             raise ValueError(f"a whole number of at least {least}")
@@ -168,8 +168,8 @@ def wholes(value: Any) -> tuple[int, ...]:
 
 def number(value: Any) -> float:
     """A finite number, as float32 has them."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or value != value or value in (math.inf, -math.inf):
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or value != value or value in (math.inf, -math.inf):
         raise ValueError("a number")
     if not holds(value):
         raise ValueError("a number that float32 can hold")
@@ -183,7 +183,7 @@ def holds(value: float) -> bool:
 
 
 def ratio(value: Any) -> float:
-    """A number above 0, that what is as large as networks can be multiplied by."""
+    """A number above 0, small enough to multiply the largest sizes by."""
     if not 0 < number(value) <= MAX_SIZE:
         raise ValueError(f"above 0, and at most {MAX_SIZE}")
     return float(value)
@@ -199,7 +199,7 @@ def one_or_each(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def numbers(value: Any) -> tuple[float, ...]:
-    """Finite numbers: of colour channels."""
+    """Finite numbers, one for each channel or stage."""
     if not isinstance(value, list | tuple):
         raise ValueError("a list of numbers")
     return tuple(map(number, value))
@@ -285,25 +285,15 @@ def _fate(row: Key) -> str:
     return f"refused unless {' or '.join(f'`{json.dumps(v)}`' for v in unless)}"
 
 
-def shown(value: Any) -> str:
-    """A value for a message: on one line, and short."""
-    if isinstance(value, str):
-        value = value[: _SHOWN + 1]  # (of a megabyte too)
-    return _cut(classes.clean(repr(value)))
-
-
 def shown_key(name: str) -> str:
-    """A key likewise."""
-    return _cut(classes.clean(name[: _SHOWN + 1]))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    """A key for a message: on one line, short, and without quotes."""
+    text = classes.clean(name[: _LONGEST + 1])
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Puts the file that said something before what is wrong with it."""
+    """Puts the path of a file before what is wrong with its content."""
     try:
         yield
     except UserError as error:
@@ -311,7 +301,7 @@ def naming(path: str) -> Iterator[None]:
 
 
 def gelu(name: str) -> str:
-    """Of the MLPs, as `ViTSpec` has it, by the name of an activation."""
+    """The GELU that an activation of transformers is, as `ViTSpec` calls it."""
     if not isinstance(name, str) or name not in _GELUS:
         raise UserError(
             f"the activation {shown(name)} is not one of {', '.join(_GELUS)}, which "

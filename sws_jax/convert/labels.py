@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sws_jax.convert.keys import shown
+from sws_jax.arguments import shown
 from sws_jax.data.classes import clean
 from sws_jax.errors import UserError
 
@@ -56,8 +56,8 @@ def numbered(value: Any) -> dict[str, int]:
 
 
 def _number(value: Any) -> int:
-    known = isinstance(value, int | str) and not isinstance(value, bool)
-    if not known or not re.fullmatch("[0-9]{1,9}", str(value)):
+    whole = isinstance(value, int | str) and not isinstance(value, bool)
+    if not whole or not re.fullmatch("[0-9]{1,9}", str(value)):
         raise ValueError("names by whole numbers from 0")
     return int(value)
 
@@ -87,7 +87,7 @@ def counted(
 
     Args:
       path, key: of the file and within it, for messages.
-      names: of all classes, in order; empty where none are said.
+      names: of all classes, in order; empty where there are none.
       classes: outputs of the head that the tensors have; 0 without one.
 
     Raises:

@@ -112,15 +112,16 @@ def _numbered_places(
 
 def _staged_depths(names: Iterable[str], *, pattern: str) -> tuple[int, ...]:
     """Blocks of each stage, where the stage is the one group of the pattern."""
-    found = [re.fullmatch(pattern, name) for name in names]
-    counts = collections.Counter(int(match[1]) for match in found if match)
+    matches = (re.fullmatch(pattern, name) for name in names)
+    counts = collections.Counter(int(match[1]) for match in matches if match)
     return tuple(counts[stage] for stage in range(len(counts)))
 
 
 def _facebook_depths(names: Iterable[str]) -> tuple[int, ...]:
     """Blocks of each stage, from where the attentions between stages are."""
-    found = [re.fullmatch(r"blocks\.(\d+)\.(m\.)?attention_biases", n) for n in names]
-    matches = sorted((match for match in found if match), key=lambda m: int(m[1]))
+    biases = re.compile(r"blocks\.(\d+)\.(m\.)?attention_biases")
+    matches = list(filter(None, map(biases.fullmatch, names)))
+    matches.sort(key=lambda match: int(match[1]))
     depths = [0] if matches else []
     for match in matches:
         if match[2]:
@@ -215,16 +216,16 @@ HUGGING_FACE = Names(
 
 def entries(spec: LeViTSpec, names: Names) -> list[Entry]:
     """Every tensor of a LeViT under one set of names."""
-    found = []
+    rows: list[Entry] = []
     codec = POINTWISE if names.pointwise else linear()
 
     def norm(ours: str, theirs: str):
         for leaf, tensor in BATCH_NORM.items():
-            found.append(Entry(f"{theirs}.{tensor}", f"{ours}/{leaf}"))
+            rows.append(Entry(f"{theirs}.{tensor}", f"{ours}/{leaf}"))
 
     def normed(ours: str, theirs: str, product: str, codec: Codec):
         kernel = f"{ours}/linear/kernel"
-        found.append(Entry(f"{theirs}.{product}.weight", kernel, codec))
+        rows.append(Entry(f"{theirs}.{product}.weight", kernel, codec))
         norm(f"{ours}/bn", f"{theirs}.{names.norm}")
 
     for i, theirs in enumerate(names.stem):
@@ -235,16 +236,16 @@ def entries(spec: LeViTSpec, names: Names) -> list[Entry]:
         else:
             parts = ["q", "kv", "proj"] if "downsample" in ours else ["qkv", "proj"]
             biases = "attention_biases"
-            found.append(Entry(f"{theirs}.{biases}", f"{ours}/{biases}"))
+            rows.append(Entry(f"{theirs}.{biases}", f"{ours}/{biases}"))
         for part in parts:
             there = f"{theirs}.{names.parts[part]}"
             normed(f"{ours}/{part}", there, names.product, codec)
     for ours, theirs in zip(spec.classifiers, names.heads, strict=False):
         norm(f"{ours}/bn", f"{theirs}.{names.norm}")
         product = f"{theirs}.{names.head_product}"
-        found.append(Entry(f"{product}.weight", f"{ours}/linear/kernel", linear()))
-        found.append(Entry(f"{product}.bias", f"{ours}/linear/bias"))
-    return found
+        rows.append(Entry(f"{product}.weight", f"{ours}/linear/kernel", linear()))
+        rows.append(Entry(f"{product}.bias", f"{ours}/linear/bias"))
+    return rows
 
 
 def recognise(shapes: Shapes, names: Names) -> LeViTSpec | None:
@@ -293,7 +294,7 @@ def _measure(shapes: Shapes, names: Names, depths: tuple[int, ...]) -> LeViTSpec
     def mlp_ratio(places: list[str]) -> float:
         pairs = [product(f"{place}/mlp", "fc1") for place in places]
         width, hidden = pairs[0]
-        # (Where none does, that of the first, and then shapes will differ.)
+        # Where none does, that of the first is taken, and then shapes will differ.
         return ratios.common(pairs, cut, [hidden / width]) or hidden / width
 
     stages = [f"stage_{stage}/block_0" for stage in range(len(depths))]

@@ -1,6 +1,6 @@
 """Processors of images, as transformers writes them beside weights.
 
-What one does to an image is said as a `View`: how it is scaled, what is cut out of it,
+What one does to an image is a `View`: how it is scaled, what is cut out of it,
 and the mean and deviation of its pixels. What no view can say is refused by name.
 Pixels are those of transformers on Pillow; on torchvision it rounds what it resizes in
 another way.
@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sws_jax.arguments import shown
 from sws_jax.convert import keys
 from sws_jax.convert.base import View
 from sws_jax.convert.keys import Key, refused
@@ -21,8 +22,8 @@ from sws_jax.errors import UserError
 # The numbers that Pillow, and so Hugging Face, has for interpolations.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _OTHERS = {4: "box", 5: "hamming"}
-# The side below which ConvNext's cuts the centre out; and what LeViT's takes more than
-# it is told.
+# The side below which ConvNext's cuts the centre out; and by how much LeViT's scales
+# images to more than its size.
 _WHOLE_FROM, _LEVIT = 384, 256 / 224
 
 
@@ -92,7 +93,7 @@ def _edges(value: Any) -> int | dict[str, int]:
             raise ValueError("one whole number, height and width, or shortest_edge")
         return {name: keys.whole()(side) for name, side in value.items()}
     high, wide = keys.sides(value)
-    if high != wide:  # whose order was not the same in all versions
+    if high != wide:  # Their order was not the same in all versions.
         raise ValueError('height and width by name, like {"height": 224, "width": 160}')
     return high
 
@@ -117,17 +118,18 @@ def _resample(value: Any) -> str:
 
 
 def _of_channels(value: Any) -> float | tuple[float, ...]:
-    """Of each channel; one number is of all."""
+    """A number of each channel, or one of all."""
     if isinstance(value, list | tuple) and value:
         return keys.numbers(value)
     return keys.number(value)
 
 
 def _spread(value: Any) -> float | tuple[float, ...]:
-    numbers = _of_channels(value)
-    if not all(n > 0 for n in (numbers if isinstance(numbers, tuple) else (numbers,))):
+    deviations = _of_channels(value)
+    each = deviations if isinstance(deviations, tuple) else (deviations,)
+    if not all(deviation > 0 for deviation in each):
         raise ValueError("above 0")
-    return numbers
+    return deviations
 
 
 def _factor(value: Any) -> float:
@@ -196,7 +198,6 @@ def look(
     config: Mapping[str, Any],
     family: str,
     channels: int,
-    usual: View,
 ) -> tuple[View, tuple[int, int], tuple[str, ...]]:
     """How a processor prepares images, their height and width after it, and notes.
 
@@ -205,89 +206,113 @@ def look(
       config: what that holds.
       family: of the network, whose processor it is where no class is named.
       channels: of the network.
-      usual: the view where nothing is said.
 
     Raises:
       UserError: it does what is not done here.
     """
-    said, notes = keys.taken(path, KEYS, config)
-    named = said.get("image_processor_type", said.get("feature_extractor_type", ""))
-    kind = _kind(path, named or _OF_FAMILY[family])
-    mode, scaled, images = _geometry(path, kind, said)
-    if said.get("do_convert_rgb") and channels != 3:
+    values, notes = keys.taken(path, KEYS, config)
+    name = values.get("image_processor_type", values.get("feature_extractor_type", ""))
+    kind = _kind(path, name or _OF_FAMILY[family])
+    mode, scaled, images = _geometry(path, kind, values)
+    if values.get("do_convert_rgb") and channels != 3:
         raise UserError(
             f"{path}: do_convert_rgb is true, and the network takes images of "
             f"{channels} channels, not 3: put false there"
         )
-    crop = _share(images, scaled, said.get("crop_pct", 1.0))
+    crop = _share(images, scaled, values.get("crop_pct", 1.0))
     if crop is None:
         raise UserError(
             f"{path} scales images to {scaled[0]} x {scaled[1]} pixels (size) and cuts "
             f"{images[0]} x {images[1]} out of them (crop_size), and no one share of "
             f"both sides gives that here: make size and crop_size of one shape"
         )
-    mean, std = _pixels(path, kind, said, channels)
-    resample = said.get("resample", RESAMPLING[kind.resample])
+    mean, std = _pixels(path, kind, values, channels)
+    resample = values.get("resample", RESAMPLING[kind.resample])
     return View(mean, std, crop, resample, mode), images, notes
 
 
-def _kind(path: str, named: str) -> Processor:
+def _kind(path: str, class_name: str) -> Processor:
     """The class of a processor."""
-    name = named.removesuffix("Fast").removesuffix("Pil")
+    name = class_name.removesuffix("Fast").removesuffix("Pil")
     if name.endswith("FeatureExtractor"):
         name = name.removesuffix("FeatureExtractor") + "ImageProcessor"
     if name not in PROCESSORS:
-        # (Others have keys of the same names, and defaults and steps of their own.)
+        # Others have keys of the same names, and defaults and steps of their own.
         raise UserError(
-            f"{path}: image_processor_type is {keys.shown(named)}, which is not known "
+            f"{path}: image_processor_type is {shown(class_name)}, which is not known "
             f"here: put one of {', '.join(PROCESSORS)} there that does the same"
         )
     return PROCESSORS[name]
 
 
-def _geometry(
-    path: str, kind: Processor, said: Mapping[str, Any]
-) -> tuple[str, tuple[int, int], tuple[int, int]]:
-    """The mode of a view, what images are scaled to, and what is cut out of that.
+# The mode of a view, what images are scaled to, and what is cut out of that, each as
+# height and width. Of "center_down" what they are scaled to is what they cover: both
+# sides are the shorter.
+_Geometry = tuple[str, tuple[int, int], tuple[int, int]]
 
-    (Of "center_down" that is what they cover: both sides are the shorter.)
+
+def _geometry(path: str, kind: Processor, values: Mapping[str, Any]) -> _Geometry:
+    """How a processor scales and cuts images.
+
+    Args:
+      path: of its file, for messages.
+      kind: its class.
+      values: of the keys of its file.
+
+    Raises:
+      UserError: it does so in a way that no view has.
     """
-    size = said.get("size", kind.size)
+    size = values.get("size", kind.size)
     if isinstance(size, int):
-        shortest = not said.get("default_to_square", not kind.shortest)
+        shortest = not values.get("default_to_square", not kind.shortest)
         size = {"shortest_edge": size} if shortest else {"height": size, "width": size}
-    edge = size.get("shortest_edge", 0)
-    cuts = said.get("do_center_crop", kind.crop)
-    window = said.get("crop_size", (CROP, CROP) if kind.crop else None)
+    cuts = values.get("do_center_crop", kind.crop)
+    window = values.get("crop_size", (CROP, CROP) if kind.crop else None)
     if cuts and window is None:
         raise UserError(
             f"{path}: do_center_crop is true, and nothing is said of crop_size: put it "
             f"there"
         )
+    window = window if cuts else None
     if kind is PROCESSORS[_CONVNEXT]:
-        if not edge:
-            raise UserError(
-                f"{path}: size is {size}, and {_CONVNEXT} takes a shortest_edge: put "
-                f"that there"
-            )
-        square = (edge, edge)
-        if cuts and window != square:
-            raise UserError(
-                f"{path}: do_center_crop cuts {window[0]} x {window[1]} pixels out of "
-                f"the {edge} x {edge} that {_CONVNEXT} makes, which some versions of "
-                f"transformers do and others do not: put false there"
-            )
-        if edge >= _WHOLE_FROM:
-            return "squash", square, square
-        side = int(edge / said.get("crop_pct", _CONVNEXT_CROP))
-        return "center_down", (side, side), square
+        return _convnext(path, size, window, values.get("crop_pct", _CONVNEXT_CROP))
+    if "shortest_edge" in size:
+        return _of_shorter_side(path, kind, size["shortest_edge"], window)
+    scaled = size["height"], size["width"]
+    window = window or scaled
+    rests = [whole - side for whole, side in zip(scaled, window, strict=True)]
+    same = all(round(rest / 2) == rest // 2 for rest in rests)
+    return _within(path, "squash" if same else "squash_down", scaled, window)
+
+
+def _convnext(
+    path: str, size: Mapping[str, int], window: tuple[int, int] | None, crop: float
+) -> _Geometry:
+    """`_geometry` of ConvNext's, which cuts the centre out of small images alone."""
+    edge = size.get("shortest_edge", 0)
     if not edge:
-        scaled = size["height"], size["width"]
-        window = window if cuts else scaled
-        rests = [whole - side for whole, side in zip(scaled, window, strict=True)]
-        same = all(round(rest / 2) == rest // 2 for rest in rests)
-        return _within(path, "squash" if same else "squash_down", scaled, window)
-    if not cuts:
+        raise UserError(
+            f"{path}: size is {size}, and {_CONVNEXT} takes a shortest_edge: put that "
+            f"there"
+        )
+    square = (edge, edge)
+    if window and window != square:
+        raise UserError(
+            f"{path}: do_center_crop cuts {window[0]} x {window[1]} pixels out of the "
+            f"{edge} x {edge} that {_CONVNEXT} makes, which some versions of "
+            f"transformers do and others do not: put false there"
+        )
+    if edge >= _WHOLE_FROM:
+        return "squash", square, square
+    side = int(edge / crop)
+    return "center_down", (side, side), square
+
+
+def _of_shorter_side(
+    path: str, kind: Processor, edge: int, window: tuple[int, int] | None
+) -> _Geometry:
+    """`_geometry` where the shorter side is scaled, and images keep their shapes."""
+    if not window:
         raise UserError(
             f"{path}: do_center_crop is false and size is of the shorter side, so that "
             f"images keep their shapes, and networks here take images of one: put "
@@ -305,8 +330,8 @@ def _geometry(
 
 def _within(
     path: str, mode: str, scaled: tuple[int, int], window: tuple[int, int]
-) -> tuple[str, tuple[int, int], tuple[int, int]]:
-    """The three, if nothing is cut out that is not there."""
+) -> _Geometry:
+    """The geometry, if nothing is cut out that is not there."""
     if window[0] > scaled[0] or window[1] > scaled[1]:
         raise UserError(
             f"{path}: crop_size is {window[0]} x {window[1]} pixels, more than "
@@ -317,45 +342,47 @@ def _within(
 
 
 def _share(
-    images: tuple[int, int], scaled: tuple[int, int], said: float
+    images: tuple[int, int], scaled: tuple[int, int], preferred: float
 ) -> float | None:
-    """The crop of a view that is scaled so before `images` are cut out, if any is.
+    """The crop of a view that scales images so before the centre is cut out, if any is.
 
     Args:
-      images: height and width.
-      scaled: likewise, before.
-      said: the one to take if it does.
+      images: height and width of what is cut out.
+      scaled: likewise, of what it is cut out of.
+      preferred: the crop to take if it gives that.
     """
     least = min(side / whole for side, whole in zip(images, scaled, strict=True))
     # A quotient may be rounded up, and then covers a pixel less.
-    for share in (said, least, math.nextafter(least, 0.0)):
+    for share in (preferred, least, math.nextafter(least, 0.0)):
         if tuple(math.floor(side / share) for side in images) == scaled:
             return share
     return None
 
 
 def _pixels(
-    path: str, kind: Processor, said: Mapping[str, Any], channels: int
+    path: str, kind: Processor, values: Mapping[str, Any], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of pixels from 0 to 1, whatever pixels they are said of.
+    """Mean and deviation of pixels from 0 to 1, whatever pixels the file means.
 
     A pixel p from 0 to 255 becomes (p * factor - mean) / std, which is
     (p / 255 - mean / whole) / (std / whole) for whole = 255 * factor.
     """
-    factor = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1
+    factor = 1
+    if values.get("do_rescale", True):
+        factor = values.get("rescale_factor", 1 / 255)
     whole = 255 * factor
     mean: Any = 0.0
     std: Any = 1.0
-    if said.get("do_normalize", True):
-        mean = said.get("image_mean", kind.mean)
-        std = said.get("image_std", kind.std)
+    if values.get("do_normalize", True):
+        mean = values.get("image_mean", kind.mean)
+        std = values.get("image_std", kind.std)
     folded = [
         tuple(n / whole for n in (x if isinstance(x, tuple) else (x,) * channels))
         for x in (mean, std)
     ]
     if not all(map(keys.holds, [*folded[0], *folded[1]])) or not all(folded[1]):
         raise UserError(
-            f"{path}: rescale_factor is {keys.shown(factor)}, with which image_mean "
+            f"{path}: rescale_factor is {shown(factor)}, with which image_mean "
             f"and image_std are no numbers of pixels from 0 to 1: mend it"
         )
     return folded[0], folded[1]

@@ -14,8 +14,7 @@ from sws_jax.specs.regnet import RegNetSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Ours: theirs.
-_USUAL_RATIO = 0.25
+_USUAL_RATIO = 0.25  # of squeeze-excitation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +108,12 @@ def _recognise(names: _Names, shapes: Shapes) -> RegNetSpec | None:
 
 
 def _spec(names: _Names, shapes: Shapes) -> RegNetSpec:
-    # By the largest number: where a block is missing, the check of names says which.
+    # By the largest number, since the check of names says which block is missing.
     pattern = re.escape(names.block).replace(r"\{\}", r"(\d+)")
     depths: dict[int, int] = {}
     for name in shapes:
-        if found := re.match(pattern + r"\.", name):
-            s, b = (int(n) - names.first for n in found.groups())
+        if match := re.match(pattern + r"\.", name):
+            s, b = (int(n) - names.first for n in match.groups())
             depths[s] = max(depths.get(s, 0), b + 1)
     stages = range(len(depths))
 

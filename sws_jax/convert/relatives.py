@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# What they are called, and what is in a list of their names, one a line; the first that
-# fits is told.
+# What they are called, and a pattern of the list of their names, one a line; the first
+# that matches counts.
 _RELATIVES = {
     "an adapter's, LoRA's or another's (merge it into its network, and save that)": (
         r"[._]lora_[A-Za-z]|\.adapter(_|s?\.)|\.base_layer\."
@@ -46,7 +46,7 @@ _RELATIVES = {
     "a LeViT's whose norms were folded in": r"(^|\.)attn\.qkv\.weight$[\s\S]*"
     r"^stem\.conv1\.",
 }
-# What some models of transformers that are not here have in front of their names.
+# What stands before the names of models of transformers that are not here.
 MODELS = (
     *("audio_spectrogram_transformer", "beit", "bit", "convnextv2", "cvt"),
     *("data2vec_vision", "dinov2", "dinov2_with_registers", "focalnet", "hiera"),
@@ -55,7 +55,7 @@ MODELS = (
 )
 
 
-def told(names: Iterable[str]) -> str:
+def whose(names: Iterable[str]) -> str:
     """Whose a file's names are, as "BEiT's"; nothing where they do not tell."""
     text = "\n".join(sorted(names))
     for kind, pattern in _RELATIVES.items():

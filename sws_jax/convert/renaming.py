@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
-from sws_jax.convert import base, levit, regnet, relatives, tensors, vit
+from sws_jax.convert import base, levit, regnet, relatives, vit, wrappers
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
 from sws_jax.specs import Spec
@@ -33,41 +33,64 @@ def deep(names: Iterable[str]) -> re.Match | None:
     return next(filter(None, numbers), None)
 
 
-def as_layout(
-    tried: Layout, flat: base.Flat, size: tuple[int, int] | None
-) -> tuple[Spec, base.Flat] | None:
-    """The spec and the tensors that a layout makes of some, if they are of it."""
-    try:
-        prepared = tried.prepare(flat, size)
-        shapes = {name: tuple(a.shape) for name, a in prepared.items()}
-        spec = tried.recognise(shapes)
-    except UserError:
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None  # shapes that nothing of this layout has
-    return None if spec is None else (spec, prepared)
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """The first layout that knows some tensors.
+
+    Attributes:
+      layout: the layout.
+      spec: of the network that they are; None where they are of the layout, and of no
+        network here.
+      flat: the tensors as the entries of the layout name them.
+      refusal: why there is no spec.
+    """
+
+    layout: Layout
+    spec: Spec | None
+    flat: base.Flat
+    refusal: str = ""
 
 
-def _takes(tried: Layout, flat: base.Flat, size: tuple[int, int] | None) -> bool:
-    """Whether a layout knows tensors, if only to say why they are not of it."""
-    try:
-        return as_layout(tried, flat, size) is not None
-    except UserError:
-        return True
+def match(
+    flat: base.Flat, layout: str = "", size: tuple[int, int] | None = None
+) -> Match | None:
+    """The layout that tensors have; None where no layout knows them.
+
+    Args:
+      flat: tensors by name.
+      layout: the key of the only one to try; default any.
+      size: height and width of the images in pixels, where they are known.
+    """
+    if deep(flat):
+        return None
+    for tried in LAYOUTS:
+        if layout not in ("", tried.key):
+            continue
+        try:
+            prepared = tried.prepare(flat, size)
+            shapes = {name: tuple(a.shape) for name, a in prepared.items()}
+            spec = tried.recognise(shapes)
+        except UserError as error:
+            return Match(tried, None, flat, str(error))
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            continue  # Nothing of this layout has such shapes.
+        if spec is not None:
+            return Match(tried, spec, prepared)
+    return None
 
 
 def inside(flat: base.Flat) -> list[str]:
     """Under which names networks stand that are known here, at most a few."""
     known: list[str] = []
-    for start in tensors.beginnings(flat):
-        if any(start.startswith(one) for one in known):
+    for prefix in wrappers.beginnings(flat):
+        if any(prefix.startswith(shorter) for shorter in known):
             continue
-        if re.split("[./]", start)[0] in relatives.MODELS:
-            continue  # which have the names of another, and compute something else
-        under = {n[len(start) :]: a for n, a in flat.items() if n.startswith(start)}
-        if renamed(under).known:
-            known.append(start)
-    return [re.sub("[./]", ".", one).rstrip(".") for one in known[:_CHOICES]]
+        if re.split("[./]", prefix)[0] in relatives.MODELS:
+            continue  # They have the names of another model, and compute otherwise.
+        below = {n[len(prefix) :]: a for n, a in flat.items() if n.startswith(prefix)}
+        if renamed(below).match:
+            known.append(prefix)
+    return [re.sub("[./]", ".", prefix).rstrip(".") for prefix in known[:_CHOICES]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +104,7 @@ class Renamed:
       added: before all names.
       old: the names before anything was added, by those that `stripped` was in front
         of.
-      known: whether a layout takes them.
+      match: the layout that knows them, if any does.
     """
 
     flat: base.Flat
@@ -89,7 +112,7 @@ class Renamed:
     removed: tuple[str, ...]
     added: str
     old: Mapping[str, str]
-    known: bool
+    match: Match | None
 
     def own(self, name: str) -> str:
         """What the file calls it."""
@@ -104,20 +127,19 @@ def renamed(
 
     What no list has is taken away only where a network is known without it.
     """
-    plain, first = tensors.unwrapped(flat)
-    plain, inner, removed = tensors.without_wrappers(plain)
-    found: list[Renamed] = []
-    for prefix, some in tensors.shared(plain):
-        if found and re.split("[./]", prefix)[0] in relatives.MODELS:
-            break  # whose names, without it, are those of what computes something else
-        whole, added = _named_as_whole(some)
-        old = {name: first + inner[prefix + name] for name in some}
-        tried = [one for one in LAYOUTS if layout in ("", one.key)]
-        known = not deep(whole) and any(_takes(one, whole, size) for one in tried)
-        found.append(Renamed(whole, first + prefix, removed, added, old, known))
+    plain, first = wrappers.unwrapped(flat)
+    plain, inner, removed = wrappers.without_wrappers(plain)
+    attempts: list[Renamed] = []
+    for prefix, stripped in wrappers.shared(plain):
+        if attempts and re.split("[./]", prefix)[0] in relatives.MODELS:
+            break  # Without it these would be the names of what computes otherwise.
+        whole, added = _named_as_whole(stripped)
+        old = {name: first + inner[prefix + name] for name in stripped}
+        known = match(whole, layout, size)
+        attempts.append(Renamed(whole, first + prefix, removed, added, old, known))
         if known:
-            break
-    return found[-1] if found[-1].known else found[0]
+            return attempts[-1]
+    return attempts[0]
 
 
 def _named_as_whole(flat: base.Flat) -> tuple[base.Flat, str]:

@@ -34,12 +34,12 @@ from sws_jax.models.profiles import OFFICIAL_AUX_HEADS
 from sws_jax.specs import ViTSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Width of a head in the ViTs of the papers, up to L: shapes do not always tell.
+# Width of a head in the ViTs of the papers, up to L, which shapes do not always show.
 HEAD_SIZE = 64
 # Heads of wider ones: So400m, H, g, g-opt and G (Scaling Vision Transformers,
 # 2106.04560; SoViT, 2305.13035).
 WIDE_HEADS = dict.fromkeys((1152, 1280, 1408, 1536, 1664), 16)
-# Of the ViTs of papers and of timm, at which a guess at heads is the usual number.
+# Widths of the ViTs of papers and of timm, for which a guess at heads is what is usual.
 PUBLISHED_WIDTHS = {192, 256, 320, 384, 512, 640, 768, 896, 1024, *WIDE_HEADS}
 TLEG_DEPTH = 12  # of the released Aux-Nets
 
@@ -114,25 +114,25 @@ class Names:
     def entries(self, spec: ViTSpec) -> list[Entry]:
         """Every tensor of a network; of a learngene, whose depth is its genes."""
         style = self.style
-        found = [Entry(self.pos_embed, "pos_embed")]
-        found += _weights(self.patch, "patch_embed/proj", style, style.conv)
+        rows = [Entry(self.pos_embed, "pos_embed")]
+        rows += _weights(self.patch, "patch_embed/proj", style, style.conv)
         if spec.pool == "token":
-            found.append(Entry(self.cls_token, "cls_token"))
+            rows.append(Entry(self.cls_token, "cls_token"))
         lone = not spec.dist_head
         if spec.distilled:
             token = self.lone_token if lone else self.dist_token
-            found.append(Entry(token, "dist_token"))
+            rows.append(Entry(token, "dist_token"))
         after = spec.pool_order == "mean_norm" and self.fc_norm
         norm = self.fc_norm if after else self.norm
-        found += _weights(norm, "norm", style)
+        rows += _weights(norm, "norm", style)
         for half, own in self.halves or (("", style),):
             for layer in (slice(None),) if self.stacked else range(spec.depth):
-                found += self._block(layer, f"blocks/{half}", own)
+                rows += self._block(layer, f"blocks/{half}", own)
         first = self.lone_head if lone else self.head
         for ours in spec.classifiers:
             theirs = {"head": first, "head_dist": self.head_dist}[ours]
-            found += _weights(theirs, ours, style, style.linear[1])
-        return found
+            rows += _weights(theirs, ours, style, style.linear[1])
+        return rows
 
     def _block(self, layer: int | slice, here: str, style: Style) -> Iterator[Entry]:
         def weights(module, ours, codec=None):
@@ -170,41 +170,18 @@ class Names:
         if self.style is TORCH:
             patch = patch[2:] + patch[1::-1]  # as Flax: height, width, in, out
         size, _, channels, width = patch
-        # Of a kernel of heads, Flax keeps them apart.
-        kernel = shapes.get(self.block.format(l=0, m=self.qkv[-1]) + style.kernel, ())
-        if self.style is FLAX and len(kernel) >= 3:
-            heads = kernel[-2]
-        else:
-            known = {**WIDE_HEADS, **self.heads}
-            heads = known.get(width) or max(width // HEAD_SIZE, 1)
-        if width % heads:
-            heads = 1
-        pattern = re.escape(self.block).replace(r"\{m\}", ".+")
-        pattern = pattern.replace(r"\{l\}", r"(\d+)") + ".+"
-        layers = [m for name in shapes if (m := re.fullmatch(pattern, name))]
-        if self.stacked:
-            depth = shapes[fc1][0]
-        else:
-            depth = max(int(n) for m in layers for n in m.groups() or (0,)) + 1
         out = 0 if self.style is TORCH else -1  # the axis of a kernel that comes out
         hidden = shapes[fc1][out]
         token = self.cls_token in shapes
-        named = self.lone_token != self.dist_token  # else its head alone can tell
-        lone = (
-            token
-            and self.lone_token in shapes
-            and (named or self.lone_head + self.style.kernel in shapes)
-            and self.head_dist + self.style.kernel not in shapes
-        )
+        lone = token and self._has_lone_token(shapes)
         distilled = lone or self.dist_token in shapes
         side = math.isqrt(pos[1] - token - distilled)
-        first = self.lone_head if lone else self.head
-        head = shapes.get(first + self.style.kernel)
+        head = shapes.get((self.lone_head if lone else self.head) + self.style.kernel)
         after = bool(self.fc_norm) and self.fc_norm + self.style.scale in shapes
         return ViTSpec(
-            depth=depth,
+            depth=shapes[fc1][0] if self.stacked else self._depth(shapes),
             width=width,
-            heads=heads,
+            heads=self._heads(shapes, width, style),
             mlp_ratio=ratios.common([(width, hidden)]) or hidden / width,
             patch_size=size,
             image_size=(side * size, side * size),
@@ -216,6 +193,34 @@ class Names:
             dist_head=not lone,
             norm_eps=self.eps,
             gelu=self.gelu,
+        )
+
+    def _heads(self, shapes: Shapes, width: int, style: Style) -> int:
+        """Heads of the attention, as shapes show them or as is usual."""
+        kernel = shapes.get(self.block.format(l=0, m=self.qkv[-1]) + style.kernel, ())
+        # Of a kernel of heads, Flax keeps them apart.
+        if self.style is FLAX and len(kernel) >= 3:
+            heads = kernel[-2]
+        else:
+            usual = {**WIDE_HEADS, **self.heads}
+            heads = usual.get(width) or max(width // HEAD_SIZE, 1)
+        return 1 if width % heads else heads
+
+    def _depth(self, shapes: Shapes) -> int:
+        """Blocks, by the largest number in a name."""
+        pattern = re.escape(self.block).replace(r"\{m\}", ".+")
+        pattern = pattern.replace(r"\{l\}", r"(\d+)") + ".+"
+        layers = [match for name in shapes if (match := re.fullmatch(pattern, name))]
+        return max(int(n) for match in layers for n in match.groups() or (0,)) + 1
+
+    def _has_lone_token(self, shapes: Shapes) -> bool:
+        """Whether there is a distillation token and no head of its own."""
+        # Where the token has the same name either way, its head alone can tell.
+        named = self.lone_token != self.dist_token
+        return (
+            self.lone_token in shapes
+            and (named or self.lone_head + self.style.kernel in shapes)
+            and self.head_dist + self.style.kernel not in shapes
         )
 
 
@@ -409,7 +414,7 @@ def sincos2d(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
-    """`model` is the prefix: vit or deit."""
+    """Names of transformers; `model` is what they begin with: vit or deit."""
     if in_memory:
         block = f"{model}.layers.{{l}}.{{m}}"
         qkv = tuple(f"attention.{part}_proj" for part in "qkv")
@@ -428,7 +433,7 @@ def _hugging_face(model: str, in_memory: bool, distilled: bool) -> Names:
         norm=f"{model}.layernorm",
         head="cls_classifier" if distilled else "classifier",
         head_dist="distillation_classifier",
-        # (DeiTForImageClassification; with both, it is its sibling WithTeacher.)
+        # DeiTForImageClassification has one; its sibling WithTeacher has both.
         lone_token=dist_token if distilled else "",
         lone_head="classifier" if distilled else "",
         block=block,
@@ -450,8 +455,8 @@ _GOOGLE = View(mean=(0.5,) * 3, std=(0.5,) * 3, crop=1.0)
 
 
 def _layout(name: str, names: Names, **fields) -> Layout:
-    guessed = names.style is not FLAX  # whose kernels have an axis of heads
-    fields["heads_guessed"] = guessed
+    # Flax's kernels have an axis of heads.
+    fields["heads_guessed"] = names.style is not FLAX
     return Layout(name, names.recognise, names.entries, **fields)
 
 

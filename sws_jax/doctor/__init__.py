@@ -1,8 +1,8 @@
-"""Everything that a job needs, looked at before it is started.
+"""Checks of everything that a job needs, before it is started.
 
-Each check stands for itself: one that fails, even by a fault of its own, hides no
-other. With several processes all make every check, and the first one prints what all
-have found, once. Nothing is trained, and nothing stays behind.
+Checks are independent: one that fails, even by an error of its own, hides no other.
+With several processes all make every check, and process 0 prints the findings of all,
+each once. Nothing is trained, and nothing stays behind.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ CHECKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A finding, and who has it.
+    """A finding, and the processes that it is about.
 
     Attributes:
-      check: its name.
-      finding: what was found.
+      check: name of the check.
+      finding: of the check.
       who: numbers of the processes; empty for all of them.
-      seconds: that the check took in process 0.
+      seconds: duration of the check in process 0.
     """
 
     check: str
@@ -94,20 +94,21 @@ def examine(
 
     Args:
       case: what is examined.
-      tell: is given every line as soon as it is known.
-      verbose: prints where an unexpected error came from.
+      tell: is called with every line as soon as it is known.
+      verbose: prints the traceback of an unexpected error.
       checks: in an order in which each follows what it needs.
 
     Returns:
       All lines.
     """
-    found: list[Line] = []
+    reported: list[Line] = []
     states = case.states
-    alone: dict[str, list[Finding]] = {}  # found before the processes have met
+    # Findings of this process alone, from before the processes have met.
+    alone: dict[str, list[Finding]] = {}
 
     def report(lines: Iterable[Line]) -> None:
         for line in lines:
-            found.append(line)
+            reported.append(line)
             tell(line)
 
     case.find_place()
@@ -121,18 +122,18 @@ def examine(
                 states[check.name] = LEFT_OUT
                 continue
             before = time.monotonic()
-            mine = _made(check, case, verbose)
+            own = _findings(check, case, verbose)
             seconds = time.monotonic() - before
             if not case.together:
-                alone[check.name] = mine
-                everyones = [mine]
+                alone[check.name] = own
+                everyones = [own]
             else:
                 for name in list(alone):
                     earlier = _shared(alone.pop(name))
                     lines = _merged(name, earlier, 0.0)
                     report(line for line in lines if line.who and 0 not in line.who)
                     states[name] = _state(earlier)
-                everyones = _shared(mine)
+                everyones = _shared(own)
             report(_merged(check.name, everyones, seconds))
             states[check.name] = _state(everyones)
     except Exception as error:
@@ -141,37 +142,37 @@ def examine(
         lost = f"another process is lost ({' '.join(str(error).split())[:120]})"
         report([Line(check.name, Finding(PROBLEM, lost, "see what it says itself"))])
     finally:
-        case.held.close()
-    return found
+        case.cleanup.close()
+    return reported
 
 
-def _shared(mine: Sequence[Finding]) -> list[list[Finding]]:
-    """What each of the processes has found."""
-    said = processes.collected([dataclasses.astuple(finding) for finding in mine])
-    return [[Finding(*one) for one in theirs] for theirs in said]
+def _shared(own: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings of each process."""
+    collected = processes.collected([dataclasses.astuple(finding) for finding in own])
+    return [[Finding(*fields) for fields in theirs] for theirs in collected]
 
 
 def _state(everyones: Sequence[Sequence[Finding]]) -> str:
     return worst(finding.state for theirs in everyones for finding in theirs)
 
 
-def _made(check: Check, case: Case, verbose: bool) -> list[Finding]:
-    """What a check finds, and what ends it."""
-    found: list[Finding] = []
+def _findings(check: Check, case: Case, verbose: bool) -> list[Finding]:
+    """The findings of a check, an error that ended it included."""
+    findings: list[Finding] = []
     try:
         for finding in check.function(case):
-            found.append(finding)
+            findings.append(finding)
     except Unknown as reason:
-        found.append(Finding(LEFT_OUT, str(reason)))
+        findings.append(Finding(LEFT_OUT, str(reason)))
     except (UserError, OSError) as error:
-        found.append(Finding(PROBLEM, str(error)))
+        findings.append(Finding(PROBLEM, str(error)))
     except Exception as error:
         if case.together and processes.is_loss(error):
             raise
         if verbose:
             traceback.print_exception(error)
         text = " ".join(str(error).split())[:160]
-        found.append(
+        findings.append(
             Finding(
                 PROBLEM,
                 f"this check failed itself, which was not expected: "
@@ -179,22 +180,29 @@ def _made(check: Check, case: Case, verbose: bool) -> list[Finding]:
                 "" if verbose else "--verbose shows where",
             )
         )
-    return found
+    return findings
 
 
 def _merged(
     check: str, everyones: Sequence[Sequence[Finding]], seconds: float
 ) -> list[Line]:
-    """What the first process has found, and what others have found besides."""
+    """The findings of process 0, then those that only others have.
+
+    Args:
+      check: its name.
+      everyones: findings of each process.
+      seconds: duration of the check, shown with its first line.
+    """
     lines: list[Line] = []
     count = len(everyones)
-    first = list(dict.fromkeys(everyones[0]))
-    seen = list(dict.fromkeys(f for theirs in everyones for f in theirs))
-    for finding in seen:
+    first = everyones[0]
+    distinct = list(dict.fromkeys(f for theirs in everyones for f in theirs))
+    for finding in distinct:
         who = tuple(i for i, theirs in enumerate(everyones) if finding in theirs)
         if finding.state == OK and finding not in first:
-            continue  # in other words (seconds, say) what the first has found
-        # What is well is said of the first alone; what is not, of those that it is of.
+            # Process 0 has it too, in other words: with other durations, for example.
+            continue
+        # Processes are named for what is wrong alone.
         everywhere = finding.state == OK or len(who) == count
         lines.append(Line(check, finding, () if everywhere else who, seconds))
         seconds = 0.0
@@ -204,8 +212,8 @@ def _merged(
 class Table:
     """Prints lines as they come.
 
-    The first process speaks for all that have met. Where they have not, each other one
-    says what is wrong with it.
+    Process 0 prints for all processes that have met. Where they could not meet, each
+    other one prints its own problems.
 
     Args:
       case: what is examined.
@@ -214,7 +222,7 @@ class Table:
     def __init__(self, case: Case):
         self._case = case
         self._width = max(len(check.name) for check in CHECKS)
-        self._waiting: list[Line] = []  # to be said by the first process, if it comes
+        self._waiting: list[Line] = []  # Process 0 prints them, if the processes meet.
 
     def __call__(self, line: Line) -> None:
         if not self._case.index:
@@ -222,29 +230,28 @@ class Table:
         elif line.finding.state == PROBLEM and not self._case.together:
             self._waiting.append(line)
         if self._case.apart:
-            for one in self._waiting:
-                self._print(one)
+            for waiting in self._waiting:
+                self._print(waiting)
             self._waiting.clear()
 
     def _print(self, line: Line) -> None:
         who = f"{numbers(line.who)}: " if line.who else ""
         if self._case.index:
             who = f"process {self._case.index}: "
-        took = f" ({line.seconds:.1f} s)" if line.seconds >= 1 else ""
+        duration = f" ({line.seconds:.1f} s)" if line.seconds >= 1 else ""
         finding = line.finding
         head = f"{finding.state:<9} {line.check:<{self._width}}  "
-        print(f"{head}{who}{finding.text}{took}", flush=True)
+        print(f"{head}{who}{finding.text}{duration}", flush=True)
         if finding.advice:
             print(" " * len(head) + f"do: {finding.advice}", flush=True)
 
 
-def summary(found: Sequence[Line], seconds: float) -> str:
-    """All lines in one."""
-    counts = {s: sum(line.finding.state == s for line in found) for s in STATES}
-    bad, left, warned = counts[PROBLEM], counts[LEFT_OUT], counts[WARNING]
+def summary(lines: Sequence[Line], seconds: float) -> str:
+    """How many problems and warnings there are, and how long it took."""
+    counts = {s: sum(line.finding.state == s for line in lines) for s in STATES}
     parts = [
-        f"{n} {word}{'s' if n > 1 and word != LEFT_OUT else ''}"
-        for n, word in ((bad, PROBLEM), (warned, WARNING), (left, LEFT_OUT))
-        if n
+        f"{counts[state]} {state}{'s' if plural and counts[state] > 1 else ''}"
+        for state, plural in ((PROBLEM, True), (WARNING, True), (LEFT_OUT, False))
+        if counts[state]
     ]
     return f"{', '.join(parts) or 'all is well'}; {seconds:.0f} s"

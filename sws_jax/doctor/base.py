@@ -1,4 +1,4 @@
-"""What a check is, what it finds, and what checks know of each other."""
+"""Checks, their findings, and the case that they examine and share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sws_jax.preview.survey import Survey
 from sws_jax.runtime import rendezvous
 from sws_jax.storage import documents, paths, refusals
 
-# That processes have to come, where a run may give them longer.
+# For processes to connect; a run may wait longer.
 _START_SECONDS = 30
 
 # From good to bad.
@@ -25,12 +25,12 @@ OK, WARNING, LEFT_OUT, PROBLEM = STATES = ("ok", "warning", "left out", "problem
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of a check.
+    """One result of a check.
 
     Attributes:
       state: one of `STATES`.
-      text: what was found, or what is wrong.
-      advice: the next command or change to make, where the text does not say it.
+      text: what is there, or what is wrong.
+      advice: the next command or change to make, where the text does not name it.
     """
 
     state: str
@@ -55,7 +55,7 @@ def worst(states: Iterable[str]) -> str:
 
 
 class Unknown(Exception):
-    """A check cannot be made, for a reason that another one has said."""
+    """A check cannot be made, for a reason that another check has reported."""
 
 
 class Case:
@@ -65,20 +65,20 @@ class Case:
       config: of the job.
       workdir: of the job.
       start: how its processes find each other.
-      arguments: of the command, to be given again in advice.
+      arguments: of the command, repeated in advice.
 
     Attributes:
       rows: the job's runs; empty until the config is checked.
       place: of this process among several; None where it is alone.
-      unplaced: why the place is not known, if the cluster does not say.
-      together: whether the processes have met, and can compare what they find.
+      unplaced: why the place is not known, where the cluster does not tell.
+      together: whether the processes have met, and can compare their findings.
       apart: whether they could not meet.
       states: of the checks that were made, by their names.
       silent: buckets that have not answered.
       data: what the runs train on, or what is known of it (`sws_jax.doctor.unstaged`);
-        None until it is looked at.
+        None until it is read.
       token: a file that process 0 keeps in the work directory for the others to see.
-      held: what is undone once all processes have looked.
+      cleanup: releases the token, once all processes have seen it.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Case:
         self.silent: set[str] = set()
         self.data: Dataset | None = None
         self.token = ""
-        self.held = contextlib.ExitStack()
+        self.cleanup = contextlib.ExitStack()
 
     def find_place(self) -> None:
-        """Whether this process is one of several; `unplaced` says where none knows."""
+        """Finds the place of this process among several, or why it is not known."""
         try:
             self.place = rendezvous.placed(self.start)
         except rendezvous.NotComplete as error:
@@ -114,12 +114,12 @@ class Case:
 
     @contextlib.contextmanager
     def asking(self, path: str) -> Iterator[None]:
-        """Where a path is looked at, which may be in a bucket that does not answer.
+        """For the use of a path that may be in a bucket that does not answer.
 
-        The libraries try for half a minute: no bucket is asked a second time.
+        Storage libraries retry for half a minute: no bucket is asked a second time.
 
         Raises:
-          Unknown: it has not answered before.
+          Unknown: the bucket has not answered before.
         """
         self._check_answered(path)
         try:
@@ -134,14 +134,14 @@ class Case:
 
     @property
     def is_sized(self) -> bool:
-        """Whether it is known how large a network's images are."""
+        """Whether the size of a network's images is known."""
         return self.data is not None and self.data.image_shape[0] > 0
 
     def survey(self) -> Survey:
-        """The job's networks: of the data that was read, or of what is assumed.
+        """The job's networks, for the data that was read or for assumed data.
 
         Raises:
-          Unknown: neither is possible.
+          Unknown: nothing tells the size of images, or a bucket does not answer.
         """
         if not self.is_sized and not self.config.data.image_size:
             raise Unknown("needs data, which alone says how large images are")
@@ -153,33 +153,33 @@ class Case:
         return Survey(self.config, self.workdir, data=self.data, older=self.older)
 
     def older(self, name: str) -> bool:
-        """As `preflight.older_in`, of a work directory that can be looked at."""
+        """As `preflight.older_in`; False for a work directory that cannot be read."""
         return self.is_readable and preflight.older_in(self.workdir)(name)
 
     def waiting(self) -> list[Run]:
-        """Runs that are not done, as far as that is known: those need no file more."""
+        """Runs that are not known to be done: finished ones need no files."""
         if not self.is_readable:
             return self.rows
         return [row for row in self.rows if not preflight.is_done(row, self.workdir)]
 
     @property
     def is_readable(self) -> bool:
-        """Whether the work directory answers, as far as it was asked."""
+        """Whether the work directory can be read, as far as it was tried."""
         return self.states.get("directory") not in (PROBLEM, LEFT_OUT)
 
     def assumed(self, survey: Survey) -> str:
-        """What a survey without data goes by, to be added to its results."""
+        """The assumptions of a survey without data, to be added to its results."""
         return "" if self.data else f"; {'; '.join(survey.notes)}"
 
     def again(self, *more: str, program: str = "sws_jax.main") -> str:
-        """A command with this one's arguments and some more."""
+        """A command with the arguments of this one, and some more."""
         return " ".join(["python -m", program, *self.arguments, *more])
 
     def trained_by(self, path: str) -> str:
-        """The run of this job that a ``run:NAME`` path stands for, or nothing."""
+        """The run of this job that a ``run:NAME`` path stands for; empty for none."""
         name = path.removeprefix(places.RUN)
-        known = path.startswith(places.RUN) and any(r.name == name for r in self.rows)
-        return name if known else ""
+        is_run = path.startswith(places.RUN) and any(r.name == name for r in self.rows)
+        return name if is_run else ""
 
     def about(self) -> dict[str, Any]:
         """The config as JSON has it."""

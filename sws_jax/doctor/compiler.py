@@ -1,4 +1,4 @@
-"""Whether JAX's compiler computes what it is asked for, in cases that went wrong."""
+"""Checks of JAX's compiler: programs that some versions of it compute wrongly."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _Program = tuple[Callable, tuple[Any, ...], Any]
 
 
 def compiler(case: Case) -> Iterator[Finding]:
-    """Small programs on this process's own device: no other one is waited for."""
+    """Small programs, on this process's own device: no other process is waited for."""
     device = jax.local_devices()[0]
     wrong = [name for name, program in programs().items() if not is_right(program)]
-    has = f"jaxlib {xla_flags.jaxlib()} on {device.platform}"
+    version = f"jaxlib {xla_flags.jaxlib()} on {device.platform}"
     if not wrong:
-        yield ok(f"{has} is right in {len(programs())} cases that others get wrong")
+        yield ok(f"{version} is right in {len(programs())} cases that others get wrong")
         return
     yield problem(
-        f"{has} computes wrong numbers, and a run here may: {', '.join(wrong)}",
+        f"{version} computes wrong numbers, and a run here may: {', '.join(wrong)}",
         _advice(),
     )
 
@@ -39,6 +39,7 @@ def _advice() -> str:
 
 
 def is_right(program: _Program) -> bool:
+    """Whether a program of `programs` gives its result when it is compiled."""
     function, arguments, expected = program
     return bool(np.array_equal(jax.jit(function)(*arguments), expected))
 
@@ -46,15 +47,15 @@ def is_right(program: _Program) -> bool:
 def programs() -> dict[str, _Program]:
     """Function, arguments and result of each, by name.
 
-    All numbers are whole, and so small that any device has them exactly, one that
-    rounds a product's factors to 8 bits included.
+    All numbers are whole, and so small that any device represents them exactly, even
+    one that rounds the factors of a product to 8 bits.
     """
     random = np.random.default_rng(0)
-    # Only the last row is compared: 2**15 is exact in 8 bits, its neighbours are not.
+    # Only the last row is compared: 2**15 is exact in 8 bits, numbers near it are not.
     rows = np.zeros((2**15 + 1, 3), np.float32)
     rows[:, 0] = np.arange(len(rows))
-    some = random.integers(-3, 4, (64, 16, 16)).astype(np.float32)
-    sums = some.sum(-1)
+    matrices = random.integers(-3, 4, (64, 16, 16)).astype(np.float32)
+    sums = matrices.sum(-1)
     tokens = random.integers(-1, 2, (4, 50, 256)).astype(np.float32)
     kernel = random.integers(-1, 2, (256, 256)).astype(np.float32)
     return {
@@ -65,7 +66,7 @@ def programs() -> dict[str, _Program]:
         ),
         "a product with equal numbers, times and summed": (
             lambda x, c: jnp.sum((x @ jnp.full_like(x, c)) * x, axis=-1),
-            (some, np.float32(2)),
+            (matrices, np.float32(2)),
             2 * sums * sums,
         ),
         "a product summed over tokens": (

@@ -1,4 +1,4 @@
-"""What computes: devices, the mesh over them, and their memory."""
+"""Checks of the devices, the mesh over them, and their memory."""
 
 from __future__ import annotations
 
@@ -24,36 +24,37 @@ from sws_jax.preview import dry_run
 from sws_jax.runtime import host, words
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
-# Newer TPUs are passed through, as other makers' devices are.
+# Newer TPUs are passed through to user space, as devices of other vendors may be.
 _PASSED, _VENDORS, _GOOGLE = (
     "/dev/vfio/[0-9]*",
     "/sys/bus/pci/devices/*/vendor",
     "0x1ae0",
 )
-# Set on the hosts of Cloud TPU.
+# Environment variables of Cloud TPU hosts.
 _TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
-# What JAX computes with on GPUs, and on TPUs.
+# Packages with JAX's back ends for GPUs, and for TPUs.
 _PLUGINS = {False: ("jax_cuda12_plugin", "jax_cuda13_plugin"), True: ("libtpu",)}
 _NVIDIA = "/proc/driver/nvidia/version"
 _CUDA13_DRIVER = 580  # the oldest that runs CUDA 13 (NVIDIA's release notes)
 
 
 def devices(case: Case) -> Iterator[Finding]:
-    """What JAX computes on, and whether the host has more than it sees."""
+    """The devices of JAX, and whether the host has others that JAX does not see."""
     if case.apart:
         raise Unknown("not asked: they may answer only once all processes are there")
     try:
-        found = jax.devices()
-    except (RuntimeError, AssertionError) as error:  # of a platform it does not know
-        asked = os.environ.get("JAX_PLATFORMS")
-        reason = " ".join(str(error).split())[:160] or f"JAX_PLATFORMS is {asked}"
-        # The checks of files go on without.
+        visible = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX raises an assertion for a platform that it does not know.
+        platforms = os.environ.get("JAX_PLATFORMS")
+        reason = " ".join(str(error).split())[:160] or f"JAX_PLATFORMS is {platforms}"
+        # Checks that need no accelerator go on.
         jax.config.update("jax_platforms", "cpu")
         yield problem(
             f"JAX finds no device ({reason})", _install() or "unset JAX_PLATFORMS"
         )
         return
-    kinds = collections.Counter(f"{d.device_kind} ({d.platform})" for d in found)
+    kinds = collections.Counter(f"{d.device_kind} ({d.platform})" for d in visible)
     text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     local = jax.local_devices()
     limit = sizing.memory_limit(local[0])
@@ -61,21 +62,21 @@ def devices(case: Case) -> Iterator[Finding]:
     here = f"this host: {host.cores()} cores"
     if (memory := host.memory()) is not None:
         here += f", {words.size(memory)}"
-    per = collections.Counter(d.process_index for d in found)
-    if len(set(per.values())) > 1:
+    per_process = collections.Counter(d.process_index for d in visible)
+    if len(set(per_process.values())) > 1:
         yield problem(
             "processes have different numbers of devices: "
-            + ", ".join(f"process {i} has {n}" for i, n in sorted(per.items())),
+            + ", ".join(f"process {i} has {n}" for i, n in sorted(per_process.items())),
             "give each process as many",
         )
-    elif found[0].platform == "cpu" and (advice := _install()):
+    elif visible[0].platform == "cpu" and (advice := _install()):
         yield problem(f"JAX computes on {text} alone, and {_present()}", advice)
     else:
         yield ok(f"{text}{each}; {here}")
 
 
 def _present() -> str:
-    """The accelerators that this host shows, in words; empty where it shows none."""
+    """The accelerators of this host, in words; empty where it has none."""
     if gpus := sorted(glob.glob(_GPUS)):
         return f"this host has {len(gpus)} NVIDIA GPU(s) ({gpus[0]})"
     chips = sorted(glob.glob(_TPUS)) or _passed_through()
@@ -86,6 +87,7 @@ def _present() -> str:
 
 
 def _passed_through() -> list[str]:
+    """Device files of TPUs that are passed through."""
     chips = sorted(glob.glob(_PASSED))
     for path in glob.glob(_VENDORS) if chips else ():
         with contextlib.suppress(OSError), open(path) as file:
@@ -95,7 +97,7 @@ def _passed_through() -> list[str]:
 
 
 def _install() -> str:
-    """What makes JAX see this host's accelerators; empty where it has none."""
+    """How JAX comes to see this host's accelerators; empty where it has none."""
     present = _present()
     if not present:
         return ""
@@ -103,7 +105,8 @@ def _install() -> str:
     if wanted == "cpu":
         return "unset JAX_PLATFORMS, which is cpu"
     on_tpu = "TPU" in present
-    if any(map(_is_installed, _PLUGINS[on_tpu])):  # JAX tried, and passed it over
+    if any(map(_is_installed, _PLUGINS[on_tpu])):
+        # JAX has tried the package, and passed it over.
         name = "tpu" if on_tpu else "cuda"
         why = f'JAX_PLATFORMS={name} python -c "import jax; jax.devices()"'
         return f"see why, as what it takes is installed: {why}"
@@ -115,12 +118,13 @@ def _is_installed(package: str) -> bool:
 
 
 def _cuda() -> int:
+    """The major version of CUDA that this host's driver runs."""
     try:
         with open(_NVIDIA) as file:
-            found = re.search(r"  (\d+)\.\d+", file.read())
+            driver = re.search(r"  (\d+)\.\d+", file.read())
     except OSError:
-        found = None
-    return 12 if found and int(found[1]) < _CUDA13_DRIVER else 13
+        driver = None
+    return 12 if driver and int(driver[1]) < _CUDA13_DRIVER else 13
 
 
 def mesh(case: Case) -> Iterator[Finding]:
@@ -129,13 +133,13 @@ def mesh(case: Case) -> Iterator[Finding]:
     wrong: dict[str, list[str]] = {}
     for row in case.rows:
         try:
-            made = sharding.make_mesh(sizes=row.config.mesh)
-            build.check_batches(row.config, made)
+            run_mesh = sharding.make_mesh(sizes=row.config.mesh)
+            build.check_batches(row.config, run_mesh)
         except UserError as error:
             wrong.setdefault(str(error), []).append(row.name)
             continue
-        size, parts = row.config.global_batch_size, sharding.shard_count(made)
-        shape = " x ".join(f"{axis} {made.shape[axis]}" for axis in sharding.AXES)
+        size, parts = row.config.global_batch_size, sharding.shard_count(run_mesh)
+        shape = " x ".join(f"{axis} {run_mesh.shape[axis]}" for axis in sharding.AXES)
         text = f"{shape}; {size} images a step, {size // parts} a device"
         texts.setdefault(text, []).append(row.name)
     for text, names in wrong.items():
@@ -154,41 +158,41 @@ def sheet(case: Case) -> Iterator[Finding]:
     for row in case.rows:
         spec = survey.spec(row)
         if row.config.schedule.total_epochs:
-            # Of networks that differ in depth alone, the deepest takes the most.
+            # Of networks that differ in depth alone, the deepest needs the most.
             net = spec.net.replace(depth=1, drop_path=0.0)
             key = type(spec), net, row.config.global_batch_size
-            _, known = deepest.get(key, (None, None))
-            if known is None or spec.depth > known.depth:
+            _, other = deepest.get(key, (None, None))
+            if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
     sheets, notes = [], []
     for row, spec in deepest.values():
-        made = sharding.make_mesh(sizes=row.config.mesh)
-        teacher = dry_run.teacher_of(row, survey, made)
+        run_mesh = sharding.make_mesh(sizes=row.config.mesh)
+        teacher = dry_run.teacher_of(row, survey, run_mesh)
         recipe = dry_run.recipe_of(row.config, spec)
         size = row.config.global_batch_size
-        found = sizing.estimate(recipe, made, size, teacher)
-        sheets.append((row.name, found, sizing.margin(recipe.compute)))
-        notes += remarks.of_mesh(row.config, spec, made)
+        estimate = sizing.estimate(recipe, run_mesh, size, teacher)
+        sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
+        notes += remarks.of_mesh(row.config, spec, run_mesh)
     for remark in dict.fromkeys(notes):
         yield warning(remark)
     if not sheets:
         yield ok("no run takes a step: nothing but the networks is held")
         return
-    name, largest, margin = max(sheets, key=lambda one: one[1].total)
-    line = _fits(case, largest, name, margin)
-    yield dataclasses.replace(line, text=line.text + case.assumed(survey))
+    name, largest, margin = max(sheets, key=lambda entry: entry[1].total)
+    finding = _fits(case, largest, name, margin)
+    yield dataclasses.replace(finding, text=finding.text + case.assumed(survey))
 
 
-def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:
-    """A sheet beside the memory of a device, or of the host."""
+def _fits(case: Case, needed: sizing.Sheet, name: str, margin: float) -> Finding:
+    """Whether a sheet fits the memory of a device, or of the host."""
     local = jax.local_devices()
-    limit, whose, total = sizing.memory_limit(local[0]), "a device", found.total
+    limit, whose, total = sizing.memory_limit(local[0]), "a device", needed.total
     if local[0].platform == "cpu" or limit is None:
         limit, whose = host.memory(), "this host"
-        total = found.total * len(local)
+        total = needed.total * len(local)
     if limit is None:
         raise Unknown("this system does not say how much memory it has")
-    parts = sizing.parts(found)
+    parts = sizing.parts(needed)
     text = f"{name}: about {words.size(total)} of {words.size(limit)} of {whose}"
     text += f" ({parts}{' for each device' if len(local) > 1 else ''})"
     exact = case.again(f"--config.mesh.dry_run={jax.device_count()}")
@@ -196,6 +200,6 @@ def _fits(case: Case, found: sizing.Sheet, name: str, margin: float) -> Finding:
     less += f"mesh.fsdp; {exact} counts it in the compiled program"
     if total > limit:
         return problem(text, less)
-    if total + margin * (found.activations or 0) * (total / found.total) > limit:
+    if total + margin * (needed.activations or 0) * (total / needed.total) > limit:
         return warning(f"{text}, which a compiler may exceed", less)
     return ok(text)

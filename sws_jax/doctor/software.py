@@ -1,4 +1,4 @@
-"""The config, and what is installed."""
+"""Checks of the config, and of what is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PLUGIN = re.compile(r"jax-(?:cuda|rocm)\d*-(?:plugin|pjrt)")
 
 
 def config(case: Case) -> Iterator[Finding]:
-    """Every run of the job, as `preflight.check` sees it."""
+    """Every run of the job, as `preflight.check` checks it."""
     rows = runs(case.config)
     wrong: dict[str, list[str]] = {}
     for row in rows:
@@ -56,54 +56,55 @@ def config(case: Case) -> Iterator[Finding]:
 def versions(case: Case) -> Iterator[Finding]:
     """Python and packages against the project's requirements, without the network."""
     python = platform.python_version()
-    bad = False
+    all_fit = True
     if Version(python).release[:2] < _PYTHON:
-        bad = True
+        all_fit = False
         yield problem(
             f"Python {python} is older than {'.'.join(map(str, _PYTHON))}",
             "make the environment with a newer one: python3.12 -m venv .venv",
         )
-    for wanted in requirements():
-        found = _version(wanted.name)
-        if found and wanted.specifier.contains(found, prereleases=True):
+    for requirement in requirements():
+        version = _version(requirement.name)
+        if version and requirement.specifier.contains(version, prereleases=True):
             continue
-        bad = True
-        yield _unmet(wanted, found)
+        all_fit = False
+        yield _unmet(requirement, version)
     jaxlib = _version("jaxlib")
-    for name, found in _plugins():
-        if found != jaxlib:
-            bad = True
+    for name, version in _plugins():
+        if version != jaxlib:
+            all_fit = False
             yield problem(
-                f"{name} is {found} and jaxlib {jaxlib}: JAX passes it over, and "
+                f"{name} is {version} and jaxlib {jaxlib}: JAX passes it over, and "
                 f"computes on the CPU",
                 f"pip install {name}=={jaxlib}",
             )
-    if not bad:
+    if all_fit:
         yield ok(f"Python {python}, " + ", ".join(installed()))
 
 
-def _unmet(wanted: Requirement, found: str) -> Finding:
-    advice = f'pip install "{wanted}"'
-    if not found:
-        return problem(f"{wanted.name} is not installed", advice)
-    floors = [s.version for s in wanted.specifier if s.operator == ">="]
-    if floors and Version(found) < max(map(Version, floors)):
-        return problem(f"{wanted.name} {found} is too old ({wanted.specifier})", advice)
+def _unmet(requirement: Requirement, version: str) -> Finding:
+    """What is wrong with an installed version; empty where none is installed."""
+    name, specifier = requirement.name, requirement.specifier
+    advice = f'pip install "{requirement}"'
+    if not version:
+        return problem(f"{name} is not installed", advice)
+    floors = [s.version for s in specifier if s.operator == ">="]
+    if floors and Version(version) < max(map(Version, floors)):
+        return problem(f"{name} {version} is too old ({specifier})", advice)
     return warning(
-        f"{wanted.name} {found} is newer than what this was tested with "
-        f"({wanted.specifier})",
+        f"{name} {version} is newer than what this was tested with ({specifier})",
         advice,
     )
 
 
 def installed() -> list[str]:
-    """Packages that decide what a run computes, with their versions."""
+    """The packages that a run computes with, and their versions."""
     return [f"{name} {_version(name) or 'not installed'}" for name in _SHOWN]
 
 
 @functools.cache
 def requirements() -> tuple[Requirement, ...]:
-    """Of this project: those of its checkout, else those it was installed with."""
+    """Requirements of this project: of its checkout, else of its installed package."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = os.path.join(here, "requirements.txt")
     if os.path.isfile(path):
@@ -117,11 +118,12 @@ def requirements() -> tuple[Requirement, ...]:
                 f"there is no {path}, and sws_jax was not installed by pip: what it "
                 f"needs is not known here"
             ) from None
-    found = [Requirement(line) for line in lines if line]
-    return tuple(r for r in found if r.marker is None or r.marker.evaluate())
+    every = [Requirement(line) for line in lines if line]
+    return tuple(r for r in every if r.marker is None or r.marker.evaluate())
 
 
 def _version(name: str) -> str:
+    """Of an installed package; empty for one that is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -129,9 +131,10 @@ def _version(name: str) -> str:
 
 
 def _plugins() -> list[tuple[str, str]]:
-    found = {
+    """Names and versions of the installed plugins of JAX."""
+    versions_of = {
         re.sub(r"[-_.]+", "-", dist.name).lower(): dist.version
         for dist in importlib.metadata.distributions()
         if dist.name
     }
-    return sorted((n, v) for n, v in found.items() if _PLUGIN.fullmatch(n))
+    return sorted((n, v) for n, v in versions_of.items() if _PLUGIN.fullmatch(n))

@@ -1,4 +1,4 @@
-"""The work directory: whether it can be written, whose it is, and whether it lasts."""
+"""Checks of the work directory: who uses it, whether it can be written, and room."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
 
-_TOKEN = ".doctor"  # a lock, while the directory is looked at
+_TOKEN = ".doctor"  # a lock, for as long as the directory is examined
 
 
 def work_directory(case: Case) -> Iterator[Finding]:
@@ -37,16 +37,16 @@ def work_directory(case: Case) -> Iterator[Finding]:
 
 
 def _claim(case: Case) -> None:
-    """Holds the directory as a run does, until all processes have looked at it."""
+    """Locks the directory as a run does, until all processes have seen the lock."""
     try:
-        # (The lock makes what directories are missing, and removes them again.)
+        # The lock makes the directories that are missing, and removes them again.
         lock = os.path.join(case.workdir, _TOKEN)
-        case.held.enter_context(locks.claimed(lock))
+        case.cleanup.enter_context(locks.claimed(lock))
         _write(os.path.join(case.workdir, f"{_TOKEN}.json"), case.config.name)
         case.token = _TOKEN
     finally:
         if not (case.together and case.token):
-            case.held.close()
+            case.cleanup.close()
 
 
 def _write(path: str, name: str) -> None:
@@ -62,16 +62,16 @@ def _write(path: str, name: str) -> None:
 
 
 def runs(case: Case) -> Iterator[Finding]:
-    """Whose the directory is: this job's, another's, or one that is under way."""
+    """Whether the directory is this job's, another's, or in use by a running job."""
     if case.index:
         return
     wrong: list[str] = []
-    for look in (
+    for check in (
         lambda: preflight.refuse_other(case.config, case.workdir),
         *(lambda row=row: _refuse_other(case, row) for row in case.rows),
     ):
         try:
-            look()
+            check()
         except UserError as error:
             wrong.append(str(error))
     for text in wrong[:3]:
@@ -112,41 +112,41 @@ def _has(case: Case, row: Run, name: str) -> bool:
 
 
 def disk(case: Case) -> Iterator[Finding]:
-    """Free space against what the runs that are not done will keep."""
+    """Free space against what unfinished runs will write."""
     if case.index:
         return
     survey = case.survey()
-    wanted = 0
+    needed = 0
     for row in case.rows:
         spec = survey.spec(row)
         if not _has(case, row, RESULT):
-            there = _size(_directory(case, row))
-            wanted += max(kept(row.config, spec) - there, 0)
+            written = _size(_directory(case, row))
+            needed += max(kept(row.config, spec) - written, 0)
     if paths.is_remote(case.workdir):
-        size = words.size(wanted)
+        size = words.size(needed)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
         return
     folder, free = files.room(case.workdir)
     text = (
-        f"checkpoints and weights will take about {words.size(wanted)}, and "
+        f"checkpoints and weights will take about {words.size(needed)}, and "
         f"{words.size(free)} are free in {folder}{case.assumed(survey)}"
     )
-    if wanted > free:
+    if needed > free:
         yield problem(
             text,
             "make room, take another --workdir, or keep fewer (checkpoint.keep_last)",
         )
-    elif wanted > 0.9 * free:
+    elif needed > 0.9 * free:
         yield warning(text, "make room: others may fill what is left")
     else:
         yield ok(text)
 
 
 def kept(config, spec: Spec) -> int:
-    """Bytes that a run leaves and, at its largest, holds on disk.
+    """Bytes of a run's files, when they are largest.
 
-    Checkpoints (`sws_jax.training.checkpoints`): the last ones, the best, the
-    milestones, and the one that is being written; and the weights.
+    These are the weights, and checkpoints (`sws_jax.training.checkpoints`): the last
+    ones, the best, the milestones, and the one that is being written.
     """
     network, state = _sizes(dry_run.recipe_of(config, spec))
     schedule, checkpoint = config.schedule, config.checkpoint
@@ -156,13 +156,13 @@ def kept(config, spec: Spec) -> int:
     saves = int(checkpoint.final or config.evaluation.select == "best")
     saves += math.ceil(schedule.total_epochs / every) if every else 0
     saves += len(config.evaluation.milestones)
-    held = max(checkpoint.keep_last, 1) + 1 + len(config.evaluation.milestones) + 1
-    return network + min(saves, held) * state
+    most = max(checkpoint.keep_last, 1) + 1 + len(config.evaluation.milestones) + 1
+    return network + min(saves, most) * state
 
 
 @functools.lru_cache(maxsize=64)
 def _sizes(recipe: step.Recipe) -> tuple[int, int]:
-    """Bytes of a network, and of all that is saved of its training."""
+    """Bytes of a network, and of a checkpoint of its training."""
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(step.new_state, recipe), params)
     return _bytes(params), _bytes(state)
@@ -175,5 +175,5 @@ def _bytes(tree) -> int:
 
 def _size(folder: str) -> int:
     """Bytes of the files in a folder, if there is one on this machine."""
-    found = (os.path.join(at, n) for at, _, names in os.walk(folder) for n in names)
-    return sum(os.path.getsize(path) for path in found if os.path.exists(path))
+    every = (os.path.join(at, n) for at, _, names in os.walk(folder) for n in names)
+    return sum(os.path.getsize(path) for path in every if os.path.exists(path))

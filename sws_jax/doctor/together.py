@@ -1,4 +1,4 @@
-"""What several processes must have in common; every check of one is made by all."""
+"""Checks of what several processes must have in common; all processes make them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sws_jax.runtime import processes, rendezvous
 from sws_jax.runtime.rendezvous import numbers
 from sws_jax.storage import documents, paths
 
-_SEEN_SECONDS = 5.0  # a network's disk may show a file late
+_SEEN_SECONDS = 5.0  # A network disk may show a file late.
 
 
 def meet(case: Case) -> Iterator[Finding]:
-    """All processes come, with the same config and the same versions."""
+    """All processes connect, with the same config and the same versions."""
     place = case.place
     if case.unplaced:
         yield problem(case.unplaced)
@@ -30,12 +30,13 @@ def meet(case: Case) -> Iterator[Finding]:
         return
     before = time.monotonic()
     try:
-        # Not the job itself: processes of another one are told apart below, by name.
+        # The job's own name is not used here, so that processes of another job connect
+        # too, and are named below.
         rendezvous.start(case.start, "doctor")
-        said = processes.collected(_own(case))
+        everyones = processes.collected(_own(case))
     except Exception as error:
         case.apart = True
-        # Nothing here shall wait for processes that are not there.
+        # No later check may wait for processes that are not there.
         jax.config.update("jax_platforms", "cpu")
         seconds = case.start.start_timeout
         if not isinstance(error, UserError) or time.monotonic() - before < seconds:
@@ -45,9 +46,9 @@ def meet(case: Case) -> Iterator[Finding]:
         )
         return
     case.together = True
-    first = said[0]
+    first = everyones[0]
     alike = True
-    for index, other in enumerate(said):
+    for index, other in enumerate(everyones):
         fields = documents.differing(first["config"], other["config"])
         if fields:
             alike = False
@@ -65,16 +66,17 @@ def meet(case: Case) -> Iterator[Finding]:
                 "install the same versions on every host",
             )
     if alike:
-        hosts = sorted({other["host"] for other in said})
-        named = ", ".join(hosts[:4]) + (" and more" if len(hosts) > 4 else "")
+        hosts = sorted({other["host"] for other in everyones})
+        names = ", ".join(hosts[:4]) + (" and more" if len(hosts) > 4 else "")
         yield ok(
             f"all {place.count} are here, on {len(hosts)} host"
-            f"{'s' if len(hosts) > 1 else ''} ({named}), with the same config and "
+            f"{'s' if len(hosts) > 1 else ''} ({names}), with the same config and "
             f"versions"
         )
 
 
 def _own(case: Case) -> dict[str, Any]:
+    """What the processes compare, of this one."""
     return {
         "config": case.about(),
         "versions": software.installed(),
@@ -83,7 +85,7 @@ def _own(case: Case) -> dict[str, Any]:
 
 
 def same_directory(case: Case) -> Iterator[Finding]:
-    """What process 0 has put into the work directory is there for all."""
+    """All processes see the file that process 0 keeps in the work directory."""
     if not case.together:
         return
     token = processes.collected(case.token)[0]
@@ -94,7 +96,7 @@ def same_directory(case: Case) -> Iterator[Finding]:
             break
         time.sleep(0.25)
     blind = [n for n, saw in enumerate(processes.everyone(seen)) if not saw]
-    case.held.close()  # all have looked
+    case.cleanup.close()
     if blind and token:
         yield problem(
             f"{numbers(blind)} of {jax.process_count()} cannot see {case.workdir} of "
@@ -106,23 +108,24 @@ def same_directory(case: Case) -> Iterator[Finding]:
 
 
 def same_data(case: Case) -> Iterator[Finding]:
-    """All read the same images, as far as a few of them say."""
+    """All processes read the same images, by a sample of them."""
     if not case.together or case.data is None:
         return
     try:
-        mine = fingerprint.take(case.data)
+        own = fingerprint.take(case.data)
     except Exception:
-        processes.collected({})  # the others wait for it
+        processes.collected({})  # The other processes wait for this one.
         raise
-    said = processes.collected(mine)
-    other = [n for n, theirs in enumerate(said) if theirs != said[0]]
-    for index in other:
-        both = said[0] and said[index]
-        names = fingerprint.differing(said[0], said[index]) if both else []
+    fingerprints = processes.collected(own)
+    first = fingerprints[0]
+    others = [n for n, theirs in enumerate(fingerprints) if theirs != first]
+    for index in others:
+        theirs = fingerprints[index]
+        names = fingerprint.differing(first, theirs) if first and theirs else []
         yield problem(
             f"process {index} reads other data than process 0 (other "
             f"{', '.join(names) or 'images'})",
             f"give all hosts the same {case.config.data.source}",
         )
-    if not other:
-        yield ok(f"all {len(said)} processes read the same {case.data.name}")
+    if not others:
+        yield ok(f"all {len(fingerprints)} processes read the same {case.data.name}")

@@ -1,4 +1,4 @@
-"""A prepared set in a bucket, which a run copies first: what is known until then."""
+"""A prepared set in a bucket that a run copies first, as far as it is known before."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sws_jax.jobs import build
 from sws_jax.runtime import words
 from sws_jax.storage import files, paths
 
-# Of a version's directory, the small files that say what the large ones hold.
+# The small files of a version's directory that describe the large ones.
 _DESCRIPTION = ("dataset_info.json", "features.json")
 _NAMES = ".labels.txt"  # of classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """A split whose images are not here; what alone is known is how many there are."""
+    """A split whose images are not here: only their number is known."""
 
     count: int
 
@@ -41,13 +41,14 @@ class Counted:
 
 @dataclasses.dataclass(frozen=True)
 class Unstaged:
-    """A version of a set that is not on this machine, or not all of it.
+    """A version of a set that is not, or not completely, on this machine.
 
     Attributes:
       path: of its directory in the bucket.
-      target: where a run copies it to, and `size` the bytes that are missing there.
-      data: as far as it is known: no images, as `val` and `test` the splits of these
-        names, and 0 for a height and width that are not known.
+      target: where a run copies it to.
+      size: bytes that are missing there.
+      data: as far as it is known: no images, `val` and `test` are the splits of these
+        names, and a height and width that are not known are 0.
     """
 
     path: str
@@ -56,23 +57,23 @@ class Unstaged:
     data: Dataset
 
     def described(self) -> Finding:
-        """What the set says of itself."""
-        found = self.data
-        counts = dict(train=found.train, validation=found.val, test=found.test)
-        text = ", ".join(f"{len(s):,} {n}" for n, s in counts.items() if len(s))
-        if not len(found.train) or not (len(found.val) or len(found.test)):
+        """The finding on the set's own description."""
+        data = self.data
+        splits = dict(train=data.train, validation=data.val, test=data.test)
+        text = ", ".join(f"{len(s):,} {name}" for name, s in splits.items() if len(s))
+        if not len(data.train) or not (len(data.val) or len(data.test)):
             return problem(
                 f"{self.path} needs images in train, and in test or validation, and "
                 f"has {text or 'none'}",
                 "prepare the set again",
             )
-        height, width, channels = found.image_shape
+        height, width, channels = data.image_shape
         size = f"{height} x {width} x {channels}" if height else f"{channels} channels"
-        classes = f"{found.num_classes:,} classes"
+        classes = f"{data.num_classes:,} classes"
         return ok(f"{self.path}: {text} images, {classes}, {size}")
 
     def fits(self) -> Finding:
-        """Whether there is room for the copy."""
+        """The finding on the room for the copy."""
         folder, free = files.room(self.target)
         text = (
             f"{words.size(self.size)} of {self.path} are copied to {self.target} "
@@ -84,7 +85,7 @@ class Unstaged:
 
 
 def root(config) -> str:
-    """Where a config's data is."""
+    """The path that a config's data is read from."""
     source = config.data.source
     is_set = source.startswith(prepared.PREFIX)
     return tfds.root(config.data.directory) if is_set else source
@@ -96,18 +97,20 @@ def find(config) -> Unstaged | None:
     Raises:
       UserError: there is none, or a run would refuse it.
     """
-    source, held = config.data.source, root(config)
-    if not source.startswith(prepared.PREFIX) or not paths.is_remote(held):
+    source, directory = config.data.source, root(config)
+    if not source.startswith(prepared.PREFIX) or not paths.is_remote(directory):
         return None
-    paths.exists(held)  # tells a bucket that does not answer from one without the set
+    # It raises for a bucket that does not answer, which would else look like a bucket
+    # without the set.
+    paths.exists(directory)
     name = source.removeprefix(prepared.PREFIX)
-    path = prepared.find(name, held)
+    path = prepared.find(name, directory)
     target, size = staging.awaited(path, config.data.cache)
     return Unstaged(path, target, size, _data(path, name, config)) if size else None
 
 
 def _data(path: str, name: str, config) -> Dataset:
-    """A set as its description has it."""
+    """A set by its description alone."""
     with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
         for file in paths.names(path):
             if file in _DESCRIPTION or file.endswith(_NAMES):
@@ -123,8 +126,8 @@ def _data(path: str, name: str, config) -> Dataset:
     counts = {split: about.num_examples for split, about in info.splits.items()}
     normalization = pixels.default_normalization(channels)
     if config.data.mean or config.data.std:
-        given = tuple(config.data.mean), tuple(config.data.std)
-        normalization = pixels.Normalization(*given)
+        mean, std = tuple(config.data.mean), tuple(config.data.std)
+        normalization = pixels.Normalization(mean, std)
     return Dataset(
         name=re.split("[/:]", name)[0],
         train=Counted(counts.get("train", 0)),

@@ -84,7 +84,7 @@ SMALL = {
 
 
 def budget(name: str) -> Budget:
-    """Of a variant: one of `SMALL`, or the paper's.
+    """The budget of a variant: its own in `SMALL`, or else the paper's.
 
     Reference:
       SWS, 2404.16897, as published: Aux-S 150 epochs, Aux-B 100 (Ti as S); tuning 10

@@ -1,27 +1,43 @@
-"""From a run's config to the objects that it names, one function for each group."""
+"""From a run's config to the objects that it names, and to the task made of them.
+
+Whatever needs neither data nor files has a function that takes the config alone, and
+`check_objects` calls them all. `task` puts together what a run trains.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+import jax
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax import sharding
-from sws_jax.data import Dataset, load_dataset
+from sws_jax import sharding, trees
+from sws_jax.data import Dataset, images, load_dataset
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
-from sws_jax.data.transforms import Transform
+from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import places, teacher
+from sws_jax.jobs import initial, places, remarks, teacher
+from sws_jax.jobs.directory import RunDirectory
+from sws_jax.methods import learngenes
 from sws_jax.methods.objectives import Loss
-from sws_jax.models.networks import Predictor
+from sws_jax.models import weights
+from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
+from sws_jax.runtime import processes
 from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.training.step import Recipe
+from sws_jax.training.task import Task
+
+# Of an epoch, where the number of images decides nothing.
+_SOME_IMAGES = 2**20
 
 
 def dataset(config: ml_collections.ConfigDict) -> Dataset:
@@ -31,7 +47,7 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
       UserError: they cannot be read, or augmented as the config says.
     """
     data = config.data
-    images = load_dataset(
+    loaded = load_dataset(
         data.source,
         val_fraction=data.val_fraction,
         image_size=data.image_size or None,
@@ -43,8 +59,27 @@ def dataset(config: ml_collections.ConfigDict) -> Dataset:
         decoder=data.decoder,
         unreadable=data.unreadable,
     )
-    transform(config).check_channels(images.image_shape[-1])
-    return images
+    transform(config).check_channels(loaded.image_shape[-1])
+    return loaded
+
+
+def check_objects(config: ml_collections.ConfigDict) -> None:
+    """Makes all that needs neither data nor files, to refuse what cannot be made.
+
+    Raises:
+      UserError: naming the field.
+    """
+    Compute(**config.compute)
+    transform(config)
+    mixing = augment(config)
+    loss(config)
+    Optimizer(**config.optimizer)
+    images.check_decoder(config.data.decoder)
+    mixing.check_batch(config.global_batch_size)
+    schedule(config, Durations(_SOME_IMAGES, config.global_batch_size))
+    reading(config)
+    Fit((1, 1), config.data.eval_crop)
+    epoch_images(1, config.data.repeats)
 
 
 def reading(config: ml_collections.ConfigDict) -> Reading:
@@ -60,8 +95,8 @@ def transform(config: ml_collections.ConfigDict) -> Transform:
 
 def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
     """What turns the epochs of a run into steps."""
-    images = epoch_images(len(data.train), config.data.repeats)
-    return Durations(images, config.global_batch_size)
+    count = epoch_images(len(data.train), config.data.repeats)
+    return Durations(count, config.global_batch_size)
 
 
 def schedule(config: ml_collections.ConfigDict, durations: Durations) -> Schedule:
@@ -102,6 +137,13 @@ def check_length(config, durations: Durations, schedule: Schedule) -> None:
         )
 
 
+def mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """The devices of a run, over which its batches divide."""
+    devices = sharding.make_mesh(sizes=config.mesh)
+    check_batches(config, devices)
+    return devices
+
+
 def check_batches(config, mesh: Mesh) -> None:
     """Refuses batches that do not divide over a mesh."""
     for name, size, parts in (
@@ -111,9 +153,19 @@ def check_batches(config, mesh: Mesh) -> None:
         sharding.check_batch(name, size, mesh, parts)
 
 
-def needs_teacher(config) -> bool:
+def augment(config: ml_collections.ConfigDict) -> Augment:
+    """What batches go through on the devices."""
+    return Augment(**config.augment)
+
+
+def loss(config: ml_collections.ConfigDict) -> Loss:
+    """What is minimised."""
+    return Loss(**config.loss)
+
+
+def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Whether a run is distilled."""
-    return Loss(**config.loss).needs_teacher
+    return loss(config).needs_teacher
 
 
 def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
@@ -128,14 +180,14 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
       UserError: a batch cannot be mixed as the config says.
     """
     assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
-    augment = Augment(**config.augment)
-    augment.check_batch(config.global_batch_size)
+    mixing = augment(config)
+    mixing.check_batch(config.global_batch_size)
     return Recipe(
         spec=spec,
         normalization=normalization,
         compute=Compute(**config.compute),
-        augment=augment,
-        loss=Loss(**config.loss),
+        augment=mixing,
+        loss=loss(config),
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
@@ -164,3 +216,150 @@ def load_teacher(
     if line:
         tell(line)
     return predictor
+
+
+def task(
+    run: RunDirectory, mesh: Mesh, data: Dataset, role: str, data_lines: Sequence[str]
+) -> Task:
+    """What a run trains, for how long, from which weights and by which teacher.
+
+    Nothing is written.
+
+    Args:
+      run: its directory, with the config.
+      mesh: its devices.
+      data: its images.
+      role: in its job.
+      data_lines: to be said of the data.
+
+    Raises:
+      UserError: the run cannot be begun, with the reason.
+    """
+    config = run.config
+    lengths = durations(config, data)
+    rates = schedule(config, lengths)
+    check_length(config, lengths, rates)
+    network, first_lines, other_lines = _network(run, data)
+    assert network.description is not None
+    best = config.evaluation.select == "best"
+    without_teacher = Task(
+        name=config.name,
+        role=role,
+        directory=run.path,
+        seed=config.seed,
+        mesh=mesh,
+        data=data,
+        transform=transform(config),
+        fit=Fit(data.image_shape[:2], config.data.eval_crop),
+        reading=reading(config),
+        repeats=config.data.repeats,
+        global_batch_size=config.global_batch_size,
+        score_batch_size=config.evaluation.batch_size,
+        epochs=config.schedule.total_epochs,
+        epoch_images=lengths.images,
+        schedule=rates,
+        score_every=lengths.every(config.evaluation.every_epochs),
+        save_every=lengths.every(config.checkpoint.every_epochs),
+        log_every=config.log_steps,
+        milestones={e: lengths.steps(e) for e in _milestones(config)},
+        keep_last=config.checkpoint.keep_last,
+        # The best is chosen among checkpoints, and the last step may be it.
+        save_last=config.checkpoint.final or best,
+        select_best=best,
+        network=network,
+        make_ema=functools.partial(initial.ema_start, config, network.spec),
+        recipe=recipe(config, network.spec, data.normalization),
+        teacher=None,
+        about=network.description,
+        stored=_stored(run, network),
+        first_lines=first_lines,
+        lines=(
+            *data_lines,
+            *other_lines,
+            *remarks.of(config, lengths, rates),
+            *_batch_lines(config, network.spec, mesh, rates.total_steps),
+        ),
+    )
+    return _taught(without_teacher, run)
+
+
+def _network(
+    run: RunDirectory, data: Dataset
+) -> tuple[Network, tuple[str, ...], tuple[str, ...]]:
+    """The network of a run before its first step.
+
+    Returns:
+      The network; lines on how it starts; lines on what it has otherwise than it is
+      asked for, as older software began it.
+    """
+    # The digests of files are taken before the files are read, which must not change
+    # meanwhile.
+    processes.first_does(lambda: run.inputs)
+    lines: list[str] = []
+    older_lines: list[str] = []
+    network = initial.start(
+        run.config,
+        data,
+        run.workdir,
+        lines.append,
+        differs=older_lines.append if run.is_older() else None,
+    )
+    return network, tuple(lines), tuple(older_lines)
+
+
+def _taught(task: Task, run: RunDirectory) -> Task:
+    """A task with the teacher of its run, which is refused where it knows nothing."""
+    lines: list[str] = []
+    predictor = load_teacher(run.config, task.data, run.workdir, lines.append)
+    run.check_inputs()  # all files are read
+    if predictor is None:
+        return task
+    network = predictor.network
+    assert network.description is not None
+    shardings = step.network_shardings(network.spec, task.mesh)
+    placed = Network(network.spec, sharding.put(network.params, shardings))
+    predictor = dataclasses.replace(predictor, network=placed)
+    score = task.score(predictor, task.data.val)
+    teacher.check_scores(score, task.data, run.config.teacher.min_accuracy)
+    name = network.description.net.name
+    line = f"teacher {name}, validation top-1 {score['top1']:.1%}"
+    if score["skipped"]:
+        line += f" of {int(score['count']):,} images that can be read"
+    lines = [f"{task.name}: {line}" for line in (*lines, line)]
+    return dataclasses.replace(
+        task,
+        teacher=predictor,
+        about=task.about.replace(teacher=name),
+        first_lines=(*task.first_lines, *lines),
+    )
+
+
+def _milestones(config: ml_collections.ConfigDict) -> list[float]:
+    """Epochs to score apart from the end, in order; the end itself only for 0."""
+    total = config.schedule.total_epochs
+    if total == 0:
+        return [0.0]
+    epochs = sorted(set(config.evaluation.milestones))
+    return [float(e) for e in epochs if 0 <= e < total]
+
+
+def _stored(run: RunDirectory, network: Network) -> int:
+    """Parameters of the learngene's file, or of the network itself."""
+    if not run.config.init.learngene:
+        return trees.count(network.params)
+    about = weights.describe(places.learngene_file(run.config, run.workdir))
+    return trees.count(learngenes.abstract_learngene(about).params)
+
+
+def _batch_lines(
+    config: ml_collections.ConfigDict, spec: Spec, mesh: Mesh, total: int
+) -> list[str]:
+    """Lines on the steps of a run, and on what its mesh does not divide."""
+    hosts, devices = jax.process_count(), sharding.shard_count(mesh)
+    size = config.global_batch_size
+    lines = [
+        f"{spec.name}, {total} steps of {size} images ({size // hosts} per host, "
+        f"{size // devices} per device)",
+        *remarks.of_mesh(config, spec, mesh),
+    ]
+    return [f"{config.name}: {line}" for line in lines]

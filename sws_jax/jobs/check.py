@@ -8,27 +8,22 @@ import os
 
 import ml_collections
 
-from sws_jax.data import images
-from sws_jax.data.augment import Augment
-from sws_jax.data.pipeline import epoch_images
-from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, fields, model_fields, recipes
-from sws_jax.methods.objectives import Loss
 from sws_jax.models import profiles
-from sws_jax.reports import report
-from sws_jax.specs import Compute
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK
-from sws_jax.training.durations import Durations
-from sws_jax.training.optim import Optimizer
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK, REPORT_FILES
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 # Files that a job writes beside its runs' directories.
 _FILES = (
-    *report.WRITTEN, LEARNGENE, CONFIG, INPUTS, LOCK,
+    *REPORT_FILES, LEARNGENE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
-# Of an epoch, where the number of images decides nothing.
-_SOME_IMAGES = 2**20
+
+
+def check_run(config: ml_collections.ConfigDict) -> None:
+    """Refuses a run as `check` and `check_teacher` do."""
+    check(config)
+    check_teacher(config)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -43,20 +38,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_name(config.name)
     check_fields(config)
     profiles.find(config.profile)
-    for kind, group in (
-        (Compute, config.compute),
-        (Transform, config.transform),
-        (Augment, config.augment),
-        (Loss, config.loss),
-        (Optimizer, config.optimizer),
-    ):
-        kind(**group)
-    images.check_decoder(config.data.decoder)
-    Augment(**config.augment).check_batch(config.global_batch_size)
-    build.schedule(config, Durations(_SOME_IMAGES, config.global_batch_size))
-    build.reading(config)
-    Fit((1, 1), config.data.eval_crop)
-    epoch_images(1, config.data.repeats)
+    build.check_objects(config)
     patch = config.model.patch_size
     smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
     model_fields.network_spec(config, smallest)

@@ -36,10 +36,10 @@ def load(text: str) -> ml_collections.ConfigDict:
     Raises:
       UserError: no such file, no config in it, or an argument it does not take.
     """
-    return _made(text, *_found(text)).lock()
+    return _config_of(text, *_function_of(text)).lock()
 
 
-def _made(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
+def _config_of(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
     try:
         config = get_config(arg or None)
     except UserError:
@@ -47,8 +47,8 @@ def _made(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
     except Exception as error:  # noqa: BLE001  a config is the user's own code
         path = text.partition(":")[0]
         raise UserError(f"{path} makes no config: {error!r}") from error
-    given = config if isinstance(config, ml_collections.ConfigDict) else {}
-    missing = [key for key in recipes.job("single", name="") if key not in given]
+    top_level = config if isinstance(config, ml_collections.ConfigDict) else {}
+    missing = [key for key in recipes.job("single", name="") if key not in top_level]
     if missing:
         raise UserError(
             f"{text.partition(':')[0]} is no config: what get_config returns lacks "
@@ -57,7 +57,7 @@ def _made(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
     return config
 
 
-def _found(text: str) -> tuple[Callable[[str | None], Any], str]:
+def _function_of(text: str) -> tuple[Callable[[str | None], Any], str]:
     """The function of ``FILE:ARG`` that makes the config, and its argument."""
     path, _, arg = text.partition(":")
     if not os.path.isfile(path):
@@ -85,19 +85,19 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     Raises:
       UserError: a file, field, value or flag that does not exist.
     """
-    chosen = _value_of(argv, "config")
-    if chosen is None:
+    file_and_argument = _value_of(argv, "config")
+    if file_and_argument is None:
         raise UserError("--config=FILE is missing; see --help")
     if sum(bool(re.match(r"--?config(=|$)", arg)) for arg in argv) > 1:
         raise UserError("--config is given twice: a command runs one config")
-    get_config, argument = _found(chosen)
-    config = _made(chosen, get_config, argument).lock()
-    decided = _follow_argument(config, get_config, argument)
+    get_config, argument = _function_of(file_and_argument)
+    config = _config_of(file_and_argument, get_config, argument).lock()
+    decided = _decided_by_argument(config, get_config, argument)
     rest = [arg for arg in argv if not re.match(r"--?config(=|$)", arg)]
     if "--config" in argv or "-config" in argv:  # its value is the next argument
-        rest.remove(chosen)
-    found = named(rest)
-    for name in found:
+        rest.remove(file_and_argument)
+    names = named(rest)
+    for name in names:
         _adopt(config, name)
         _check_field(config, name)
     values = flags.FlagValues()
@@ -118,17 +118,17 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         raise UserError(_wrong_value(config, error)) from None
     if surplus:
         raise UserError(f"{surplus[0]!r} is not a flag; see --help")
-    for name in found:
+    for name in names:
         _check_tuple(config, name)
-    _insist(config, {*found, *decided})
+    _insist(config, {*names, *decided})
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
 
 
 def named(argv: Sequence[str]) -> list[str]:
     """Dotted names of the fields that a command line sets."""
     text = "\n".join(argv)
-    found = re.findall(r"^--?(no)?config\.([^=\s]*)", text, re.MULTILINE)
-    return [name for _, name in found]
+    matches = re.findall(r"^--?(no)?config\.([^=\s]*)", text, re.MULTILINE)
+    return [name for _, name in matches]
 
 
 def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
@@ -138,39 +138,41 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
       names: of fields of the job, of its groups of changes too (tune.model.width).
     """
     for prefix in ("", *(f"{group}." for group in recipes.CHANGES)):
-        found = re.findall(rf"^{prefix}model\.(\w+)$", "\n".join(names), re.MULTILINE)
-        if not found:
+        model_fields = re.findall(
+            rf"^{prefix}model\.(\w+)$", "\n".join(names), re.MULTILINE
+        )
+        if not model_fields:
             continue
         group = config[prefix[:-1]] if prefix else config
         with config.unlocked():
             if "init" not in group:
                 group.init = ml_collections.ConfigDict()
-            group.init.insist = tuple(sorted({*recipes.insisted(group), *found}))
+            group.init.insist = tuple(sorted({*recipes.insisted(group), *model_fields}))
 
 
-def _follow_argument(
+def _decided_by_argument(
     config: ml_collections.ConfigDict, get_config, arg: str
 ) -> set[str]:
     """Fields of `model` that the argument of ``FILE:ARG`` decides.
 
-    They are those that change where a part of the argument is left out or says
-    something else: a config is a function, which is asked. How weights begin is not
-    among them, since a file has its own.
+    A config is a function: it is called again without each part of the argument, and
+    with another value of it, and the fields that change are returned. Fields that say
+    how weights begin are left out, since a file has weights.
     """
 
-    def fields_of(made: ml_collections.ConfigDict) -> dict[str, Any]:
-        names = [n for n in fields(made) if re.search(r"(^|\.)model\.\w+$", n)]
+    def fields_of(candidate: ml_collections.ConfigDict) -> dict[str, Any]:
+        names = [n for n in fields(candidate) if re.search(r"(^|\.)model\.\w+$", n)]
         names = [n for n in names if n.rpartition(".")[2] not in recipes.BEGINNINGS]
-        return {name: _value(made, name) for name in names}
+        return {name: _value(candidate, name) for name in names}
 
     def changed_to(parts: Sequence[str]) -> dict[str, Any]:
-        # What it may print was printed when it was asked for good.
+        # What it prints was printed by the first call.
         silent = io.StringIO()
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             return fields_of(get_config(",".join(parts) or None))
 
     parts = [part for part in arg.split(",") if part]
-    asked, found = fields_of(config), set()
+    asked, decided = fields_of(config), set()
     for position, part in enumerate(parts):
         rest = [*parts[:position], *parts[position + 1 :]]
         key, _, value = part.partition("=")
@@ -179,8 +181,8 @@ def _follow_argument(
                 changed = changed_to(other)
             except (Exception, SystemExit):  # noqa: BLE001  it takes no such value
                 continue
-            found |= {n for n in asked if changed.get(n, asked[n]) != asked[n]}
-    return found
+            decided |= {n for n in asked if changed.get(n, asked[n]) != asked[n]}
+    return decided
 
 
 def _others(value: str) -> list[str]:
@@ -193,15 +195,15 @@ def _others(value: str) -> list[str]:
     return [word for word in words if word != value]
 
 
-def _workdir(given: str | None) -> str:
+def _workdir(directory: str | None) -> str:
     """One name for every directory of a bucket, where ``//`` is another one."""
-    given = given or ""
-    if not paths.is_remote(given):
-        return given
-    scheme, _, rest = given.partition("://")
+    directory = directory or ""
+    if not paths.is_remote(directory):
+        return directory
+    scheme, _, rest = directory.partition("://")
     bucket, *parts = rest.split("/")
     if not bucket:
-        raise UserError(f"--workdir={given} names no bucket: {scheme}://BUCKET/DIR")
+        raise UserError(f"--workdir={directory} names no bucket: {scheme}://BUCKET/DIR")
     return f"{scheme}://" + "/".join([bucket, *filter(None, parts)])
 
 
@@ -269,11 +271,11 @@ def _check_tuple(config: ml_collections.ConfigDict, name: str) -> None:
 
 def _wrong_value(config: ml_collections.ConfigDict, error: Exception) -> str:
     """What a flag's parser says, in words where it is about a field's type."""
-    found = re.match(r"flag --config\.([^=]+)=(.*?): ", str(error), re.DOTALL)
-    wanted = _WANTED.get(type(_value(config, found[1]))) if found else None
-    if not found or not wanted:
+    match = re.match(r"flag --config\.([^=]+)=(.*?): ", str(error), re.DOTALL)
+    wanted = _WANTED.get(type(_value(config, match[1]))) if match else None
+    if not match or not wanted:
         return " ".join(str(error).split())
-    return f"config.{found[1]} takes {wanted}, and not {found[2]!r}"
+    return f"config.{match[1]} takes {wanted}, and not {match[2]!r}"
 
 
 def _value(config: ml_collections.ConfigDict, name: str) -> Any:

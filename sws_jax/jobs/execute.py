@@ -20,11 +20,12 @@ from sws_jax.jobs import begun, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
 from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
-from sws_jax.reports import report
+from sws_jax.reports import rows as report_rows
+from sws_jax.reports import write as report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT
+from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
@@ -81,7 +82,7 @@ def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, A
     """Results of a larger comparison in the directory, of which this is a part."""
     ours = {result["name"] for result in results}
     # Results that older software wrote have no role; the table has it.
-    roles = report.roles(workdir)
+    roles = report_rows.roles(workdir)
     others = []
     for name in paths.folders(workdir):
         path = os.path.join(workdir, name, RESULT)
@@ -90,7 +91,7 @@ def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, A
         try:
             result = records.read_result(path)
         except UserError as error:
-            say(f"{report.RESULTS} lacks {name}: {error}")
+            say(f"{RESULTS} lacks {name}: {error}")
             continue
         role = result.get("role") or roles.get(name, "")
         # A directory of another name is a copy of a run.

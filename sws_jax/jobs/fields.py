@@ -1,7 +1,8 @@
-"""Every field of a config, in one table: default, range, meaning, and what may change.
+"""Every field of a config, in one table: default, what it may be, meaning, resuming.
 
-What checks, lists or compares fields reads it: `sws_jax.jobs.recipes.run` makes a
-config of it, `sws_jax.jobs.check.check` refuses what is out of range.
+What makes, checks, compares or lists fields reads it: `sws_jax.jobs.recipes.run` makes
+a config of it, the checks of a run refuse what is out of range, and
+`sws_jax.jobs.reference` prints it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Any
 
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
+from sws_jax.models import profiles
 from sws_jax.specs import base, limits, vit
 
-# Whether a run that has begun may go on with another value: HARMLESS ones change how it
-# is computed or watched, and not what it computes; CHANGEABLE ones do change it, and
-# its result says from which step on they were what. (A finished run is asked for with
-# its own.)
+# Whether a run that has begun may go on with another value. A harmless field changes
+# how the run is computed or watched, and not what it computes. A changeable one does
+# change that, and the run's result says from which step on it had which value; a
+# finished run is asked for with its own.
 HARMLESS, CHANGEABLE = "harmless", "changeable"
 
 
@@ -26,7 +28,7 @@ class Field:
 
     Attributes:
       default: its value, whose type is the field's.
-      meaning: in a line, where the name does not say it.
+      meaning: what it does, with its unit; of a few words or sentences.
       range: of a number, or of each number of a tuple.
       choices: that a text may be; none: any text.
       item: type of what a tuple holds; float ones may be whole too.
@@ -35,7 +37,7 @@ class Field:
     """
 
     default: Any
-    meaning: str = ""
+    meaning: str
     range: Range | None = None
     choices: tuple[str, ...] = ()
     item: type = int
@@ -65,6 +67,19 @@ class Field:
         """What the field's tuple holds, in words."""
         return {float: "numbers", int: "whole numbers", str: "names"}[self.item]
 
+    @property
+    def values(self) -> str:
+        """What the field may be, in words."""
+        ends = f", {self.range.words}" if self.range else ""
+        if self.choices:
+            return " or ".join([", ".join(self.choices[:-1]), self.choices[-1]])
+        if self.is_span:
+            return f"two {self.items}, the smaller one first, each {self.range.words}"  # type: ignore[union-attr]
+        if isinstance(self.default, tuple):
+            return f"{self.items}{ends.replace(', ', ', each ', 1)}"
+        kinds = {bool: "True or False", int: "a whole number", float: "a number"}
+        return kinds.get(type(self.default), "text") + ends
+
     def _check_tuple(self, name: str, value: tuple) -> None:
         if not all(map(self.takes, value)):
             raise UserError(f"{name} takes {self.items}, and is {value}")
@@ -79,235 +94,522 @@ class Field:
 _SHARE = Range(0, 1)
 _BELOW_ONE = Range(0, 1, open_high=True)
 _EPOCHS = Range(0, 1e6)
-# (Large ones diverge, which a run says of itself.)
-_RATE = Range(0, 1e30)
+_RATE = Range(0, 1e30)  # A run says itself that a large one diverges.
 _DEVIATION = Range(0, 1e3)
 _COUNT = Range(1, 2**20)
 _DEPTH = Range(1, 1024)
 _AXIS = Range(-1, 2**20)
 
-# Groups have the names and fields of the dataclasses that they become.
+# What the fields of a group are about; an empty name has those without a group. Groups
+# have the names and fields of the dataclasses that they become.
+GROUPS = {
+    "": "the run as a whole",
+    "mesh": "how devices are arranged",
+    "data": "what is trained on, and how it is read",
+    "model": "the network",
+    "compute": "how the network is computed; the same weights fit every setting",
+    "init": "where the first weights come from: a seed, a weights file or a learngene",
+    "teacher": "the network that a run is distilled from",
+    "loss": "what is minimised",
+    "transform": "what an image goes through on the host",
+    "augment": "what a batch of images goes through on the device",
+    "optimizer": "AdamW",
+    "schedule": "how long a run is, and its learning rate",
+    "evaluation": "when weights are scored, and which are kept",
+    "checkpoint": "when a run is saved, so that it can go on",
+}
+JOB_GROUPS = {
+    "": "the job: which runs it has",
+    "compare": "the comparison of a job of several runs",
+}
+
 RUN: dict[str, Field] = {
-    "name": Field("run", "its directory in the work directory"),
-    "seed": Field(0, "of weights, order and augmentation", Range(0, 2**32 - 1)),
+    "name": Field("run", "Name of the run's directory in the work directory."),
+    "seed": Field(
+        0,
+        "Decides all that is random: first weights, order of the images, augmentation.",
+        Range(0, 2**32 - 1),
+    ),
     "profile": Field(
         "consistent",
-        "which reading of the method: sws_jax.models.profiles. It decides what expands "
-        "to what; the fields that it sets besides are set by `official`",
+        "Which reading of the method decides what a learngene expands to: consistent, "
+        "which agrees with itself, or official, that of the released code. Fields that "
+        "the released code has otherwise are set by a config's argument "
+        "profile=official.",
+        choices=tuple(profiles.PROFILES),
     ),
     "global_batch_size": Field(
-        512, "images per step over all devices and hosts", _COUNT
+        512, "Images in one step, over all devices and hosts together.", _COUNT
     ),
-    "accum_steps": Field(1, "parts that a batch is computed in", _COUNT),
-    "mesh.data": Field(
-        -1, "devices along this axis; -1 is all left", _AXIS, resume=HARMLESS
+    "accum_steps": Field(
+        1,
+        "Parts that a batch is computed in, one after the other, which takes less "
+        "memory. The step is that of the whole batch.",
+        _COUNT,
     ),
-    "mesh.fsdp": Field(1, "as mesh.data", _AXIS, resume=HARMLESS),
-    "mesh.tensor": Field(1, "as mesh.data", _AXIS, resume=HARMLESS),
-    "mesh.dry_run": Field(
-        "",
-        "devices that are not here (8, v5e-256, 8xH100): what each would hold and send "
-        "is printed, and nothing is run",
-        resume=HARMLESS,
+    "ema": Field(
+        0.0,
+        "Decay, in each step, of a moving average of the weights. 0 keeps none.",
+        _BELOW_ONE,
     ),
-    "ema": Field(0.0, "moving average of the weights; 0 keeps none", _BELOW_ONE),
     "ema_start": Field(
         "weights",
-        "it starts from the weights before the first step, or (seed) from those "
-        "before any were loaded",
+        "What the moving average starts from. weights: those before the first step; "
+        "seed: those that the seed gives, before any were loaded.",
         choices=("weights", "seed"),
     ),
-    "data.source": Field(
-        "digits", "or a path, or tfds:NAME: sws_jax.data.load_dataset"
+    "mesh.data": Field(
+        -1,
+        "Devices along the axis that splits batches. One of the axes may be -1, which "
+        "is all that the others leave.",
+        _AXIS,
+        resume=HARMLESS,
     ),
-    "data.directory": Field("", "of prepared TFDS sets; empty: where TFDS keeps them"),
+    "mesh.fsdp": Field(
+        1,
+        "Devices along the axis that splits batches, and parameters by their width.",
+        _AXIS,
+        resume=HARMLESS,
+    ),
+    "mesh.tensor": Field(
+        1,
+        "Devices along the axis that splits parameters by heads and hidden units.",
+        _AXIS,
+        resume=HARMLESS,
+    ),
+    "mesh.dry_run": Field(
+        "",
+        "Devices that are not here, as 8, v5e-256 or 8xH100: what each of them would "
+        "hold and send is printed, and nothing is run.",
+        resume=HARMLESS,
+    ),
+    "data.source": Field(
+        "digits",
+        "The data: digits; the path of a folder of images, of prepared arrays or of an "
+        ".npz file; or tfds:NAME.",
+    ),
+    "data.directory": Field(
+        "", "Folder of prepared TFDS sets. Empty takes the one of TFDS."
+    ),
     "data.cache": Field(
-        "", "of those in a bucket; empty: ~/.cache/sws_jax", resume=HARMLESS
+        "",
+        "Folder on this machine for copies of TFDS sets that are in a bucket. Empty "
+        "takes ~/.cache/sws_jax.",
+        resume=HARMLESS,
     ),
     "data.val_fraction": Field(
         0.1,
-        "of the training images, for every choice, where the source has no validation "
-        "images of its own",
+        "Share of the training images that is held out for every choice, where the "
+        "data has no validation images of its own.",
         limits.VAL_FRACTION,
     ),
-    "data.image_size": Field(0, "pixels; 0: as the source has it", Range(0, 2**14)),
-    "data.mean": Field((), "empty: as the source says", limits.MEAN, item=float),
-    "data.std": Field((), "empty: as the source says", limits.STD, item=float),
+    "data.image_size": Field(
+        0,
+        "Side of the images that the network gets, in pixels. 0 takes that of the "
+        "data.",
+        Range(0, 2**14),
+    ),
+    "data.mean": Field(
+        (),
+        "Mean of each colour channel, of pixels from 0 to 1. Empty takes that of the "
+        "data: ImageNet's for three channels.",
+        limits.MEAN,
+        item=float,
+    ),
+    "data.std": Field(
+        (),
+        "Standard deviation of each colour channel, of pixels from 0 to 1. Empty takes "
+        "that of the data.",
+        limits.STD,
+        item=float,
+    ),
     "data.eval_crop": Field(
         1.0,
-        "share of the shorter side kept in evaluation",
+        "Share of an image's shorter side that is kept in evaluation.",
         limits.EVAL_CROP,
     ),
-    "data.repeats": Field(1, "augmented copies of each drawn image", Range(1, 1024)),
+    "data.repeats": Field(
+        1, "Augmented copies of each image that is drawn.", Range(1, 1024)
+    ),
     "data.memory_gib": Field(
         2.0,
-        "sets that take no more than this are held in memory, decoded",
+        "Memory in GiB: data whose decoded images take no more is held in it, and "
+        "other data is decoded as it is read.",
         limits.MEMORY_GIB,
         resume=HARMLESS,
     ),
     "data.decoder": Field(
-        "pillow", "or opencv, where it is installed", choices=limits.DECODERS
+        "pillow",
+        "Library that decodes images. opencv must be installed.",
+        choices=limits.DECODERS,
     ),
-    "data.threads": Field(1, "that read ahead, or", Range(1, 4096), resume=HARMLESS),
-    "data.workers": Field(0, "processes", Range(0, 4096), resume=HARMLESS),
+    "data.threads": Field(
+        1,
+        "Threads that read ahead, where data.workers is 0.",
+        Range(1, 4096),
+        resume=HARMLESS,
+    ),
+    "data.workers": Field(
+        0,
+        "Processes that read ahead. 0 reads in threads of the run's own process.",
+        Range(0, 4096),
+        resume=HARMLESS,
+    ),
     "data.unreadable": Field(
         "stop",
-        "at images that turn unreadable, or skip them",
+        "What happens at an image that cannot be read. stop: the run ends; skip: the "
+        "next image is taken in its place, and counted.",
         choices=limits.UNREADABLE,
         resume=CHANGEABLE,
     ),
-    "model.depth": Field(12, "blocks of a ViT, without model.stages", _DEPTH),
-    "model.stages": Field((), "blocks of each stage of an Aux-Net", _DEPTH),
-    "model.width": Field(384, "", Range(1, 65536)),
-    "model.heads": Field(6, "", Range(1, 65536)),
-    "model.mlp_ratio": Field(
-        4.0, "hidden width of an MLP over the width", Range(0, 1024, open_low=True)
+    "model.depth": Field(
+        12,
+        "Blocks of a ViT. Not used where model.stages, init.plan or init.allotment say "
+        "how many.",
+        _DEPTH,
     ),
-    "model.patch_size": Field(16, "pixels", Range(1, 2**14)),
-    "model.pool": Field("mean", choices=vit.POOLS),
-    "model.pool_order": Field("norm_mean", choices=vit.POOL_ORDERS),
-    "model.norm_eps": Field(1e-6, "", Range(0, 1, open_low=True)),
-    "model.gelu": Field("exact", choices=vit.GELUS),
-    "model.drop_path": Field(0.1, "rate at the last block", _BELOW_ONE),
-    "model.weight_init": Field("normal", choices=vit.WEIGHT_INITS),
-    "model.init_std": Field(0.02, "of weight_init normal", _DEVIATION),
-    "model.patch_bias_init": Field("zeros", choices=vit.PATCH_BIAS_INITS),
-    "model.pos_embed_std": Field(0.02, "", _DEVIATION),
-    "compute.dtype": Field("float32", choices=base.DTYPES, resume=CHANGEABLE),
+    "model.stages": Field(
+        (),
+        "Times that each stage of an Aux-Net applies its one block. Empty: the network "
+        "is a plain ViT.",
+        _DEPTH,
+    ),
+    "model.width": Field(
+        384, "Width of a token: its number of features.", Range(1, 65536)
+    ),
+    "model.heads": Field(
+        6, "Attention heads, which divide the width.", Range(1, 65536)
+    ),
+    "model.mlp_ratio": Field(
+        4.0,
+        "Hidden width of an MLP over the width of the network.",
+        Range(0, 1024, open_low=True),
+    ),
+    "model.patch_size": Field(
+        16, "Side of a square patch, in pixels.", Range(1, 2**14)
+    ),
+    "model.pool": Field(
+        "mean",
+        "What the head reads. mean: the mean of all tokens; token: a class token.",
+        choices=vit.POOLS,
+    ),
+    "model.pool_order": Field(
+        "norm_mean",
+        "norm_mean: every token is normed, and then they are averaged; mean_norm: the "
+        "other way round. With a class token it is norm_mean.",
+        choices=vit.POOL_ORDERS,
+    ),
+    "model.norm_eps": Field(
+        1e-6, "Epsilon of every LayerNorm.", Range(0, 1, open_low=True)
+    ),
+    "model.gelu": Field(
+        "exact",
+        "Activation of the MLPs. exact: GELU; tanh: its approximation by tanh.",
+        choices=vit.GELUS,
+    ),
+    "model.drop_path": Field(
+        0.1,
+        "Stochastic depth: rate at which a branch of the last block is dropped. The "
+        "rates of the blocks rise to it linearly from 0.",
+        _BELOW_ONE,
+    ),
+    "model.weight_init": Field(
+        "normal",
+        "Distribution of the first weights. normal: of deviation model.init_std, as "
+        "DeiT; fan_in: truncated normal of variance 1 / fan in, which suits small "
+        "widths.",
+        choices=vit.WEIGHT_INITS,
+    ),
+    "model.init_std": Field(
+        0.02,
+        "Standard deviation of the first weights, with model.weight_init=normal.",
+        _DEVIATION,
+    ),
+    "model.patch_bias_init": Field(
+        "zeros",
+        "First bias of the patch embedding. zeros: 0; uniform: drawn up to "
+        "1 / sqrt(fan in) on both sides of 0, as in PyTorch's convolutions.",
+        choices=vit.PATCH_BIAS_INITS,
+    ),
+    "model.pos_embed_std": Field(
+        0.02,
+        "Standard deviation of the first position embedding and class token.",
+        _DEVIATION,
+    ),
+    "compute.dtype": Field(
+        "float32",
+        "Type of activations and matrix products. Parameters, softmax and the "
+        "statistics of norms are float32 in any case.",
+        choices=base.DTYPES,
+        resume=CHANGEABLE,
+    ),
     "compute.remat": Field(
-        False, "compute blocks again in the backward pass", resume=HARMLESS
+        False,
+        "Compute each block again in the backward pass, in place of storing it.",
+        resume=HARMLESS,
     ),
     "compute.unroll": Field(
-        1, "blocks per iteration of a scan", _DEPTH, resume=HARMLESS
+        1, "Blocks in one iteration of the scan over blocks.", _DEPTH, resume=HARMLESS
     ),
-    # Where the weights come from: nothing (scratch), a weights file, or a learngene
-    # with model.depth, a plan or an allotment. A path, or run:NAME for an earlier run
-    # of the same chain.
-    "init.network": Field("", "a weights file"),
-    "init.learngene": Field("", "a learngene's file"),
-    "init.plan": Field((), "the gene of each block", Range(0, 1023)),
-    "init.allotment": Field((), "copies of each gene", Range(0, 1024)),
+    "init.network": Field(
+        "",
+        "Weights to start from: a weights file, a run's directory, or run:NAME, an "
+        "earlier run of the job.",
+    ),
+    "init.learngene": Field(
+        "",
+        "Learngene to start from, expanded to model.depth, init.plan or "
+        "init.allotment: its file, or run:NAME, an earlier run of the job.",
+    ),
+    "init.plan": Field(
+        (),
+        "Gene that each block copies, counted from 0. Empty: the method divides the "
+        "depth.",
+        Range(0, 1023),
+    ),
+    "init.allotment": Field(
+        (),
+        "Copies of each gene, in their order. Empty: the method divides the depth.",
+        Range(0, 1024),
+    ),
     "init.head": Field(
         "auto",
-        "keep, fresh, or auto, which is as the profile has it",
+        "Whether the file's head is kept, or a fresh one takes its place. auto keeps "
+        "it where the class names are the same, with profile=official where the "
+        "dataset is.",
         choices=("auto", "keep", "fresh"),
     ),
     "init.insist": Field(
         (),
-        "names of fields of `model` that the file must agree with; the others follow "
-        "it. Fields that a command line or a config's argument sets are added to it",
+        "Fields of model in which the file must agree with the config; the others "
+        "follow the file. Those that a command line or a config's argument sets are "
+        "added to it.",
         item=str,
     ),
-    "teacher.path": Field("", "weights file or run directory"),
-    "teacher.dtype": Field("float32", choices=base.DTYPES),
-    "teacher.min_accuracy": Field(
-        -1.0, "least that a teacher must have", limits.MIN_ACCURACY
+    "teacher.path": Field(
+        "",
+        "The teacher: a weights file, a run's directory, or run:NAME, an earlier run "
+        "of the job.",
     ),
-    "loss.kind": Field("none", "of distillation, if any", choices=limits.LOSSES),
-    "loss.alpha": Field(1.0, "weight of the teacher's part", _SHARE),
-    "loss.tau": Field(1.0, "temperature", Range(0, 1e6, open_low=True)),
-    "loss.reduction": Field("batchmean", choices=limits.REDUCTIONS),
-    # What an image goes through on the host, ...
-    "transform.crop": Field("none", choices=limits.CROPS),
-    "transform.padding": Field(4, "pixels, of a padded crop", Range(0, 1024)),
+    "teacher.dtype": Field(
+        "float32", "Type that the teacher computes in.", choices=base.DTYPES
+    ),
+    "teacher.min_accuracy": Field(
+        -1.0,
+        "Least accuracy on the validation images with which a teacher is taken, as a "
+        "share. Below 0: a tenth of the way from chance to 1.",
+        limits.MIN_ACCURACY,
+    ),
+    "loss.kind": Field(
+        "none",
+        "What is learnt from a teacher. none: there is none; soft: its probabilities; "
+        "hard: its decision.",
+        choices=limits.LOSSES,
+    ),
+    "loss.alpha": Field(
+        1.0, "Weight of the teacher's part; the labels have the rest.", _SHARE
+    ),
+    "loss.tau": Field(
+        1.0,
+        "Temperature of the probabilities, with loss.kind=soft.",
+        Range(0, 1e6, open_low=True),
+    ),
+    "loss.reduction": Field(
+        "batchmean",
+        "What the soft loss is divided by. batchmean: the images of the batch; "
+        "per_class: images times classes, as in the released code.",
+        choices=limits.REDUCTIONS,
+    ),
+    "transform.crop": Field(
+        "none",
+        "What of an image is seen. none: what evaluation sees; padded: the image "
+        "within a black border, shifted at random; resized: a random part, scaled.",
+        choices=limits.CROPS,
+    ),
+    "transform.padding": Field(
+        4, "Width of the black border of a padded crop, in pixels.", Range(0, 1024)
+    ),
     "transform.scale": Field(
         (0.08, 1.0),
-        "of a resized crop: share of the area",
+        "Share of the image's area that a resized crop has.",
         Range(0, 1, open_low=True),
         item=float,
         is_span=True,
     ),
     "transform.ratio": Field(
         (3 / 4, 4 / 3),
-        "of a resized crop: width over height",
+        "Width over height of a resized crop.",
         Range(0, 1e3, open_low=True),
         item=float,
         is_span=True,
     ),
-    "transform.flip": Field(True, "mirror half of the images"),
+    "transform.flip": Field(True, "Mirror half of the images, left to right."),
     "transform.randaugment": Field(
-        0, "operations for each image; 0 is off", Range(0, 100)
+        0, "Operations of RandAugment for each image. 0 is off.", Range(0, 100)
     ),
-    "transform.magnitude": Field(9.0, "of these operations", Range(0, 10)),
-    "transform.magnitude_std": Field(0.5, "of the magnitude", _DEVIATION),
-    # ... and a batch on the device.
-    "augment.erase": Field(0.0, "share of images with a rectangle of noise", _SHARE),
+    "transform.magnitude": Field(
+        9.0, "Mean magnitude of these operations, of 10.", Range(0, 10)
+    ),
+    "transform.magnitude_std": Field(
+        0.5, "Standard deviation of their magnitude.", _DEVIATION
+    ),
+    "augment.erase": Field(
+        0.0, "Share of the images in which a rectangle becomes noise.", _SHARE
+    ),
     "augment.erase_area": Field(
         (0.02, 1 / 3),
-        "share of the image",
+        "Share of the image's area that the rectangle has.",
         Range(0, 1, open_low=True),
         item=float,
         is_span=True,
     ),
     "augment.erase_aspect": Field(
         (0.3, 3.3),
-        "height over width",
+        "Height over width of the rectangle.",
         Range(0, 1e3, open_low=True),
         item=float,
         is_span=True,
     ),
-    "augment.mixup": Field(0.8, "alpha of its Beta; 0 is off", Range(0, 1e3)),
-    "augment.cutmix": Field(1.0, "alpha of its Beta; 0 is off", Range(0, 1e3)),
-    "augment.mix_switch": Field(0.5, "share of cutmix, with both on", _SHARE),
+    "augment.mixup": Field(
+        0.8, "Alpha of the Beta distribution of mixup. 0 is off.", Range(0, 1e3)
+    ),
+    "augment.cutmix": Field(
+        1.0, "Alpha of the Beta distribution of CutMix. 0 is off.", Range(0, 1e3)
+    ),
+    "augment.mix_switch": Field(
+        0.5, "Share of the groups that get CutMix, where mixup is on too.", _SHARE
+    ),
     "augment.mix_group": Field(
-        0, "images that are mixed with each other; 0: the batch", Range(0, 2**20)
+        0,
+        "Images of a group, which are mixed with each other and share what is drawn. "
+        "0 is the whole batch.",
+        Range(0, 2**20),
     ),
-    "augment.label_smoothing": Field(0.1, "off-value times classes", _BELOW_ONE),
-    "optimizer.weight_decay": Field(0.05, "of kernels", Range(0, 1e3)),
-    "optimizer.b1": Field(0.9, "", _BELOW_ONE),
-    "optimizer.b2": Field(0.999, "", _BELOW_ONE),
-    "optimizer.eps": Field(1e-8, "", Range(0, 1e3)),
+    "augment.label_smoothing": Field(
+        0.1,
+        "Label smoothing: the share of a target that is spread over all classes.",
+        _BELOW_ONE,
+    ),
+    "optimizer.weight_decay": Field(
+        0.05, "Weight decay of kernels, and of nothing else.", Range(0, 1e3)
+    ),
+    "optimizer.b1": Field(0.9, "Decay of the moving average of gradients.", _BELOW_ONE),
+    "optimizer.b2": Field(
+        0.999, "Decay of the moving average of squared gradients.", _BELOW_ONE
+    ),
+    "optimizer.eps": Field(
+        1e-8, "Epsilon that the update's denominator has added.", Range(0, 1e3)
+    ),
     "optimizer.clip_norm": Field(
-        0.0, "largest norm of the gradient; 0 never clips", Range(0, 1e9)
+        0.0, "Largest global norm of the gradient. 0 never clips.", Range(0, 1e9)
     ),
-    "schedule.kind": Field("cosine", choices=limits.SCHEDULES),
-    "schedule.total_epochs": Field(100.0, "0 trains nothing", _EPOCHS),
-    "schedule.rate": Field(5e-4, "per rate_batch images", _RATE),
-    "schedule.rate_batch": Field(512, "0: the rate is as it is", Range(0, 2**20)),
-    "schedule.warmup_epochs": Field(5.0, "", _EPOCHS),
-    "schedule.warmup_rate": Field(1e-6, "first rate; not scaled", _RATE),
-    "schedule.minimum": Field(1e-5, "last rate; not scaled", _RATE),
-    "evaluation.batch_size": Field(512, "images", _COUNT),
+    "schedule.kind": Field(
+        "cosine",
+        "Curve of the learning rate after the warm-up. cosine: half a cosine over the "
+        "run; cosine_per_epoch: the same, set once per epoch and one epoch late, as in "
+        "the released code; constant: schedule.rate to the end.",
+        choices=limits.SCHEDULES,
+    ),
+    "schedule.total_epochs": Field(
+        100.0, "Length of the run, in epochs. 0 trains nothing.", _EPOCHS
+    ),
+    "schedule.rate": Field(
+        5e-4,
+        "Learning rate after the warm-up, for schedule.rate_batch images in a batch.",
+        _RATE,
+    ),
+    "schedule.rate_batch": Field(
+        512,
+        "Images of the batch that schedule.rate is for; a larger batch has a larger "
+        "rate in proportion. 0: the rate is that of any batch.",
+        Range(0, 2**20),
+    ),
+    "schedule.warmup_epochs": Field(
+        5.0, "Length of the linear warm-up within the run, in epochs.", _EPOCHS
+    ),
+    "schedule.warmup_rate": Field(
+        1e-6, "Rate of the first step, whatever the batch.", _RATE
+    ),
+    "schedule.minimum": Field(1e-5, "Rate at the end, whatever the batch.", _RATE),
+    "evaluation.batch_size": Field(
+        512, "Images that are scored together, over all devices and hosts.", _COUNT
+    ),
     "evaluation.every_epochs": Field(
-        1.0, "between looks at the validation images; 0: never", _EPOCHS
+        1.0,
+        "Epochs between two scores on the validation images. They are scored at every "
+        "checkpoint and at the end too, and with 0 there alone.",
+        _EPOCHS,
     ),
     "evaluation.milestones": Field(
         (),
-        "epochs whose weights are scored on the test images too, at the end of the run",
+        "Epochs whose weights are scored on the test images too, at the end of the "
+        "run.",
         _EPOCHS,
         item=float,
     ),
     "evaluation.select": Field(
-        "last", "or best on the validation images", choices=("last", "best")
+        "last",
+        "Weights that a run ends with. last: those of its last step; best: those of "
+        "the checkpoint that is best on the validation images.",
+        choices=("last", "best"),
     ),
-    "checkpoint.every_epochs": Field(1.0, "0: never", _EPOCHS, resume=HARMLESS),
+    "checkpoint.every_epochs": Field(
+        1.0,
+        "Epochs between two checkpoints. 0: none but at evaluation.milestones and at "
+        "the end.",
+        _EPOCHS,
+        resume=HARMLESS,
+    ),
     "checkpoint.keep_last": Field(
-        2, "checkpoints; 0 as 1", Range(0, 2**20), resume=HARMLESS
+        2,
+        "Newest checkpoints that are kept; 0 is as 1.",
+        Range(0, 2**20),
+        resume=HARMLESS,
     ),
-    "checkpoint.final": Field(True, "keep one of the end"),
-    "log_steps": Field(50, "between lines", Range(1, 2**31 - 1), resume=HARMLESS),
+    "checkpoint.final": Field(True, "Keep a checkpoint of the run's end."),
+    "log_steps": Field(
+        50,
+        "Steps between two lines of progress and metrics.",
+        Range(1, 2**31 - 1),
+        resume=HARMLESS,
+    ),
 }
 
 # What a job has beside the fields of its runs: `sws_jax.jobs.rows`.
 JOB: dict[str, Field] = {
-    "job": Field("single", choices=("single", "descendants", "sws")),
-    "compare.level": Field(
-        "untuned", "with what is compared", choices=("untuned", "tune", "full")
+    "job": Field(
+        "single",
+        "Which runs there are. single: one; descendants: those of one learngene, of "
+        "several depths; sws: ancestor, Aux-Net and descendants.",
+        choices=("single", "descendants", "sws"),
     ),
-    "compare.depths": Field((), "of descendants", _DEPTH),
-    "compare.long_epochs": Field(300.0, "the long budget from scratch", _EPOCHS),
-    # (The most refuses a typing error, not a table.)
-    "compare.seeds": Field(1, "of each training", Range(1, 100)),
+    "compare.level": Field(
+        "untuned",
+        "Runs of each depth. untuned: a descendant, scored as it is expanded; tune: a "
+        "descendant that is tuned; full: networks from scratch beside it.",
+        choices=("untuned", "tune", "full"),
+    ),
+    "compare.depths": Field((), "Blocks of each descendant.", _DEPTH),
+    "compare.long_epochs": Field(
+        300.0,
+        "Epochs of the long training from scratch; the short one is as long as the "
+        "tuning.",
+        _EPOCHS,
+    ),
+    # The most refuses a typing error, not a table.
+    "compare.seeds": Field(
+        1, "Trainings at each depth, each with another seed.", Range(1, 100)
+    ),
 }
 
 
 def tree() -> dict[str, Any]:
     """The defaults of a run's fields, a mapping for each group."""
-    made: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for name, field in RUN.items():
         group, _, last = name.rpartition(".")
-        (made.setdefault(group, {}) if group else made)[last] = field.default
-    return made
+        (defaults.setdefault(group, {}) if group else defaults)[last] = field.default
+    return defaults
 
 
 def find(name: str) -> Field | None:

@@ -19,7 +19,7 @@ from sws_jax.jobs import places
 from sws_jax.jobs.start import Answer, Images, Origin, answer, find_origin
 from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks, profiles, vit
-from sws_jax.runtime import host
+from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 
@@ -138,8 +138,8 @@ def check_memory(spec: Spec) -> None:
     lent = host.memory()
     if lent is not None and 4 * count > lent:
         raise UserError(
-            f"{spec.name} has {count:,} parameters, {4 * count / 2**30:,.0f} GiB, and "
-            f"this host lends {lent / 2**30:,.0f} GiB of memory: take a smaller model"
+            f"{spec.name} has {count:,} parameters, {words.gib(4 * count, 0)}, and "
+            f"this host lends {words.gib(lent, 0)} of memory: take a smaller model"
         )
 
 

@@ -1,6 +1,6 @@
 """What a run's network depends on beside its config: its images, and a file's weights.
 
-Both by what is said of them alone: no image is read, and no array.
+Both by their descriptions alone: no image is read, and no array.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The trained weights that a run starts from, by what is said of them.
+    """The trained weights that a run starts from, by their description.
 
     Attributes:
       path: of their file, for messages.
@@ -113,7 +113,7 @@ class Origin:
 
 
 def find_origin(config, workdir: str) -> Origin | None:
-    """What is said of the file that a run starts from; None where there is no file.
+    """The description of the file that a run starts from; None where none is there.
 
     Raises:
       UserError: the file cannot be read.

@@ -14,10 +14,10 @@ from sws_jax.jobs import begun, model_fields, places, recipes, start
 from sws_jax.jobs import check as checks
 from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
-from sws_jax.reports import report
+from sws_jax.reports.rows import roles
 from sws_jax.runtime import words
 from sws_jax.storage import paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, RESULT
+from sws_jax.storage.names import CONFIG, LEARNGENE, REPORT_FILES, RESULT
 
 
 def check(config, rows: Sequence[Run]) -> None:
@@ -38,8 +38,7 @@ def check(config, rows: Sequence[Run]) -> None:
         )
     _check_order(rows)
     for run in rows:
-        checks.check(run.config)
-        checks.check_teacher(run.config)
+        checks.check_run(run.config)
 
 
 def check_networks(rows: Sequence[Run], workdir: str) -> None:
@@ -144,10 +143,10 @@ def refuse_other(config, workdir: str) -> None:
 
 def _refuse_foreign(workdir: str) -> None:
     """Refuses a directory whose files the report would be written over."""
-    report.roles(workdir)  # refuses a table that no job wrote
+    roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
-    written = (*report.WRITTEN, LEARNGENE)
+    written = (*REPORT_FILES, LEARNGENE)
     present = [name for name in written if paths.exists(os.path.join(workdir, name))]
     if present:
         raise UserError(

@@ -34,14 +34,14 @@ def run() -> ml_collections.ConfigDict:
 def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Fields of `model` that a file must agree with.
 
-    (Configs of older software, and groups that a config makes anew, do not say.)
+    A config of older software has no such list, nor a group that a config makes anew.
     """
     return tuple(config.init.get("insist", ()))
 
 
 def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A run's config with the fields that software did not know which wrote it."""
-    made = config.copy_and_resolve_references().unlock()
+    """A run's config with the fields that are newer than the software that wrote it."""
+    full = config.copy_and_resolve_references().unlock()
 
     def complete(mine, default):
         for name, value in default.items():
@@ -50,8 +50,8 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
             elif isinstance(value, ml_collections.ConfigDict):
                 complete(mine[name], value)
 
-    complete(made, run())
-    return made
+    complete(full, run())
+    return full
 
 
 def job(kind: str, **chain) -> ml_collections.ConfigDict:
@@ -170,8 +170,8 @@ def auxiliary(config: ml_collections.ConfigDict, stages: tuple[int, ...]) -> dic
     own = {name: model[name] for name in names}
     # Of no image size: an epsilon, an order and heads do not depend on it.
     net = specs.ViTSpec(image_size=model.patch_size, patch_size=model.patch_size, **own)
-    made = profiles.find(config.profile).auxiliary(net)
-    changed = {n: getattr(made, n) for n in names if getattr(made, n) != own[n]}
+    aux_net = profiles.find(config.profile).auxiliary(net)
+    changed = {n: getattr(aux_net, n) for n in names if getattr(aux_net, n) != own[n]}
     model.update(stages=stages, **changed)
     return dict(stages=(), **{name: own[name] for name in changed})
 
@@ -268,8 +268,8 @@ def parse(arg: str | None, **defaults) -> ml_collections.ConfigDict:
     """
     values = ml_collections.ConfigDict(defaults)
     for part in filter(None, (arg or "").split(",")):
-        key, found, text = part.partition("=")
-        if key not in defaults or not found:
+        key, equals, text = part.partition("=")
+        if key not in defaults or not equals:
             raise UserError(
                 f"this config has no argument {part!r}; it takes "
                 + (", ".join(f"{k}=..." for k in defaults) or "none")

@@ -41,8 +41,8 @@ def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
     """A teacher whose outputs stand in the order of a set's classes.
 
     Returns:
-      The teacher, and what is to be said of the names of its classes; empty where they
-      are the set's.
+      The teacher, and a line on the names of its classes; empty where they are the
+      set's.
 
     Raises:
       UserError: its head or input does not fit the student's data, or the names

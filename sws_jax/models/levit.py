@@ -145,7 +145,7 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each added to what it was given."""
+    """Attention and an MLP, each added to its input."""
 
     spec: LeViTSpec
     stage: int

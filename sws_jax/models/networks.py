@@ -20,7 +20,7 @@ from sws_jax.specs.base import COMPUTE, DTYPE
 
 
 def _instead_of_spec(value: Any) -> str:
-    """What to do about something else than a spec."""
+    """A hint for a value that is no spec."""
     if isinstance(value, str):
         return "sws_jax.named makes one from a name"
     about = getattr(value, "spec", None)
@@ -59,7 +59,7 @@ class Network:
 
 
 def _instead_of_network(value: Any) -> str:
-    """What to do about something else than a network."""
+    """A hint for a value that is no network."""
     if isinstance(value, (str, os.PathLike)):
         return "sws_jax.load_network reads one from a file"
     if getattr(getattr(value, "description", None), "kind", "") == "learngene":
@@ -70,7 +70,7 @@ def _instead_of_network(value: Any) -> str:
 NETWORK = arguments.of(Network, called="a network", hint=_instead_of_network)
 
 
-# What JAX calls the interpolations of `sws_jax.data.base`.
+# JAX's names of the interpolations of `sws_jax.pixels`.
 _RESIZE = {
     "bicubic": "cubic",
     "bilinear": "linear",
@@ -125,7 +125,7 @@ class Predictor:
         Returns:
           [batch, classes], float32, without gradient.
         """
-        # (JAX puts anything there, and it is looked at when it is used.)
+        # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
         if (last := max(self.order, default=-1)) >= spec.net.num_classes:
             raise UserError(  # indexing would take another in its place
@@ -143,16 +143,16 @@ class Predictor:
             return module.apply({"params": params}, x)
 
         if isinstance(spec, ViTSpec | AuxViTSpec):  # these place their activations
-            found = apply(self.network.params, x)
+            outputs = apply(self.network.params, x)
         else:
-            found = sharding.by_image(apply, self.network.params, x)
+            outputs = sharding.by_image(apply, self.network.params, x)
         if self.order:
-            found = found[:, np.asarray(self.order)]
-        return jax.lax.stop_gradient(found)
+            outputs = outputs[:, np.asarray(self.order)]
+        return jax.lax.stop_gradient(outputs)
 
 
 def _instead_of_predictor(value: Any) -> str:
-    """What to do about something else than a predictor."""
+    """A hint for a value that is no predictor."""
     network = isinstance(value, Network)
     return "sws_jax.models.networks.predictor makes one of a network" if network else ""
 
@@ -184,7 +184,7 @@ def predictor(
 @arguments.checked(spec=SPEC)
 def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
     """Names, shapes and dtypes of a network's parameters, without computing."""
-    # A tree of its own for everyone who asks: dicts may be changed.
+    # A new tree for each caller, who may change it.
     return jax.tree.map(lambda leaf: leaf, _abstract_params(spec, boxed))
 
 

@@ -59,8 +59,8 @@ def load(path: str | os.PathLike[str]) -> tuple[trees.Tree, Description]:
         metadata = file.metadata()
         description = _description(path, metadata)
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    found = metadata.get("digest")  # files of older versions have none
-    if found and found != _digest(metadata["description"], flat):
+    digest = metadata.get("digest")  # files of older versions have none
+    if digest and digest != _digest(metadata["description"], flat):
         raise UserError(
             f"{path} does not hold what was written (its digest is another): it is "
             f"damaged, copy it again"
@@ -184,9 +184,9 @@ def _opened(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        if told := contents.told(path, ".safetensors"):
+        if reason := contents.told(path, ".safetensors"):
             raise UserError(
-                f"{path} is not a readable .safetensors file ({told})"
+                f"{path} is not a readable .safetensors file ({reason})"
             ) from None
         raise UserError(
             f"{path} is not a readable .safetensors file ({error}); it may be cut off: "

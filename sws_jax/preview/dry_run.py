@@ -1,10 +1,11 @@
-"""A job's sheets on devices that are not here: nothing is trained, read or written."""
+"""What a job needs of devices elsewhere: nothing is trained, read or written."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import tabulate
 
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
-from sws_jax.estimate import cost, sizing
+from sws_jax.estimate import flops, sizing
 from sws_jax.jobs import build, preflight, remarks
 from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
@@ -34,7 +35,7 @@ GPUS = {
     "H100": 80 * _GB,
     "H200": 141 * _GB,
 }
-# A slice of these is named after its cores, of which a device has two.
+# Slices of these are named after their cores, of which a device has two.
 _TWO_CORES = ("v4", "v5p")
 
 
@@ -57,16 +58,17 @@ def machine(text: str) -> Machine:
     """
     if re.fullmatch(r"[1-9]\d*", text):
         return Machine(int(text))
-    if (found := re.fullmatch(r"(\w+)-([1-9]\d*)", text)) and found[1] in TPUS:
-        count, cores = int(found[2]), 1 + (found[1] in _TWO_CORES)
+    if (tpus := re.fullmatch(r"(\w+)-([1-9]\d*)", text)) and tpus[1] in TPUS:
+        kind, count = tpus[1], int(tpus[2])
+        cores = 2 if kind in _TWO_CORES else 1
         if count % cores:
             raise UserError(
-                f"mesh.dry_run {text!r}: a slice of {found[1]} is named after its "
+                f"mesh.dry_run {text!r}: a slice of {kind} is named after its "
                 f"cores, of which a device has two, and {count} is odd"
             )
-        return Machine(count // cores, TPUS[found[1]])
-    if (found := re.fullmatch(r"([1-9]\d*)x(.+)", text)) and found[2] in GPUS:
-        return Machine(int(found[1]), GPUS[found[2]])
+        return Machine(count // cores, TPUS[kind])
+    if (gpus := re.fullmatch(r"([1-9]\d*)x(.+)", text)) and gpus[2] in GPUS:
+        return Machine(int(gpus[1]), GPUS[gpus[2]])
     raise UserError(
         f"mesh.dry_run is a number of devices, or N of {', '.join(TPUS)} as in "
         f"v5e-256, or of {', '.join(GPUS)} as in 8xH100, and is {text!r}"
@@ -79,7 +81,7 @@ def pretend(devices: int) -> None:
     Raises:
       UserError: JAX has started, with fewer.
     """
-    # Programs are compiled to be looked at, and never run.
+    # Programs are compiled to be read, and never run: they need no optimisation.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=1"
     before = os.environ.get("XLA_FLAGS")
     os.environ["XLA_FLAGS"] = xla_flags.joined(before or "", flags)
@@ -87,12 +89,12 @@ def pretend(devices: int) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
         jax.config.update("jax_platforms", "cpu")
         jax.devices()
-    except RuntimeError:  # its back end has started
-        found = len(jax.devices("cpu"))
-        if found < devices:
+    except RuntimeError:  # JAX has started its back end.
+        present = len(jax.devices("cpu"))
+        if present < devices:
             raise UserError(
                 f"mesh.dry_run needs {devices} devices, and JAX has started here with "
-                f"{found}: run it in a process of its own"
+                f"{present}: run it in a process of its own"
             ) from None
     finally:
         if before is None:
@@ -102,7 +104,7 @@ def pretend(devices: int) -> None:
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Prints a sheet for each run of a job, on the devices that are not here.
+    """Prints what each run of a job needs of the devices that ``mesh.dry_run`` names.
 
     Args:
       config: of the job, with ``mesh.dry_run``.
@@ -111,22 +113,22 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Raises:
       UserError: the job could not be run so, or a teacher is not known.
     """
-    there = machine(config.mesh.dry_run)
+    target = machine(config.mesh.dry_run)
     rows = runs(config)
     preflight.check(config, rows)
     preflight.check_networks(rows, workdir)
-    pretend(there.devices)
-    devices = jax.devices("cpu")[: there.devices]
+    pretend(target.devices)
+    devices = jax.devices("cpu")[: target.devices]
     survey = Survey(config, workdir)
     sheets: dict[Any, tuple[list[str], sizing.Sheet]] = {}
-    still = []
+    untrained = []
     for row in rows:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
         build.check_batches(row.config, mesh)
         recipe = recipe_of(row.config, spec)
         if not row.config.schedule.total_epochs:
-            still.append(row.name)
+            untrained.append(row.name)
             continue
         teacher = teacher_of(row, survey, mesh)
         size = row.config.global_batch_size
@@ -137,36 +139,38 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             for remark in remarks.of_mesh(row.config, spec, mesh):
                 survey.note(remark)
         sheets[key][0].append(row.name)
-    if still:
-        survey.note(f"no step is trained: {_label(still)}")
-    memory = f" of {words.size(there.memory)}" if there.memory else ""
-    say(f"{config.mesh.dry_run}: {there.devices} devices{memory}, nothing is run\n")
-    say(_table(list(sheets.values()), there))
-    say("\n" + "\n".join([*survey.notes, *_about(sheets)]))
+    if untrained:
+        survey.note(f"no step is trained: {_label(untrained)}")
+    memory = f" of {words.size(target.memory)}" if target.memory else ""
+    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
+    say(_table(list(sheets.values()), target))
+    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
 
 
 def _in_own_dtype(
     sheet: sizing.Sheet, recipe: step.Recipe, mesh, size: int
 ) -> sizing.Sheet:
-    """The sheet without what a CPU adds: its programs widen half precision.
+    """The sheet in half precision, which a CPU's program widens to float32.
 
-    Spared is what the backward pass waits with (`cost.activation_bytes`), of the images
-    of one device; where a tensor axis splits activations, no less than it splits.
+    Subtracted are the activations that are kept for the backward pass
+    (`flops.activation_bytes`), of the images of one device. They are divided by the
+    tensor axis, which splits most of them: never too much is subtracted.
     """
     compute = recipe.compute
     if sheet.activations is None or compute.dtype == "float32":
         return sheet
     wide = dataclasses.replace(compute, dtype="float32")
-    image = cost.activation_bytes(recipe.spec, wide)
-    image -= cost.activation_bytes(recipe.spec, compute)
+    image = flops.activation_bytes(recipe.spec, wide)
+    image -= flops.activation_bytes(recipe.spec, compute)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    spared = image * images // mesh.shape["tensor"]
-    return dataclasses.replace(sheet, activations=sheet.activations - spared)
+    widened = image * images // mesh.shape["tensor"]
+    return dataclasses.replace(sheet, activations=sheet.activations - widened)
 
 
 def recipe_of(config, spec: Spec) -> step.Recipe:
-    """The static part of a run's step, as far as it decides sizes."""
-    grey = (0.5,) * spec.net.channels  # of no consequence for a size
+    """The static part of a run's step; its normalisation, without effect on sizes, is
+    a placeholder."""
+    grey = (0.5,) * spec.net.channels
     return build.recipe(config, spec, Normalization(grey, grey))
 
 
@@ -192,18 +196,18 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
     )
 
 
-def _table(found, there: Machine) -> str:
+def _table(sheets: Iterable[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
     head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
     head += ["activations", "in all", "a step sends"]
-    if there.memory:
+    if target.memory:
         head.insert(-1, "fits")
     body = []
-    for names, sheet in found:
-        sizes = [sheet.parameters, sheet.optimizer, sheet.ema, sheet.teacher]
-        sizes += [sheet.batch, sheet.activations, sheet.total]
+    for names, sheet in sheets:
+        sizes: list[int | None] = [sheet.parameters, sheet.optimizer, sheet.ema]
+        sizes += [sheet.teacher, sheet.batch, sheet.activations, sheet.total]
         line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
-        if there.memory:
-            line.append("yes" if sheet.total <= there.memory else "NO")
+        if target.memory:
+            line.append("yes" if sheet.total <= target.memory else "NO")
         body.append([*line, words.size(sheet.sent) if sheet.sent else "-"])
     sides = ["left", *["right"] * (len(head) - 1)]
     return tabulate.tabulate(body, head, disable_numparse=True, colalign=sides)
@@ -213,7 +217,7 @@ def _label(names: list[str]) -> str:
     return words.few(names, most=1)
 
 
-def _about(sheets) -> list[str]:
+def _explanations(sheets) -> list[str]:
     notes = [
         "all figures: of one device",
         "activations: what the program needs besides, gradients included, as compiled "

@@ -12,7 +12,7 @@ import ml_collections
 
 from sws_jax.data import Dataset
 from sws_jax.data.pipeline import epoch_images
-from sws_jax.estimate import cost
+from sws_jax.estimate import comparison
 from sws_jax.jobs import build, check, places, preflight
 from sws_jax.jobs.origins import Images
 from sws_jax.jobs.rows import Run
@@ -61,7 +61,7 @@ class Survey:
             if image_size:
                 look = dataclasses.replace(look, image_size=(image_size,) * 2)
         else:
-            count = cost.IMAGENET_IMAGES
+            count = comparison.IMAGENET_IMAGES
             look = Images.assumed(config, workdir, image_size)
             source += " is not read; assumed"
         if image_size or classes:  # other classes than those whose names were read

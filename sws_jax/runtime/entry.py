@@ -1,6 +1,6 @@
 """How a command begins and ends: Ctrl-C, and what its terminal can show.
 
-It imports next to nothing, so that it is there before whatever takes long to import.
+The module imports next to nothing, so that it is there before what takes long to load.
 """
 
 from __future__ import annotations

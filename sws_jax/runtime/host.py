@@ -1,4 +1,4 @@
-"""What this host lends to a process: cores, memory and devices.
+"""What this host lends to a process: cores, memory and accelerators.
 
 A container, a job of Slurm or a service of systemd may have less than its host, by the
 limits of its control group and of those around it: the smallest counts. Linux shows

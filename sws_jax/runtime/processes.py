@@ -81,17 +81,17 @@ def decided(function: Callable[[], T]) -> T:
 
 
 def _sent(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON from the first process to all, as bytes in an array of even length."""
+    """JSON from the first process to all, as bytes in a padded array."""
     text = json.dumps(value).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(_even(length), np.uint8)
+    padded = np.zeros(_padded(length), np.uint8)
     if is_first():
         padded[:length] = np.frombuffer(text, np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)
     return json.loads(received[:length].tobytes())
 
 
-def _even(length: int) -> int:
+def _padded(length: int) -> int:
     """A power of two of at least `length`: few lengths make few programs."""
     return 1 << max(length - 1, 1).bit_length()
 
@@ -114,7 +114,7 @@ def collected(value: Any) -> list[Any]:
         return [value]
     text = json.dumps(value).encode()
     lengths = everyone(len(text))
-    padded = np.zeros(_even(max(lengths)), np.uint8)
+    padded = np.zeros(_padded(max(lengths)), np.uint8)
     padded[: len(text)] = np.frombuffer(text, np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(padded), np.uint8)
     parts = zip(rows.reshape(len(lengths), -1), lengths, strict=True)

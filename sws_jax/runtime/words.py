@@ -29,9 +29,9 @@ def _scaled(count: float, unit: str) -> tuple[float, str]:
     return count, unit
 
 
-def gib(count: float) -> str:
+def gib(count: float, digits: int = 2) -> str:
     """Bytes in one unit whatever their number: "1,234.50 GiB"."""
-    return f"{count / 2**30:,.2f} GiB"
+    return f"{count / 2**30:,.{digits}f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import typing
 from collections.abc import Mapping
-
-import numpy as np
 
 from sws_jax import arguments
 from sws_jax.arguments import MAX_SIZE, Range
@@ -15,6 +14,14 @@ from sws_jax.errors import UserError
 
 MAX_DEPTH = 1024  # as MAX_SIZE
 DTYPES = ("float32", "bfloat16", "float16")
+# The module of the package that has a family's network, and the network's class. They
+# are imported by name and on use, since a spec is read where flax is not loaded.
+FAMILIES = {
+    "vit": ("models.vit", "ViT"),
+    "aux_vit": ("models.aux_vit", "AuxViT"),
+    "levit": ("models.levit", "LeViT"),
+    "regnet": ("models.regnet", "RegNet"),
+}
 # Kinds of the numbers that networks have.
 DEPTH = arguments.whole(1, MAX_DEPTH)
 COUNT = arguments.whole(1, MAX_SIZE)
@@ -24,9 +31,12 @@ RATIO = arguments.number(Range(0, MAX_SIZE, open_low=True))
 
 def DTYPE(name: str, value: typing.Any) -> str:
     """By its name, or as numpy and JAX have it: jnp.bfloat16."""
-    if isinstance(value, (type, np.dtype)) or hasattr(value, "dtype"):
-        with contextlib.suppress(TypeError):
-            value = np.dtype(value).name
+    if not isinstance(value, str):
+        import numpy as np  # A name needs none.
+
+        if isinstance(value, (type, np.dtype)) or hasattr(value, "dtype"):
+            with contextlib.suppress(TypeError):
+                value = np.dtype(value).name
     return arguments.text(DTYPES)(name, value)
 
 
@@ -49,6 +59,13 @@ class Compute:
 
 # Of what runs a network.
 COMPUTE = arguments.of(Compute, called="a Compute")
+
+
+def build(family: str, spec: typing.Any, compute: Compute) -> typing.Any:
+    """The linen module of a spec, whose family is one of `FAMILIES`."""
+    module, name = FAMILIES[family]
+    network = getattr(importlib.import_module(f"sws_jax.{module}"), name)
+    return network(spec, compute)
 
 
 def check_depth(spec: typing.Any) -> None:

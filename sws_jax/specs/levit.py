@@ -134,11 +134,11 @@ class LeViTSpec:
     def grids(self) -> tuple[tuple[int, int], ...]:
         """Tokens down and across in each stage; halved and rounded up between two."""
         rows, columns = (side // STEM_STRIDE for side in self.image_size)
-        found = []
+        per_stage = []
         for _ in self.widths:
-            found.append((rows, columns))
+            per_stage.append((rows, columns))
             rows, columns = -(-rows // 2), -(-columns // 2)
-        return tuple(found)
+        return tuple(per_stage)
 
     @property
     def value_dims(self) -> tuple[int, ...]:
@@ -174,9 +174,7 @@ class LeViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.levit.LeViT`)."""
-        from sws_jax.models import levit  # a spec is lighter than the network it names
-
-        return levit.LeViT(self, compute)
+        return base.build("levit", self, compute)
 
 
 def _levit(

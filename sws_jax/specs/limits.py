@@ -1,7 +1,7 @@
-"""What numbers and texts of a recipe may be.
+"""Ranges and choices of a recipe's numbers and texts.
 
-They stand below all who check them: the table of a config's fields, and the losses,
-schedules, transforms and readers that are called without one.
+They are checked by the table of a config's fields, and by the losses, schedules,
+transforms and readers, which are used without a config too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 from sws_jax.arguments import Range
 
-# Data. (Pixels are shares of 255: means of 0 to 255 are a mistake.)
+# Data. Pixels are shares of 255, so that a mean of 0 to 255 is a mistake.
 MEAN = Range(-10, 10)
 STD = Range(0, 10, open_low=True)
 EVAL_CROP = Range(0, 1, open_low=True)

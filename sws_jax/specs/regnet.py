@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-
-import numpy as np
+import math
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
@@ -149,9 +149,7 @@ class RegNetSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.regnet.RegNet`)."""
-        from sws_jax.models import regnet  # a spec is lighter than its network
-
-        return regnet.RegNet(self, compute)
+        return base.build("regnet", self, compute)
 
 
 def quantised(
@@ -179,13 +177,15 @@ def quantised(
     >>> quantised(24, 36.44, 2.49, 13, 8)
     ((24, 56, 152, 368), (1, 1, 4, 7))
     """
-    linear = w0 + wa * np.arange(depth)
-    powers = np.round(np.log(linear / w0) / np.log(wm))
-    of_blocks = 8 * np.round(w0 * wm**powers / 8)
-    found, depths = np.unique(of_blocks.astype(int), return_counts=True)
-    groups = np.minimum(group_width, found)
-    widths = groups * np.round(found / groups).astype(int)
-    return tuple(widths.tolist()), tuple(depths.tolist())
+    of_blocks = []
+    for block in range(depth):
+        power = round(math.log((w0 + wa * block) / w0) / math.log(wm))
+        of_blocks.append(8 * round(w0 * wm**power / 8))
+    depths = collections.Counter(of_blocks)
+    groups = {width: min(group_width, width) for width in depths}
+    stages = sorted(depths)
+    widths = (groups[width] * round(width / groups[width]) for width in stages)
+    return tuple(widths), tuple(depths[width] for width in stages)
 
 
 # (w0, wa, wm, depth, group width) of the RegNetY published with 2003.13678, by

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import MAX_SIZE, Compute
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Width and heads of DeiT-Ti, -S and -B (DeiT, 2012.12877, table 1); "nano" is ours:
 # the smallest net that reads 8 x 8 digits well.
@@ -171,6 +173,8 @@ class ViTSpec:
     @property
     def drop_path_rates(self) -> np.ndarray:
         """Rate of each applied block, [depth], linear from 0 to `drop_path`."""
+        import numpy as np
+
         return np.linspace(0.0, self.drop_path, self.depth).astype(np.float32)
 
     @property
@@ -184,9 +188,7 @@ class ViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.vit.ViT`)."""
-        from sws_jax.models import vit  # a spec is lighter than the network it names
-
-        return vit.ViT(self, compute)
+        return base.build("vit", self, compute)
 
 
 # How often each of a learngene's genes is applied.
@@ -233,9 +235,7 @@ class AuxViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.aux_vit.AuxViT`)."""
-        from sws_jax.models import aux_vit
-
-        return aux_vit.AuxViT(self, compute)
+        return base.build("aux_vit", self, compute)
 
 
 @arguments.checked()

@@ -186,8 +186,8 @@ def _sending(path: str) -> Iterator[str]:
 
 
 def room(path: str) -> tuple[str, int]:
-    """The nearest folder that is there, of a path on this machine, and the bytes that
-    are free in it."""
+    """The nearest folder that exists on the way to a path of this machine, and the
+    bytes that are free in it."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
@@ -206,9 +206,9 @@ def sweep(directory: str) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """In UTF-8 with Unix's line ends, whatever the system's own are."""
+    """Writes UTF-8 with Unix's line ends, whatever the system's own are."""
     with replacing(path) as temporary:
-        data = text.encode(errors="backslashreplace")  # names that are not UTF-8
+        data = text.encode(errors="backslashreplace")  # for names that are not UTF-8
         with open(temporary, "wb") as file:
             file.write(data)
 

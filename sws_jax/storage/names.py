@@ -16,3 +16,9 @@ LOCK = "lock"  # there while a process is at the run
 # the names of a run's: CONFIG is the job's own, INPUTS says only how a job of older
 # software began, LEARNGENE is a copy of its Aux-Net's, and LOCK is there while the job
 # writes what it shares with other jobs.
+
+# Reports of a job.
+RESULTS = "results.csv"  # a row for every scored set of weights
+TABLE = "table.md"  # the comparison by depth, in Markdown
+PICTURE = "report.png"
+REPORT_FILES = (RESULTS, TABLE, PICTURE)

@@ -59,7 +59,7 @@ def is_dir(path: str) -> bool:
 
 
 def version(path: str) -> tuple[int | str, ...]:
-    """Of a file that is there: another one where it was written again or replaced."""
+    """Of a file that is there: it changes when the file is written or replaced."""
     if not is_remote(path):
         status = os.stat(path)
         return status.st_ino, status.st_size, status.st_mtime_ns
@@ -67,7 +67,7 @@ def version(path: str) -> tuple[int | str, ...]:
 
 
 def names(directory: str) -> list[str]:
-    """Of what is in a directory, sorted; none where there is no directory."""
+    """Names of all that is in a directory, sorted; none where there is no directory."""
     return [name for name, _ in _entries(directory)]
 
 
@@ -77,8 +77,8 @@ def folders(directory: str) -> list[str]:
 
 
 def objects(directory: str) -> dict[str, tuple[int, str]]:
-    """Bytes, and a mark of the content, of the files in a directory of a bucket, and
-    below it, by their paths."""
+    """Size in bytes and fingerprint of the files in and below a directory of a bucket,
+    by their paths from there."""
     with _storage(directory) as (storage, top):
         entries = storage.find(top, detail=True)
     return {
@@ -160,7 +160,7 @@ def remove(path: str) -> None:
 
 
 def clear() -> None:
-    """Removes the copies of `here`, before an end that leaves no time for it."""
+    """Removes the copies of `here`, for a process that ends without `atexit`."""
     if _copies.cache_info().currsize:
         shutil.rmtree(_copies(), ignore_errors=True)
 
@@ -209,7 +209,7 @@ def _entries(directory: str) -> list[tuple[str, bool]]:
 
 
 def _info(path: str) -> dict[str, Any] | None:
-    """What a bucket says of a path; None where there is nothing."""
+    """What fsspec says of a path in a bucket; None where there is nothing."""
     # The library's own `exists` is false where it could not ask.
     with contextlib.suppress(FileNotFoundError), _storage(path) as (storage, name):
         return storage.info(name)
@@ -217,7 +217,7 @@ def _info(path: str) -> dict[str, Any] | None:
 
 
 def _version(info: Mapping[str, Any]) -> str:
-    """Another one for each content of an object, by what a bucket says of it."""
+    """Of an object, by what fsspec says of it: each new content has another one."""
     from fsspec.utils import tokenize
 
     return str(info.get("generation") or tokenize(info))

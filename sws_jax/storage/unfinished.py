@@ -1,6 +1,6 @@
-"""Temporary files that are being written, and go with a program that is broken off.
+"""Temporary files that are being written: an interrupted program removes them.
 
-It imports next to nothing, so that the first of a program can name it.
+The module imports next to nothing, so that a program can load it first of all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ paths: set[str] = set()
 
 
 def remove() -> None:
-    """Removes them, as far as the system lets it."""
+    """Removes those that the system lets it remove."""
     for path in list(paths):
         with contextlib.suppress(OSError):
             os.remove(path)

@@ -247,7 +247,7 @@ class Checkpoints:
             yield
         except Exception as error:  # groups of errors among them
             self._failed = True
-            if processes.is_loss(error) or orbax_errors.is_no_disk(error):
+            if processes.is_loss(error) or _is_no_disk(error):
                 raise
             folder = os.path.join(self._directory, CHECKPOINTS)
             refused = orbax_errors.is_refused(error)
@@ -370,6 +370,13 @@ def load_params(
         raise UserError(f"{directory} has no checkpoint that can be read")
     finally:
         manager.close()
+
+
+def _is_no_disk(error: Exception) -> bool:
+    """Whether not the storage has failed, but memory or the program."""
+    no_device_memory = jax.errors.JaxRuntimeError
+    kinds = (MemoryError, TypeError, AttributeError, no_device_memory)
+    return isinstance(error, kinds)
 
 
 def _digest(document: dict[str, Any]) -> str:

@@ -10,8 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import jax
-
 from sws_jax.errors import UserError
 from sws_jax.runtime import processes
 from sws_jax.storage import paths, refusals
@@ -63,13 +61,6 @@ def forget(error: BaseException) -> None:
         gc.collect()
     finally:
         sys.unraisablehook = hook
-
-
-def is_no_disk(error: Exception) -> bool:
-    """Whether not the storage has failed, but memory or the program."""
-    no_device_memory = jax.errors.JaxRuntimeError
-    kinds = (MemoryError, TypeError, AttributeError, no_device_memory)
-    return isinstance(error, kinds)
 
 
 def is_refused(error: BaseException) -> bool:

@@ -43,9 +43,9 @@ def abstract(spec):
 def data_files(directory, step):
     """The files of a checkpoint's params that hold numbers; copies among them."""
     folder = pathlib.Path(directory) / CHECKPOINTS / str(step) / "params"
-    found = [p for p in folder.rglob("d/*") if p.stat().st_size > 1000]
-    assert found
-    return found
+    large = [p for p in folder.rglob("d/*") if p.stat().st_size > 1000]
+    assert large
+    return large
 
 
 def flip_a_bit(path):

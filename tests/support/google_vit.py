@@ -116,17 +116,17 @@ class GoogleViT(nn.Module):
 
 
 def waves(rows, columns, width):
-    """Fixed positions [1, tokens, width], in a plain loop."""
-    table = np.zeros((rows, columns, 4, width // 4), np.float32)
+    """One number at a time."""
+    positions = np.zeros((rows, columns, 4, width // 4), np.float32)
     for y, x, k in np.ndindex(rows, columns, width // 4):
         frequency = 1 / 10_000 ** (k / (width // 4 - 1))
-        table[y, x, :, k] = (
+        positions[y, x, :, k] = (
             np.sin(x * frequency),
             np.cos(x * frequency),
             np.sin(y * frequency),
             np.cos(y * frequency),
         )
-    return table.reshape(1, rows * columns, width)
+    return positions.reshape(1, rows * columns, width)
 
 
 def with_params(images, **fields):

@@ -33,7 +33,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# The parts of a checkout that the tests of the table need.
+# What the tests of the table need of a checkout.
 COPIED = ("configs", "sws_jax", "tests", "pyproject.toml")
 _SECONDS = 900  # for the tests of one mutation, which may have made an endless loop
 
@@ -71,7 +71,7 @@ class Mutation:
 
     @property
     def ids(self) -> list[str]:
-        """Its tests, as pytest takes them."""
+        """Of its tests, as pytest takes them."""
         return [f"tests/{test.replace('::', '.py::', 1)}" for test in self.tests]
 
 
@@ -405,7 +405,7 @@ MUTATIONS = (
 
 
 def missing_tests(mutation: Mutation, root: pathlib.Path) -> list[str]:
-    """Tests of a mutation that do not exist."""
+    """Tests of a mutation that are not there."""
     missing = []
     for test in mutation.tests:
         module, _, name = test.partition("::")
@@ -416,7 +416,7 @@ def missing_tests(mutation: Mutation, root: pathlib.Path) -> list[str]:
 
 @functools.cache
 def _functions(path: pathlib.Path) -> set[str]:
-    """Names of the functions of a module; none where the file does not exist."""
+    """Names of the functions of a module; none, where there is no such file."""
     body = ast.parse(path.read_text()).body if path.exists() else []
     return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 

@@ -52,7 +52,7 @@ def rows(every: int = 1) -> dict[str, dict[str, Any]]:
         from timm.models import _registry
     from timm.models import regnet
 
-    found = {}
+    table = {}
     for module in MODULES:
         for name in timm.list_models(module=module)[::every]:
             with torch.device("meta"), warnings.catch_warnings():
@@ -65,23 +65,23 @@ def rows(every: int = 1) -> dict[str, dict[str, Any]]:
                     row |= {k: getattr(regnet.model_cfgs[name], k) for k in _REGNET}
                 usual = ours.USUAL[family]
                 row = {k: v for k, v in row.items() if usual.get(k, ...) != v}
-                found[name] = {"family": family, **row}
+                table[name] = {"family": family, **row}
     for old, new in _registry._deprecated_models.items():
-        if new and new.split(".")[0] in found:
-            found[old] = found[new.split(".")[0]]
-    return dict(sorted(found.items()))
+        if new and new.split(".")[0] in table:
+            table[old] = table[new.split(".")[0]]
+    return dict(sorted(table.items()))
 
 
 def others(known: Collection[str]) -> dict[str, list[str]]:
     """The names that are not known, by the module of timm that has them."""
     with peers.without_torchvision():
         import timm
-    found: dict[str, list[str]] = {}
+    modules: dict[str, list[str]] = {}
     for module in timm.list_modules():
         names = [name for name in timm.list_models(module=module) if name not in known]
         if names:
-            found[module] = sorted(names)
-    return found
+            modules[module] = sorted(names)
+    return modules
 
 
 def text() -> str:
@@ -169,7 +169,7 @@ def _regnet(model) -> dict[str, Any]:
     stages = [getattr(model, f"s{i}") for i in range(1, 5)]
     first = next(iter(stages[0].children()))
     names = {_activation(m) for m in model.modules() if _acts(m)}
-    # (A gate is a sigmoid, in every squeeze and excitation.)
+    # A gate is a sigmoid, in every squeeze and excitation.
     names -= {"Sigmoid"}
     return {
         "widths": [info["num_chs"] for info in model.feature_info[1:]],

@@ -6,9 +6,12 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from jax.sharding import Mesh
+
+from sws_jax import sharding
 
 KINDS = (
     "all-reduce",
@@ -42,12 +45,12 @@ class Collective:
     Attributes:
       kind: one of `KINDS`.
       arrays: (type, shape) of what a device has afterwards.
-      groups: numbers of the devices that take part together, [groups, size]; empty
-        where the text does not tell.
-      size: of a group; all devices where the text does not tell.
-      times: how often it happens each time that the program runs.
-      counted: whether `times` is known; a loop without a known end counts once.
-      loops: how many loops it stands in.
+      groups: numbers of the devices of each group, [groups, size]; empty where the text
+        does not tell.
+      size: devices of a group; all devices where the text does not tell.
+      times: how often it runs in each run of the program.
+      counted: whether `times` is known; a loop of unknown length counts once.
+      loops: how many loops it is nested in.
       source: the operation of the traced program that it comes from.
     """
 
@@ -62,12 +65,12 @@ class Collective:
 
     @property
     def bytes(self) -> int:
-        """Of what a device has afterwards, once."""
+        """Bytes that a device has afterwards, of one run of the operation."""
         return sum(_size(name) * math.prod(shape) // 8 for name, shape in self.arrays)
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends, once, going round a ring of its group.
+        """Bytes that a device sends in one run, in a ring of its group.
 
         An all-reduce of B bytes is a reduce-scatter and an all-gather, each of which
         passes on (n - 1) / n of B; a permutation sends all it has.
@@ -76,15 +79,32 @@ class Collective:
         if self.kind == "collective-permute":
             return size
         share = (n - 1) / n
-        if self.kind == "reduce-scatter":  # of what it had before
-            return size * n * share
+        if self.kind == "reduce-scatter":
+            return size * n * share  # A share of what it had before, n times as much.
         return size * share * (2 if self.kind == "all-reduce" else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What a device sends in all collectives of a kind over the same mesh axes.
+
+    Attributes:
+      kind: one of `KINDS`.
+      axes: of the mesh; empty where the groups do not run along axes.
+      count: of collectives in a step.
+      bytes: that a device sends, by ring algorithms.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: float
 
 
 def collectives(text: str) -> list[Collective]:
     """The collectives of a compiled program, those in loops as often as they run.
 
-    Of the branches of a condition every one counts.
+    All branches of a condition count.
 
     Args:
       text: `jax.stages.Compiled.as_text()`.
@@ -95,27 +115,65 @@ def collectives(text: str) -> list[Collective]:
     return list(_walk(bodies, entry, devices, 1, True, 0)) if entry else []
 
 
+def by_axes(operations: Iterable[Collective], mesh: Mesh) -> tuple[Traffic, ...]:
+    """Sums of collectives by their kind and the mesh axes they run over.
+
+    Args:
+      operations: of the program.
+      mesh: that the program runs on.
+
+    Returns:
+      The most bytes first.
+    """
+    axes_of = _axes(mesh)
+    totals: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
+    for operation in operations:
+        if operation.size < 2:
+            continue
+        groups = operation.groups
+        members = next((frozenset(group) for group in groups if 0 in group), None)
+        if not groups and operation.kind != "collective-permute":
+            members = frozenset(range(mesh.size))
+        key = operation.kind, axes_of.get(members, ())
+        count, sent = totals.get(key, (0, 0.0))
+        totals[key] = count + operation.times, sent + operation.times * operation.sent
+    rows = [Traffic(*key, *values) for key, values in totals.items()]
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
+
+
+def _axes(mesh: Mesh) -> dict[frozenset[int] | None, tuple[str, ...]]:
+    """The axes along which each group of devices lies that holds the first device."""
+    places = np.arange(mesh.size).reshape(mesh.devices.shape)
+    split = [axis for axis in sharding.AXES if mesh.shape[axis] > 1]
+    axes_of: dict[frozenset[int] | None, tuple[str, ...]] = {}
+    for count in range(1, len(split) + 1):
+        for axes in itertools.combinations(split, count):
+            index = tuple(slice(None) if a in axes else 0 for a in sharding.AXES)
+            axes_of[frozenset(places[index].reshape(-1).tolist())] = axes
+    return axes_of
+
+
 def _computations(text: str) -> tuple[dict[str, list[tuple[str, str, str]]], str]:
     """(type, opcode, rest of the line) of every operation, by computation."""
     bodies: dict[str, list[tuple[str, str, str]]] = {}
     entry, name = "", ""
     for line in text.splitlines():
-        if found := _HEAD.match(line):
-            name = found[1]
+        if head := _HEAD.match(line):
+            name = head[1]
             bodies[name] = []
             entry = name if line.startswith("ENTRY") else entry
-        elif name and (found := _LINE.match(line)):
-            made, rest = _split_type(found[1])
+        elif name and (operation := _LINE.match(line)):
+            result, rest = _split_type(operation[1])
             if opcode := _OPCODE.match(rest):
-                bodies[name].append((made, opcode[1], rest))
+                bodies[name].append((result, opcode[1], rest))
     return bodies, entry
 
 
 def _split_type(text: str) -> tuple[str, str]:
-    """``f32[2]{0} add(...)`` in two; a tuple's type has brackets around it."""
+    """``f32[2]{0} add(...)`` as (type, rest); a tuple's type is in brackets."""
     if not text.startswith("("):
-        made, _, rest = text.partition(" ")
-        return made, rest
+        result, _, rest = text.partition(" ")
+        return result, rest
     depth = 0
     for position, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -127,7 +185,7 @@ def _split_type(text: str) -> tuple[str, str]:
 def _walk(
     bodies, name: str, devices: int, times: int, counted: bool, loops: int
 ) -> Iterator[Collective]:
-    for made, opcode, rest in bodies.get(name, ()):
+    for result, opcode, rest in bodies.get(name, ()):
         if opcode == "while":
             trips = _TRIPS.search(rest)
             inside = (
@@ -138,7 +196,7 @@ def _walk(
                 yield from _walk(bodies, part, devices, *inside, loops + 1)
             continue
         if opcode.endswith(("-done", "-update")):
-            continue  # of what its -start began
+            continue  # Its -start is counted.
         kind = opcode.removesuffix("-start")
         if kind not in KINDS:
             parts = _CALLED.findall(rest)
@@ -151,7 +209,7 @@ def _walk(
         source = re.search(r'op_name="([^"]*)"', rest)
         yield Collective(
             kind,
-            _arrays(_result(made, opcode)),
+            _arrays(_received(result, opcode)),
             groups,
             max(map(len, groups), default=devices),
             times,
@@ -161,23 +219,26 @@ def _walk(
         )
 
 
-def _result(made: str, opcode: str) -> str:
-    """The type of what comes out; a -start gives what goes in beside it."""
+def _received(result: str, opcode: str) -> str:
+    """The type of what a device has afterwards.
+
+    The result of a -start is a tuple: the operand, then what is received.
+    """
     if opcode not in ("all-gather-start", "collective-permute-start"):
-        return made
+        return result
     parts, depth, last = [], 0, 1
-    for position, letter in enumerate(made[:-1]):
+    for position, letter in enumerate(result[:-1]):
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and depth == 1:
-            parts.append(made[last:position])
+            parts.append(result[last:position])
             last = position + 1
-    return [*parts, made[last:-1]][1]
+    return [*parts, result[last:-1]][1]
 
 
-def _arrays(made: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _arrays(result: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(
         (name, tuple(int(n) for n in shape.split(",") if n))
-        for name, shape in _ARRAY.findall(made)
+        for name, shape in _ARRAY.findall(result)
     )
 
 
@@ -188,13 +249,13 @@ def _size(name: str) -> int:
 
 
 def _groups(text: str) -> tuple[tuple[int, ...], ...]:
-    if found := _EXPLICIT.search(text):
-        groups = re.findall(r"\{([\d, ]*)\}", found[1])
+    if explicit := _EXPLICIT.search(text):
+        groups = re.findall(r"\{([\d, ]*)\}", explicit[1])
         return tuple(tuple(map(int, group.split(","))) for group in groups if group)
-    if found := _RANGE.search(text):
-        return tuple(map(tuple, _range(found[1]).tolist()))
-    if found := _AXES.search(text):
-        return _mesh_groups(*found.groups(default=""))
+    if reshaped := _RANGE.search(text):
+        return tuple(map(tuple, _range(reshaped[1]).tolist()))
+    if along_axes := _AXES.search(text):
+        return _mesh_groups(*along_axes.groups(default=""))
     return ()
 
 
@@ -240,9 +301,9 @@ def _mesh_groups(mesh: str, ids: str, axes: str) -> tuple[tuple[int, ...], ...]:
     else:
         order = np.asarray(_ints(ids) if ids else range(devices))
     others = [d for d in range(len(shape)) if d not in wanted]
-    found = order.reshape(shape).transpose(*others, *wanted)
+    grouped = order.reshape(shape).transpose(*others, *wanted)
     size = math.prod(shape[d] for d in wanted)
-    return tuple(map(tuple, found.reshape(-1, size).tolist()))
+    return tuple(map(tuple, grouped.reshape(-1, size).tolist()))
 
 
 def _ints(text: str) -> list[int]:

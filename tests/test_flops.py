@@ -1,4 +1,4 @@
-"""Costs against formulas by hand, published figures and XLA's own account."""
+"""Costs of networks, against formulas by hand, published figures and XLA's count."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from sws_jax import specs
-from sws_jax.estimate import cost
+from sws_jax.estimate import flops
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.loop import LoopViT
 
 from support.formulas import (
-    DEPTHS,
     NANO,
     PLAIN,
     REMAT,
@@ -44,7 +43,7 @@ def shape(*sizes):
 )
 def test_forward_by_hand(changes):
     net = S12.replace(**changes)
-    assert cost.forward_flops(net) == forward(net)
+    assert flops.forward_flops(net) == forward(net)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_forward_by_hand(changes):
 )
 def test_published_multiply_adds(spec, billions):
     digits = len(str(billions).split(".")[1])
-    assert round(cost.forward_flops(spec) / 2e9, digits) == billions
+    assert round(flops.forward_flops(spec) / 2e9, digits) == billions
 
 
 @pytest.mark.parametrize(
@@ -72,37 +71,37 @@ def test_a_scan_counts_as_the_loop_that_it_replaces(spec):
         return LoopViT(spec).apply({"params": params}, images)
 
     images = shape(1, 32, 32, 3)
-    found = cost.flops(loop, networks.abstract_params(spec), images)
-    assert found == cost.forward_flops(spec) == forward(spec.net)
+    counted = flops.flops(loop, networks.abstract_params(spec), images)
+    assert counted == flops.forward_flops(spec) == forward(spec.net)
 
 
 def test_an_aux_net_costs_what_its_expansion_costs_but_in_parameters():
-    assert cost.params(AUX) == formula(AUX)
-    assert cost.forward_flops(AUX) == cost.forward_flops(NANO)
-    assert cost.step_flops(AUX) == cost.step_flops(NANO)
-    assert cost.activation_bytes(AUX) == cost.activation_bytes(NANO)
+    assert flops.params(AUX) == formula(AUX)
+    assert flops.forward_flops(AUX) == flops.forward_flops(NANO)
+    assert flops.step_flops(AUX) == flops.step_flops(NANO)
+    assert flops.activation_bytes(AUX) == flops.activation_bytes(NANO)
 
 
 def test_a_step_is_three_forwards_but_for_the_pixels_gradient():
-    found = cost.step_flops(S12)
-    assert found == 3 * forward(S12) - patch_flops(S12)
+    step = flops.step_flops(S12)
+    assert step == 3 * forward(S12) - patch_flops(S12)
 
 
 def test_rematerialisation_adds_a_forward_of_the_blocks():
     """But for the last product of each: no gradient needs what it gives."""
     last = 2 * S12.tokens * S12.width * S12.hidden
-    added = cost.step_flops(S12, REMAT) - cost.step_flops(S12)
+    added = flops.step_flops(S12, REMAT) - flops.step_flops(S12)
     assert added == S12.depth * (block_flops(S12) - last)
 
 
 def test_what_is_not_trained_has_no_step():
     teacher = specs.LEVITS["levit_128s"]
     for call, words in (
-        (lambda: cost.step_flops(teacher), "levit_128s is a teacher here"),
-        (lambda: cost.activation_bytes(teacher), "levit_128s is a teacher here"),
-        (lambda: cost.step_flops(NANO.replace(num_classes=0)), "has no classes"),
+        (lambda: flops.step_flops(teacher), "levit_128s is a teacher here"),
+        (lambda: flops.activation_bytes(teacher), "levit_128s is a teacher here"),
+        (lambda: flops.step_flops(NANO.replace(num_classes=0)), "has no classes"),
         (
-            lambda: cost.step_flops(NANO.replace(num_classes=7), teacher=teacher),
+            lambda: flops.step_flops(NANO.replace(num_classes=7), teacher=teacher),
             "num_classes of vit_nano_patch8_L2 is 7, and of its teacher levit_128s",
         ),
     ):
@@ -168,7 +167,7 @@ X, W, ONCE = shape(4, 6), shape(6, 6), 2 * 4 * 6 * 6
     ],
 )
 def test_flops_of_small_programs(function, arguments, expected):
-    assert cost.flops(function, *arguments) == expected
+    assert flops.flops(function, *arguments) == expected
 
 
 def test_products_in_a_loop_of_unknown_length_are_refused():
@@ -176,15 +175,15 @@ def test_products_in_a_loop_of_unknown_length_are_refused():
         return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)
 
     with pytest.raises(ValueError, match="matrix products in a while loop"):
-        cost.flops(until, X, W)
-    assert cost.flops(lambda x: jax.lax.while_loop(jnp.all, lambda x: x, x), X) == 0
+        flops.flops(until, X, W)
+    assert flops.flops(lambda x: jax.lax.while_loop(jnp.all, lambda x: x, x), X) == 0
 
 
 # Memory
 
 
 def activations(depth, compute=PLAIN):
-    return cost.activation_bytes(NANO.replace(depth=depth), compute)
+    return flops.activation_bytes(NANO.replace(depth=depth), compute)
 
 
 def test_activations_grow_by_the_same_for_each_block():
@@ -212,67 +211,5 @@ def test_activations_are_most_of_the_memory_that_xla_sets_aside(compute):
     account = lowered.compile().memory_analysis()
     if account is None:
         pytest.skip("this XLA keeps no account")
-    found = account.temp_size_in_bytes / batch / cost.activation_bytes(NANO, compute)
-    assert 1.0 < found < 1.5
-
-
-# Plans of runs
-
-
-@pytest.mark.parametrize(
-    "size, stored, gene, expected",
-    [
-        # Storage is printed as 20.1 (S) and 20.6 (B). Of "6.6", 6.67 are the epochs of
-        # S, and 6.56 the layer-epochs of B.
-        ("S", 193_882_000, 9_628_648, (20.14, 10.0, 6.67, 4.38, 3.04)),
-        ("B", 759_343_120, 36_951_016, (20.55, 10.0, 10.0, 6.56, 3.96)),
-    ],
-)
-def test_the_papers_ratios(size, stored, gene, expected):
-    claims = cost.paper(size)
-    *others, flops = claims
-    assert tuple(round(claim.ratio, 2) for claim in others) == expected
-    assert [claim.quantity for claim in others] == [
-        "stored", "pretrainings", "epochs", "layer_epochs", "layer_epochs",
-    ]  # fmt: skip
-    assert claims[0].values == (stored, gene)
-    (kept,) = claims[0].one.kept
-    assert kept.name.endswith("_3-3-4-3-3")
-    nets = [kept.net.replace(depth=depth) for depth in DEPTHS]
-    assert (stored, gene) == (sum(map(formula, nets)), formula(kept))
-    readings = [c.quantity for c in claims if "a reading of 6.6" in c.condition]
-    assert readings == ["epochs" if size == "S" else "layer_epochs"]
-    assert [("tuning" in claim.condition) for claim in claims[2:]] == [True] * 4
-    tuned = ["10 of tuning for each depth" in claim.condition for claim in claims]
-    assert tuned == [False] * 4 + [True] * 2
-    assert flops.quantity == "flops"
-
-
-def test_tuning_and_teacher_count_where_they_are_asked_for():
-    bare = cost.by_learngene(AUX, (1, 2), epochs=4.0, images=10)
-    assert (bare.epochs, bare.layer_epochs, bare.pretrainings) == (4, 8, 1)
-    assert bare.flops == 40 * cost.step_flops(AUX)
-    full = cost.by_learngene(
-        AUX,
-        (1, 2),
-        epochs=4.0,
-        tuning=0.5,
-        images=10,
-        teacher=NANO,
-    )
-    assert (full.epochs, full.layer_epochs, full.pretrainings) == (5, 8 + 1.5, 1)
-    tuning = sum(5 * cost.step_flops(NANO.replace(depth=d)) for d in (1, 2))
-    taught = 40 * forward(NANO)
-    assert full.flops == bare.flops + taught + tuning
-    assert full.stored == bare.stored == formula(AUX)
-    alone = cost.separately(NANO, (1, 2), epochs=6.0, images=10)
-    found = cost.ratios(alone, bare)
-    assert tuple(found) == cost.QUANTITIES
-    assert (found["epochs"], found["layer_epochs"]) == (3.0, 18 / 8)
-    assert found["pretrainings"] == 2.0
-
-
-@pytest.mark.parametrize("fields", [dict(epochs=-1.0), dict(epochs=1.0, images=0)])
-def test_impossible_runs_are_refused(fields):
-    with pytest.raises(ValueError, match="at least"):
-        cost.Run("aux", NANO, **fields)
+    share = account.temp_size_in_bytes / batch / flops.activation_bytes(NANO, compute)
+    assert 1.0 < share < 1.5

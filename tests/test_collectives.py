@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sws_jax import sharding
-from sws_jax.estimate import hlo
+from sws_jax.estimate import traffic
 
 HEAD = "HloModule jit_run, is_scheduled=true, num_partitions=8\n"
 LOOPS = (
@@ -52,11 +52,11 @@ ENTRY %main (p: bf16[2,4]) -> bf16[4,4] {
 
 
 def test_loops_multiply_and_pairs_count_once():
-    found = [
+    operations = [
         (one.kind, one.size, one.bytes, one.times, one.loops, one.counted, one.sent)
-        for one in hlo.collectives(LOOPS)
+        for one in traffic.collectives(LOOPS)
     ]
-    assert found == [
+    assert operations == [
         ("all-gather", 2, 32, 1, 0, True, 16),
         ("collective-permute", 8, 16, 1, 0, True, 16),
         ("all-to-all", 4, 32, 1, 0, True, 24),
@@ -65,7 +65,7 @@ def test_loops_multiply_and_pairs_count_once():
         ("reduce-scatter", 2, 16, 5, 1, True, 16),
         ("all-reduce", 8, 1, 1, 1, False, 1.75),
     ]
-    assert [one.source for one in hlo.collectives(LOOPS)][4] == "jit(run)/inner"
+    assert [one.source for one in traffic.collectives(LOOPS)][4] == "jit(run)/inner"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_groups_in_every_notation(written, groups):
         f"  ROOT %r = f32[2]{{0}} all-reduce(%p), channel_id=1, "
         f"replica_groups={written}, to_apply=%add\n}}\n"
     )
-    (one,) = hlo.collectives(text)
+    (one,) = traffic.collectives(text)
     assert one.groups == groups
     assert one.size == (len(groups[0]) if groups else 8)
 
@@ -109,9 +109,9 @@ def test_a_compiled_loop_counts_as_often_as_it_runs():
 
     shape = jax.ShapeDtypeStruct((4, 8), jnp.float32, sharding=split)
     text = jax.jit(run, out_shardings=whole).lower(shape).compile().as_text()
-    found = {one.kind: one for one in hlo.collectives(text)}
-    assert set(found) == {"all-reduce", "all-gather"}
-    reduced, gathered = found["all-reduce"], found["all-gather"]
+    by_kind = {one.kind: one for one in traffic.collectives(text)}
+    assert set(by_kind) == {"all-reduce", "all-gather"}
+    reduced, gathered = by_kind["all-reduce"], by_kind["all-gather"]
     assert (reduced.times, reduced.loops, reduced.bytes) == (5, 1, 16)
     assert (gathered.times, gathered.loops, gathered.bytes) == (1, 0, 128)
     pairs = np.arange(8).reshape(4, 2).tolist()

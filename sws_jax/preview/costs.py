@@ -1,0 +1,283 @@
+"""What networks cost, and what the runs of a job cost together: nothing is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from sws_jax.data.pipeline import epoch_images
+from sws_jax.errors import UserError
+from sws_jax.estimate import comparison, flops
+from sws_jax.jobs import preflight
+from sws_jax.jobs.rows import Run
+from sws_jax.jobs.rows import runs as rows_of
+from sws_jax.models import weights
+from sws_jax.models.description import Description
+from sws_jax.models.names import named
+from sws_jax.preview.survey import Survey
+from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.storage import paths
+from sws_jax.storage.runs import weights_file
+
+# What the quantities of `sws_jax.estimate.comparison.Plan` are called.
+LABELS = {
+    "stored": "stored parameters",
+    "pretrainings": "pre-training runs",
+    "epochs": "epochs",
+    "layer_epochs": "layer-epochs",
+    "flops": "training FLOPs",
+}
+# Ways to have every depth, and the roles of their runs.
+LEARNGENE, SCRATCH_LONG = "learngene", "scratch, long"
+WAYS = {
+    LEARNGENE: ("ancestor", "aux", "untuned", "tune"),
+    "scratch, same budget": ("scratch_short",),
+    SCRATCH_LONG: ("scratch_long",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkCost:
+    """What one network costs.
+
+    Attributes:
+      network: its name.
+      parameters: of it, or of the learngene in its file.
+      forward_flops: of the logits of one image.
+      step_flops: of a training step, for each image; None for a network that is not
+        trained here.
+      activation_bytes: that training holds for each image; None as above.
+    """
+
+    network: str
+    parameters: int
+    forward_flops: int
+    step_flops: int | None = None
+    activation_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCost:
+    """What one run of a job costs.
+
+    Attributes:
+      run: its name.
+      network: the name of the network that is trained.
+      epochs: of its training.
+      layer_epochs: applied blocks times epochs.
+      parameters: of the network.
+      step_flops: of a training step, for each image; None where nothing is trained.
+      flops: of all training steps.
+    """
+
+    run: str
+    network: str
+    epochs: float
+    layer_epochs: float
+    parameters: int
+    step_flops: int | None
+    flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class JobCost:
+    """What the runs of a job cost, one seed of every depth.
+
+    Attributes:
+      runs: in the order of the job.
+      ways: of `WAYS`, those that the job has runs of.
+      notes: what was assumed, and what is not counted.
+    """
+
+    runs: tuple[RunCost, ...]
+    ways: dict[str, comparison.Plan]
+    notes: tuple[str, ...]
+
+    @property
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Way -> quantity -> sum; what is stored is left out where it is not known."""
+        return {
+            name: {
+                quantity: getattr(plan, quantity)
+                for quantity in comparison.QUANTITIES
+                if plan.kept or quantity != "stored"
+            }
+            for name, plan in self.ways.items()
+        }
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times more the long training from scratch costs, by quantity.
+
+        Empty for a job that lacks one of the two; infinite where the learngene costs
+        nothing.
+        """
+        if not self.ways.keys() >= {LEARNGENE, SCRATCH_LONG}:
+            return {}
+        return comparison.ratios(self.ways[SCRATCH_LONG], self.ways[LEARNGENE])
+
+
+def of_networks(
+    names: Iterable[str],
+    changes: dict[str, Any],
+    compute: Compute,
+    teacher_name: str | None,
+) -> list[NetworkCost]:
+    """The costs of networks by their names or files.
+
+    Args:
+      names: as in `sws_jax.models.names.named`.
+      changes: to their specs.
+      compute: how they are trained.
+      teacher_name: name or file of a network whose forward is part of every step.
+
+    Raises:
+      UserError: a name is neither a network's nor a file's.
+    """
+    costs = []
+    for name in names:
+        spec = named(name, changes)
+        cost = NetworkCost(spec.name, _stored(name, spec), flops.forward_flops(spec))
+        if isinstance(spec, ViTSpec | AuxViTSpec):
+            taught_by = named_teacher(teacher_name, spec) if teacher_name else None
+            cost = dataclasses.replace(
+                cost,
+                step_flops=flops.step_flops(spec, compute, taught_by),
+                activation_bytes=flops.activation_bytes(spec, compute),
+            )
+        costs.append(cost)
+    return costs
+
+
+def named_teacher(name: str, student: Spec) -> Spec:
+    """A network by its name or file, for the classes and channels of a student.
+
+    It resizes the student's images to its own size.
+    """
+    net = student.net
+    return named(name, {"num_classes": net.num_classes, "channels": net.channels})
+
+
+def of_job(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    image_size: int | None = None,
+    classes: int | None = None,
+    images: int | None = None,
+    teacher_name: str | None = None,
+) -> JobCost:
+    """The costs of a job's runs, and of its ways to have every depth.
+
+    Args:
+      config: of the job.
+      workdir: where ``run:NAME`` paths of the config are found.
+      image_size, classes, images: as in `sws_jax.preview.survey.Survey`.
+      teacher_name: name or file of the network that teaches, in place of the config's.
+
+    Raises:
+      UserError: the job could not be run so, or no run has a teacher to replace.
+    """
+    every = rows_of(config)
+    preflight.check(config, every)
+    preflight.check_networks(every, workdir)
+    # One seed of every depth: the others are for the spread alone.
+    first: dict[tuple[str, int], Run] = {}
+    for row in every:
+        first.setdefault((row.role, row.config.model.depth), row)
+    survey = Survey(
+        config, workdir, image_size=image_size, classes=classes, images=images
+    )
+    survey.note("evaluation: not counted")
+    runs = {row.name: counted_run(survey, row, teacher_name) for row in first.values()}
+    ways = _ways(survey, list(runs.values())) if config.job != "single" else {}
+    if teacher_name and not any(run.teacher for run in runs.values()):
+        raise UserError("no run of this job is distilled: leave --teacher out")
+    if len(every) > len(first):
+        survey.note(f"one seed counted: {len(first)} of {len(every)} runs")
+    costs = tuple(_cost_of_run(name, run) for name, run in runs.items())
+    return JobCost(costs, ways, tuple(survey.notes))
+
+
+def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> comparison.Run:
+    """A run of a job as `sws_jax.estimate.comparison` counts it."""
+    init = row.config.init
+    role = row.role
+    if role == "single" and (init.learngene or init.network):
+        role = "tune"
+    spec = survey.spec(row)
+    if isinstance(survey.learngene, Description):
+        survey.note("teacher and Aux-Net of the learngene: not counted")
+    return comparison.Run(
+        role,
+        spec,
+        row.config.schedule.total_epochs,
+        epoch_images(survey.images, row.config.data.repeats),
+        Compute(**row.config.compute),
+        _teacher(survey, row, spec, teacher_name),
+    )
+
+
+def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
+    """Of a distillation; None where there is none, or none is known."""
+    if row.config.loss.kind == "none":
+        return None
+    path = row.config.teacher.path
+    if not survey.trains(path):
+        survey.note("training of the teacher: not counted")
+    if name:
+        return named_teacher(name, student)
+    spec = survey.teacher(row)
+    if spec is None:
+        survey.note(
+            f"forward of the teacher of {row.name}: not counted, as there is no "
+            f"file {path}; name a network with --teacher, like levit_384"
+        )
+    return spec
+
+
+def _ways(survey: Survey, runs: Sequence[comparison.Run]) -> dict[str, comparison.Plan]:
+    plans = {}
+    for name, roles in WAYS.items():
+        if own := tuple(run for run in runs if run.role in roles):
+            plans[name] = comparison.Plan(own, _kept(survey, name, own))
+    return plans
+
+
+def _kept(
+    survey: Survey, way: str, runs: Sequence[comparison.Run]
+) -> tuple[Spec | Description, ...]:
+    """Networks to store: the Aux-Net that holds the learngene, or every one."""
+    if way != LEARNGENE:
+        return tuple(run.spec for run in runs)
+    if survey.learngene is None:
+        survey.note("stored parameters of the learngene: not known")
+        return ()
+    return (survey.learngene,)
+
+
+def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
+    step = None
+    if run.epochs:
+        step = flops.step_flops(run.spec, run.compute, run.teacher)
+    return RunCost(
+        name,
+        run.spec.name,
+        run.epochs,
+        run.layer_epochs,
+        flops.params(run.spec),
+        step,
+        run.flops,
+    )
+
+
+def _stored(name: str, spec: Spec) -> int:
+    """Parameters of a network, or what a learngene's file holds."""
+    if name.endswith(".safetensors") or paths.exists(name):
+        about = weights.describe(weights_file(name))
+        if about.kind == "learngene":
+            return flops.params(about.replace(net=spec.net, class_names=()))
+    return flops.params(spec)

@@ -1,0 +1,355 @@
+"""The picture of a job: how its networks were made, their accuracies and costs."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from sws_jax.reports import grouping
+from sws_jax.reports.grouping import Line, Ways
+from sws_jax.reports.rows import Result
+from sws_jax.storage import files
+from sws_jax.training import metrics
+
+# One colour per stage, early to late; the teacher and scratch nets are neutral.
+_STAGE_COLOURS = ("#3b6fb6", "#3fa7a0", "#8fb84e", "#e0a93b", "#d1603d")
+_GREY, _INK = "#9aa3ad", "#22303c"
+_RED, _LIGHT_RED = "#b5482a", "#e8b48f"
+# Titles of the networks before a learngene, by role, and the step that follows each.
+_FLOW = {"ancestor": ("Ans-Net", "distil"), "aux": ("Aux-Net", "extract")}
+
+
+def draw(results: Sequence[Result], workdir: str, path: str) -> None:
+    """Writes the picture of a job.
+
+    With networks of several depths: how they were made, their accuracies, and what they
+    cost. Otherwise the training curve of the last run.
+
+    Args:
+      results: of `sws_jax.jobs.execute.execute`.
+      workdir: where the metrics of the runs are.
+      path: of the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    ways = grouping.ways(results)
+    descendants = _descendants(ways)
+    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
+        if ways:
+            figure = plt.figure(figsize=(13, 8.6), layout="constrained")
+            grid = figure.add_gridspec(2, 3, height_ratios=(1.05, 1))
+            if descendants:
+                _draw_flow(figure.add_subplot(grid[0, :]), results, descendants)
+                left, right = grid[1, :2], grid[1, 2]
+            else:
+                left, right = grid[:, :2], grid[:, 2]
+            _draw_accuracy(figure.add_subplot(left), ways)
+            _draw_cost(figure.add_subplot(right), results)
+        else:
+            figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+            _draw_curve(axes, results, workdir)
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+        plt.close(figure)
+
+
+def drawable(name: str) -> str:
+    """A name as a picture can show it.
+
+    Characters that the font lacks are escaped, and so is ``$``, which would begin a
+    formula.
+    """
+    from matplotlib import font_manager, ft2font
+
+    font = ft2font.FT2Font(font_manager.findfont(font_manager.FontProperties()))
+    glyphs = font.get_charmap()
+    escaped = "".join(c if ord(c) in glyphs else ascii(c)[1:-1] for c in name)
+    return escaped.replace("$", r"\$")
+
+
+def _blocks(count: int) -> str:
+    return "1 block" if count == 1 else f"{count} blocks"
+
+
+_STYLE = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "white",
+}
+
+
+def _colour(stage: int, stages: int) -> str:
+    if stages <= len(_STAGE_COLOURS):
+        return _STAGE_COLOURS[stage]
+    from matplotlib import colormaps, colors
+
+    return colors.to_hex(colormaps["turbo"]((stage + 0.5) / stages))
+
+
+def _descendants(ways: Ways) -> dict[int, list[Result]]:
+    """Depth -> descendants to draw: of the longest tuning, or else untuned."""
+    tuned = [depths for way, depths in ways.items() if way.role == grouping.TUNED]
+    untuned = [depths for way, depths in ways.items() if way.role == grouping.UNTUNED]
+    descendants: dict[int, list[Result]] = {}
+    for depths in untuned + tuned[-1:]:
+        descendants.update(depths)
+    return dict(sorted(descendants.items()))
+
+
+def _draw_flow(axes, results, descendants: dict[int, list[Result]]) -> None:
+    """Stacks of blocks, input at the bottom, one colour per gene.
+
+    Blocks that no result traces to a gene are grey.
+    """
+    earlier = {role: [r for r in results if r["role"] == role] for role in _FLOW}
+    flow = _Flow(axes, [*earlier.values(), *descendants.values()], earlier["aux"])
+    for role, runs in earlier.items():
+        if runs:
+            flow.add_earlier(role, runs)
+    example = next(iter(descendants.values()))[0]
+    flow.add_learngene(example["stored_params"])
+    for depth, runs in descendants.items():
+        flow.add_descendant(depth, runs)
+    tuned = [
+        runs[0]["test"]
+        for runs in descendants.values()
+        if runs[0]["role"] == grouping.TUNED
+    ]
+    if tuned:
+        flow.add_note(tuned[0])
+    axes.set_xlim(-0.4, flow.x + 2.2)
+    axes.set_ylim(-0.26 * flow.tallest, flow.tallest + 0.4)
+    axes.axis("off")
+    dataset = drawable(example["dataset"])
+    axes.set_title(f"One learngene, networks of any depth ({dataset}, test top-1)")
+
+
+class _Flow:
+    """Columns of blocks, drawn from left to right.
+
+    Args:
+      axes: to draw on.
+      groups: all runs that are drawn, those of one column together.
+      aux: runs of the Aux-Net.
+
+    Attributes:
+      x: where the next column begins.
+      tallest: blocks of the tallest column.
+    """
+
+    def __init__(self, axes, groups: Sequence[list[Result]], aux: list[Result]):
+        self.axes, self.x = axes, 0.0
+        drawn = [runs[0] for runs in groups if runs]
+        self.tallest = max(result["depth"] for result in drawn)
+        self._stages = next((list(r.get("stages") or ()) for r in aux), [])
+        plans = [result["plan"] for result in drawn if result["plan"]]
+        self._genes = max([len(self._stages), *(1 + max(plan) for plan in plans)])
+
+    def add_earlier(self, role: str, runs: list[Result]) -> None:
+        """The ancestor or the Aux-Net, and the arrow to what follows."""
+        title, step = _FLOW[role]
+        # Runs that differ from the first in more than their seed are other networks.
+        same = ("method", "depth", "epochs")
+        runs = [r for r in runs if all(r[name] == runs[0][name] for name in same)]
+        depth, plan = runs[0]["depth"], []
+        size = _blocks(depth)
+        if role == "aux" and self._stages:
+            plan = [s for s, length in enumerate(self._stages) for _ in range(length)]
+            size = "-".join(map(str, self._stages))
+        score = grouping.percent(statistics.mean(map(grouping.final_top1, runs)))
+        self._column(self._colours(plan, depth), f"{title}\n{size}\n{score}")
+        self._arrow(step)
+
+    def add_learngene(self, stored_params: int) -> None:
+        """The genes, and the arrow to the descendants."""
+        words = ["learngene"]
+        if self._genes:
+            words.append(f"{self._genes} gene{'s' * (self._genes > 1)}")
+        words.append(f"{stored_params / 1e6:.2g} M stored")
+        genes = range(self._genes)
+        self._column(self._colours(genes, max(self._genes, 1)), "\n".join(words))
+        self._arrow("expand")
+
+    def add_descendant(self, depth: int, runs: list[Result]) -> None:
+        """The descendant of a depth; its scores are means over the seeds."""
+        first, last = (
+            statistics.mean(run["test"][at]["top1"] for run in runs) for at in (0, -1)
+        )
+        label = f"{_blocks(depth)}\n{grouping.percent(first)}"
+        if len(runs[0]["test"]) > 1:
+            label += f"\n{grouping.percent(last)}"
+        self._column(self._colours(runs[0]["plan"], depth), label)
+        self.x += 1.75
+
+    def add_note(self, scores: list[dict[str, Any]]) -> None:
+        """What the two scores below a descendant are of."""
+        lines = dict.fromkeys(
+            grouping.epochs_text(scores[at]["epochs"]) for at in (0, -1)
+        )
+        text = "Des-Nets:\n" + ",\n".join(lines)
+        style = dict(va="top", color=_GREY, linespacing=1.35)
+        self.axes.text(self.x + 0.1, -0.6, text, **style)
+
+    def _colours(self, plan: Sequence[int], depth: int) -> list[str]:
+        if len(plan) != depth:
+            return [_GREY] * depth
+        return [_colour(gene, self._genes) for gene in plan]
+
+    def _column(self, colours: Sequence[str], label: str) -> None:
+        for level, colour in enumerate(colours):
+            self.axes.add_patch(_rounded((self.x, level), 1.0, 0.86, colour))
+        style = dict(ha="center", va="top", linespacing=1.35)
+        self.axes.text(self.x + 0.5, -0.6, label, **style)
+
+    def _arrow(self, text: str) -> None:
+        """From the column that was drawn last to the next one."""
+        start, middle = self.x + 1.2, self.tallest * 0.42
+        self.axes.annotate(
+            "",
+            (start + 2.1, middle),
+            (start + 0.1, middle),
+            arrowprops=dict(arrowstyle="-|>", color=_INK, lw=1.6),
+        )
+        self.axes.text(start + 1.1, middle + 0.5, text, ha="center", va="bottom")
+        self.x += 3.7
+
+
+def _rounded(corner, width: float, height: float, colour: str):
+    from matplotlib.patches import FancyBboxPatch
+
+    pad = 0.12
+    return FancyBboxPatch(
+        (corner[0] + pad, corner[1] + pad / 2),
+        width - 2 * pad,
+        height - pad,
+        boxstyle=f"round,pad={pad / 2},rounding_size=0.12",
+        facecolor=colour,
+        edgecolor="white",
+        linewidth=0.6,
+    )
+
+
+def _draw_accuracy(axes, ways: Ways) -> None:
+    """Test accuracy by depth, a line for each column of the table."""
+    lines = grouping.series(ways)
+    scores = [v for line in lines.values() for values in line.values() for v in values]
+    example = next(runs[0] for depths in ways.values() for runs in depths.values())
+    # Near 100 % errors are drawn, on a logarithmic axis labelled as accuracies: 98 %
+    # and 99 % are as far apart as they should be. No error at all is half an image.
+    smallest = 0.5 / example["test"][0]["count"]
+    logarithmic = max(scores) > 0.9
+
+    def height(accuracy: float) -> float:
+        return max(1.0 - accuracy, smallest) if logarithmic else accuracy
+
+    labels = grouping.labels(lines)
+    for (line, by_depth), label in zip(lines.items(), labels, strict=True):
+        style = _line_style(line, list(lines))
+        means = [height(statistics.mean(values)) for values in by_depth.values()]
+        axes.plot(list(by_depth), means, label=label, markersize=5, **style)
+        for depth, values in by_depth.items():
+            ends = [height(min(values)), height(max(values))]
+            axes.plot([depth, depth], ends, color=style["color"], lw=1.2)
+    axes.set_xticks(sorted({depth for line in lines.values() for depth in line}))
+    axes.set_xlabel("blocks")
+    note = ", mean and range of the seeds" if grouping.most_seeds(lines) > 1 else ""
+    if logarithmic and max(scores) == 1.0:
+        note += " (100 drawn at half an image)"
+    axes.set_ylabel(f"test top-1, %{note}")
+    if logarithmic:
+        _accuracy_marks(axes, worst=height(min(scores)), best=height(max(scores)))
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        top = max(scores) or 1.0
+        axes.set_ylim(max(min(scores) - 0.15 * top, 0.0), 1.05 * top)
+    axes.set_title("Accuracy by depth")
+    axes.grid(axis="y", color="#e5e8eb")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=2, loc="lower right")
+
+
+def _line_style(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
+    """Red for the learngene, grey for scratch; stronger, the longer the training."""
+    alike = [other for other in lines if other.start == line.start]
+    rank = alike.index(line) - len(alike)  # -1 is the longest
+    if line.start == "learngene":
+        shades = (_LIGHT_RED, "#dd8452", _RED)
+        return dict(color=shades[max(rank, -len(shades))], lw=2.4, marker="o")
+    dashes = (":", "--", "-")
+    rank = max(rank, -len(dashes))
+    face = _GREY if rank == -1 else "white"
+    return dict(color=_GREY, lw=1.8, marker="s", ls=dashes[rank], markerfacecolor=face)
+
+
+def _accuracy_marks(axes, *, worst: float, best: float) -> None:
+    """A logarithmic axis of errors, labelled as accuracies."""
+    axes.set_yscale("log")
+    candidates = (10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+    marks = [m for m in candidates if best / 1.6 <= 1 - m / 100 <= worst * 1.6]
+    axes.set_yticks([1 - m / 100 for m in marks], [f"{m:g}" for m in marks])
+    axes.minorticks_off()
+    axes.set_ylim(min(worst * 1.5, 1.0), best / 1.5)
+
+
+def _draw_cost(axes, results) -> None:
+    """Layer-epochs of all depths, a bar for each way to have them."""
+    costs = grouping.cost(results)
+    total = grouping.count_depths(results)
+    names = {
+        grouping.TUNED: "learngene",
+        grouping.UNTUNED: "learngene",
+        "scratch_short": "scratch,\nsame budget",
+        "scratch_long": "scratch,\nlong",
+    }
+    order = list(reversed(costs))
+    for level, way in enumerate(order):
+        once, rest = costs[way]["once"], costs[way]["per_depth"]
+        colour = _GREY if way.role in grouping.SCRATCH else _RED
+        axes.barh(level, once, color=_LIGHT_RED, height=0.55)
+        axes.barh(level, rest, left=once, color=colour, height=0.55)
+        stored = f"{costs[way]['stored'] / 1e6:.2g} M kept"
+        text = f" {costs[way]['layer_epochs']:,.0f}\n {stored}"
+        axes.text(once + rest, level, text, va="center", fontsize=10)
+    marks = [
+        "\n".join([names[way.role], *grouping.notes(way, costs, total)])
+        for way in order
+    ]
+    axes.set_yticks(range(len(order)), marks)
+    axes.margins(x=0.35)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("layer-epochs (light: ancestor and Aux-Net)")
+    axes.set_title("Cost of all depths")
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_curve(axes, results, workdir: str) -> None:
+    """Training loss and validation accuracy of the last run."""
+    result = results[-1]
+    rows = metrics.read(os.path.join(workdir, result["name"]))
+    loss = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    val = [(row["step"], 100 * row["val_top1"]) for row in rows if "val_top1" in row]
+    score = f"test top-1 {grouping.percent(grouping.final_top1(result))}"
+    dataset = drawable(result["dataset"])
+    axes.set_title(f"{result['network']} on {dataset}: {score}")
+    axes.set_xlabel("step")
+    if val:
+        axes.plot(*zip(*val, strict=True), color=_RED, lw=2.2, marker="o", ms=4)
+        axes.set_ylabel("validation top-1, %", color=_RED)
+    if loss:
+        twin = axes.twinx()
+        twin.plot(*zip(*loss, strict=True), color=_GREY, lw=1.6)
+        twin.set_ylabel("training loss", color=_GREY)
+        twin.spines["right"].set_visible(True)
