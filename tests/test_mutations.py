@@ -36,6 +36,8 @@ def test_what_becomes_of_a_mutation(old, passes, expected, tmp_path, monkeypatch
     path = tmp_path / "sws_jax" / "some.py"
     path.parent.mkdir()
     path.write_text("one = 1\nother = 1\n")
+    for name in ("low", "high"):
+        path.with_name(f"{name}.py").write_text("both = 2\n")
     seen = []
 
     def run(tests, root):
