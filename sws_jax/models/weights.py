@@ -170,11 +170,11 @@ def _opened(path: str) -> Iterator[Any]:
     if not paths.exists(path):
         with files.told(path), contextlib.suppress(FileNotFoundError):
             if not paths.is_remote(path):
-                os.stat(path)  # says so, where it may not be known
+                os.stat(path)  # It raises where looking is not permitted.
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
         files.check_readable(path)
-    if not path.lower().endswith(_ENDING):  # (some systems write it large)
+    if not path.lower().endswith(_ENDING):  # Some systems write it in capitals.
         raise UserError(
             f"{path} is no .safetensors file of this project: {_convert(path)}"
         )
