@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 from sws_jax.storage import array_files, contents, documents, files, paths
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -263,8 +264,7 @@ def snapshot(path: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return words.few(names, _SHOWN)
 
 
 def write(
