@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 from sws_jax.storage import array_files, contents, documents, files, paths
 from sws_jax.storage.names import WEIGHTS as OF_A_RUN
 
@@ -264,8 +265,7 @@ def snapshot(path: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return words.few(names, _SHOWN)
 
 
 def write(

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 
+_SHOWN = 6  # names in a sentence
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that
 # is there is taken, and a note names the others. DINO evaluates the teacher.
@@ -102,7 +104,8 @@ def chosen(
     if not left or part:
         return level.top, name, ()
     note = (
-        f"took {name or 'the tensors at the top'} of {where}; left {_few(left)}: "
+        f"took {name or 'the tensors at the top'} of {where}; left "
+        f"{words.few(left, _SHOWN)}: "
         f"choose with {asked(where)}"
     )
     return level.top, name, (note,)
@@ -171,7 +174,7 @@ def _check_tensors(where: str, at: str, level: _Level) -> None:
     if not level.top and level.inside:
         raise UserError(
             f"{where} holds no tensors by name that are known as a network's: it has "
-            f"{_few([at + name for name in level.inside])}, "
+            f"{words.few([at + name for name in level.inside], _SHOWN)}, "
             f"{_how(where, at, level.tree, level.inside)}"
         )
     for name, value in level.tree.items():
@@ -193,11 +196,6 @@ def _how(where: str, at: str, tree: Mapping[str, Any], inside: Sequence[str]) ->
             like = f"{at}{name}.{places[0]}"
             return f"of which one is chosen with {asked(where, like)}"
     return "and tensors in a list have no names: save them by name"
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
 
 
 def by_name(tree: Any) -> dict[str, Any]:
