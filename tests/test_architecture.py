@@ -151,7 +151,7 @@ def test_only_commands_read_flags(name):
 
 # Modules that load JAX and compute nothing with it: they count devices and processes,
 # and hand whole numbers about.
-IDLE = ("runtime.processes", "training.orbax_errors")
+IDLE = ("runtime.processes",)
 # They load it within their functions, after the flag is set: commands.
 LATE = (
     "commands",
