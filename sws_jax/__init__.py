@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
     """A public name, or a module of the package by its name or its older one."""
     if name in _HOMES:
         value = getattr(importlib.import_module(f"sws_jax.{_HOMES[name]}"), name)
-        globals()[name] = value  # asked for once
+        globals()[name] = value  # The next access finds it there.
         return value
     if not name.startswith("_") and importlib.util.find_spec(f"sws_jax.{name}"):
         return importlib.import_module(f"sws_jax.{name}")
@@ -73,8 +73,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Modules by the names that they had, where user code may import them: each one's names
-# are looked for in these modules.
+# Older names of modules that user code may import, and the modules of today in which
+# their names are looked up, one after the other.
 OLDER_NAMES = {
     "chain": ("jobs.preflight", "jobs.rows", "jobs.execute"),
     "checkpoints": ("training.checkpoints", "storage.names"),
@@ -140,7 +140,7 @@ OLDER_NAMES = {
 
 
 class _OlderNames:
-    """Finds and makes the modules of `OLDER_NAMES` (`importlib.abc`)."""
+    """The finder and loader of the modules of `OLDER_NAMES`; see `importlib.abc`."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
@@ -150,7 +150,7 @@ class _OlderNames:
         return importlib.util.spec_from_loader(name, cls(), is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: Any) -> None:
-        return None  # as Python makes one
+        return None  # Python makes an ordinary one.
 
     def exec_module(self, module: Any) -> None:
         names = OLDER_NAMES[module.__name__.removeprefix(f"{__name__}.")]

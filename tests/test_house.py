@@ -302,3 +302,26 @@ def test_what_an_answer_loads_is_seen(tmp_path):
     (tmp_path / "sws_jax").mkdir()
     (tmp_path / "sws_jax/main.py").write_text("import optax\nraise SystemExit(2)\n")
     assert house.loaded(tmp_path, []) == ["jax", "optax"]
+
+
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+def test_the_page_names_what_is_there():
+    """Of `file.py` and the names that follow it, up to the next file."""
+    named = 0
+    for paragraph in PAGE.read_text(encoding="utf-8").split("\n\n"):
+        source, path = "", ""
+        for word in re.findall(r"`([^`\s]+)`", paragraph):
+            if re.fullmatch(r"[\w/]+(\.py|/)", word):
+                path = word
+                assert (ROOT / "sws_jax" / word).exists() or (ROOT / word).exists(), (
+                    word
+                )
+                file = ROOT / "sws_jax" / word
+                source = file.read_text(encoding="utf-8") if file.is_file() else ""
+            elif source and word.isidentifier():
+                defined = rf"^\s*(def|class) {word}\b|^\s*{word}\b.* ="
+                assert re.search(defined, source, re.M), f"{path} has no {word}"
+                named += 1
+    assert named > 40

@@ -27,7 +27,8 @@ def test_the_table_fits_the_code():
         ("one = 1", True, "lives"),
         ("one = 1", False, "killed"),
         ("three = 3", True, "no longer applies"),
-        ("= 1", True, "no longer applies"),  # it is there twice
+        ("= 1", True, "no longer applies"),  # occurs twice
+        ("= 2", True, "no longer applies"),  # in two files
     ],
 )
 def test_what_becomes_of_a_mutation(old, passes, expected, tmp_path, monkeypatch):
@@ -35,6 +36,8 @@ def test_what_becomes_of_a_mutation(old, passes, expected, tmp_path, monkeypatch
     path = tmp_path / "sws_jax" / "some.py"
     path.parent.mkdir()
     path.write_text("one = 1\nother = 1\n")
+    for name in ("low", "high"):
+        path.with_name(f"{name}.py").write_text("both = 2\n")
     seen = []
 
     def run(tests, root):

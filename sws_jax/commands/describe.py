@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_set(source: str, directory: str) -> str:
-    """A set of images: how many of each class in each split, and what is odd."""
+    """A set of images: counts of each class in each split, and notes."""
     import tabulate
 
     from sws_jax import data
@@ -158,7 +158,7 @@ def _file(path: str) -> str:
 
 
 def _theirs(identified) -> dict[str, str]:
-    """Of another program's weights, with what stands beside them."""
+    """Lines on another program's weights, and on the configs beside them."""
     from sws_jax import convert
 
     about, layout = identified.description, identified.layout
@@ -231,6 +231,7 @@ def _use(net) -> str:
 
 
 def _ours(about) -> dict[str, str]:
+    """Lines on weights of this project."""
     from sws_jax.specs import ViTSpec
 
     kinds = {

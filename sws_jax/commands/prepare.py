@@ -24,7 +24,7 @@ _RECORDS, _ARRAYS = r"[A-Za-z][A-Za-z0-9_]*", r"\w[\w-]*"
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, at which the command ends as at Ctrl-C."""
+    """SIGTERM was received: the command ends as at Ctrl-C."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Within it, SIGTERM and Ctrl-C raise, so that what is half written is removed."""
+    """Within it, SIGTERM and Ctrl-C raise, so that half-written files are removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is asked once
@@ -215,7 +215,7 @@ def _check_name(name: str, size: int | None) -> None:
 
 
 def _name(args: argparse.Namespace, source: str) -> str:
-    """Of the set: what was given, or made of the source's."""
+    """Name of the set: the one of --name, or one made of the source's."""
     if args.name is not None:
         return args.name
     if args.size is not None:

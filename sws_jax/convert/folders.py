@@ -15,6 +15,7 @@ import numpy as np
 
 from sws_jax.errors import UserError
 from sws_jax.storage import array_files, contents, documents, files, paths
+from sws_jax.storage.names import WEIGHTS as OF_A_RUN
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -31,7 +32,7 @@ USUAL = (
     "pytorch_model.bin" + INDEX,
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
-    "weights.safetensors",
+    OF_A_RUN,
 )
 # What trainers leave beside weights, under the same endings.
 _NO_WEIGHTS = re.compile(

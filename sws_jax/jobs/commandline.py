@@ -40,6 +40,7 @@ def load(text: str) -> ml_collections.ConfigDict:
 
 
 def _config_of(text: str, get_config, arg: str) -> ml_collections.ConfigDict:
+    """What a config's function returns, with a user's own errors in one sentence."""
     try:
         config = get_config(arg or None)
     except UserError:
@@ -196,7 +197,7 @@ def _others(value: str) -> list[str]:
 
 
 def _workdir(directory: str | None) -> str:
-    """One name for every directory of a bucket, where ``//`` is another one."""
+    """A work directory; in a bucket without empty parts, where ``//`` is no ``/``."""
     directory = directory or ""
     if not paths.is_remote(directory):
         return directory
@@ -270,7 +271,7 @@ def _check_tuple(config: ml_collections.ConfigDict, name: str) -> None:
 
 
 def _wrong_value(config: ml_collections.ConfigDict, error: Exception) -> str:
-    """What a flag's parser says, in words where it is about a field's type."""
+    """The message of a flag's parser; of a value of a wrong type, a sentence."""
     match = re.match(r"flag --config\.([^=]+)=(.*?): ", str(error), re.DOTALL)
     wanted = _WANTED.get(type(_value(config, match[1]))) if match else None
     if not match or not wanted:

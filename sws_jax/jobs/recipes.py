@@ -1,9 +1,9 @@
 """The fields of a run's config, and the recipes that set them.
 
-A config file names a job and sets fields; every field stands in `sws_jax.jobs.fields`
-first, with the default that suits a network of ImageNet size. Groups have the names and
-fields of the dataclasses they become: `augment` is `sws_jax.data.augment.Augment`,
-`loss` is `sws_jax.methods.objectives.Loss`, and so on.
+A config file names a job and sets fields. Every field is in the table of
+`sws_jax.jobs.fields`, with the default that suits a network of ImageNet size. Groups
+have the names and fields of the dataclasses they become: `augment` is
+`sws_jax.data.augment.Augment`, `loss` is `sws_jax.methods.objectives.Loss`, and so on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sws_jax.estimate.budgets import SMALL, Budget, budget
 from sws_jax.jobs import fields
 from sws_jax.models import profiles
 
-# Groups of a job that hold what one kind of run does otherwise. Any field of a run
-# can be set in them, whether or not the config file does.
+# Groups of a job with the changes for one kind of its runs. Any field of a run can be
+# set in them, whether or not the config file does.
 CHANGES = ("ancestor", "tune", "scratch")
 
 # Fields of `model` that say how its weights begin, and not what it computes.

@@ -174,7 +174,7 @@ def _opened(path: str) -> Iterator[Any]:
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
         files.check_readable(path)
-    if not path.lower().endswith(_ENDING):  # (some systems write it large)
+    if not path.lower().endswith(_ENDING):  # Some systems write it in capitals.
         raise UserError(
             f"{path} is no .safetensors file of this project: {_convert(path)}"
         )

@@ -5,16 +5,16 @@ Run by hand, from the root of a checkout, after tests were rewritten or made che
     python tests/support/mutations.py
     python tests/support/mutations.py --only train.py average
 
-`--only` takes those whose name or file holds one of the words. Each is made in a
-temporary copy of the checkout, never in the checkout itself, and the tests that are
-named beside it run there. That takes 10 to 30 seconds, and a quarter of an hour for
+`--only` takes those whose name or file holds one of the words. Each mutation is applied
+to a temporary copy of the checkout, never to the checkout itself, and the tests that
+are named beside it run there. That takes 10 to 30 seconds, and a quarter of an hour for
 all, on two quiet cores.
 
-``killed`` says that a test failed, ``lives`` that all of them passed, and ``no longer
-applies`` that the text is not found exactly once: the mutation is then written anew.
-The tests must pass without any mutation, which is tried first. The exit code is 0 where
-all were killed. `tests/test_mutations.py` checks that the table fits the code, and runs
-none of it.
+``killed`` means that a test failed, ``lives`` that all of them passed, and ``no longer
+applies`` that the package does not have the text exactly once: the mutation is then
+rewritten. The tests must pass without any mutation, which is tried first. The exit code
+is 0 where all were killed. `tests/test_mutations.py` checks that the table fits the
+code, and applies none of it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Mutation:
 
     Attributes:
       name: unlike all others.
-      old, new: text that is once in the whole package, and what is put in its place.
+      old, new: text that the whole package has once, and what replaces it.
       breaks: the promise that no longer holds.
       tests: that must notice, each ``MODULE::TEST`` of `tests`.
     """
@@ -56,7 +56,7 @@ class Mutation:
     tests: tuple[str, ...]
 
     def file(self, root: pathlib.Path) -> pathlib.Path | None:
-        """The file of a checkout that has the text; None where it no longer applies."""
+        """The file with the text; None where the mutation no longer applies."""
         counts = {
             path: text.count(self.old)
             for path in sorted((root / "sws_jax").rglob("*.py"))
@@ -429,9 +429,9 @@ def run(tests: list[str], root: pathlib.Path) -> tuple[bool, str]:
     """
     options = ["-x", "-m", "slow or not slow", "-p", "no:cacheprovider", "-rfE"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
-    # What one mutation has compiled, the others need not.
+    # What one mutation has compiled, the others need not compile again.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(root.parent / "compiled")}
-    # A pipe would be waited for, where a test leaves a process behind.
+    # A file and no pipe, whose end comes late where a test leaves a process behind.
     with tempfile.TemporaryFile("w+") as output:
         try:
             code = subprocess.run(

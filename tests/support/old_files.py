@@ -131,9 +131,9 @@ def _run(command, *arguments: object) -> None:
 
 def _stop(workdir: pathlib.Path) -> None:
     """Leaves the job as a SIGTERM in the middle of a run does."""
-    from sws_jax import chain, configs
+    from sws_jax.jobs import commandline, execute
 
-    config, _ = configs.parse([*STOPPED])
+    config, _ = commandline.parse([*STOPPED])
     begun = workdir / RUN / "config.json"
     steps = 0
 
@@ -143,7 +143,7 @@ def _stop(workdir: pathlib.Path) -> None:
         return steps == STEP
 
     try:
-        chain.execute(config, str(workdir), should_stop=should_stop)
+        execute.execute(config, str(workdir), should_stop=should_stop)
     except Exception as error:
         if not (workdir / RUN / "checkpoints" / str(STEP)).is_dir():
             raise
