@@ -164,8 +164,9 @@ def _child(parts: list[str], out: str) -> int:
 def _jobs(part: str):
     """(name, (recipe, teacher or None, images of a step, of an evaluation)) of runs."""
     from benchmarks import step as networks_of
+    from sws_jax.estimate.roles import ANCESTOR
     from sws_jax.jobs import build, commandline, model_fields
-    from sws_jax.jobs.rows import ANCESTOR, runs
+    from sws_jax.jobs.rows import runs
     from sws_jax.models.networks import Network, Predictor
     from sws_jax.pixels import default_normalization
     from sws_jax.training import step as steps

@@ -71,8 +71,9 @@ def _rows(steps: int):
 def _jobs():
     """(name, (recipe, network, teacher or None, batches)) of each row."""
     from sws_jax.data import pipeline
+    from sws_jax.estimate.roles import ANCESTOR, AUX
     from sws_jax.jobs import build, commandline, initial
-    from sws_jax.jobs.rows import ANCESTOR, AUX, runs
+    from sws_jax.jobs.rows import runs
     from sws_jax.models import vit
     from sws_jax.models.networks import Network, Predictor
 

@@ -11,6 +11,7 @@ from sws_jax import main, specs
 from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
+from sws_jax.estimate.roles import ANCESTOR, AUX
 from sws_jax.jobs import (
     begun,
     build,
@@ -23,7 +24,7 @@ from sws_jax.jobs import (
     train,
 )
 from sws_jax.jobs.directory import RunDirectory
-from sws_jax.jobs.rows import ANCESTOR, AUX, runs
+from sws_jax.jobs.rows import runs
 from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization

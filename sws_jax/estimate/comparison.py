@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sws_jax import arguments, specs
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
-from sws_jax.estimate import budgets, flops
+from sws_jax.estimate import budgets, flops, roles
 from sws_jax.estimate.flops import TEACHER
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC
@@ -22,7 +22,7 @@ IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
 PAPER_EPOCHS = 100.0
 PAPER_SIZES = {"S": "small", "B": "base"}
 # Runs that start from trained weights; every other one is a pre-training.
-INITIALISED = ("untuned", "tune")
+INITIALISED = roles.DESCENDANTS
 
 _EPOCHS = arguments.number(Range(0, math.inf))
 _IMAGES = arguments.whole(1)
@@ -39,7 +39,7 @@ class Run:
     """One training run.
 
     Attributes:
-      role: as in `sws_jax.jobs.rows.Run`; those of `INITIALISED` start from trained
+      role: of `sws_jax.estimate.roles`; those of `INITIALISED` start from trained
         weights.
       spec: of the network that is trained.
       epochs: of its training.
@@ -155,8 +155,8 @@ def by_learngene(
       teacher: whose forward counts in every step of the Aux-Net.
       images: of an epoch.
     """
-    runs = [Run("aux", aux, epochs, images, teacher=teacher)]
-    role = "tune" if tuning else "untuned"
+    runs = [Run(roles.SOURCE, aux, epochs, images, teacher=teacher)]
+    role = roles.TUNED if tuning else roles.UNTUNED
     nets = [aux.net.replace(depth=depth) for depth in depths]
     runs += [Run(role, net, tuning, images) for net in nets]
     return Plan(tuple(runs), (aux,))
@@ -177,7 +177,7 @@ def separately(
 ) -> Plan:
     """Every depth trained on its own, and kept."""
     nets = tuple(net.replace(depth=depth) for depth in depths)
-    runs = tuple(Run("scratch_long", spec, epochs, images) for spec in nets)
+    runs = tuple(Run(roles.SCRATCH_LONG, spec, epochs, images) for spec in nets)
     return Plan(runs, nets)
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
+from sws_jax.estimate.roles import COMPARED
 from sws_jax.jobs import begun, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
-from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
+from sws_jax.jobs.rows import Run, runs
 from sws_jax.reports import rows as report_rows
 from sws_jax.reports import write as report
 from sws_jax.runtime import processes
@@ -188,7 +189,7 @@ def _run_result(
         starting=starting,
         datasets=datasets,
     )
-    if run.role == AUX:
+    if run.publishes:
         processes.first_does(lambda: _publish(workdir, run.name))
     result = {**result, "role": run.role}
     if not finished:

@@ -18,7 +18,7 @@ import ml_collections
 from sws_jax import sharding
 from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
-from sws_jax.estimate import sizing
+from sws_jax.estimate import roles, sizing
 from sws_jax.jobs import (
     begun,
     build,
@@ -47,7 +47,7 @@ def train(
     workdir: str,
     *,
     directory: str | None = None,
-    role: str = "single",
+    role: str = roles.SINGLE,
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
     datasets: Datasets | None = None,
