@@ -11,7 +11,6 @@ from sws_jax import main, specs
 from sws_jax.doctor import inputs
 from sws_jax.doctor.base import Case
 from sws_jax.errors import UserError
-from sws_jax.estimate.roles import ANCESTOR, AUX
 from sws_jax.jobs import (
     begun,
     build,
@@ -34,6 +33,7 @@ from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import documents, files
 from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
 from sws_jax.training.loop import Preempted
+from sws_jax.training.roles import ANCESTOR, AUX
 
 from support.compare import equal
 from support.examinations import examined

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from sws_jax import arguments, specs
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
-from sws_jax.estimate import budgets, flops, roles
+from sws_jax.estimate import budgets, flops
 from sws_jax.estimate.flops import TEACHER
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DEPTH, Compute
+from sws_jax.training import roles
 
 IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
 # SWS, 2404.16897: epochs of each network that the Aux-Net is compared with.
@@ -39,7 +40,7 @@ class Run:
     """One training run.
 
     Attributes:
-      role: of `sws_jax.estimate.roles`; those of `INITIALISED` start from trained
+      role: of `sws_jax.training.roles`; those of `INITIALISED` start from trained
         weights.
       spec: of the network that is trained.
       epochs: of its training.

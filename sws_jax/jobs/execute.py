@@ -16,7 +16,6 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.estimate.roles import COMPARED
 from sws_jax.jobs import begun, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
@@ -28,6 +27,7 @@ from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
+from sws_jax.training.roles import COMPARED
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
 _TURN_SECONDS = 0.05  # between tries to lock what jobs share

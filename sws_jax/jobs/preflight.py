@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Sequence
 
 from sws_jax.errors import UserError
-from sws_jax.estimate import roles
 from sws_jax.jobs import begun, model_fields, places, recipes, start
 from sws_jax.jobs import check as checks
 from sws_jax.jobs.directory import differing
@@ -19,6 +18,7 @@ from sws_jax.reports import rows as report_rows
 from sws_jax.runtime import words
 from sws_jax.storage import paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, REPORT_FILES, RESULT
+from sws_jax.training import roles
 
 
 def check(config, rows: Sequence[Run]) -> None:

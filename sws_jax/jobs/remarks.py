@@ -12,11 +12,11 @@ import ml_collections
 from jax.sharding import Mesh
 
 from sws_jax import sharding
-from sws_jax.estimate import roles
 from sws_jax.jobs import recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.specs import Spec
+from sws_jax.training import roles
 from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
 

@@ -15,9 +15,9 @@ import itertools
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.estimate import roles
-from sws_jax.estimate.roles import ANCESTOR, AUX
 from sws_jax.jobs import check, places, recipes
+from sws_jax.training import roles
+from sws_jax.training.roles import ANCESTOR, AUX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
       name: also its directory in the work directory.
-      role: in tables, of `sws_jax.estimate.roles`.
+      role: in tables, of `sws_jax.training.roles`.
       config: as in `sws_jax.jobs.recipes.run`.
       after: names of the runs it needs.
       publishes: whether its learngene is copied to the work directory, where users

@@ -18,7 +18,7 @@ import ml_collections
 from sws_jax import sharding
 from sws_jax.data import pipeline
 from sws_jax.data.base import Unreadable
-from sws_jax.estimate import roles, sizing
+from sws_jax.estimate import sizing
 from sws_jax.jobs import (
     begun,
     build,
@@ -35,7 +35,7 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files
 from sws_jax.storage.names import LEARNGENE, WEIGHTS
-from sws_jax.training import ending
+from sws_jax.training import ending, roles
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
 from sws_jax.training.task import Task

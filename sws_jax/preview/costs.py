@@ -10,7 +10,7 @@ import ml_collections
 
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
-from sws_jax.estimate import comparison, flops, roles
+from sws_jax.estimate import comparison, flops
 from sws_jax.jobs import preflight
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.rows import runs as rows_of
@@ -21,6 +21,7 @@ from sws_jax.preview.survey import Survey
 from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.storage import paths
 from sws_jax.storage.runs import weights_file
+from sws_jax.training import roles
 
 # What the quantities of `sws_jax.estimate.comparison.Plan` are called.
 LABELS = {
@@ -31,11 +32,10 @@ LABELS = {
     "flops": "training FLOPs",
 }
 # Ways to have every depth, and the roles of their runs.
-LEARNGENE, SCRATCH_LONG = "learngene", "scratch, long"
+LEARNGENE, SCRATCH_LONG = "learngene", roles.SCRATCH[roles.SCRATCH_LONG]
 WAYS = {
     LEARNGENE: (*roles.BEFORE, *roles.DESCENDANTS),
-    "scratch, same budget": (roles.SCRATCH_SHORT,),
-    SCRATCH_LONG: (roles.SCRATCH_LONG,),
+    **{name: (role,) for role, name in roles.SCRATCH.items()},
 }
 
 

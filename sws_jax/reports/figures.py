@@ -7,12 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from sws_jax.estimate import roles
 from sws_jax.reports import grouping
 from sws_jax.reports.grouping import Line, Ways
 from sws_jax.reports.rows import Result
 from sws_jax.storage import files
-from sws_jax.training import metrics
+from sws_jax.training import metrics, roles
 
 # One colour per stage, early to late; the teacher and scratch nets are neutral.
 _STAGE_COLOURS = ("#3b6fb6", "#3fa7a0", "#8fb84e", "#e0a93b", "#d1603d")
@@ -312,8 +311,7 @@ def _draw_cost(axes, results) -> None:
     names = {
         roles.TUNED: "learngene",
         roles.UNTUNED: "learngene",
-        roles.SCRATCH_SHORT: "scratch,\nsame budget",
-        roles.SCRATCH_LONG: "scratch,\nlong",
+        **{role: n.replace(", ", ",\n") for role, n in roles.SCRATCH.items()},
     }
     order = list(reversed(costs))
     for level, way in enumerate(order):

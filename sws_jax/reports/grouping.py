@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sws_jax.estimate import roles
-from sws_jax.estimate.roles import COMPARED, SCRATCH
 from sws_jax.reports.rows import Result
+from sws_jax.training import roles
+from sws_jax.training.roles import COMPARED, SCRATCH
 
 
 class Way(NamedTuple):
     """A way to have a network of any depth.
 
     Attributes:
-      role: of its runs, of `sws_jax.estimate.roles`.
+      role: of its runs, of `sws_jax.training.roles`.
       epochs: of the training of each run.
     """
 

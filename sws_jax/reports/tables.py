@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import tabulate
 
-from sws_jax.estimate import roles
 from sws_jax.reports import grouping
 from sws_jax.reports.grouping import Series, Ways
 from sws_jax.reports.rows import Result
+from sws_jax.training import roles
 
 
 def table(results: Sequence[Result], *, markup: str = "simple") -> str:
@@ -87,8 +87,7 @@ def _cost(results: Sequence[Result]) -> tuple[list, list]:
     names = {
         roles.TUNED: "learngene + tuning",
         roles.UNTUNED: "learngene",
-        roles.SCRATCH_SHORT: "scratch, same budget",
-        roles.SCRATCH_LONG: "scratch, long",
+        **roles.SCRATCH,
     }
     body = []
     for way, spent in costs.items():

@@ -9,9 +9,10 @@ ANCESTOR, AUX = "ancestor", "aux"
 TUNED, UNTUNED = "tune", "untuned"
 SCRATCH_SHORT, SCRATCH_LONG = "scratch_short", "scratch_long"
 
-# Of networks that a learngene initialises, and of those that nothing does.
+# Of networks that a learngene initialises.
 DESCENDANTS = (TUNED, UNTUNED)
-SCRATCH = (SCRATCH_SHORT, SCRATCH_LONG)
+# Of networks that nothing initialises, with what tables call them.
+SCRATCH = {SCRATCH_SHORT: "scratch, same budget", SCRATCH_LONG: "scratch, long"}
 # Of the runs that are compared with each other, depth by depth; all others are listed
 # one by one.
 COMPARED = (*DESCENDANTS, *SCRATCH)
