@@ -5,6 +5,7 @@ how one is written whole.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 from sws_jax.storage import array_files, contents, documents, files, paths
 from sws_jax.storage.names import WEIGHTS as OF_A_RUN
 
@@ -45,7 +47,7 @@ _UNREAD = (
 )
 # The name of one file of several, with their number.
 SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
-_SHOWN = 4  # names in a sentence
+_listed = functools.partial(words.few, most=4)  # names in a sentence
 
 
 class Nothing(UserError):
@@ -261,11 +263,6 @@ def snapshot(path: str) -> str:
         f"the directory {inside} holds {len(names)} versions of a model, and {main} "
         f"names none of them: name one of {_listed(names)}"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def write(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sws_jax.errors import UserError
+from sws_jax.runtime import words
 
+_few = functools.partial(words.few, most=6)  # names in a sentence
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that
 # is there is taken, and a note names the others. DINO evaluates the teacher.
@@ -193,11 +196,6 @@ def _how(where: str, at: str, tree: Mapping[str, Any], inside: Sequence[str]) ->
             like = f"{at}{name}.{places[0]}"
             return f"of which one is chosen with {asked(where, like)}"
     return "and tensors in a list have no names: save them by name"
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
 
 
 def by_name(tree: Any) -> dict[str, Any]:
