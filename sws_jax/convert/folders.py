@@ -5,7 +5,6 @@ how one is written whole.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import tempfile
@@ -47,7 +46,7 @@ _UNREAD = (
 )
 # The name of one file of several, with their number.
 SHARD = re.compile(r"(.+)-\d+-of-0*(\d+)(\.\w+)")
-_listed = functools.partial(words.few, most=4)  # names in a sentence
+_SHOWN = 4  # names in a sentence
 
 
 class Nothing(UserError):
@@ -263,6 +262,10 @@ def snapshot(path: str) -> str:
         f"the directory {inside} holds {len(names)} versions of a model, and {main} "
         f"names none of them: name one of {_listed(names)}"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return words.few(names, _SHOWN)
 
 
 def write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from sws_jax.errors import UserError
 from sws_jax.runtime import words
 
-_few = functools.partial(words.few, most=6)  # names in a sentence
+_SHOWN = 6  # names in a sentence
 IN_MEMORY = "what is in memory"  # in messages, where there is no path
 # Where training programs put a network's tensors inside what they save; the first that
 # is there is taken, and a note names the others. DINO evaluates the teacher.
@@ -105,7 +104,8 @@ def chosen(
     if not left or part:
         return level.top, name, ()
     note = (
-        f"took {name or 'the tensors at the top'} of {where}; left {_few(left)}: "
+        f"took {name or 'the tensors at the top'} of {where}; left "
+        f"{words.few(left, _SHOWN)}: "
         f"choose with {asked(where)}"
     )
     return level.top, name, (note,)
@@ -174,7 +174,7 @@ def _check_tensors(where: str, at: str, level: _Level) -> None:
     if not level.top and level.inside:
         raise UserError(
             f"{where} holds no tensors by name that are known as a network's: it has "
-            f"{_few([at + name for name in level.inside])}, "
+            f"{words.few([at + name for name in level.inside], _SHOWN)}, "
             f"{_how(where, at, level.tree, level.inside)}"
         )
     for name, value in level.tree.items():

@@ -26,7 +26,7 @@ from sws_jax.doctor.base import (
 )
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, fingerprints, initial, places, preflight, start, teacher
-from sws_jax.jobs.origins import Images, Origin
+from sws_jax.jobs.places import Images, Origin
 from sws_jax.jobs.rows import Run
 from sws_jax.methods import learngenes
 from sws_jax.models import networks

@@ -139,7 +139,7 @@ def check_length(config, durations: Durations, schedule: Schedule) -> None:
 
 def mesh(config: ml_collections.ConfigDict) -> Mesh:
     """The devices of a run, over which its batches divide."""
-    devices = sharding.make_mesh(sizes=config.mesh)
+    devices = sharding.make_mesh(sizes=dict(config.mesh))
     check_batches(config, devices)
     return devices
 

@@ -44,7 +44,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
     model_fields.network_spec(config, smallest)
     known = set(recipes.run().model)
-    if unknown := [n for n in recipes.insisted(config) if n not in known]:
+    if unknown := [n for n in model_fields.insisted(config) if n not in known]:
         raise UserError(
             f"init.insist names fields of model, and {unknown[0]!r} is none: they are "
             f"{', '.join(sorted(known))}"

@@ -18,7 +18,7 @@ from ml_collections.config_flags import config_flags
 
 from sws_jax.errors import UserError
 from sws_jax.jobs import fields as table
-from sws_jax.jobs import recipes
+from sws_jax.jobs import model_fields, recipes
 from sws_jax.models import profiles
 from sws_jax.storage import paths
 
@@ -139,16 +139,18 @@ def _insist(config: ml_collections.ConfigDict, names: Collection[str]) -> None:
       names: of fields of the job, of its groups of changes too (tune.model.width).
     """
     for prefix in ("", *(f"{group}." for group in recipes.CHANGES)):
-        model_fields = re.findall(
+        names_of_model = re.findall(
             rf"^{prefix}model\.(\w+)$", "\n".join(names), re.MULTILINE
         )
-        if not model_fields:
+        if not names_of_model:
             continue
         group = config[prefix[:-1]] if prefix else config
         with config.unlocked():
             if "init" not in group:
                 group.init = ml_collections.ConfigDict()
-            group.init.insist = tuple(sorted({*recipes.insisted(group), *model_fields}))
+            group.init.insist = tuple(
+                sorted({*model_fields.insisted(group), *names_of_model})
+            )
 
 
 def _decided_by_argument(

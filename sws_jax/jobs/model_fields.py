@@ -16,6 +16,14 @@ from sws_jax.specs import AuxViTSpec, Trained, ViTSpec
 _OWN = ("drop_path",)
 
 
+def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Fields of `model` that a file must agree with.
+
+    A config of older software has no such list, nor a group that a config makes anew.
+    """
+    return tuple(config.init.get("insist", ()))
+
+
 def network_spec(config, shape: dict[str, Any]) -> Trained:
     """The network of `config.model`, for images and classes of that shape."""
     fields = dict(config.model)
@@ -66,7 +74,7 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
     """
     names = set(config.model) - set(_OWN)
     if insist:
-        names -= set(recipes.insisted(config))
+        names -= set(insisted(config))
     if config.init.network:
         return names
     if config.init.learngene:
@@ -78,7 +86,7 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
 def against(config, spec: Trained) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
     fields, rows = of(spec), []
-    for name in sorted(set(recipes.insisted(config)) - set(_OWN)):
+    for name in sorted(set(insisted(config)) - set(_OWN)):
         wanted = config.model[name]
         wanted = tuple(wanted) if name == "stages" else wanted
         if wanted != fields[name]:

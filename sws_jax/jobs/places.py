@@ -1,17 +1,26 @@
-"""Where the files are that a run starts from, and their digests."""
+"""What a run starts from: its images, and the files of its weights.
+
+Both by their descriptions alone: no image is read, and no array.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
 
+from sws_jax.data import Dataset
 from sws_jax.errors import UserError
 from sws_jax.methods.objectives import Loss
+from sws_jax.models import weights
+from sws_jax.models.description import Description
+from sws_jax.pixels import Normalization
 from sws_jax.storage import paths, runs
 from sws_jax.storage.names import LEARNGENE
 
 RUN = "run:"
+_IMAGENET_CLASSES, _COLOURS = 1000, 3
 
 
 def resolve(path: str, workdir: str) -> str:
@@ -78,3 +87,109 @@ def initial_file_is_outside(config) -> bool:
 def teacher_path(config) -> str:
     """The path of a run's teacher, as the config has it; empty without distillation."""
     return config.teacher.path if Loss(**config.loss).needs_teacher else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What a run's network depends on of its images.
+
+    Attributes:
+      image_size: height and width in pixels.
+      channels: of colour.
+      num_classes: of the set.
+      name: of the set.
+      class_names: in the order of the labels; empty where they are not known.
+      normalization: of the pixels; None takes what is usual.
+      known: whether the set was read. Where it is assumed, no file is refused for not
+        fitting it.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    num_classes: int
+    name: str = ""
+    class_names: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    known: bool = True
+
+    @classmethod
+    def of(cls, data: Dataset) -> Images:
+        """Those of a set that was read."""
+        height, width, channels = data.image_shape
+        return cls(
+            image_size=(height, width),
+            channels=channels,
+            num_classes=data.num_classes,
+            name=data.name,
+            class_names=data.class_names,
+            normalization=data.normalization,
+        )
+
+    @classmethod
+    def assumed(cls, config, workdir: str, image_size: int | None = None) -> Images:
+        """ImageNet's, for a job whose data is not here.
+
+        A run takes images of other channels than its network's, or a teacher of other
+        classes, for none: both are those of the files that the job names.
+
+        Args:
+          config: of the job.
+          workdir: where ``run:NAME`` paths are found.
+          image_size: height and width in pixels; default the config's.
+
+        Raises:
+          UserError: it is not known how large the images are.
+        """
+        num_classes, channels = _IMAGENET_CLASSES, _COLOURS
+        path = resolve(teacher_path(config), workdir)
+        if (origin := find_origin(config, workdir)) is not None:
+            channels = origin.about.net.channels
+        elif path and paths.exists(path):
+            teacher = weights.describe(runs.weights_file(path)).net
+            channels, num_classes = teacher.channels, teacher.num_classes
+        side = image_size or config.data.image_size
+        if not side:
+            raise UserError(
+                "this config takes images as large as its source has them, which "
+                "is not read here: say it as --config.data.image_size"
+            )
+        return cls((side, side), channels, num_classes, known=False)
+
+    @classmethod
+    def placeholder(cls, config, origin: Origin | None) -> Images:
+        """Those that any set could have, for a question that does not depend on them.
+
+        Args:
+          config: of the run.
+          origin: that it starts from.
+        """
+        if origin is None:
+            patch = config.model.patch_size
+            return cls((patch, patch), channels=1, num_classes=1, known=False)
+        net = origin.about.net
+        return cls(net.image_size, net.channels, net.num_classes, known=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The trained weights that a run starts from, by their description.
+
+    Attributes:
+      path: of their file, for messages.
+      about: their description.
+    """
+
+    path: str
+    about: Description
+
+
+def find_origin(config, workdir: str) -> Origin | None:
+    """The description of the file that a run starts from; None where none is there.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    path = initial_file(config, workdir)
+    if not path or not paths.is_file(path):
+        return None
+    return Origin(path, weights.describe(path))

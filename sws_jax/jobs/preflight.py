@@ -98,7 +98,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
             continue
         pair = (answers.specs.get(one.name) for one in (descendant, run))
         theirs, own = (model_fields.of(spec) if spec else {} for spec in pair)
-        free = ("drop_path", *recipes.BEGINNINGS, *recipes.insisted(run.config))
+        free = ("drop_path", *recipes.BEGINNINGS, *model_fields.insisted(run.config))
         for name in sorted(theirs.keys() & own.keys() - set(free)):
             if own[name] != theirs[name]:
                 raise UserError(

@@ -31,14 +31,6 @@ def run() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(fields.tree())
 
 
-def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Fields of `model` that a file must agree with.
-
-    A config of older software has no such list, nor a group that a config makes anew.
-    """
-    return tuple(config.init.get("insist", ()))
-
-
 def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A run's config with the fields that are newer than the software that wrote it."""
     full = config.copy_and_resolve_references().unlock()

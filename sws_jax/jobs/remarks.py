@@ -12,7 +12,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from sws_jax import sharding
-from sws_jax.jobs import recipes
+from sws_jax.jobs import model_fields, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.specs import Spec
@@ -242,7 +242,7 @@ def of_job(config: ml_collections.ConfigDict) -> list[str]:
     if "compare" not in config:
         return []
     lines, model = [], config.model
-    if config.job == "descendants" and "depth" in recipes.insisted(config):
+    if config.job == "descendants" and "depth" in model_fields.insisted(config):
         lines.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
     if config.compare.level == "untuned" and config.compare.seeds > 1:
         lines.append(

@@ -15,7 +15,7 @@ import itertools
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import check, places, recipes
+from sws_jax.jobs import check, model_fields, places, recipes
 from sws_jax.training import roles
 from sws_jax.training.roles import ANCESTOR, AUX
 
@@ -160,11 +160,11 @@ def _run(
     """
     run = recipes.run()
     run.update({key: config[key] for key in run})
-    insisted = set(recipes.insisted(config)) if insist else set()
+    insisted = set(model_fields.insisted(config)) if insist else set()
     if changes:
         run.update(changes)
         if "init" in changes:
-            insisted |= set(recipes.insisted(changes))
+            insisted |= set(model_fields.insisted(changes))
     run.init.insist = tuple(sorted(insisted))
     run.name = name
     return run

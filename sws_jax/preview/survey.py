@@ -14,7 +14,7 @@ from sws_jax.data import Dataset
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.estimate import comparison
 from sws_jax.jobs import build, check, places, preflight
-from sws_jax.jobs.origins import Images
+from sws_jax.jobs.places import Images
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
 from sws_jax.models.description import Description
