@@ -31,7 +31,7 @@ from sws_jax.preview import costs
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import documents, files
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, WEIGHTS
 from sws_jax.training.loop import Preempted
 
 from support.compare import equal
@@ -126,7 +126,7 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         folder = tmp_path / WORK / row.name
         if row.role == AUX:
             trained = learngenes.extract(network)
-            sws_jax.save_learngene(str(folder / LEARNGENE), trained)
+            sws_jax.save_learngene(str(folder / LEARNGENE_FILE), trained)
         if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
         networks.check_params(network)

@@ -16,7 +16,7 @@ from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.specs import AuxViTSpec, ViTSpec
 from sws_jax.storage import files, paths
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, RESULT, WEIGHTS
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, RESULT, WEIGHTS
 
 
 def as_begun(
@@ -67,7 +67,7 @@ def _against(
     done = paths.exists(os.path.join(directory, RESULT))
     if not (done and beginning(directory).get("older")):
         return []
-    for name in (WEIGHTS, LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE_FILE):
         path = os.path.join(directory, name)
         if paths.is_file(path) and (config.init.network or config.init.learngene):
             spec = weights.describe(path).spec

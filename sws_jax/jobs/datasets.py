@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.data import Dataset, fingerprint, tfds
+from sws_jax.data import Dataset, fingerprint, prepared, tfds
 from sws_jax.jobs import build
 
 
@@ -45,7 +45,7 @@ class Datasets:
         if self._key(config) in self._open:
             return self.of(config)
         data = config.data
-        name = data.source.removeprefix(tfds.PREFIX)
+        name = data.source.removeprefix(prepared.PREFIX)
         if name != data.source and not tfds.is_here(name, data.directory, data.cache):
             return None
         return self.of(light)

@@ -23,7 +23,7 @@ from sws_jax.storage.names import (
     CHECKPOINTS,
     CONFIG,
     INPUTS,
-    LEARNGENE,
+    LEARNGENE_FILE,
     LOCK,
     METRICS,
     RESULT,
@@ -31,7 +31,7 @@ from sws_jax.storage.names import (
 )
 
 # What a run writes once its config is there: without a config, these are another's.
-_OF_A_RUN = (RESULT, CHECKPOINTS, WEIGHTS, LEARNGENE, METRICS)
+_OF_A_RUN = (RESULT, CHECKPOINTS, WEIGHTS, LEARNGENE_FILE, METRICS)
 
 
 class Busy(UserError):

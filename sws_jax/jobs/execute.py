@@ -25,7 +25,7 @@ from sws_jax.reports import write as report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT, RESULTS
+from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
@@ -198,7 +198,7 @@ def _run_result(
 
 def _publish(workdir: str, name: str) -> None:
     """Copies the learngene of a run to the work directory, where users look for it."""
-    source = os.path.join(workdir, name, LEARNGENE)
-    target = os.path.join(workdir, LEARNGENE)
+    source = os.path.join(workdir, name, LEARNGENE_FILE)
+    target = os.path.join(workdir, LEARNGENE_FILE)
     with _own_turn(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)

@@ -16,8 +16,10 @@ from sws_jax import trees
 from sws_jax.data import Dataset
 from sws_jax.errors import UserError
 from sws_jax.jobs import places
-from sws_jax.jobs.start import Answer, Images, Origin, answer, find_origin
+from sws_jax.jobs.places import Images, Origin, find_origin
+from sws_jax.jobs.start import Answer, answer
 from sws_jax.methods import learngenes, surgery
+from sws_jax.methods.base import Learngene
 from sws_jax.models import networks, profiles, vit
 from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
@@ -69,7 +71,7 @@ def start(
     return networks.Network(answered.spec, params, answered.about)
 
 
-def _expanded(config, path: str, gene: learngenes.Learngene, answered: Answer):
+def _expanded(config, path: str, gene: Learngene, answered: Answer):
     """The parameters of a descendant."""
     net = answered.spec.net
     descendant = learngenes.expand(

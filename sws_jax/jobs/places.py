@@ -17,7 +17,7 @@ from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
 from sws_jax.storage import paths, runs
-from sws_jax.storage.names import LEARNGENE
+from sws_jax.storage.names import LEARNGENE_FILE
 
 RUN = "run:"
 _IMAGENET_CLASSES, _COLOURS = 1000, 3
@@ -62,7 +62,7 @@ def _weights_if_any(path: str, workdir: str) -> str:
 def learngene_file(config, workdir: str) -> str:
     """The learngene of `init`, which may name a run's directory."""
     path = resolve(config.init.learngene, workdir)
-    return os.path.join(path, LEARNGENE) if paths.is_dir(path) else path
+    return os.path.join(path, LEARNGENE_FILE) if paths.is_dir(path) else path
 
 
 def network_file(config, workdir: str) -> str:

@@ -17,7 +17,7 @@ from sws_jax.jobs.rows import Run
 from sws_jax.reports.rows import roles
 from sws_jax.runtime import words
 from sws_jax.storage import paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, REPORT_FILES, RESULT
+from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, REPORT_FILES, RESULT
 
 
 def check(config, rows: Sequence[Run]) -> None:
@@ -146,7 +146,7 @@ def _refuse_foreign(workdir: str) -> None:
     roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
-    written = (*REPORT_FILES, LEARNGENE)
+    written = (*REPORT_FILES, LEARNGENE_FILE)
     present = [name for name in written if paths.exists(os.path.join(workdir, name))]
     if present:
         raise UserError(

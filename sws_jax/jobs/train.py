@@ -35,7 +35,7 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.specs import AuxViTSpec
 from sws_jax.storage import files
-from sws_jax.storage.names import LEARNGENE, WEIGHTS
+from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
@@ -147,7 +147,7 @@ def _step_lines(task: Task) -> list[str]:
 def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
     if isinstance(network.spec, AuxViTSpec):
-        path = os.path.join(run.path, LEARNGENE)
+        path = os.path.join(run.path, LEARNGENE_FILE)
         learngenes.save_learngene(path, learngenes.extract(network))
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), network)

@@ -8,10 +8,10 @@ import re
 from typing import TYPE_CHECKING
 
 from sws_jax import arguments
-from sws_jax.arguments import Range
+from sws_jax.arguments import MAX_SIZE, Range
 from sws_jax.errors import UserError
 from sws_jax.specs import base
-from sws_jax.specs.base import MAX_SIZE, Compute
+from sws_jax.specs.base import Compute
 
 if TYPE_CHECKING:
     import numpy as np
