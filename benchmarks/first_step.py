@@ -27,7 +27,7 @@ def main() -> None:
     config.loss.kind = "none"
     config.teacher.path = ""
     data = build.dataset(config)
-    network = initial.start(config, data, "")
+    network = initial.initial_network(config, data, "")
     ready = time.time()
     recipe = build.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])

@@ -83,11 +83,11 @@ def _jobs():
         config.init.learngene = ""
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
-        network = initial.start(config, data, "")
+        network = initial.initial_network(config, data, "")
         recipe = build.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
-            spec = initial.start(rows[ANCESTOR].config, data, "").spec
+            spec = initial.initial_network(rows[ANCESTOR].config, data, "").spec
             import jax
 
             params = vit.init_params(spec.build(), jax.random.key(1))

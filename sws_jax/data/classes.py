@@ -16,11 +16,11 @@ class Match:
     Attributes:
       order: output ``order[i]`` of the head is class i of the set; empty where both
         have the same order.
-      said: a sentence on how the names differ; empty where they do not.
+      note: a sentence on how the names differ; empty where they do not.
     """
 
     order: tuple[int, ...] = ()
-    said: str = ""
+    note: str = ""
 
 
 def clean(name: str) -> str:
@@ -90,7 +90,7 @@ def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Ma
     a, b = next(((a, b) for a, b in pairs if a != b), (left[-1], right[-1]))
     note = f"the classes of {who} have other names than those of {name}"
     how = " (in case or blanks)" if _plain(left) == _plain(right) else ""
-    return Match(said=f"{note}{how}: {a!r} there is {b!r} here; are they the same?")
+    return Match(note=f"{note}{how}: {a!r} there is {b!r} here; are they the same?")
 
 
 def _difference(one: str, other: str) -> str:

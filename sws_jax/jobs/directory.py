@@ -59,12 +59,12 @@ class RunDirectory:
           UserError: the directory is another run's.
         """
 
-        def known() -> dict[str, Any] | None:
+        def read_result() -> dict[str, Any] | None:
             refuse_other(self.path, self.config, self.workdir)
             path = self._file(RESULT)
             return records.read_result(path) if paths.exists(path) else None
 
-        return processes.decided(known)
+        return processes.decided(read_result)
 
     def finished(self) -> dict[str, Any]:
         """The result of a run that has just ended; nothing else is read again."""
@@ -125,11 +125,13 @@ class RunDirectory:
 
     def check_finished(
         self,
-        glance: Callable[[], Dataset | None],
-        take: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
+        open_data: Callable[[], Dataset | None],
+        fingerprint_of: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
     ) -> list[str]:
         """As `sws_jax.jobs.fingerprints.check_finished`, of this run."""
-        return fingerprints.check_finished(self.path, self.config, glance, take)
+        return fingerprints.check_finished(
+            self.path, self.config, open_data, fingerprint_of
+        )
 
     def begin(
         self, config: ml_collections.ConfigDict, data: dict[str, Any]
@@ -146,7 +148,7 @@ class RunDirectory:
 
         def write() -> dict[str, Any]:
             now = documents.plain(config.to_dict())
-            beginning = begun.beginning(self.path) or differences.record(
+            beginning = begun.read_beginning(self.path) or differences.record(
                 now, **begun.of_job(self.workdir)
             )
             inputs = {**self.inputs, records.DATA: data, records.BEGUN: beginning}
@@ -216,7 +218,7 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     """
     if not paths.exists(path):
         return []
-    beginning = begun.beginning(os.path.dirname(path))
+    beginning = begun.read_beginning(os.path.dirname(path))
     older, later = beginning["older"], beginning["later"]
     written = records.read_config(path)
     return differences.between(config, written, older=older, later=later)

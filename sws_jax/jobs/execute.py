@@ -29,7 +29,7 @@ from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
-_TURN_SECONDS = 0.05  # between tries to lock what jobs share
+_LOCK_RETRY_SECONDS = 0.05  # between tries to lock the work directory
 
 
 def execute(
@@ -74,7 +74,7 @@ def write_report(results: list[dict[str, Any]], workdir: str) -> None:
       results: of this job, as `execute` returns them.
       workdir: of the job.
     """
-    with _own_turn(workdir):
+    with _job_lock(workdir):
         report.write([*results, *_other_runs(results, workdir)], workdir)
 
 
@@ -101,7 +101,7 @@ def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, A
 
 
 @contextlib.contextmanager
-def _own_turn(workdir: str) -> Iterator[None]:
+def _job_lock(workdir: str) -> Iterator[None]:
     """Holds the lock of a work directory, of which unfinished files are removed.
 
     Jobs that share the directory write its shared files one after the other. In a
@@ -116,7 +116,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
                 files.sweep(workdir)
                 yield
                 return
-        time.sleep(_TURN_SECONDS)
+        time.sleep(_LOCK_RETRY_SECONDS)
 
 
 def _results(
@@ -173,7 +173,7 @@ def _run_result(
         plain = documents.plain(config.to_dict())
 
         def write() -> None:
-            with _own_turn(workdir):
+            with _job_lock(workdir):
                 begun.keep_begun(workdir)
                 files.write_json(path, plain)
 
@@ -200,5 +200,5 @@ def _publish(workdir: str, name: str) -> None:
     """Copies the learngene of a run to the work directory, where users look for it."""
     source = os.path.join(workdir, name, LEARNGENE_FILE)
     target = os.path.join(workdir, LEARNGENE_FILE)
-    with _own_turn(workdir), files.replacing(target) as temporary:
+    with _job_lock(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)

@@ -57,7 +57,7 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
     for run in rows:
         needs_no_file = is_done(run, workdir)
         if not (needs_no_file and places.initial_file_is_outside(run.config)):
-            answers.of(run.name, run.config)
+            answers.answer_for(run.name, run.config)
     check_alike(rows, answers, workdir)
 
 
@@ -96,7 +96,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
         if older_in(workdir)(run.name) or has_begun:
             continue
         pair = (answers.specs.get(one.name) for one in (descendant, run))
-        theirs, own = (model_fields.of(spec) if spec else {} for spec in pair)
+        theirs, own = (model_fields.fields_of(spec) if spec else {} for spec in pair)
         free = ("drop_path", *recipes.BEGINNINGS, *model_fields.insisted(run.config))
         for name in sorted(theirs.keys() & own.keys() - set(free)):
             if own[name] != theirs[name]:

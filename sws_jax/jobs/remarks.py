@@ -191,7 +191,7 @@ def _why(field: str, config) -> str:
     return ""
 
 
-def of(
+def of_run(
     config: ml_collections.ConfigDict, durations: Durations, schedule: Schedule
 ) -> list[str]:
     """Lines on the settings of a run.

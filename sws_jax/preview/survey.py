@@ -92,7 +92,7 @@ class Survey:
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
         check.check_teacher(run.config)
-        spec = self._answers.of(run.name, run.config).spec
+        spec = self._answers.answer_for(run.name, run.config).spec
         if self._is_read:
             epoch = epoch_images(self.images, run.config.data.repeats)
             durations = Durations(epoch, run.config.global_batch_size)

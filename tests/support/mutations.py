@@ -161,8 +161,8 @@ MUTATIONS = (
     ),
     Mutation(
         "milestone at the end",
-        "if 0 <= e < total]",
-        "if 0 <= e <= total]",
+        "if 0 <= e < total)",
+        "if 0 <= e <= total)",
         "the end of a run is scored once",
         ("test_train::test_the_end_is_scored_once",),
     ),
