@@ -133,9 +133,11 @@ def _run(recipe, network, teacher, batches, shape, steps):
         its = step.network_shardings(known.spec, mesh)
         placed = dataclasses.replace(known, params=sharding.put(known.params, its))
         teacher = dataclasses.replace(teacher, network=placed)
-    places = step.state_shardings(recipe, mesh)
-    new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
-    state = new(sharding.put(network.params, places.params))
+    shardings = step.state_shardings(recipe, mesh)
+    new = jax.jit(
+        lambda params: step.new_state(recipe, params), out_shardings=shardings
+    )
+    state = new(sharding.put(network.params, shardings.params))
     run_step = step.compiled_step(recipe, mesh)
     losses = []
     for rows in batches.first(steps):

@@ -158,11 +158,11 @@ def _alike(value, like, axes: tuple[int | None, ...]):
         return value
     split = (*like.sharding.spec, *[None] * like.ndim)
     spec = PartitionSpec(*(None if axis is None else split[axis] for axis in axes))
-    place = NamedSharding(like.sharding.mesh, spec)
-    if value.sharding.device_set == place.device_set:
-        return jax.device_put(value, place)
+    sharding = NamedSharding(like.sharding.mesh, spec)
+    if value.sharding.device_set == sharding.device_set:
+        return jax.device_put(value, sharding)
     rows = np.asarray(value)
-    return jax.make_array_from_callback(rows.shape, place, lambda index: rows[index])
+    return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
 
 
 def _concrete(leaf) -> bool:

@@ -186,7 +186,9 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
             f"{config.teacher.path}: name a network in its place, like regnety_160"
         )
     params = jax.tree.map(
-        step.placed, networks.abstract_params(spec), step.network_shardings(spec, mesh)
+        step.with_sharding,
+        networks.abstract_params(spec),
+        step.network_shardings(spec, mesh),
     )
     grey = (0.5,) * spec.net.channels
     return Predictor(

@@ -99,7 +99,9 @@ def _restored(training: Training, number: int) -> trees.Tree:
     """The weights of a step, from its checkpoint."""
     spec = training.checkpoints.describe(number).spec
     params = {"params": networks.abstract_params(spec)}
-    like = jax.tree.map(step.placed, params, {"params": training.shardings.params})
+    like = jax.tree.map(
+        step.with_sharding, params, {"params": training.shardings.params}
+    )
     return training.checkpoints.restore_or_redo(number, like).items["params"]
 
 

@@ -100,7 +100,7 @@ class Training:
         items, shardings = _items(self.state), _items(self.shardings)
         try:
             return self.checkpoints.restore_newest(
-                jax.tree.map(step.placed, items, shardings)
+                jax.tree.map(step.with_sharding, items, shardings)
             )
         except UserError:  # which all processes meet
             self.checkpoints.close()

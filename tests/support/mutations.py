@@ -231,8 +231,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data known anew",
-        "now[place] or before.get(place)",
-        "now[place]",
+        "now[position] or before.get(position)",
+        "now[position]",
         "a run knows its data again, if it can be read or not",
         ("test_data::test_a_run_remembers_what_it_has_seen",),
     ),
