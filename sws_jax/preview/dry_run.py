@@ -175,7 +175,11 @@ def recipe_of(config, spec: Spec) -> step.Recipe:
 
 
 def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
-    """Shapes of a run's teacher, placed on the mesh."""
+    """Shapes of a run's teacher, with their shardings; None without distillation.
+
+    Raises:
+      UserError: it is not known which network teaches the run.
+    """
     config = row.config
     if not build.needs_teacher(config):
         return None

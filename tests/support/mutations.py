@@ -79,8 +79,8 @@ MUTATIONS = (
     # Training
     Mutation(
         "rate one step late",
-        "rate = task.schedule(number - 1)",
-        "rate = task.schedule(number)",
+        "rate = task.schedule(step_number - 1)",
+        "rate = task.schedule(step_number)",
         "update k, counted from 0, has the rate of step k",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "stale score kept",
-        'val["top1"] if val.get("step") == number else -1.0',
+        'val["top1"] if val.get("step") == step_number else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
