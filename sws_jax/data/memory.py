@@ -131,10 +131,10 @@ def _unread(
             looked_at += len(samples[key].shapes) + len(samples[key].bad)
             bad += [split.where(index) for index in samples[key].bad_positions]
     total = sum(map(len, splits.values()))
-    seen = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
+    scope = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
     if bad:
         yield (
-            f"{words.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
+            f"{words.many(len(bad), 'image')}{scope} cannot be read (passed over, the "
             f"first: {classes.clean(bad[0])})"
         )
 
@@ -241,15 +241,15 @@ def _shape(
     image_size: tuple[int, int] | None,
 ) -> tuple[int, int, int]:
     """Height and width, `image_size` or that of all samples, and the channels."""
-    seen = [
+    readable = [
         (key, index, shape)
         for key, sample in samples.items()
         for index, shape in sample.shapes.items()
     ]
-    first = seen[0]
+    first = readable[0]
     if image_size:
         return (*image_size, first[2][2])
-    for other in seen:
+    for other in readable:
         _check_shape(splits, first, other)
     return first[2]
 
