@@ -1,4 +1,4 @@
-"""How a run began: what older software did otherwise, and the run goes on with.
+"""How a run began, on older software: what that did otherwise, the run goes on with.
 
 Older software took the network of a run from its file without a word, whatever the
 config said, and did not know some fields. A run or a job that it began keeps both.

@@ -49,7 +49,7 @@ class Datasets:
         return self.open(light)
 
     def fingerprint(self, data: Dataset) -> dict[str, Any]:
-        """As `sws_jax.data.fingerprint.take`, once for runs on the same set."""
+        """The fingerprint of a set, taken once for successive runs on it."""
         if self._fingerprint is None or self._fingerprint[0] is not data:
             self._fingerprint = data, fingerprint.take(data)
         return self._fingerprint[1]

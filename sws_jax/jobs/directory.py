@@ -90,7 +90,7 @@ class RunDirectory:
             )
 
     def is_older(self) -> bool:
-        """As `sws_jax.jobs.begun.is_older`, in all processes."""
+        """Whether software without ``init.insist`` began the run, in all processes."""
         return processes.decided(lambda: begun.is_older(self.path, self.workdir))
 
     @contextlib.contextmanager
@@ -128,7 +128,10 @@ class RunDirectory:
         open_data: Callable[[], Dataset | None],
         fingerprint_of: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
     ) -> list[str]:
-        """As `sws_jax.jobs.fingerprints.check_finished`, of this run."""
+        """Compares a finished run with its data, as far as that still exists.
+
+        Args, result and errors are those of `sws_jax.jobs.fingerprints.check_finished`.
+        """
         return fingerprints.check_finished(
             self.path, self.config, open_data, fingerprint_of
         )

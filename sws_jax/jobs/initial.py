@@ -116,7 +116,7 @@ def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
 
 
 def _float32(path: str, params: trees.Tree) -> trees.Tree:
-    """The weights of a file for a run to start from.
+    """The weights of a file in float32, for a run to start from.
 
     Raises:
       UserError: some of them are not numbers.
@@ -132,9 +132,12 @@ def _float32(path: str, params: trees.Tree) -> trees.Tree:
 
 
 def check_memory(spec: Spec) -> None:
-    """Refuses a network whose weights this host cannot hold, where they are made.
+    """Refuses a network whose weights do not fit into this host's memory.
 
     JAX may wait for ever for an array on a CPU for which there was no memory.
+
+    Raises:
+      UserError: naming both sizes.
     """
     count = trees.count(networks.abstract_params(spec))
     memory = host.memory()

@@ -63,7 +63,7 @@ def refusal(path: str) -> str:
 
 
 def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
-    """As `load`, of a file or of whichever of them a directory holds."""
+    """The network of a file, or of the first kind of file that a directory holds."""
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))

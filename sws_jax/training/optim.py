@@ -47,7 +47,7 @@ class Optimizer:
                 )
 
     def build(self) -> optax.GradientTransformation:
-        """From gradients to updates, which the learning rate has yet to multiply."""
+        """The transformation of gradients to updates, before the learning rate."""
         parts = [
             optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask),

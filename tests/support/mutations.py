@@ -274,8 +274,8 @@ MUTATIONS = (
     # Data
     Mutation(
         "augmentation of no seed",
-        "place = np.random.SeedSequence(seed % 2**64)",
-        "place = np.random.SeedSequence(0)",
+        "seed_words = np.random.SeedSequence(seed % 2**64)",
+        "seed_words = np.random.SeedSequence(0)",
         "augmentation follows the run's seed",
         ("test_pipeline::test_another_seed_augments_otherwise",),
     ),
@@ -316,8 +316,8 @@ MUTATIONS = (
     ),
     Mutation(
         "unreadable is other",
-        "any(a and b and a != b",
-        "any(a and a != b",
+        "any(then and today and then != today",
+        "any(then != today",
         "an image that cannot be read makes no other set",
         ("test_data::test_a_set_is_known_again",),
     ),
