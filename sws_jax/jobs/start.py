@@ -227,10 +227,9 @@ def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
-        file_names, data_names = origin.class_names, images.class_names
-        same = set(map(classes.clean, file_names)) == set(
-            map(classes.clean, data_names)
-        )
+        file_names = set(map(classes.clean, origin.class_names))
+        data_names = set(map(classes.clean, images.class_names))
+        same = file_names == data_names
         which = "the same" if same else "other"
         reason = f"the classes of {images.name} have {which} names"
         return same, reason + ("" if same else otherwise)
