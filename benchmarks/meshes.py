@@ -63,7 +63,7 @@ def _rows(steps: int):
     for name, job in _jobs():
         expected = _run(*job, (1, 1, 1), steps)
         for shape in MESHES:
-            found = _differences(expected, _run(*job, shape, steps))
+            found = differences(expected, _run(*job, shape, steps))
             mesh = " x ".join(map(str, shape))
             yield mesh, name, *(f"{difference:.0e}" for difference in found)
 
@@ -149,7 +149,7 @@ def _run(recipe, network, teacher, batches, shape, steps):
     return losses, trees.flatten(trees.to_host(state.params))
 
 
-def _differences(expected, actual) -> tuple[float, float, float, float]:
+def differences(expected, actual) -> tuple[float, float, float, float]:
     """Of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 
