@@ -232,9 +232,11 @@ def _made(recipe, teacher, size: int, count: int):
     from sws_jax.training import evaluation, step
 
     mesh = sharding.make_mesh(jax.devices()[:1])
-    places = step.state_shardings(recipe, mesh)
-    new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
-    state = new(sharding.put(_weights(recipe.spec), places.params))
+    shardings = step.state_shardings(recipe, mesh)
+    new = jax.jit(
+        lambda params: step.new_state(recipe, params), out_shardings=shardings
+    )
+    state = new(sharding.put(_weights(recipe.spec), shardings.params))
     run_step = step.compiled_step(recipe, mesh)
     random = np.random.default_rng(1)
     net = recipe.net

@@ -22,7 +22,7 @@ import sws_jax
 from benchmarks import measure, step
 from benchmarks.measure import MIB, Row, Settings
 from sws_jax import specs, trees
-from sws_jax.methods.learngenes import Learngene
+from sws_jax.methods.base import Learngene
 
 AIM = 3.0
 

@@ -27,12 +27,14 @@ def main() -> None:
     config.loss.kind = "none"
     config.teacher.path = ""
     data = build.dataset(config)
-    network = initial.start(config, data, "")
+    network = initial.initial_network(config, data, "")
     ready = time.time()
     recipe = build.recipe(config, network.spec, data.normalization)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    places = step.state_shardings(recipe, mesh)
-    new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
+    shardings = step.state_shardings(recipe, mesh)
+    new = jax.jit(
+        lambda params: step.new_state(recipe, params), out_shardings=shardings
+    )
     batch = next(
         pipeline.train_batches(
             data.train,
@@ -43,7 +45,7 @@ def main() -> None:
         )
     )
     batch.pop("skipped")
-    state = new(sharding.put(network.params, places.params))
+    state = new(sharding.put(network.params, shardings.params))
     key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
     raw = sharding.to_global(mesh, config.global_batch_size, batch)
     run_step = step.compiled_step(recipe, mesh)

@@ -84,11 +84,11 @@ def _jobs():
         config.init.learngene = ""
         config.model.drop_path = 0.1
         config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
-        network = initial.start(config, data, "")
+        network = initial.initial_network(config, data, "")
         recipe = build.recipe(config, network.spec, data.normalization)
         teacher = None
         if recipe.loss.needs_teacher:
-            spec = initial.start(rows[ANCESTOR].config, data, "").spec
+            spec = initial.initial_network(rows[ANCESTOR].config, data, "").spec
             import jax
 
             params = vit.init_params(spec.build(), jax.random.key(1))
@@ -134,9 +134,11 @@ def _run(recipe, network, teacher, batches, shape, steps):
         its = step.network_shardings(known.spec, mesh)
         placed = dataclasses.replace(known, params=sharding.put(known.params, its))
         teacher = dataclasses.replace(teacher, network=placed)
-    places = step.state_shardings(recipe, mesh)
-    new = jax.jit(lambda params: step.new_state(recipe, params), out_shardings=places)
-    state = new(sharding.put(network.params, places.params))
+    shardings = step.state_shardings(recipe, mesh)
+    new = jax.jit(
+        lambda params: step.new_state(recipe, params), out_shardings=shardings
+    )
+    state = new(sharding.put(network.params, shardings.params))
     run_step = step.compiled_step(recipe, mesh)
     losses = []
     for rows in batches.first(steps):

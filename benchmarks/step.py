@@ -142,10 +142,10 @@ class Training:
                 f"{free / 2**30:.1f} are free"
             )
         random = np.random.default_rng(0)
-        places = steps.state_shardings(self.recipe, self.mesh)
-        params = jax.device_put(weights(self.recipe.spec), places.params)
+        shardings = steps.state_shardings(self.recipe, self.mesh)
+        params = jax.device_put(weights(self.recipe.spec), shardings.params)
         new = functools.partial(steps.new_state, self.recipe)
-        self._state = jax.jit(new, out_shardings=places)(params)
+        self._state = jax.jit(new, out_shardings=shardings)(params)
         everywhere = sharding.replicated(self.mesh)
         net = self.recipe.net
         shape = (self.batch_size, *net.image_size, net.channels)

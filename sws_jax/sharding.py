@@ -128,15 +128,18 @@ def brought(tree: trees.Tree, mesh: Mesh) -> trees.Tree:
     """A tree in which arrays on other devices or meshes are copied to this mesh, whole.
 
     All other leaves stay as they are.
+
+    Raises:
+      UserError: an array on another mesh is not whole in this process.
     """
     everywhere, devices = replicated(mesh), set(mesh.devices.flat)
 
     def bring(leaf):
         if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
             return leaf
-        place = leaf.sharding
-        there = place.device_set == devices or not leaf.committed
-        if there and not _explicit(place):
+        sharding = leaf.sharding
+        is_on_mesh = sharding.device_set == devices or not leaf.committed
+        if is_on_mesh and not _explicit(sharding):
             return leaf
         if not leaf.is_fully_addressable:
             raise UserError(
@@ -159,10 +162,10 @@ def refuse_explicit(name: str, tree: trees.Tree) -> None:
       UserError: naming the axes.
     """
     for leaf in jax.tree.leaves(tree):
-        place = getattr(jax.typeof(leaf), "sharding", None)
-        if not isinstance(place, NamedSharding) or not _explicit(place):
+        sharding = getattr(jax.typeof(leaf), "sharding", None)
+        if not isinstance(sharding, NamedSharding) or not _explicit(sharding):
             continue
-        axes = [axis for axis in place.spec if axis is not None]
+        axes = [axis for axis in sharding.spec if axis is not None]
         if axes:
             raise UserError(
                 f"{name} are split over explicit axes of a mesh ({axes[0]}), and "
@@ -171,10 +174,10 @@ def refuse_explicit(name: str, tree: trees.Tree) -> None:
             )
 
 
-def _explicit(place: jax.sharding.Sharding) -> bool:
+def _explicit(sharding: jax.sharding.Sharding) -> bool:
     """Whether a mesh has an axis that JAX tracks in the types of arrays."""
-    kinds = place.mesh.axis_types if isinstance(place, NamedSharding) else ()
-    return AxisType.Explicit in kinds
+    axis_types = sharding.mesh.axis_types if isinstance(sharding, NamedSharding) else ()
+    return AxisType.Explicit in axis_types
 
 
 @contextlib.contextmanager
@@ -196,8 +199,8 @@ def constrain(x: jax.Array, *names: str) -> jax.Array:
 
 
 def _constrain(mesh: Mesh, x: jax.Array, axes) -> jax.Array:
-    places = PartitionSpec(*axes)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, places))
+    spec = PartitionSpec(*axes)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def matmul(*names: str | None):
@@ -260,16 +263,28 @@ def by_image(function, weights: trees.Tree, images: jax.Array) -> jax.Array:
     return own(weights, images)
 
 
-def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1) -> None:
-    """Refuses a batch that does not divide over the devices."""
+def check_batch(name: str, size: int, mesh: Mesh, micro_batches: int = 1) -> None:
+    """Refuses a batch that does not divide over the devices.
+
+    Args:
+      name: of the batch's size, for messages.
+      size: images of the global batch.
+      mesh: over which it is split.
+      micro_batches: into which each device divides its part.
+
+    Raises:
+      UserError: naming the smallest multiple that divides.
+    """
     devices = shard_count(mesh)
-    if parts < 1:
-        raise UserError(f"accum_steps must be at least 1, and is {parts}")
-    if size < 1 or size % (devices * parts):
-        micro = f" in {parts} accumulated parts" if parts > 1 else ""
+    if micro_batches < 1:
+        raise UserError(f"accum_steps must be at least 1, and is {micro_batches}")
+    if size < 1 or size % (devices * micro_batches):
+        accumulated = ""
+        if micro_batches > 1:
+            accumulated = f" in {micro_batches} accumulated parts"
         raise UserError(
-            f"{name} {size} does not divide over {devices} devices{micro}; take a "
-            f"multiple of {devices * parts}"
+            f"{name} {size} does not divide over {devices} devices{accumulated}; "
+            f"take a multiple of {devices * micro_batches}"
         )
 
 
@@ -279,14 +294,14 @@ def tree_shardings(boxed_params: trees.Tree, mesh: Mesh) -> trees.Tree:
     An axis that the mesh does not divide is replicated (see `undivided`).
     """
 
-    def place(leaf) -> NamedSharding:
+    def leaf_sharding(leaf) -> NamedSharding:
         names = _logical(leaf)
         axes = [
             _fitting(name, n, mesh) for name, n in zip(names, _shape(leaf), strict=True)
         ]
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    return jax.tree.map(place, boxed_params, is_leaf=_is_boxed)
+    return jax.tree.map(leaf_sharding, boxed_params, is_leaf=_is_boxed)
 
 
 def undivided(boxed_params: trees.Tree, mesh: Mesh) -> list[str]:
@@ -327,8 +342,8 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
 
     Processes that share images over ``tensor`` hold the same rows.
     """
-    places = batch_sharding(mesh).addressable_devices_indices_map((size,))
-    rows = [np.arange(size)[index] for index in places.values()]
+    indices = batch_sharding(mesh).addressable_devices_indices_map((size,))
+    rows = [np.arange(size)[index] for index in indices.values()]
     own = np.unique(np.concatenate(rows))
     own.flags.writeable = False
     return own
@@ -351,15 +366,15 @@ def to_global(mesh: Mesh, size: int, tree: trees.Tree) -> trees.Tree:
     """
     sharding, own = batch_sharding(mesh), own_rows(mesh, size)
 
-    def place(rows):
-        def part(index):
-            wanted = np.arange(size)[index[0]]
-            return rows[np.searchsorted(own, wanted)]
+    def to_shards(rows):
+        def rows_of_shard(index):
+            positions = np.arange(size)[index[0]]
+            return rows[np.searchsorted(own, positions)]
 
         shape = (size, *rows.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, part)
+        return jax.make_array_from_callback(shape, sharding, rows_of_shard)
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(to_shards, tree)
 
 
 def hold_back(started: Sequence) -> None:
@@ -377,17 +392,19 @@ def hold_back(started: Sequence) -> None:
         jax.block_until_ready(started[-1 - waiting])
 
 
-def put(tree: trees.Tree, places: trees.Tree) -> trees.Tree:
+def put(tree: trees.Tree, shardings: trees.Tree) -> trees.Tree:
     """Copies of all leaves with their shardings, safe to donate.
 
     Args:
       tree: the same in all processes.
-      places: a sharding for each leaf.
+      shardings: a sharding for each leaf.
     """
 
-    def copy(leaf, place):
-        if place.is_fully_addressable:
-            return jax.device_put(leaf, place)
-        return jax.make_array_from_callback(leaf.shape, place, lambda i: leaf[i])
+    def copy(leaf, leaf_sharding):
+        if leaf_sharding.is_fully_addressable:
+            return jax.device_put(leaf, leaf_sharding)
+        return jax.make_array_from_callback(
+            leaf.shape, leaf_sharding, lambda i: leaf[i]
+        )
 
-    return jax.tree.map(copy, trees.to_host(tree), places)
+    return jax.tree.map(copy, trees.to_host(tree), shardings)

@@ -38,7 +38,7 @@ def test_names_that_tell_nothing_apart_are_refused(names, message):
 def test_another_order_is_matched_by_name():
     match = classes.match(("b", "c", "e\u0301"), ("\u00e9", "b", "c"), "it", "set")
     assert match.order == (2, 0, 1)
-    assert "in another order" in match.said
+    assert "in another order" in match.note
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_another_order_is_matched_by_name():
 def test_other_names_are_told(theirs, note):
     match = classes.match(theirs, ("a", "b", "c"), "it", "set")
     assert not match.order
-    assert note in match.said and bool(note) == bool(match.said)
+    assert note in match.note and bool(note) == bool(match.note)
 
 
 def test_another_number_of_classes_is_a_sentence():

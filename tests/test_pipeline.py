@@ -320,7 +320,9 @@ def test_filling_is_not_decoded():
 @pytest.mark.parametrize("in_memory, workers", [(True, 0), (False, 3)])
 def test_held_images_are_scored_without_workers(in_memory, workers, monkeypatch):
     seen = []
-    monkeypatch.setattr(pipeline, "_ahead", lambda b, reading: seen.append(reading))
+    monkeypatch.setattr(
+        pipeline, "_read_ahead", lambda b, reading: seen.append(reading)
+    )
     split = Subset(numbered(5) if in_memory else Streamed(), np.arange(5))
     with pytest.raises(TypeError):
         next(

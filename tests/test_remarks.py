@@ -12,7 +12,7 @@ def of(ema=0.0, images=1257, **groups):
     config = tiny(**groups)
     config.ema = ema
     durations = Durations(images, config.global_batch_size)
-    return remarks.of(config, durations, build.schedule(config, durations))
+    return remarks.of_run(config, durations, build.schedule(config, durations))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from sws_jax.jobs import commandline, load
 from sws_jax.models import weights
 from sws_jax.storage import documents, files, lease, locks, paths, refusals
 from sws_jax.storage.files import Unsent, Unwritable
-from sws_jax.storage.names import BROKEN, CHECKPOINTS, LEARNGENE
+from sws_jax.storage.names import BROKEN, CHECKPOINTS, LEARNGENE_FILE
 from sws_jax.training import metrics
 from sws_jax.training.checkpoints import Checkpoints
 
@@ -567,8 +567,8 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     for name in ("results.csv", "table.md", "report.png", "config.json"):
         assert f"jobs/one/{name}" in left
     assert sum("tfevents" in name for name in left) == 2
-    gene = sws_jax.load_learngene(f"{work}/run/{LEARNGENE}")
-    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / LEARNGENE))
+    gene = sws_jax.load_learngene(f"{work}/run/{LEARNGENE_FILE}")
+    own = sws_jax.load_learngene(str(tmp_path / "local" / "run" / LEARNGENE_FILE))
     equal(sws_jax.expand(own, depth=5).params, sws_jax.expand(gene, depth=5).params)
     assert load.load(f"{work}/run", depth=5)[0].spec.depth == 5
     shutil.rmtree(tmp_path / "local")

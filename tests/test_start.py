@@ -31,7 +31,7 @@ from sws_jax.preview import costs
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import documents, files
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, WEIGHTS
 from sws_jax.training.loop import Preempted
 from sws_jax.training.roles import ANCESTOR, AUX
 
@@ -123,11 +123,11 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
     examined = case.survey()
     for row in rows:
         # The runs before it have ended, and left their files.
-        network = initial.start(row.config, data, workdir, lambda line: None)
+        network = initial.initial_network(row.config, data, workdir, lambda line: None)
         folder = tmp_path / WORK / row.name
         if row.role == AUX:
             trained = learngenes.extract(network)
-            sws_jax.save_learngene(str(folder / LEARNGENE), trained)
+            sws_jax.save_learngene(str(folder / LEARNGENE_FILE), trained)
         if row.role == ANCESTOR:
             sws_jax.save_network(str(folder / WEIGHTS), network)
         networks.check_params(network)
@@ -290,7 +290,9 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
     path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
-    network = initial.start(config, build.dataset(config), "", lambda line: None)
+    network = initial.initial_network(
+        config, build.dataset(config), "", lambda line: None
+    )
     like = network.params["norm"]["scale"]
     equal(surgery.fresh_head(network.spec, 4, like=like), network.params["head"])
 
@@ -303,7 +305,9 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
-    network = initial.start(config, build.dataset(config), "", lambda line: None)
+    network = initial.initial_network(
+        config, build.dataset(config), "", lambda line: None
+    )
     before = sws_jax.load_network(path)
     expected = surgery.resize_pos_embed(
         before.params["pos_embed"], before.spec, network.spec, antialias=antialias

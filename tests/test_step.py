@@ -265,9 +265,9 @@ def test_ema_starts_from_the_given_weights(net):
     assert step.new_state(recipe_of(net, ema=0.0), params).ema is None
 
 
-@pytest.mark.parametrize("size, parts", [(12, 1), (8, 2), (0, 1)])
-def test_a_batch_that_does_not_divide_is_refused(size, parts):
+@pytest.mark.parametrize("size, micro_batches", [(12, 1), (8, 2), (0, 1)])
+def test_a_batch_that_does_not_divide_is_refused(size, micro_batches):
     with pytest.raises(
         ValueError, match=f"batch {size} does not divide over 8 devices"
     ):
-        sharding.check_batch("batch", size, sharding.make_mesh(), parts)
+        sharding.check_batch("batch", size, sharding.make_mesh(), micro_batches)

@@ -97,7 +97,7 @@ def test_a_teacher_of_pytorch_drives_a_distillation(
 
     config = runs(commandline.parse(command)[0])[0].config
     data = build.dataset(config)
-    spec = initial.start(config, data, str(workdir)).spec
+    spec = initial.initial_network(config, data, str(workdir)).spec
     recipe = build.recipe(config, spec, data.normalization)
     predictor = teacher.load_teacher(str(converted))
     batches = pipeline.train_batches(

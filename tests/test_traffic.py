@@ -29,7 +29,7 @@ def traffic(spec, sizes, teacher=None, **changes):
     if teacher is not None:
         net = teacher.network.spec
         params = jax.tree.map(
-            step.placed,
+            step.with_sharding,
             networks.abstract_params(net),
             step.network_shardings(net, mesh),
         )

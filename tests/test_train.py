@@ -479,7 +479,9 @@ def test_a_head_is_inherited_whatever_the_unicode_form_of_names(tmp_path):
     data = dataclasses.replace(data, class_names=("\u00e9", *rest))
     origin = network_of(class_names=("e\u0301", *rest))
     sws_jax.save_network(path, origin)
-    network = initial.start(tiny(init=dict(network=path, head="auto")), data, "", str)
+    network = initial.initial_network(
+        tiny(init=dict(network=path, head="auto")), data, "", str
+    )
     kernel = network.params["head"]["kernel"]
     np.testing.assert_array_equal(kernel, origin.params["head"]["kernel"])
 
@@ -502,7 +504,7 @@ def test_an_inherited_head_is_put_in_order(kind, head, tmp_path):
         init, params = dict(network=path), origin.params
     lines = []
     config = tiny(init=dict(**init, head=head))
-    network = initial.start(config, data, "", lines.append)
+    network = initial.initial_network(config, data, "", lines.append)
     for name in ("kernel", "bias"):
         theirs = np.asarray(params["head"][name])
         np.testing.assert_array_equal(network.params["head"][name], theirs[..., ::-1])
@@ -537,7 +539,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         init=dict(learngene=path, allotment=(2, 1)), model=dict(drop_path=0.2)
     )
     data = build.dataset(config)
-    network = initial.start(config, data, "")
+    network = initial.initial_network(config, data, "")
     equal(gene.params["head"], network.params["head"])
     assert network.spec.drop_path == 0.2
     assert network.description.plan == (0, 0, 1)
@@ -546,7 +548,7 @@ def test_the_head_is_inherited_where_the_class_names_match(tmp_path):
         gene.params, gene.description.replace(class_names=tuple("abcdefghij"))
     )
     sws_jax.save_learngene(path, renamed)
-    other = initial.start(config, data, "")
+    other = initial.initial_network(config, data, "")
     assert not np.array_equal(
         gene.params["head"]["kernel"], other.params["head"]["kernel"]
     )
@@ -577,7 +579,7 @@ def start_from(network, tmp_path, **changes):
     path = str(tmp_path / "net.safetensors")
     sws_jax.save_network(path, network)
     config = tiny(init=dict(network=path, **changes))
-    return initial.start(config, build.dataset(config), "")
+    return initial.initial_network(config, build.dataset(config), "")
 
 
 def network_of(dtype=np.float32, **about):
@@ -623,7 +625,7 @@ def test_a_head_of_other_classes_cannot_be_kept(tmp_path):
     sws_jax.save_learngene(path, gene)
     config = tiny(init=dict(learngene=path, head="keep"))
     with pytest.raises(UserError, match="the file has 4 classes and digits has 10"):
-        initial.start(config, build.dataset(config), "")
+        initial.initial_network(config, build.dataset(config), "")
     config.init.head = "other"
     with pytest.raises(UserError, match="init.head 'other' is not one of auto, keep"):
         train.train(config, str(tmp_path))
@@ -649,7 +651,7 @@ def test_no_run_starts_from_a_distilled_network(tmp_path):
     sws_jax.save_network(path, sws_jax.Network(net, params_of(net), about))
     config = tiny(init=dict(network=path))
     with pytest.raises(UserError, match="distillation token: .* no run starts from it"):
-        initial.start(config, build.dataset(config), "")
+        initial.initial_network(config, build.dataset(config), "")
 
 
 def test_a_run_goes_on_from_a_network(uninterrupted, tmp_path):
@@ -827,7 +829,7 @@ def official_start(tmp_path, dataset="digits"):
 def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
     """The released code looks at the dataset alone, and not at its classes."""
     gene, config, data = official_start(tmp_path, dataset)
-    network = initial.start(config, data, str(tmp_path))
+    network = initial.initial_network(config, data, str(tmp_path))
     same = np.array_equal(
         network.params["head"]["kernel"], gene.params["head"]["kernel"]
     )
@@ -840,7 +842,7 @@ def test_an_official_head_is_inherited_by_dataset(dataset, kept, tmp_path):
 def test_where_an_official_moving_average_starts(tmp_path):
     """One step on, at decay 1/2: half of the seed's weights, half of the new ones."""
     _, config, data = official_start(tmp_path)
-    first = initial.start(config, data, str(tmp_path))
+    first = initial.initial_network(config, data, str(tmp_path))
     train.train(config, str(tmp_path))
     checkpoints = Checkpoints(str(tmp_path / "run"), keep_last=1, keep_steps=[])
     like = {name: networks.abstract_params(first.spec) for name in ("params", "ema")}
@@ -859,4 +861,4 @@ def test_a_learngene_of_another_profile_is_refused(tmp_path):
     _, config, data = official_start(tmp_path)
     config.profile = "consistent"
     with pytest.raises(UserError, match="official profile .*profile=official"):
-        initial.start(config, data, str(tmp_path))
+        initial.initial_network(config, data, str(tmp_path))

@@ -118,6 +118,7 @@ def _read(args: argparse.Namespace, options: dict[str, Any]) -> int:
     from sws_jax import convert, specs, trees
     from sws_jax.errors import UserError
     from sws_jax.methods import learngenes
+    from sws_jax.methods.base import Learngene
     from sws_jax.models import networks
     from sws_jax.storage import files, paths
 
@@ -129,7 +130,7 @@ def _read(args: argparse.Namespace, options: dict[str, Any]) -> int:
     network, layout = convert.load(args.source, tell=notes.append, **options)
     description = network.description
     assert description is not None
-    if isinstance(network, learngenes.Learngene):
+    if isinstance(network, Learngene):
         learngenes.save_learngene(args.target, network)
         what = f"learngene of {description.spec.name}, {description.profile}"
     else:

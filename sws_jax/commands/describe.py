@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from sws_jax.storage.names import LEARNGENE
+from sws_jax.storage.names import LEARNGENE_FILE
 
 HELP = "say what a file of weights is, this project's or another's, or a set of images"
 EXAMPLE = "python -m sws_jax describe results/digits/learngene.safetensors"
@@ -143,7 +143,7 @@ def _file(path: str) -> str:
     from sws_jax.models import weights
     from sws_jax.storage import paths, runs
 
-    gene = os.path.join(path, LEARNGENE)
+    gene = os.path.join(path, LEARNGENE_FILE)
     if paths.is_file(gene):
         return gene
     if paths.is_remote(path) or not os.path.isdir(path):

@@ -115,11 +115,11 @@ def _data(args: argparse.Namespace, label: str, about) -> tuple[Any, tuple[int, 
         if args.data:
             raise
         raise UserError(_not_that(label, source, str(error))) from None
-    if names.said and not names.order and not args.data:
-        raise UserError(_not_that(label, source, names.said))
-    if names.said:
+    if names.note and not names.order and not args.data:
+        raise UserError(_not_that(label, source, names.note))
+    if names.note:
         lead = "" if names.order else "warning: "
-        print(f"{lead}{names.said}", file=sys.stderr)
+        print(f"{lead}{names.note}", file=sys.stderr)
     return data, names.order
 
 

@@ -27,8 +27,7 @@ from sws_jax.convert.base import Layout
 from sws_jax.convert.base import View as View
 from sws_jax.convert.identification import Identified, Options
 from sws_jax.errors import UserError
-from sws_jax.methods.base import LEARNGENE
-from sws_jax.methods.learngenes import Learngene
+from sws_jax.methods.base import LEARNGENE, Learngene
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Network
 from sws_jax.pixels import CROP, CROP_MODES, GIVEN_MEAN, GIVEN_STD, INTERPOLATIONS

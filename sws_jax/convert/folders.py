@@ -109,6 +109,11 @@ def _one(path: str) -> Weights:
 
 
 def _in_folder(folder: str) -> Weights:
+    """The files of weights in a folder, by their usual names or the only ones there.
+
+    Raises:
+      UserError: there are none, or several networks.
+    """
     names = sorted(os.listdir(folder))
     there = [name for name in USUAL if name in names]
     for name in there:

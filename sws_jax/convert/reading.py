@@ -10,7 +10,7 @@ from sws_jax.convert.identification import Identified
 from sws_jax.convert.recognition import unlike
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes, tleg
-from sws_jax.methods.learngenes import Learngene
+from sws_jax.methods.base import Learngene
 from sws_jax.methods.surgery import resize_pos_embed
 from sws_jax.models import networks, profiles
 from sws_jax.models.description import Description

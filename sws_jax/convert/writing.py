@@ -11,7 +11,7 @@ from sws_jax import trees
 from sws_jax.convert import base, folders, hugging_face, tensors, timm, vit
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes, sws, tleg
-from sws_jax.methods.learngenes import Learngene
+from sws_jax.methods.base import Learngene
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.specs import ViTSpec

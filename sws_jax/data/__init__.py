@@ -95,7 +95,7 @@ def load_dataset(
             f"for each channel, or neither"
         )
     source = os.path.expanduser(os.fspath(source))
-    size: Any = image_size  # `checked` has made it a pair
+    size: Any = image_size  # `checked` has made it a pair.
     dataset = _open(
         source,
         tfds_places=dict(directory=directory, cache=cache),
@@ -105,6 +105,18 @@ def load_dataset(
         memory_gib=memory_gib,
         unreadable=unreadable,
     )
+    dataset = _with_clean_names(dataset, source)
+    dataset = _seen_as(dataset, source, size, mean, std)
+    notes = (*dataset.notes, *facts.remarks(dataset))
+    return dataclasses.replace(dataset, notes=notes)
+
+
+def _with_clean_names(dataset: base.Dataset, source: str) -> base.Dataset:
+    """The dataset with its name and those of its classes as they are stored.
+
+    Raises:
+      UserError: classes have the same name or none, or there are fewer than two.
+    """
     classes.check(dataset.class_names, source)
     dataset = dataclasses.replace(
         dataset,
@@ -116,9 +128,7 @@ def load_dataset(
             f"{source} has the one class {dataset.class_names[0]}, and a classifier "
             f"needs two"
         )
-    dataset = _seen_as(dataset, source, size, mean, std)
-    notes = (*dataset.notes, *facts.remarks(dataset))
-    return dataclasses.replace(dataset, notes=notes)
+    return dataset
 
 
 def _seen_as(

@@ -91,7 +91,11 @@ class Dataset:
 
     @arguments.checked()
     def split(self, name: str) -> Split:
-        """The split of a name: train, val or test."""
+        """The split of a name: train, val or test.
+
+        Raises:
+          UserError: there is no split of that name.
+        """
         if name not in ("train", "val", "test"):
             raise UserError(f"there is no split {name!r}: take train, val or test")
         return getattr(self, name)

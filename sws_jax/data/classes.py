@@ -16,11 +16,11 @@ class Match:
     Attributes:
       order: output ``order[i]`` of the head is class i of the set; empty where both
         have the same order.
-      said: a sentence on how the names differ; empty where they do not.
+      note: a sentence on how the names differ; empty where they do not.
     """
 
     order: tuple[int, ...] = ()
-    said: str = ""
+    note: str = ""
 
 
 def clean(name: str) -> str:
@@ -58,39 +58,44 @@ def check(names: Sequence[str], where: str) -> None:
         seen[cleaned] = name
 
 
-def match(theirs: Sequence[str], ours: Sequence[str], who: str, name: str) -> Match:
+def match(
+    theirs: Sequence[str], ours: Sequence[str], network: str, dataset: str
+) -> Match:
     """Matches the outputs of a head with the classes of a set, by name.
 
     Args:
       theirs: names of the head's outputs, in order; empty where they are not known.
       ours: names of the set's classes, in the order of labels; as many, or empty.
-      who: the network that has the head, for messages.
-      name: of the set.
+      network: the one that has the head, for messages.
+      dataset: name of the set, for messages.
 
     Raises:
-      UserError: some names are at other places, and the others do not match.
+      UserError: some names are at other positions, and the others do not match.
     """
     if not theirs or not ours:
         return Match()
-    left, right = [clean(n) for n in theirs], [clean(n) for n in ours]
-    if left == right:
+    head_names, set_names = list(map(clean, theirs)), list(map(clean, ours))
+    if head_names == set_names:
         return Match()
-    places = {n: at for at, n in enumerate(left)}
-    if len(places) == len(left) == len(right) and set(left) == set(right):
-        note = f"the classes of {who} are those of {name} in another order"
-        return Match(tuple(places[n] for n in right), f"{note}, and matched by name")
-    for label, n in enumerate(right):
-        if n in places and left[label : label + 1] != [n]:
+    output_of = {name: output for output, name in enumerate(head_names)}
+    if len(output_of) == len(head_names) and sorted(head_names) == sorted(set_names):
+        order = tuple(output_of[name] for name in set_names)
+        note = f"the classes of {network} are those of {dataset} in another order"
+        return Match(order, f"{note}, and matched by name")
+    for label, name in enumerate(set_names):
+        if name in output_of and head_names[label : label + 1] != [name]:
             raise UserError(
-                f"the classes of {who} and of {name} are not the same, and class {n!r} "
-                f"is output {places[n]} of {who} and label {label} of {name}: take a "
-                f"set with the same names"
+                f"the classes of {network} and of {dataset} are not the same, and "
+                f"class {name!r} is output {output_of[name]} of {network} and label "
+                f"{label} of {dataset}: take a set with the same names"
             )
-    pairs = zip(left, right, strict=False)
-    a, b = next(((a, b) for a, b in pairs if a != b), (left[-1], right[-1]))
-    note = f"the classes of {who} have other names than those of {name}"
-    how = " (in case or blanks)" if _plain(left) == _plain(right) else ""
-    return Match(said=f"{note}{how}: {a!r} there is {b!r} here; are they the same?")
+    pairs = zip(head_names, set_names, strict=False)
+    differing = (pair for pair in pairs if pair[0] != pair[1])
+    head_name, set_name = next(differing, (head_names[-1], set_names[-1]))
+    note = f"the classes of {network} have other names than those of {dataset}"
+    how = " (in case or blanks)" if _plain(head_names) == _plain(set_names) else ""
+    examples = f"{head_name!r} there is {set_name!r} here"
+    return Match(note=f"{note}{how}: {examples}; are they the same?")
 
 
 def _difference(one: str, other: str) -> str:

@@ -45,11 +45,12 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     names = ["class names"] if old["classes"] != new["classes"] else []
     for split in _SPLITS:
         before, now = _samples(old[split]), _samples(new[split])
-        both = [(before[place], now[place]) for place in before.keys() & now.keys()]
+        shared = before.keys() & now.keys()
+        pairs = [(before[position], now[position]) for position in shared]
         counts = old[split]["images"], new[split]["images"]
         if counts[0] != counts[1]:
             names.append(f"{split} images ({counts[0]} then, {counts[1]})")
-        elif any(a and b and a != b for a, b in both):
+        elif any(then and today and then != today for then, today in pairs):
             names.append(f"{split} images")
     if names:
         return names
@@ -75,17 +76,17 @@ def completed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(new)
     for split in _SPLITS:
         before, now = _samples(old[split]), _samples(new[split])
-        digests = {place: now[place] or before.get(place) for place in now}
+        digests = {position: now[position] or before.get(position) for position in now}
         merged[split] = {**new[split], "samples": digests}
     return merged
 
 
 def _take(split: Split) -> dict[str, Any]:
     earlier = _spread(len(split), _EARLIER_SAMPLES)
-    places = sorted({*earlier, *_spread(len(split), _SAMPLES)})
+    positions = sorted({*earlier, *_spread(len(split), _SAMPLES)})
     return {
         "images": len(split),
-        "samples": {str(place): _sample(split, place) for place in places},
+        "samples": {str(position): _sample(split, position) for position in positions},
     }
 
 
@@ -94,18 +95,18 @@ def _spread(images: int, count: int) -> list[int]:
 
 
 def _samples(fingerprint: dict[str, Any]) -> dict[str, str | None]:
-    """Digests of a split's images by place; older versions wrote them as a list."""
+    """Digests of a split's images by position; older versions wrote them as a list."""
     digests = fingerprint["samples"]
     if isinstance(digests, dict):
         return digests
-    places = map(str, _spread(fingerprint["images"], _EARLIER_SAMPLES))
-    return dict(zip(places, digests, strict=False))
+    positions = map(str, _spread(fingerprint["images"], _EARLIER_SAMPLES))
+    return dict(zip(positions, digests, strict=False))
 
 
-def _sample(split: Split, place: int) -> str | None:
+def _sample(split: Split, position: int) -> str | None:
     """A digest of an image and its label; None if it cannot be read."""
     try:
-        image, label = split.read(place)
+        image, label = split.read(position)
     except Unreadable:
         return None
     return _digest(f"{label} {image.shape}".encode() + image.tobytes())

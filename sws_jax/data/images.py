@@ -16,7 +16,7 @@ from sws_jax.specs.limits import DECODERS
 _MODES = {1: "L", 3: "RGB"}
 # The operation that makes an image upright, by the value of EXIF's orientation.
 _ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -106,8 +106,10 @@ def _pillow(encoded: bytes, mode: str) -> Image.Image:
             image = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8))
         elif file.mode.startswith(("I", "F")):
             raise ValueError("more than 16 bits per channel")
-        turn = _TURNS.get(_orientation(file))
-        return (image.transpose(turn) if turn is not None else image).convert(mode)
+        transposition = _TRANSPOSITIONS.get(_orientation(file))
+        if transposition is not None:
+            image = image.transpose(transposition)
+        return image.convert(mode)
 
 
 def _orientation(file: Image.Image) -> int:

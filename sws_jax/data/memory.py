@@ -84,15 +84,20 @@ def dataset(
     """
     samples = {key: Sample.of(split) for key, split in splits.items()}
     shape = _shape(splits, samples, image_size)
-    # Before everything is decoded, as this refuses a fraction that leaves no images.
-    parts = () if "val" in splits else base.hold_out(splits["train"], val_fraction)
+    # Before anything is decoded: a fraction that leaves no images is refused here.
+    held_out_split = None
+    if "val" not in splits:
+        held_out_split = base.hold_out(splits["train"], val_fraction)
     loaded = hold(
         splits, samples, memory_gib=memory_gib, name=name, unreadable=unreadable
     )
     if not image_size:
         _check_shapes(splits, loaded, shape)
-    if parts:
-        train, val = (dataclasses.replace(p, split=loaded["train"]) for p in parts)
+    if held_out_split:
+        train, val = (
+            dataclasses.replace(subset, split=loaded["train"])
+            for subset in held_out_split
+        )
         loaded |= {"train": train, "val": val}
     return base.Dataset(
         name=name,
@@ -112,24 +117,24 @@ def _unread(
     samples: Mapping[str, Sample],
     loaded: Mapping[str, Split],
 ) -> Iterator[str]:
-    """A line on images that are passed over, as they cannot be read."""
+    """A line on the images that cannot be read, if there are any."""
     looked_at, bad = 0, []
     for key, split in splits.items():
-        part = loaded[key]
-        if isinstance(part, base.Subset):
-            part = part.split
-        if isinstance(part, base.Arrays | Partial):
+        loaded_split = loaded[key]
+        if isinstance(loaded_split, base.Subset):
+            loaded_split = loaded_split.split
+        if isinstance(loaded_split, base.Arrays | Partial):
             looked_at += len(split)
-            images = part.images if isinstance(part, Partial) else ()
+            images = loaded_split.images if isinstance(loaded_split, Partial) else ()
             bad += [split.where(i) for i, image in enumerate(images) if image is None]
         else:
             looked_at += len(samples[key].shapes) + len(samples[key].bad)
-            bad += [split.where(index) for index in samples[key].places]
+            bad += [split.where(index) for index in samples[key].bad_positions]
     total = sum(map(len, splits.values()))
-    seen = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
+    scope = f" of the {looked_at:,} that were looked at" if looked_at < total else ""
     if bad:
         yield (
-            f"{words.many(len(bad), 'image')}{seen} cannot be read (passed over, the "
+            f"{words.many(len(bad), 'image')}{scope} cannot be read (passed over, the "
             f"first: {classes.clean(bad[0])})"
         )
 
@@ -139,15 +144,15 @@ class Sample:
     """Images spread over a split.
 
     Attributes:
-      shapes: of those that can be read, by their position.
-      bad: errors of those that cannot.
-      places: positions of those that cannot.
+      shapes: of the images that can be read, by their position.
+      bad: errors of the images that cannot be read.
+      bad_positions: positions of the images that cannot be read.
       seconds: to read one, on average.
     """
 
     shapes: dict[int, tuple[int, int, int]]
     bad: list[Unreadable]
-    places: list[int]
+    bad_positions: list[int]
     seconds: float
 
     @classmethod
@@ -172,8 +177,8 @@ class Sample:
             for index, result in zip(indices, results, strict=True)
             if not isinstance(result, Unreadable)
         }
-        places = [index for index in indices if index not in shapes]
-        return cls(shapes, bad, places, seconds)
+        bad_positions = [index for index in indices if index not in shapes]
+        return cls(shapes, bad, bad_positions, seconds)
 
     @property
     def image_bytes(self) -> float:
@@ -236,23 +241,23 @@ def _shape(
     image_size: tuple[int, int] | None,
 ) -> tuple[int, int, int]:
     """Height and width, `image_size` or that of all samples, and the channels."""
-    seen = [
+    readable = [
         (key, index, shape)
         for key, sample in samples.items()
         for index, shape in sample.shapes.items()
     ]
-    first = seen[0]
+    first = readable[0]
     if image_size:
         return (*image_size, first[2][2])
-    for other in seen:
+    for other in readable:
         _check_shape(splits, first, other)
     return first[2]
 
 
-_Place = tuple[str, int, tuple[int, ...]]  # split, position and shape of an image
+_Seen = tuple[str, int, tuple[int, ...]]  # split, position and shape of an image
 
 
-def _check_shape(splits: Mapping[str, Encoded], first: _Place, other: _Place) -> None:
+def _check_shape(splits: Mapping[str, Encoded], first: _Seen, other: _Seen) -> None:
     """Refuses two images of different shapes."""
     if other[2] != first[2]:
         a, b = (
@@ -297,14 +302,14 @@ def _read(split: Split, indices: Sequence[int]) -> list[_Read]:
 def _arrays(results: list[_Read], split: Split) -> Split:
     """A split in memory; empties `results`, so that no image is held twice."""
     images = [None if isinstance(r, Unreadable) else r[0] for r in results]
-    known = split.labels
+    stored_labels = split.labels
     labels = np.asarray(
         [
             result[1]
             if not isinstance(result, Unreadable)
             else -1
-            if known is None
-            else known[index]
+            if stored_labels is None
+            else stored_labels[index]
             for index, result in enumerate(results)
         ],
         np.int32,

@@ -68,6 +68,9 @@ def epoch_images(images: int, repeats: int = 1) -> int:
 
     With repeated augmentation, as published, it is cut to a multiple of 256, and
     1 / repeats of the images are distinct.
+
+    Raises:
+      UserError: `repeats` is below 1.
     """
     if repeats < 1:
         raise UserError(f"data.repeats must be at least 1, and is {repeats}")
@@ -78,7 +81,7 @@ def epoch_images(images: int, repeats: int = 1) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """The image at every place of a run's endless stream of images.
+    """The image at every position of a run's endless stream of images.
 
     Every epoch is another permutation of all images. A batch may hold the end of one
     epoch and the start of the next, so that no image is left out. With `repeats`, each
@@ -92,12 +95,13 @@ class Order:
     seed: int
     repeats: int = 1
 
-    def __call__(self, places: np.ndarray) -> list[int]:
-        """Positions in the split of the images at those places."""
+    def __call__(self, positions: np.ndarray) -> list[int]:
+        """Indices in the split of the images at those positions of the stream."""
         shuffled = grain.MapDataset.range(self.images).shuffle(seed=_seed32(self.seed))
         endless = shuffled.repeat()
-        epoch, place = np.divmod(places, epoch_images(self.images, self.repeats))
-        drawn = epoch * self.images + place // self.repeats
+        images_per_epoch = epoch_images(self.images, self.repeats)
+        epoch, position_in_epoch = np.divmod(positions, images_per_epoch)
+        drawn = epoch * self.images + position_in_epoch // self.repeats
         return [endless[int(n)] for n in drawn]
 
 
@@ -135,14 +139,14 @@ def train_batches(
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
     order = Order(len(split), seed, repeats)
-    place = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
+    seed_words = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
     own = np.arange(global_batch_size) if rows is None else rows
 
-    def batch(step: int) -> dict[str, Any]:
-        places = step * global_batch_size + own
-        pairs = zip(places.tolist(), order(places), strict=True)
+    def read_batch(step: int) -> dict[str, Any]:
+        positions = step * global_batch_size + own
+        pairs = zip(positions.tolist(), order(positions), strict=True)
         try:
-            samples = [one(*pair) for pair in pairs]
+            samples = [read_image(*pair) for pair in pairs]
         except Unreadable as error:
             # An exception would lose its type on the way from a worker.
             return {"error": str(error)}
@@ -153,13 +157,14 @@ def train_batches(
             "skipped": sum(skipped),
         }
 
-    def one(at: int, index: int):
+    def read_image(position: int, index: int):
         image, label, skipped = _read(split, index, reading.unreadable)
-        key = [place[0], place[1] ^ np.uint64(at)]
+        key = [seed_words[0], seed_words[1] ^ np.uint64(position)]
         random = np.random.Generator(np.random.Philox(key=key))
         return transform(image, random, size), label, skipped
 
-    yield from _ahead(grain.MapDataset.range(start_step, _ENDLESS).map(batch), reading)
+    batches = grain.MapDataset.range(start_step, _ENDLESS).map(read_batch)
+    yield from _read_ahead(batches, reading)
 
 
 def eval_batches(
@@ -192,17 +197,17 @@ def eval_batches(
     if base.is_decoded(split):  # to cut them takes less time than to start processes
         reading = dataclasses.replace(reading, workers=0)
 
-    def batch(number: int) -> dict[str, Any]:
-        places = number * global_batch_size + own
+    def read_batch(number: int) -> dict[str, Any]:
+        positions = number * global_batch_size + own
         # The filling is one image, repeated.
-        present = places[places < count].tolist() or [count - 1]
+        present = positions[positions < count].tolist() or [count - 1]
         try:
             samples = [_read(split, row, reading.unreadable) for row in present]
         except Unreadable as error:
             return {"error": str(error)}
         images, labels, skipped = zip(*samples, strict=True)
-        fill = len(places) - len(present)
-        counted = (np.asarray(skipped) == 0) & (places[: len(present)] < count)
+        fill = len(positions) - len(present)
+        counted = (np.asarray(skipped) == 0) & (positions[: len(present)] < count)
         image = np.stack([fit(image) for image in images])
         return {
             "image": np.pad(image, ((0, fill), (0, 0), (0, 0), (0, 0)), mode="edge"),
@@ -210,11 +215,13 @@ def eval_batches(
             "weight": np.pad(counted.astype(np.float32), (0, fill)),
         }
 
-    numbers = grain.MapDataset.range(-(-count // global_batch_size)).map(batch)
-    yield from _ahead(numbers, reading)
+    batches = grain.MapDataset.range(-(-count // global_batch_size)).map(read_batch)
+    yield from _read_ahead(batches, reading)
 
 
-def _ahead(batches: grain.MapDataset, reading: Reading) -> Iterator[dict[str, Any]]:
+def _read_ahead(
+    batches: grain.MapDataset, reading: Reading
+) -> Iterator[dict[str, Any]]:
     """Reads batches ahead, in threads or in worker processes, and keeps their order.
 
     Raises:

@@ -28,7 +28,11 @@ def suggestion(name: str) -> str:
 
 
 def library() -> Any:
-    """TensorFlow Datasets, which is loaded only where it is used."""
+    """TensorFlow Datasets, which is loaded only where it is used.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         import tensorflow_datasets
     except ImportError:
@@ -50,7 +54,15 @@ def _known() -> list[str]:
 
 
 def find(name: str, root: str) -> str:
-    """The directory of a prepared version: ROOT/NAME[/CONFIG]/VERSION."""
+    """The directory of a prepared version: ROOT/NAME[/CONFIG]/VERSION.
+
+    Args:
+      name: NAME, NAME/CONFIG, or either of them with a version, as in NAME:1.0.0.
+      root: the directory of prepared sets.
+
+    Raises:
+      UserError: the name is of another form, unknown, ambiguous, or not prepared.
+    """
     request = _REQUEST.fullmatch(name)
     if not request:
         raise UserError(

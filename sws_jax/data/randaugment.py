@@ -61,7 +61,13 @@ def apply(
 def draw(
     random: np.random.Generator, *, number: int, magnitude: float, std: float
 ) -> list[tuple[str, float]]:
-    """Name and level, 0 to 1, of each operation to apply to one image."""
+    """Name and level, 0 to 1, of each operation to apply to one image.
+
+    Args:
+      random: the generator of this image.
+      number: operations drawn; each is applied with a probability of 1/2.
+      magnitude, std: mean and deviation of their magnitudes, on a scale of 0 to 10.
+    """
     chosen = random.integers(0, len(OPERATIONS), number)
     applied = random.random(number) < PROBABILITY
     magnitudes = np.clip(random.normal(magnitude, std, number), 0, MAX_MAGNITUDE)

@@ -1,7 +1,7 @@
 """From a decoded image to the pixels of a batch, on the host.
 
 Everything here is a pure function of an image and, in training, of a random
-generator that belongs to the image's place in the run. Images are uint8
+generator that belongs to the image's position in the run. Images are uint8
 [height, width, channels] throughout. Normalisation, erasing and mixing, which need
 floats, happen on the device, in `sws_jax.data.augment`.
 """
@@ -276,7 +276,13 @@ def resized_crop(
     """A random part of an image, scaled to `size` without regard to its shape.
 
     Ten draws of area and aspect; the first part that fits into the image is taken, at
-    a random place. Where none fits, the largest central part of an allowed aspect.
+    a random position. Where none fits, the largest central part of an allowed aspect.
+
+    Args:
+      image: uint8 [height, width, channels].
+      random: the generator of this image.
+      size: height and width of the result.
+      scale, ratio: see `Transform`.
 
     Reference:
       Szegedy et al., 1409.4842, section 6, in the form that DeiT trains with.
@@ -293,7 +299,13 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random part, in pixels; see `resized_crop`."""
+    """Top, left, height and width of a random part, in pixels; see `resized_crop`.
+
+    Args:
+      shape: height and width of the image.
+      random: the generator of this image.
+      scale, ratio: see `Transform`.
+    """
     height, width = shape
     for _ in range(10):
         area = height * width * random.uniform(*scale)

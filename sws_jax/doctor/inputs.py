@@ -293,7 +293,7 @@ def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:
             if row not in waiting and places.initial_file_is_outside(row.config):
                 continue
             try:
-                answers.of(row.name, row.config)
+                answers.answer_for(row.name, row.config)
             except UserError as error:
                 wrong.setdefault(str(error), []).append(row.name)
         if not wrong and case.is_readable:
@@ -308,15 +308,15 @@ def _start(config, case: Case, remarks: list[str]) -> Spec:
     Remarks on it are appended to `remarks`.
     """
     if case.data is not None and case.is_sized:
-        differs = remarks.append if case.older(config.name) else None
-        return initial.start(
-            config, case.data, case.workdir, remarks.append, differs=differs
+        on_difference = remarks.append if case.older(config.name) else None
+        return initial.initial_network(
+            config, case.data, case.workdir, remarks.append, on_difference=on_difference
         ).spec
     remarks.append("whether it fits the data is not known")
     path = places.initial_file(config, case.workdir)
     load = learngenes.load_learngene if config.init.learngene else networks.load_network
     about = load(path).description
     assert about is not None  # Files have one.
-    differs = remarks.append if case.older(config.name) else None
-    start.answer(config, None, Origin(path, about), differs=differs)
+    on_difference = remarks.append if case.older(config.name) else None
+    start.answer(config, None, Origin(path, about), on_difference=on_difference)
     return about.spec

@@ -27,7 +27,7 @@ INITIALISED = roles.DESCENDANTS
 
 _EPOCHS = arguments.number(Range(0, math.inf))
 _IMAGES = arguments.whole(1)
-# What is kept is what parameters are counted of.
+# A spec or a description: what `flops.params` counts.
 _KEPT = arguments.kinds_of(flops.params)["spec"]
 _DEPTHS = arguments.many(DEPTH, "whole numbers")
 
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def flops(self) -> float:
-        """Of all training steps; evaluation is not counted."""
+        """FLOPs of all training steps; evaluation is not counted."""
         if not self.epochs:
             return 0.0
         step = flops.step_flops(self.spec, self.compute, self.teacher)
@@ -81,7 +81,9 @@ class Run:
 )
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Runs that together give a network of every depth.
+    """A strategy: the runs that together give a network of every depth.
+
+    It is no plan of blocks, as a descendant has.
 
     Attributes:
       runs: all that is trained.
@@ -112,7 +114,7 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        """Of all training steps of all runs."""
+        """FLOPs of all training steps of all runs."""
         return sum(run.flops for run in self.runs)
 
 
@@ -124,7 +126,7 @@ _PLAN = arguments.of(Plan, called="a Plan")
 
 @arguments.checked(many=_PLAN, one=_PLAN)
 def ratios(many: Plan, one: Plan) -> dict[str, float]:
-    """How often `one` goes into `many`, for each of `QUANTITIES`."""
+    """The ratio `many` / `one` of each of `QUANTITIES`; infinite where `one` has 0."""
     pairs = ((name, getattr(many, name), getattr(one, name)) for name in QUANTITIES)
     return {name: a / b if b else math.inf for name, a, b in pairs}
 
@@ -176,7 +178,14 @@ def separately(
     epochs: float,
     images: int = IMAGENET_IMAGES,
 ) -> Plan:
-    """Every depth trained on its own, and kept."""
+    """Every depth trained on its own, and kept.
+
+    Args:
+      net: of any depth.
+      depths: of the networks.
+      epochs: of each of them.
+      images: of an epoch.
+    """
     nets = tuple(net.replace(depth=depth) for depth in depths)
     runs = tuple(Run(roles.SCRATCH_LONG, spec, epochs, images) for spec in nets)
     return Plan(runs, nets)
@@ -201,7 +210,7 @@ class Claim:
 
     @property
     def values(self) -> tuple[float, float]:
-        """Of many, and of one."""
+        """The quantity of `many`, and that of `one`."""
         return getattr(self.many, self.quantity), getattr(self.one, self.quantity)
 
     @property
@@ -239,7 +248,7 @@ def paper(size: str, teacher: Spec | None = None) -> list[Claim]:
         by_learngene, aux, budget.depths, epochs=budget.aux_epochs, teacher=teacher
     )
     alone = separately(aux.net, budget.depths, epochs=PAPER_EPOCHS)
-    bare, tuned = make(), make(tuning=budget.tune_epochs)
+    aux_alone, with_tuning = make(), make(tuning=budget.tune_epochs)
     trained = f"Aux-Net {budget.aux_epochs:g} epochs"
     without = f"{trained}; tuning and teacher not counted"
     reading = {"S": "epochs", "B": "layer_epochs"}[size]
@@ -249,13 +258,17 @@ def paper(size: str, teacher: Spec | None = None) -> list[Claim]:
     }
     tuning = f"{trained} and {budget.tune_epochs:g} of tuning for each depth"
     uncounted = "teacher not counted"
-    seen = f"forward of {teacher.name} as teacher counted" if teacher else uncounted
+    teacher_note = uncounted
+    if teacher:
+        teacher_note = f"forward of {teacher.name} as teacher counted"
     kept = "to initialise all depths; once tuned, a network is as large either way"
     return [
-        Claim("stored", alone, bare, kept),
-        Claim("pretrainings", alone, bare, "the teacher's own training not counted"),
-        Claim("epochs", alone, bare, conditions["epochs"]),
-        Claim("layer_epochs", alone, bare, conditions["layer_epochs"]),
-        Claim("layer_epochs", alone, tuned, f"{tuning}; {uncounted}"),
-        Claim("flops", alone, tuned, f"{tuning}; {seen}"),
+        Claim("stored", alone, aux_alone, kept),
+        Claim(
+            "pretrainings", alone, aux_alone, "the teacher's own training not counted"
+        ),
+        Claim("epochs", alone, aux_alone, conditions["epochs"]),
+        Claim("layer_epochs", alone, aux_alone, conditions["layer_epochs"]),
+        Claim("layer_epochs", alone, with_tuning, f"{tuning}; {uncounted}"),
+        Claim("flops", alone, with_tuning, f"{tuning}; {teacher_note}"),
     ]

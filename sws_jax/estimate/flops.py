@@ -194,6 +194,11 @@ def _flops(program: core.Jaxpr) -> int:
 
 
 def _of_equation(equation) -> int:
+    """FLOPs of one equation of a traced program, those of its inner programs included.
+
+    Raises:
+      UserError: it is a while loop with products in it.
+    """
     kind = equation.primitive.name
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]

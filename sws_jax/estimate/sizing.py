@@ -109,6 +109,9 @@ def estimate(
 
     Activations are those that `flops.activation_bytes` counts, and gradients as large
     as the parameters; `margin` says how much more a compiler may ask for.
+
+    Args:
+      recipe, mesh, size, teacher: as in `sheet`.
     """
     arguments = _arguments(recipe, mesh, size, teacher)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)

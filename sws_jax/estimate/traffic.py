@@ -143,13 +143,13 @@ def by_axes(operations: Iterable[Collective], mesh: Mesh) -> tuple[Traffic, ...]
 
 def _axes(mesh: Mesh) -> dict[frozenset[int] | None, tuple[str, ...]]:
     """The axes along which each group of devices lies that holds the first device."""
-    places = np.arange(mesh.size).reshape(mesh.devices.shape)
+    positions = np.arange(mesh.size).reshape(mesh.devices.shape)
     split = [axis for axis in sharding.AXES if mesh.shape[axis] > 1]
     axes_of: dict[frozenset[int] | None, tuple[str, ...]] = {}
     for count in range(1, len(split) + 1):
         for axes in itertools.combinations(split, count):
             index = tuple(slice(None) if a in axes else 0 for a in sharding.AXES)
-            axes_of[frozenset(places[index].reshape(-1).tolist())] = axes
+            axes_of[frozenset(positions[index].reshape(-1).tolist())] = axes
     return axes_of
 
 
@@ -185,6 +185,16 @@ def _split_type(text: str) -> tuple[str, str]:
 def _walk(
     bodies, name: str, devices: int, times: int, counted: bool, loops: int
 ) -> Iterator[Collective]:
+    """The collectives of a computation and of those that it calls.
+
+    Args:
+      bodies: of all computations; see `_computations`.
+      name: of the computation.
+      devices: of the program.
+      times: how often the computation runs in each run of the program.
+      counted: whether `times` is known.
+      loops: how many loops the computation is nested in.
+    """
     for result, opcode, rest in bodies.get(name, ()):
         if opcode == "while":
             trips = _TRIPS.search(rest)
@@ -192,18 +202,18 @@ def _walk(
                 times * int(trips[1]) if trips else times,
                 bool(trips) and counted,
             )
-            for part in re.findall(r"(?:condition|body)=%?([\w.\-]+)", rest):
-                yield from _walk(bodies, part, devices, *inside, loops + 1)
+            for called_name in re.findall(r"(?:condition|body)=%?([\w.\-]+)", rest):
+                yield from _walk(bodies, called_name, devices, *inside, loops + 1)
             continue
         if opcode.endswith(("-done", "-update")):
             continue  # Its -start is counted.
         kind = opcode.removesuffix("-start")
         if kind not in KINDS:
-            parts = _CALLED.findall(rest)
+            names = _CALLED.findall(rest)
             for branches in _BRANCHES.findall(rest):
-                parts += re.findall(r"[\w.\-]+", branches)
-            for part in parts:
-                yield from _walk(bodies, part, devices, times, counted, loops)
+                names += re.findall(r"[\w.\-]+", branches)
+            for called_name in names:
+                yield from _walk(bodies, called_name, devices, times, counted, loops)
             continue
         groups = _groups(rest)
         source = re.search(r'op_name="([^"]*)"', rest)

@@ -1,4 +1,4 @@
-"""How a run began: what older software did otherwise, and the run goes on with.
+"""How a run began, on older software: what that did otherwise, the run goes on with.
 
 Older software took the network of a run from its file without a word, whatever the
 config said, and did not know some fields. A run or a job that it began keeps both.
@@ -16,7 +16,7 @@ from sws_jax.models import weights
 from sws_jax.runtime import processes
 from sws_jax.specs import Trained
 from sws_jax.storage import files, paths
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, RESULT, WEIGHTS
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, RESULT, WEIGHTS
 
 
 def as_begun(
@@ -33,26 +33,26 @@ def as_begun(
       The config, and a line for each field that differs from what is asked for.
     """
 
-    def look() -> dict[str, Any]:
-        later = (beginning(directory) or of_job(workdir))["later"]
+    def read() -> dict[str, Any]:
+        later = (read_beginning(directory) or of_job(workdir))["later"]
         return {"later": later, "against": _against(directory, config)}
 
-    seen, lines, default = processes.decided(look), [], recipes.run()
+    beginning, lines, default = processes.decided(read), [], recipes.run()
     adapted = config.copy_and_resolve_references()
-    for name in seen["later"]:
+    for name in beginning["later"]:
         group, _, field = name.rpartition(".")
-        before = differences.value(default, name)
+        older_value = differences.value(default, name)
         wanted = differences.value(config, name)
-        if before != wanted and field not in model_fields.followed(
+        if older_value != wanted and field not in model_fields.undecided(
             config, insist=False
         ):
             with adapted.unlocked():
-                differences.value(adapted, group)[field] = before
+                differences.value(adapted, group)[field] = older_value
             lines.append(
-                f"{config.name}: goes on as it began, with {name} {before}: it was "
-                f"begun before there was {wanted}"
+                f"{config.name}: goes on as it began, with {name} {older_value}: it "
+                f"was begun before there was {wanted}"
             )
-    for name, asked, trained in seen["against"]:
+    for name, asked, trained in beginning["against"]:
         lines.append(
             f"{config.name}: was trained with model.{name} {trained}, where the config "
             f"says {asked}"
@@ -65,14 +65,14 @@ def _against(
 ) -> list[tuple[str, str, str]]:
     """Fields of the network that a finished run of older software has otherwise."""
     done = paths.exists(os.path.join(directory, RESULT))
-    if not (done and beginning(directory).get("older")):
+    if not (done and read_beginning(directory).get("older")):
         return []
-    for name in (WEIGHTS, LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE_FILE):
         path = os.path.join(directory, name)
         if paths.is_file(path) and (config.init.network or config.init.learngene):
             spec = weights.describe(path).spec
             assert isinstance(spec, Trained)  # It was trained here.
-            return model_fields.against(config, spec)
+            return model_fields.insisted_differences(config, spec)
     return []
 
 
@@ -83,23 +83,27 @@ def is_older(directory: str, workdir: str) -> bool:
       directory: of the run.
       workdir: of the job.
     """
-    return bool((beginning(directory) or of_job(workdir))["older"])
+    return bool((read_beginning(directory) or of_job(workdir))["older"])
 
 
 def keep_begun(workdir: str) -> None:
     """Notes that older software began a job, before its config is written anew."""
     if of_job(workdir)["older"]:
         path = os.path.join(workdir, INPUTS)
-        files.write_json(path, {records.BEGUN: beginning(workdir)})
+        files.write_json(path, {records.BEGUN: read_beginning(workdir)})
 
 
 def of_job(workdir: str) -> dict[str, Any]:
-    """How a run begins that is new in a job: as the job itself began."""
-    begun = beginning(workdir)
+    """How a new run of a job begins: as the job itself did.
+
+    ``older`` says that its software knew no ``init.insist``; ``later`` names the fields
+    that are newer than its software.
+    """
+    begun = read_beginning(workdir)
     return {"older": begun.get("older", False), "later": begun.get("later", [])}
 
 
-def beginning(directory: str) -> dict[str, Any]:
+def read_beginning(directory: str) -> dict[str, Any]:
     """How the run or the job of a directory began; empty where none has.
 
     It is kept for as long as the run goes on, since its config is written anew at each

@@ -36,7 +36,7 @@ from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
 from sws_jax.training.step import Recipe
 from sws_jax.training.task import Task
 
-# Of an epoch, where the number of images decides nothing.
+# Placeholder for the images of an epoch, where no check depends on it.
 _SOME_IMAGES = 2**20
 
 
@@ -139,18 +139,18 @@ def check_length(config, durations: Durations, schedule: Schedule) -> None:
 
 def mesh(config: ml_collections.ConfigDict) -> Mesh:
     """The devices of a run, over which its batches divide."""
-    devices = sharding.make_mesh(sizes=dict(config.mesh))
-    check_batches(config, devices)
-    return devices
+    device_mesh = sharding.make_mesh(sizes=dict(config.mesh))
+    check_batches(config, device_mesh)
+    return device_mesh
 
 
 def check_batches(config, mesh: Mesh) -> None:
     """Refuses batches that do not divide over a mesh."""
-    for name, size, parts in (
+    for name, size, micro_batches in (
         ("global_batch_size", config.global_batch_size, config.accum_steps),
         ("evaluation.batch_size", config.evaluation.batch_size, 1),
     ):
-        sharding.check_batch(name, size, mesh, parts)
+        sharding.check_batch(name, size, mesh, micro_batches)
 
 
 def augment(config: ml_collections.ConfigDict) -> Augment:
@@ -179,7 +179,7 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
     Raises:
       UserError: a batch cannot be mixed as the config says.
     """
-    assert isinstance(spec, Trained)  # `sws_jax.jobs.initial` makes no other.
+    assert isinstance(spec, Trained)  # `jobs.start` answers with no other.
     mixing = augment(config)
     mixing.check_batch(config.global_batch_size)
     return Recipe(
@@ -276,11 +276,11 @@ def task(
         lines=(
             *data_lines,
             *other_lines,
-            *remarks.of(config, lengths, rates),
+            *remarks.of_run(config, lengths, rates),
             *_batch_lines(config, network.spec, mesh, rates.total_steps),
         ),
     )
-    return _taught(without_teacher, run)
+    return _with_teacher(without_teacher, run)
 
 
 def _network(
@@ -289,29 +289,29 @@ def _network(
     """The network of a run before its first step.
 
     Returns:
-      The network; lines on how it starts; lines on what it has otherwise than it is
-      asked for, as older software began it.
+      The network; lines on how it starts; lines on fields in which it differs from the
+      config, as older software began the run.
     """
     # The digests of files are taken before the files are read, which must not change
     # meanwhile.
     processes.first_does(lambda: run.inputs)
     lines: list[str] = []
     older_lines: list[str] = []
-    network = initial.start(
+    network = initial.initial_network(
         run.config,
         data,
         run.workdir,
         lines.append,
-        differs=older_lines.append if run.is_older() else None,
+        on_difference=older_lines.append if run.is_older() else None,
     )
     return network, tuple(lines), tuple(older_lines)
 
 
-def _taught(task: Task, run: RunDirectory) -> Task:
-    """A task with the teacher of its run, which is refused where it knows nothing."""
+def _with_teacher(task: Task, run: RunDirectory) -> Task:
+    """A task with the teacher of its run; a teacher near chance is refused."""
     lines: list[str] = []
     predictor = load_teacher(run.config, task.data, run.workdir, lines.append)
-    run.check_inputs()  # all files are read
+    run.check_inputs()  # All files have been read.
     if predictor is None:
         return task
     network = predictor.network
@@ -334,13 +334,13 @@ def _taught(task: Task, run: RunDirectory) -> Task:
     )
 
 
-def _milestones(config: ml_collections.ConfigDict) -> list[float]:
-    """Epochs to score apart from the end, in order; the end itself only for 0."""
+def _milestones(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+    """Epochs before the end that are scored; (0.0,) for a run without steps."""
     total = config.schedule.total_epochs
     if total == 0:
-        return [0.0]
+        return (0.0,)
     epochs = sorted(set(config.evaluation.milestones))
-    return [float(e) for e in epochs if 0 <= e < total]
+    return tuple(float(e) for e in epochs if 0 <= e < total)
 
 
 def _stored(run: RunDirectory, network: Network) -> int:

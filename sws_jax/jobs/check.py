@@ -12,12 +12,12 @@ from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, fields, model_fields, recipes
 from sws_jax.models import profiles
-from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, LOCK, REPORT_FILES
+from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, LOCK, REPORT_FILES
 
 _LONGEST_NAME = 255  # bytes, of most file systems
 # Files that a job writes beside its runs' directories.
 _FILES = (
-    *REPORT_FILES, LEARNGENE, CONFIG, INPUTS, LOCK,
+    *REPORT_FILES, LEARNGENE_FILE, CONFIG, INPUTS, LOCK,
 )  # fmt: skip
 
 
@@ -94,7 +94,6 @@ def check_job(config: ml_collections.ConfigDict) -> None:
 
 def _check_name(name: str) -> None:
     """Refuses what is no name of a directory in the work directory."""
-    why = ""
     if not name or os.path.basename(name) != name or "\\" in name:
         why = ""
     elif not name.isprintable():

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from sws_jax.errors import UserError
+from sws_jax.estimate import budgets
 from sws_jax.jobs import fields as table
 from sws_jax.jobs import model_fields, recipes
 from sws_jax.models import profiles
@@ -194,7 +195,7 @@ def _others(value: str) -> list[str]:
         return [str(int(value) + 1)]
     if re.fullmatch(r"\d+(-\d+)+", value):
         return [f"{value}-1"]
-    words = [*recipes.SMALL, "Ti/16", "S/16", "B/16", *profiles.PROFILES]
+    words = [*budgets.SMALL, "Ti/16", "S/16", "B/16", *profiles.PROFILES]
     return [word for word in words if word != value]
 
 

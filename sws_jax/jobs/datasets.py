@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from sws_jax.data import Dataset, fingerprint, tfds
+from sws_jax.data import Dataset, fingerprint, prepared, tfds
 from sws_jax.jobs import build
 
 
@@ -17,22 +17,20 @@ class Datasets:
         self._open: dict[str, Dataset] = {}
         # The last set whose fingerprint was taken, and that fingerprint.
         self._fingerprint: tuple[Dataset, dict[str, Any]] | None = None
-        self._remarks: set[str] = set()  # that were handed out
+        self._remarks: set[str] = set()  # Lines that `remarks` has returned.
 
-    def of(self, config: ml_collections.ConfigDict) -> Dataset:
+    def open(self, config: ml_collections.ConfigDict) -> Dataset:
         """The set of a run, as `build.dataset` opens it."""
         key = self._key(config)
         if key not in self._open:
-            self._open.clear()  # a set may take much memory, and few jobs have two
+            self._open.clear()  # A set may take much memory, and few jobs have two.
             self._open[key] = build.dataset(config)
         data = self._open[key]
         build.transform(config).check_channels(data.image_shape[-1])
         return data
 
-    def glance(self, config: ml_collections.ConfigDict) -> Dataset | None:
-        """The set of a run, without what takes long.
-
-        Its images are neither decoded nor copied.
+    def open_quickly(self, config: ml_collections.ConfigDict) -> Dataset | None:
+        """The set of a run, without decoding or copying its images.
 
         Returns:
           None where the set is in a bucket, and not here.
@@ -43,15 +41,15 @@ class Datasets:
         light = config.copy_and_resolve_references().unlock()
         light.data.update(memory_gib=0.0, unreadable="skip")
         if self._key(config) in self._open:
-            return self.of(config)
+            return self.open(config)
         data = config.data
-        name = data.source.removeprefix(tfds.PREFIX)
+        name = data.source.removeprefix(prepared.PREFIX)
         if name != data.source and not tfds.is_here(name, data.directory, data.cache):
             return None
-        return self.of(light)
+        return self.open(light)
 
     def fingerprint(self, data: Dataset) -> dict[str, Any]:
-        """As `sws_jax.data.fingerprint.take`, once for runs on the same set."""
+        """The fingerprint of a set, taken once for successive runs on it."""
         if self._fingerprint is None or self._fingerprint[0] is not data:
             self._fingerprint = data, fingerprint.take(data)
         return self._fingerprint[1]

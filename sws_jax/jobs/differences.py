@@ -60,8 +60,8 @@ def between(
     """
     theirs = documents.merged(defaults(), written)
     ours = documents.plain(config.to_dict())
-    followed = model_fields.followed(config, insist=not older)
-    ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in followed)}
+    undecided = model_fields.undecided(config, insist=not older)
+    ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in undecided)}
     different = documents.differing(_without_insist(theirs), _without_insist(ours))
     return [name for name in different if name not in ignored]
 

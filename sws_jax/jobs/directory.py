@@ -23,7 +23,7 @@ from sws_jax.storage.names import (
     CHECKPOINTS,
     CONFIG,
     INPUTS,
-    LEARNGENE,
+    LEARNGENE_FILE,
     LOCK,
     METRICS,
     RESULT,
@@ -31,7 +31,7 @@ from sws_jax.storage.names import (
 )
 
 # What a run writes once its config is there: without a config, these are another's.
-_OF_A_RUN = (RESULT, CHECKPOINTS, WEIGHTS, LEARNGENE, METRICS)
+_OF_A_RUN = (RESULT, CHECKPOINTS, WEIGHTS, LEARNGENE_FILE, METRICS)
 
 
 class Busy(UserError):
@@ -59,12 +59,12 @@ class RunDirectory:
           UserError: the directory is another run's.
         """
 
-        def known() -> dict[str, Any] | None:
+        def read_result() -> dict[str, Any] | None:
             refuse_other(self.path, self.config, self.workdir)
             path = self._file(RESULT)
             return records.read_result(path) if paths.exists(path) else None
 
-        return processes.decided(known)
+        return processes.decided(read_result)
 
     def finished(self) -> dict[str, Any]:
         """The result of a run that has just ended; nothing else is read again."""
@@ -90,7 +90,7 @@ class RunDirectory:
             )
 
     def is_older(self) -> bool:
-        """As `sws_jax.jobs.begun.is_older`, in all processes."""
+        """Whether software without ``init.insist`` began the run, in all processes."""
         return processes.decided(lambda: begun.is_older(self.path, self.workdir))
 
     @contextlib.contextmanager
@@ -125,11 +125,16 @@ class RunDirectory:
 
     def check_finished(
         self,
-        glance: Callable[[], Dataset | None],
-        take: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
+        open_data: Callable[[], Dataset | None],
+        fingerprint_of: Callable[[Dataset], dict[str, Any]] = fingerprint.take,
     ) -> list[str]:
-        """As `sws_jax.jobs.fingerprints.check_finished`, of this run."""
-        return fingerprints.check_finished(self.path, self.config, glance, take)
+        """Compares a finished run with its data, as far as that still exists.
+
+        Args, result and errors are those of `sws_jax.jobs.fingerprints.check_finished`.
+        """
+        return fingerprints.check_finished(
+            self.path, self.config, open_data, fingerprint_of
+        )
 
     def begin(
         self, config: ml_collections.ConfigDict, data: dict[str, Any]
@@ -146,7 +151,7 @@ class RunDirectory:
 
         def write() -> dict[str, Any]:
             now = documents.plain(config.to_dict())
-            beginning = begun.beginning(self.path) or differences.record(
+            beginning = begun.read_beginning(self.path) or differences.record(
                 now, **begun.of_job(self.workdir)
             )
             inputs = {**self.inputs, records.DATA: data, records.BEGUN: beginning}
@@ -216,7 +221,7 @@ def differing(config: ml_collections.ConfigDict, path: str) -> list[str]:
     """
     if not paths.exists(path):
         return []
-    beginning = begun.beginning(os.path.dirname(path))
+    beginning = begun.read_beginning(os.path.dirname(path))
     older, later = beginning["older"], beginning["later"]
     written = records.read_config(path)
     return differences.between(config, written, older=older, later=later)

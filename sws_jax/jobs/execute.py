@@ -25,12 +25,12 @@ from sws_jax.reports import write as report
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT, RESULTS
+from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
 from sws_jax.training.roles import COMPARED
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
-_TURN_SECONDS = 0.05  # between tries to lock what jobs share
+_LOCK_RETRY_SECONDS = 0.05  # between tries to lock the work directory
 
 
 def execute(
@@ -75,7 +75,7 @@ def write_report(results: list[dict[str, Any]], workdir: str) -> None:
       results: of this job, as `execute` returns them.
       workdir: of the job.
     """
-    with _own_turn(workdir):
+    with _job_lock(workdir):
         report.write([*results, *_other_runs(results, workdir)], workdir)
 
 
@@ -102,7 +102,7 @@ def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, A
 
 
 @contextlib.contextmanager
-def _own_turn(workdir: str) -> Iterator[None]:
+def _job_lock(workdir: str) -> Iterator[None]:
     """Holds the lock of a work directory, of which unfinished files are removed.
 
     Jobs that share the directory write its shared files one after the other. In a
@@ -117,7 +117,7 @@ def _own_turn(workdir: str) -> Iterator[None]:
                 files.sweep(workdir)
                 yield
                 return
-        time.sleep(_TURN_SECONDS)
+        time.sleep(_LOCK_RETRY_SECONDS)
 
 
 def _results(
@@ -174,7 +174,7 @@ def _run_result(
         plain = documents.plain(config.to_dict())
 
         def write() -> None:
-            with _own_turn(workdir):
+            with _job_lock(workdir):
                 begun.keep_begun(workdir)
                 files.write_json(path, plain)
 
@@ -199,7 +199,7 @@ def _run_result(
 
 def _publish(workdir: str, name: str) -> None:
     """Copies the learngene of a run to the work directory, where users look for it."""
-    source = os.path.join(workdir, name, LEARNGENE)
-    target = os.path.join(workdir, LEARNGENE)
-    with _own_turn(workdir), files.replacing(target) as temporary:
+    source = os.path.join(workdir, name, LEARNGENE_FILE)
+    target = os.path.join(workdir, LEARNGENE_FILE)
+    with _job_lock(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)

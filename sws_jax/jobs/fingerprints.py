@@ -63,16 +63,16 @@ def check(
 def check_finished(
     directory: str,
     config: ml_collections.ConfigDict,
-    glance: Callable[[], Dataset | None],
-    take: Callable[[Dataset], dict[str, Any]],
+    open_data: Callable[[], Dataset | None],
+    fingerprint_of: Callable[[Dataset], dict[str, Any]],
 ) -> list[str]:
     """Holds a finished run to its data, as far as that is still there.
 
     Args:
       directory: of the run.
       config: of the run.
-      glance: opens the run's data; None where that would take long.
-      take: its fingerprint.
+      open_data: opens the run's data; None where that would take long.
+      fingerprint_of: takes the fingerprint of a set.
 
     Returns:
       Lines to say.
@@ -86,7 +86,7 @@ def check_finished(
         if then is None:
             return []
         try:
-            data = glance()
+            data = open_data()
         except UserError as error:
             return [
                 f"{config.name}: is finished, and not compared with its data, "
@@ -94,7 +94,7 @@ def check_finished(
             ]
         if data is None:
             return []
-        now = take(data)
+        now = fingerprint_of(data)
         refuse_other_data(directory, data.name, now)
         if lines := _known_better(config, then, data.name):
             inputs = records.read_inputs(directory)

@@ -16,23 +16,25 @@ from sws_jax import trees
 from sws_jax.data import Dataset
 from sws_jax.errors import UserError
 from sws_jax.jobs import places
-from sws_jax.jobs.start import Answer, Images, Origin, answer, find_origin
+from sws_jax.jobs.places import Images, Origin, find_origin
+from sws_jax.jobs.start import Answer, answer
 from sws_jax.methods import learngenes, surgery
+from sws_jax.methods.base import Learngene
 from sws_jax.models import networks, profiles, vit
 from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Spec, ViTSpec
 
 
-def start(
+def initial_network(
     config,
     data: Dataset,
     workdir: str,
     tell: Callable[[str], None] = say,
     *,
-    differs: Callable[[str], None] | None = None,
+    on_difference: Callable[[str], None] | None = None,
 ) -> networks.Network:
-    """The network of a run before its first step, from learngene, file or seed.
+    """The network of a run before its first step, from a learngene, file or seed.
 
     Weights are float32, whatever a file holds.
 
@@ -41,66 +43,66 @@ def start(
       data: what it trains on.
       workdir: where ``run:NAME`` paths are found.
       tell: takes a line on what is not taken over from a file.
-      differs: as in `sws_jax.jobs.start.answer`.
+      on_difference: as in `sws_jax.jobs.start.answer`.
 
     Raises:
       UserError: the config contradicts itself, the data or the file it names.
     """
     path, images = places.initial_file(config, workdir), Images.of(data)
-    described = find_origin(config, workdir)
-    if described is not None:  # before the file is read, which may be small
-        expected = answer(config, images, described, differs=lambda line: None)
+    origin = find_origin(config, workdir)
+    if origin is not None:  # Before the file is read: the run's network may be larger.
+        expected = answer(config, images, origin, on_difference=lambda line: None)
         check_memory(expected.spec)
     if config.init.learngene and not config.init.network:
         gene = learngenes.load_learngene(path)
         origin = Origin(path, gene.description)
-        answered = answer(config, images, origin, tell, differs=differs)
-        params = _expanded(config, path, gene, answered)
+        result = answer(config, images, origin, tell, on_difference=on_difference)
+        params = _expanded(config, path, gene, result)
     elif config.init.network and not config.init.learngene:
         network = networks.load_network(path)
         assert network.description is not None  # of a file
         origin = Origin(path, network.description)
-        answered = answer(config, images, origin, tell, differs=differs)
-        params = _continued(config, path, network, answered)
+        result = answer(config, images, origin, tell, on_difference=on_difference)
+        params = _continued(config, path, network, result)
     else:
-        answered = answer(config, images, None, tell)
-        check_memory(answered.spec)
-        params = vit.init_params(answered.spec.build(), jax.random.key(config.seed))
-    return networks.Network(answered.spec, params, answered.about)
+        result = answer(config, images, None, tell)
+        check_memory(result.spec)
+        params = vit.init_params(result.spec.build(), jax.random.key(config.seed))
+    return networks.Network(result.spec, params, result.about)
 
 
-def _expanded(config, path: str, gene: learngenes.Learngene, answered: Answer):
+def _expanded(config, path: str, gene: Learngene, result: Answer):
     """The parameters of a descendant."""
-    net = answered.spec.net
+    net = result.spec.net
     descendant = learngenes.expand(
         dataclasses.replace(gene, params=_float32(path, gene.params)),
-        plan=answered.about.plan,
-        num_classes=None if answered.keeps_head else net.num_classes,
+        plan=result.about.plan,
+        num_classes=None if result.keeps_head else net.num_classes,
         image_size=net.image_size,
         seed=config.seed,
     )
     assert descendant.spec.net.replace(drop_path=net.drop_path) == net
-    return _reordered(dict(descendant.params), answered.order)
+    return _reordered(dict(descendant.params), result.order)
 
 
-def _continued(config, path: str, network: networks.Network, answered: Answer):
+def _continued(config, path: str, network: networks.Network, result: Answer):
     """The parameters of a network for other images or classes."""
     assert network.description is not None
-    net, params = answered.spec.net, dict(_float32(path, network.params))
+    net, params = result.spec.net, dict(_float32(path, network.params))
     params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"],
         network.description.vit,
         net,
         antialias=profiles.find(config.profile).antialias,
     )
-    if not answered.keeps_head:
+    if not result.keeps_head:
         like = params["norm"]["scale"]
         params["head"] = surgery.fresh_head(net, config.seed, like=like)
-    return _reordered(params, answered.order)
+    return _reordered(params, result.order)
 
 
 def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
-    """With the outputs of the head in another order; as they are, where none is named.
+    """The parameters with the head's outputs reordered; unchanged for an empty order.
 
     Args:
       params: of a network.
@@ -114,7 +116,7 @@ def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
 
 
 def _float32(path: str, params: trees.Tree) -> trees.Tree:
-    """The weights of a file for a run to start from.
+    """The weights of a file in float32, for a run to start from.
 
     Raises:
       UserError: some of them are not numbers.
@@ -130,16 +132,19 @@ def _float32(path: str, params: trees.Tree) -> trees.Tree:
 
 
 def check_memory(spec: Spec) -> None:
-    """Refuses a network whose weights this host cannot hold, where they are made.
+    """Refuses a network whose weights do not fit into this host's memory.
 
     JAX may wait for ever for an array on a CPU for which there was no memory.
+
+    Raises:
+      UserError: naming both sizes.
     """
     count = trees.count(networks.abstract_params(spec))
-    lent = host.memory()
-    if lent is not None and 4 * count > lent:
+    memory = host.memory()
+    if memory is not None and 4 * count > memory:
         raise UserError(
             f"{spec.name} has {count:,} parameters, {words.gib(4 * count, 0)}, and "
-            f"this host lends {words.gib(lent, 0)} of memory: take a smaller model"
+            f"this host lends {words.gib(memory, 0)} of memory: take a smaller model"
         )
 
 

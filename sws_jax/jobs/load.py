@@ -11,7 +11,7 @@ from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.specs.base import DEPTH
 from sws_jax.storage import files, paths
-from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, WEIGHTS
+from sws_jax.storage.names import CHECKPOINTS, LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import checkpoints
 
 
@@ -63,7 +63,7 @@ def refusal(path: str) -> str:
 
 
 def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]:
-    """As `load`, of a file or of whichever of them a directory holds."""
+    """The network of a file, or of the first kind of file that a directory holds."""
     if not paths.is_dir(path):
         return _file(path, depth, step)
     parent, name = os.path.split(path.rstrip("/"))
@@ -71,7 +71,7 @@ def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
         return _checkpoint(os.path.dirname(parent) or ".", int(name), depth)
     if step is not None:
         return _checkpoint(_only_run(path), step, depth)
-    for name in (WEIGHTS, LEARNGENE):
+    for name in (WEIGHTS, LEARNGENE_FILE):
         file = os.path.join(path, name)
         if paths.is_file(file):
             return _file(file, depth, None)
@@ -80,7 +80,7 @@ def _load(path: str, depth: int | None, step: int | None) -> tuple[Network, str]
     if (run := _only_run(path)) != path:
         return _load(run, depth, None)
     raise UserError(
-        f"the directory {path} holds no {WEIGHTS}, no {LEARNGENE} and "
+        f"the directory {path} holds no {WEIGHTS}, no {LEARNGENE_FILE} and "
         f"no {CHECKPOINTS}{_advice(path)}"
     )
 
@@ -118,7 +118,7 @@ def _only_run(path: str) -> str:
 def _is_run(directory: str, name: str) -> bool:
     """Whether a folder of a work directory holds what a network can be read from."""
     run = os.path.join(directory, name)
-    readable = (WEIGHTS, LEARNGENE, CHECKPOINTS)
+    readable = (WEIGHTS, LEARNGENE_FILE, CHECKPOINTS)
     return any(paths.exists(os.path.join(run, file)) for file in readable)
 
 

@@ -12,29 +12,34 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import recipes
 from sws_jax.specs import AuxViTSpec, Trained, ViTSpec
 
-# Fields of `model` that are a run's own, whatever file it starts from.
-_OWN = ("drop_path",)
+# Fields of `model` that a run decides, whatever file it starts from.
+_NOT_FROM_FILE = ("drop_path",)
 
 
 def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Fields of `model` that a file must agree with.
 
-    A config of older software has no such list, nor a group that a config makes anew.
+    Empty for a config of older software, and for a group of changes without the list.
     """
     return tuple(config.init.get("insist", ()))
 
 
-def network_spec(config, shape: dict[str, Any]) -> Trained:
-    """The network of `config.model`, for images and classes of that shape."""
+def network_spec(config, input_and_head: dict[str, Any]) -> Trained:
+    """The network of `config.model`.
+
+    Args:
+      config: of the run.
+      input_and_head: image_size, channels and num_classes.
+    """
     fields = dict(config.model)
     stages = tuple(fields.pop("stages"))
     if stages:
         fields["depth"] = sum(stages) if min(stages) > 0 else len(stages)
-    net = ViTSpec(**fields, **shape)
+    net = ViTSpec(**fields, **input_and_head)
     return AuxViTSpec(net, stages) if stages else net
 
 
-def of(spec: Trained) -> dict[str, Any]:
+def fields_of(spec: Trained) -> dict[str, Any]:
     """The fields of a config's `model` that make this network."""
     own = {field.name for field in dataclasses.fields(ViTSpec)}
     names = own & set(recipes.run().model)
@@ -56,23 +61,23 @@ def check_init(config) -> None:
         )
 
 
-def recorded(
+def with_network(
     config: ml_collections.ConfigDict, spec: Trained
 ) -> ml_collections.ConfigDict:
     """The config with the network that the run really has."""
     copy = config.copy_and_resolve_references().unlock()
-    copy.model.update(of(spec))
+    copy.model.update(fields_of(spec))
     return copy
 
 
-def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[str]:
-    """Fields of `model` that a config does not decide, but its file or its stages.
+def undecided(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[str]:
+    """Fields of `model` that the file or the stages decide, and not the config.
 
     Args:
       config: of a run or of a job.
       insist: leave out those that the file must agree with.
     """
-    names = set(config.model) - set(_OWN)
+    names = set(config.model) - set(_NOT_FROM_FILE)
     if insist:
         names -= set(insisted(config))
     if config.init.network:
@@ -83,10 +88,10 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
     return {"depth"} if config.model.stages else set()
 
 
-def against(config, spec: Trained) -> list[tuple[str, str, str]]:
+def insisted_differences(config, spec: Trained) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
-    fields, rows = of(spec), []
-    for name in sorted(set(insisted(config)) - set(_OWN)):
+    fields, rows = fields_of(spec), []
+    for name in sorted(set(insisted(config)) - set(_NOT_FROM_FILE)):
         wanted = config.model[name]
         wanted = tuple(wanted) if name == "stages" else wanted
         if wanted != fields[name]:
@@ -98,7 +103,7 @@ def check_insisted(
     config,
     spec: Trained,
     path: str,
-    differs: Callable[[str], None] | None,
+    on_difference: Callable[[str], None] | None,
 ) -> None:
     """Compares a network with what was asked for by name.
 
@@ -106,24 +111,24 @@ def check_insisted(
       config: of the run.
       spec: of its network.
       path: of the file that the network comes from; empty for one of a seed.
-      differs: as in `sws_jax.jobs.start.answer`.
+      on_difference: as in `sws_jax.jobs.start.answer`.
 
     Raises:
       UserError: naming the field.
     """
     init = config.init
-    for name, asked, has in against(config, spec):
+    for name, asked, has in insisted_differences(config, spec):
         where, remedy = path, "take a file that has it"
-        if not path:  # of such a network, stages alone decide otherwise
+        if not path:  # Without a file, only `stages` can contradict.
             where, remedy = "model.stages", "change one"
         elif name == "depth" and init.learngene:
             where, remedy = f"init.{'plan' if init.plan else 'allotment'}", "change one"
-        if differs is None:
+        if on_difference is None:
             raise UserError(
                 f"model.{name} is {asked} and {where} has {has}: leave model.{name} "
                 f"out, or {remedy}"
             )
-        differs(
+        on_difference(
             f"{config.name}: goes on as it began: model.{name} is {has}, as in "
             f"{where}, where the config says {asked}"
         )

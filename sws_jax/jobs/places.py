@@ -1,6 +1,6 @@
-"""What a run starts from: its images, and the files of its weights.
+"""Paths of the files that a run starts from; its images and weights by description.
 
-Both by their descriptions alone: no image is read, and no array.
+No image and no array is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
 from sws_jax.storage import paths, runs
-from sws_jax.storage.names import LEARNGENE
+from sws_jax.storage.names import LEARNGENE_FILE
 
 RUN = "run:"
 _IMAGENET_CLASSES, _COLOURS = 1000, 3
@@ -46,7 +46,7 @@ def inputs(config, workdir: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=64)
 def _digest(path: str, version: tuple[int, ...]) -> str:
-    """Of a file's bytes, which are read once for all the runs that start from it."""
+    """The digest of a file; cached, since many runs start from one file."""
     with open(paths.here(path), "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
@@ -62,7 +62,7 @@ def _weights_if_any(path: str, workdir: str) -> str:
 def learngene_file(config, workdir: str) -> str:
     """The learngene of `init`, which may name a run's directory."""
     path = resolve(config.init.learngene, workdir)
-    return os.path.join(path, LEARNGENE) if paths.is_dir(path) else path
+    return os.path.join(path, LEARNGENE_FILE) if paths.is_dir(path) else path
 
 
 def network_file(config, workdir: str) -> str:
@@ -114,7 +114,7 @@ class Images:
 
     @classmethod
     def of(cls, data: Dataset) -> Images:
-        """Those of a set that was read."""
+        """The images of a dataset that was read."""
         height, width, channels = data.image_shape
         return cls(
             image_size=(height, width),
@@ -127,10 +127,10 @@ class Images:
 
     @classmethod
     def assumed(cls, config, workdir: str, image_size: int | None = None) -> Images:
-        """ImageNet's, for a job whose data is not here.
+        """Images like ImageNet's, for a job whose data is not here.
 
-        A run takes images of other channels than its network's, or a teacher of other
-        classes, for none: both are those of the files that the job names.
+        No run takes images whose channels differ from its network's, or a teacher of
+        other classes, so both are read from the job's files.
 
         Args:
           config: of the job.
@@ -157,7 +157,7 @@ class Images:
 
     @classmethod
     def placeholder(cls, config, origin: Origin | None) -> Images:
-        """Those that any set could have, for a question that does not depend on them.
+        """Placeholder images, for questions that do not depend on the data.
 
         Args:
           config: of the run.

@@ -17,7 +17,7 @@ from sws_jax.jobs.rows import Run
 from sws_jax.reports import rows as report_rows
 from sws_jax.runtime import words
 from sws_jax.storage import paths
-from sws_jax.storage.names import CONFIG, LEARNGENE, REPORT_FILES, RESULT
+from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, REPORT_FILES, RESULT
 from sws_jax.training import roles
 
 
@@ -58,7 +58,7 @@ def check_networks(rows: Sequence[Run], workdir: str) -> None:
     for run in rows:
         needs_no_file = is_done(run, workdir)
         if not (needs_no_file and places.initial_file_is_outside(run.config)):
-            answers.of(run.name, run.config)
+            answers.answer_for(run.name, run.config)
     check_alike(rows, answers, workdir)
 
 
@@ -97,7 +97,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
         if older_in(workdir)(run.name) or has_begun:
             continue
         pair = (answers.specs.get(one.name) for one in (descendant, run))
-        theirs, own = (model_fields.of(spec) if spec else {} for spec in pair)
+        theirs, own = (model_fields.fields_of(spec) if spec else {} for spec in pair)
         free = ("drop_path", *recipes.BEGINNINGS, *model_fields.insisted(run.config))
         for name in sorted(theirs.keys() & own.keys() - set(free)):
             if own[name] != theirs[name]:
@@ -147,7 +147,7 @@ def _refuse_foreign(workdir: str) -> None:
     report_rows.roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
-    written = (*REPORT_FILES, LEARNGENE)
+    written = (*REPORT_FILES, LEARNGENE_FILE)
     present = [name for name in written if paths.exists(os.path.join(workdir, name))]
     if present:
         raise UserError(

@@ -218,7 +218,11 @@ def require(arg: ml_collections.ConfigDict, *keys: str) -> None:
 
 
 def variant(config: ml_collections.ConfigDict, text: str) -> None:
-    """Width, heads and patch of ``Ti/16``, ``S/16`` or ``B/16``."""
+    """Sets width, heads and patch of ``Ti/16``, ``S/16`` or ``B/16``.
+
+    Raises:
+      UserError: there is no such variant.
+    """
     sizes = {"Ti": "tiny", "S": "small", "B": "base"}
     size, _, patch = text.partition("/")
     if size not in sizes or not patch.isdecimal():

@@ -5,7 +5,7 @@ None of them is wrong. Each line has the number that shows what the setting does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -45,8 +45,9 @@ _DECIDED = {
 }
 
 
-# Whether a run uses a field or a group, whose name ends in a dot; else why not. The
-# rules are for fields that were set by name: a recipe sets many that it does not use.
+# A function of a run's config that is true where the run uses a field, and the reason
+# where it does not. The rules are for fields that were set by name, since a recipe sets
+# many that it does not use. In `USED`, the name of a group ends in a dot.
 Rule = tuple[Callable[[Any], Any], str]
 _MIXED: Rule = (
     lambda c: c.augment.mixup or c.augment.cutmix,
@@ -192,7 +193,7 @@ def _why(field: str, config) -> str:
     return ""
 
 
-def of(
+def of_run(
     config: ml_collections.ConfigDict, durations: Durations, schedule: Schedule
 ) -> list[str]:
     """Lines on the settings of a run.
@@ -259,7 +260,8 @@ def of_job(config: ml_collections.ConfigDict) -> list[str]:
     return lines
 
 
-def _average(config, steps: int):
+def _average(config, steps: int) -> Iterator[str]:
+    """A line on a moving average that still holds much of the first weights."""
     share = config.ema**steps
     if share > _LARGE_SHARE:
         yield (
@@ -268,7 +270,8 @@ def _average(config, steps: int):
         )
 
 
-def _rates(config, schedule: Schedule):
+def _rates(config, schedule: Schedule) -> Iterator[str]:
+    """Lines on a rate that does not reach its peak, or lies above it."""
     fields, total = config.schedule, schedule.total_steps
     samples = {
         *range(0, total, -(-total // _SAMPLES)),
@@ -294,7 +297,8 @@ def _rates(config, schedule: Schedule):
             )
 
 
-def _milestones(config):
+def _milestones(config) -> Iterator[str]:
+    """A line on milestones after the end of the run."""
     last = config.schedule.total_epochs
     late = [f"{e:g}" for e in config.evaluation.milestones if e > last]
     if late:
@@ -304,7 +308,8 @@ def _milestones(config):
         )
 
 
-def _targets(config):
+def _targets(config) -> Iterator[str]:
+    """Lines on settings of the loss, the teacher and the labels that do nothing."""
     loss = Loss(**config.loss)
     if config.teacher.path and not loss.needs_teacher:
         yield (
@@ -314,8 +319,7 @@ def _targets(config):
         yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
-    # Nothing is said of the recipe's own value: who has not set it does not count on
-    # it.
+    # The recipe's own value gives no line: the user has not set it.
     smoothing, usual = (
         config.augment.label_smoothing,
         recipes.run().augment.label_smoothing,
@@ -327,7 +331,8 @@ def _targets(config):
         )
 
 
-def _images(config, durations: Durations):
+def _images(config, durations: Durations) -> Iterator[str]:
+    """Lines on repeated images, and on a batch that is larger than an epoch."""
     repeats = config.data.repeats
     if repeats > 1:
         yield (
@@ -341,7 +346,8 @@ def _images(config, durations: Durations):
         )
 
 
-def _starts(config):
+def _starts(config) -> Iterator[str]:
+    """Lines on fields of `init` that need a file, where none is named."""
     init = config.init
     for name in ("plan", "allotment"):
         if init[name] and not init.learngene:

@@ -1,10 +1,9 @@
 """Which network a run has: the one answer, from shapes and descriptions alone.
 
-`answer` says it of one run and refuses what no run can start with; `Answers` says it of
-the runs of a job, each after those that it starts from or is taught by, and who teaches
-them. A run asks here before it makes parameters (`sws_jax.jobs.initial`). Whoever only
-wants to know (a dry run, ``cost``, ``doctor``, the check before a job) asks here too,
-so that none of them takes what the run would refuse.
+`answer` gives the network of one run and refuses a run that cannot start. `Answers`
+does so for all runs of a job, in order, and gives their teachers. Training, dry run,
+``cost``, ``doctor`` and preflight all ask here, so that none of them accepts what
+another refuses.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from sws_jax.specs import Spec, Trained
 from sws_jax.storage import paths, runs
 
 
-def _silent(text: str) -> None:
-    """Takes a line that nobody is to see."""
+def _discard(text: str) -> None:
+    """Ignores a line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Answer:
       spec: of the network.
       about: its description before the first step.
       keeps_head: whether the head of the file is taken over.
-      order: that its outputs are put in, as of `sws_jax.data.classes.Match`.
+      order: permutation of the head's outputs; see `sws_jax.data.classes.Match`.
     """
 
     spec: Trained
@@ -54,9 +53,9 @@ def answer(
     config: ml_collections.ConfigDict,
     images: Images | None,
     origin: Origin | None,
-    tell: Callable[[str], None] = _silent,
+    tell: Callable[[str], None] = _discard,
     *,
-    differs: Callable[[str], None] | None = None,
+    on_difference: Callable[[str], None] | None = None,
 ) -> Answer:
     """Which network a run has, from shapes and descriptions alone.
 
@@ -67,8 +66,8 @@ def answer(
       origin: what `init` names; None where it names nothing, or a file that is not
         there (the network is then as the config has it).
       tell: takes a line on what is not taken over from a file.
-      differs: takes a line where the file differs from a field in ``init.insist``;
-        None refuses it. A run that older software began goes on as it began.
+      on_difference: takes a line where the file differs from a field in
+        ``init.insist``; None refuses it. Runs of older software pass a function here.
 
     Raises:
       UserError: the config contradicts itself, the images or the file it names.
@@ -78,24 +77,24 @@ def answer(
     if images is None:
         images = Images.placeholder(config, origin)
     if origin is None:
-        shape = dict(
+        input_and_head = dict(
             image_size=images.image_size,
             channels=images.channels,
             num_classes=images.num_classes,
         )
-        spec = model_fields.network_spec(config, shape)
-        answered = Answer(spec, _describe(config, images, spec))
+        spec = model_fields.network_spec(config, input_and_head)
+        result = Answer(spec, _describe(config, images, spec))
         if not (init.learngene or init.network):
-            model_fields.check_insisted(config, spec, "", differs)
-        return answered
+            model_fields.check_insisted(config, spec, "", on_difference)
+        return result
     if init.learngene:
         learngenes.check_learngene(origin.path, origin.about)
-        answered = _descendant_of(config, images, origin, tell)
+        result = _descendant_of(config, images, origin, tell)
     else:
         networks.check_network(origin.path, origin.about)
-        answered = _continuation_of(config, images, origin, tell)
-    model_fields.check_insisted(config, answered.spec, origin.path, differs)
-    return answered
+        result = _continuation_of(config, images, origin, tell)
+    model_fields.check_insisted(config, result.spec, origin.path, on_difference)
+    return result
 
 
 def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
@@ -175,10 +174,10 @@ def _keeps_head(
     kept, reason = _head(config, origin, images)
     order: tuple[int, ...] = ()
     if kept:
-        # Who keeps a head of other names says so, or has the released code do it.
+        # Names may differ here only with init.head=keep, or in the official profile.
         match = classes.match(origin.class_names, images.class_names, path, images.name)
         order = match.order
-        reason += f"; {match.said}" if match.said else ""
+        reason += f"; {match.note}" if match.note else ""
     tell(f"{config.name}: head {'inherited' if kept else 'fresh'}: {reason}")
     return kept, order
 
@@ -187,11 +186,12 @@ def _tell_pixels(
     config, origin: Description, images: Images, tell: Callable[[str], None]
 ) -> None:
     """Tells where a file has seen other pixels than those of the run."""
-    before, now = origin.normalization, images.normalization
-    if now is not None and before != now:
+    trained_on, run_normalization = origin.normalization, images.normalization
+    if run_normalization is not None and trained_on != run_normalization:
+        mean, std = run_normalization.mean, run_normalization.std
         tell(
-            f"{config.name}: pixels of mean {now.mean} and deviation {now.std}, where "
-            f"these weights have seen {before.mean} and {before.std} (data.mean and "
+            f"{config.name}: pixels of mean {mean} and deviation {std}, where these "
+            f"weights have seen {trained_on.mean} and {trained_on.std} (data.mean and "
             f"data.std set them)"
         )
 
@@ -211,24 +211,26 @@ def _check_channels(path: str, channels: int, images: Images) -> None:
 
 def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     """Whether the head of a file is for the classes of a dataset, and why."""
-    theirs, ours = origin.net.num_classes, images.num_classes
+    file_classes, data_classes = origin.net.num_classes, images.num_classes
     if config.init.head == "fresh":
         return False, "as init.head says"
-    if theirs != ours:
+    if file_classes != data_classes:
         if config.init.head == "keep" and images.known:
             raise UserError(
-                f"init.head=keep: the file has {theirs} classes and {images.name} has "
-                f"{ours}"
+                f"init.head=keep: the file has {file_classes} classes and "
+                f"{images.name} has {data_classes}"
             )
-        return False, f"it has {theirs} classes and {images.name} has {ours}"
+        counts = f"{file_classes} classes and {images.name} has {data_classes}"
+        return False, f"it has {counts}"
     if config.init.head == "keep":
         return True, "as init.head says"
     otherwise = " (--config.init.head=keep takes it over)"
     if profiles.find(config.profile).head_by == "classes":
         if not origin.class_names:
             return False, f"its classes have no names to compare{otherwise}"
-        one, other = origin.class_names, images.class_names
-        same = set(map(classes.clean, one)) == set(map(classes.clean, other))
+        file_names = set(map(classes.clean, origin.class_names))
+        data_names = set(map(classes.clean, images.class_names))
+        same = file_names == data_names
         which = "the same" if same else "other"
         reason = f"the classes of {images.name} have {which} names"
         return same, reason + ("" if same else otherwise)
@@ -283,20 +285,20 @@ class Answers:
         self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
         self._files: dict[str, Origin] = {}
 
-    def of(self, name: str, config: ml_collections.ConfigDict) -> Answer:
+    def answer_for(self, name: str, config: ml_collections.ConfigDict) -> Answer:
         """The answer for a run of that name.
 
         Raises:
           UserError: as `answer`.
         """
-        differs = _silent if self._older(name) else None
+        on_difference = _discard if self._older(name) else None
         origin = self.origin(config)
-        answered = answer(config, self.images, origin, differs=differs)
-        self.specs[name], about = answered.spec, answered.about
-        if learngenes.is_source(answered.spec):
+        result = answer(config, self.images, origin, on_difference=on_difference)
+        self.specs[name], about = result.spec, result.about
+        if learngenes.is_source(result.spec):
             about = about.replace(kind="learngene")
         self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
-        return answered
+        return result
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, or of a file that is there."""

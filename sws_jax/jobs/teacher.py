@@ -59,7 +59,7 @@ def for_classes(teacher: Predictor, dataset: Dataset) -> tuple[Predictor, str]:
     known = about.class_names if about else ()
     who = f"the teacher {spec.name}"
     match = classes.match(known, dataset.class_names, who, dataset.name)
-    return dataclasses.replace(teacher, order=match.order), match.said
+    return dataclasses.replace(teacher, order=match.order), match.note
 
 
 @arguments.checked(spec=networks.SPEC, num_classes=CLASSES, channels=COUNT)

@@ -34,7 +34,7 @@ from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files
-from sws_jax.storage.names import LEARNGENE, WEIGHTS
+from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending, roles
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
@@ -86,8 +86,10 @@ def train(
         say(line)
     run = RunDirectory(directory, config, workdir)
     if (result := run.result()) is not None:
-        glance, take = lambda: datasets.glance(config), datasets.fingerprint
-        for line in run.check_finished(glance, take):
+        lines = run.check_finished(
+            lambda: datasets.open_quickly(config), datasets.fingerprint
+        )
+        for line in lines:
             say(line)
         return result
     with run.claimed():
@@ -104,32 +106,32 @@ def _train(
 ) -> None:
     """Trains a run whose directory is claimed, and writes its weights and result."""
     mesh = build.mesh(run.config)
-    data = datasets.of(run.config)
+    data = datasets.open(run.config)
     fingerprint, data_lines = run.check_data(data)
     data_lines = [*datasets.remarks(data), *data_lines]
     task = build.task(run, mesh, data, role, data_lines)
     # The config can be run: from here on the directory is this run's.
     starting()
-    recorded = model_fields.recorded(run.config, task.recipe.spec)
-    fields = run.begin(recorded, fingerprint)
+    config_with_network = model_fields.with_network(run.config, task.recipe.spec)
+    fields = run.begin(config_with_network, fingerprint)
     begun_with = Begun(fields["compute.dtype"], fields["data.unreadable"])
     training = Training(task, should_stop, begun_with)
-    together = False  # all processes end the run alike
+    all_ended_alike = False
     try:
         training.open()
         training.steps(functools.partial(_step_lines, task))
         network, result = ending.finish(training)
         processes.first_does(lambda: _write(run, network, result))
-        together = True
+        all_ended_alike = True
     except (Preempted, NonFinite):
-        together = True
+        all_ended_alike = True
         raise
     except (Unreadable, pipeline.WorkerDied) as error:
         raise ending.unread(training, error) from None
     except files.Unwritable as error:
         raise ending.unwritten(training, error) from None
     finally:
-        training.close(together)
+        training.close(all_ended_alike)
 
 
 def _step_lines(task: Task) -> list[str]:
@@ -146,7 +148,7 @@ def _step_lines(task: Task) -> list[str]:
 def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
     if learngenes.is_source(network.spec):
-        path = os.path.join(run.path, LEARNGENE)
+        path = os.path.join(run.path, LEARNGENE_FILE)
         learngenes.save_learngene(path, learngenes.extract(network))
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), network)

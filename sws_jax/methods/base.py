@@ -107,12 +107,14 @@ class Method:
     """The functions that define a learngene method; `sws_jax.expand` does the rest.
 
     Attributes:
-      genes: stacked blocks -> ``blocks`` of a learngene with as many genes.
-      expand: ``blocks`` of a learngene and a plan [depth] -> stacked blocks
-        [depth, ...]; pure and differentiable.
-      allot: depth and trained stage lengths -> plan.
-      auxiliary: learngene params, net and stage lengths -> spec and params of the
-        Aux-Net.
+      genes: stacked blocks, leaves [genes, ...] -> ``blocks`` of a learngene with as
+        many genes: a tree whose leaves are [genes, ...].
+      expand: ``blocks`` of a learngene, leaves [genes, ...], and a plan [depth] of
+        indices of genes -> stacked blocks, leaves [depth, ...]; pure and
+        differentiable.
+      allot: depth and trained stage lengths [genes] -> plan [depth].
+      auxiliary: learngene params, net and stage lengths [genes] -> spec and params of
+        the Aux-Net.
     """
 
     genes: Callable[[trees.Tree], trees.Tree]

@@ -11,7 +11,7 @@ from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, Spec, Trained
+from sws_jax.specs import AuxViTSpec, Spec, Trained, ViTSpec
 from sws_jax.specs.base import CLASSES
 
 METHODS: dict[str, Method] = {sws.NAME: sws.METHOD, tleg.NAME: tleg.METHOD}
@@ -152,25 +152,31 @@ def expand(
     params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"], origin.vit, spec, antialias=profile.antialias
     )
-    class_names = origin.class_names
     if num_classes is not None:
-        spec = spec.replace(num_classes=num_classes)
-        class_names = ()
-        params.pop("head", None)
-        if num_classes:
-            params["head"] = surgery.fresh_head(
-                spec, seed, like=params["norm"]["scale"]
-            )
+        spec, params = _with_head(spec, params, num_classes, seed)
     description = origin.replace(
         kind="network",
         net=spec,
         plan=genes,
-        class_names=class_names,
+        class_names=origin.class_names if num_classes is None else (),
         accuracy=-1.0,
     )
     return Descendant(spec, params, description)
 
 
+def _with_head(
+    spec: ViTSpec, params: trees.Tree, num_classes: int, seed: int
+) -> tuple[ViTSpec, trees.Tree]:
+    """Spec and params with a fresh head in place of another; 0 classes have none."""
+    spec = spec.replace(num_classes=num_classes)
+    params = {name: leaf for name, leaf in params.items() if name != "head"}
+    if num_classes:
+        like = params["norm"]["scale"]
+        params["head"] = surgery.fresh_head(spec, seed, like=like)
+    return spec, params
+
+
+@arguments.checked(description=DESCRIPTION, **plans.REQUESTS)
 def plan_of(
     description: Description,
     *,
@@ -276,7 +282,11 @@ def abstract_learngene(description: Description) -> Learngene:
 
 @arguments.checked()
 def find_method(name: str) -> Method:
-    """The method of that name; an unknown one lists the known."""
+    """The method of that name.
+
+    Raises:
+      UserError: listing the known methods, for an unknown one.
+    """
     if name not in METHODS:
         raise UserError(
             f"there is no learngene method {name!r}; the known ones are "

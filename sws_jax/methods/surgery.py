@@ -18,8 +18,11 @@ def fresh_head(spec: ViTSpec, seed: int, like) -> trees.Tree:
     Args:
       spec: of the descendant.
       seed: of the kernel; the bias is 0.
-      like: a leaf [width] of the learngene. The head gets its dtype, its kind of
-        array, numpy or jax, and its placement along the width.
+      like: a leaf [width] of the learngene. The head gets its dtype, its type of
+        array, numpy or jax, and its sharding along the width.
+
+    Returns:
+      ``kernel`` [width, num_classes] and ``bias`` [num_classes].
     """
     shape = (spec.width, spec.num_classes)
     kernel = vit.weight_init(spec)(jax.random.key(seed), shape, jnp.float32)
@@ -52,6 +55,14 @@ def split_heads(blocks: trees.Tree, net: ViTSpec) -> trees.Tree:
 
     A reshape, which moves no number: q, k and v are as wide as before. With another
     number of heads the blocks compute another function.
+
+    Args:
+      blocks: ``attn`` has qkv kernel [depth, width, 3, heads, head size] and bias
+        [depth, 3, heads, head size], and proj kernel [depth, heads, head size, width].
+      net: of the same width.
+
+    Returns:
+      The same leaves, of `net.heads` heads of `net.head_size`; all others as they are.
     """
     split = (net.heads, net.head_size)
     qkv, proj = blocks["attn"]["qkv"], blocks["attn"]["proj"]
@@ -122,6 +133,13 @@ def gather(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
 
     The plan is static, the gather runs along the gene axis alone, and every other
     axis keeps its sharding: nothing is communicated.
+
+    Args:
+      genes: leaves [genes, ...].
+      plan: [depth], indices of genes.
+
+    Returns:
+      Leaves [depth, ...].
     """
     index = np.asarray(plan)
 
@@ -158,11 +176,11 @@ def _alike(value, like, axes: tuple[int | None, ...]):
         return value
     split = (*like.sharding.spec, *[None] * like.ndim)
     spec = PartitionSpec(*(None if axis is None else split[axis] for axis in axes))
-    place = NamedSharding(like.sharding.mesh, spec)
-    if value.sharding.device_set == place.device_set:
-        return jax.device_put(value, place)
+    sharding = NamedSharding(like.sharding.mesh, spec)
+    if value.sharding.device_set == sharding.device_set:
+        return jax.device_put(value, sharding)
     rows = np.asarray(value)
-    return jax.make_array_from_callback(rows.shape, place, lambda index: rows[index])
+    return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
 
 
 def _concrete(leaf) -> bool:

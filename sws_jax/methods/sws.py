@@ -17,7 +17,16 @@ NAME = "sws"
 
 
 def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
-    """The Aux-Net's stages stacked as genes; everything else as it is."""
+    """The Aux-Net's stages stacked as genes; everything else as it is.
+
+    Args:
+      params: of the Aux-Net; ``stage_0``, ``stage_1``, ... are the blocks of its
+        stages, with leaves [...].
+      spec: of the Aux-Net.
+
+    Returns:
+      Params with ``blocks``, leaves [stages, ...], in place of the stages.
+    """
     stages = [params[f"stage_{s}"] for s in range(len(spec.stages))]
     rest = {name: leaf for name, leaf in params.items() if not _is_stage(name)}
     return {**rest, "blocks": trees.stack(stages)}

@@ -26,7 +26,15 @@ def pair(block: trees.Tree) -> trees.Tree:
 
 
 def expand(genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
-    """Stacked blocks of a depth, one for each entry of the plan."""
+    """Stacked blocks of a depth, one for each entry of the plan.
+
+    Args:
+      genes: ``base`` and ``slope``, each with leaves [1, ...].
+      plan: [depth], all 0.
+
+    Returns:
+      Leaves [depth, ...].
+    """
     depth = len(plan)
     index = np.asarray(plan)
 

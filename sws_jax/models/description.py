@@ -59,7 +59,8 @@ class Description:
       versions: (package, version) pairs of the software that wrote it.
       eval_crop: share of the shorter side of an image that it was scored on.
       interpolation: that images are resized with for it; see `sws_jax.pixels`.
-      crop_mode: whether an image keeps its shape; see `sws_jax.data.transforms.Fit`.
+      crop_mode: whether an image keeps its aspect ratio; see
+        `sws_jax.data.transforms.Fit`.
       val_fraction: of the training images, held out where the set has no others.
     """
 
@@ -98,14 +99,18 @@ class Description:
 
     @property
     def vit(self) -> ViTSpec:
-        """The network, which must be a ViT."""
+        """The network, which must be a ViT.
+
+        Raises:
+          UserError: it is of another family.
+        """
         if not isinstance(self.net, ViTSpec):
             raise UserError(f"{self.net.name} is no Vision Transformer")
         return self.net
 
     @property
     def spec(self) -> Spec:
-        """Of the network these weights are, or come from."""
+        """The spec of the network that these weights are, or come from."""
         if self.kind == "network" or self.method in _UNSHARED:
             return self.net
         return AuxViTSpec(self.vit, self.stages)
@@ -133,6 +138,6 @@ DESCRIPTION = arguments.of(Description, called="a Description")
 
 
 def versions() -> tuple[tuple[str, str], ...]:
-    """Of the packages that decide the numbers."""
+    """(package, version) of the packages that decide the numbers."""
     packages = ("jax", "flax", "optax")
     return tuple((name, importlib.metadata.version(name)) for name in packages)

@@ -240,7 +240,7 @@ class Head(nn.Module):
 
 
 def offset_table(grid: tuple[int, int], stride: int = 1) -> np.ndarray:
-    """Which offset, of those a grid has, lies between a query and a key.
+    """The number of the offset between each query and each key of a grid.
 
     An offset is (rows apart, columns apart) without sign, and its number is
     ``rows apart * columns + columns apart``. Code that numbers offsets in the order

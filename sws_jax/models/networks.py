@@ -23,8 +23,8 @@ def _instead_of_spec(value: Any) -> str:
     """A hint for a value that is no spec."""
     if isinstance(value, str):
         return "sws_jax.named makes one from a name"
-    about = getattr(value, "spec", None)
-    return "its .spec is one" if isinstance(about, Spec) else ""
+    spec = getattr(value, "spec", None)
+    return "its .spec is one" if isinstance(spec, Spec) else ""
 
 
 SPEC = arguments.of(
@@ -125,6 +125,10 @@ class Predictor:
 
         Returns:
           [batch, classes], float32, without gradient.
+
+        Raises:
+          UserError: `order` names an output that the network lacks, or arrays are
+            split over explicit axes of a mesh.
         """
         # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
@@ -172,6 +176,9 @@ def predictor(
       network: with its description.
       dtype: of its computation.
       order: of its outputs; see `Predictor`.
+
+    Raises:
+      UserError: the network has no description.
     """
     about = network.description
     if about is None:

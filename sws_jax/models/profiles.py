@@ -70,7 +70,11 @@ PROFILES = {
 
 
 def find(name: str) -> Profile:
-    """The profile of that name; an unknown one lists the known."""
+    """The profile of that name.
+
+    Raises:
+      UserError: listing the known profiles, for an unknown one.
+    """
     if name not in PROFILES:
         raise UserError(f"profile {name!r} is not one of {', '.join(PROFILES)}")
     return PROFILES[name]

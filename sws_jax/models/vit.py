@@ -256,6 +256,17 @@ class ViT(nn.Module):
         return self.spec.net
 
     def embed(self, images):  # [b, h, w, c] -> [b, n, d]
+        """Patches and extra tokens with their positions.
+
+        Args:
+          images: [batch, height, width, channels].
+
+        Returns:
+          [batch, tokens, width].
+
+        Raises:
+          UserError: the images are of another shape than the spec's.
+        """
         spec = self.net
         sharding.refuse_explicit("images or weights", (images, self.variables))
         expected = (*spec.image_size, spec.channels)
@@ -283,6 +294,15 @@ class ViT(nn.Module):
         return blocks(self.net, self.compute, name="blocks")(x, drop_path)[0]
 
     def classify(self, x):  # [b, n, d] -> [b, classes]
+        """Logits of the tokens that the last block returns.
+
+        Args:
+          x: [batch, tokens, width].
+
+        Returns:
+          float32 [batch, classes], the mean over the heads; the pooled features
+          [batch, width] of a network without classes.
+        """
         spec = self.net
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
@@ -291,7 +311,7 @@ class ViT(nn.Module):
             x = norm(x).mean(axis=1, keepdims=True)
         else:
             x = norm(x.mean(axis=1, keepdims=True))
-        x = x.astype(jnp.float32)  # [b, heads of the network, d]
+        x = x.astype(jnp.float32)  # [b, classifiers, d]
         x = sharding.constrain(x, "batch", "tokens", "features")
         if not spec.num_classes:
             return x.mean(axis=1)
@@ -306,7 +326,10 @@ class ViT(nn.Module):
             )(x[:, i])
             for i, name in enumerate(spec.classifiers)
         ]
-        logits = [sharding.constrain(part, "batch", "classes") for part in logits]
+        logits = [
+            sharding.constrain(head_logits, "batch", "classes")
+            for head_logits in logits
+        ]
         return sum(logits) / len(logits)
 
 

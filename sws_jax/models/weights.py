@@ -128,7 +128,7 @@ def _named(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
 
 
 def _digest(description: str, flat: Mapping[str, np.ndarray]) -> str:
-    """Of the description and of every array, whatever their order in the file."""
+    """A digest of the description and of every array, whatever their order."""
     parts = [
         description,
         *(f"{name} {_array_digest(flat[name])}" for name in sorted(flat)),
@@ -168,6 +168,11 @@ def _of_this_project(format_: str) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
+    """A weights file, open for reading while the block lasts.
+
+    Raises:
+      UserError: the file is missing, damaged, or not a .safetensors file.
+    """
     if not paths.exists(path):
         with files.told(path), contextlib.suppress(FileNotFoundError):
             paths.version(path)  # says so, where it may not be known

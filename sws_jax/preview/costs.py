@@ -101,11 +101,11 @@ class JobCost:
         """Way -> quantity -> sum; what is stored is left out where it is not known."""
         return {
             name: {
-                quantity: getattr(plan, quantity)
+                quantity: getattr(strategy, quantity)
                 for quantity in comparison.QUANTITIES
-                if plan.kept or quantity != "stored"
+                if strategy.kept or quantity != "stored"
             }
-            for name, plan in self.ways.items()
+            for name, strategy in self.ways.items()
         }
 
     @property
@@ -222,7 +222,7 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
 
 
 def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
-    """Of a distillation; None where there is none, or none is known."""
+    """The teacher of a run; None without distillation, or where it is not known."""
     if row.config.loss.kind == "none":
         return None
     path = row.config.teacher.path
@@ -240,11 +240,11 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
 
 
 def _ways(survey: Survey, runs: Sequence[comparison.Run]) -> dict[str, comparison.Plan]:
-    plans = {}
+    strategies = {}
     for name, of_way in WAYS.items():
         if own := tuple(run for run in runs if run.role in of_way):
-            plans[name] = comparison.Plan(own, _kept(survey, name, own))
-    return plans
+            strategies[name] = comparison.Plan(own, _kept(survey, name, own))
+    return strategies
 
 
 def _kept(

@@ -175,7 +175,11 @@ def recipe_of(config, spec: Spec) -> step.Recipe:
 
 
 def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
-    """Shapes of a run's teacher, placed on the mesh."""
+    """Shapes of a run's teacher, with their shardings; None without distillation.
+
+    Raises:
+      UserError: it is not known which network teaches the run.
+    """
     config = row.config
     if not build.needs_teacher(config):
         return None
@@ -186,7 +190,9 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
             f"{config.teacher.path}: name a network in its place, like regnety_160"
         )
     params = jax.tree.map(
-        step.placed, networks.abstract_params(spec), step.network_shardings(spec, mesh)
+        step.with_sharding,
+        networks.abstract_params(spec),
+        step.network_shardings(spec, mesh),
     )
     grey = (0.5,) * spec.net.channels
     return Predictor(

@@ -1,6 +1,6 @@
 """What a preview of a job knows: its networks, without data and weights, and notes.
 
-Which network a run has, and which teaches it, `sws_jax.jobs.start` answers.
+`sws_jax.jobs.start` answers which network a run has, and which one teaches it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sws_jax.training.durations import Durations
 
 
 class Survey:
-    """Reads what there is, assumes ImageNet where data is not here, and says which.
+    """Reads what exists, assumes ImageNet for missing data, and notes the assumptions.
 
     Args:
       config: of the job.
@@ -54,30 +54,33 @@ class Survey:
         self.notes: list[str] = []
         self.learngene: Spec | Description | None = None
         source = config.data.source
-        if data is None and source == "digits":  # comes with a package, and is small
+        if (
+            data is None and source == "digits"
+        ):  # It comes with a package, and is small.
             data = build.dataset(config)
         if data is not None:
-            count, look = len(data.train), Images.of(data)
+            count, images_seen = len(data.train), Images.of(data)
             if image_size:
-                look = dataclasses.replace(look, image_size=(image_size,) * 2)
+                square = (image_size, image_size)
+                images_seen = dataclasses.replace(images_seen, image_size=square)
         else:
             count = comparison.IMAGENET_IMAGES
-            look = Images.assumed(config, workdir, image_size)
+            images_seen = Images.assumed(config, workdir, image_size)
             source += " is not read; assumed"
-        if image_size or classes:  # other classes than those whose names were read
-            num_classes = classes or look.num_classes
-            look = dataclasses.replace(
-                look, num_classes=num_classes, class_names=(), known=False
+        if image_size or classes:  # The names that were read are of other classes.
+            num_classes = classes or images_seen.num_classes
+            images_seen = dataclasses.replace(
+                images_seen, num_classes=num_classes, class_names=(), known=False
             )
         self.images = images or count
         self._is_read = data is not None
         older = older or preflight.older_in(workdir)
-        self._answers = Answers(look, workdir, older)
-        height, width = look.image_size
+        self._answers = Answers(images_seen, workdir, older)
+        height, width = images_seen.image_size
         self.note(
             f"{source}: {self.images:,} training images, {height} x {width} pixels, "
-            f"{look.num_classes} classes, {look.channels} colour channel"
-            + ("s" if look.channels > 1 else "")
+            f"{images_seen.num_classes} classes, {images_seen.channels} colour channel"
+            + ("s" if images_seen.channels > 1 else "")
         )
 
     def spec(self, run: Run) -> Trained:
@@ -92,7 +95,7 @@ class Survey:
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
         check.check_teacher(run.config)
-        spec = self._answers.of(run.name, run.config).spec
+        spec = self._answers.answer_for(run.name, run.config).spec
         if self._is_read:
             epoch = epoch_images(self.images, run.config.data.repeats)
             durations = Durations(epoch, run.config.global_batch_size)

@@ -22,7 +22,7 @@ FAMILIES = {
     "levit": ("models.levit", "LeViT"),
     "regnet": ("models.regnet", "RegNet"),
 }
-# Kinds of the numbers that networks have.
+# Argument checks for the numbers of a network.
 DEPTH = arguments.whole(1, MAX_DEPTH)
 COUNT = arguments.whole(1, MAX_SIZE)
 CLASSES = arguments.whole(0, MAX_SIZE)
@@ -30,7 +30,7 @@ RATIO = arguments.number(Range(0, MAX_SIZE, open_low=True))
 
 
 def DTYPE(name: str, value: typing.Any) -> str:
-    """By its name, or as numpy and JAX have it: jnp.bfloat16."""
+    """A dtype, given by name or as a numpy or JAX dtype, as its name."""
     if not isinstance(value, str):
         import numpy as np  # A name needs none.
 
@@ -57,7 +57,7 @@ class Compute:
     unroll: int = 1
 
 
-# Of what runs a network.
+# The check of an argument that is a `Compute`.
 COMPUTE = arguments.of(Compute, called="a Compute")
 
 
@@ -95,7 +95,11 @@ def to_dict(spec) -> dict:
     data=arguments.of(Mapping, called="a mapping of fields"),
 )
 def from_dict(spec_class: type, data: Mapping) -> typing.Any:
-    """The inverse of `to_dict`, refusing fields that the class does not have."""
+    """The inverse of `to_dict`.
+
+    Raises:
+      UserError: the class has no such field, or no such value of it.
+    """
     hints = typing.get_type_hints(spec_class)
     unknown = sorted(set(data) - set(hints))
     if unknown:

@@ -180,7 +180,12 @@ class LeViTSpec:
 def _levit(
     widths: Sequence[int], depths: Sequence[int], heads: Sequence[int], key_dim: int
 ) -> LeViTSpec:
-    """What the five have in common: one size of keys, and so many heads between."""
+    """A LeViT of the paper: one size of keys, and width / key_dim heads between stages.
+
+    Args:
+      widths, depths, heads: of each stage.
+      key_dim: size of every key.
+    """
     stages = len(widths)
     return LeViTSpec(
         widths=tuple(widths),

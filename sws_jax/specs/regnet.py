@@ -127,7 +127,7 @@ class RegNetSpec:
 
     @property
     def name(self) -> str:
-        """As timm, ``regnety_160``; by widths and depths where there is no such name.
+        """The name in timm's style: ``regnety_160``; other sizes by widths and depths.
 
         >>> RegNetSpec(widths=(8, 16), depths=(1, 2), group_width=8).name
         'regnety_w8-16_d1-2_g8'
@@ -217,4 +217,6 @@ def _squeeze(inputs: int, ratio: float) -> int:
     return round(inputs * ratio)
 
 
-REGNETS = {f"regnety_{name}": _named(*found) for name, found in _PARAMETERS.items()}
+REGNETS = {
+    f"regnety_{name}": _named(*parameters) for name, parameters in _PARAMETERS.items()
+}

@@ -8,10 +8,10 @@ import re
 from typing import TYPE_CHECKING
 
 from sws_jax import arguments
-from sws_jax.arguments import Range
+from sws_jax.arguments import MAX_SIZE, Range
 from sws_jax.errors import UserError
 from sws_jax.specs import base
-from sws_jax.specs.base import MAX_SIZE, Compute
+from sws_jax.specs.base import Compute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +184,7 @@ class ViTSpec:
 
     @property
     def name(self) -> str:
-        """By parts, as timm: ``vit_small_patch16_L12``."""
+        """The name in timm's style: ``vit_small_patch16_L12``."""
         return f"vit_{_size_name(self)}_patch{self.patch_size}_L{self.depth}"
 
     def replace(self, **changes) -> ViTSpec:
@@ -300,7 +300,11 @@ def named(name: str, **overrides) -> Trained:
 
 @arguments.checked()
 def parse_stages(text: str) -> tuple[int, ...]:
-    """``"3-3-4-3-3"`` as a tuple of ints."""
+    """``"3-3-4-3-3"`` as a tuple of ints.
+
+    Raises:
+      UserError: the text is of another form, or a stage is empty.
+    """
     if not re.fullmatch("[0-9]{1,4}(-[0-9]{1,4})*", text):
         raise UserError(f"stages are written like 3-3-4-3-3, and {text!r} is not")
     return STAGES("stages", [int(part) for part in text.split("-")])

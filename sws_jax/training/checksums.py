@@ -70,7 +70,7 @@ def _is_whole(leaf) -> bool:
 
 
 def _own_sum(leaf) -> np.uint64:
-    """Over the parts of an array that this process has, each of them once."""
+    """The sum over this process's parts of an array, each of them once."""
     if not isinstance(leaf, jax.Array):
         return _sum(np.asarray(leaf), (slice(None),) * np.ndim(leaf), np.shape(leaf))
     parts = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
@@ -79,7 +79,7 @@ def _own_sum(leaf) -> np.uint64:
 
 
 def _sum(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]):
-    """Over a part of an array.
+    """The sum over a part of an array.
 
     Args:
       part: of the array.
@@ -170,7 +170,7 @@ def _start(leaf: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def _sums_of_part(part: jax.Array, starts, shape: tuple[int, ...]) -> jax.Array:
-    """As `_sum`, with numbers of 32 bits: [3, ...], as in `_start`."""
+    """The sums of a part, as of `_sum`, in 32-bit numbers: [3, ...], as in `_start`."""
     positions = jnp.zeros(part.shape, jnp.uint32)
     for axis, start in enumerate(starts):
         along_axis = jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
@@ -196,7 +196,7 @@ def _sums_of_part(part: jax.Array, starts, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _product(a, b):
-    """Of two numbers of 64 bits, modulo 2^64; each is its upper and its lower half."""
+    """The product of two 64-bit numbers modulo 2^64, each as (upper, lower) 32 bits."""
     (a_high, a_low), (b_high, b_low) = a, b
     half = np.uint32(_ADDED - 1)
     a1, a0, b1, b0 = a_low >> _HALF, a_low & half, b_low >> _HALF, b_low & half

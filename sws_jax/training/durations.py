@@ -7,7 +7,7 @@ import math
 
 from sws_jax.errors import UserError
 
-# That a run may have: an interval of so many never comes round.
+# The most steps that a run may have. An interval of as many never ends.
 MOST_STEPS = 2**31 - 1
 
 
@@ -26,6 +26,11 @@ class Durations:
     global_batch_size: int
 
     def steps(self, epochs: float) -> int:
+        """The nearest whole number of steps.
+
+        Raises:
+          UserError: the epochs are below 0, infinite or NaN.
+        """
         if not 0 <= epochs < math.inf:
             raise UserError(
                 f"durations are epochs of at least 0, and one of them is {epochs}"

@@ -39,12 +39,12 @@ def finish(training: Training) -> tuple[Network, dict[str, Any]]:
     task = training.task
     training.history.clock.pause()
     training.checkpoints.wait()
-    number, params = _kept(training)
+    step_number, params = _kept(training)
     val = training.val
-    if val.get("step") != number:
+    if val.get("step") != step_number:
         val = task.score(task.predictor(params), task.data.val)
-    about = training.described(number, val)
-    scores = _test_scores(training, number, params)
+    about = training.described(step_number, val)
+    scores = _test_scores(training, step_number, params)
     network = Network(task.network.spec, trees.to_host(params), about)
     return network, _result(training, params, about, val["top1"], scores)
 
@@ -59,13 +59,13 @@ def _kept(training: Training) -> tuple[int, trees.Tree]:
 
 
 def _test_scores(
-    training: Training, number: int, params: trees.Tree
+    training: Training, step_number: int, params: trees.Tree
 ) -> list[dict[str, float]]:
     """Scores on the test images: of the milestones, then of the weights that are kept.
 
     Args:
       training: after its last step.
-      number: the step of the weights that are kept.
+      step_number: the step of the weights that are kept.
       params: those weights.
     """
     task, scores = training.task, []
@@ -80,7 +80,7 @@ def _test_scores(
     if task.total:  # without a step, the milestone at 0 was the end
         _stop_between_scores(training)
         score = task.score(task.predictor(params), task.data.test)
-        scores.append({"epochs": task.epochs, "step": number, **score})
+        scores.append({"epochs": task.epochs, "step": step_number, **score})
     return scores
 
 
@@ -95,12 +95,14 @@ def _stop_between_scores(training: Training) -> None:
     raise training.stopped(total)
 
 
-def _restored(training: Training, number: int) -> trees.Tree:
+def _restored(training: Training, step_number: int) -> trees.Tree:
     """The weights of a step, from its checkpoint."""
-    spec = training.checkpoints.describe(number).spec
+    spec = training.checkpoints.describe(step_number).spec
     params = {"params": networks.abstract_params(spec)}
-    like = jax.tree.map(step.placed, params, {"params": training.shardings.params})
-    return training.checkpoints.restore_or_redo(number, like).items["params"]
+    like = jax.tree.map(
+        step.with_sharding, params, {"params": training.shardings.params}
+    )
+    return training.checkpoints.restore_or_redo(step_number, like).items["params"]
 
 
 def _result(
@@ -188,9 +190,12 @@ def unwritten(training: Training, error: files.Unwritable) -> Stopped:
     return _cut_short(training, f"{error}: make room, or see to the disk")
 
 
-def _cut_short(training: Training, text: str, kind: type[Stopped] = Stopped) -> Stopped:
+def _cut_short(
+    training: Training, text: str, error_class: type[Stopped] = Stopped
+) -> Stopped:
+    """The error that ends a run early, with where the same command goes on."""
     where = "from the last checkpoint"
     if jax.process_count() == 1:
         newest = max(training.checkpoints.steps(), default=0)
         where = f"at step {newest} of {training.task.total}"
-    return kind(f"{text}; the same command goes on {where}")
+    return error_class(f"{text}; the same command goes on {where}")

@@ -74,7 +74,7 @@ class Training:
         lines += [f"{task.name}: {change}" for change in self.history.changes]
         for line in (*lines, *task.lines):
             say(line)
-        # Steps under way, with the numbers that they will give.
+        # Steps under way, with the metrics that they will return.
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self.val: dict[str, float] = {}
         self._writer: metrics.Writer | None = None
@@ -100,14 +100,14 @@ class Training:
         items, shardings = _items(self.state), _items(self.shardings)
         try:
             return self.checkpoints.restore_newest(
-                jax.tree.map(step.placed, items, shardings)
+                jax.tree.map(step.with_sharding, items, shardings)
             )
         except UserError:  # which all processes meet
             self.checkpoints.close()
             raise
 
     def open(self) -> None:
-        """The files that lines are added to."""
+        """Opens the log files."""
         if processes.is_first():
             self._writer = metrics.Writer(self.task.directory, step=self.first)
 
@@ -128,17 +128,17 @@ class Training:
             say(line)
         key = self._key()
         counts_skipped = sharding.is_first_of_rows(task.mesh)
-        for number in range(self.first + 1, task.total + 1):
-            rate = task.schedule(number - 1)
-            rows = next(batches)
-            skipped = int(rows.pop("skipped"))
+        for step_number in range(self.first + 1, task.total + 1):
+            rate = task.schedule(step_number - 1)
+            host_batch = next(batches)
+            skipped = int(host_batch.pop("skipped"))
             self.history.add_skipped(skipped if counts_skipped else 0)
-            raw = sharding.to_global(task.mesh, size, rows)
-            self.state, numbers = program(
-                self.state, key, raw, np.float32(rate), task.teacher
+            batch = sharding.to_global(task.mesh, size, host_batch)
+            self.state, step_metrics = program(
+                self.state, key, batch, np.float32(rate), task.teacher
             )
-            self._count(number, numbers)
-            self._do_what_is_due(number, rate)
+            self._count(step_number, step_metrics)
+            self._do_what_is_due(step_number, rate)
 
     def _batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the batches, from the next step on."""
@@ -156,64 +156,68 @@ class Training:
         )
 
     def _key(self) -> jax.Array:
-        """Of the run's seed."""
+        """The random key of the run's seed."""
         seed, everywhere = self.task.seed, sharding.replicated(self.task.mesh)
         return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
 
-    def _count(self, number: int, numbers: dict[str, jax.Array]) -> None:
+    def _count(self, step_number: int, step_metrics: dict[str, jax.Array]) -> None:
         """Notes a step that was started."""
-        self.done = number
-        self._pending.append((number, numbers))
+        self.done = step_number
+        self._pending.append((step_number, step_metrics))
         sharding.hold_back(self._pending)
         self._progress.advance()
-        if number == self.first + 1:
-            jax.block_until_ready(numbers)  # compilation is not training
+        if step_number == self.first + 1:
+            jax.block_until_ready(step_metrics)  # Compilation is not training.
             self.history.clock.start()
         else:
             self.history.clock.count(1)
 
-    def _do_what_is_due(self, number: int, rate: float) -> None:
+    def _do_what_is_due(self, step_number: int, rate: float) -> None:
         """Scores, logs and saves where that is due after a step."""
         task = self.task
-        stop = self.should_stop() and number < task.total
-        save = task.saves_after(number) or stop
-        score, log = task.scores_after(number), task.logs_after(number)
+        stop = self.should_stop() and step_number < task.total
+        save = task.saves_after(step_number) or stop
+        score, log = task.scores_after(step_number), task.logs_after(step_number)
         if not (score or save or log):
             return
         self.flush()
         self.history.clock.pause()
         if score or log:
-            self._report(number, rate, score=score, log=log)
+            self._report(step_number, rate, score=score, log=log)
         if save:
-            self.save(number)
+            self.save(step_number)
         if stop:
             self.checkpoints.wait()
-            raise self.stopped(number)
+            raise self.stopped(step_number)
         self.history.clock.start()
 
     def flush(self) -> None:
-        """Waits for the steps under way and refuses numbers that are none.
+        """Waits for the steps under way, and refuses NaN and infinity.
 
         Raises:
           NonFinite: the loss or the norm of the gradient became NaN or infinite.
         """
-        rows = [(n, {k: float(v) for k, v in m.items()}) for n, m in self._pending]
+        finished_steps = [
+            (step_number, {name: float(value) for name, value in step_metrics.items()})
+            for step_number, step_metrics in self._pending
+        ]
         self._pending.clear()
-        for number, row in rows:
-            if not all(np.isfinite(list(row.values()))):
+        for step_number, values in finished_steps:
+            if not all(np.isfinite(list(values.values()))):
                 self.checkpoints.wait()
                 steps = self.checkpoints.steps()
                 kept = f"the checkpoint of step {steps[-1]}" if steps else "nothing"
                 raise NonFinite(
-                    f"{self.task.name}: at step {number} the loss is {row['loss']} and "
-                    f"the gradient's norm {row['grad_norm']}; stopped, with {kept} "
-                    f"kept in {self.task.directory}: lower schedule.rate or set "
+                    f"{self.task.name}: at step {step_number} the loss is "
+                    f"{values['loss']} and the gradient's norm {values['grad_norm']}; "
+                    f"stopped, with {kept} kept in {self.task.directory}: lower "
+                    f"schedule.rate or set "
                     f"optimizer.clip_norm, and give the run another name"
                 )
-        for _, row in rows:
-            self.history.add(row)
+        for _, values in finished_steps:
+            self.history.add(values)
 
-    def _report(self, number: int, rate: float, *, score: bool, log: bool) -> None:
+    def _report(self, step_number: int, rate: float, *, score: bool, log: bool) -> None:
         """Scores the network, writes a row and shows a line, as asked."""
         task, history = self.task, self.history
         row: dict[str, float] = {}
@@ -221,24 +225,24 @@ class Training:
             row |= history.means()
             if task.reading.unreadable == "skip":
                 row["unreadable"] = history.skipped()
-        epoch = number * task.global_batch_size / task.epoch_images
+        epoch = step_number * task.global_batch_size / task.epoch_images
         row |= {"rate": rate, "epoch": epoch}
         speed = history.clock.steps_per_second
         if speed is not None:
             row["images_per_second"] = speed * task.global_batch_size
         if score:
-            row |= self._score(number)
+            row |= self._score(step_number)
         if self._writer:
-            self._writer.write(number, row)
+            self._writer.write(step_number, row)
         if log:
-            self._progress.log(number, row, speed)
+            self._progress.log(step_number, row, speed)
             history.clock.lap()
 
-    def _score(self, number: int) -> dict[str, float]:
+    def _score(self, step_number: int) -> dict[str, float]:
         """Scores weights and average on the validation images, for a row of the log."""
         task = self.task
         val = task.score(task.predictor(self.state.params), task.data.val)
-        self.val = {**val, "step": number}
+        self.val = {**val, "step": step_number}
         row = {"val_top1": val["top1"], "val_loss": val["loss"]}
         if val["skipped"]:
             row["val_images"] = val["count"]
@@ -247,45 +251,45 @@ class Training:
             row["val_top1_ema"] = average["top1"]
         return row
 
-    def save(self, number: int) -> None:
+    def save(self, step_number: int) -> None:
         """Starts writing the checkpoint of a step."""
         val = self.val
         if self._writer:
             self._writer.send()
         self.checkpoints.save(
-            number,
+            step_number,
             _items(self.state),
             clock=self.history.state(),
-            description=self.described(number, val),
-            val_top1=val["top1"] if val.get("step") == number else -1.0,
+            description=self.described(step_number, val),
+            val_top1=val["top1"] if val.get("step") == step_number else -1.0,
         )
 
-    def described(self, number: int, val: dict[str, float]) -> Description:
+    def described(self, step_number: int, val: dict[str, float]) -> Description:
         """What the weights of a step are, with their scores."""
         accuracy = round(val.get("top1", -1.0), 6)
-        return self.task.about.replace(step=number, accuracy=accuracy)
+        return self.task.about.replace(step=step_number, accuracy=accuracy)
 
-    def stopped(self, number: int) -> Preempted:
+    def stopped(self, step_number: int) -> Preempted:
         """What is raised once a step is saved, as the run was asked to stop."""
         return Preempted(
-            f"{self.task.name}: stopped and saved at step {number} of "
+            f"{self.task.name}: stopped and saved at step {step_number} of "
             f"{self.task.total}; the same command goes on"
         )
 
-    def close(self, together: bool) -> None:
+    def close(self, all_ended_alike: bool) -> None:
         """Closes the files.
 
         Args:
-          together: all processes do so; what is being saved waits for them.
+          all_ended_alike: all processes do so; what is being saved waits for them.
         """
         self._progress.close()
         if self._writer:
             self._writer.close()
-        if together or jax.process_count() == 1:
+        if all_ended_alike or jax.process_count() == 1:
             self.checkpoints.close()
 
 
 def _items(state: step.TrainState) -> dict[str, trees.Tree]:
-    """Of a checkpoint."""
+    """The items of a checkpoint."""
     items = {"params": state.params, "opt": state.opt}
     return items if state.ema is None else {**items, "ema": state.ema}

@@ -216,7 +216,7 @@ class Clock:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Of the steps since the last `lap`; None where there are none.
+        """Speed since the last `lap`; None if no step was taken.
 
         A run may go on after a restart on other hardware: a mean over all its steps
         says nothing of how fast it is now.

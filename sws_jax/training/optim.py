@@ -47,7 +47,7 @@ class Optimizer:
                 )
 
     def build(self) -> optax.GradientTransformation:
-        """From gradients to updates, which the learning rate has yet to multiply."""
+        """The transformation of gradients to updates, before the learning rate."""
         parts = [
             optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps),
             optax.add_decayed_weights(self.weight_decay, mask=decay_mask),
@@ -113,8 +113,8 @@ class Schedule:
         if self.kind == "cosine_per_epoch":
             return self._published(max(int(step // self.steps_per_epoch) - 1, 0))
         if step < self.warmup_steps:
-            part = step / self.warmup_steps
-            return self.warmup_rate + (self.peak - self.warmup_rate) * part
+            progress = step / self.warmup_steps
+            return self.warmup_rate + (self.peak - self.warmup_rate) * progress
         if self.kind == "constant":
             return self.peak
         return self._cosine(step / max(self.total_steps, 1))
@@ -132,8 +132,8 @@ class Schedule:
             return whole
         return float(steps / self.steps_per_epoch)
 
-    def _cosine(self, part: float) -> float:
-        half = (1.0 + math.cos(math.pi * min(part, 1.0))) / 2.0
+    def _cosine(self, progress: float) -> float:
+        half = (1.0 + math.cos(math.pi * min(progress, 1.0))) / 2.0
         return self.minimum + (self.peak - self.minimum) * half
 
 

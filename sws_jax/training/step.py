@@ -32,7 +32,8 @@ class Recipe:
       compute: how it is run.
       augment, normalization: from pixels to its input.
       loss, optimizer: what is minimised, and how.
-      accum_steps: parts a batch is computed in; the result is the whole batch's.
+      accum_steps: micro-batches that a batch is computed in; the result is that of the
+        whole batch.
       ema: decay of the moving average of the weights; 0 keeps none.
     """
 
@@ -112,14 +113,14 @@ def train_step(
     """
     module = recipe.spec.build(recipe.compute)
 
-    def loss_of(params, part: Batch):
-        masks = part.drop_path
+    def loss_of(params, micro_batch: Batch):
+        masks = micro_batch.drop_path
         masks = None if masks is None else jnp.moveaxis(masks, 0, -1)
-        logits = module.apply({"params": params}, part.images, masks)
-        teacher_logits = part.teacher_logits
+        logits = module.apply({"params": params}, micro_batch.images, masks)
+        teacher_logits = micro_batch.teacher_logits
         if teacher_logits is None and teacher is not None:
-            teacher_logits = teacher.logits(part.images, recipe.normalization)
-        return recipe.loss(logits, part.targets, teacher_logits)
+            teacher_logits = teacher.logits(micro_batch.images, recipe.normalization)
+        return recipe.loss(logits, micro_batch.targets, teacher_logits)
 
     loss, grads = accumulate(
         jax.value_and_grad(loss_of), state.params, batch, recipe.accum_steps
@@ -133,30 +134,39 @@ def train_step(
     return TrainState(state.step + 1, params, opt, ema), metrics
 
 
-def accumulate(function, params: trees.Tree, batch: Batch, parts: int):
-    """Mean of ``function(params, part)`` over equal parts of a batch.
+def accumulate(function, params: trees.Tree, batch: Batch, micro_batches: int):
+    """Mean of ``function(params, micro_batch)`` over equal micro-batches.
 
-    Part i takes rows i, i + parts, ...: each device splits its own rows, and no
-    image moves to another. Losses are means over the batch, so that the mean of the
-    parts' values and gradients is that of the whole batch.
+    Micro-batch i takes rows i, i + micro_batches, ...: each device splits its own rows,
+    and no image moves to another. Losses are means over the batch, so that the mean of
+    the micro-batches' values and gradients is that of the whole batch.
+
+    Args:
+      function: of params and a `Batch`; returns a tree of means over its batch.
+      params: of the network.
+      batch: leaves [batch, ...].
+      micro_batches: their number, which divides the batch.
+
+    Returns:
+      A tree like the function's.
     """
-    if parts == 1:
+    if micro_batches == 1:
         return function(params, batch)
 
     def split(rows):
-        return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+        return rows.reshape(-1, micro_batches, *rows.shape[1:]).swapaxes(0, 1)
 
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, function(params, part)), None
+    def add(total, micro_batch):
+        return jax.tree.map(jnp.add, total, function(params, micro_batch)), None
 
-    batches = jax.tree.map(split, batch)
-    first = jax.tree.map(lambda rows: rows[0], batches)
+    stacked = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda rows: rows[0], stacked)
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
         jax.eval_shape(function, params, first),
     )
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda leaf: leaf / parts, total)
+    total, _ = jax.lax.scan(add, zeros, stacked)
+    return jax.tree.map(lambda leaf: leaf / micro_batches, total)
 
 
 def make_batch(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Batch:
@@ -187,13 +197,13 @@ def keys(key: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
 
 
 def network_shardings(spec: Spec, mesh: Mesh) -> trees.Tree:
-    """Where each parameter of a network lives."""
+    """The sharding of each parameter of a network."""
     boxed = networks.abstract_params(spec, boxed=True)
     return sharding.tree_shardings(boxed, mesh)
 
 
 def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
-    """Where each leaf of the state lives: optimiser and EMA follow the parameters."""
+    """The sharding of each leaf of the state; optimiser and EMA follow the weights."""
     params = network_shardings(recipe.spec, mesh)
     everywhere = sharding.replicated(mesh)
     abstract = networks.abstract_params(recipe.spec)
@@ -251,11 +261,11 @@ def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
     }
     key = jax.eval_shape(jax.random.key, 0)
     return (
-        jax.tree.map(placed, state, state_shardings(recipe, mesh)),
-        placed(key, everywhere),
+        jax.tree.map(with_sharding, state, state_shardings(recipe, mesh)),
+        with_sharding(key, everywhere),
         raw,
         jax.ShapeDtypeStruct((), np.float32, sharding=everywhere),
-        jax.tree.map(lambda leaf: placed(leaf, leaf.sharding), teacher),
+        jax.tree.map(lambda leaf: with_sharding(leaf, leaf.sharding), teacher),
     )
 
 
@@ -281,6 +291,6 @@ def _program(recipe: Recipe, mesh: Mesh, tree, leaves) -> jax.stages.Compiled:
     return lowered.compile()
 
 
-def placed(leaf, place: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    """The shape of an array, with a sharding."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+def with_sharding(leaf, leaf_sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an array, with a sharding."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf_sharding)

@@ -112,7 +112,7 @@ class Task:
         return Predictor(network, self.data.normalization, self.recipe.compute)
 
     def score(self, predictor: Predictor, split: Split) -> dict[str, float]:
-        """As `sws_jax.training.evaluation.evaluate`."""
+        """Scores a network on a split; see `sws_jax.training.evaluation.evaluate`."""
         return evaluation.evaluate(
             predictor,
             split,

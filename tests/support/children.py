@@ -15,7 +15,7 @@ from sws_jax import xla_flags
 from sws_jax.data import load_dataset
 from sws_jax.methods import learngenes
 from sws_jax.storage import documents, paths
-from sws_jax.storage.names import CHECKPOINTS, LEARNGENE, LOCK, RESULT, WEIGHTS
+from sws_jax.storage.names import CHECKPOINTS, LEARNGENE_FILE, LOCK, RESULT, WEIGHTS
 from sws_jax.training import checksums, metrics
 
 from support import compiler
@@ -184,7 +184,7 @@ def outcome(workdir, name="run"):
     """What two runs must have alike, bit for bit."""
     directory = os.path.join(workdir, name)
     result = documents.read_json(os.path.join(directory, RESULT))
-    gene = os.path.join(directory, LEARNGENE)
+    gene = os.path.join(directory, LEARNGENE_FILE)
     if paths.exists(gene):
         params = learngenes.load_learngene(gene).params
     else:

@@ -79,8 +79,8 @@ MUTATIONS = (
     # Training
     Mutation(
         "rate one step late",
-        "rate = task.schedule(number - 1)",
-        "rate = task.schedule(number)",
+        "rate = task.schedule(step_number - 1)",
+        "rate = task.schedule(step_number)",
         "update k, counted from 0, has the rate of step k",
         ("test_train::test_fields_reach_the_steps_and_the_scores",),
     ),
@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "stale score kept",
-        'val["top1"] if val.get("step") == number else -1.0',
+        'val["top1"] if val.get("step") == step_number else -1.0',
         'val.get("top1", -1.0)',
         "a checkpoint is kept as the best by a score of its own",
         ("test_train::test_a_checkpoint_is_the_best_by_its_own_score",),
@@ -161,8 +161,8 @@ MUTATIONS = (
     ),
     Mutation(
         "milestone at the end",
-        "if 0 <= e < total]",
-        "if 0 <= e <= total]",
+        "if 0 <= e < total)",
+        "if 0 <= e <= total)",
         "the end of a run is scored once",
         ("test_train::test_the_end_is_scored_once",),
     ),
@@ -231,8 +231,8 @@ MUTATIONS = (
     ),
     Mutation(
         "data known anew",
-        "now[place] or before.get(place)",
-        "now[place]",
+        "now[position] or before.get(position)",
+        "now[position]",
         "a run knows its data again, if it can be read or not",
         ("test_data::test_a_run_remembers_what_it_has_seen",),
     ),
@@ -274,8 +274,8 @@ MUTATIONS = (
     # Data
     Mutation(
         "augmentation of no seed",
-        "place = np.random.SeedSequence(seed % 2**64)",
-        "place = np.random.SeedSequence(0)",
+        "seed_words = np.random.SeedSequence(seed % 2**64)",
+        "seed_words = np.random.SeedSequence(0)",
         "augmentation follows the run's seed",
         ("test_pipeline::test_another_seed_augments_otherwise",),
     ),
@@ -316,8 +316,8 @@ MUTATIONS = (
     ),
     Mutation(
         "unreadable is other",
-        "any(a and b and a != b",
-        "any(a and a != b",
+        "any(then and today and then != today",
+        "any(then != today",
         "an image that cannot be read makes no other set",
         ("test_data::test_a_set_is_known_again",),
     ),
