@@ -111,7 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     from sws_jax.storage import files
 
     try:
-        with files.told() if args.command in READERS else contextlib.nullcontext():
+        with (
+            files.errors_as_refusals()
+            if args.command in READERS
+            else contextlib.nullcontext()
+        ):
             return args.run(args)
     except UserError as error:
         return _refused(parsers[args.command].flagged(str(error), args))

@@ -56,7 +56,7 @@ def _refusal(file: Identified, abstract: Network | Learngene) -> str:
         base.check(file.flat, entries, abstract.params, ignored=layout.ignored)
     except base.Mismatch as differences:
         return unlike(file.path, layout, net, differences.named(file.own))
-    name, why = base.no_weights(file.flat, entries)
+    name, why = base.first_invalid(file.flat, entries)
     return f"{file.path}: {file.own(name)} {why}" if name else ""
 
 

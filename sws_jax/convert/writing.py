@@ -72,7 +72,7 @@ def _checked(
 ) -> dict[str, np.ndarray]:
     """The tensors of a file, if `load` takes them for weights when it reads them."""
     flat = base.write(trees.unflatten(weights.on_host(path, params)), entries)
-    name, why = base.no_weights(flat, entries)
+    name, why = base.first_invalid(flat, entries)
     if name:
         raise UserError(f"{path} cannot be written: {name} {why}")
     return flat

@@ -169,7 +169,7 @@ def _of_this_project(format_: str) -> bool:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     if not paths.exists(path):
-        with files.told(path), contextlib.suppress(FileNotFoundError):
+        with files.errors_as_refusals(path), contextlib.suppress(FileNotFoundError):
             paths.version(path)  # says so, where it may not be known
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
@@ -184,7 +184,7 @@ def _opened(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        if reason := contents.told(path, ".safetensors"):
+        if reason := contents.mismatch(path, ".safetensors"):
             raise UserError(
                 f"{path} is not a readable .safetensors file ({reason})"
             ) from None

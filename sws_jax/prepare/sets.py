@@ -125,7 +125,7 @@ def room(request: Request, inventory: Inventory, growth: float) -> tuple[int, in
     needed = request.form.room(
         inventory.directory, inventory.todo, growth, request.workers
     )
-    folder, free = files.room(request.place)
+    folder, free = files.free_space(request.place)
     if needed > free:
         raise UserError(
             f"{request.place} needs {words.rounded(needed)} more, and {folder} has "

@@ -247,7 +247,7 @@ def check_room(info: Any, out: str, building: str) -> None:
     present = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
     downloads = max(int(info.download_size or 0) - present, 0)
     needed = downloads + int(info.dataset_size or 0)
-    folder, free = files.room(out)
+    folder, free = files.free_space(out)
     free += _taken(building)
     shown = (
         f"{words.rounded(needed)} with its downloads" if needed else "of unknown size"
