@@ -42,7 +42,7 @@ READERS = ("convert", "describe", "evaluate", "predict")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Of a command: a value that a flag cannot have is a sentence like any other."""
+    """The parser of a command: a wrong value of a flag is refused in a sentence."""
 
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch("argument (--[^ :]+): (.*)", message, re.DOTALL)
