@@ -63,9 +63,9 @@ def _rows(steps: int):
     for name, job in _jobs():
         expected = _run(*job, (1, 1, 1), steps)
         for shape in MESHES:
-            found = _differences(expected, _run(*job, shape, steps))
+            differences = _differences(expected, _run(*job, shape, steps))
             mesh = " x ".join(map(str, shape))
-            yield mesh, name, *(f"{difference:.0e}" for difference in found)
+            yield mesh, name, *(f"{difference:.0e}" for difference in differences)
 
 
 def _jobs():
@@ -147,7 +147,7 @@ def _run(recipe, network, teacher, batches, shape, steps):
 
 
 def _differences(expected, actual) -> tuple[float, float, float, float]:
-    """Of losses, of most weights, of all, and of the keys' biases."""
+    """The differences of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 
     losses = max(

@@ -26,7 +26,11 @@ def converted(
     stages: tuple[int, ...] = (),
     profile: str = "",
 ) -> Network | Learngene:
-    """The network, or the learngene, that a file holds; see `sws_jax.convert.load`."""
+    """The network, or the learngene, that a file holds; see `sws_jax.convert.load`.
+
+    Raises:
+      UserError: the tensors are not what they look like, or an argument does not fit.
+    """
     layout = file.layout
     if not layout.method and (stages or profile):
         raise UserError(

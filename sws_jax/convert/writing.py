@@ -23,7 +23,11 @@ PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
 
 
 def write(path: str, network: Network | Learngene, to: str) -> None:
-    """Writes a network or a learngene for a target; see `sws_jax.convert.save`."""
+    """Writes a network or a learngene for a target; see `sws_jax.convert.save`.
+
+    Raises:
+      UserError: the target does not take it, or would not read it back as it is.
+    """
     if isinstance(network, Learngene) != (to == "published"):
         what = "a learngene" if to == "published" else "a network"
         raise UserError(
