@@ -1142,8 +1142,8 @@ def test_tfds_fails_in_its_process(waiting, tmp_path):
     (tmp_path / "go").touch()
     done = children.ended(process)
     assert done.code == 2
-    assert "TFDS cannot prepare waiting_moths (" in done.said()
-    assert "no moths tonight" in done.said()
+    assert "TFDS cannot prepare waiting_moths (" in done.refusal()
+    assert "no moths tonight" in done.refusal()
 
 
 @pytest.mark.slow
