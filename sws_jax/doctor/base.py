@@ -209,6 +209,6 @@ class Check:
     needs_processes: bool = False
 
     def hindered(self, states: Mapping[str, str]) -> list[str]:
-        """Names of the checks for whose sake this one is left out."""
+        """Names of the failed checks because of which this one is left out."""
         broken = [n for n in self.needs if states.get(n) in (PROBLEM, LEFT_OUT)]
         return broken + [n for n in self.unless if states.get(n) == PROBLEM]
