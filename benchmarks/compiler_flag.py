@@ -165,10 +165,11 @@ def _jobs(part: str):
     """(name, (recipe, teacher or None, images of a step, of an evaluation)) of runs."""
     from benchmarks import step as networks_of
     from sws_jax.jobs import build, commandline, model_fields
-    from sws_jax.jobs.rows import ANCESTOR, runs
+    from sws_jax.jobs.rows import runs
     from sws_jax.models.networks import Network, Predictor
     from sws_jax.pixels import default_normalization
     from sws_jax.training import step as steps
+    from sws_jax.training.roles import ANCESTOR
 
     if part == "224px":
         for name in ("aux_vit_small_patch16_3-3-4-3-3", "vit_small_patch16_L12"):

@@ -72,9 +72,10 @@ def _jobs():
     """(name, (recipe, network, teacher or None, batches)) of each row."""
     from sws_jax.data import pipeline
     from sws_jax.jobs import build, commandline, initial
-    from sws_jax.jobs.rows import ANCESTOR, AUX, runs
+    from sws_jax.jobs.rows import runs
     from sws_jax.models import vit
     from sws_jax.models.networks import Network, Predictor
+    from sws_jax.training.roles import ANCESTOR, AUX
 
     rows = {r.name: r for r in runs(commandline.load("configs/aux_deit.py"))}
     data = build.dataset(rows[ANCESTOR].config)

@@ -488,6 +488,11 @@ def _wrong(name: str, wanted: str, value: Any) -> UserError:
     return UserError(f"{name} must be {wanted}, and is {shown(value)}")
 
 
+def quoted(text: str) -> str:
+    """A text in quotes, without its middle where it is long."""
+    return _SHOWN.repr(text)
+
+
 def shown(value: Any) -> str:
     """A value in a few words."""
     builtin = (str, bytes, numbers.Number, type(None), tuple, list, dict)

@@ -124,7 +124,7 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
 
 def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
-    from sws_jax.runtime import processes, signals
+    from sws_jax.runtime import processes, signals, words
     from sws_jax.storage import refusals
 
     if isinstance(error, Interrupted | refusals.Unreachable):
@@ -134,7 +134,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, UserError):
         return _refuse(error, EXIT_REFUSED)
     if processes.is_loss(error):
-        cause = " ".join(str(error).split())[:160]
+        cause = words.brief(error)
         lost = f"another process is lost ({cause}): start all of them again"
         return _refuse(lost, signals.EXIT_AGAIN)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

@@ -999,3 +999,9 @@ def test_no_guard_stands_before_each_image(calls, monkeypatch):
     assert len(guards) == 1
     step()
     assert len(guards) == 1
+
+
+def test_a_long_text_is_quoted_without_its_middle():
+    assert arguments.quoted("it's  5\n") == repr("it's  5\n")
+    long = arguments.quoted("a" * 500 + "b")
+    assert len(long) == 60 and long.startswith("'aa") and long.endswith("ab'")

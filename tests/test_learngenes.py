@@ -77,6 +77,18 @@ def test_the_tenth_stage_follows_the_ninth():
     equal(params, learngenes.auxiliary(gene).params)
 
 
+def test_a_network_to_train_is_described_by_its_spec():
+    """From the start it says what the run leaves: a learngene, or its weights."""
+    aux = aux_spec((1, 2))
+    own = dict(normalization=Normalization((0.3,), (0.4,)))
+    about = learngenes.describe(aux, **own)
+    assert about.spec == aux and learngenes.is_source(aux)
+    assert (about.kind, about.method, about.stages) == ("aux_net", "sws", (1, 2))
+    about = learngenes.describe(aux.net, **own)
+    assert about.spec == aux.net and not learngenes.is_source(aux.net)
+    assert (about.kind, about.method, about.stages) == ("network", "", ())
+
+
 @pytest.mark.parametrize("depth", range(1, 65))
 def test_every_depth_takes_each_block_from_its_gene(depth):
     gene = GENE
@@ -171,6 +183,12 @@ def test_a_descendant_was_never_scored():
     """The accuracy of the Aux-Net is not its own."""
     assert GENE.description.accuracy == 0.5
     assert sws_jax.expand(GENE, depth=4).description.accuracy == -1.0
+
+
+def test_the_plan_is_known_without_the_parameters():
+    for asked in (dict(depth=7), dict(allotment=(1, 0, 2, 0, 1)), dict(plan=(0, 4))):
+        plan = learngenes.plan_of(GENE.description, **asked)
+        assert plan == sws_jax.expand(GENE, **asked).plan
 
 
 def test_expand_changes_nothing_it_was_given():

@@ -96,6 +96,24 @@ def test_stages_must_add_up():
     assert specs.AuxViTSpec(net, (2, 3)).plan == (0, 0, 1, 1, 1)
 
 
+def test_an_aux_net_is_changed_as_its_net_is():
+    net = specs.ViTSpec(depth=5)
+    spec = specs.AuxViTSpec(net, (2, 3))
+    assert spec.replace() == spec
+    assert spec.replace(num_classes=7) == specs.AuxViTSpec(
+        net.replace(num_classes=7), (2, 3)
+    )
+    with pytest.raises(ValueError, match="2-3 apply 5 blocks.*depth of 6"):
+        spec.replace(depth=6)
+    assert (spec.stages, net.stages) == ((2, 3), ())
+
+
+def test_networks_that_are_trained_are_vits():
+    net = specs.ViTSpec(depth=2)
+    trained = [net, specs.AuxViTSpec(net, (2,)), specs.LEVITS["levit_128s"]]
+    assert [isinstance(s, specs.Trained) for s in trained] == [True, True, False]
+
+
 def test_drop_path_rises_linearly_over_applied_blocks():
     spec = specs.named("aux_vit_small_patch16_3-3-4-3-3", drop_path=0.15)
     rates = spec.net.drop_path_rates

@@ -23,7 +23,7 @@ from sws_jax.jobs import (
     train,
 )
 from sws_jax.jobs.directory import RunDirectory
-from sws_jax.jobs.rows import ANCESTOR, AUX, runs
+from sws_jax.jobs.rows import runs
 from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
@@ -33,6 +33,7 @@ from sws_jax.runtime.rendezvous import Start
 from sws_jax.storage import documents, files
 from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, WEIGHTS
 from sws_jax.training.loop import Preempted
+from sws_jax.training.roles import ANCESTOR, AUX
 
 from support.compare import equal
 from support.examinations import examined

@@ -55,3 +55,8 @@ def test_lists():
     assert words.joined(["a"]) == "a"
     assert words.joined(["a", "b"]) == "a and b"
     assert words.joined(["a", "b", "c"]) == "a, b and c"
+
+
+def test_errors_on_one_line():
+    assert words.brief(ValueError("no\n  room ")) == "no room"
+    assert words.brief("no room left", most=5) == "no ro"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 
+from sws_jax import arguments
+
 
 def whole(text: str) -> int:
     """The type of a flag that takes a whole number."""
@@ -28,4 +30,6 @@ def number(text: str) -> float:
 
 
 def _wrong(what: str, text: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"must be {what}, and is {text[:60]!r}")
+    return argparse.ArgumentTypeError(
+        f"must be {what}, and is {arguments.quoted(text)}"
+    )

@@ -160,13 +160,14 @@ def _file(path: str) -> str:
 def _theirs(identified) -> dict[str, str]:
     """Lines on another program's weights, and on the configs beside them."""
     from sws_jax import convert
+    from sws_jax.methods import sws, tleg
 
     about, layout = identified.description, identified.layout
     lines = {"layout": layout.name, "network": about.net.name}
-    if layout.method == "sws":
+    if layout.method == sws.NAME:
         lines["network"] = f"{about.vit.depth} blocks, each shared in a stage"
         lines["stages"] = "not in the file: convert --stages"
-    elif layout.method == "tleg":
+    elif layout.method == tleg.NAME:
         lines["network"] = "a block as base and slope"
     lines["images"] = images(about)
     lines["classes"] = _classes(about)

@@ -9,7 +9,7 @@ from sws_jax.convert.base import Layout
 from sws_jax.convert.identification import Identified
 from sws_jax.convert.recognition import unlike
 from sws_jax.errors import UserError
-from sws_jax.methods import learngenes
+from sws_jax.methods import learngenes, tleg
 from sws_jax.methods.learngenes import Learngene
 from sws_jax.methods.surgery import resize_pos_embed
 from sws_jax.models import networks, profiles
@@ -84,7 +84,7 @@ def _learngene(
 ) -> Learngene:
     """The names and shapes of the learngene that a published Aux-Net holds."""
     genes = description.vit.depth
-    if not stages and layout.method == "tleg":
+    if not stages and layout.method == tleg.NAME:
         stages = (vit.TLEG_DEPTH,)
     if len(stages) != genes:
         instead = f", not {'-'.join(map(str, stages))}" if stages else ""

@@ -30,6 +30,7 @@ from sws_jax.convert.base import (
     linear,
 )
 from sws_jax.errors import UserError
+from sws_jax.methods import sws, tleg
 from sws_jax.models.profiles import OFFICIAL_AUX_HEADS
 from sws_jax.specs import ViTSpec
 
@@ -466,8 +467,8 @@ def _hf_layout(name: str, names: Names, view: View) -> Layout:
 
 LAYOUTS = (
     _layout("timm ViT", TIMM, normalise=_timm),
-    _layout("SWS Aux-Net", SWS, method="sws", antialias=False),
-    _layout("TLEG Aux-Net", TLEG, method="tleg", antialias=False),
+    _layout("SWS Aux-Net", SWS, method=sws.NAME, antialias=False),
+    _layout("TLEG Aux-Net", TLEG, method=tleg.NAME, antialias=False),
     _hf_layout(
         "Hugging Face ViT in memory",
         _hugging_face("vit", in_memory=True, distilled=False),

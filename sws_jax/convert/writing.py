@@ -10,7 +10,7 @@ import numpy as np
 from sws_jax import trees
 from sws_jax.convert import base, folders, hugging_face, tensors, timm, vit
 from sws_jax.errors import UserError
-from sws_jax.methods import learngenes
+from sws_jax.methods import learngenes, sws, tleg
 from sws_jax.methods.learngenes import Learngene
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
@@ -19,7 +19,7 @@ from sws_jax.specs import ViTSpec
 # Two libraries' folders, and files of tensors.
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
 # Names of the released Aux-Nets, by the method of their learngenes.
-PUBLISHED = {"sws": vit.SWS, "tleg": vit.TLEG}
+PUBLISHED = {sws.NAME: vit.SWS, tleg.NAME: vit.TLEG}
 
 
 def write(path: str, network: Network | Learngene, to: str) -> None:

@@ -26,7 +26,7 @@ from sws_jax.doctor.base import (
     worst,
 )
 from sws_jax.errors import UserError
-from sws_jax.runtime import processes
+from sws_jax.runtime import processes, words
 from sws_jax.runtime.rendezvous import numbers
 
 __all__ = [
@@ -141,7 +141,7 @@ def examine(
     except Exception as error:
         if not processes.is_loss(error):
             raise
-        lost = f"another process is lost ({' '.join(str(error).split())[:120]})"
+        lost = f"another process is lost ({words.brief(error, 120)})"
         report([Line(check.name, Finding(PROBLEM, lost, "see what it says itself"))])
     finally:
         case.cleanup.close()
@@ -173,7 +173,7 @@ def _findings(check: Check, case: Case, verbose: bool) -> list[Finding]:
             raise
         if verbose:
             traceback.print_exception(error)
-        text = " ".join(str(error).split())[:160]
+        text = words.brief(error)
         findings.append(
             Finding(
                 PROBLEM,

@@ -47,7 +47,7 @@ def devices(case: Case) -> Iterator[Finding]:
     except (RuntimeError, AssertionError) as error:
         # JAX raises an assertion for a platform that it does not know.
         platforms = os.environ.get("JAX_PLATFORMS")
-        reason = " ".join(str(error).split())[:160] or f"JAX_PLATFORMS is {platforms}"
+        reason = words.brief(error) or f"JAX_PLATFORMS is {platforms}"
         # Checks that need no accelerator go on.
         jax.config.update("jax_platforms", "cpu")
         yield problem(

@@ -16,13 +16,14 @@ from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC
 from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.specs.base import COMPUTE, DEPTH, Compute
+from sws_jax.training import roles
 
 IMAGENET_IMAGES = 1_281_167  # in its training set (ILSVRC 2012, 1409.0575)
 # SWS, 2404.16897: epochs of each network that the Aux-Net is compared with.
 PAPER_EPOCHS = 100.0
 PAPER_SIZES = {"S": "small", "B": "base"}
 # Runs that start from trained weights; every other one is a pre-training.
-INITIALISED = ("untuned", "tune")
+INITIALISED = roles.DESCENDANTS
 
 _EPOCHS = arguments.number(Range(0, math.inf))
 _IMAGES = arguments.whole(1)
@@ -39,7 +40,7 @@ class Run:
     """One training run.
 
     Attributes:
-      role: as in `sws_jax.jobs.rows.Run`; those of `INITIALISED` start from trained
+      role: of `sws_jax.training.roles`; those of `INITIALISED` start from trained
         weights.
       spec: of the network that is trained.
       epochs: of its training.
@@ -155,8 +156,8 @@ def by_learngene(
       teacher: whose forward counts in every step of the Aux-Net.
       images: of an epoch.
     """
-    runs = [Run("aux", aux, epochs, images, teacher=teacher)]
-    role = "tune" if tuning else "untuned"
+    runs = [Run(roles.SOURCE, aux, epochs, images, teacher=teacher)]
+    role = roles.TUNED if tuning else roles.UNTUNED
     nets = [aux.net.replace(depth=depth) for depth in depths]
     runs += [Run(role, net, tuning, images) for net in nets]
     return Plan(tuple(runs), (aux,))
@@ -177,7 +178,7 @@ def separately(
 ) -> Plan:
     """Every depth trained on its own, and kept."""
     nets = tuple(net.replace(depth=depth) for depth in depths)
-    runs = tuple(Run("scratch_long", spec, epochs, images) for spec in nets)
+    runs = tuple(Run(roles.SCRATCH_LONG, spec, epochs, images) for spec in nets)
     return Plan(runs, nets)
 
 

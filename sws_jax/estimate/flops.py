@@ -34,7 +34,7 @@ from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.specs import Spec, Trained
 from sws_jax.specs.base import COMPUTE, Compute
 from sws_jax.training import step as steps
 
@@ -171,8 +171,8 @@ def _abstract(spec: Spec) -> trees.Tree:
     return networks.abstract_params(spec)
 
 
-def _trained(spec: Spec) -> ViTSpec | AuxViTSpec:
-    if not isinstance(spec, ViTSpec | AuxViTSpec):
+def _trained(spec: Spec) -> Trained:
+    if not isinstance(spec, Trained):
         raise UserError(f"{spec.name} is a teacher here, and is not trained")
     if not spec.net.num_classes:
         raise UserError(f"{spec.name} has no classes, and so no loss to train it with")

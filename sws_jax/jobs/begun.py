@@ -14,7 +14,7 @@ import ml_collections
 from sws_jax.jobs import differences, model_fields, recipes, records
 from sws_jax.models import weights
 from sws_jax.runtime import processes
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.specs import Trained
 from sws_jax.storage import files, paths
 from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE, RESULT, WEIGHTS
 
@@ -71,7 +71,7 @@ def _against(
         path = os.path.join(directory, name)
         if paths.is_file(path) and (config.init.network or config.init.learngene):
             spec = weights.describe(path).spec
-            assert isinstance(spec, ViTSpec | AuxViTSpec)  # no other is trained
+            assert isinstance(spec, Trained)  # It was trained here.
             return model_fields.against(config, spec)
     return []
 

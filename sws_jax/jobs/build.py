@@ -29,7 +29,7 @@ from sws_jax.models import weights
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.runtime import processes
-from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
@@ -179,7 +179,7 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
     Raises:
       UserError: a batch cannot be mixed as the config says.
     """
-    assert isinstance(spec, ViTSpec | AuxViTSpec)  # `start` makes no other
+    assert isinstance(spec, Trained)  # `sws_jax.jobs.initial` makes no other.
     mixing = augment(config)
     mixing.check_batch(config.global_batch_size)
     return Recipe(

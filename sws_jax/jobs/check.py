@@ -8,6 +8,7 @@ import os
 
 import ml_collections
 
+from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, fields, model_fields, recipes
 from sws_jax.models import profiles
@@ -106,8 +107,7 @@ def _check_name(name: str) -> None:
         why = ": the work directory has a file of that name"
     else:
         return
-    shown = name if len(name) <= 40 else f"{name[:40]}..."
     raise UserError(
         f"name is the run's directory in the work directory, and cannot be "
-        f"{shown!r}{why}"
+        f"{arguments.quoted(name)}{why}"
     )

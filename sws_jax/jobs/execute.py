@@ -19,7 +19,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import begun, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
-from sws_jax.jobs.rows import AUX, COMPARED, Run, runs
+from sws_jax.jobs.rows import Run, runs
 from sws_jax.reports import rows as report_rows
 from sws_jax.reports import write as report
 from sws_jax.runtime import processes
@@ -27,6 +27,7 @@ from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, LOCK, RESULT, RESULTS
 from sws_jax.training.loop import Preempted
+from sws_jax.training.roles import COMPARED
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
 _TURN_SECONDS = 0.05  # between tries to lock what jobs share
@@ -188,7 +189,7 @@ def _run_result(
         starting=starting,
         datasets=datasets,
     )
-    if run.role == AUX:
+    if run.publishes:
         processes.first_does(lambda: _publish(workdir, run.name))
     result = {**result, "role": run.role}
     if not finished:

@@ -21,7 +21,7 @@ from sws_jax.methods import learngenes, surgery
 from sws_jax.models import networks, profiles, vit
 from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.specs import Spec, ViTSpec
 
 
 def start(
@@ -148,11 +148,8 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
     if not config.ema or config.ema_start == "weights":
         return None
     bias = config.model.patch_bias_init
-    if isinstance(spec, AuxViTSpec):
-        fresh: Spec = AuxViTSpec(spec.net.replace(patch_bias_init=bias), spec.stages)
-    else:
-        fresh = spec.net.replace(patch_bias_init=bias)
-    params = vit.init_params(fresh.build(), jax.random.key(config.seed))
+    fresh = spec.replace(patch_bias_init=bias).build()
+    params = vit.init_params(fresh, jax.random.key(config.seed))
     if (config.init.learngene or config.init.network) and "head" in params:
         # A head that is not inherited is the same in both.
         like = params["norm"]["scale"]

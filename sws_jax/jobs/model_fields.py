@@ -10,7 +10,7 @@ import ml_collections
 
 from sws_jax.errors import UserError
 from sws_jax.jobs import recipes
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.specs import AuxViTSpec, Trained, ViTSpec
 
 # Fields of `model` that are a run's own, whatever file it starts from.
 _OWN = ("drop_path",)
@@ -24,7 +24,7 @@ def insisted(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     return tuple(config.init.get("insist", ()))
 
 
-def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
+def network_spec(config, shape: dict[str, Any]) -> Trained:
     """The network of `config.model`, for images and classes of that shape."""
     fields = dict(config.model)
     stages = tuple(fields.pop("stages"))
@@ -34,16 +34,30 @@ def network_spec(config, shape: dict[str, Any]) -> ViTSpec | AuxViTSpec:
     return AuxViTSpec(net, stages) if stages else net
 
 
-def of(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
+def of(spec: Trained) -> dict[str, Any]:
     """The fields of a config's `model` that make this network."""
-    stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
     own = {field.name for field in dataclasses.fields(ViTSpec)}
     names = own & set(recipes.run().model)
-    return {"stages": stages, **{name: getattr(spec.net, name) for name in names}}
+    return {"stages": spec.stages, **{name: getattr(spec.net, name) for name in names}}
+
+
+def check_init(config) -> None:
+    """Refuses a `model` and an `init` of which one has no meaning beside the other.
+
+    Raises:
+      UserError: naming the fields.
+    """
+    if config.init.learngene and config.init.network:
+        raise UserError("init takes a learngene or a network, not both")
+    if config.init.learngene and config.model.stages:
+        raise UserError(
+            "a learngene initialises descendants, which share nothing: leave "
+            "model.stages empty"
+        )
 
 
 def recorded(
-    config: ml_collections.ConfigDict, spec: ViTSpec | AuxViTSpec
+    config: ml_collections.ConfigDict, spec: Trained
 ) -> ml_collections.ConfigDict:
     """The config with the network that the run really has."""
     copy = config.copy_and_resolve_references().unlock()
@@ -69,7 +83,7 @@ def followed(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[s
     return {"depth"} if config.model.stages else set()
 
 
-def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
+def against(config, spec: Trained) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
     fields, rows = of(spec), []
     for name in sorted(set(insisted(config)) - set(_OWN)):
@@ -82,7 +96,7 @@ def against(config, spec: ViTSpec | AuxViTSpec) -> list[tuple[str, str, str]]:
 
 def check_insisted(
     config,
-    spec: ViTSpec | AuxViTSpec,
+    spec: Trained,
     path: str,
     differs: Callable[[str], None] | None,
 ) -> None:

@@ -14,10 +14,11 @@ from sws_jax.jobs import begun, model_fields, places, recipes, start
 from sws_jax.jobs import check as checks
 from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
-from sws_jax.reports.rows import roles
+from sws_jax.reports import rows as report_rows
 from sws_jax.runtime import words
 from sws_jax.storage import paths
 from sws_jax.storage.names import CONFIG, LEARNGENE, REPORT_FILES, RESULT
+from sws_jax.training import roles
 
 
 def check(config, rows: Sequence[Run]) -> None:
@@ -86,11 +87,11 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
       UserError: naming the field.
     """
     descendants = {
-        run.config.model.depth: run for run in rows if run.role in ("tune", "untuned")
+        run.config.model.depth: run for run in rows if run.role in roles.DESCENDANTS
     }
     for run in rows:
         descendant = descendants.get(run.config.model.depth)
-        if not run.role.startswith("scratch") or descendant is None:
+        if run.role not in roles.SCRATCH or descendant is None:
             continue
         has_begun = paths.exists(os.path.join(workdir, run.name, CONFIG))
         if older_in(workdir)(run.name) or has_begun:
@@ -143,7 +144,7 @@ def refuse_other(config, workdir: str) -> None:
 
 def _refuse_foreign(workdir: str) -> None:
     """Refuses a directory whose files the report would be written over."""
-    roles(workdir)  # refuses a table that no job wrote
+    report_rows.roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
     written = (*REPORT_FILES, LEARNGENE)

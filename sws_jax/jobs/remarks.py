@@ -16,6 +16,7 @@ from sws_jax.jobs import model_fields, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.specs import Spec
+from sws_jax.training import roles
 from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
 
@@ -131,12 +132,12 @@ USED: dict[str, Rule] = {
 # Roles of the rows that use a group of changes or a field of a comparison; else why no
 # row does.
 ROLES = {
-    "ancestor": (("ancestor",), "a teacher is given, or the job trains no ancestor"),
-    "tune": (("tune", "untuned"), "the job tunes nothing"),
-    "scratch": (
-        ("scratch_short", "scratch_long"), "compare.level is not full"
+    "ancestor": (
+        (roles.ANCESTOR,), "a teacher is given, or the job trains no ancestor"
     ),
-    "compare.long_epochs": (("scratch_long",), "compare.level is not full"),
+    "tune": (roles.DESCENDANTS, "the job tunes nothing"),
+    "scratch": (roles.SCRATCH, "compare.level is not full"),
+    "compare.long_epochs": ((roles.SCRATCH_LONG,), "compare.level is not full"),
 }  # fmt: skip
 
 
@@ -170,11 +171,11 @@ def of_named(
 def _unused(field: str, scope: str, rows: Sequence[Any]) -> str:
     """Why no row of a scope uses a field; empty where one does."""
     if scope in ROLES:
-        roles, why = ROLES[scope]
-        rows = [row for row in rows if row.role in roles]
+        of_scope, why = ROLES[scope]
+        rows = [row for row in rows if row.role in of_scope]
         if not rows:
             return why
-    if field.startswith("schedule.") and all(r.role == "untuned" for r in rows):
+    if field.startswith("schedule.") and all(r.role == roles.UNTUNED for r in rows):
         return "compare.level is untuned, which trains no descendant"
     reasons = [_why(field, row.config) for row in rows]
     return "" if "" in reasons else reasons[0]

@@ -16,10 +16,8 @@ import ml_collections
 
 from sws_jax.errors import UserError
 from sws_jax.jobs import check, model_fields, places, recipes
-
-ANCESTOR, AUX = "ancestor", "aux"
-# Roles of the runs that are compared with each other, depth by depth.
-COMPARED = ("untuned", "tune", "scratch_short", "scratch_long")
+from sws_jax.training import roles
+from sws_jax.training.roles import ANCESTOR, AUX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +26,18 @@ class Run:
 
     Attributes:
       name: also its directory in the work directory.
-      role: in tables: ancestor, aux, untuned, tune, scratch_short, scratch_long
-        or single.
+      role: in tables, of `sws_jax.training.roles`.
       config: as in `sws_jax.jobs.recipes.run`.
       after: names of the runs it needs.
+      publishes: whether its learngene is copied to the work directory, where users
+        look for it.
     """
 
     name: str
     role: str
     config: ml_collections.ConfigDict
     after: tuple[str, ...] = ()
+    publishes: bool = False
 
 
 def runs(config: ml_collections.ConfigDict) -> list[Run]:
@@ -53,7 +53,7 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
 
 def _single(config) -> list[Run]:
     """One run, as the config says."""
-    return [Run(config.name, "single", _run(config, config.name))]
+    return [Run(config.name, roles.SINGLE, _run(config, config.name))]
 
 
 def _sws(config) -> list[Run]:
@@ -71,7 +71,7 @@ def _sws(config) -> list[Run]:
     aux = _run(config, AUX)
     aux.teacher.path = teacher
     needs = (ANCESTOR,) if rows else ()
-    rows.append(Run(AUX, AUX, aux, needs))
+    rows.append(Run(AUX, AUX, aux, needs, publishes=True))
     return rows + _compare(config, config.tune, f"{places.RUN}{AUX}", (AUX,))
 
 
@@ -104,15 +104,15 @@ def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
             continue  # nothing in an expansion is random
         label = f"L{depth:02d}" + (f"-seed{number}" if number else "")
         if compare.level == "untuned":
-            name, role = f"untuned-{label}", "untuned"
+            name, role = f"untuned-{label}", roles.UNTUNED
         else:
-            name, role = f"des-{label}", "tune"
+            name, role = f"des-{label}", roles.TUNED
         # What was asked of the Aux-Net by name was not asked of its descendants.
         descendant = _run(config, name, tune, insist=not needs)
         descendant.seed = config.seed + number
         descendant.model.depth = depth
         descendant.init.learngene = learngene
-        if role == "untuned":
+        if role == roles.UNTUNED:
             descendant.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
         rows.append(Run(name, role, descendant, needs))
         if compare.level == "full":
@@ -132,9 +132,9 @@ def _from_scratch(
       descendant: the config that they are compared with.
     """
     short, long = descendant.schedule.total_epochs, float(config.compare.long_epochs)
-    budgets = {"scratch_short": short, "scratch_long": long}
+    budgets = {roles.SCRATCH_SHORT: short, roles.SCRATCH_LONG: long}
     if f"{long:g}" == f"{short:g}":  # one row serves both
-        del budgets["scratch_long"]
+        del budgets[roles.SCRATCH_LONG]
     rows = []
     for role, epochs in budgets.items():
         name = f"scratch-{label}-{epochs:g}ep"

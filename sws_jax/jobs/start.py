@@ -20,12 +20,12 @@ from sws_jax.data import classes
 from sws_jax.errors import UserError
 from sws_jax.jobs import model_fields, places, teacher
 from sws_jax.jobs.places import Images, Origin, find_origin
-from sws_jax.methods import learngenes, plans
+from sws_jax.methods import learngenes
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import default_normalization
-from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.specs import Spec, Trained
 from sws_jax.storage import paths, runs
 
 
@@ -44,7 +44,7 @@ class Answer:
       order: that its outputs are put in, as of `sws_jax.data.classes.Match`.
     """
 
-    spec: ViTSpec | AuxViTSpec
+    spec: Trained
     about: Description
     keeps_head: bool = False
     order: tuple[int, ...] = ()
@@ -73,14 +73,8 @@ def answer(
     Raises:
       UserError: the config contradicts itself, the images or the file it names.
     """
-    init, model = config.init, config.model
-    if init.learngene and init.network:
-        raise UserError("init takes a learngene or a network, not both")
-    if init.learngene and model.stages:
-        raise UserError(
-            "a learngene initialises descendants, which share nothing: leave "
-            "model.stages empty"
-        )
+    init = config.init
+    model_fields.check_init(config)
     if images is None:
         images = Images.placeholder(config, origin)
     if origin is None:
@@ -115,9 +109,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             f"{path} is of the {about.profile} profile and the run of the "
             f"{config.profile} one: give the config profile={about.profile}"
         )
-    plan = plans.resolve_plan(
-        about.stages, learngenes.find_method(about.method).allot, **request
-    )
+    plan = learngenes.plan_of(about, **request)
     keeps, order = _keeps_head(config, path, about, images, tell)
     _check_channels(path, about.net.channels, images)
     _tell_pixels(config, about, images, tell)
@@ -131,9 +123,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             drop_path=config.model.drop_path,
         )
     )
-    description = _describe(config, images, spec).replace(
-        method=about.method, stages=about.stages, plan=plan, teacher=about.teacher
-    )
+    description = _describe(config, images, spec).derived(about, plan)
     return Answer(spec, description, keeps, order)
 
 
@@ -148,17 +138,14 @@ def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
         )
     _check_channels(path, old.channels, images)
     _tell_pixels(config, about, images, tell)
-    net = old.replace(
+    spec = about.spec.replace(
         num_classes=images.num_classes,
         image_size=images.image_size,
         drop_path=config.model.drop_path,
     )
+    assert isinstance(spec, Trained)  # It is `about.vit`, or shares its blocks.
     keeps, order = _keeps_head(config, path, about, images, tell)
-    shared = isinstance(about.spec, AuxViTSpec)
-    spec = AuxViTSpec(net, about.stages) if shared else net
-    description = _describe(config, images, spec).replace(
-        method=about.method, stages=about.stages, plan=about.plan, teacher=about.teacher
-    )
+    description = _describe(config, images, spec).derived(about, about.plan)
     if about.method:  # Weights keep the profile of the method that made them.
         description = description.replace(profile=about.profile)
     return Answer(spec, description, keeps, order)
@@ -257,17 +244,13 @@ def _set_name(name: str) -> str:
     return "imagenet" if is_imagenet else name
 
 
-def _describe(config, images: Images, spec: ViTSpec | AuxViTSpec) -> Description:
+def _describe(config, images: Images, spec: Trained) -> Description:
     """The description of a network that nothing has trained."""
-    stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
     normalization = images.normalization
     if normalization is None or normalization.channels != spec.net.channels:
         normalization = default_normalization(spec.net.channels)
-    return Description(
-        kind="aux_net" if stages else "network",
-        net=spec.net,
-        stages=stages,
-        method="sws" if stages else "",
+    return learngenes.describe(
+        spec,
         normalization=normalization,
         dataset=images.name,
         class_names=images.class_names,
@@ -295,7 +278,7 @@ class Answers:
         older: Callable[[str], bool] = lambda name: False,
     ):
         self.images, self.workdir, self._older = images, workdir, older
-        self.specs: dict[str, ViTSpec | AuxViTSpec] = {}  # by the names of runs
+        self.specs: dict[str, Trained] = {}  # by the names of runs
         self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
         self._files: dict[str, Origin] = {}
 
@@ -309,7 +292,7 @@ class Answers:
         origin = self.origin(config)
         answered = answer(config, self.images, origin, differs=differs)
         self.specs[name], about = answered.spec, answered.about
-        if isinstance(answered.spec, AuxViTSpec):  # its directory holds a learngene
+        if learngenes.is_source(answered.spec):
             about = about.replace(kind="learngene")
         self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
         return answered

@@ -33,10 +33,9 @@ from sws_jax.models import networks
 from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
-from sws_jax.specs import AuxViTSpec
 from sws_jax.storage import files
 from sws_jax.storage.names import LEARNGENE, WEIGHTS
-from sws_jax.training import ending
+from sws_jax.training import ending, roles
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
 from sws_jax.training.task import Task
@@ -48,7 +47,7 @@ def train(
     workdir: str,
     *,
     directory: str | None = None,
-    role: str = "single",
+    role: str = roles.SINGLE,
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
     datasets: Datasets | None = None,
@@ -146,7 +145,7 @@ def _step_lines(task: Task) -> list[str]:
 
 def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
-    if isinstance(network.spec, AuxViTSpec):
+    if learngenes.is_source(network.spec):
         path = os.path.join(run.path, LEARNGENE)
         learngenes.save_learngene(path, learngenes.extract(network))
     else:

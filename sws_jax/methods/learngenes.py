@@ -11,10 +11,10 @@ from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec
+from sws_jax.specs import AuxViTSpec, Spec, Trained
 from sws_jax.specs.base import CLASSES
 
-METHODS: dict[str, Method] = {"sws": sws.METHOD, "tleg": tleg.METHOD}
+METHODS: dict[str, Method] = {sws.NAME: sws.METHOD, tleg.NAME: tleg.METHOD}
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
@@ -22,6 +22,31 @@ def _aux_net(name: str, value: object) -> networks.Network:
     if isinstance(value, Learngene):
         raise UserError(f"{name} is a learngene already: nothing is left to extract")
     return networks.NETWORK(name, value)
+
+
+def is_source(spec: Spec) -> bool:
+    """Whether `extract` takes a learngene out of a network of this spec.
+
+    A run that trained such a network leaves the learngene, and any other its weights.
+    """
+    return isinstance(spec, AuxViTSpec)
+
+
+def describe(spec: Trained, **fields) -> Description:
+    """The description of a network that nothing has trained.
+
+    Args:
+      spec: of the network; its kind, stages and method follow from it.
+      **fields: the other fields of `Description`.
+    """
+    shared = is_source(spec)
+    return Description(
+        kind="aux_net" if shared else "network",
+        net=spec.net,
+        stages=spec.stages,
+        method=sws.NAME if shared else "",
+        **fields,
+    )
 
 
 @arguments.checked(network=_aux_net)
@@ -40,13 +65,14 @@ def extract(network: networks.Network) -> Learngene:
     Reference:
       SWS, 2404.16897, section 3.2.
     """
-    if network.description is None or not isinstance(network.spec, AuxViTSpec):
+    spec = network.spec
+    if network.description is None or not isinstance(spec, AuxViTSpec):
         raise UserError(
             "a learngene is taken from an Aux-Net with a description, and this network "
             "is not one: load an Aux-Net's checkpoint"
         )
     networks.check_params(network)
-    params = sws.extract(network.params, network.spec)
+    params = sws.extract(network.params, spec)
     return Learngene(params, network.description.replace(kind="learngene"))
 
 
@@ -96,9 +122,7 @@ def expand(
     """
     origin = learngene.description
     method = find_method(origin.method)
-    genes = plans.resolve_plan(
-        origin.stages, method.allot, depth=depth, plan=plan, allotment=allotment
-    )
+    genes = plan_of(origin, depth=depth, plan=plan, allotment=allotment)
     check_params(learngene)
     profile = profiles.find(origin.profile)
     spec = profile.descendant(origin.vit).replace(depth=len(genes))
@@ -132,6 +156,29 @@ def expand(
     return Descendant(spec, params, description)
 
 
+@arguments.checked(description=DESCRIPTION, **plans.REQUESTS)
+def plan_of(
+    description: Description,
+    *,
+    depth: int | None = None,
+    plan: Sequence[int] | None = None,
+    allotment: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """The gene of every block of a learngene's descendant.
+
+    Args:
+      description: of the learngene.
+      depth, plan, allotment: as in `expand`.
+
+    Raises:
+      UserError: an unknown method, or a request that cannot be met.
+    """
+    method = find_method(description.method)
+    return plans.resolve_plan(
+        description.stages, method.allot, depth=depth, plan=plan, allotment=allotment
+    )
+
+
 @arguments.checked(learngene=LEARNGENE)
 def auxiliary(learngene: Learngene) -> networks.Network:
     """The Aux-Net that a learngene came from: the inverse of `extract`.
@@ -142,8 +189,7 @@ def auxiliary(learngene: Learngene) -> networks.Network:
     method = find_method(origin.method)
     check_params(learngene)
     spec, params = method.auxiliary(learngene.params, origin.vit, origin.stages)
-    shared = isinstance(spec, AuxViTSpec)
-    description = origin.replace(kind="aux_net" if shared else "network")
+    description = origin.replace(kind="aux_net" if is_source(spec) else "network")
     return networks.Network(spec, params, description)
 
 
@@ -240,10 +286,13 @@ __all__ = [
     "auxiliary",
     "check_learngene",
     "check_params",
+    "describe",
     "expand",
     "extract",
     "find_method",
+    "is_source",
     "load_learngene",
     "num_stored",
+    "plan_of",
     "save_learngene",
 ]

@@ -13,6 +13,8 @@ from sws_jax import trees
 from sws_jax.methods import base, surgery
 from sws_jax.specs import AuxViTSpec, ViTSpec
 
+NAME = "sws"
+
 
 def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
     """The Aux-Net's stages stacked as genes; everything else as it is."""

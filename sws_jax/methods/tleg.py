@@ -17,6 +17,8 @@ from sws_jax import trees
 from sws_jax.methods import base
 from sws_jax.specs import ViTSpec
 
+NAME = "tleg"
+
 
 def pair(block: trees.Tree) -> trees.Tree:
     """``blocks`` of a learngene: a base and a slope, each like one stacked block."""

@@ -7,7 +7,8 @@ from typing import Any
 from sws_jax import specs
 from sws_jax.errors import UserError
 from sws_jax.models import weights
-from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec
+from sws_jax.specs import LeViTSpec, RegNetSpec, Spec
+from sws_jax.specs.vit import looks_named
 from sws_jax.storage import paths, runs
 
 # Those whose names say nothing of their parts.
@@ -18,7 +19,7 @@ def is_name(text: str) -> bool:
     """Whether a text looks like a network's name, and not like a file."""
     if text.endswith(".safetensors") or paths.exists(text):
         return False
-    return text in _TABLE or text.startswith(("vit_", "aux_vit_"))
+    return text in _TABLE or looks_named(text)
 
 
 def named(name: str, changes: dict[str, Any]) -> Spec:
@@ -45,6 +46,4 @@ def named(name: str, changes: dict[str, Any]) -> Spec:
             f"vit_small_patch16_L12 or aux_vit_small_patch16_3-3-4-3-3, or are "
             f"{', '.join(_TABLE)}"
         )
-    if isinstance(spec, AuxViTSpec):
-        return AuxViTSpec(spec.net.replace(**changes), spec.stages)
     return spec.replace(**changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from sws_jax.errors import UserError
 from sws_jax.models import vit, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
-from sws_jax.specs import AuxViTSpec, Compute, LeViTSpec, RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.specs.base import COMPUTE, DTYPE
 
 
@@ -24,11 +24,12 @@ def _instead_of_spec(value: Any) -> str:
     if isinstance(value, str):
         return "sws_jax.named makes one from a name"
     about = getattr(value, "spec", None)
-    return "its .spec is one" if isinstance(about, _SPECS) else ""
+    return "its .spec is one" if isinstance(about, Spec) else ""
 
 
-_SPECS = (ViTSpec, AuxViTSpec, LeViTSpec, RegNetSpec)
-SPEC = arguments.of(*_SPECS, called="a spec, like a ViTSpec", hint=_instead_of_spec)
+SPEC = arguments.of(
+    *get_args(Spec), called="a spec, like a ViTSpec", hint=_instead_of_spec
+)
 
 
 @functools.partial(
@@ -142,7 +143,8 @@ class Predictor:
         def apply(params, x):
             return module.apply({"params": params}, x)
 
-        if isinstance(spec, ViTSpec | AuxViTSpec):  # these place their activations
+        # Networks that are trained place their activations themselves.
+        if isinstance(spec, Trained):
             outputs = apply(self.network.params, x)
         else:
             outputs = sharding.by_image(apply, self.network.params, x)

@@ -121,7 +121,7 @@ def _named(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
         if not isinstance(key, str) or not key or "/" in key:
             raise UserError(
                 f"{what} is a nested dict whose keys are names without /, and has the "
-                f"key {str(key)[:60]!r}"
+                f"key {arguments.quoted(str(key))}"
             )
         flat |= _named(what, value, f"{inside}/{key}" if inside else key)
     return flat

@@ -179,7 +179,7 @@ def make(request: Request) -> str:
         try:
             builder.download_and_prepare(download_dir=downloads, download_config=config)
         except Exception as error:  # of any kind: downloads, disks, TensorFlow
-            reason = " ".join(str(error).split())[:300]
+            reason = words.brief(error, 300)
             raise UserError(f"TFDS cannot prepare {request.name} ({reason})") from None
     try:
         _check_counts(finished, request)

@@ -18,9 +18,10 @@ from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
 from sws_jax.preview.survey import Survey
-from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.storage import paths
 from sws_jax.storage.runs import weights_file
+from sws_jax.training import roles
 
 # What the quantities of `sws_jax.estimate.comparison.Plan` are called.
 LABELS = {
@@ -31,11 +32,10 @@ LABELS = {
     "flops": "training FLOPs",
 }
 # Ways to have every depth, and the roles of their runs.
-LEARNGENE, SCRATCH_LONG = "learngene", "scratch, long"
+LEARNGENE, SCRATCH_LONG = "learngene", roles.SCRATCH[roles.SCRATCH_LONG]
 WAYS = {
-    LEARNGENE: ("ancestor", "aux", "untuned", "tune"),
-    "scratch, same budget": ("scratch_short",),
-    SCRATCH_LONG: ("scratch_long",),
+    LEARNGENE: (*roles.BEFORE, *roles.DESCENDANTS),
+    **{name: (role,) for role, name in roles.SCRATCH.items()},
 }
 
 
@@ -141,7 +141,7 @@ def of_networks(
     for name in names:
         spec = named(name, changes)
         cost = NetworkCost(spec.name, _stored(name, spec), flops.forward_flops(spec))
-        if isinstance(spec, ViTSpec | AuxViTSpec):
+        if isinstance(spec, Trained):
             taught_by = named_teacher(teacher_name, spec) if teacher_name else None
             cost = dataclasses.replace(
                 cost,
@@ -206,8 +206,8 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
     """A run of a job as `sws_jax.estimate.comparison` counts it."""
     init = row.config.init
     role = row.role
-    if role == "single" and (init.learngene or init.network):
-        role = "tune"
+    if role == roles.SINGLE and (init.learngene or init.network):
+        role = roles.TUNED
     spec = survey.spec(row)
     if isinstance(survey.learngene, Description):
         survey.note("teacher and Aux-Net of the learngene: not counted")
@@ -241,8 +241,8 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
 
 def _ways(survey: Survey, runs: Sequence[comparison.Run]) -> dict[str, comparison.Plan]:
     plans = {}
-    for name, roles in WAYS.items():
-        if own := tuple(run for run in runs if run.role in roles):
+    for name, of_way in WAYS.items():
+        if own := tuple(run for run in runs if run.role in of_way):
             plans[name] = comparison.Plan(own, _kept(survey, name, own))
     return plans
 

@@ -18,7 +18,7 @@ from sws_jax.jobs.places import Images
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
 from sws_jax.models.description import Description
-from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.specs import Spec, Trained
 from sws_jax.training.durations import Durations
 
 
@@ -80,7 +80,7 @@ class Survey:
             + ("s" if look.channels > 1 else "")
         )
 
-    def spec(self, run: Run) -> ViTSpec | AuxViTSpec:
+    def spec(self, run: Run) -> Trained:
         """The network that a run trains; those of earlier runs were asked for before.
 
         Raises:

@@ -11,14 +11,13 @@ from sws_jax.reports import grouping
 from sws_jax.reports.grouping import Line, Ways
 from sws_jax.reports.rows import Result
 from sws_jax.storage import files
-from sws_jax.training import metrics
+from sws_jax.training import metrics, roles
 
 # One colour per stage, early to late; the teacher and scratch nets are neutral.
 _STAGE_COLOURS = ("#3b6fb6", "#3fa7a0", "#8fb84e", "#e0a93b", "#d1603d")
 _GREY, _INK = "#9aa3ad", "#22303c"
 _RED, _LIGHT_RED = "#b5482a", "#e8b48f"
 # Titles of the networks before a learngene, by role, and the step that follows each.
-_FLOW = {"ancestor": ("Ans-Net", "distil"), "aux": ("Aux-Net", "extract")}
 
 
 def draw(results: Sequence[Result], workdir: str, path: str) -> None:
@@ -101,8 +100,8 @@ def _colour(stage: int, stages: int) -> str:
 
 def _descendants(ways: Ways) -> dict[int, list[Result]]:
     """Depth -> descendants to draw: of the longest tuning, or else untuned."""
-    tuned = [depths for way, depths in ways.items() if way.role == grouping.TUNED]
-    untuned = [depths for way, depths in ways.items() if way.role == grouping.UNTUNED]
+    tuned = [depths for way, depths in ways.items() if way.role == roles.TUNED]
+    untuned = [depths for way, depths in ways.items() if way.role == roles.UNTUNED]
     descendants: dict[int, list[Result]] = {}
     for depths in untuned + tuned[-1:]:
         descendants.update(depths)
@@ -114,8 +113,9 @@ def _draw_flow(axes, results, descendants: dict[int, list[Result]]) -> None:
 
     Blocks that no result traces to a gene are grey.
     """
-    earlier = {role: [r for r in results if r["role"] == role] for role in _FLOW}
-    flow = _Flow(axes, [*earlier.values(), *descendants.values()], earlier["aux"])
+    earlier = {role: [r for r in results if r["role"] == role] for role in roles.BEFORE}
+    drawn = [*earlier.values(), *descendants.values()]
+    flow = _Flow(axes, drawn, earlier[roles.SOURCE])
     for role, runs in earlier.items():
         if runs:
             flow.add_earlier(role, runs)
@@ -126,7 +126,7 @@ def _draw_flow(axes, results, descendants: dict[int, list[Result]]) -> None:
     tuned = [
         runs[0]["test"]
         for runs in descendants.values()
-        if runs[0]["role"] == grouping.TUNED
+        if runs[0]["role"] == roles.TUNED
     ]
     if tuned:
         flow.add_note(tuned[0])
@@ -143,35 +143,35 @@ class _Flow:
     Args:
       axes: to draw on.
       groups: all runs that are drawn, those of one column together.
-      aux: runs of the Aux-Net.
+      sources: runs of the network that the learngene is taken from.
 
     Attributes:
       x: where the next column begins.
       tallest: blocks of the tallest column.
     """
 
-    def __init__(self, axes, groups: Sequence[list[Result]], aux: list[Result]):
+    def __init__(self, axes, groups: Sequence[list[Result]], sources: list[Result]):
         self.axes, self.x = axes, 0.0
         drawn = [runs[0] for runs in groups if runs]
         self.tallest = max(result["depth"] for result in drawn)
-        self._stages = next((list(r.get("stages") or ()) for r in aux), [])
+        self._stages = next((list(r.get("stages") or ()) for r in sources), [])
         plans = [result["plan"] for result in drawn if result["plan"]]
         self._genes = max([len(self._stages), *(1 + max(plan) for plan in plans)])
 
     def add_earlier(self, role: str, runs: list[Result]) -> None:
-        """The ancestor or the Aux-Net, and the arrow to what follows."""
-        title, step = _FLOW[role]
+        """A network before the learngene, and the arrow to what follows."""
+        before = roles.BEFORE[role]
         # Runs that differ from the first in more than their seed are other networks.
         same = ("method", "depth", "epochs")
         runs = [r for r in runs if all(r[name] == runs[0][name] for name in same)]
         depth, plan = runs[0]["depth"], []
         size = _blocks(depth)
-        if role == "aux" and self._stages:
+        if role == roles.SOURCE and self._stages:
             plan = [s for s, length in enumerate(self._stages) for _ in range(length)]
             size = "-".join(map(str, self._stages))
         score = grouping.percent(statistics.mean(map(grouping.final_top1, runs)))
-        self._column(self._colours(plan, depth), f"{title}\n{size}\n{score}")
-        self._arrow(step)
+        self._column(self._colours(plan, depth), f"{before.title}\n{size}\n{score}")
+        self._arrow(before.arrow)
 
     def add_learngene(self, stored_params: int) -> None:
         """The genes, and the arrow to the descendants."""
@@ -309,15 +309,14 @@ def _draw_cost(axes, results) -> None:
     costs = grouping.cost(results)
     total = grouping.count_depths(results)
     names = {
-        grouping.TUNED: "learngene",
-        grouping.UNTUNED: "learngene",
-        "scratch_short": "scratch,\nsame budget",
-        "scratch_long": "scratch,\nlong",
+        roles.TUNED: "learngene",
+        roles.UNTUNED: "learngene",
+        **{role: n.replace(", ", ",\n") for role, n in roles.SCRATCH.items()},
     }
     order = list(reversed(costs))
     for level, way in enumerate(order):
         once, rest = costs[way]["once"], costs[way]["per_depth"]
-        colour = _GREY if way.role in grouping.SCRATCH else _RED
+        colour = _GREY if way.role in roles.SCRATCH else _RED
         axes.barh(level, once, color=_LIGHT_RED, height=0.55)
         axes.barh(level, rest, left=once, color=colour, height=0.55)
         stored = f"{costs[way]['stored'] / 1e6:.2g} M kept"

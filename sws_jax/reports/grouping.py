@@ -10,20 +10,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sws_jax.reports.rows import Result
-
-# Roles of the runs that are compared by depth; all others are listed one by one.
-TUNED, UNTUNED = "tune", "untuned"
-SCRATCH = ("scratch_short", "scratch_long")
-COMPARED = (TUNED, UNTUNED, *SCRATCH)
-# Roles of what comes before a learngene.
-BEFORE = ("ancestor", "aux")
+from sws_jax.training import roles
+from sws_jax.training.roles import COMPARED, SCRATCH
 
 
 class Way(NamedTuple):
     """A way to have a network of any depth.
 
     Attributes:
-      role: of its runs, as in `sws_jax.jobs.rows.Run`.
+      role: of its runs, of `sws_jax.training.roles`.
       epochs: of the training of each run.
     """
 
@@ -117,7 +112,7 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
     shared = {
         (r["role"], r["method"], r["depth"], r["epochs"]): r["layer_epochs"]
         for r in results
-        if r["role"] in BEFORE
+        if r["role"] in roles.BEFORE
     }
     costs = {}
     for way, depths in _counted(ways(results)).items():
@@ -138,9 +133,9 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
 
 def _counted(ways: Ways) -> Ways:
     """Without the untuned expansions of a job that tunes, which cost nothing more."""
-    if all(way.role != TUNED for way in ways):
+    if all(way.role != roles.TUNED for way in ways):
         return ways
-    return {way: depths for way, depths in ways.items() if way.role != UNTUNED}
+    return {way: depths for way, depths in ways.items() if way.role != roles.UNTUNED}
 
 
 def count_depths(results: Sequence[Result]) -> int:

@@ -10,6 +10,7 @@ import tabulate
 from sws_jax.reports import grouping
 from sws_jax.reports.grouping import Series, Ways
 from sws_jax.reports.rows import Result
+from sws_jax.training import roles
 
 
 def table(results: Sequence[Result], *, markup: str = "simple") -> str:
@@ -20,7 +21,7 @@ def table(results: Sequence[Result], *, markup: str = "simple") -> str:
       markup: a format of the tabulate package: "simple", "github".
     """
     parts = []
-    if single := [r for r in results if r["role"] not in grouping.COMPARED]:
+    if single := [r for r in results if r["role"] not in roles.COMPARED]:
         parts.append(_tabulate(*_single(single), markup))
     if ways := grouping.ways(results):
         comparison = _tabulate(*_comparison(ways), markup)
@@ -84,15 +85,14 @@ def _cost(results: Sequence[Result]) -> tuple[list, list]:
     costs = grouping.cost(results)
     total = grouping.count_depths(results)
     names = {
-        grouping.TUNED: "learngene + tuning",
-        grouping.UNTUNED: "learngene",
-        "scratch_short": "scratch, same budget",
-        "scratch_long": "scratch, long",
+        roles.TUNED: "learngene + tuning",
+        roles.UNTUNED: "learngene",
+        **roles.SCRATCH,
     }
     body = []
     for way, spent in costs.items():
         notes = grouping.notes(way, costs, total)
-        if way.role not in grouping.SCRATCH:
+        if way.role not in roles.SCRATCH:
             notes = [*_uncounted(results), *notes]
         body.append(
             [
@@ -117,9 +117,8 @@ def _cost(results: Sequence[Result]) -> tuple[list, list]:
 
 def _uncounted(results: Sequence[Result]) -> list[str]:
     """A note on the networks before the learngene that this job did not train."""
-    roles = {r["role"] for r in results}
-    names = {"ancestor": "teacher", "aux": "Aux-Net"}
-    missing = [name for role, name in names.items() if role not in roles]
+    trained = {r["role"] for r in results}
+    missing = [b.listed for role, b in roles.BEFORE.items() if role not in trained]
     return [f"{' and '.join(missing)} not counted"] if missing else []
 
 

@@ -60,6 +60,11 @@ def few(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     return separator.join(names[:most]) + rest
 
 
+def brief(error: object, most: int = 160) -> str:
+    """What an error says: one line, cut after so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def joined(names: Sequence[str]) -> str:
     """All names of a list: "a", "a and b", "a, b and c"."""
     *first, last = names

@@ -11,13 +11,14 @@ from sws_jax.specs.regnet import REGNETS, RegNetSpec
 from sws_jax.specs.vit import (
     SIZES,
     AuxViTSpec,
+    Trained,
     ViTSpec,
     named,
     parse_stages,
 )
 
 # Of any network that can be saved, evaluated and taught by.
-Spec = ViTSpec | AuxViTSpec | LeViTSpec | RegNetSpec
+Spec = Trained | LeViTSpec | RegNetSpec
 
 __all__ = [
     "LEVITS",
@@ -28,6 +29,7 @@ __all__ = [
     "LeViTSpec",
     "RegNetSpec",
     "Spec",
+    "Trained",
     "ViTSpec",
     "from_dict",
     "named",

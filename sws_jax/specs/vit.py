@@ -142,6 +142,11 @@ class ViTSpec:
         return self
 
     @property
+    def stages(self) -> tuple[int, ...]:
+        """Empty: a plain ViT shares no blocks. See `AuxViTSpec`."""
+        return ()
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
         return tuple(s // self.patch_size for s in self.image_size)  # type: ignore
@@ -232,14 +237,30 @@ class AuxViTSpec:
         lengths = "-".join(map(str, self.stages))
         return f"aux_vit_{_size_name(self.net)}_patch{self.net.patch_size}_{lengths}"
 
+    def replace(self, **changes) -> AuxViTSpec:
+        """With changes to fields of `net`, and the same stages."""
+        return AuxViTSpec(self.net.replace(**changes), self.stages)
+
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.aux_vit.AuxViT`)."""
         return base.build("aux_vit", self, compute)
 
 
+# Networks that are trained here; those of other families only teach. `isinstance` takes
+# it, too.
+Trained = ViTSpec | AuxViTSpec
+# How the names of `named` begin.
+_PREFIXES = ("vit_", "aux_vit_")
+
+
+def looks_named(text: str) -> bool:
+    """Whether a text begins like the names that `named` takes."""
+    return text.startswith(_PREFIXES)
+
+
 @arguments.checked()
-def named(name: str, **overrides) -> ViTSpec | AuxViTSpec:
+def named(name: str, **overrides) -> Trained:
     """The network a name stands for.
 
     Args:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 from sws_jax.errors import UserError
-from sws_jax.runtime import processes
+from sws_jax.runtime import processes, words
 from sws_jax.storage import paths, refusals
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of what orbax is writing
@@ -38,7 +38,7 @@ def reading() -> Iterator[None]:
     except Exception as error:  # groups of errors among them
         if processes.is_loss(error):
             raise
-        text = " ".join(str(error).split())[:160]
+        text = words.brief(error)
         broken = BrokenCheckpoint(f"{type(error).__name__}: {text}")
         forget(error)
     failures = processes.everyone(broken is not None)
@@ -68,10 +68,10 @@ def is_refused(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_refused, error.exceptions))
     # All errors of tensorstore are of one type: their words say which they are.
-    words = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
+    code = re.search(r"\b(PERMISSION_DENIED|UNAUTHENTICATED)\b", str(error))
     rights = refusals.verdict(error) is refusals.Cause.RIGHTS
     inner = error.__cause__
-    return rights or words is not None or bool(inner and is_refused(inner))
+    return rights or code is not None or bool(inner and is_refused(inner))
 
 
 def remove_unfinished(folder: str) -> None:

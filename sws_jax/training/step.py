@@ -19,7 +19,7 @@ from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.specs import AuxViTSpec, Compute, Spec, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained, ViTSpec
 from sws_jax.training.optim import Optimizer
 
 
@@ -36,7 +36,7 @@ class Recipe:
       ema: decay of the moving average of the weights; 0 keeps none.
     """
 
-    spec: ViTSpec | AuxViTSpec
+    spec: Trained
     normalization: Normalization
     compute: Compute = Compute()
     augment: Augment = Augment()
