@@ -136,7 +136,7 @@ def _row(mine: _Side, other: _Side, rounds: int) -> dict | None:
     largest = float(np.abs(logits[1] - logits[0]).max()) / float(
         np.abs(logits[0]).max()
     )
-    values = *meshes._differences(*zip(losses, runs, strict=True)), largest
+    values = *meshes.differences(*zip(losses, runs, strict=True)), largest
     heads = ("loss", "weights_99", "weights_largest", "keys_biases", "logits")
     row |= {h: float(f"{v:.1e}") for h, v in zip(heads, values, strict=True)}
     for side in (mine, other):
@@ -262,7 +262,7 @@ def _made(recipe, teacher, size: int, count: int):
     logits_of = jax.jit(lambda p, x: p.logits(x, recipe.normalization))
     seen = pixels.normalize(batch["image"], recipe.normalization)
     logits = np.asarray(logits_of(predictor, seen))
-    sums_of = evaluation._compiled(recipe.normalization, mesh)
+    sums_of = evaluation.compiled(recipe.normalization, mesh)
     losses.append(float(sums_of(predictor, batch)["loss"]))
 
     def one_step():

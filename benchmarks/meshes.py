@@ -63,9 +63,9 @@ def _rows(steps: int):
     for name, job in _jobs():
         expected = _run(*job, (1, 1, 1), steps)
         for shape in MESHES:
-            differences = _differences(expected, _run(*job, shape, steps))
+            deviations = differences(expected, _run(*job, shape, steps))
             mesh = " x ".join(map(str, shape))
-            yield mesh, name, *(f"{difference:.0e}" for difference in differences)
+            yield mesh, name, *(f"{deviation:.0e}" for deviation in deviations)
 
 
 def _jobs():
@@ -147,7 +147,7 @@ def _run(recipe, network, teacher, batches, shape, steps):
     return losses, trees.flatten(trees.to_host(state.params))
 
 
-def _differences(expected, actual) -> tuple[float, float, float, float]:
+def differences(expected, actual) -> tuple[float, float, float, float]:
     """The differences of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 

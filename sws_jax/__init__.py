@@ -78,10 +78,14 @@ def __dir__() -> list[str]:
 OLDER_NAMES = {
     "chain": ("jobs.preflight", "jobs.rows", "jobs.execute"),
     "checkpoints": ("training.checkpoints", "storage.names"),
+    "checksums": ("training.checksums",),
     "classes": ("data.classes",),
     "configs": ("jobs.commandline",),
+    "contents": ("storage.contents",),
     "cost": ("estimate.flops", "estimate.comparison"),
     "description": ("models.description",),
+    "dry_run": ("preview.dry_run",),
+    "entry": ("runtime.entry",),
     "evaluation": ("training.evaluation",),
     "fields": ("jobs.fields",),
     "files": (
@@ -90,20 +94,25 @@ OLDER_NAMES = {
         "storage.locks",
         "storage.array_files",
     ),
+    "hlo": ("estimate.traffic",),
+    "host": ("runtime.host",),
     "learngenes": ("methods.learngenes",),
     "learngenes.base": ("methods.base", "methods.plans", "methods.surgery"),
     "learngenes.sws": ("methods.sws",),
     "learngenes.tleg": ("methods.tleg",),
+    "lease": ("storage.lease",),
     "loading": ("jobs.load",),
     "losses": ("methods.objectives",),
     "metrics": ("training.metrics", "storage.names"),
     "networks": ("models.networks",),
     "optim": ("training.optim",),
     "paths": ("storage.paths", "storage.refusals"),
+    "places": ("jobs.places",),
     "presets": ("jobs.recipes", "jobs.model_fields", "estimate.budgets"),
     "processes": ("runtime.processes",),
     "profiles": ("models.profiles",),
     "progress": ("runtime.progress",),
+    "remarks": ("jobs.remarks",),
     "rendezvous": ("runtime.rendezvous",),
     "report": (
         "reports.rows",
@@ -127,6 +136,7 @@ OLDER_NAMES = {
     "start": ("jobs.start", "jobs.initial", "jobs.model_fields"),
     "step": ("training.step",),
     "survey": ("preview.survey", "models.names"),
+    "task": ("training.task",),
     "teacher": ("jobs.teacher", "storage.runs", "storage.names"),
     "train": (
         "jobs.train",
@@ -153,15 +163,21 @@ class _OlderNames:
         return None  # Python makes an ordinary one.
 
     def exec_module(self, module: Any) -> None:
-        names = OLDER_NAMES[module.__name__.removeprefix(f"{__name__}.")]
+        older = module.__name__.removeprefix(f"{__name__}.")
+        names = OLDER_NAMES[older]
         homes = [importlib.import_module(f"{__name__}.{name}") for name in names]
 
         def look_up(name: str) -> Any:
             for home in homes:
                 if hasattr(home, name):
                     return getattr(home, name)
+            if f"{older}.{name}" in OLDER_NAMES:
+                return importlib.import_module(f"{module.__name__}.{name}")
             raise AttributeError(f"{module.__name__} has no attribute {name!r}")
 
+        public = {n for home in homes for n in vars(home) if not n.startswith("_")}
+        module.__all__ = sorted(public)  # of `from sws_jax.presets import *`
+        module.__dir__ = lambda: module.__all__
         module.__getattr__, module.__doc__ = look_up, homes[0].__doc__
 
 

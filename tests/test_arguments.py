@@ -54,6 +54,8 @@ UNGUARDED = {
     "learngenes.LEARNGENE", "learngenes.fresh_head", "learngenes.gather",
     "learngenes.own", "learngenes.resize_pos_embed", "learngenes.resolve_plan",
     "learngenes.split_heads",
+    "Description.derived", "evaluation.compiled", "learngenes.describe",
+    "learngenes.is_source", "learngenes.plan_of",
 }  # fmt: skip
 
 # What an argument is, by its name, or by its function's and its own.

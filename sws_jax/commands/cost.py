@@ -148,9 +148,11 @@ def _paper(args) -> None:
 def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
     from sws_jax.jobs import commandline
-    from sws_jax.preview import costs
 
     config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
+    # JAX starts with the import below; a refused request need not wait for it.
+    from sws_jax.preview import costs
+
     job = costs.of_job(
         config,
         workdir,

@@ -23,13 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax import doctor
     from sws_jax.jobs import commandline
-    from sws_jax.runtime import processes, rendezvous
+    from sws_jax.runtime import rendezvous
 
     before = time.monotonic()
     start, rest = rendezvous.parse(args.flags)
     config, workdir = commandline.parse(rest)
+    # JAX starts with the imports below; a refused request need not wait for it.
+    from sws_jax import doctor
+    from sws_jax.runtime import processes
+
     case = doctor.Case(config, workdir, start, tuple(rest))
     lines = doctor.examine(case, doctor.Table(case), verbose=args.verbose)
     if not case.index:

@@ -31,11 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import numpy as np
-
     from sws_jax.errors import UserError
-    from sws_jax.jobs import build, check, commandline
-    from sws_jax.jobs.rows import runs
+    from sws_jax.jobs import commandline
 
     if not 0 <= args.step < 2**31 or args.images < 1:
         raise UserError(
@@ -49,6 +46,12 @@ def run(args: argparse.Namespace) -> int:
     if not os.path.splitext(args.out)[1]:
         raise UserError(f"--out {args.out} needs an ending, as in {args.out}.png")
     config, _ = commandline.parse(args.flags)
+    # JAX starts with the imports below; a refused request need not wait for it.
+    import numpy as np
+
+    from sws_jax.jobs import build, check
+    from sws_jax.jobs.rows import runs
+
     if args.name:
         rows = {row.name: row.config for row in runs(config)}
         if args.name not in rows:

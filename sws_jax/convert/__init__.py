@@ -37,6 +37,7 @@ from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
 
 LAYOUTS = renaming.LAYOUTS
+PUBLISHED = writing.PUBLISHED
 TARGETS = writing.TARGETS  # What `save` writes for.
 
 _SIZE = arguments.optional(arguments.size)

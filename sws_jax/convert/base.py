@@ -19,7 +19,6 @@ import numpy as np
 
 from sws_jax import trees
 from sws_jax.pixels import IMAGENET_MEAN, IMAGENET_STD, default_normalization
-from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
 
 Flat = Mapping[str, np.ndarray]
 
@@ -111,8 +110,6 @@ class View:
         return dataclasses.replace(self, mean=usual.mean, std=usual.std)
 
 
-# Networks that are no Aux-Nets.
-Plain = ViTSpec | LeViTSpec | RegNetSpec
 IMAGENET = View(IMAGENET_MEAN, IMAGENET_STD, crop=0.875)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from sws_jax.arguments import shown
 from sws_jax.convert import hugging_face, timm
-from sws_jax.convert.base import Layout, Plain
+from sws_jax.convert.base import Layout
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
 from sws_jax.convert.keys import Beside
 from sws_jax.errors import UserError
+from sws_jax.specs import Plain
 from sws_jax.storage import documents, files
 
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less

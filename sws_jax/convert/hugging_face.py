@@ -8,12 +8,12 @@ from typing import Any
 
 from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels, processors
-from sws_jax.convert.base import Layout, Plain
+from sws_jax.convert.base import Layout
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.convert.keys import Beside, Key, refused
 from sws_jax.errors import UserError
 from sws_jax.models.description import Description
-from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
+from sws_jax.specs import LeViTSpec, Plain, RegNetSpec, ViTSpec
 from sws_jax.specs.levit import STEM_STRIDE
 
 FAMILIES = ("vit", "deit", "levit", "regnet")

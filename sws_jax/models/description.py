@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+from typing import get_args
 
 from sws_jax import arguments, pixels, specs
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
 from sws_jax.models import profiles
 from sws_jax.pixels import Normalization
-from sws_jax.specs import AuxViTSpec, LeViTSpec, RegNetSpec, Spec, ViTSpec, limits
+from sws_jax.specs import AuxViTSpec, Plain, Spec, ViTSpec, limits
 from sws_jax.specs.vit import STAGES
 
 KINDS = ("network", "aux_net", "learngene")
@@ -21,9 +22,7 @@ _UNSHARED = ("tleg",)
 
 @arguments.checked(
     kind=arguments.text(KINDS),
-    net=arguments.of(
-        ViTSpec, LeViTSpec, RegNetSpec, called="a ViTSpec, LeViTSpec or RegNetSpec"
-    ),
+    net=arguments.of(*get_args(Plain), called="a ViTSpec, LeViTSpec or RegNetSpec"),
     normalization=pixels.NORMALIZATION,
     profile=arguments.text(profiles.PROFILES),
     stages=STAGES,
@@ -65,7 +64,7 @@ class Description:
     """
 
     kind: str
-    net: ViTSpec | LeViTSpec | RegNetSpec
+    net: Plain
     normalization: Normalization
     method: str = ""
     profile: str = "consistent"

@@ -17,8 +17,10 @@ from sws_jax.specs.vit import (
     parse_stages,
 )
 
+# Of networks that are no Aux-Nets.
+Plain = ViTSpec | LeViTSpec | RegNetSpec
 # Of any network that can be saved, evaluated and taught by.
-Spec = Trained | LeViTSpec | RegNetSpec
+Spec = Trained | Plain
 
 __all__ = [
     "LEVITS",
@@ -27,6 +29,7 @@ __all__ = [
     "AuxViTSpec",
     "Compute",
     "LeViTSpec",
+    "Plain",
     "RegNetSpec",
     "Spec",
     "Trained",

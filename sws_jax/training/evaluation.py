@@ -19,7 +19,7 @@ from sws_jax.specs.base import COUNT
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(normalization: Normalization, mesh: Mesh):
+def compiled(normalization: Normalization, mesh: Mesh):
     """The jitted ``(predictor, batch) -> sums``; the sums are replicated."""
     function = functools.partial(_sums, normalization=normalization, mesh=mesh)
     return jax.jit(function, out_shardings=sharding.replicated(mesh))
@@ -90,7 +90,7 @@ def evaluate(
     """
     sharding.check_batch("a batch of", global_batch_size, mesh)
     predictor = sharding.brought(predictor, mesh)
-    sums_of = _compiled(normalization, mesh)
+    sums_of = compiled(normalization, mesh)
     totals: list[dict[str, jax.Array]] = []  # after each batch
     for batch in pipeline.eval_batches(
         split,

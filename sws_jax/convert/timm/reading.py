@@ -8,13 +8,13 @@ from typing import Any
 
 from sws_jax.arguments import shown
 from sws_jax.convert import keys, labels, vit
-from sws_jax.convert.base import Layout, Plain, View
+from sws_jax.convert.base import Layout, View
 from sws_jax.convert.keys import Beside
 from sws_jax.convert.timm import sizes
 from sws_jax.convert.timm.parsing import Config, parsed
 from sws_jax.convert.timm.tables import AFTER, USUAL
 from sws_jax.errors import UserError
-from sws_jax.specs import LeViTSpec, ViTSpec
+from sws_jax.specs import LeViTSpec, Plain, ViTSpec
 
 # Tensors of layer scale.
 _SCALES = re.compile(r"(^|\.)(ls\d\.gamma|gamma_\d)$")

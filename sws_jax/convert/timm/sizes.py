@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sws_jax.convert.base import Plain
 from sws_jax.convert.timm import catalogue
 from sws_jax.convert.timm.tables import USUAL
-from sws_jax.specs import LeViTSpec, RegNetSpec, ViTSpec
+from sws_jax.specs import LeViTSpec, Plain, RegNetSpec, ViTSpec
 from sws_jax.specs import levit as specs_levit
 from sws_jax.specs import regnet as specs_regnet
 
