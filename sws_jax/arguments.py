@@ -36,7 +36,8 @@ _LARGEST = 2**63 - 1  # whole number of an array
 _LONGEST = 100  # characters of a value in a message
 # How a path begins that is on no disk of this machine; pathlib leaves it one slash.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)")
-_LOCAL_SCHEMES = ("file", "local")  # the disks again, and no part of a path here
+# What fsspec reaches besides (web pages, archives, other hosts) holds no buckets.
+_BUCKETS = ("gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "adl", "oss", "memory")
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 2
@@ -226,15 +227,13 @@ def scheme(path: str, slashes: int = 2) -> str:
     """``gs`` of ``gs://bucket/file``; empty for a path on this machine's disks.
 
     Args:
-      path: any text. What fsspec does not know as a scheme is part of a local path.
+      path: any text. What is no scheme of a bucket is part of a local path.
       slashes: after the colon; 1 takes what `pathlib` makes of such a path, too.
     """
     match = _SCHEME.match(path)
-    if not match or match[1] in _LOCAL_SCHEMES or 1 + len(match[2]) < slashes:
+    if not match or match[1] not in _BUCKETS or 1 + len(match[2]) < slashes:
         return ""
-    import fsspec  # which takes long to load, and few paths need it
-
-    return match[1] if match[1] in fsspec.available_protocols() else ""
+    return match[1]
 
 
 def path_or_none(name: str, value: Any) -> str:

@@ -120,15 +120,15 @@ def to_host(tree: Tree) -> Tree:
     return jax.tree.map(fetch, tree)
 
 
-def difference(expected: Tree, tree: Tree) -> list[str]:
-    """What keeps `tree` from taking the place of `expected`.
+def difference(expected: Tree, found: Tree) -> list[str]:
+    """What keeps `found` from taking the place of `expected`.
 
     Returns:
       A line for each leaf that is missing (``- name shape``), surplus
       (``+ name shape``) or of another shape (``! name shape, expected shape``);
       no line where the trees agree.
     """
-    wanted, present = flatten(expected), flatten(tree)
+    wanted, present = flatten(expected), flatten(found)
     lines = [f"- {n} {_shape(wanted[n])}" for n in wanted if n not in present]
     lines += [f"+ {n} {_shape(present[n])}" for n in present if n not in wanted]
     lines += [

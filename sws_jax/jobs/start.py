@@ -123,7 +123,7 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             drop_path=config.model.drop_path,
         )
     )
-    description = _describe(config, images, spec).derived(about, plan)
+    description = learngenes.inherit(_describe(config, images, spec), about, plan)
     return Answer(spec, description, keeps, order)
 
 
@@ -145,7 +145,8 @@ def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
     )
     assert isinstance(spec, Trained)  # It is `about.vit`, or shares its blocks.
     keeps, order = _keeps_head(config, path, about, images, tell)
-    description = _describe(config, images, spec).derived(about, about.plan)
+    fresh = _describe(config, images, spec)
+    description = learngenes.inherit(fresh, about, about.plan)
     if about.method:  # Weights keep the profile of the method that made them.
         description = description.replace(profile=about.profile)
     return Answer(spec, description, keeps, order)

@@ -49,6 +49,21 @@ def describe(spec: Trained, **fields) -> Description:
     )
 
 
+def inherit(
+    description: Description, origin: Description, plan: tuple[int, ...]
+) -> Description:
+    """The description of a network that starts from other weights.
+
+    Args:
+      description: of the network as if it started from a seed.
+      origin: of those weights, whose method, stages and teacher stay known.
+      plan: the gene of every block, or empty.
+    """
+    return description.replace(
+        method=origin.method, stages=origin.stages, plan=plan, teacher=origin.teacher
+    )
+
+
 @arguments.checked(network=_aux_net)
 def extract(network: networks.Network) -> Learngene:
     """Takes the learngene out of a trained Aux-Net.
@@ -156,7 +171,6 @@ def expand(
     return Descendant(spec, params, description)
 
 
-@arguments.checked(description=DESCRIPTION, **plans.REQUESTS)
 def plan_of(
     description: Description,
     *,
@@ -286,13 +300,10 @@ __all__ = [
     "auxiliary",
     "check_learngene",
     "check_params",
-    "describe",
     "expand",
     "extract",
     "find_method",
-    "is_source",
     "load_learngene",
     "num_stored",
-    "plan_of",
     "save_learngene",
 ]

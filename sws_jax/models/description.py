@@ -113,20 +113,6 @@ class Description:
     def replace(self, **changes) -> Description:
         return dataclasses.replace(self, **changes)
 
-    def derived(self, origin: Description, plan: tuple[int, ...]) -> Description:
-        """With the method, the stages and the teacher of the weights it starts from.
-
-        Args:
-          origin: the description of those weights.
-          plan: the gene of every block, or empty.
-        """
-        return self.replace(
-            method=origin.method,
-            stages=origin.stages,
-            plan=plan,
-            teacher=origin.teacher,
-        )
-
     def to_json(self) -> str:
         return json.dumps(specs.to_dict(self), sort_keys=True)
 

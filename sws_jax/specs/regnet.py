@@ -171,6 +171,9 @@ def quantised(
     Returns:
       (widths, depths), one number for each stage.
 
+    Raises:
+      ArithmeticError, ValueError: no widths above 0 follow from the numbers.
+
     Reference:
       2003.13678, equations 2 to 4.
 

@@ -197,8 +197,11 @@ def free_space(path: str) -> tuple[str, int]:
 def sweep(directory: str) -> None:
     """Removes what `replacing` left in a directory when its process was killed.
 
-    Only for a directory that no other process writes into.
+    Only for a directory that no other process writes into. Into a bucket, where files
+    appear whole, nothing of the kind is written.
     """
+    if paths.is_remote(directory):
+        return
     for name in paths.names(directory):
         path = os.path.join(directory, name)
         if _TEMPORARY.fullmatch(name) and paths.is_file(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from typing import IO, Any
@@ -12,6 +13,7 @@ from sws_jax.errors import UserError
 from sws_jax.storage import files, lease, paths
 
 _ATTEMPTS = 100
+_LOOKS, _LOOK_SECONDS = 5, 0.02
 _WINDOWS = os.name == "nt"
 
 
@@ -64,7 +66,12 @@ def is_claimed(path: str) -> bool:
     try:
         # Disks of a network lock only what may be written.
         with open(path, "r+" if os.access(path, os.W_OK) else "r") as file:
-            return not _lock(file)
+            # Another process that only looks, too, holds it for an instant.
+            for _ in range(_LOOKS):
+                if _lock(file):
+                    return False
+                time.sleep(_LOOK_SECONDS)
+            return True
     except FileNotFoundError:
         return False
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Container, Mapping
 from typing import Any
-
-import numpy as np
 
 from sws_jax.convert.timm import catalogue
 from sws_jax.convert.timm.tables import USUAL
@@ -136,10 +133,12 @@ def _regnet(
         widths = depths = None
         if all(name in arguments for name in QUANTISED):
             numbers = {name: arguments[name] for name in QUANTISED}
-            with np.errstate(all="ignore"), contextlib.suppress(ArithmeticError):
+            try:
                 widths, depths = specs_regnet.quantised(
                     group_width=numbers.pop("group_size"), **numbers
                 )
+            except (ArithmeticError, ValueError):  # no network has such numbers
+                widths = depths = ()
     if widths is not None and depths is not None:
         pairs["widths"] = list(widths), list(spec.widths)
         pairs["depths"] = list(depths), list(spec.depths)
