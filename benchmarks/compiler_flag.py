@@ -98,7 +98,7 @@ class _Side:
         self._process.stdin.flush()
 
     def seconds(self, what: str) -> float:
-        """Of one of them."""
+        """The seconds that one step or one evaluation takes."""
         self.tell(what)
         return self.answer()["seconds"]
 

@@ -8,9 +8,10 @@ system's file cache: a disk is not measured.
 
 How to read it: `images_per_cpu_second` counts the processor time of this one process,
 which reads in one thread, so it is what one core delivers however busy the machine is.
-`images_per_second` is the same reading by the clock, and `with_workers` the clock with
-one worker process for each core. A step that trains n images a second on an accelerator
-needs n / `images_per_cpu_second` cores.
+`images_per_second` is the same reading by the clock, and
+`images_per_second_with_workers` by the clock with one worker process for each core. A
+step that trains n images a second on an accelerator needs n / `images_per_cpu_second`
+cores.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def _with_workers(
         # Long windows, since whole batches arrive from several at once.
         length, repeats = (0.05, 2) if settings.quick else (1.5, 3)
         windows = [_window(counts, length) for _ in range(repeats)]
-    found = [images / wall for images, wall, _ in windows]
-    return {"workers": workers, "images_per_second_with_workers": measure.figure(found)}
+    rates = [images / wall for images, wall, _ in windows]
+    return {"workers": workers, "images_per_second_with_workers": measure.figure(rates)}
 
 
 def _window(counts: Iterator[int], length: float) -> tuple[int, float, float]:
@@ -175,7 +176,7 @@ def _npz(directory: str) -> str:
 def _jpegs(count: int) -> list[Image.Image]:
     """Smooth shapes with some grain: JPEG finds as much in them as in a photo."""
     random = np.random.default_rng(0)
-    found = []
+    images = []
     for _ in range(count):
         width, height = (int(n) for n in random.integers((400, 340), (600, 460)))
         coarse = random.integers(0, 256, (height // 20, width // 20, 3), np.uint8)
@@ -184,8 +185,8 @@ def _jpegs(count: int) -> list[Image.Image]:
         )
         grain = random.normal(scale=6.0, size=(height, width, 3))
         pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
-        found.append(Image.fromarray(pixels))
-    return found
+        images.append(Image.fromarray(pixels))
+    return images
 
 
 def _folder(directory: str, images: list[Image.Image]) -> str:
@@ -205,7 +206,7 @@ def _mapped(directory: str, root: str) -> str:
     form = resized.Arrays(sources.open_source(root), "mapped", PIXELS, 2**27)
     request = sets.Request(form, os.path.join(directory, "mapped"), {})
     sets.make(request, sets.inspect(request))
-    return request.place
+    return request.directory
 
 
 def _prepare(directory: str) -> None:

@@ -189,7 +189,7 @@ def _meminfo(name: str) -> int | None:
 
 
 def _text(path: str) -> str:
-    """Of a file that only some systems have."""
+    """The text of a file that only some systems have; empty without it."""
     try:
         with open(path) as file:
             return file.read()

@@ -63,9 +63,9 @@ def _rows(steps: int):
     for name, job in _jobs():
         expected = _run(*job, (1, 1, 1), steps)
         for shape in MESHES:
-            found = differences(expected, _run(*job, shape, steps))
+            deviations = differences(expected, _run(*job, shape, steps))
             mesh = " x ".join(map(str, shape))
-            yield mesh, name, *(f"{difference:.0e}" for difference in found)
+            yield mesh, name, *(f"{deviation:.0e}" for deviation in deviations)
 
 
 def _jobs():
@@ -150,7 +150,7 @@ def _run(recipe, network, teacher, batches, shape, steps):
 
 
 def differences(expected, actual) -> tuple[float, float, float, float]:
-    """Of losses, of most weights, of all, and of the keys' biases."""
+    """The differences of losses, of most weights, of all, and of the keys' biases."""
     import numpy as np
 
     losses = max(

@@ -118,7 +118,7 @@ class Training:
 
     @property
     def program_bytes(self) -> int:
-        """That the compiled step occupies while it runs."""
+        """The bytes that the compiled step occupies while it runs."""
         m = self.memory
         return (
             m.argument_size_in_bytes

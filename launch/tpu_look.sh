@@ -8,17 +8,26 @@ worker_line='sws_worker [^ ]+ (bare|none|(running|ended [0-9]+) [0-9a-f-]+)'
 begun=''            # yes, once this watcher has started the run or seen it running
 
 set_up_and_start() {
-  if setup_workers; then begin; else tried "the workers cannot be set up"; fi
+  if setup_workers; then
+    begin
+  else
+    count_setup_failure "the workers cannot be set up"
+  fi
 }
 
 # Starts the run, on workers that are set up.
 begin() {
-  if start_run; then begun=yes setups=0; else tried "the run cannot be started"; fi
+  if start_run; then
+    begun=yes setups=0
+  else
+    count_setup_failure "the run cannot be started"
+  fi
 }
 
-tried() {
+# count_setup_failure SENTENCE: says so, or ends the watcher after SETUP_TRIES in a row.
+count_setup_failure() {
   setups=$((setups + 1))
-  ((setups < SETUP_TRIES)) || over 5 "$1, tried $setups times (SETUP_TRIES)"
+  ((setups < SETUP_TRIES)) || end_watch 5 "$1, tried $setups times (SETUP_TRIES)"
   say "$1: $setups of $SETUP_TRIES times"
 }
 
@@ -85,14 +94,14 @@ some_are_silent() {
 all_ended() {
   stragglers_since=''
   case $1 in
-    0) over 0 "the run is finished" ;;
+    0) end_watch 0 "the run is finished" ;;
     75)
       again "the run ended with $2"
       begin
       ;;
-    1) over 1 "the run stopped with an error, which $me logs shows" ;;
-    2) over 2 "the run was refused, for what $me logs shows" ;;
-    *) over "$1" "the run was stopped by hand" ;;
+    1) end_watch 1 "the run stopped with an error, which $me logs shows" ;;
+    2) end_watch 2 "the run was refused, for what $me logs shows" ;;
+    *) end_watch "$1" "the run was stopped by hand" ;;
   esac
 }
 

@@ -28,8 +28,8 @@ remains() {
   esac
 }
 
-# over CODE SENTENCE: ends the watcher.
-over() {
+# end_watch CODE SENTENCE: ends the watcher.
+end_watch() {
   [[ -n $delete && $last_state != ABSENT ]] || fail "$1" "$2 ($(remains))"
   say "$2"
   delete_resource 2> "$errors" || missing ||
@@ -40,7 +40,7 @@ over() {
 # again WHY: counts one more restart, unless that is one too many.
 again() {
   ((restarts < MAX_RESTARTS)) ||
-    over 5 "$1, after $restarts restarts (MAX_RESTARTS)"
+    end_watch 5 "$1, after $restarts restarts (MAX_RESTARTS)"
   restarts=$((restarts + 1))
   say "$1: restart $restarts of at most $MAX_RESTARTS"
 }
@@ -76,7 +76,7 @@ create_or_back_off() {
     say "asked for $NAME ($ACCELERATOR_TYPE)"
   elif ((code == 2)) || [[ $message =~ PERMISSION_DENIED|INVALID_ARGUMENT ]]; then
     last_state=ABSENT
-    over 2 "gcloud does not create $NAME: $(last_error)"
+    end_watch 2 "gcloud does not create $NAME: $(last_error)"
   elif [[ ${message,,} == *quota* || $message == *RESOURCE_EXHAUSTED* ]]; then
     last_state=ABSENT
     back_off "no quota for $ACCELERATOR_TYPE: $(last_error)"
@@ -88,7 +88,7 @@ create_or_back_off() {
 # Waits twice as long each time, up to an hour.
 back_off() {
   quota=$((quota + 1))
-  ((quota < QUOTA_TRIES)) || over 3 "$1; asked $quota times (QUOTA_TRIES)"
+  ((quota < QUOTA_TRIES)) || end_watch 3 "$1; asked $quota times (QUOTA_TRIES)"
   say "$1; asks again in $pause_seconds s"
   nap "$pause_seconds"
   pause_seconds=$((pause_seconds * 2 < 3600 ? pause_seconds * 2 : 3600))
@@ -102,7 +102,7 @@ no_answer() {
   case $last_state in
     ACTIVE | UNKNOWN) delete='' ;;
   esac
-  over 5 "for $WAIT_SECONDS s (WAIT_SECONDS) $1"
+  end_watch 5 "for $WAIT_SECONDS s (WAIT_SECONDS) $1"
 }
 
 # Waits for another state of the resource, for up to WAIT_SECONDS.
@@ -113,7 +113,7 @@ wait_for_another_state() {
     SUSPENDING | DELETING) ;;
     *) delete=yes ;; # A request that is granted later would cost money unnoticed.
   esac
-  over 4 "$NAME is $last_state after $WAIT_SECONDS s (WAIT_SECONDS)"
+  end_watch 4 "$NAME is $last_state after $WAIT_SECONDS s (WAIT_SECONDS)"
 }
 
 # recreate WHY: deletes the resource; once it is gone, a look requests another.
@@ -154,7 +154,7 @@ look() {
   esac
   [[ $last_state == ACTIVE ]] || unknown_since=''
   case "$last_state $fate" in
-    "ABSENT kept") over 130 "$NAME was deleted by another hand" ;;
+    "ABSENT kept") end_watch 130 "$NAME was deleted by another hand" ;;
     ABSENT*) create_or_back_off ;;
     DELETING* | SUSPENDING*) wait_for_another_state ;;
     *doomed) discard ;;

@@ -42,7 +42,7 @@ READERS = ("convert", "describe", "evaluate", "predict")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Of a command: a value that a flag cannot have is a sentence like any other."""
+    """The parser of a command: a wrong value of a flag is refused in a sentence."""
 
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch("argument (--[^ :]+): (.*)", message, re.DOTALL)
@@ -111,7 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     from sws_jax.storage import files
 
     try:
-        with files.told() if args.command in READERS else contextlib.nullcontext():
+        with (
+            files.errors_as_refusals()
+            if args.command in READERS
+            else contextlib.nullcontext()
+        ):
             return args.run(args)
     except UserError as error:
         return _refused(parsers[args.command].flagged(str(error), args))

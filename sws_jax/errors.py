@@ -15,7 +15,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(_UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], message))
+        super().__init__(_UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], message))
 
 
 class Stopped(UserError):

@@ -82,11 +82,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str], asked: signals.Asked) -> int:
+    """Runs the job, or its dry run; returns the exit code.
+
+    Args:
+      argv: flags of the processes and of the job.
+      asked: the signals to end.
+    """
     from sws_jax.jobs import commandline
     from sws_jax.runtime import rendezvous
 
     try:
-        start, rest = rendezvous.parse(argv)
+        rendezvous_flags, rest = rendezvous.parse(argv)
         config, workdir = commandline.parse(rest)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
@@ -102,7 +108,7 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
         if config.mesh.dry_run:
             dry_run.run(config, workdir)
             return 0
-        rendezvous.start(start, _job(config))
+        rendezvous.start(rendezvous_flags, _job(config))
         print(_greeting(), flush=True)
         for line in remarks.of_named(config, commandline.named(rest), runs(config)):
             progress.say(line)

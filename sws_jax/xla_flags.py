@@ -130,7 +130,7 @@ def _words(flags: str) -> list[str] | None:
 
 
 def _values(flags: str) -> list[str]:
-    """Those that they give the flag, in their order."""
+    """The values that flags give to the needed flag, in their order."""
     pairs = (word.partition("=") for word in _words(flags) or ())
     return [value.strip("\"'") for name, _, value in pairs if name == f"--{_NAME}"]
 

@@ -243,53 +243,81 @@ def public():
 PUBLIC = public()
 
 
-@pytest.fixture(scope="module")
-def calls(tmp_path_factory):
-    """For each public function, calls with plain arguments; every argument is in one.
+def plain_inputs(at):
+    """Networks, files and data that calls are made with, below the directory `at`.
 
     What a call writes is ``out``, or begins so.
     """
-    at = tmp_path_factory.mktemp("arguments")
-    out, own = str(at / "out.safetensors"), str(at / "own.safetensors")
-    gene = learngene((1, 2))
-    net = sws_jax.expand(gene, depth=2)
-    about, aux = net.description, aux_spec((1, 2))
+    plain = types.SimpleNamespace(at=at, out=str(at / "out.safetensors"))
+    plain.file, plain.own, plain.published, plain.folder = (
+        str(at / name)
+        for name in ("gene.safetensors", "own.safetensors", "aux.safetensors", "timm")
+    )
+    plain.gene = gene = learngene((1, 2))
+    plain.net = net = sws_jax.expand(gene, depth=2)
+    plain.about, plain.aux = net.description, aux_spec((1, 2))
     # Numbers that are the same in all kinds.
     exact = dict(norm_eps=0.5, init_std=0.25, pos_embed_std=0.25, drop_path=0.5)
-    spec = net.spec.replace(**exact)
-    aux_net = learngenes.auxiliary(gene)
-    file, folder, published = (
-        str(at / name) for name in ("gene.safetensors", "timm", "")
+    plain.spec = net.spec.replace(**exact)
+    plain.aux_net = learngenes.auxiliary(gene)
+    plain.of_gene, plain.of_net = dict(learngene=gene), dict(network=net)
+    sws_jax.save_learngene(plain.file, gene)
+    sws_jax.save_network(plain.own, net)
+    convert.save(plain.folder, net, "timm")
+    convert.save(plain.published, gene, "published")
+    plain.view = plain.about.normalization
+    plain.images = np.zeros((8, 8, 8, 1), np.uint8)
+    plain.split = split = Arrays(plain.images, np.arange(8, dtype=np.int32))
+    names = plain.about.class_names
+    plain.dataset = data.Dataset(
+        "few", split, split, split, names, (8, 8, 1), plain.view
     )
-    published = str(at / "aux.safetensors")
-    sws_jax.save_learngene(file, gene)
-    sws_jax.save_network(own, net)
-    convert.save(folder, net, "timm")
-    convert.save(published, gene, "published")
-    identified = convert.identify(folder)
-    view = about.normalization
-    images = np.zeros((8, 8, 8, 1), np.uint8)
-    pixels, labels = str(at / "few.npz"), np.arange(8) % 2
-    arrays = {
-        f"{part}_{what}": array
-        for part in ("train", "test")
-        for what, array in (("images", images), ("labels", labels))
+    plain.predictor = networks.predictor(net)
+    return plain
+
+
+def calls_of_package(plain):
+    """Calls of `sws_jax` itself with plain arguments."""
+    return {
+        "AuxViTSpec": [vars(plain.aux)],
+        "AuxViTSpec.build": [dict(self=plain.aux, compute=sws_jax.Compute())],
+        "Compute": [vars(sws_jax.Compute(unroll=2))],
+        "Descendant": [vars(plain.net)],
+        "Description": [
+            vars(
+                plain.about.replace(
+                    seed=3, accuracy=0.5, eval_crop=0.5, val_fraction=0.25
+                )
+            )
+            | dict(stages=(1, 1), versions=(("a", "1"), ("b", "2")))
+        ],
+        "Description.from_json": [dict(text=plain.about.to_json())],
+        "Learngene": [vars(plain.gene)],
+        "Network": [vars(plain.aux_net)],
+        "ViTSpec": [vars(plain.spec)],
+        "ViTSpec.build": [dict(self=plain.spec, compute=sws_jax.Compute())],
+        "expand": [
+            plain.of_gene | dict(depth=2),
+            plain.of_gene | dict(plan=(0, 1, 1)),
+            plain.of_gene | dict(allotment=(1, 2)),
+            plain.of_gene | dict(depth=1, num_classes=3, seed=4),
+            plain.of_gene | dict(depth=1, image_size=(8, 8)),
+        ],
+        "extract": [dict(network=plain.aux_net)],
+        "load_learngene": [dict(path=plain.file)],
+        "load_network": [dict(path=plain.own)],
+        "named": [
+            {k: v for k, v in vars(plain.spec).items() if k not in ("width", "depth")}
+            | dict(name="vit_nano_patch4_L2", width=16, depth=2)
+        ],
+        "save_learngene": [plain.of_gene | dict(path=plain.out)],
+        "save_network": [plain.of_net | dict(path=plain.out)],
     }
-    np.savez(pixels, class_names=["ant", "bee"], **arrays)
-    split = Arrays(images, np.arange(8, dtype=np.int32))
-    names = about.class_names
-    dataset = data.Dataset("few", split, split, split, names, (8, 8, 1), view)
-    predictor = networks.predictor(net)
-    run = cost.Run("aux", spec, 2.0)
-    plan = cost.Plan((run,), (spec,))
-    levit = specs.LeViTSpec(
-        widths=(8, 8), depths=(1, 1), heads=(1, 1), key_dims=(4, 4),
-        attn_ratios=(1.0, 1.0), mlp_ratio=1.0, down_heads=(2,), down_key_dims=(4,),
-        down_attn_ratios=(1.0,), down_mlp_ratio=1.0, image_size=16, channels=1,
-    )  # fmt: skip
-    regnet = specs.RegNetSpec(
-        widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
-    )
+
+
+def calls_of_convert(plain):
+    """Calls of `convert` with plain arguments."""
+    identified = convert.identify(plain.folder)
     known = dict(
         layout="timm-vit", part="", heads=2, norm_eps=0.5, gelu="tanh",
         pool_order="norm_mean", image_size=(8, 8), mean=(0.5,), std=(0.25,),
@@ -298,42 +326,11 @@ def calls(tmp_path_factory):
         crop_mode="squash",
     )  # fmt: skip
     tell = [].append
-    saved = dict(path=out, params=net.params, description=about)
-    of_gene, of_net = dict(learngene=gene), dict(network=net)
     return {
-        "AuxViTSpec": [vars(aux)],
-        "AuxViTSpec.build": [dict(self=aux, compute=sws_jax.Compute())],
-        "Compute": [vars(sws_jax.Compute(unroll=2))],
-        "Descendant": [vars(net)],
-        "Description": [
-            vars(about.replace(seed=3, accuracy=0.5, eval_crop=0.5, val_fraction=0.25))
-            | dict(stages=(1, 1), versions=(("a", "1"), ("b", "2")))
-        ],
-        "Description.from_json": [dict(text=about.to_json())],
-        "Learngene": [vars(gene)],
-        "Network": [vars(aux_net)],
-        "ViTSpec": [vars(spec)],
-        "ViTSpec.build": [dict(self=spec, compute=sws_jax.Compute())],
-        "expand": [
-            of_gene | dict(depth=2),
-            of_gene | dict(plan=(0, 1, 1)),
-            of_gene | dict(allotment=(1, 2)),
-            of_gene | dict(depth=1, num_classes=3, seed=4),
-            of_gene | dict(depth=1, image_size=(8, 8)),
-        ],
-        "extract": [dict(network=aux_net)],
-        "load_learngene": [dict(path=file)],
-        "load_network": [dict(path=own)],
-        "named": [
-            {k: v for k, v in vars(spec).items() if k not in ("width", "depth")}
-            | dict(name="vit_nano_patch4_L2", width=16, depth=2)
-        ],
-        "save_learngene": [of_gene | dict(path=out)],
-        "save_network": [of_net | dict(path=out)],
-        "convert.identify": [dict(source=folder) | known],
+        "convert.identify": [dict(source=plain.folder) | known],
         "convert.load": [
-            dict(source=folder, tell=tell) | known,
-            dict(source=published, stages=(1, 2), profile="official", tell=tell),
+            dict(source=plain.folder, tell=tell) | known,
+            dict(source=plain.published, stages=(1, 2), profile="official", tell=tell),
         ],
         "convert.recognise": [
             dict(path="p", flat=dict(identified.flat), layout="timm-vit", part="")
@@ -341,88 +338,202 @@ def calls(tmp_path_factory):
         ],
         "convert.refusal": [dict(given=identified)],
         "convert.save": [
-            of_net | dict(path=str(at / "out"), to="timm"),
-            dict(path=out, network=gene, to="published"),
+            plain.of_net | dict(path=str(plain.at / "out"), to="timm"),
+            dict(path=plain.out, network=plain.gene, to="published"),
         ],
+    }
+
+
+def calls_of_cost(plain):
+    """Calls of `cost` with plain arguments."""
+    run = cost.Run("aux", plain.spec, 2.0)
+    plan = cost.Plan((run,), (plain.spec,))
+    return {
         "cost.Claim": [dict(quantity="epochs", many=plan, one=plan, condition="none")],
         "cost.Plan": [vars(plan)],
-        "cost.Run": [vars(run) | dict(teacher=spec, images=9)],
-        "cost.activation_bytes": [dict(spec=spec, compute=sws_jax.Compute())],
+        "cost.Run": [vars(run) | dict(teacher=plain.spec, images=9)],
+        "cost.activation_bytes": [dict(spec=plain.spec, compute=sws_jax.Compute())],
         "cost.by_learngene": [
-            dict(aux=aux, depths=(2, 3), epochs=2.0, tuning=0.5, images=9, teacher=spec)
+            dict(
+                aux=plain.aux,
+                depths=(2, 3),
+                epochs=2.0,
+                tuning=0.5,
+                images=9,
+                teacher=plain.spec,
+            )
         ],
         "cost.flops": [dict(function=lambda: jnp.ones((2, 2)) @ jnp.ones((2, 2)))],
-        "cost.forward_flops": [dict(spec=spec)],
-        "cost.paper": [dict(size="S", teacher=spec)],
-        "cost.params": [dict(spec=spec), dict(spec=gene.description)],
+        "cost.forward_flops": [dict(spec=plain.spec)],
+        "cost.paper": [dict(size="S", teacher=plain.spec)],
+        "cost.params": [dict(spec=plain.spec), dict(spec=plain.gene.description)],
         "cost.ratios": [dict(many=plan, one=plan)],
-        "cost.separately": [dict(net=spec, depths=(2, 3), epochs=0.5, images=9)],
-        "cost.step_flops": [dict(spec=spec, compute=sws_jax.Compute(), teacher=spec)],
-        "data.Dataset": [vars(dataset) | dict(notes=("a", "b"), stored={"all": split})],
-        "data.Dataset.split": [dict(self=dataset, name="val")],
+        "cost.separately": [dict(net=plain.spec, depths=(2, 3), epochs=0.5, images=9)],
+        "cost.step_flops": [
+            dict(spec=plain.spec, compute=sws_jax.Compute(), teacher=plain.spec)
+        ],
+    }
+
+
+def calls_of_data(plain):
+    """Calls of `data` with plain arguments."""
+    pixels, labels = str(plain.at / "few.npz"), np.arange(8) % 2
+    arrays = {
+        f"{part}_{what}": array
+        for part in ("train", "test")
+        for what, array in (("images", plain.images), ("labels", labels))
+    }
+    np.savez(pixels, class_names=["ant", "bee"], **arrays)
+    return {
+        "data.Dataset": [
+            vars(plain.dataset) | dict(notes=("a", "b"), stored={"all": plain.split})
+        ],
+        "data.Dataset.split": [dict(self=plain.dataset, name="val")],
         "data.Normalization": [dict(mean=(0.5, 0.25), std=(1.0, 2.0))],
         "data.is_built_in": [dict(source="digits")],
-        "data.is_encoded": [dict(source=folder)],
-        "data.is_set": [dict(path=folder)],
+        "data.is_encoded": [dict(source=plain.folder)],
+        "data.is_set": [dict(path=plain.folder)],
         "data.load_dataset": [
             dict(
-                source=pixels, val_fraction=0.25, image_size=(8, 8), mean=(0.5,),
-                std=(0.25,), directory=str(at), cache=str(at), memory_gib=0.5,
-                decoder="pillow", unreadable="skip",
+                source=pixels,
+                val_fraction=0.25,
+                image_size=(8, 8),
+                mean=(0.5,),
+                std=(0.25,),
+                directory=str(plain.at),
+                cache=str(plain.at),
+                memory_gib=0.5,
+                decoder="pillow",
+                unreadable="skip",
             )
-        ],  # fmt: skip
+        ],
         "data.transforms.Fit": [
             dict(
                 **dict(size=(8, 8), crop=0.5),
                 **dict(interpolation="nearest", crop_mode="squash"),
             )
         ],
+    }
+
+
+def calls_of_networks(plain):
+    """Calls of `networks`, `evaluation`, `loading`, `teacher` with plain arguments."""
+    return {
+        "networks.Predictor": [
+            vars(plain.predictor) | dict(order=tuple(range(9, -1, -1)))
+        ],
+        "networks.Predictor.logits": [
+            dict(
+                self=plain.predictor,
+                images=plain.images.astype(np.float32),
+                normalization=plain.view,
+            )
+        ],
+        "networks.abstract_params": [dict(spec=plain.net.spec, boxed=False)],
+        "networks.check_network": [dict(path=plain.own, description=plain.about)],
+        "networks.check_params": [plain.of_net],
+        "networks.described": [plain.of_net | dict(path=plain.own)],
+        "networks.predictor": [plain.of_net | dict(dtype="bfloat16", order=(1, 0))],
         "evaluation.evaluate": [
             dict(
-                predictor=predictor, split=split, fit=Fit((8, 8)), normalization=view,
-                global_batch_size=8, mesh=sharding.make_mesh(), reading=IN_THREAD,
+                predictor=plain.predictor,
+                split=plain.split,
+                fit=Fit((8, 8)),
+                normalization=plain.view,
+                global_batch_size=8,
+                mesh=sharding.make_mesh(),
+                reading=IN_THREAD,
             )
-        ],  # fmt: skip
-        "learngenes.Method": [vars(learngenes.METHODS["sws"])],
-        "learngenes.abstract_learngene": [dict(description=gene.description)],
-        "learngenes.auxiliary": [of_gene],
-        "learngenes.check_learngene": [dict(path=file, description=gene.description)],
-        "learngenes.check_params": [of_gene],
-        "learngenes.find_method": [dict(name="tleg")],
-        "learngenes.num_stored": [of_gene],
-        "loading.load": [dict(path=file, depth=3), dict(path=own, step=None)],
-        "loading.refusal": [dict(path=own)],
-        "networks.Predictor": [vars(predictor) | dict(order=tuple(range(9, -1, -1)))],
-        "networks.Predictor.logits": [
-            dict(self=predictor, images=images.astype(np.float32), normalization=view)
         ],
-        "networks.abstract_params": [dict(spec=net.spec, boxed=False)],
-        "networks.check_network": [dict(path=own, description=about)],
-        "networks.check_params": [of_net],
-        "networks.described": [of_net | dict(path=own)],
-        "networks.predictor": [of_net | dict(dtype="bfloat16", order=(1, 0))],
+        "loading.load": [
+            dict(path=plain.file, depth=3),
+            dict(path=plain.own, step=None),
+        ],
+        "loading.refusal": [dict(path=plain.own)],
+        "teacher.check_fits": [
+            dict(spec=plain.spec, num_classes=10, channels=1, name="few")
+        ],
+        "teacher.check_scores": [
+            dict(scores={"top1": 0.9, "loss": 0.1}, dataset=plain.dataset, minimum=0.5)
+        ],
+        "teacher.for_classes": [dict(teacher=plain.predictor, dataset=plain.dataset)],
+        "teacher.is_run": [dict(path=str(plain.at))],
+        "teacher.load_teacher": [dict(path=plain.own, dtype="float32")],
+        "teacher.weights_file": [dict(path=plain.own)],
+    }
+
+
+def calls_of_learngenes(plain):
+    """Calls of `learngenes` with plain arguments."""
+    return {
+        "learngenes.Method": [vars(learngenes.METHODS["sws"])],
+        "learngenes.abstract_learngene": [dict(description=plain.gene.description)],
+        "learngenes.auxiliary": [plain.of_gene],
+        "learngenes.check_learngene": [
+            dict(path=plain.file, description=plain.gene.description)
+        ],
+        "learngenes.check_params": [plain.of_gene],
+        "learngenes.find_method": [dict(name="tleg")],
+        "learngenes.num_stored": [plain.of_gene],
+    }
+
+
+def calls_of_specs(plain):
+    """Calls of `specs` with plain arguments."""
+    levit = specs.LeViTSpec(
+        widths=(8, 8), depths=(1, 1), heads=(1, 1), key_dims=(4, 4),
+        attn_ratios=(1.0, 1.0), mlp_ratio=1.0, down_heads=(2,), down_key_dims=(4,),
+        down_attn_ratios=(1.0,), down_mlp_ratio=1.0, image_size=16, channels=1,
+    )  # fmt: skip
+    regnet = specs.RegNetSpec(
+        widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
+    )
+    return {
         "specs.LeViTSpec": [vars(levit)],
         "specs.LeViTSpec.build": [dict(self=levit, compute=sws_jax.Compute())],
         "specs.RegNetSpec": [vars(regnet)],
         "specs.RegNetSpec.build": [dict(self=regnet, compute=sws_jax.Compute())],
-        "specs.from_dict": [dict(spec_class=sws_jax.ViTSpec, data=specs.to_dict(spec))],
-        "specs.parse_stages": [dict(text="1-2")],
-        "specs.to_dict": [dict(spec=spec)],
-        "teacher.check_fits": [dict(spec=spec, num_classes=10, channels=1, name="few")],
-        "teacher.check_scores": [
-            dict(scores={"top1": 0.9, "loss": 0.1}, dataset=dataset, minimum=0.5)
+        "specs.from_dict": [
+            dict(spec_class=sws_jax.ViTSpec, data=specs.to_dict(plain.spec))
         ],
-        "teacher.for_classes": [dict(teacher=predictor, dataset=dataset)],
-        "teacher.is_run": [dict(path=str(at))],
-        "teacher.load_teacher": [dict(path=own, dtype="float32")],
-        "teacher.weights_file": [dict(path=own)],
-        "weights.check": [dict(what="it", expected=net.params, params=net.params)],
-        "weights.describe": [dict(path=own)],
-        "weights.is_ours": [dict(path=own)],
-        "weights.load": [dict(path=own)],
-        "weights.on_host": [dict(path=own, params=net.params)],
+        "specs.parse_stages": [dict(text="1-2")],
+        "specs.to_dict": [dict(spec=plain.spec)],
+    }
+
+
+def calls_of_weights(plain):
+    """Calls of `weights` with plain arguments."""
+    saved = dict(path=plain.out, params=plain.net.params, description=plain.about)
+    return {
+        "weights.check": [
+            dict(what="it", expected=plain.net.params, params=plain.net.params)
+        ],
+        "weights.describe": [dict(path=plain.own)],
+        "weights.is_ours": [dict(path=plain.own)],
+        "weights.load": [dict(path=plain.own)],
+        "weights.on_host": [dict(path=plain.own, params=plain.net.params)],
         "weights.save": [saved],
-    }  # fmt: skip
+    }
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory):
+    """Calls of each public function with plain arguments, each of them in some call."""
+    plain = plain_inputs(tmp_path_factory.mktemp("arguments"))
+    return {
+        name: arguments
+        for calls_of_module in (
+            calls_of_package,
+            calls_of_convert,
+            calls_of_cost,
+            calls_of_data,
+            calls_of_networks,
+            calls_of_learngenes,
+            calls_of_specs,
+            calls_of_weights,
+        )
+        for name, arguments in calls_of_module(plain).items()
+    }
 
 
 def role_of(where, name):

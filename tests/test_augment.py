@@ -1,3 +1,5 @@
+"""Random changes of batches on the device: normalisation, erasing, mixup and cutmix."""
+
 import functools
 
 import jax

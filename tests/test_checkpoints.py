@@ -1,3 +1,5 @@
+"""Checkpoints: which are kept, which is restored, and what damage to one does."""
+
 import logging
 import shutil
 
@@ -10,6 +12,7 @@ from sws_jax.models import networks
 from sws_jax.storage.names import BROKEN, CHECKPOINTS
 from sws_jax.training import checkpoints
 from sws_jax.training.checkpoints import Checkpoints
+from sws_jax.training.orbax_errors import BrokenCheckpoint
 
 from support.checkpoints import CLOCK, abstract, data_files, fill, flip_a_bit, truncate
 from support.compare import equal
@@ -138,7 +141,7 @@ def test_every_item_is_checked_against_its_checksums(aux, tmp_path, monkeypatch)
         return jax.tree.map(lambda leaf: -leaf, restored) if item == "opt" else restored
 
     monkeypatch.setattr(Checkpoints, "_tree", flipped)
-    with pytest.raises(checkpoints.BrokenCheckpoint, match="opt/mean/.* is not what"):
+    with pytest.raises(BrokenCheckpoint, match="opt/mean/.* is not what"):
         manager.restore(1, items)
     manager.close()
 

@@ -176,7 +176,7 @@ def test_fields_reach_the_objects_that_are_run():
     assert dataclasses.astuple(build.reading(config)) == (3, 2, "skip")
     config.schedule.update(kind="constant", warmup_rate=1e-3, minimum=1e-4, rate=0.1)
     config.schedule.update(total_epochs=3.0, warmup_epochs=1.0, rate_batch=128)
-    schedule = build.schedule(config, build.Durations(96, 64))
+    schedule = build.schedule(config, Durations(96, 64))
     assert dataclasses.asdict(schedule) == dict(
         kind="constant", peak=0.05, total_steps=4, warmup_steps=2, warmup_rate=1e-3,
         minimum=1e-4, steps_per_epoch=Fraction(3, 2),

@@ -1,3 +1,5 @@
+"""Sets of images: digits, arrays, their splits and their fingerprints."""
+
 import dataclasses
 import json
 import math

@@ -81,9 +81,9 @@ def unstaged(storage, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
 
     def make(*arguments, name="insects", **others):
-        made = tmp_path / "made"
-        prepare(made, SPLITS, name=name, **others)
-        put(storage, made, "doctor_default")
+        prepared_set = tmp_path / "prepared"
+        prepare(prepared_set, SPLITS, name=name, **others)
+        put(storage, prepared_set, "doctor_default")
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         monkeypatch.setenv("TFDS_DATA_DIR", f"{ROOT}/doctor_default/")
         flags = f"--config.data.source=tfds:{name}", f"--config.data.cache={cache}"

@@ -1,3 +1,5 @@
+"""Evaluation counts every image once, whatever the batch and the scores."""
+
 import jax
 import numpy as np
 import pytest

@@ -185,21 +185,21 @@ def test_asked_to_stop_at_every_stage(job, long, tmp_path):
         return ended(process)
 
     first = stop(lambda process: until(process, "config read"))
-    assert first.code == 75 and "stopped before " in first.said()
+    assert first.code == 75 and "stopped before " in first.refusal()
     assert list(tmp_path.iterdir()) == []
     compiling = stop(lambda process: until(process, "12 steps of 64 images"), times=2)
     assert compiling.code == 75
-    assert "stopped and saved at step 1 of 12" in compiling.said()
+    assert "stopped and saved at step 1 of 12" in compiling.refusal()
 
     def writing(process):
         while not is_writing(tmp_path):
             time.sleep(0.001)
 
     done = stop(writing)
-    assert done.code == 75 and "stopped and saved at step" in done.said()
+    assert done.code == 75 and "stopped and saved at step" in done.refusal()
     last = stop(lambda process: until(process, "step 12/12"))
     assert last.code == 75
-    assert "stopped and saved at step 12 of 12" in last.said()
+    assert "stopped and saved at step 12 of 12" in last.refusal()
     assert job.run(tmp_path, *LONG).code == 0
     assert outcome(tmp_path) == outcome(expected)
 
@@ -255,7 +255,7 @@ def test_a_job_of_untrained_runs_is_asked_to_stop(gene, job, tmp_path):
     process.send_signal(signal.SIGTERM)
     stopped = ended(process)
     assert stopped.code == 75
-    assert "the same command goes on" in stopped.said()
+    assert "the same command goes on" in stopped.refusal()
     finished = sorted(path.parent.name for path in work.glob("*/result.json"))
     assert finished in (["untuned-L02"], ["untuned-L02", "untuned-L03"])
     again = ended(start())
@@ -285,8 +285,8 @@ def test_disk_full_in_a_checkpoint(disk, job, whole):
     work = disk.folder / "work"
     done = job.run(work, before=disk.inside)
     assert done.code == 1
-    assert f"/run/checkpoints cannot be written {FULL}: make room" in done.said()
-    assert "the same command goes on at step 2 of 10" in done.said()
+    assert f"/run/checkpoints cannot be written {FULL}: make room" in done.refusal()
+    assert "the same command goes on at step 2 of 10" in done.refusal()
     assert complete(disk.path / "work") == [2]
     assert unfinished(disk.path / "work") == []
     disk.remount("size=64m")
@@ -307,9 +307,9 @@ def test_disk_full_in_metrics(disk, job):
     done = job.run(disk.folder / "work", *fields, before=disk.inside)
     assert done.code == 1
     written = disk.path / "work" / "run"
-    assert f"cannot be written {FULL}: make room" in done.said()
-    assert "metrics.jsonl" in done.said() or "events.out" in done.said()
-    assert "the same command goes on at step 0 of 60" in done.said()
+    assert f"cannot be written {FULL}: make room" in done.refusal()
+    assert "metrics.jsonl" in done.refusal() or "events.out" in done.refusal()
+    assert "the same command goes on at step 0 of 60" in done.refusal()
     lines = (written / METRICS).read_text().splitlines()
     assert len(metrics.read(str(written))) == len(lines) > 1  # no half of a line
     disk.remount("size=64m")
@@ -328,7 +328,7 @@ def test_disk_full_at_the_end(disk, job, whole):
         before = sorted(path.name for path in work.rglob("*"))
         done = job.run(disk.folder / "work", before=disk.inside)
         assert done.code == 1
-        assert f"{what} cannot be written {FULL}" in done.said()
+        assert f"{what} cannot be written {FULL}" in done.refusal()
         after = sorted(path.name for path in work.rglob("*"))
         assert [n for n in after if "events" not in n] == [
             n for n in before if "events" not in n
@@ -346,7 +346,7 @@ def test_files_may_not_be_large(job, whole, tmp_path):
         pytest.skip("no prlimit here (util-linux): no file too large")
     done = job.run(tmp_path, before=limit)
     assert done.code == 1
-    assert "cannot be written (File too large): make room" in done.said()
+    assert "cannot be written (File too large): make room" in done.refusal()
     assert unfinished(tmp_path) == []
     assert job.run(tmp_path).code == 0
     assert outcome(tmp_path) == outcome(whole)
@@ -357,7 +357,7 @@ def test_a_read_only_work_directory(disk, job):
     disk.remount("ro")
     done = job.run(disk.folder / "work", before=disk.inside)
     assert done.code == 2
-    assert "cannot be written (Read-only file system): take anoth" in done.said()
+    assert "cannot be written (Read-only file system): take anoth" in done.refusal()
     assert "steps of" not in done.out
     assert list(disk.path.iterdir()) == []
 
@@ -416,7 +416,7 @@ def test_a_directory_of_another_run_is_refused(change, words, job, whole, tmp_pa
     before = contents(tmp_path)
     done = job.run(tmp_path)
     assert done.code == 2
-    assert words in done.said()
+    assert words in done.refusal()
     assert contents(tmp_path) == before
 
 
@@ -435,7 +435,8 @@ def test_other_data_behind_the_same_name(job, whole, tmp_path):
         job.data.write_bytes(old)
     assert done.code == 2
     assert (
-        "holds a run on other data than ./digits is now (other test im" in done.said()
+        "holds a run on other data than ./digits is now (other test im"
+        in done.refusal()
     )
     assert contents(tmp_path) == before
     assert job.run(tmp_path).code == 0
@@ -525,7 +526,7 @@ def test_a_damaged_learngene(damage, words, gene, job, tmp_path):
     config = f"{ROOT / 'configs' / 'des_deit.py'}:learngene={gene}"
     done = ended(job.launch([*MAIN, f"--config={config}", f"--workdir={work}"]))
     assert done.code == 2
-    assert f"{gene} {words}" in done.said()
+    assert f"{gene} {words}" in done.refusal()
     assert not work.exists()
 
 
@@ -540,7 +541,8 @@ def test_a_teacher_that_says_no_numbers(job, whole, tmp_path):
     done = job.run(tmp_path / "work", *fields)
     assert done.code == 2
     assert (
-        "the teacher's logits of validation images are not all numbers" in done.said()
+        "the teacher's logits of validation images are not all numbers"
+        in done.refusal()
     )
     assert not (tmp_path / "work").exists()
 
@@ -554,8 +556,8 @@ def test_a_loss_that_is_no_number(job, tmp_path):
     rate = ("schedule.rate=1e25", f"checkpoint.every_epochs={steps(1)}")
     done = job.run(tmp_path, *rate)
     assert done.code == 1
-    assert "the loss is" in done.said() and "lower schedule.rate" in done.said()
-    stopped = int(done.said().split("at step ")[1].split()[0])
+    assert "the loss is" in done.refusal() and "lower schedule.rate" in done.refusal()
+    stopped = int(done.refusal().split("at step ")[1].split()[0])
     assert complete(tmp_path)[-1] == stopped - 1
     assert unfinished(tmp_path) == []
 
@@ -581,8 +583,8 @@ def test_a_worker_that_is_killed_and_one_that_is_left(job, tmp_path):
     assert killed
     done = ended(process)
     assert done.code == 1
-    assert "a process that reads images ended with code -9" in done.said()
-    step = int(done.said().split("goes on at step ")[1].split()[0])
+    assert "a process that reads images ended with code -9" in done.refusal()
+    step = int(done.refusal().split("goes on at step ")[1].split()[0])
     assert complete(tmp_path / "work") == [step] and 3 <= step < 100
 
     process = job.start(tmp_path / "work", *fields, "data.workers=1")
@@ -636,9 +638,9 @@ def test_an_image_that_turns_unreadable(job, tmp_path):
     truncate(image)
     done = ended(process)
     assert done.code == 1
-    assert f"{image} is not a readable image" in done.said()
-    assert "pass over such images with data.unreadable=skip" in done.said()
-    step = int(done.said().split("goes on at step ")[1].split()[0])
+    assert f"{image} is not a readable image" in done.refusal()
+    assert "pass over such images with data.unreadable=skip" in done.refusal()
+    step = int(done.refusal().split("goes on at step ")[1].split()[0])
     assert complete(tmp_path / "work") == [step]
     shutil.copytree(tmp_path / "work", tmp_path / "skipping")
     skipping = job.run(tmp_path / "skipping", *fields, "data.unreadable=skip")

@@ -20,7 +20,7 @@ from sws_jax.data import (
     load_dataset,
     pipeline,
 )
-from sws_jax.data.transforms import Transform
+from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.pixels import default_normalization
 from sws_jax.storage import documents
@@ -210,7 +210,7 @@ def test_workers_threads_and_memory_change_nothing(tree):
 
 def test_evaluation_is_in_order(tree):
     dataset = load_dataset(str(tree), memory_gib=0)
-    fit = pipeline.Fit(SIZE)
+    fit = Fit(SIZE)
     evaluated = list(pipeline.eval_batches(dataset.test, fit, global_batch_size=4))
     images = np.concatenate([batch["image"] for batch in evaluated])[:6]
     np.testing.assert_array_equal(images, [x for x, _ in written(tree, "test")])

@@ -86,7 +86,7 @@ def read(config, spec=None, processor=None, layout=VIT):
 
 def look(config, family="vit", channels=3):
     path = "preprocessor_config.json"
-    return processors.look(path, config, family, channels)
+    return processors.preprocessing(path, config, family, channels)
 
 
 def refusal(call, *args, **options):

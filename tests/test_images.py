@@ -1,3 +1,5 @@
+"""Decoding of image files, and resizing to the size of a network."""
+
 import contextlib
 import io
 import struct

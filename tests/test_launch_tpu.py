@@ -78,7 +78,7 @@ class Cloud:
     def resource(self):
         return self.state("resource")
 
-    def made(self):
+    def created_count(self):
         return self.state("made")
 
 
@@ -262,7 +262,7 @@ def test_what_the_cloud_may_do(
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert cloud.calls("create") == creates
-    assert done.stderr.count("asked for sws-aux-s") == cloud.made()
+    assert done.stderr.count("asked for sws-aux-s") == cloud.created_count()
     assert cloud.resource() is None  # nothing is left that costs money
 
 

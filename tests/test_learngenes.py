@@ -1,3 +1,5 @@
+"""Extraction and expansion of learngenes: plans, identities, and refusals."""
+
 import dataclasses
 
 import jax

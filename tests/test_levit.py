@@ -1,3 +1,5 @@
+"""LeViTs: their specs, their layout, their numbers, and how files show them."""
+
 import functools
 import json
 

@@ -1,3 +1,5 @@
+"""Which parameters decay, AdamW against numpy, and learning rates step by step."""
+
 import math
 from fractions import Fraction
 

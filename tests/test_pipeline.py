@@ -1,3 +1,5 @@
+"""Batches are a function of seed and step, however they are read."""
+
 import itertools
 import multiprocessing
 import os

@@ -653,16 +653,18 @@ def test_files_are_replaced_one_by_one(tree, tmp_path, monkeypatch, capsys):
     old = [path.stat().st_blocks * 512 for path in out.rglob("*array_record*")]
     with_another_class(tree)
 
-    def room(directory, shard_bytes=5242):
+    def bytes_needed(directory, shard_bytes=5242):
         source = sources.open_source(str(tree))
         form = records.Records(source, "insects", "1.0.0", shard_bytes)
-        return form.room(str(directory), form.shards(), 1.0, 1)
+        return form.bytes_needed(str(directory), form.shards(), 1.0, 1)
 
     # Estimates are larger than the files, so that no file has too little room.
-    afresh, growth = room(""), 2**14
+    afresh, growth = bytes_needed(""), 2**14
     assert max(old) + growth < sum(old) < afresh
     # Files of another number of shards are removed before the one shard is written.
-    assert room(out / "insects/1.0.0", 2**20) == max(room("", 2**20) - sum(old), 0)
+    assert bytes_needed(out / "insects/1.0.0", 2**20) == max(
+        bytes_needed("", 2**20) - sum(old), 0
+    )
     with monkeypatch.context() as patch:
         space(patch, afresh - sum(old))
         assert " more, and " in refused(capsys, tree, out)
@@ -679,12 +681,6 @@ def test_more_workers_than_cores_take_no_less_time(
     for workers, duration in ((1, "4 min 0 s"), (2, "2 min 0 s"), (8, "2 min 0 s")):
         assert prepare(insects, tmp_path, "--dry-run", f"--workers={workers}") == 0
         assert f"about {duration} with {workers} worker" in capsys.readouterr().out
-
-
-def tree_of(tmp_path, **files):
-    for name, data in files.items():
-        write(tmp_path / "source" / name, data)
-    return tmp_path / "source"
 
 
 def tar_of(path, names, kind="w", **about):
@@ -1017,24 +1013,24 @@ def test_what_tfds_has_downloaded_or_begun_takes_no_more_room(
     arguments = (info, str(tmp_path), str(begun))
     space(monkeypatch, 1500)
     with pytest.raises(UserError, match="needs 4.4 KiB, and .* has 1.5 KiB free"):
-        standard.check_room(*arguments)
+        standard.check_space(*arguments)
     folder = tmp_path / "downloads" / "moths" / "deep"
     write(folder / "whole.zip", bytes(3000))
     with pytest.raises(UserError, match="needs 4.4 KiB"):  # TFDS does not know it
-        standard.check_room(*arguments)
+        standard.check_space(*arguments)
     write(folder / "whole.zip.INFO", b"{}")
     write(tmp_path / "downloads/wasps/other.zip", bytes(1000))
     write(tmp_path / "downloads/wasps/other.zip.INFO", b"{}")
-    standard.check_room(*arguments)
+    standard.check_space(*arguments)
     assert "1.5 KiB with its downloads, 1.5 KiB free" in capsys.readouterr().out
     info.download_size = 2000  # as TFDS knew it, which may be old
-    standard.check_room(*arguments)
+    standard.check_space(*arguments)
     assert "500 bytes with its downloads" in capsys.readouterr().out
     info.dataset_size = 1600
     with pytest.raises(UserError, match="needs 1.6 KiB"):
-        standard.check_room(*arguments)
+        standard.check_space(*arguments)
     write(begun / "moths/2.0.0.incomplete/half", bytes(200))
-    standard.check_room(*arguments)
+    standard.check_space(*arguments)
 
 
 def test_what_tfds_does_not_know(tmp_path):
@@ -1146,8 +1142,8 @@ def test_tfds_fails_in_its_process(waiting, tmp_path):
     (tmp_path / "go").touch()
     done = children.ended(process)
     assert done.code == 2
-    assert "TFDS cannot prepare waiting_moths (" in done.said()
-    assert "no moths tonight" in done.said()
+    assert "TFDS cannot prepare waiting_moths (" in done.refusal()
+    assert "no moths tonight" in done.refusal()
 
 
 @pytest.mark.slow
@@ -1234,7 +1230,7 @@ def test_killed_and_done_again_in_parallel(form, larger, tmp_path):
     assert content(tmp_path / "out") == content(tmp_path / "serial")
     whole = folder / ("insects-64" if form else "1.0.0")
     entries = json.loads((whole / manifests.MANIFEST).read_text())["shards"]
-    checks = work.run(work.Check(str(whole)), list(entries.items()), 2)
+    checks = work.run(work.Verify(str(whole)), list(entries.items()), 2)
     assert [problem for _, problem in checks] == [""] * len(entries)
 
 

@@ -1,3 +1,5 @@
+"""The operations of RandAugment, one by one, and their choice."""
+
 import numpy as np
 import pytest
 from PIL import Image

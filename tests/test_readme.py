@@ -1,3 +1,5 @@
+"""What the README and the other pages show exists, and does what they say."""
+
 import csv
 import os
 import pathlib

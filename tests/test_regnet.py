@@ -1,3 +1,5 @@
+"""RegNets: their specs, their layout, their numbers, and how files show them."""
+
 import dataclasses
 import json
 

@@ -552,7 +552,7 @@ def test_a_run_in_a_bucket(storage, tmp_path):
     process.send_signal(signal.SIGTERM)
     stopped = ended(process)
     assert stopped.code == 75, stopped.err
-    assert "the same command goes on" in stopped.said()
+    assert "the same command goes on" in stopped.refusal()
     assert storage.names("jobs/one/run/checkpoints/")
     assert not storage.names("jobs/one/run/result.json")
     resumed = job.run(work, *there)

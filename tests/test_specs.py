@@ -1,3 +1,5 @@
+"""Specs of networks: counts of parameters, names, JSON and refusals."""
+
 import jax
 import pytest
 

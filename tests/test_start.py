@@ -47,15 +47,15 @@ SMALL = ("--config.model.width=16", "--config.model.heads=2")
 DEPTHS = ("--config.compare.depths=(2,4)",)
 
 
-def gene(path, **changes):
-    """A learngene for digits, in a file."""
+def write_gene(path, **changes):
+    """Writes a learngene for digits."""
     about = changes.pop("about", {})
     sws_jax.save_learngene(str(path), learngene((1, 2), about=about, **changes))
     return path
 
 
-def net(path, *, about=None, **changes):
-    """A network of one block for digits, in a file."""
+def write_network(path, *, about=None, **changes):
+    """Writes a network of one block for digits."""
     spec = specs.ViTSpec(**{**TINY, "depth": 1, **changes})
     fields = dict(kind="network", net=spec, stages=(), method="", **(about or {}))
     about = describe(aux_spec((1,)), **fields)
@@ -109,7 +109,7 @@ def test_every_shipped_config_is_asked():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled):
     path, *flags = SHIPPED[name]
-    for file in (gene(tmp_path / GENE), net(tmp_path / NET)):
+    for file in (write_gene(tmp_path / GENE), write_network(tmp_path / NET)):
         path = path.replace(file.name, str(file))
         flags = [flag.replace(file.name, str(file)) for flag in flags]
     argv = [f"--config={path}", *flags]
@@ -139,8 +139,8 @@ def test_all_who_ask_get_the_network_that_is_trained(name, tmp_path, uncompiled)
         assert [survey.teacher(row), examined.teacher(row)] == [teacher] * 2, row.name
 
 
-THREE = Normalization((0.5,) * 3, (0.5,) * 3)
-OTHERS = dict(class_names=())
+RGB = Normalization((0.5,) * 3, (0.5,) * 3)
+NO_NAMES = dict(class_names=())
 # What no run starts with: arguments of configs/des_deit.py (or of another), what makes
 # its files, and words of the refusal.
 REFUSED = {
@@ -161,10 +161,10 @@ REFUSED = {
         {},
         "model.depth is 5 and init.plan has 2",
     ),
-    "channels": ([], dict(about=dict(normalization=THREE), channels=3), {}, "channels"),
+    "channels": ([], dict(about=dict(normalization=RGB), channels=3), {}, "channels"),
     "kept head": (
         ["--config.init.head=keep"],
-        dict(num_classes=4, about=OTHERS),
+        dict(num_classes=4, about=NO_NAMES),
         {},
         "the file has 4 classes and digits has 10",
     ),
@@ -188,8 +188,8 @@ OF_A_NETWORK = {
 }
 
 
-def refused(tmp_path, argv, words, capsys):
-    """One sentence, from the run and from all who speak of it beforehand."""
+def check_refused(tmp_path, argv, words, capsys):
+    """The run, its dry run, `cost` and `doctor` refuse it with the same sentence."""
     argv = [a.replace(GENE, f"{tmp_path}/{GENE}") for a in argv]
     argv = [a.replace(NET, f"{tmp_path}/{NET}") for a in argv]
     workdir = str(tmp_path / WORK)
@@ -214,21 +214,21 @@ def refused(tmp_path, argv, words, capsys):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_run_refuses_is_refused_by_all(name, tmp_path, capsys):
     flags, changes, others, words = REFUSED[name]
-    gene(tmp_path / GENE, **changes)
-    net(tmp_path / NET, **others)
+    write_gene(tmp_path / GENE, **changes)
+    write_network(tmp_path / NET, **others)
     argv = [f"--config=configs/des_deit.py:learngene={GENE}", *flags]
-    refused(tmp_path, argv, words, capsys)
+    check_refused(tmp_path, argv, words, capsys)
 
 
 @pytest.mark.parametrize("name", OF_A_NETWORK)
 def test_what_no_run_goes_on_from_is_refused_by_all(name, tmp_path, capsys):
     argument, flags, changes, words = OF_A_NETWORK[name]
-    gene(tmp_path / GENE)
-    net(tmp_path / NET, **changes)
+    write_gene(tmp_path / GENE)
+    write_network(tmp_path / NET, **changes)
     path = f"configs/scratch_deit.py:{argument}".rstrip(":")
     argv = [f"--config={path}", f"--config.init.network={NET}", *flags]
     argv = [a for a in argv if not (a.endswith(NET) and GENE in str(flags))]
-    refused(tmp_path, argv, words, capsys)
+    check_refused(tmp_path, argv, words, capsys)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,11 @@ def test_fields_left_alone_follow_the_file_and_are_written_down(tmp_path):
 
 @pytest.mark.parametrize("init", ["learngene", "network"])
 def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
-    path = gene(tmp_path / GENE) if init == "learngene" else net(tmp_path / NET)
+    path = (
+        write_gene(tmp_path / GENE)
+        if init == "learngene"
+        else write_network(tmp_path / NET)
+    )
     config = tiny(init={init: str(path), "head": "fresh"}, model=dict(depth=3))
     config.seed = 4
     network = initial.initial_network(
@@ -302,7 +306,7 @@ def test_a_fresh_head_is_of_the_runs_seed(init, tmp_path):
 )
 def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     """Resized as the run's profile has it, and with the run's own stochastic depth."""
-    path = str(net(tmp_path / NET, image_size=16, drop_path=0.1))
+    path = str(write_network(tmp_path / NET, image_size=16, drop_path=0.1))
     config = tiny(init=dict(network=path), model=dict(drop_path=0.25))
     config.profile = profile
     network = initial.initial_network(
@@ -316,9 +320,9 @@ def test_a_network_goes_on_at_another_size(profile, antialias, tmp_path):
     assert (network.spec.image_size, network.spec.drop_path) == ((8, 8), 0.25)
 
 
-def as_older(directory, **model):
-    """A run's directory as software left it that did not know `init.insist`, nor which
-    fields of `model` a file decides."""
+def make_older(directory, **model):
+    """Makes a directory look as older software left it: that knew neither
+    `init.insist` nor which fields of `model` a file decides."""
     written = str(directory / CONFIG)
     older = documents.read_json(written)
     del older["init"]["insist"], older["model"]["patch_bias_init"]
@@ -333,9 +337,9 @@ def as_older(directory, **model):
 
 @pytest.mark.slow
 def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
-    """As older software left it: a depth of 3 in the config, and of 1 in the run; asked
-    for by name, with the one command, as often as it is stopped."""
-    path = str(net(tmp_path / NET))
+    """Older software left a depth of 3 in the config and of 1 in the run. It goes on
+    with 1 as often as it is stopped, although 3 is asked for by name."""
+    path = str(write_network(tmp_path / NET))
     config = tiny(steps=3, save_every=1, init=dict(network=path))
     job = commandline.load("configs/scratch_deit.py").unlock()
     job.update(config)
@@ -348,7 +352,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
     with pytest.raises(Preempted, match="at step 1 of 3"):
         run(1)
     for directory in (tmp_path / WORK, tmp_path / WORK / "run"):
-        as_older(directory, depth=3)
+        make_older(directory, depth=3)
     job.model.depth, job.init.insist = 3, ("depth",)
     for stop, outcome in ((1, "at step 2 of 3"), (9, "")):
         if outcome:
@@ -379,7 +383,7 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
 
 def test_what_a_run_started_from_is_not_read_again(tmp_path):
     """A learngene that goes while a run is under way loses nothing."""
-    path = gene(tmp_path / GENE)
+    path = write_gene(tmp_path / GENE)
     config = tiny(steps=2, init=dict(learngene=str(path)), model=dict(depth=3))
     stored = learngenes.num_stored(sws_jax.load_learngene(str(path)))
 
@@ -393,13 +397,13 @@ def test_what_a_run_started_from_is_not_read_again(tmp_path):
 
 
 def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path = gene(tmp_path / GENE)
+    path = write_gene(tmp_path / GENE)
     config = tiny(steps=0, init=dict(learngene=str(path)), model=dict(depth=2))
     load = learngenes.load_learngene
 
     def replaced(name):
         before = load(name)
-        gene(path, about=dict(step=5))
+        write_gene(path, about=dict(step=5))
         return before
 
     monkeypatch.setattr(initial.learngenes, "load_learngene", replaced)
@@ -408,7 +412,7 @@ def test_a_file_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
-    path = gene(tmp_path / GENE)
+    path = write_gene(tmp_path / GENE)
     config = tiny(init=dict(learngene=str(path)))
     digest, calls = places.hashlib.file_digest, []
 
@@ -420,15 +424,15 @@ def test_a_file_is_hashed_once_for_all_runs(tmp_path, monkeypatch):
     first = places.inputs(config, "")
     assert places.inputs(config, "") == first
     assert calls == [str(path)]
-    gene(path, about=dict(step=5))
+    write_gene(path, about=dict(step=5))
     assert places.inputs(config, "") != first
     assert len(calls) == 2
 
 
 def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, capsys):
-    """By name a width was asked for that the file has not; of the second row too. And
-    what older software did not know is not mixed into a job."""
-    path = gene(tmp_path / GENE)
+    """A width was asked for by name that the file does not have, for both rows. Both go
+    on, and fields that older software did not know are not mixed into the job."""
+    path = write_gene(tmp_path / GENE)
     argument = f"learngene={path},dataset=digits,compare=full,depths=1-2"
     short = ("--config.schedule.total_epochs=0", "--config.schedule.warmup_epochs=0")
     argv = [f"--config=configs/transfer.py:{argument}", *short]
@@ -437,7 +441,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     config = config.unlock()
     config.model.patch_bias_init = "uniform"  # as a recipe sets it
     files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
-    as_older(work, width=32)
+    make_older(work, width=32)
     config.model.width, config.init.insist = 32, ("width",)
     rows = runs(config)
     for _ in range(2):  # the config of the job is written anew each time
@@ -468,7 +472,7 @@ def test_an_official_run_begun_before_keeps_the_bias_that_it_began_with(
     config = tiny(steps=3, save_every=1, model=dict(patch_bias_init="zeros"))
     with pytest.raises(Preempted):
         train.train(config, str(tmp_path), should_stop=lambda: True)
-    as_older(tmp_path / "run")
+    make_older(tmp_path / "run")
     monkeypatch = pytest.MonkeyPatch()
     config.model.patch_bias_init = "uniform"
     config.compute.dtype = "bfloat16"
@@ -525,7 +529,7 @@ def test_stages_beside_a_depth_that_they_do_not_have(tmp_path):
 
 def test_nets_from_scratch_that_are_no_comparison(tmp_path, capsys):
     """The learngene is 16 wide, and the recipe 64."""
-    path = gene(tmp_path / GENE)
+    path = write_gene(tmp_path / GENE)
     argument = f"learngene={path},dataset=digits,compare=full,depths=2"
     argv = [f"--config=configs/transfer.py:{argument}"]
     words = "scratch-L02-10ep would be no comparison: its model.heads is 4, and des-L02"
@@ -546,7 +550,7 @@ def test_a_finished_run_needs_its_file_no_more(tmp_path):
     """Nor the directory that it stood in, which may have become another's."""
     folder = tmp_path / "given"
     folder.mkdir()
-    path = net(folder / WEIGHTS)
+    path = write_network(folder / WEIGHTS)
     argv = [
         "--config=configs/scratch_deit.py",
         f"--config.init.network={folder}",

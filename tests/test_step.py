@@ -1,3 +1,5 @@
+"""The training step: sharding, accumulation, teachers, and its random keys."""
+
 import dataclasses
 
 import jax

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sws_jax import main, pixels
 from sws_jax.data import load_dataset, pipeline, prepared, tfds
-from sws_jax.data.transforms import Transform
+from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 
 from support import refusals
@@ -386,7 +386,7 @@ def test_a_truncated_image(gib, tmp_path):
     assert message.startswith("1 of 21 images" if gib else "record 9")
     dataset = load(tmp_path, memory_gib=gib, unreadable="skip", val_fraction=0.2)
     part = dataset.train if 9 in dataset.train.indices else dataset.val
-    whole = pipeline.Fit(SIZE)
+    whole = Fit(SIZE)
     reading = pipeline.Reading(unreadable="skip")
     evaluated = pipeline.eval_batches(part, whole, global_batch_size=4, reading=reading)
     assert sum(batch["weight"].sum() for batch in evaluated) == len(part) - 1

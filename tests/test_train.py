@@ -1,3 +1,5 @@
+"""Runs: resuming, refusing, results, and what stays in their directory."""
+
 import csv
 import dataclasses
 import io

@@ -1,3 +1,5 @@
+"""Crops and resizing of images on the host, with and without randomness."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,3 +1,5 @@
+"""Vision Transformers: scan and loop, layout, numbers, and dropped blocks."""
+
 import dataclasses
 
 import jax

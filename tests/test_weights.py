@@ -1,3 +1,5 @@
+"""Weights files: what survives in them, and which damage is refused."""
+
 import json
 import struct
 

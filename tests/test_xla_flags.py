@@ -222,10 +222,10 @@ import os, sys
 from sws_jax import __main__ as tools
 from sws_jax import main, xla_flags
 add = xla_flags.add
-def told():
+def recording_add():
     print("jax" in sys.modules)
     add()
-xla_flags.add = told
+xla_flags.add = recording_add
 main.main(["--config=no.py"])
 import benchmarks
 tools.main(["describe", "no.safetensors"])

@@ -192,13 +192,13 @@ def _classes(about) -> str:
 
 def images(about) -> str:
     """How a network wants its images."""
-    net, look = about.net, about.normalization
+    net, normalization = about.net, about.normalization
     plural = "s" if net.channels > 1 else ""
     shape = ", squeezed into their shape" * about.crop_mode.startswith("squash")
     return (
         f"{net.image_size[0]} x {net.image_size[1]} pixels, {net.channels} "
-        f"channel{plural}, mean {look.mean}, deviation {look.std}, crop "
-        f"{about.eval_crop:g}, {about.interpolation}{shape}"
+        f"channel{plural}, mean {normalization.mean}, deviation "
+        f"{normalization.std}, crop {about.eval_crop:g}, {about.interpolation}{shape}"
     )
 
 

@@ -10,8 +10,13 @@ import signal
 import unicodedata
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from sws_jax import commands
+
+if TYPE_CHECKING:
+    from sws_jax.prepare import sets
+    from sws_jax.prepare.parts import Source
 
 HELP = "make images ready once: array_record files, or resized arrays"
 EXAMPLE = "python -m sws_jax prepare FOLDER data --size 224"
@@ -80,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sws_jax.runtime import signals
+    from sws_jax.runtime import entry, signals
 
     try:
         with _terminable():
@@ -89,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print("\nstopped: the same command goes on", flush=True)
         if isinstance(error, _Terminated):
             return signals.EXIT_AGAIN
-        return signals.EXIT_INTERRUPTED
+        return entry.EXIT_INTERRUPTED
     return 0
 
 
@@ -113,6 +118,11 @@ def _terminable() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace) -> None:
+    """Checks the flags, and verifies a set or prepares one.
+
+    Raises:
+      UserError: the flags do not fit each other, or see `_prepare`.
+    """
     from sws_jax.errors import UserError
     from sws_jax.prepare import manifests
     from sws_jax.runtime import host
@@ -136,6 +146,15 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace, workers: int) -> None:
+    """Prepares a set from its source, while no other process does.
+
+    Args:
+      args: of the command, with a source and a directory.
+      workers: number of processes.
+
+    Raises:
+      UserError: the source cannot be prepared, or nothing can be written at OUT.
+    """
     from sws_jax.data import prepared
     from sws_jax.errors import UserError
     from sws_jax.prepare import parts, sources
@@ -166,15 +185,16 @@ def _prepare(args: argparse.Namespace, workers: int) -> None:
     source = sources.open_source(path, labels=args.val_labels)
     for note in source.notes:
         print(note, flush=True)
-    known = source.name if args.name is None else args.name
+    set_name = source.name if args.name is None else args.name
     if not args.partial:
-        parts.check_counts(known, source)
+        parts.check_counts(set_name, source)
     name = _name(args, source.name)
     lock = os.path.join(out, f".{name}.lock")
     with locks.claimed(lock, remedy=_REMEDY) as alone:
         if not alone:
             raise UserError(f"another process is preparing {os.path.join(out, name)}")
-        _make(_request(args, source, path, os.path.join(out, name), workers), args)
+        directory = os.path.join(out, name)
+        _write_set(_request(args, source, path, directory, workers), args)
 
 
 def _standard(args: argparse.Namespace, name: str, out: str, workers: int) -> str:
@@ -227,13 +247,27 @@ def _name(args: argparse.Namespace, source: str) -> str:
     return plain if plain[0].isalpha() else f"images_{plain}"
 
 
-def _request(args, source, path, place, workers):
+def _request(
+    args: argparse.Namespace, source: Source, path: str, directory: str, workers: int
+) -> sets.Request:
+    """The set to be made, in the form that the flags ask for.
+
+    Args:
+      args: of the command.
+      source: of the images.
+      path: of the source.
+      directory: OUT/NAME; array_record files are in a directory of their version there.
+      workers: number of processes.
+
+    Raises:
+      UserError: array_record files are to be made of a prepared set.
+    """
     from sws_jax.errors import UserError
     from sws_jax.prepare import forms, records, resized, sets
 
     shard_bytes = max(int(args.shard_mib * 2**20), 1)
     options = {"source": os.path.abspath(path), "shard_mib": args.shard_mib}
-    name = os.path.basename(place)
+    name = os.path.basename(directory)
     if args.size is None:
         if source.kind == "prepared set":
             raise UserError(
@@ -241,14 +275,23 @@ def _request(args, source, path, place, workers):
             )
         options |= {"kind": "records"}
         form: forms.Form = records.Records(source, name, VERSION, shard_bytes)
-        place = os.path.join(place, VERSION)
+        directory = os.path.join(directory, VERSION)
     else:
         options |= {"kind": "arrays", "size": args.size}
         form = resized.Arrays(source, name, args.size, shard_bytes)
-    return sets.Request(form, place, options, args.unreadable, workers)
+    return sets.Request(form, directory, options, args.unreadable, workers)
 
 
-def _make(request, args: argparse.Namespace) -> None:
+def _write_set(request: sets.Request, args: argparse.Namespace) -> None:
+    """Says what a set needs, and makes what is missing of it.
+
+    Args:
+      request: of the set.
+      args: of the command; with ``--dry-run`` nothing is written.
+
+    Raises:
+      UserError: the disk has too little space, or an image cannot be read.
+    """
     from sws_jax.prepare import sets
     from sws_jax.runtime import host, words
 
@@ -260,19 +303,19 @@ def _make(request, args: argparse.Namespace) -> None:
         print(f"the source has changed since: {shards.changed} shards are made anew")
     if shards.damaged:
         print(f"damaged, and made anew: {', '.join(shards.damaged[:3])}")
-    if not shards.todo and shards.described and os.path.isdir(request.place):
-        print(f"{request.place} is prepared already, and whole")
+    if not shards.todo and shards.described and os.path.isdir(request.directory):
+        print(f"{request.directory} is prepared already, and whole")
     else:
-        sets.room(request, shards, 1.0)  # before an image is tried
+        sets.check_space(request, shards, 1.0)  # before an image is tried
         seconds, growth = sets.sample(request, shards)
-        needed, free = sets.room(request, shards, growth)
+        needed, free = sets.check_space(request, shards, growth)
         processes = min(request.workers, max(len(shards.todo), 1))
         workers = f"{processes} worker{'s' * (processes > 1)}"
         at_once = min(processes, host.cores())
         took = words.duration(seconds * shards.images / at_once)
         kept = f", {len(shards.kept)} are there" if shards.kept else ""
         print(
-            f"{request.place}: {len(shards.todo)} shards to make{kept}, "
+            f"{request.directory}: {len(shards.todo)} shards to make{kept}, "
             f"{words.rounded(needed)} of {words.rounded(free)} free, about {took} with "
             f"{workers} ({1000 * seconds:.1f} ms an image)",
             flush=True,
@@ -283,18 +326,18 @@ def _make(request, args: argparse.Namespace) -> None:
     _tell(request)
 
 
-def _tell(request) -> None:
-    """What was left out, and how a run takes the set."""
+def _tell(request: sets.Request) -> None:
+    """Prints what was left out, and how a run takes the set."""
     from sws_jax.prepare import manifests, records
     from sws_jax.storage import documents
 
-    manifest = documents.read_json(os.path.join(request.place, manifests.MANIFEST))
+    manifest = documents.read_json(os.path.join(request.directory, manifests.MANIFEST))
     left_out = [n for e in manifest["shards"].values() for n in e["left_out"]]
     if left_out:
         print(f"{len(left_out):,} images are left out, the first: {left_out[0]}")
-    out, name = os.path.split(request.place)
+    out, name = os.path.split(request.directory)
     if isinstance(request.form, records.Records):
         out, name = os.path.split(out)
         print(f"prepared: data.source=tfds:{name} data.directory={out}")
     else:
-        print(f"prepared: data.source={request.place}")
+        print(f"prepared: data.source={request.directory}")

@@ -1,4 +1,4 @@
-"""One tensor there is one part of a tensor here: tables that work in both directions.
+"""Tables between the tensors of a file and our parameters, for both directions.
 
 A *layout* is a way to name and shape the tensors of a network: timm's, Hugging Face's,
 Facebook's, Vision Transformer's. For a spec it lists one `Entry` for every tensor of a
@@ -92,7 +92,7 @@ class View:
     Attributes:
       mean, std: of colour channels, for pixels from 0 to 1.
       crop: share of the shorter side that is kept in evaluation.
-      interpolation: see `sws_jax.data.base`.
+      interpolation: see `sws_jax.pixels`.
       crop_mode: see `sws_jax.data.transforms.Fit`.
     """
 
@@ -106,8 +106,8 @@ class View:
         """The same, with the usual mean and deviation of another number of channels."""
         if len(self.mean) == channels:
             return self
-        look = default_normalization(channels)
-        return dataclasses.replace(self, mean=look.mean, std=look.std)
+        usual = default_normalization(channels)
+        return dataclasses.replace(self, mean=usual.mean, std=usual.std)
 
 
 IMAGENET = View(IMAGENET_MEAN, IMAGENET_STD, crop=0.875)
@@ -129,7 +129,7 @@ class Layout:
         `sws_jax.methods.surgery.resize_pos_embed`.
       method: of the learngenes that such files hold; empty where they hold networks.
       heads_guessed: whether shapes leave open how many heads a ViT has.
-      prepare: tensors of a file, and the image size where it is known, to those that
+      normalise: tensors of a file, and the image size where it is known, to those that
         the entries name.
     """
 
@@ -141,7 +141,7 @@ class Layout:
     antialias: bool = True
     method: str = ""
     heads_guessed: bool = True
-    prepare: Callable[[Flat, tuple[int, int] | None], Flat] = lambda flat, size: flat
+    normalise: Callable[[Flat, tuple[int, int] | None], Flat] = lambda flat, size: flat
 
     @property
     def key(self) -> str:
@@ -234,7 +234,7 @@ _MOST, _LENGTH = 3, 150  # groups of names in a sentence, and their characters
 
 
 def _halved(name: str, wanted: tuple[int, ...], is_: tuple[int, ...]) -> bool:
-    """Whether what comes out of an MLP takes half of what its first layer gives."""
+    """Whether the last layer of an MLP takes half of what its first layer gives."""
     out = re.search(r"[._/](fc2|Dense_1|w3)[._/](weight|kernel)$", name)
     pairs = zip(is_, wanted, strict=False)
     return bool(out) and any(2 * have == want for have, want in pairs)
@@ -300,8 +300,8 @@ def check(
         raise Mismatch(missing, surplus, reshaped)
 
 
-def no_weights(flat: Flat, entries: Sequence[Entry]) -> tuple[str, str]:
-    """The first tensor whose numbers are no weights, and why; of a whole file."""
+def first_invalid(flat: Flat, entries: Sequence[Entry]) -> tuple[str, str]:
+    """The first tensor of a complete file whose numbers are no weights, and why."""
     for name, ours in {entry.theirs: entry.ours for entry in entries}.items():
         if why := trees.no_weights(ours, flat[name]):
             return name, why
@@ -346,9 +346,9 @@ def read(
 
 
 def _joint(dtypes: set[np.dtype]) -> np.dtype:
-    """The type that holds the numbers of all.
+    """The smallest type that holds the numbers of all types.
 
-    numpy knows no type in common of the two of 16 bits: theirs is float32.
+    numpy knows none for float16 together with bfloat16: it is float32.
     """
     halves = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
     if halves <= dtypes:

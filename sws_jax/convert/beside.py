@@ -85,7 +85,7 @@ def _unread(folder: str, config_path: str) -> tuple[str, ...]:
 
 
 def _processor(folder: str) -> tuple[str, dict[str, Any]]:
-    """The file that says how images are prepared, and its content.
+    """The file that says how images are preprocessed, and its content.
 
     As in transformers, what is within ``processor_config.json`` comes first.
     """
@@ -109,7 +109,7 @@ def _json(path: str) -> dict[str, Any]:
         return {}
     files.check_readable(path)
     remedy = "mend it, or move it away"
-    with files.told(path):
+    with files.errors_as_refusals(path):
         if os.path.getsize(path) > _LARGEST:
             raise UserError(f"{path} is larger than such files are: {remedy}")
         content = documents.read_json(path, remedy=remedy)

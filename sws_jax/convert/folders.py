@@ -90,7 +90,7 @@ def weights_in(path: str) -> Weights:
     """
     if paths.is_remote(path):
         return Weights(path, (path,))
-    with files.told(path):
+    with files.errors_as_refusals(path):
         if not os.path.isdir(path):
             return _one(path)
         return _in_folder(snapshot(path))

@@ -191,7 +191,7 @@ def read(
     size = ("image_size", values["image_size"]) if "image_size" in values else None
     view = layout.view.of_channels(spec.channels)
     if processor:
-        view, images, more = processors.look(
+        view, images, more = processors.preprocessing(
             processor_path, processor, family, spec.channels
         )
         notes += more

@@ -227,7 +227,7 @@ def _described(
 
 
 def _view(channels: int, view: View, options: Options) -> dict[str, Any]:
-    """Fields of a description that say how images are prepared."""
+    """Fields of a description that say how images are preprocessed."""
     mean, std = options.mean, options.std
     if not mean and not std:
         view = view.of_channels(channels)

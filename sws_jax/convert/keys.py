@@ -44,13 +44,13 @@ class Beside:
     """What the config files beside weights say of them.
 
     Attributes:
-      view: how images are prepared.
+      view: how images are preprocessed.
       fields: of a `ViTSpec`, by name.
       labels: names of the classes, one for each; empty where they have none.
       size: the key of an image size, and its height and width in pixels, where a file
         has one; the key is empty where no more than a network's name implies it.
       path: of the config, if there is one.
-      view_path: of the file that says how images are prepared, if there is one.
+      view_path: of the file that says how images are preprocessed, if any.
       notes: what is worth saying of them, a sentence each.
       alone: the key that says whether positions are of patches alone, and what it says.
     """

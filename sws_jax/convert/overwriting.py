@@ -39,7 +39,7 @@ def refuse_overwriting(target: str, source: str, *, folder: bool = False) -> Non
         if not folder:
             _refuse_shard(target)
         return
-    with files.told(target):
+    with files.errors_as_refusals(target):
         # A cache of several versions is refused before all else.
         top = os.path.dirname(source) or "."
         if os.path.isdir(source):

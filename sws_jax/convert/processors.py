@@ -193,13 +193,13 @@ def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def look(
+def preprocessing(
     path: str,
     config: Mapping[str, Any],
     family: str,
     channels: int,
 ) -> tuple[View, tuple[int, int], tuple[str, ...]]:
-    """How a processor prepares images, their height and width after it, and notes.
+    """How a processor preprocesses images, their height and width after it, and notes.
 
     Args:
       path: of its file, for messages.

@@ -26,7 +26,11 @@ def converted(
     stages: tuple[int, ...] = (),
     profile: str = "",
 ) -> Network | Learngene:
-    """The network, or the learngene, that a file holds; see `sws_jax.convert.load`."""
+    """The network, or the learngene, that a file holds; see `sws_jax.convert.load`.
+
+    Raises:
+      UserError: the tensors are not what they look like, or an argument does not fit.
+    """
     layout = file.layout
     if not layout.method and (stages or profile):
         raise UserError(
@@ -56,7 +60,7 @@ def _refusal(file: Identified, abstract: Network | Learngene) -> str:
         base.check(file.flat, entries, abstract.params, ignored=layout.ignored)
     except base.Mismatch as differences:
         return unlike(file.path, layout, net, differences.named(file.own))
-    name, why = base.no_weights(file.flat, entries)
+    name, why = base.first_invalid(file.flat, entries)
     return f"{file.path}: {file.own(name)} {why}" if name else ""
 
 

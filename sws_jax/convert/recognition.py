@@ -21,7 +21,7 @@ class Recognised:
       spec: of the network that they are; of a learngene, that of its genes as so many
         blocks.
       flat: the tensors under the names of the layout, as its entries expect them.
-      named: the same before the layout prepared them.
+      named: the same before the layout normalised them.
       own: from these names to those of the file.
     """
 
@@ -34,7 +34,7 @@ class Recognised:
 
 
 def unlike(path: str, layout: Layout, spec: Spec, differences: base.Mismatch) -> str:
-    """That tensors are not all of the network that they look like, for messages."""
+    """The message for tensors that are not all of the network that they look like."""
     return (
         f"{path} looks like a {layout.name} ({spec.name}), but is not all of that: "
         f"{differences}"

@@ -108,6 +108,11 @@ def _recognise(names: _Names, shapes: Shapes) -> RegNetSpec | None:
 
 
 def _spec(names: _Names, shapes: Shapes) -> RegNetSpec:
+    """The RegNet whose tensors have these names and shapes.
+
+    Raises:
+      LookupError: a tensor that tells a size is missing.
+    """
     # By the largest number, since the check of names says which block is missing.
     pattern = re.escape(names.block).replace(r"\{\}", r"(\d+)")
     depths: dict[int, int] = {}

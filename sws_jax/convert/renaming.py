@@ -67,15 +67,15 @@ def match(
         if layout not in ("", tried.key):
             continue
         try:
-            prepared = tried.prepare(flat, size)
-            shapes = {name: tuple(a.shape) for name, a in prepared.items()}
+            normalised = tried.normalise(flat, size)
+            shapes = {name: tuple(a.shape) for name, a in normalised.items()}
             spec = tried.recognise(shapes)
         except UserError as error:
             return Match(tried, None, flat, str(error))
         except (ArithmeticError, LookupError, TypeError, ValueError):
             continue  # Nothing of this layout has such shapes.
         if spec is not None:
-            return Match(tried, spec, prepared)
+            return Match(tried, spec, normalised)
     return None
 
 

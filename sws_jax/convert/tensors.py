@@ -29,7 +29,7 @@ _QUANTISED = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class TensorFile:
     """The tensors of a file.
 
     Attributes:
@@ -43,7 +43,9 @@ class Held:
     notes: tuple[str, ...] = ()
 
 
-def read(path: str | os.PathLike[str] | Mapping[str, Any], *, part: str = "") -> Held:
+def read(
+    path: str | os.PathLike[str] | Mapping[str, Any], *, part: str = ""
+) -> TensorFile:
     """All tensors of a file, by name; of a mapping, its arrays or torch tensors.
 
     Args:
@@ -71,7 +73,7 @@ def read(path: str | os.PathLike[str] | Mapping[str, Any], *, part: str = "") ->
         ) from None
 
 
-def _read(path: str | Mapping[str, Any], part: str) -> Held:
+def _read(path: str | Mapping[str, Any], part: str) -> TensorFile:
     notes: tuple[str, ...] = ()
     if isinstance(path, str):
         weights = folders.weights_in(path)
@@ -93,7 +95,7 @@ def _read(path: str | Mapping[str, Any], part: str) -> Held:
                 f"as float32, float16 or bfloat16 with the program that wrote it"
             )
     flat = {name: _numbers(where, name, array) for name, array in arrays.items()}
-    return Held(flat, taken, notes)
+    return TensorFile(flat, taken, notes)
 
 
 def _leaves(tree: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,7 +121,7 @@ def _plain(where: str, name: str, value: Any) -> np.ndarray:
 
 
 def _reader(path: str) -> Callable[[str], dict[str, Any]]:
-    """Of a file, which exists."""
+    """The function that reads a file of this ending, which exists."""
     if paths.is_remote(path):
         command = f" (gcloud storage cp {path} .)" if path.startswith("gs://") else ""
         raise UserError(
@@ -129,12 +131,12 @@ def _reader(path: str) -> Callable[[str], dict[str, Any]]:
     files.check_readable(path)
     ending = next((e for e in folders.ENDINGS if path.lower().endswith(e)), "")
     if not ending:
-        kind = contents.kind_of(path)
+        fitting = contents.ending_of(path)
         what = f"{path} is none of the files {', '.join(folders.ENDINGS)}"
-        if kind:
-            what += f"; it holds what a {kind} file does: copy or link it as one"
+        if fitting:
+            what += f"; it holds what a {fitting} file does: copy or link it as one"
         raise UserError(what)
-    if os.path.isfile(path) and (damage := contents.told(path, ending)):
+    if os.path.isfile(path) and (damage := contents.mismatch(path, ending)):
         plain = ending in (".safetensors", ".npz")
         what = f"{ending} file" if plain else "file of PyTorch"
         raise UserError(f"{path} is not a readable {what} ({damage})")
@@ -205,6 +207,12 @@ def _odd(path: str) -> str:
 
 
 def _torch(path: str) -> dict[str, Any]:
+    """What a file of PyTorch holds by name, read without running anything of it.
+
+    Raises:
+      UserError: torch is not installed, or the file is damaged, wants to run code, or
+        holds something else than a mapping.
+    """
     if damage := contents.damage(path):
         raise UserError(f"{path} is not a readable file of PyTorch weights ({damage})")
     try:

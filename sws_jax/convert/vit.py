@@ -466,7 +466,7 @@ def _hf_layout(name: str, names: Names, view: View) -> Layout:
 
 
 LAYOUTS = (
-    _layout("timm ViT", TIMM, prepare=_timm),
+    _layout("timm ViT", TIMM, normalise=_timm),
     _layout("SWS Aux-Net", SWS, method=sws.NAME, antialias=False),
     _layout("TLEG Aux-Net", TLEG, method=tleg.NAME, antialias=False),
     _hf_layout(
@@ -482,9 +482,9 @@ LAYOUTS = (
     ),
     _hf_layout("Hugging Face DeiT file", HF_DEIT, IMAGENET),
     _layout("Vision Transformer", VISION_TRANSFORMER, view=_GOOGLE),
-    _layout("big_vision", BIG_VISION, view=_GOOGLE, prepare=_big_vision),
+    _layout("big_vision", BIG_VISION, view=_GOOGLE, normalise=_big_vision),
     _layout(
-        "big_vision scanned", BIG_VISION_SCANNED, view=_GOOGLE, prepare=_big_vision
+        "big_vision scanned", BIG_VISION_SCANNED, view=_GOOGLE, normalise=_big_vision
     ),
     _layout("Flax tree", UNSTACKED),
     _layout("Flax tree stacked", STACKED),

@@ -23,7 +23,11 @@ PUBLISHED = {sws.NAME: vit.SWS, tleg.NAME: vit.TLEG}
 
 
 def write(path: str, network: Network | Learngene, to: str) -> None:
-    """Writes a network or a learngene for a target; see `sws_jax.convert.save`."""
+    """Writes a network or a learngene for a target; see `sws_jax.convert.save`.
+
+    Raises:
+      UserError: the target does not take it, or would not read it back as it is.
+    """
     if isinstance(network, Learngene) != (to == "published"):
         what = "a learngene" if to == "published" else "a network"
         raise UserError(
@@ -72,7 +76,7 @@ def _checked(
 ) -> dict[str, np.ndarray]:
     """The tensors of a file, if `load` takes them for weights when it reads them."""
     flat = base.write(trees.unflatten(weights.on_host(path, params)), entries)
-    name, why = base.no_weights(flat, entries)
+    name, why = base.first_invalid(flat, entries)
     if name:
         raise UserError(f"{path} cannot be written: {name} {why}")
     return flat

@@ -104,6 +104,16 @@ def _missing(target: str, wanted: dict[str, int]) -> list[str]:
 
 
 def _copy(path: str, target: str, wanted: dict[str, int]) -> None:
+    """Copies the files that are missing from a bucket to this machine, with a bar.
+
+    Args:
+      path: of the set in the bucket.
+      target: the directory of the copy.
+      wanted: sizes in bytes of all files, by their names.
+
+    Raises:
+      UserError: the disk has too little space.
+    """
     missing = _missing(target, wanted)
     size = sum(wanted[name] for name in missing)
     say(

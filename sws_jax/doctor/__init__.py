@@ -44,7 +44,7 @@ __all__ = [
 CHECKS = (
     Check("config", software.config),
     Check("versions", software.versions),
-    Check("processes", together.meet, several=True),
+    Check("processes", together.meet, needs_processes=True),
     Check("devices", devices.devices),
     Check("compiler", compiler.compiler, ("devices",)),
     Check("mesh", devices.mesh, ("config", "devices")),
@@ -53,11 +53,13 @@ CHECKS = (
         "directory of all",
         together.same_directory,
         ("processes", "directory"),
-        several=True,
+        needs_processes=True,
     ),
     Check("runs", storage.runs, ("config",), unless=("directory",)),
     Check("data", inputs.data),
-    Check("data of all", together.same_data, ("processes", "data"), several=True),
+    Check(
+        "data of all", together.same_data, ("processes", "data"), needs_processes=True
+    ),
     Check("reading", inputs.reading, ("config", "mesh", "data")),
     Check("teacher", inputs.ans_net, ("config",)),
     Check("weights", inputs.weights, ("config",)),
@@ -114,7 +116,7 @@ def examine(
     case.find_place()
     try:
         for check in checks:
-            if check.several and case.place is None and not case.unplaced:
+            if check.needs_processes and case.place is None and not case.unplaced:
                 continue
             if broken := check.hindered(states):
                 missing = f"needs {' and '.join(broken)} to be well"

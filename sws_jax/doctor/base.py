@@ -74,11 +74,11 @@ class Case:
       together: whether the processes have met, and can compare their findings.
       apart: whether they could not meet.
       states: of the checks that were made, by their names.
-      silent: buckets that have not answered.
+      unanswering_buckets: those that have not answered.
       data: what the runs train on, or what is known of it (`sws_jax.doctor.unstaged`);
         None until it is read.
-      token: a file that process 0 keeps in the work directory for the others to see.
-      cleanup: releases the token, once all processes have seen it.
+      probe_file: one that process 0 keeps in the work directory for the others to see.
+      cleanup: removes the probe file, once all processes have seen it.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Case:
         self.unplaced = ""
         self.together = self.apart = False
         self.states: dict[str, str] = {}
-        self.silent: set[str] = set()
+        self.unanswering_buckets: set[str] = set()
         self.data: Dataset | None = None
-        self.token = ""
+        self.probe_file = ""
         self.cleanup = contextlib.ExitStack()
 
     def find_place(self) -> None:
@@ -114,7 +114,7 @@ class Case:
 
     @contextlib.contextmanager
     def asking(self, path: str) -> Iterator[None]:
-        """For the use of a path that may be in a bucket that does not answer.
+        """Uses a path in the block, and notes a bucket that does not answer.
 
         Storage libraries retry for half a minute: no bucket is asked a second time.
 
@@ -125,11 +125,14 @@ class Case:
         try:
             yield
         except refusals.Unreachable:
-            self.silent.add(refusals.bucket(path))
+            self.unanswering_buckets.add(refusals.bucket(path))
             raise
 
     def _check_answered(self, path: str) -> None:
-        if paths.is_remote(path) and (bucket := refusals.bucket(path)) in self.silent:
+        if (
+            paths.is_remote(path)
+            and (bucket := refusals.bucket(path)) in self.unanswering_buckets
+        ):
             raise Unknown(f"needs {bucket}, which does not answer")
 
     @property
@@ -181,7 +184,7 @@ class Case:
         is_run = path.startswith(places.RUN) and any(r.name == name for r in self.rows)
         return name if is_run else ""
 
-    def about(self) -> dict[str, Any]:
+    def config_json(self) -> dict[str, Any]:
         """The config as JSON has it."""
         return documents.plain(self.config.to_dict())
 
@@ -196,16 +199,16 @@ class Check:
         a problem.
       needs: names of the checks that it makes no sense without.
       unless: names of those whose problems it would only say again.
-      several: it is about processes among each other.
+      needs_processes: whether it compares several processes.
     """
 
     name: str
     function: Callable[[Case], Iterable[Finding]]
     needs: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
-    several: bool = False
+    needs_processes: bool = False
 
     def hindered(self, states: Mapping[str, str]) -> list[str]:
-        """Names of the checks for whose sake this one is left out."""
+        """Names of the failed checks because of which this one is left out."""
         broken = [n for n in self.needs if states.get(n) in (PROBLEM, LEFT_OUT)]
         return broken + [n for n in self.unless if states.get(n) == PROBLEM]

@@ -197,6 +197,13 @@ def ans_net(case: Case) -> Iterator[Finding]:
 
 
 def _teacher(config, path: str, case: Case) -> Iterator[Finding]:
+    """Loads a teacher as the run does, and checks its numbers.
+
+    Args:
+      config: of a run that is distilled.
+      path: of the teacher's file.
+      case: whose data the teacher must fit, if they are known.
+    """
     remarks: list[str] = []
     try:
         if case.data is None:

@@ -123,7 +123,7 @@ def requirements() -> tuple[Requirement, ...]:
 
 
 def _version(name: str) -> str:
-    """Of an installed package; empty for one that is not installed."""
+    """The version of an installed package; empty if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

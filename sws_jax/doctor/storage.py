@@ -43,9 +43,9 @@ def _claim(case: Case) -> None:
         lock = os.path.join(case.workdir, _TOKEN)
         case.cleanup.enter_context(locks.claimed(lock))
         _write(os.path.join(case.workdir, f"{_TOKEN}.json"), case.config.name)
-        case.token = _TOKEN
+        case.probe_file = _TOKEN
     finally:
-        if not (case.together and case.token):
+        if not (case.together and case.probe_file):
             case.cleanup.close()
 
 
@@ -126,7 +126,7 @@ def disk(case: Case) -> Iterator[Finding]:
         size = words.size(needed)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
         return
-    folder, free = files.room(case.workdir)
+    folder, free = files.free_space(case.workdir)
     text = (
         f"checkpoints and weights will take about {words.size(needed)}, and "
         f"{words.size(free)} are free in {folder}{case.assumed(survey)}"

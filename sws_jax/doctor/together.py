@@ -78,7 +78,7 @@ def meet(case: Case) -> Iterator[Finding]:
 def _own(case: Case) -> dict[str, Any]:
     """What the processes compare, of this one."""
     return {
-        "config": case.about(),
+        "config": case.config_json(),
         "versions": software.installed(),
         "host": socket.gethostname(),
     }
@@ -88,22 +88,22 @@ def same_directory(case: Case) -> Iterator[Finding]:
     """All processes see the file that process 0 keeps in the work directory."""
     if not case.together:
         return
-    token = processes.collected(case.token)[0]
-    path = os.path.join(case.workdir, token)
+    probe_file = processes.collected(case.probe_file)[0]
+    path = os.path.join(case.workdir, probe_file)
     deadline = time.monotonic() + _SEEN_SECONDS
-    while not (seen := bool(token) and paths.exists(path)):
-        if time.monotonic() > deadline or not token:
+    while not (seen := bool(probe_file) and paths.exists(path)):
+        if time.monotonic() > deadline or not probe_file:
             break
         time.sleep(0.25)
     blind = [n for n, saw in enumerate(processes.everyone(seen)) if not saw]
     case.cleanup.close()
-    if blind and token:
+    if blind and probe_file:
         yield problem(
             f"{numbers(blind)} of {jax.process_count()} cannot see {case.workdir} of "
             f"process 0",
             "put --workdir where all hosts see the same files",
         )
-    elif token:
+    elif probe_file:
         yield ok(f"all {jax.process_count()} processes see {case.workdir}")
 
 

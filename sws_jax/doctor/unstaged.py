@@ -74,7 +74,7 @@ class Unstaged:
 
     def fits(self) -> Finding:
         """The finding on the room for the copy."""
-        folder, free = files.room(self.target)
+        folder, free = files.free_space(self.target)
         text = (
             f"{words.size(self.size)} of {self.path} are copied to {self.target} "
             f"first, where {words.size(free)} are free"

@@ -37,7 +37,7 @@ def load(
     Raises:
       UserError: nothing usable is there, or an option that it does not take.
     """
-    with files.told(path):
+    with files.errors_as_refusals(path):
         return _load(path, depth, step)
 
 

@@ -174,7 +174,7 @@ def _opened(path: str) -> Iterator[Any]:
       UserError: the file is missing, damaged, or not a .safetensors file.
     """
     if not paths.exists(path):
-        with files.told(path), contextlib.suppress(FileNotFoundError):
+        with files.errors_as_refusals(path), contextlib.suppress(FileNotFoundError):
             paths.version(path)  # says so, where it may not be known
         raise UserError(f"there is no weights file {path}")
     if not paths.is_remote(path):
@@ -189,7 +189,7 @@ def _opened(path: str) -> Iterator[Any]:
     except UserError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        if reason := contents.told(path, ".safetensors"):
+        if reason := contents.mismatch(path, ".safetensors"):
             raise UserError(
                 f"{path} is not a readable .safetensors file ({reason})"
             ) from None

@@ -1,4 +1,4 @@
-"""The interface of a form of a set, and what forms share: shards, entries, digests."""
+"""The interface of a form of a set, and what forms share: shards, records, digests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from sws_jax.prepare.parts import Source
 
 _BLOCK = 2**20  # bytes read at a time
 
-Entry = dict[str, Any]  # of a finished shard, as JSON holds it
+# What a manifest says of a finished shard, or of a file that describes the set.
+ShardRecord = dict[str, Any]
 Stopped = Callable[[], bool]
 
 
@@ -53,7 +54,9 @@ class Form(Protocol):
         """All shards of the set, in order."""
         ...
 
-    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+    def bytes_needed(
+        self, directory: str, todo: list[Shard], growth: float, count: int
+    ) -> int:
         """Bytes that must be free to write shards, besides those that they replace.
 
         Args:
@@ -76,11 +79,11 @@ class Form(Protocol):
         """Splits whose files `begin` replaces by empty ones."""
         ...
 
-    def make(self, directory: str, shard: Shard, how: How) -> Entry:
+    def make(self, directory: str, shard: Shard, how: How) -> ShardRecord:
         """Writes a shard, and returns its entry for the manifest."""
         ...
 
-    def finish(self, directory: str, entries: dict[str, Entry]) -> list[str]:
+    def finish(self, directory: str, entries: dict[str, ShardRecord]) -> list[str]:
         """Writes the files that describe the set, and returns their names."""
         ...
 
@@ -138,7 +141,7 @@ def each(
                 yield None
 
 
-def checked(path: str, entry: Entry | None = None) -> Entry:
+def checked(path: str, entry: ShardRecord | None = None) -> ShardRecord:
     """Bytes and digest of a file, or of the rows of an entry."""
     if entry and "rows" in entry:
         return _checked_rows(path, entry)
@@ -149,7 +152,7 @@ def checked(path: str, entry: Entry | None = None) -> Entry:
         return {"bytes": file.tell(), "digest": state.hexdigest()}
 
 
-def _checked_rows(path: str, entry: Entry) -> Entry:
+def _checked_rows(path: str, entry: ShardRecord) -> ShardRecord:
     """Bytes and digest of rows of a split's images, and of their labels."""
     state, total = hashlib.blake2b(digest_size=16), 0
     first, end = entry["rows"]

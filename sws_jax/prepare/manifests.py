@@ -9,7 +9,7 @@ from typing import Any
 from sws_jax.data import arrays, prepared
 from sws_jax.errors import UserError
 from sws_jax.prepare import parts, work
-from sws_jax.prepare.forms import Entry
+from sws_jax.prepare.forms import ShardRecord
 from sws_jax.runtime import progress, words
 from sws_jax.storage import documents
 
@@ -18,7 +18,11 @@ VERSION = 1  # of the format
 
 
 def read(directory: str) -> dict[str, Any]:
-    """The manifest in a directory, refused if it is damaged."""
+    """The manifest in a directory.
+
+    Raises:
+      UserError: it is damaged, or of another version.
+    """
     path = os.path.join(directory, MANIFEST)
     remedy = f"remove {directory} and prepare the set again"
     manifest = documents.read_json(path, remedy=remedy)
@@ -36,15 +40,17 @@ def read(directory: str) -> dict[str, Any]:
     return manifest
 
 
-def damage(directory: str, entries: dict[str, Entry], workers: int) -> dict[str, str]:
+def damage(
+    directory: str, entries: dict[str, ShardRecord], workers: int
+) -> dict[str, str]:
     """What is wrong with each file, or rows of one, that is damaged; sorted by name."""
     total = sum(entry["bytes"] for entry in entries.values())
     problems = {}
     with progress.Bar("verifying", total // 2**20, "MiB") as bar:
         # To start processes takes longer than to read up to a GiB.
         processes = workers if total > 2**30 else 1
-        task, items = work.Check(directory), list(entries.items())
-        with contextlib.closing(work.run(task, items, processes)) as checked:
+        verify, items = work.Verify(directory), list(entries.items())
+        with contextlib.closing(work.run(verify, items, processes)) as checked:
             for (name, entry), problem in checked:
                 bar.advance(entry["bytes"] // 2**20)
                 if problem:

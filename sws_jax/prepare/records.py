@@ -15,7 +15,7 @@ from PIL import Image
 
 from sws_jax.data import images, prepared
 from sws_jax.prepare import forms
-from sws_jax.prepare.forms import Entry, How, Shard
+from sws_jax.prepare.forms import How, Shard, ShardRecord
 from sws_jax.prepare.parts import Source
 from sws_jax.storage import files
 
@@ -57,7 +57,9 @@ class Records:
                 shards.append(Shard(file, split, first, end))
         return shards
 
-    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+    def bytes_needed(
+        self, directory: str, todo: list[Shard], growth: float, count: int
+    ) -> int:
         """See `Form`; surplus files are removed first.
 
         A file stays until its replacement is whole, so that those which are written at
@@ -95,7 +97,7 @@ class Records:
         """None, as each file is replaced as a whole."""
         return set()
 
-    def make(self, directory: str, shard: Shard, how: How) -> Entry:
+    def make(self, directory: str, shard: Shard, how: How) -> ShardRecord:
         from array_record.python.array_record_module import (
             ArrayRecordReader,
             ArrayRecordWriter,
@@ -128,7 +130,7 @@ class Records:
             "split": shard.split,
         }
 
-    def finish(self, directory: str, entries: dict[str, Entry]) -> list[str]:
+    def finish(self, directory: str, entries: dict[str, ShardRecord]) -> list[str]:
         core = prepared.library().core
         template = core.ShardedFileTemplate(
             data_dir=directory,

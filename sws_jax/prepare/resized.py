@@ -15,7 +15,7 @@ import numpy as np
 from sws_jax.data import arrays, images
 from sws_jax.data.transforms import Fit
 from sws_jax.prepare import forms
-from sws_jax.prepare.forms import Entry, How, Shard
+from sws_jax.prepare.forms import How, Shard, ShardRecord
 from sws_jax.prepare.parts import Source
 from sws_jax.storage import files
 
@@ -61,7 +61,9 @@ class Arrays:
             for end in [min(first + rows, len(part))]
         ]
 
-    def room(self, directory: str, todo: list[Shard], growth: float, count: int) -> int:
+    def bytes_needed(
+        self, directory: str, todo: list[Shard], growth: float, count: int
+    ) -> int:
         """See `Form`; rows are overwritten, files of another shape removed first."""
         present = forms.standing(directory)
         taken = sum(present[name] for name in present if name.endswith(_ARRAYS))
@@ -101,7 +103,7 @@ class Arrays:
             )
         }
 
-    def make(self, directory: str, shard: Shard, how: How) -> Entry:
+    def make(self, directory: str, shard: Shard, how: How) -> ShardRecord:
         count = len(self.source.parts[shard.split])
         both_files = self._files(directory, shard.split, count)
         (images_path, *_), (labels_path, *_) = both_files
@@ -132,7 +134,7 @@ class Arrays:
             "split": shard.split,
         }
 
-    def finish(self, directory: str, entries: dict[str, Entry]) -> list[str]:
+    def finish(self, directory: str, entries: dict[str, ShardRecord]) -> list[str]:
         splits = {
             split: {
                 "rows": len(part),

@@ -1,7 +1,7 @@
-"""Sets of images in their places: what is present, what is missing, and making that.
+"""Sets of images on a disk: what is present, what is missing, and making that.
 
-An unfinished set is in a directory ``incomplete.NAME`` beside its place, which no
-reader takes for a set, with a manifest of its finished shards. When all are finished,
+An unfinished set is in ``incomplete.NAME`` beside its own directory, which no reader
+takes for a set, with a manifest of its finished shards. When all are finished,
 the directory is renamed. So a process may be killed at any moment.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import UserError
 from sws_jax.prepare import forms, manifests, work
-from sws_jax.prepare.forms import Entry, Form, Shard
+from sws_jax.prepare.forms import Form, Shard, ShardRecord
 from sws_jax.runtime import progress, words
 from sws_jax.storage import documents, files
 
@@ -29,14 +29,14 @@ class Request:
 
     Attributes:
       form: of the set.
-      place: its directory, once it is whole.
+      directory: of the set, once it is whole.
       options: all that the bytes depend on, as JSON holds it.
       unreadable: "stop", or "skip" to leave images out that cannot be read.
       workers: number of processes.
     """
 
     form: Form
-    place: str
+    directory: str
     options: dict[str, Any]
     unreadable: str = "stop"
     workers: int = 1
@@ -44,7 +44,7 @@ class Request:
     @property
     def building(self) -> str:
         """The directory of the unfinished set."""
-        folder, name = os.path.split(os.path.abspath(self.place))
+        folder, name = os.path.split(os.path.abspath(self.directory))
         return os.path.join(folder, f"incomplete.{name}")
 
 
@@ -61,7 +61,7 @@ class Inventory:
       directory: of the set, finished or not; empty if there is none.
     """
 
-    kept: dict[str, Entry]
+    kept: dict[str, ShardRecord]
     todo: list[Shard]
     changed: int = 0
     damaged: tuple[str, ...] = ()
@@ -78,11 +78,11 @@ def inspect(request: Request) -> Inventory:
     """Verifies what is present of a set.
 
     Raises:
-      UserError: its place is taken by something else.
+      UserError: its directory is taken by something else.
     """
     directory = _present(request)
     manifest = _manifest(directory, request) if directory else {}
-    entries: dict[str, Entry] = manifest.get("shards", {})
+    entries: dict[str, ShardRecord] = manifest.get("shards", {})
     shards = request.form.shards()
     current, changed = {}, 0
     for shard in shards:
@@ -116,19 +116,28 @@ def inspect(request: Request) -> Inventory:
     )
 
 
-def room(request: Request, inventory: Inventory, growth: float) -> tuple[int, int]:
-    """Bytes that missing shards need besides those that they replace, and free bytes.
+def check_space(
+    request: Request, inventory: Inventory, growth: float
+) -> tuple[int, int]:
+    """Refuses a set for which the disk has too few free bytes.
+
+    Args:
+      request, inventory: of the set.
+      growth: as in `Form.bytes_needed`.
+
+    Returns:
+      Bytes that missing shards need besides those that they replace, and free bytes.
 
     Raises:
       UserError: there are too few.
     """
-    needed = request.form.room(
+    needed = request.form.bytes_needed(
         inventory.directory, inventory.todo, growth, request.workers
     )
-    folder, free = files.room(request.place)
+    folder, free = files.free_space(request.directory)
     if needed > free:
         raise UserError(
-            f"{request.place} needs {words.rounded(needed)} more, and {folder} has "
+            f"{request.directory} needs {words.rounded(needed)} more, and {folder} has "
             f"{words.rounded(free)} free: make room, or take another OUT"
         )
     return needed, free
@@ -141,8 +150,8 @@ def sample(request: Request, inventory: Inventory) -> tuple[float, float]:
     and reported when its shard is made.
     """
     form = request.form
-    places = [(shard.split, n) for shard in inventory.todo for n in _few(shard)]
-    chosen = places[:: max(len(places) // _SAMPLE, 1)][:_SAMPLE]
+    positions = [(shard.split, n) for shard in inventory.todo for n in _few(shard)]
+    chosen = positions[:: max(len(positions) // _SAMPLE, 1)][:_SAMPLE]
     seconds, before, after = [], 0, 0
     for split, index in chosen:
         start = time.perf_counter()
@@ -160,13 +169,13 @@ def sample(request: Request, inventory: Inventory) -> tuple[float, float]:
 
 
 def make(request: Request, inventory: Inventory) -> None:
-    """Makes the missing shards, and renames the directory to the set's place.
+    """Makes the missing shards, and renames the unfinished directory to the set's own.
 
     Raises:
       UserError: an image cannot be read, or a file cannot be written. Finished shards
         stay.
     """
-    place, building = request.place, request.building
+    directory, building = request.directory, request.building
     _begin(request)
     path = os.path.join(building, manifests.MANIFEST)
     manifest, entries = _make_shards(request, inventory, path)
@@ -180,16 +189,16 @@ def make(request: Request, inventory: Inventory) -> None:
     names = request.form.finish(building, entries)
     described = {n: forms.checked(os.path.join(building, n)) for n in names}
     files.write_json(path, manifest | {"files": described})
-    os.rename(building, place)
-    _sync(os.path.dirname(os.path.abspath(place)))
+    os.rename(building, directory)
+    _sync(os.path.dirname(os.path.abspath(directory)))
 
 
 def _begin(request: Request) -> None:
     """Makes the directory of the unfinished set, of a finished one if there is one."""
-    place, building = request.place, request.building
+    directory, building = request.directory, request.building
     try:
-        if os.path.isdir(place):
-            os.rename(place, building)
+        if os.path.isdir(directory):
+            os.rename(directory, building)
         os.makedirs(building, exist_ok=True)
         files.sweep(building)
         request.form.begin(building)
@@ -199,7 +208,7 @@ def _begin(request: Request) -> None:
 
 def _make_shards(
     request: Request, inventory: Inventory, path: str
-) -> tuple[dict[str, Any], dict[str, Entry]]:
+) -> tuple[dict[str, Any], dict[str, ShardRecord]]:
     """Makes the missing shards, and writes the manifest after each of them.
 
     Args:
@@ -217,12 +226,12 @@ def _make_shards(
         "shards": entries,
     }
     files.write_json(path, manifest)
-    task = work.Make(form, request.building, request.unreadable)
+    make_shard = work.Make(form, request.building, request.unreadable)
     try:
         with progress.Bar(form.name, inventory.images, "images") as bar:
             # Closed at the end, so that no process still writes when others begin.
             with contextlib.closing(
-                work.run(task, inventory.todo, request.workers)
+                work.run(make_shard, inventory.todo, request.workers)
             ) as finished:
                 for shard, entry in finished:
                     stamp = forms.stamp(form.source, shard)
@@ -245,19 +254,19 @@ def _present(request: Request) -> str:
     """
     ours = [
         directory
-        for directory in (request.building, request.place)
+        for directory in (request.building, request.directory)
         if os.path.exists(os.path.join(directory, manifests.MANIFEST))
     ]
     if len(ours) == 2:
         raise UserError(f"there are both {ours[0]} and {ours[1]}: remove one of them")
     if ours:
         return ours[0]
-    if os.path.exists(request.place) and (
-        not os.path.isdir(request.place) or os.listdir(request.place)
+    if os.path.exists(request.directory) and (
+        not os.path.isdir(request.directory) or os.listdir(request.directory)
     ):
         raise UserError(
-            f"{request.place} is there, and this command has not made it: take another "
-            f"--name, or remove it"
+            f"{request.directory} is there, and this command has not made it: take "
+            f"another --name, or remove it"
         )
     return ""
 

@@ -6,7 +6,7 @@ is that process. It takes a `Request` as JSON, and a file for the message of an 
 as its output shows the progress of TFDS. Nothing else here imports TensorFlow.
 
 TFDS prepares a set in a directory of our own, ``incomplete.tfds.NAME``. What is in the
-set's place is removed when there is a whole set to replace it.
+set's directory is removed when there is a whole set to replace it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run(request: Request) -> None:
     with tempfile.TemporaryDirectory(prefix="sws_jax_") as folder:
         message = os.path.join(folder, "error")
         command = [sys.executable, "-m", "sws_jax.prepare.standard", document, message]
-        with work.unasked():
+        with work.signals_deferred():
             # It reads a pipe, which closes when this process ends in any way.
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, env=_environment()
@@ -129,29 +129,29 @@ def find(request: Request, workers: int, *, write: bool = True) -> str:
       UserError: it is a well-known set with another number of images.
     """
     try:
-        place = prepared.find(request.name, request.out)
+        directory = prepared.find(request.name, request.out)
     except UserError:
         return ""
-    has_manifest = os.path.isfile(os.path.join(place, manifests.MANIFEST))
+    has_manifest = os.path.isfile(os.path.join(directory, manifests.MANIFEST))
     if not has_manifest:
-        _check_counts(place, request)
+        _check_counts(directory, request)
     try:
         if has_manifest:
-            manifests.check(place, workers)
+            manifests.check(directory, workers)
         else:
-            _check_shards(place)
+            _check_shards(directory)
     except UserError as error:
         print(f"{error}", flush=True)
         return ""
     if not has_manifest and write:
-        _write_manifest(place, request)
-    return place
+        _write_manifest(directory, request)
+    return directory
 
 
 def make(request: Request) -> str:
     """Has TFDS download and prepare a set as array_record; returns its directory.
 
-    A damaged set stays in its place until it can be replaced.
+    A damaged set stays in its directory until it can be replaced.
 
     Raises:
       UserError: with the reason of TFDS.
@@ -171,7 +171,7 @@ def make(request: Request) -> str:
         ) from None
     finished = os.fspath(builder.data_path)
     if not _is_finished(finished, request):
-        check_room(builder.info, request.out, building)
+        check_space(builder.info, request.out, building)
         shutil.rmtree(building, ignore_errors=True)  # TFDS begins anew
         downloads = os.path.join(request.out, _DOWNLOADS)  # they are kept
         settings = {"manual_dir": request.manual_dir} if request.manual_dir else {}
@@ -186,9 +186,9 @@ def make(request: Request) -> str:
     except UserError as error:
         raise UserError(f"{error} (what there is stays in {finished})") from None
     _write_manifest(finished, request)
-    place = os.path.join(request.out, os.path.relpath(finished, building))
-    _replace(finished, place, building)
-    return place
+    directory = os.path.join(request.out, os.path.relpath(finished, building))
+    _replace(finished, directory, building)
+    return directory
 
 
 def _is_finished(directory: str, request: Request) -> bool:
@@ -203,21 +203,21 @@ def _is_finished(directory: str, request: Request) -> bool:
     return True
 
 
-def _replace(finished: str, place: str, building: str) -> None:
-    """Moves a whole set to its place, and then removes what was there before."""
+def _replace(finished: str, directory: str, building: str) -> None:
+    """Moves a whole set to its directory, and then removes what was there before."""
     try:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        if os.path.isdir(place):
-            os.rename(place, f"{finished}.replaced")
-        os.rename(finished, place)
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        if os.path.isdir(directory):
+            os.rename(directory, f"{finished}.replaced")
+        os.rename(finished, directory)
     except OSError as error:
-        raise files.Unwritable(place, error) from None
+        raise files.Unwritable(directory, error) from None
     shutil.rmtree(building, ignore_errors=True)
 
 
-def _check_counts(place: str, request: Request) -> None:
+def _check_counts(directory: str, request: Request) -> None:
     """Refuses a well-known set with another number of images."""
-    info = prepared.builder(place).info
+    info = prepared.builder(directory).info
     counts = {name: split.num_examples for name, split in info.splits.items()}
     difference = parts.miscounts(info.name, counts)
     if difference and not request.partial:
@@ -227,14 +227,14 @@ def _check_counts(place: str, request: Request) -> None:
         )
 
 
-def _check_shards(place: str) -> None:
+def _check_shards(directory: str) -> None:
     """Refuses a set with missing or damaged files."""
-    for split in prepared.builder(place).info.splits.values():
-        prepared.check_shards(split, place)
+    for split in prepared.builder(directory).info.splits.values():
+        prepared.check_shards(split, directory)
 
 
-def check_room(info: Any, out: str, building: str) -> None:
-    """Prints the room that a set takes, where TFDS knows it, and the free room.
+def check_space(info: Any, out: str, building: str) -> None:
+    """Prints the bytes that a set takes, where TFDS knows them, and the free bytes.
 
     Args:
       info: of the set, from TFDS.
@@ -242,12 +242,12 @@ def check_room(info: Any, out: str, building: str) -> None:
       building: a directory that is removed before TFDS begins.
 
     Raises:
-      UserError: there is less room.
+      UserError: fewer are free.
     """
     present = _downloaded(os.path.join(out, _DOWNLOADS, info.name))
     downloads = max(int(info.download_size or 0) - present, 0)
     needed = downloads + int(info.dataset_size or 0)
-    folder, free = files.room(out)
+    folder, free = files.free_space(out)
     free += _taken(building)
     shown = (
         f"{words.rounded(needed)} with its downloads" if needed else "of unknown size"
@@ -284,24 +284,26 @@ def _files(directory: str) -> set[str]:
     }
 
 
-def _write_manifest(place: str, request: Request) -> None:
+def _write_manifest(directory: str, request: Request) -> None:
     """Writes the manifest of a set, with digests of all of its files."""
-    info = prepared.builder(place).info
-    shards: dict[str, forms.Entry] = {}
+    info = prepared.builder(directory).info
+    shards: dict[str, forms.ShardRecord] = {}
     for name, split in info.splits.items():
         for file, count in zip(
             sorted(split.filenames), split.shard_lengths, strict=True
         ):
             entry = {"split": name, "images": count, "left_out": [], "source": ""}
-            shards[file] = forms.checked(os.path.join(place, file)) | entry
-    others = [n for n in sorted(os.listdir(place)) if n not in shards]
+            shards[file] = forms.checked(os.path.join(directory, file)) | entry
+    others = [n for n in sorted(os.listdir(directory)) if n not in shards]
     manifest = {
         "version": manifests.VERSION,
         "options": {"kind": "tfds", "source": prepared.PREFIX + request.name},
         "shards": shards,
-        "files": {name: forms.checked(os.path.join(place, name)) for name in others},
+        "files": {
+            name: forms.checked(os.path.join(directory, name)) for name in others
+        },
     }
-    files.write_json(os.path.join(place, manifests.MANIFEST), manifest)
+    files.write_json(os.path.join(directory, manifests.MANIFEST), manifest)
 
 
 def main() -> int:

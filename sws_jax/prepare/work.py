@@ -1,4 +1,4 @@
-"""Runs a task on many items, in this process or in several."""
+"""Runs a function on many items, in this process or in several."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 from sws_jax.data.base import Unreadable
 from sws_jax.errors import Stopped, UserError
 from sws_jax.prepare import forms
-from sws_jax.prepare.forms import Entry, Form, GivenUp, How, Shard
+from sws_jax.prepare.forms import Form, GivenUp, How, Shard, ShardRecord
 from sws_jax.runtime import signals
 
-_ASKING = (signal.SIGTERM, signal.SIGINT)
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # Called with an item, and with a function that says whether to give up.
-Task = Callable[[Any, Callable[[], bool]], Any]
+Function = Callable[[Any, Callable[[], bool]], Any]
 
 
 class Make:
@@ -30,18 +30,20 @@ class Make:
     def __init__(self, form: Form, directory: str, unreadable: str):
         self._form, self._directory, self._unreadable = form, directory, unreadable
 
-    def __call__(self, shard: Shard, stopped: Callable[[], bool]) -> Entry:
+    def __call__(self, shard: Shard, stopped: Callable[[], bool]) -> ShardRecord:
         how = How(self._unreadable, stopped)
         return self._form.make(self._directory, shard, how)
 
 
-class Check:
+class Verify:
     """Verifies a file or rows of one: what is wrong with it, or an empty string."""
 
     def __init__(self, directory: str):
         self._directory = directory
 
-    def __call__(self, named: tuple[str, Entry], stopped: Callable[[], bool]) -> str:
+    def __call__(
+        self, named: tuple[str, ShardRecord], stopped: Callable[[], bool]
+    ) -> str:
         name, entry = named
         if stopped():
             raise GivenUp
@@ -58,8 +60,9 @@ class Check:
 
 
 @contextlib.contextmanager
-def unasked() -> Iterator[None]:
-    """Within it, processes are started, and signals to end wait for its end.
+def signals_deferred() -> Iterator[None]:
+    """Starts processes with SIGTERM and SIGINT blocked; signals that arrive are raised
+    afterwards.
 
     The processes inherit the mask of signals, so that they do not end with this one,
     which then gives them up itself.
@@ -69,8 +72,8 @@ def unasked() -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         signals_received.append(number)
 
-    handlers = {number: signal.signal(number, note) for number in _ASKING}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)  # they inherit it
+    handlers = {number: signal.signal(number, note) for number in _END_SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
     try:
         yield
     finally:
@@ -82,39 +85,39 @@ def unasked() -> Iterator[None]:
 
 
 def run(
-    task: Task, items: Sequence[Any], workers: int
+    function: Function, items: Sequence[Any], workers: int
 ) -> Generator[tuple[Any, Any], None, None]:
-    """Pairs of an item and the task's result, as they are finished.
+    """Pairs of an item and the function's result, as they are finished.
 
     Where one fails, the others are given up, and their half written files removed.
 
     Args:
-      task: pickled, where there are several workers.
-      items: see `Task`.
+      function: pickled, where there are several workers.
+      items: see `Function`.
       workers: number of processes; with 1, this process does it all.
 
     Raises:
-      UserError: of the first task that failed.
+      UserError: of the first item that failed.
     """
     workers = min(workers, len(items))
     if workers <= 1:
         for item in items:
-            yield item, task(item, bool)
+            yield item, function(item, bool)
         return
     # They are forked from a server that has loaded all modules, and has no threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "tensorflow_datasets"])
     stop = context.Event()
     with concurrent.futures.ProcessPoolExecutor(
-        workers, context, _begin, (task, stop)
+        workers, context, _begin, (function, stop)
     ) as pool:
         try:
-            with unasked():
+            with signals_deferred():
                 futures = {pool.submit(_one, item): item for item in items}
             for future in concurrent.futures.as_completed(futures):
-                result, kind, message = future.result()
-                if kind:
-                    raise _ERRORS[kind](message)
+                result, error_name, message = future.result()
+                if error_name:
+                    raise _ERRORS[error_name](message)
                 yield futures[future], result
         except BrokenProcessPool:
             raise Stopped(
@@ -126,24 +129,24 @@ def run(
             pool.shutdown(cancel_futures=True)
 
 
-# Errors by kind, as an exception would lose its type on the way from another process.
+# Errors by name, as an exception would lose its type on the way from another process.
 _ERRORS: dict[str, type[UserError]] = {
     "Unreadable": Unreadable,
     "Stopped": Stopped,
     "UserError": UserError,
 }
-_task: Task
+_function: Function
 _stopped: Callable[[], bool]
 _busy = _terminated = False
 
 
-def _begin(task: Task, stop: Any) -> None:
+def _begin(function: Function, stop: Any) -> None:
     """Called first in a new process."""
-    global _task, _stopped
-    _task, _stopped = task, lambda: _terminated or stop.is_set()
+    global _function, _stopped
+    _function, _stopped = function, lambda: _terminated or stop.is_set()
     signals.serve_parent()
     signal.signal(signal.SIGTERM, _terminate)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -158,7 +161,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _one(item: Any) -> tuple[Any, str, str]:
-    """The task's result for an item, in a process of its own; see `_result`."""
+    """The function's result for an item, in a process of its own; see `_result`."""
     global _busy
     _busy = True
     try:
@@ -170,9 +173,9 @@ def _one(item: Any) -> tuple[Any, str, str]:
 
 
 def _result(item: Any) -> tuple[Any, str, str]:
-    """The task's result, or the kind of its error and the message."""
+    """The function's result, or the name of its error and the message."""
     try:
-        return _task(item, _stopped), "", ""
+        return _function(item, _stopped), "", ""
     except GivenUp:
         return None, "Stopped", "given up"
     except Unreadable as error:

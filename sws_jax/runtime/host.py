@@ -19,7 +19,7 @@ _PLACE = re.compile(r"^\d+:([^:]*):(.*)$", re.MULTILINE)  # 4:cpu,cpuacct:/a, or
 
 
 def cores() -> int:
-    """That this process may use, by its affinity and by its quota of time.
+    """The number of cores that this process may use, by its affinity and its quota.
 
     A quota of one and a half cores counts as two, and of less than one as one.
     """
@@ -71,9 +71,10 @@ def _quotas() -> Iterator[float]:
 
 
 def _folders(controller: str) -> Iterator[str]:
-    """Those of this process's control group for cpu or memory, and of its parents."""
-    # A container sees its own group as the top of all: then its place is not below it,
-    # and the tops are what there is.
+    """The folders of this process's control group for cpu or memory and of its parents,
+    the innermost first."""
+    # A container sees its own group as the top of each tree. Then its path does not
+    # exist, and the tops are all there is.
     places = [("", ""), (controller, ""), *_PLACE.findall(_text(_OWN))]
     for controllers, place in places:
         if controllers and controller not in controllers.split(","):
@@ -87,7 +88,7 @@ def _folders(controller: str) -> Iterator[str]:
 
 
 def _numbers(folder: str, name: str) -> list[float]:
-    """Those in a file; none where it is not there, or says "max"."""
+    """The numbers in a file; none where it is not there, or says "max"."""
     try:
         return [float(word) for word in _text(os.path.join(folder, name)).split()]
     except ValueError:

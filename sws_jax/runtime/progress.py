@@ -29,7 +29,7 @@ def _is_first() -> bool:
 
 
 class Progress:
-    """Of a run's steps: a bar with ETA on a terminal, one line per log step elsewhere.
+    """A run's progress: a bar with ETA on a terminal, one line per log step elsewhere.
 
     The ETA follows from the speed of the last window of steps, once there is one.
 
@@ -86,7 +86,7 @@ class Progress:
         self._bar.set_postfix(self._last | self._eta(step), refresh=False)
 
     def _eta(self, step: int) -> dict[str, str]:
-        """At a step; nothing before the first speed is known."""
+        """The ETA at a step, by its label; empty before the first speed is known."""
         if self._steps_per_second is None:
             return {}
         left = (self._total - step) / self._steps_per_second
@@ -98,7 +98,7 @@ class Progress:
 
 
 class Bar:
-    """Of things that are counted: a bar with ETA on a terminal, a line now and then
+    """The progress of counted things: a bar with ETA on a terminal, a line now and then
     elsewhere.
 
     Args:

@@ -92,8 +92,8 @@ def parse(argv: Sequence[str]) -> tuple[Start, list[str]]:
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     for field in dataclasses.fields(Start):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+        flag_type = type(field.default)
+        parser.add_argument(f"--{field.name}", type=flag_type, default=field.default)
     flags, others = parser.parse_known_args(list(argv))
     return Start(**vars(flags)), others
 
@@ -106,21 +106,21 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def start(how: Start, job: str) -> None:
+def start(flags: Start, job: str) -> None:
     """Joins the other processes, if there are any; before JAX looks for devices.
 
     Args:
-      how: the flags.
+      flags: that tell how the processes find each other.
       job: what this process is about to do; the same in all.
 
     Raises:
-      NotComplete: processes are missing after `how.start_timeout`, by number, or have
+      NotComplete: processes are missing after `flags.start_timeout`, by number, or have
         another job.
     """
-    place = placed(how)
+    place = placed(flags)
     if place is None:
         return
-    meet(place, job, how.start_timeout)
+    meet(place, job, flags.start_timeout)
     import jax
 
     jax.distributed.initialize(
@@ -129,27 +129,36 @@ def start(how: Start, job: str) -> None:
         place.index,
         place.devices,
         cluster_detection_method="deactivate",
-        initialization_timeout=how.start_timeout,
-        heartbeat_timeout_seconds=how.lost_after,
+        initialization_timeout=flags.start_timeout,
+        heartbeat_timeout_seconds=flags.lost_after,
         shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
 
 
-def placed(how: Start) -> Place | None:
+def placed(flags: Start) -> Place | None:
     """This process's place among others; None where it is alone.
 
     Raises:
       NotComplete: the cluster that started it does not say.
     """
-    if how.coordinator:
-        place: Place | None = Place(how.coordinator, how.num_processes, how.process_id)
+    if flags.coordinator:
+        place: Place | None = Place(
+            flags.coordinator, flags.num_processes, flags.process_id
+        )
     else:
-        place = detected(how.start_timeout)
+        place = detected(flags.start_timeout)
     return place if place and place.count > 1 else None
 
 
 def detected(timeout: int) -> Place | None:
-    """This process's place in the cluster that started it, as JAX finds it."""
+    """This process's place in the cluster that started it, as JAX finds it.
+
+    Args:
+      timeout: seconds for the question.
+
+    Raises:
+      NotComplete: there is a cluster, and it does not say where its processes are.
+    """
     try:
         coordinator, count, index, devices = private.detected_cluster(timeout)
     except (RuntimeError, ValueError, OSError, LookupError, TypeError) as error:
@@ -176,9 +185,9 @@ def meet(place: Place, job: str, timeout: int) -> None:
 def _receive(place: Place, job: str, deadline: float) -> None:
     """Process 0: the others call one by one, and all are answered at once."""
     port = int(place.coordinator.rpartition(":")[2])
-    came: dict[int, socket.socket] = {}
+    callers: dict[int, socket.socket] = {}
     refused: list[socket.socket] = []
-    wrong = ""
+    refusal = ""
     with contextlib.ExitStack() as opened:
         try:
             server = opened.enter_context(_server(port))
@@ -189,7 +198,7 @@ def _receive(place: Place, job: str, deadline: float) -> None:
             ) from None
         server.settimeout(_SLICE_SECONDS)
         while time.monotonic() < deadline:
-            if len(came) + len(refused) >= place.count - 1:
+            if len(callers) + len(refused) >= place.count - 1:
                 break
             # Callers that send anything else, such as port scanners, are ignored.
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -198,30 +207,32 @@ def _receive(place: Place, job: str, deadline: float) -> None:
                 message = json.loads(_line(caller))
                 index, count = int(message["index"]), int(message["count"])
                 # A process that was started again calls again.
-                twice = index in came and _is_open(came[index])
+                is_duplicate = index in callers and _is_open(callers[index])
                 same_job = message["job"] == job
-                contradiction = _contradiction(place, index, count, same_job, twice)
-                if contradiction and not wrong:
+                contradiction = _contradiction(
+                    place, index, count, same_job, is_duplicate
+                )
+                if contradiction and not refusal:
                     # Processes that call a little later are answered too.
-                    wrong = contradiction
+                    refusal = contradiction
                     deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
                 if contradiction:
                     refused.append(caller)
                 else:
-                    came[index] = caller
-            came = {n: caller for n, caller in came.items() if _is_open(caller)}
-        missing = sorted(set(range(1, place.count)) - set(came))
-        if missing and not wrong:
-            wrong = (
+                    callers[index] = caller
+            callers = {n: c for n, c in callers.items() if _is_open(c)}
+        missing = sorted(set(range(1, place.count)) - set(callers))
+        if missing and not refusal:
+            refusal = (
                 f"{numbers(missing)} of {place.count} did not come to "
                 f"{place.coordinator} in time (--start_timeout)"
             )
-        for caller in (*came.values(), *refused):
+        for caller in (*callers.values(), *refused):
             with contextlib.suppress(OSError):
-                caller.sendall(json.dumps({"wrong": wrong}).encode() + b"\n")
+                caller.sendall(json.dumps({"wrong": refusal}).encode() + b"\n")
                 caller.recv(1)  # they close first, so that the port is free again
-    if wrong:
-        raise NotComplete(wrong)
+    if refusal:
+        raise NotComplete(refusal)
 
 
 def _is_open(caller: socket.socket) -> bool:
@@ -238,11 +249,12 @@ def _is_open(caller: socket.socket) -> bool:
 
 
 def _contradiction(
-    place: Place, index: int, count: int, same_job: bool, twice: bool
+    place: Place, index: int, count: int, same_job: bool, is_duplicate: bool
 ) -> str:
+    """Why a process that called is not one of this job; empty if it is."""
     if count != place.count:
         return f"process {index} expects {count} processes, and process 0 {place.count}"
-    if twice or not 0 < index < count:
+    if is_duplicate or not 0 < index < count:
         return f"two processes say that they are process {index} of {count}"
     if not same_job:
         return (
@@ -263,7 +275,7 @@ def _report(place: Place, job: str, deadline: float) -> None:
                 call.sendall(json.dumps(message).encode() + b"\n")
                 # Process 0 may wait as long as this one before it answers.
                 call.settimeout(max(deadline - time.monotonic(), 0.0) + 10.0)
-                wrong = json.loads(_line(call))["wrong"]
+                refusal = json.loads(_line(call))["wrong"]
                 break
         except (OSError, ValueError, TypeError, KeyError) as error:
             if time.monotonic() > deadline:
@@ -272,8 +284,8 @@ def _report(place: Place, job: str, deadline: float) -> None:
                     f"{place.coordinator} ({error}) in time (--start_timeout)"
                 ) from None
             time.sleep(0.2)
-    if wrong:
-        raise NotComplete(wrong)
+    if refusal:
+        raise NotComplete(refusal)
 
 
 def _server(port: int) -> socket.socket:

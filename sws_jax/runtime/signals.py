@@ -42,7 +42,7 @@ class Asked:
 
     @property
     def exit_code(self) -> int:
-        """Of a process that has saved and stopped, by its first signal."""
+        """The exit code of a process that saved and stopped, by its first signal."""
         by_hand = self._numbers[:1] == [signal.SIGINT]
         return EXIT_INTERRUPTED if by_hand else EXIT_AGAIN
 

@@ -46,7 +46,7 @@ _TENSORS = (
 )
 
 
-def told(path: str, ending: str) -> str:
+def mismatch(path: str, ending: str) -> str:
     """What a file is, and what to do, if it is not what its ending says; else empty.
 
     Args:
@@ -101,10 +101,10 @@ def told(path: str, ending: str) -> str:
     return f"it is a {kind} file under another ending: name it so"
 
 
-def kind_of(path: str) -> str:
+def ending_of(path: str) -> str:
     """The ending that a file should have for what it holds, or nothing."""
     for ending in (".safetensors", ".npz", ".pth"):
-        if told(path, ending) == "" and os.path.isfile(path):
+        if mismatch(path, ending) == "" and os.path.isfile(path):
             with open(path, "rb") as file:
                 start = file.read(9)
             if start[:2] == b"PK" or start[8:] == b"{" or start[:1] == b"\x80":

@@ -52,8 +52,8 @@ def reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def told(path: str = "") -> Iterator[None]:
-    """What the operating system refuses while `path` is read, as one sentence.
+def errors_as_refusals(path: str = "") -> Iterator[None]:
+    """Turns an OSError raised while `path` is read into a UserError.
 
     For what a user asks for directly: functions of files, and the commands around
     them. Training leaves such errors to its own end, which has exit codes for them.
@@ -84,7 +84,7 @@ def check_readable(path: str) -> None:
     Raises:
       UserError: it is missing, may not be read, or is a directory, a pipe, a device.
     """
-    with told(path):
+    with errors_as_refusals(path):
         if odd := _ODD.get(stat.S_IFMT(os.stat(path).st_mode)):
             raise UserError(f"{path} cannot be read ({odd})")
         with open(path, "rb") as file:
@@ -129,7 +129,7 @@ def making(directory: str, path: str) -> Iterator[str]:
 
 
 def missing(directory: str) -> list[str]:
-    """Those of a directory and its parents that do not exist, the innermost first."""
+    """The missing directories among a directory and its parents, innermost first."""
     if os.path.isdir(directory):
         return []
     return [directory, *missing(os.path.dirname(directory))]
@@ -185,9 +185,9 @@ def _sending(path: str) -> Iterator[str]:
         raise Unwritable(path, error) from None
 
 
-def room(path: str) -> tuple[str, int]:
+def free_space(path: str) -> tuple[str, int]:
     """The nearest folder that exists on the way to a path of this machine, and the
-    bytes that are free in it."""
+    bytes that are free on its disk."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def held(path: str) -> Iterator[bool]:
+def claimed(path: str) -> Iterator[bool]:
     """Whether this process alone holds the lock `path`, while the block lasts.
 
     Args:
@@ -65,7 +65,7 @@ def held(path: str) -> Iterator[bool]:
         lease.give()
 
 
-def is_held(path: str) -> bool:
+def is_claimed(path: str) -> bool:
     """Whether some process holds the lock `path`; nothing is written."""
     current = _Lease(path).current()
     return current is not None and _age(current) < STALE_SECONDS
@@ -155,12 +155,12 @@ class _Lease:
         """
         from google.api_core import exceptions
 
-        about = {"host": socket.gethostname(), "process": os.getpid()}
+        holder = {"host": socket.gethostname(), "process": os.getpid()}
         self._object.metadata = {"owner": self._owner}
         try:
             with self._asking(exceptions.PreconditionFailed, exceptions.NotFound):
                 self._object.upload_from_string(
-                    json.dumps(about), if_generation_match=generation
+                    json.dumps(holder), if_generation_match=generation
                 )
         except exceptions.NotFound:
             bucket = refusals.bucket(self._path)
@@ -185,6 +185,7 @@ class _Lease:
 
     @contextlib.contextmanager
     def _asking(self, *passed: type[Exception]) -> Iterator[None]:
+        """Explains the errors of requests to the bucket, but for those of `passed`."""
         try:
             yield
         except Exception as error:

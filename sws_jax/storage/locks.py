@@ -33,7 +33,7 @@ def claimed(path: str, *, remedy: str = "take another --workdir") -> Iterator[bo
       UserError: there can be no file, or the system has no such locks.
     """
     if paths.is_remote(path):
-        with lease.held(path) as mine:
+        with lease.claimed(path) as mine:
             yield mine
         return
     _check_locks(path)
@@ -59,7 +59,7 @@ def is_claimed(path: str) -> bool:
       UserError: there is such a file, and the system has no such locks.
     """
     if paths.is_remote(path):
-        return lease.is_held(path)
+        return lease.is_claimed(path)
     if not os.path.exists(path):
         return False
     _check_locks(path)

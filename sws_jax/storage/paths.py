@@ -59,7 +59,7 @@ def is_dir(path: str) -> bool:
 
 
 def version(path: str) -> tuple[int | str, ...]:
-    """Of a file that is there: it changes when the file is written or replaced."""
+    """The version of a file that exists; it changes when the file is written."""
     if not is_remote(path):
         status = os.stat(path)
         return status.st_ino, status.st_size, status.st_mtime_ns
@@ -217,7 +217,7 @@ def _info(path: str) -> dict[str, Any] | None:
 
 
 def _version(info: Mapping[str, Any]) -> str:
-    """Of an object, by what fsspec says of it: each new content has another one."""
+    """The version of an object from its fsspec description: new with each content."""
     from fsspec.utils import tokenize
 
     return str(info.get("generation") or tokenize(info))
@@ -239,7 +239,7 @@ def _storage(path: str) -> Iterator[tuple[Any, str]]:
 
 
 def _file_system(path: str) -> tuple[Any, str]:
-    """Of fsspec, remembering nothing of what it has seen; and the path's name in it."""
+    """fsspec's file system, without a cache of listings, and a path's name in it."""
     from fsspec import config, core
 
     scheme = arguments.scheme(path)

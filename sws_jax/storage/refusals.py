@@ -93,6 +93,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _verdict(error: BaseException) -> Cause | None:
+    """The cause of one error alone, by its HTTP status, its library and its type."""
     library, status = type(error).__module__.partition(".")[0], _status(error)
     name = type(error).__name__
     if status in (408, 429) or status >= 500:

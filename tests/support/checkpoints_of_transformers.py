@@ -9,9 +9,9 @@ _BOTH = dict(do_resize=True, do_normalize=True)
 
 
 def _vit(width=768, heads=12, side=224, patch=16, **more):
-    given = dict(hidden_size=width, num_attention_heads=heads, num_hidden_layers=2)
-    given |= dict(intermediate_size=4 * width, image_size=side, patch_size=patch)
-    return given | more
+    fields = dict(hidden_size=width, num_attention_heads=heads, num_hidden_layers=2)
+    fields |= dict(intermediate_size=4 * width, image_size=side, patch_size=patch)
+    return fields | more
 
 
 def _google(side=224):
@@ -23,8 +23,8 @@ def _google(side=224):
 
 def _old(kind, side, resample, pixels, **more):
     """As earlier versions did."""
-    given = dict(feature_extractor_type=f"{kind}FeatureExtractor", size=side)
-    return {**_BOTH, **pixels, **given, "resample": resample, **more}
+    fields = dict(feature_extractor_type=f"{kind}FeatureExtractor", size=side)
+    return {**_BOTH, **pixels, **fields, "resample": resample, **more}
 
 
 def _deit(side=256, crop=224):

@@ -85,8 +85,8 @@ class Done:
     def __post_init__(self):
         assert "Traceback" not in self.err, self.err
 
-    def said(self):
-        """The one sentence with which it ended."""
+    def refusal(self):
+        """The one sentence with which a command ended."""
         lines = [line for line in self.err.splitlines() if line.startswith("sws_jax: ")]
         assert len(lines) == 1, self.err
         return lines[0]

@@ -28,5 +28,5 @@ def others() -> dict[str, list[str]]:
 
 
 def version() -> str:
-    """Of the timm whose names these are."""
+    """The version of timm that the names come from."""
     return _table()["timm"]

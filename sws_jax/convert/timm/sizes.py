@@ -1,4 +1,4 @@
-"""What arguments of timm's networks say of sizes, beside what tensors have."""
+"""Compares the sizes in arguments of timm's networks with those of tensors."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def family(spec: Plain) -> str:
 
 
 def unusual(spec: Plain) -> tuple[list[str], str]:
-    """The names of timm's networks of these sizes, where none computes what is usual.
+    """The names of timm's networks of these sizes, if none has the usual activation.
 
     Returns:
       The names, and their activation; both empty where one is usual or none is of
       these sizes.
     """
-    kind = family(spec)
-    usual = USUAL[kind]
-    implied = {k: usual[k] for k in ("patch_size", "mlp_ratio") if kind == "vit"}
+    family_name = family(spec)
+    usual = USUAL[family_name]
+    implied = {k: usual[k] for k in ("patch_size", "mlp_ratio") if family_name == "vit"}
     activations: dict[str, str] = {}
     for name, row in catalogue.names().items():
-        if row["family"] != kind or not _OTHER_TENSORS.isdisjoint(row):
+        if row["family"] != family_name or not _OTHER_TENSORS.isdisjoint(row):
             continue
         token = row.get("class_token", True)
         if isinstance(spec, ViTSpec) and token != (spec.pool == "token"):
@@ -54,7 +54,7 @@ def unusual(spec: Plain) -> tuple[list[str], str]:
 def compared(
     spec: Plain, arguments: Mapping[str, Any], stated: Container[str]
 ) -> Pairs:
-    """What arguments say of sizes, by name, each with what the tensors have.
+    """The sizes in arguments, by name, each with that of the tensors.
 
     Args:
       spec: that the tensors show.
@@ -79,7 +79,7 @@ def compared(
 
 
 def _paired(arguments: Mapping[str, Any], seen: Mapping[str, Any]) -> Pairs:
-    """The arguments that are known, each with what is seen."""
+    """Pairs of the known arguments and the values that tensors show."""
     return {
         name: (arguments[name], value)
         for name, value in seen.items()

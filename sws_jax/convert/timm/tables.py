@@ -90,7 +90,7 @@ def _norm(value: Any) -> Any:
 
 
 def _gelu(value: Any) -> str:
-    """Of the MLPs, as `ViTSpec` has it."""
+    """The activation of the MLPs, as `ViTSpec` names it."""
     name = _lower(keys.text(value))
     if name not in _GELUS:
         raise UserError(
