@@ -353,10 +353,10 @@ def _caption(boxes, pairs, few, wrong) -> list[str]:
     total = hundreds(sum(box.lines for box in boxes))
     hidden = len(pairs) - len(few) - len(wrong)
     return [
-        f"{len(boxes)} boxes, {total} lines (bold, in hundreds). A line leads from who "
-        f"imports down to what is imported, in the colour of the latter.",
-        f"Drawn are {len(few)} of {len(pairs)} arrows: beside the other {hidden}, a "
-        f"longer way of arrows leads to the same box"
+        f"{len(boxes)} boxes, {total} lines; numbers of lines are rounded to hundreds. "
+        f"An arrow leads from who imports down to what is imported.",
+        f"{hidden} of the {len(pairs)} arrows are left out, since other arrows lead to "
+        f"the same box: jobs import nearly all below them"
         + (f"; {len(wrong)} in red lead up, or in a circle." if wrong else "."),
         "Dashed: only inside functions, or for type checkers. "
         "Made by: python docs/house.py",

@@ -94,7 +94,7 @@ def test_few_batches_are_under_way(backend, ahead, net, images_of, monkeypatch):
     def wait(sums):
         events.append(("wait", sums["count"]))  # batches until that one
 
-    monkeypatch.setattr(evaluation, "_compiled", lambda *_: start)
+    monkeypatch.setattr(evaluation, "compiled", lambda *_: start)
     monkeypatch.setattr(sharding.jax, "default_backend", lambda: backend)
     monkeypatch.setattr(sharding.jax, "block_until_ready", wait)
     mesh_of_one = sharding.make_mesh(jax.devices()[:1])

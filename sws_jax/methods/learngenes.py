@@ -176,7 +176,6 @@ def _with_head(
     return spec, params
 
 
-@arguments.checked(description=DESCRIPTION, **plans.REQUESTS)
 def plan_of(
     description: Description,
     *,
