@@ -77,7 +77,9 @@ class Range:
         Raises:
           UserError: naming the field.
         """
-        if not math.isfinite(value) and not (self.endless and value == math.inf):
+        # A whole number is finite, though it may be larger than any float.
+        is_finite = isinstance(value, int) or math.isfinite(value)
+        if not is_finite and not (self.endless and value == math.inf):
             raise UserError(f"{name} must be finite, and is {value}")
         under = value <= self.low if self.open_low else value < self.low
         over = value >= self.high if self.open_high else value > self.high
@@ -91,7 +93,9 @@ class Range:
         else:
             high = f"{self.high:,.0f}" if self.high >= 1000 else f"{self.high:g}"
             wanted = f"{'below' if self.open_high else 'at most'} {high}"
-        raise UserError(f"{name} must be {wanted}, and is {value}")
+        digits = f"{value}"
+        words = digits if len(digits) <= _LONGEST else shown(value)
+        raise UserError(f"{name} must be {wanted}, and is {words}")
 
 
 def _short(end: float) -> str:

@@ -184,6 +184,7 @@ def test_command_lines(cases, tmp_path, monkeypatch):
     @example(AUX, ["--config.model.mlp_ratio=inf"])
     @example(AUX, ["--config.model.depth=1000000000", "--config.model.stages=()"])
     @example(AUX, ["--config.data.source=two\nlines"])
+    @example(AUX, [f"--config.compare.depths=(1{'0' * 400},)"])
     def check(config, flags):
         nowhere = ["--workdir=work", "--config.data.source=no.npz"]
         argv = [config, *flags, *nowhere]
