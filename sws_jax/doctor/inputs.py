@@ -182,7 +182,7 @@ def ans_net(case: Case) -> Iterator[Finding]:
     """The teachers that runs are distilled from; without data, their files alone."""
     distilled: dict[tuple[str, str], Run] = {}
     for row in case.waiting():
-        if build.needs_teacher(row.config):
+        if places.needs_teacher(row.config):
             key = row.config.teacher.path, row.config.teacher.dtype
             distilled.setdefault(key, row)
     for (path, _), row in distilled.items():

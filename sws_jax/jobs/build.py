@@ -163,11 +163,6 @@ def loss(config: ml_collections.ConfigDict) -> Loss:
     return Loss(**config.loss)
 
 
-def needs_teacher(config: ml_collections.ConfigDict) -> bool:
-    """Whether a run is distilled."""
-    return loss(config).needs_teacher
-
-
 def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
     """The static part of a step.
 
@@ -208,7 +203,7 @@ def load_teacher(
     Raises:
       UserError: there is none, or it does not fit the data.
     """
-    if not needs_teacher(config):
+    if not places.needs_teacher(config):
         return None
     path = places.resolve(config.teacher.path, workdir)
     loaded = teacher.load_teacher(path, dtype=config.teacher.dtype)

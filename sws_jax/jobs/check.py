@@ -10,7 +10,7 @@ import ml_collections
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
-from sws_jax.jobs import build, fields, model_fields, recipes
+from sws_jax.jobs import build, fields, model_fields, places, recipes
 from sws_jax.models import profiles
 from sws_jax.storage.names import CONFIG, INPUTS, LEARNGENE_FILE, LOCK, REPORT_FILES
 
@@ -56,7 +56,7 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
 
     The config of a job may name none, as its runs get theirs from each other.
     """
-    if build.needs_teacher(config) and not config.teacher.path:
+    if places.needs_teacher(config) and not config.teacher.path:
         raise UserError(
             f"loss.kind {config.loss.kind!r} needs a teacher: give its weights file or "
             f"run directory as teacher.path"

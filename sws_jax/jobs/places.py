@@ -84,9 +84,14 @@ def initial_file_is_outside(config) -> bool:
     return bool(path) and not path.startswith(RUN)
 
 
+def needs_teacher(config) -> bool:
+    """Whether a run is distilled."""
+    return Loss(**config.loss).needs_teacher
+
+
 def teacher_path(config) -> str:
     """The path of a run's teacher, as the config has it; empty without distillation."""
-    return config.teacher.path if Loss(**config.loss).needs_teacher else ""
+    return config.teacher.path if needs_teacher(config) else ""
 
 
 @dataclasses.dataclass(frozen=True)

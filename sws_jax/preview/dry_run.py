@@ -15,7 +15,7 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
-from sws_jax.jobs import build, preflight, remarks
+from sws_jax.jobs import build, places, preflight, remarks
 from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
@@ -181,7 +181,7 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
       UserError: it is not known which network teaches the run.
     """
     config = row.config
-    if not build.needs_teacher(config):
+    if not places.needs_teacher(config):
         return None
     spec = survey.teacher(row)
     if spec is None:
