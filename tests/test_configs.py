@@ -236,7 +236,7 @@ def test_what_the_released_code_does_otherwise_in_training(variant):
         "per_class",
         "seed",
     )
-    durations = build.durations(config, data)
+    durations = build.durations(config, len(data.train))
     assert durations.images == 1_281_024  # 427,008 of them distinct
     assert durations.steps(1) == 2502
     epochs = PAPER[variant][2]

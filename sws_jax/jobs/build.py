@@ -93,9 +93,9 @@ def transform(config: ml_collections.ConfigDict) -> Transform:
     return Transform(**config.transform)
 
 
-def durations(config: ml_collections.ConfigDict, data: Dataset) -> Durations:
-    """What turns the epochs of a run into steps."""
-    count = epoch_images(len(data.train), config.data.repeats)
+def durations(config: ml_collections.ConfigDict, images: int) -> Durations:
+    """What turns the epochs of a run, on so many training images, into steps."""
+    count = epoch_images(images, config.data.repeats)
     return Durations(count, config.global_batch_size)
 
 
@@ -231,7 +231,7 @@ def task(
       UserError: the run cannot be begun, with the reason.
     """
     config = run.config
-    lengths = durations(config, data)
+    lengths = durations(config, len(data.train))
     rates = schedule(config, lengths)
     check_length(config, lengths, rates)
     network, first_lines, other_lines = _network(run, data)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import ml_collections
 
 from sws_jax.data import Dataset
-from sws_jax.data.pipeline import epoch_images
 from sws_jax.estimate import comparison
 from sws_jax.jobs import build, check, places, preflight
 from sws_jax.jobs.places import Images
@@ -19,7 +18,6 @@ from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
 from sws_jax.models.description import Description
 from sws_jax.specs import Spec, Trained
-from sws_jax.training.durations import Durations
 
 
 class Survey:
@@ -97,8 +95,7 @@ class Survey:
         check.check_teacher(run.config)
         spec = self._answers.answer_for(run.name, run.config).spec
         if self._is_read:
-            epoch = epoch_images(self.images, run.config.data.repeats)
-            durations = Durations(epoch, run.config.global_batch_size)
+            durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:
