@@ -204,7 +204,7 @@ def test_activations_are_most_of_the_memory_that_xla_sets_aside(compute):
     module, batch = NANO.build(compute), 64
 
     def loss(params, images, targets):
-        return Loss()(module.apply({"params": params}, images), targets)
+        return Loss().of(module.apply({"params": params}, images), targets)
 
     arguments = shape(batch, 32, 32, 3), shape(batch, NANO.num_classes)
     lowered = jax.jit(jax.grad(loss)).lower(networks.abstract_params(NANO), *arguments)

@@ -137,9 +137,9 @@ def test_impossible_losses_are_refused(fields, words):
 def test_a_loss_without_its_teacher_is_refused(kind):
     assert Loss(kind=kind).needs_teacher
     with pytest.raises(UserError, match=f"kind '{kind}' needs a teacher"):
-        Loss(kind=kind)(STUDENT, TARGETS)
+        Loss(kind=kind).of(STUDENT, TARGETS)
 
 
 def test_labels_alone_need_no_teacher():
     assert not Loss().needs_teacher
-    assert float(Loss()(STUDENT, TARGETS)) == near(LABELS_ALONE)
+    assert float(Loss().of(STUDENT, TARGETS)) == near(LABELS_ALONE)

@@ -111,7 +111,7 @@ def gradients(recipe, params, batch, teacher=None):
     def loss(params, part):
         masks = None if part.drop_path is None else jnp.moveaxis(part.drop_path, 0, -1)
         logits = recipe.spec.build().apply({"params": params}, part.images, masks)
-        return recipe.loss(logits, part.targets, part.teacher_logits)
+        return recipe.loss.of(logits, part.targets, part.teacher_logits)
 
     return step.accumulate(jax.value_and_grad(loss), params, batch, recipe.accum_steps)
 

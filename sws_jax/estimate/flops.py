@@ -148,7 +148,7 @@ def _kept(spec: Spec, compute: Compute) -> int:
 
     def residuals(params, images, targets):
         def loss_of(params):
-            return Loss()(module.apply({"params": params}, images), targets)
+            return Loss().of(module.apply({"params": params}, images), targets)
 
         return jax.tree.leaves(jax.vjp(loss_of, params)[1])
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
+from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.models import networks
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
@@ -103,7 +104,7 @@ def LEARNGENE(name: str, value: Any) -> Learngene:
     **dict.fromkeys(("genes", "expand", "allot", "auxiliary"), arguments.function)
 )
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Functions:
     """The functions that define a learngene method; `sws_jax.expand` does the rest.
 
     Attributes:
@@ -121,3 +122,234 @@ class Method:
     expand: Callable[[trees.Tree, tuple[int, ...]], trees.Tree]
     allot: Callable[[int, tuple[int, ...]], tuple[int, ...]]
     auxiliary: Callable[[trees.Tree, ViTSpec, tuple[int, ...]], tuple[Spec, trees.Tree]]
+
+
+# A descendant's plan: for each block the gene that it comes from; of a stitched network
+# for each segment (instance, first block, end).
+Plan = tuple[int, ...] | tuple[tuple[int, int, int], ...]
+
+
+class Seed(NamedTuple):
+    """A phase starts from the run's seed."""
+
+
+class FromRun(NamedTuple):
+    """A phase goes on with the network that an earlier phase trained.
+
+    Attributes:
+      phase: its name, or `ANCESTOR`.
+    """
+
+    phase: str
+
+
+class FromNetwork(NamedTuple):
+    """A phase goes on with the network of a weights file.
+
+    Attributes:
+      path: of the file, or of a run's directory.
+    """
+
+    path: str
+
+
+class FromGene(NamedTuple):
+    """A phase starts as the descendant of a learngene.
+
+    Attributes:
+      path: of the learngene, or ``run:NAME``.
+      plan: of the descendant.
+    """
+
+    path: str
+    plan: Plan
+
+
+class Trained(NamedTuple):
+    """What a phase leaves: what `Method.extract` and `Made` are handed.
+
+    Attributes:
+      network: with its description.
+      own: the objective's own parameters; {} for most.
+    """
+
+    network: networks.Network
+    own: trees.Tree
+
+
+class Made(NamedTuple):
+    """A phase starts from parameters that are computed once, before its first step.
+
+    Attributes:
+      make: from the earlier phases by name, and calibration images [images, height,
+        width, channels], float32, normalised as in training, to the parameters of
+        the phase's network. Pure; its arrays may be numpy's.
+      after: names of the earlier phases that it needs.
+      images: how many calibration images, which are the first training images.
+    """
+
+    make: Callable[[Mapping[str, Trained], Any], trees.Tree]
+    after: tuple[str, ...] = ()
+    images: int = 0
+
+
+Start = Seed | FromRun | FromNetwork | FromGene | Made
+
+
+class Length(NamedTuple):
+    """How long a phase trains.
+
+    Attributes:
+      epochs: 0 trains nothing: a phase that only makes a learngene of what is there.
+      rate: the peak of the learning rate, as ``schedule.rate``; None keeps the job's.
+      warmup_epochs: None keeps the job's.
+    """
+
+    epochs: float
+    rate: float | None = None
+    warmup_epochs: float | None = None
+
+
+# Of the network that teaches, and that some methods take their learngene from: the
+# phase that a job trains before all others, or the file that it names instead.
+ANCESTOR = "ancestor"
+
+
+def _the_reference(seed: int, step: int) -> tuple[int, ...]:
+    """The picks of a phase without variants: its one network."""
+    return (0,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training before there is anything to expand.
+
+    Two methods whose phases are equal share one run.
+
+    Attributes:
+      name: of its run: unique among all phases of all methods.
+      spec: of the network that is trained; None takes that of the start.
+      objective: what is minimised.
+      teacher: "" (none), `ANCESTOR`, or the name of an earlier phase.
+      length: None trains as long as the job says.
+      start: where its first weights come from.
+      variants: computations over the same parameters, of which `pick` chooses those of
+        a step; the first is the reference, which is scored, saved and published. Empty:
+        the network alone.
+      pick: from (seed, step) to the variants of that step, by their places in
+        `variants`. Pure: the same two numbers give the same picks.
+      depth: of the one descendant that it is for; None where all share it.
+    """
+
+    name: str
+    spec: Spec | None
+    objective: Objective = Loss()
+    teacher: str = ""
+    length: Length | None = None
+    start: Start = Seed()
+    variants: tuple[Spec, ...] = ()
+    pick: Callable[[int, int], tuple[int, ...]] = _the_reference
+    depth: int | None = None
+
+
+class Request(NamedTuple):
+    """What a job asks of a method, besides the network.
+
+    Attributes:
+      stages: lengths of the stages that a method shares its blocks in.
+      profile: which reading of the method; see `sws_jax.models.profiles`.
+      loss: of the phases that are distilled, or not, as the job's config says.
+    """
+
+    stages: tuple[int, ...] = ()
+    profile: str = "consistent"
+    loss: Loss = Loss()
+
+
+class Method:
+    """A learngene method: one file that has a class like this, and a line of a dict.
+
+    The functions here that have a body are what most methods need.
+
+    Attributes:
+      name: in configs, files and results.
+      paper: its reference.
+      prefix: what the names of its descendants' runs and of its published learngene
+        begin with.
+    """
+
+    name: str
+    paper: str = ""
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}-"
+
+    def phases(
+        self, net: ViTSpec, request: Request, depths: tuple[int, ...]
+    ) -> tuple[Phase, ...]:
+        """What is trained before there is anything to expand, in order.
+
+        Args:
+          net: the network that the Aux-Net looks like, in its profile's reading.
+          request: of the job.
+          depths: of the descendants. What a phase is may depend on them only through
+            `Phase.depth`, as a comparison may grow.
+        """
+        raise NotImplementedError
+
+    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
+        """The learngene of the phases, by their names.
+
+        The description's ``kind`` is "learngene", and its ``method`` this one.
+        """
+        raise NotImplementedError
+
+    def abstract(self, about: Description) -> Learngene:
+        """Names, shapes and dtypes of a learngene, which files are checked against."""
+        raise NotImplementedError
+
+    def plan(self, about: Description, size: int) -> Plan:
+        """The plan of a descendant of that depth.
+
+        Raises:
+          UserError: the learngene cannot fill it, with the reason.
+        """
+        raise NotImplementedError
+
+    def expand(
+        self, gene: Learngene, plan: Plan, key: jax.Array
+    ) -> tuple[Spec, trees.Tree]:
+        """The descendant of a plan: its spec, and parameters that are its own.
+
+        Pure and traceable: no file, no leaf changed, numpy or JAX arrays. Head and
+        position embedding are those of the learngene; `sws_jax.expand` replaces them.
+
+        Args:
+          key: of what is random in it.
+        """
+        raise NotImplementedError
+
+    def auxiliary(self, gene: Learngene) -> tuple[Spec, trees.Tree]:
+        """The network that a learngene came from.
+
+        Raises:
+          UserError: there is none.
+        """
+        raise UserError(f"a learngene of {self.name} comes from no single network")
+
+    def copies(
+        self, about: Description, plan: Plan
+    ) -> tuple[tuple[int, int], ...] | None:
+        """For each block (times applied in training, copies now); None: no such thing."""
+        return None
+
+    def start(self, about: Description, depth: int, gene: str) -> Start:
+        """Where the descendant of a depth starts, before it is tuned.
+
+        Args:
+          about: of the learngene.
+          depth: of the descendant.
+          gene: path of the learngene, or ``run:NAME``.
+        """
+        return FromGene(gene, self.plan(about, depth))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import plans, surgery, sws, tleg
-from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
+from sws_jax.methods.base import LEARNGENE, Descendant, Functions, Learngene
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import AuxViTSpec, Spec, Trained, ViTSpec
 from sws_jax.specs.base import CLASSES
 
-METHODS: dict[str, Method] = {sws.NAME: sws.METHOD, tleg.NAME: tleg.METHOD}
+METHODS: dict[str, Functions] = {sws.NAME: sws.METHOD, tleg.NAME: tleg.METHOD}
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
@@ -280,7 +280,7 @@ def abstract_learngene(description: Description) -> Learngene:
 
 
 @arguments.checked()
-def find_method(name: str) -> Method:
+def find_method(name: str) -> Functions:
     """The method of that name.
 
     Raises:
@@ -304,7 +304,6 @@ __all__ = [
     "METHODS",
     "Descendant",
     "Learngene",
-    "Method",
     "abstract_learngene",
     "auxiliary",
     "check_learngene",

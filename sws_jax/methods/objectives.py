@@ -1,23 +1,77 @@
-"""Losses, each naming its reduction."""
+"""What is minimised: the interface of an objective, and losses with their reductions."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sws_jax import xla_flags
+from sws_jax import trees, xla_flags
 from sws_jax.errors import UserError
+from sws_jax.models.outputs import Outputs
+from sws_jax.specs import Spec
 from sws_jax.specs.limits import LOSSES, REDUCTIONS
 
 xla_flags.warn()
 
 
+class Objective(Protocol):
+    """What a phase minimises: frozen and hashable, like a dataclass of plain values.
+
+    Attributes:
+      taps: what it needs of student and teacher besides logits: names of
+        `sws_jax.models.outputs.TAPS`.
+      needs_teacher: whether there is nothing to minimise without a teacher.
+    """
+
+    @property
+    def taps(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs_teacher(self) -> bool: ...
+
+    def init(self, key: jax.Array, student: Spec, teacher: Spec | None) -> trees.Tree:
+        """Parameters of its own, which are trained with the network's; {} for most.
+
+        Leaves may be boxed with the names of their logical axes (`nn.Partitioned`);
+        others are the same on every device. Those named ``kernel`` are decayed.
+
+        Args:
+          key: of the run's seed.
+          student: the network that is trained.
+          teacher: None without one.
+        """
+        ...
+
+    def __call__(
+        self,
+        own: trees.Tree,
+        students: tuple[Outputs, ...],
+        targets: jax.Array,
+        teacher: Outputs | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of a batch, a mean over its images, and further numbers to log.
+
+        Args:
+          own: as `init` made them, or trained since.
+          students: of each variant that the step has picked, in that order.
+          targets: [batch, classes] label distributions, smoothed and mixed.
+          teacher: on the same batch, without gradient.
+
+        Returns:
+          A scalar; and scalars by name, each a mean over the images, for the log.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The loss that a run minimises.
+    """The usual objective: cross entropy with labels, with a teacher, or both.
+
+    It has no parameters of its own, and trains the reference alone.
 
     Attributes:
       kind: "none" takes the labels only, "soft" the KL divergence from the teacher,
@@ -32,6 +86,7 @@ class Loss:
     alpha: float = 1.0
     tau: float = 1.0
     reduction: str = "batchmean"
+    taps: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         for field, known in (("kind", LOSSES), ("reduction", REDUCTIONS)):
@@ -50,7 +105,22 @@ class Loss:
     def needs_teacher(self) -> bool:
         return self.kind != "none"
 
+    def init(self, key: jax.Array, student: Spec, teacher: Spec | None) -> trees.Tree:
+        """No parameters; see `Objective.init`."""
+        return {}
+
     def __call__(
+        self,
+        own: trees.Tree,
+        students: tuple[Outputs, ...],
+        targets: Float[Array, "batch classes"],
+        teacher: Outputs | None,
+    ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
+        """`of` the first student's logits; see `Objective.__call__`."""
+        logits = None if teacher is None else teacher.logits
+        return self.of(students[0].logits, targets, logits), {}
+
+    def of(
         self,
         logits: Float[Array, "batch classes"],
         targets: Float[Array, "batch classes"],

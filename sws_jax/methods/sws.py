@@ -91,6 +91,6 @@ def _is_stage(name: str) -> bool:
     return name.startswith("stage_")
 
 
-METHOD = base.Method(
+METHOD = base.Functions(
     genes=lambda blocks: blocks, expand=surgery.gather, allot=allot, auxiliary=auxiliary
 )

@@ -58,4 +58,4 @@ def auxiliary(
     return net, {**params, "blocks": expand(params["blocks"], (0,) * net.depth)}
 
 
-METHOD = base.Method(genes=pair, expand=expand, allot=allot, auxiliary=auxiliary)
+METHOD = base.Functions(genes=pair, expand=expand, allot=allot, auxiliary=auxiliary)

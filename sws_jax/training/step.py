@@ -120,7 +120,7 @@ def train_step(
         teacher_logits = micro_batch.teacher_logits
         if teacher_logits is None and teacher is not None:
             teacher_logits = teacher.logits(micro_batch.images, recipe.normalization)
-        return recipe.loss(logits, micro_batch.targets, teacher_logits)
+        return recipe.loss.of(logits, micro_batch.targets, teacher_logits)
 
     loss, grads = accumulate(
         jax.value_and_grad(loss_of), state.params, batch, recipe.accum_steps
