@@ -6,17 +6,19 @@ changes a parameter's name, shape or layout.
 """
 
 from sws_jax.specs.base import Compute, from_dict, to_dict
+from sws_jax.specs.expanded import ExpandedSpec
 from sws_jax.specs.levit import LEVITS, LeViTSpec
 from sws_jax.specs.regnet import REGNETS, RegNetSpec
 from sws_jax.specs.vit import (
     SIZES,
     AuxViTSpec,
-    Trained,
     ViTSpec,
     named,
     parse_stages,
 )
 
+# Networks that are trained here; those of other families only teach.
+Trained = ViTSpec | AuxViTSpec | ExpandedSpec
 # Of networks that are no Aux-Nets.
 Plain = ViTSpec | LeViTSpec | RegNetSpec
 # Of any network that can be saved, evaluated and taught by.
@@ -28,6 +30,7 @@ __all__ = [
     "SIZES",
     "AuxViTSpec",
     "Compute",
+    "ExpandedSpec",
     "LeViTSpec",
     "Plain",
     "RegNetSpec",

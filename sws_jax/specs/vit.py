@@ -247,16 +247,13 @@ class AuxViTSpec:
         return base.build("aux_vit", self, compute)
 
 
-# Networks that are trained here; those of other families only teach. `isinstance` takes
-# it, too.
-Trained = ViTSpec | AuxViTSpec
-# How the names of `named` begin.
-_PREFIXES = ("vit_", "aux_vit_")
-
-
 def looks_named(text: str) -> bool:
     """Whether a text begins like the names that `named` takes."""
     return text.startswith(_PREFIXES)
+
+
+# How the names of `named` begin.
+_PREFIXES = ("vit_", "aux_vit_")
 
 
 @arguments.checked()
