@@ -218,6 +218,24 @@ def plan_of(
     )
 
 
+@arguments.checked(description=DESCRIPTION)
+def abstract_descendant(
+    description: Description, *, seed: int = 0, **request
+) -> Descendant:
+    """Spec, plan, names and shapes of a learngene's descendant, without computing.
+
+    Args:
+      description: of the learngene.
+      seed: as in `expand`.
+      **request: depth, plan or allotment, as in `expand`.
+
+    Raises:
+      UserError: as `expand`.
+    """
+    gene = abstract_learngene(description)
+    return jax.eval_shape(functools.partial(expand, seed=seed, **request), gene)
+
+
 @arguments.checked(learngene=LEARNGENE)
 def auxiliary(learngene: Learngene) -> networks.Network:
     """The Aux-Net that a learngene came from: the inverse of `extract`.
