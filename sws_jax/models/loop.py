@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
+from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec
+from sws_jax.specs import AuxViTSpec, StitchedSpec
 
 
 class LoopViT(vit.ViT):
@@ -29,6 +30,11 @@ class LoopViT(vit.ViT):
     watch: Callable[[str, jax.Array], Any] = lambda name, x: None
 
     def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d]
+        if isinstance(self.spec, StitchedSpec):
+            raise UserError(
+                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is "
+                f"stitched of several"
+            )
         params = self.variables["params"]
         block = vit.Block(self.net, self.compute, parent=None)
         for layer in range(self.net.depth):
