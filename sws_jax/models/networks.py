@@ -14,6 +14,7 @@ from sws_jax import arguments, pixels, sharding, trees
 from sws_jax.errors import UserError
 from sws_jax.models import vit, weights
 from sws_jax.models.description import DESCRIPTION, Description
+from sws_jax.models.outputs import WANTED, Outputs
 from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
 from sws_jax.specs import Compute, Spec
 from sws_jax.specs.base import COMPUTE, DTYPE
@@ -130,6 +131,29 @@ class Predictor:
           UserError: `order` names an output that the network lacks, or arrays are
             split over explicit axes of a mesh.
         """
+        return self.outputs(images, normalization).logits
+
+    @arguments.checked(
+        images=arguments.like("shape", "dtype", called="an array of images"),
+        normalization=NORMALIZATION,
+        taps=WANTED,
+    )
+    def outputs(
+        self, images, normalization: Normalization, taps: tuple[str, ...] = ()
+    ) -> Outputs:
+        """`logits`, and what is tapped on the way to them.
+
+        Args:
+          images: [batch, height, width, channels], as `logits` takes them.
+          normalization: of those images.
+          taps: names of `sws_jax.models.outputs.TAPS`.
+
+        Returns:
+          Without gradient; `order` is that of the logits.
+
+        Raises:
+          UserError: as `logits`, or the network is no ViT and there are taps.
+        """
         # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
         if (last := max(self.order, default=-1)) >= spec.num_classes:
@@ -145,7 +169,8 @@ class Predictor:
         module = spec.build(self.compute)
 
         def apply(params, x):
-            return module.apply({"params": params}, x)
+            result = module.apply({"params": params}, x, taps=taps)
+            return result if taps else Outputs(result)
 
         # Networks that are trained place their activations themselves.
         if spec.trainable:
@@ -153,7 +178,8 @@ class Predictor:
         else:
             outputs = sharding.by_image(apply, self.network.params, x)
         if self.order:
-            outputs = outputs[:, np.asarray(self.order)]
+            logits = outputs.logits[:, np.asarray(self.order)]
+            outputs = outputs._replace(logits=logits)
         return jax.lax.stop_gradient(outputs)
 
 

@@ -28,17 +28,29 @@ class StitchedViT(vit.ViT):
     spec: StitchedSpec  # type: ignore[assignment]
     compute: Compute = Compute()
 
-    def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d of the last segment]
-        first = 0
+    @property
+    def segments(self) -> int:
+        return len(self.spec.segments)
+
+    def run_blocks(self, x, drop_path, taps, ranges):
+        first, of_segments = 0, []
         for s, segment in enumerate(self.spec.segments):
             if s:
                 x = self.stitch(x, s - 1)
             end = first + segment.depth
             masks = None if drop_path is None else drop_path[first:end]
-            blocks = vit.scanned(self.compute, length=segment.depth, shared=False)
-            x, _ = blocks(segment, self.compute, name=f"segment_{s}")(x, masks)
+            x, values = self.run_segment(
+                f"segment_{s}",
+                segment,
+                x,
+                masks,
+                taps,
+                ranges[s],
+                length=segment.depth,
+            )
+            of_segments.append(values)
             first = end
-        return x
+        return x, {name: tuple(v[name] for v in of_segments) for name in taps}
 
     def stitch(self, x, s: int):  # [b, n, d] -> [b, n, d of segment s + 1]
         """The tokens of segment `s` in the width of the next."""
