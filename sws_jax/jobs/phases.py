@@ -166,9 +166,7 @@ def set_fields(
     _set_start(config, phase, teacher)
     _set_length(config, phase)
     if not _is_said(config, method, phase):
-        config.phase.update(
-            method=method.name, name=phase.name, depth=phase.depth or 0
-        )
+        config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
 
 
 def _path(name: str, ancestor: str) -> str:

@@ -136,7 +136,9 @@ def refuse_other(config, workdir: str) -> None:
     _refuse_foreign(workdir)
     different = differing(config, os.path.join(workdir, CONFIG))
     different = [
-        name for name in different if name.partition(".")[0] not in ("compare", "methods")
+        name
+        for name in different
+        if name.partition(".")[0] not in ("compare", "methods")
     ]
     if different:
         raise UserError(

@@ -24,7 +24,9 @@ Source = ExpandedSpec | Plain
 
 @arguments.checked(
     kind=arguments.text(KINDS),
-    net=arguments.of(*get_args(Plain), called="a ViTSpec, LeViTSpec or RegNetSpec"),
+    net=arguments.of(
+        *get_args(Plain), called="a ViTSpec, StitchedSpec, LeViTSpec or RegNetSpec"
+    ),
     source=arguments.optional(
         arguments.of(*get_args(Source), called="a spec of a network")
     ),
@@ -47,8 +49,8 @@ class Description:
 
     Attributes:
       kind: "network" (a ViT), "aux_net" or "learngene".
-      net: the network; for a learngene, the Aux-Net it was taken from. Families other
-        than ViT are teachers.
+      net: the network; for a learngene, the Aux-Net it was taken from. LeViTs and
+        RegNets are teachers.
       normalization: of the input pixels.
       method: that made a learngene or a descendant; empty for others.
       profile: which reading of the method, see `sws_jax.models.profiles`.
@@ -106,13 +108,13 @@ class Description:
 
     @property
     def vit(self) -> ViTSpec:
-        """The network, which must be a ViT.
+        """The network, which must be a ViT of one width.
 
         Raises:
           UserError: it is of another family.
         """
         if not isinstance(self.net, ViTSpec):
-            raise UserError(f"{self.net.name} is no Vision Transformer")
+            raise UserError(f"{self.net.name} is no plain Vision Transformer")
         return self.net
 
     @property

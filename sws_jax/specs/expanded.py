@@ -102,4 +102,4 @@ class ExpandedSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.methods.expanded.ExpandedViT`)."""
-        return base.build("expanded", self, compute)
+        return base.build(self, compute)
