@@ -21,10 +21,10 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import initial, places, remarks, teacher
+from sws_jax.jobs import initial, phases, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Loss
+from sws_jax.methods.objectives import Objective
 from sws_jax.models import weights
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
@@ -72,7 +72,7 @@ def check_objects(config: ml_collections.ConfigDict) -> None:
     Compute(**config.compute)
     transform(config)
     mixing = augment(config)
-    loss(config)
+    objective(config)
     Optimizer(**config.optimizer)
     images.check_decoder(config.data.decoder)
     mixing.check_batch(config.global_batch_size)
@@ -158,12 +158,12 @@ def augment(config: ml_collections.ConfigDict) -> Augment:
     return Augment(**config.augment)
 
 
-def loss(config: ml_collections.ConfigDict) -> Loss:
+def objective(config: ml_collections.ConfigDict) -> Objective:
     """What is minimised."""
-    return Loss(**config.loss)
+    return phases.objective(config)
 
 
-def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
+def recipe(config, spec: Trained, normalization: Normalization) -> Recipe:
     """The static part of a step.
 
     Args:
@@ -174,7 +174,6 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
     Raises:
       UserError: a batch cannot be mixed as the config says.
     """
-    assert isinstance(spec, Trained)  # `jobs.start` answers with no other.
     mixing = augment(config)
     mixing.check_batch(config.global_batch_size)
     return Recipe(
@@ -182,7 +181,7 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
         normalization=normalization,
         compute=Compute(**config.compute),
         augment=mixing,
-        loss=loss(config),
+        loss=objective(config),
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
@@ -316,7 +315,7 @@ def _with_teacher(task: Task, run: RunDirectory) -> Task:
     predictor = dataclasses.replace(predictor, network=placed)
     score = task.score(predictor, task.data.val)
     teacher.check_scores(score, task.data, run.config.teacher.min_accuracy)
-    name = network.description.net.name
+    name = network.spec.name
     line = f"teacher {name}, validation top-1 {score['top1']:.1%}"
     if score["skipped"]:
         line += f" of {int(score['count']):,} images that can be read"
