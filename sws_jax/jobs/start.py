@@ -91,8 +91,8 @@ def answer(
         result = _continuation_of(config, images, origin, tell)
     if phase is not None and phase.spec not in (None, result.spec):
         raise UserError(
-            f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, and "
-            f"{origin.path} holds {result.spec.name}"
+            f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
+            f"and {origin.path} holds {result.spec.name}"
         )
     model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
