@@ -120,8 +120,8 @@ def _train(
     try:
         training.open()
         training.steps(functools.partial(_step_lines, task))
-        network, result = ending.finish(training)
-        processes.first_does(lambda: _write(run, network, result))
+        finished = ending.finish(training)
+        processes.first_does(lambda: _write(run, finished.network, finished.result))
         all_ended_alike = True
     except (Preempted, NonFinite):
         all_ended_alike = True
