@@ -19,7 +19,7 @@ from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.specs import Compute, Spec, Trained, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.training.optim import Optimizer
 
 
@@ -45,10 +45,6 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     accum_steps: int = 1
     ema: float = 0.0
-
-    @property
-    def net(self) -> ViTSpec:
-        return self.spec.net
 
 
 class TrainState(struct.PyTreeNode):
@@ -179,13 +175,13 @@ def make_batch(recipe: Recipe, key: jax.Array, step: jax.Array, raw: dict) -> Ba
       raw: ``image`` uint8 [batch, ...] and ``label`` [batch].
     """
     augment_key, drop_key = keys(key, step)
-    net, size = recipe.net, len(raw["image"])
+    spec, size = recipe.spec, len(raw["image"])
     images, targets = recipe.augment(
-        augment_key, raw["image"], raw["label"], net.num_classes, recipe.normalization
+        augment_key, raw["image"], raw["label"], spec.num_classes, recipe.normalization
     )
     drop_path = None
-    if net.drop_path:
-        masks = vit.drop_path_masks(drop_key, net.drop_path_rates, size)
+    if spec.drop_path_rates.any():
+        masks = vit.drop_path_masks(drop_key, spec.drop_path_rates, size)
         drop_path = jnp.moveaxis(masks, -1, 0)
     return Batch(images, targets, drop_path)
 
@@ -254,7 +250,7 @@ def arguments(recipe: Recipe, mesh: Mesh, size: int, teacher: Predictor | None):
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(new_state, recipe), params)
     everywhere, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    shape = (size, *recipe.net.image_size, recipe.net.channels)
+    shape = (size, *recipe.spec.image_size, recipe.spec.channels)
     raw = {
         "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=rows),
         "label": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
