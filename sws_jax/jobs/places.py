@@ -12,14 +12,13 @@ import os
 
 from sws_jax.data import Dataset
 from sws_jax.errors import UserError
-from sws_jax.methods.objectives import Loss
+from sws_jax.jobs import phases
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
 from sws_jax.storage import paths, runs
-from sws_jax.storage.names import LEARNGENE_FILE
+from sws_jax.storage.names import LEARNGENE_FILE, RUN
 
-RUN = "run:"
 _IMAGENET_CLASSES, _COLOURS = 1000, 3
 
 
@@ -86,7 +85,7 @@ def initial_file_is_outside(config) -> bool:
 
 def needs_teacher(config) -> bool:
     """Whether a run is distilled."""
-    return Loss(**config.loss).needs_teacher
+    return phases.objective(config).needs_teacher
 
 
 def teacher_path(config) -> str:

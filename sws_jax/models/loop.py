@@ -10,7 +10,7 @@ import jax
 from sws_jax import trees
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec
+from sws_jax.specs import AuxViTSpec, StitchedSpec
 
 
 class LoopViT(vit.ViT):
@@ -31,6 +31,11 @@ class LoopViT(vit.ViT):
     watch: Callable[[str, jax.Array], Any] = lambda name, x: None
 
     def run_blocks(self, x, drop_path, taps, ranges):
+        if isinstance(self.spec, StitchedSpec):
+            raise UserError(
+                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is "
+                f"stitched of several"
+            )
         if ranges[0] is not None:
             raise UserError(
                 f"a loop runs every block of {self.spec.name}: to leave some out, give "

@@ -16,7 +16,7 @@ from sws_jax.models import vit, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.models.outputs import WANTED, Outputs
 from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec
 from sws_jax.specs.base import COMPUTE, DTYPE
 
 
@@ -156,15 +156,15 @@ class Predictor:
         """
         # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
-        if (last := max(self.order, default=-1)) >= spec.net.num_classes:
+        if (last := max(self.order, default=-1)) >= spec.num_classes:
             raise UserError(  # indexing would take another in its place
                 f"order names output {last}, and {spec.name} has "
-                f"{spec.net.num_classes}, from 0"
+                f"{spec.num_classes}, from 0"
             )
         sharding.refuse_explicit("images or weights", (images, self.network.params))
         x = pixels.renormalize(images, normalization, self.normalization)
-        if x.shape[1:3] != spec.net.image_size:
-            shape = (x.shape[0], *spec.net.image_size, x.shape[3])
+        if x.shape[1:3] != spec.image_size:
+            shape = (x.shape[0], *spec.image_size, x.shape[3])
             x = jax.image.resize(x, shape, _RESIZE[self.interpolation], antialias=True)
         module = spec.build(self.compute)
 
@@ -173,7 +173,7 @@ class Predictor:
             return result if taps else Outputs(result)
 
         # Networks that are trained place their activations themselves.
-        if isinstance(spec, Trained):
+        if spec.trainable:
             outputs = apply(self.network.params, x)
         else:
             outputs = sharding.by_image(apply, self.network.params, x)

@@ -273,8 +273,13 @@ def run_given(
         own, length = params, jax.tree.leaves(params)[0].shape[0]
     else:
         own, length = None, shared_length
+    policy = None if compute.remat else jax.checkpoint_policies.everything_saveable
+    if compute.remat or runs is not None:
+        # A condition copies the weights that it is given for the backward pass. What
+        # goes into a checkpoint is kept as it is, whatever the policy saves.
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
     return jax.lax.scan(
-        jax.checkpoint(layer, prevent_cse=False) if compute.remat else layer,
+        layer,
         x,
         (jnp.arange(length), own, drop_path),
         unroll=min(compute.unroll, length),
@@ -375,7 +380,7 @@ class ViT(nn.Module):
         Raises:
           UserError: the images are of another shape than the spec's.
         """
-        spec = self.net
+        spec = self.spec.stem
         sharding.refuse_explicit("images or weights", (images, self.variables))
         expected = (*spec.image_size, spec.channels)
         if images.shape[1:] != expected:
@@ -452,7 +457,7 @@ class ViT(nn.Module):
           float32 [batch, classes], the mean over the heads; the pooled features
           [batch, width] of a network without classes.
         """
-        spec = self.net
+        spec = self.spec.tail
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
             x = norm(x)[:, : spec.read_tokens]
@@ -486,7 +491,7 @@ def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> di
     """A network's parameters at the start, as a plain tree of arrays.
 
     Args:
-      module: what `ViTSpec.build` or `AuxViTSpec.build` returned.
+      module: what the `build` of a spec returned.
       key: random key.
       boxed: keep each leaf in the box that holds the names of its logical axes.
     """
@@ -497,6 +502,6 @@ def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> di
 # One program for all runs of equal networks.
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module: nn.Module, key: jax.Array) -> dict:
-    net = module.net
-    images = jnp.zeros((1, *net.image_size, net.channels), jnp.float32)
+    spec = module.spec
+    images = jnp.zeros((1, *spec.image_size, spec.channels), jnp.float32)
     return module.init(key, images)["params"]

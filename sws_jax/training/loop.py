@@ -154,12 +154,12 @@ class Training:
         if task.variants:
             count = len(task.picks.programs(task.total))
             variants = words.many(len(task.variants), "variant")
-            yield f"{task.name}: {variants} in {words.many(count, "program")}"
+            yield f"{task.name}: {variants} in {words.many(count, 'program')}"
 
     def _program(
         self, recipe: step.Recipe, students: tuple[step.Student, ...]
     ) -> jax.stages.Compiled:
-        """The compiled step; one that is new is compiled while the clock stands still."""
+        """The compiled step; a new one is compiled while the clock stands still."""
         if recipe not in self._programs:
             jax.block_until_ready(self._pending)  # Their time is training.
             with self.history.clock.paused():
@@ -303,7 +303,7 @@ class Training:
             self._writer.write(step_number, self._row)
 
     def _show(self, step_number: int) -> None:
-        """Shows the row as a line; the speed of the next one is of the steps from here."""
+        """Shows the row as a line, and begins the next line's speed."""
         clock = self.history.clock
         self._progress.log(step_number, self._row, clock.steps_per_second)
         clock.lap()

@@ -1,4 +1,4 @@
-"""Which variants of a network the steps of a run compute, and the programs they need."""
+"""Which variants of a network the steps of a run compute, and in which programs."""
 
 from __future__ import annotations
 
@@ -91,13 +91,14 @@ class Picks:
         if lacking:
             raise UserError(
                 f"{form.name} is no variant of {self.recipe.spec.name}, which lacks "
-                f"what it needs (- missing, ! of another shape): {'; '.join(lacking[:4])}"
+                f"weights that it needs (- missing, ! of another shape): "
+                f"{'; '.join(lacking[:4])}"
             )
 
 
 def _student(computation: Computation) -> Student:
     """The part of a variant that its program takes as arguments."""
     ranges, rates = computation.ranges, None
-    if np.any(computation.form.net.drop_path_rates):
+    if np.any(computation.form.drop_path_rates):
         rates = np.asarray(computation.rates, np.float32)
     return Student(None if ranges is None else np.asarray(ranges, np.int32), rates)

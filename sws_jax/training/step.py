@@ -22,7 +22,7 @@ from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
 from sws_jax.models.outputs import Outputs
 from sws_jax.pixels import Normalization
-from sws_jax.specs import Compute, Spec, Trained, ViTSpec
+from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.training.metrics import RESERVED
 from sws_jax.training.optim import Optimizer
 
@@ -59,10 +59,6 @@ class Recipe:
     ema: float = 0.0
     teacher: Spec | None = None
     students: tuple[Spec, ...] = ()
-
-    @property
-    def net(self) -> ViTSpec:
-        return self.spec.net
 
 
 class TrainState(struct.PyTreeNode):
@@ -290,9 +286,9 @@ def make_batch(
       students: of each of `Recipe.students`.
     """
     augment_key, drop_key = keys(key, step)
-    net, size = recipe.net, len(raw["image"])
+    spec, size = recipe.spec, len(raw["image"])
     images, targets = recipe.augment(
-        augment_key, raw["image"], raw["label"], net.num_classes, recipe.normalization
+        augment_key, raw["image"], raw["label"], spec.num_classes, recipe.normalization
     )
     drop_path: Any = None
     if recipe.students:
@@ -301,8 +297,8 @@ def make_batch(
             _masks(jax.random.fold_in(drop_key, i) if i else drop_key, s.rates, size)
             for i, s in enumerate(students)
         )
-    elif net.drop_path:
-        drop_path = _masks(drop_key, net.drop_path_rates, size)
+    elif spec.drop_path_rates.any():
+        drop_path = _masks(drop_key, spec.drop_path_rates, size)
     return Batch(images, targets, drop_path)
 
 
@@ -344,7 +340,7 @@ def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
 
 
 def _own_shardings(boxed_own: trees.Tree | None, mesh: Mesh) -> trees.Tree | None:
-    """The sharding of each of an objective's own parameters; replicated without a box."""
+    """Where each of an objective's own parameters lives: everywhere without a box."""
 
     def is_boxed(leaf) -> bool:
         return isinstance(leaf, nn.Partitioned)
@@ -401,7 +397,7 @@ def arguments(
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(new_state, recipe), params)
     everywhere, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    shape = (size, *recipe.net.image_size, recipe.net.channels)
+    shape = (size, *recipe.spec.image_size, recipe.spec.channels)
     raw = {
         "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=rows),
         "label": jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
