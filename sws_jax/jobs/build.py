@@ -23,16 +23,18 @@ from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.jobs import initial, phases, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
+from sws_jax.jobs.places import Images
 from sws_jax.methods import learngenes
 from sws_jax.methods.objectives import Objective
 from sws_jax.models import weights
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.runtime import processes
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec, Trained, variants
 from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.training.picks import Picks, the_first
 from sws_jax.training.step import Recipe
 from sws_jax.training.task import Task
 
@@ -163,13 +165,16 @@ def objective(config: ml_collections.ConfigDict) -> Objective:
     return phases.objective(config)
 
 
-def recipe(config, spec: Trained, normalization: Normalization) -> Recipe:
+def recipe(
+    config, spec: Trained, normalization: Normalization, teacher: Spec | None = None
+) -> Recipe:
     """The static part of a step.
 
     Args:
       config: of the run.
       spec: of its network.
       normalization: of its images.
+      teacher: of its teacher, if it has one.
 
     Raises:
       UserError: a batch cannot be mixed as the config says.
@@ -185,7 +190,32 @@ def recipe(config, spec: Trained, normalization: Normalization) -> Recipe:
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
+        teacher=teacher,
     )
+
+
+def picks(config, recipe: Recipe, images: Images) -> Picks:
+    """What each step of a run computes: its network, or variants of it.
+
+    Args:
+      config: of the run.
+      recipe: of a step.
+      images: that the run trains on, as far as they are known.
+
+    Raises:
+      UserError: the variants of its phase do not begin with its network, or are none of
+        it.
+    """
+    phase = phases.find(config, images.input_and_head)
+    if phase is None or not phase.variants:
+        return Picks(recipe, (), the_first, config.seed)
+    if phase.variants[0] != recipe.spec:
+        raise UserError(
+            f"the first variant of phase {phase.name} is {phase.variants[0].name}, and "
+            f"must be the network that it trains, {recipe.spec.name}"
+        )
+    computed = variants.computations(phase.variants)
+    return Picks(recipe, computed, phase.pick, config.seed)
 
 
 def load_teacher(
@@ -235,6 +265,8 @@ def task(
     check_length(config, lengths, rates)
     network, first_lines, other_lines = _network(run, data)
     assert network.description is not None
+    step_recipe = recipe(config, network.spec, data.normalization)
+    computed = picks(config, step_recipe, Images.of(data))
     best = config.evaluation.select == "best"
     without_teacher = Task(
         name=config.name,
@@ -262,8 +294,10 @@ def task(
         select_best=best,
         network=network,
         make_ema=functools.partial(initial.ema_start, config, network.spec),
-        recipe=recipe(config, network.spec, data.normalization),
+        recipe=step_recipe,
         teacher=None,
+        variants=computed.variants,
+        pick=computed.pick,
         about=network.description,
         stored=_stored(run, network),
         first_lines=first_lines,
@@ -323,6 +357,7 @@ def _with_teacher(task: Task, run: RunDirectory) -> Task:
     return dataclasses.replace(
         task,
         teacher=predictor,
+        recipe=dataclasses.replace(task.recipe, teacher=network.spec),
         about=task.about.replace(teacher=name),
         first_lines=(*task.first_lines, *lines),
     )
