@@ -27,6 +27,9 @@ _RESULT_HOLDS = {
     "dtypes?": [{"dtype": str, "from_step": int}],
     "unreadable?": int,
     "unreadable_from?": (int, type(None)),
+    # What older software did not keep.
+    **dict.fromkeys(("flops?", "flops_net?"), (int, type(None))),
+    **dict.fromkeys(("config_hash?", "version?"), str),
 }
 _BEGUN_HOLDS = {
     "older": bool,

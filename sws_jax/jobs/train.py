@@ -23,6 +23,7 @@ from sws_jax.jobs import (
     begun,
     build,
     check,
+    columns,
     model_fields,
     recipes,
 )
@@ -33,7 +34,7 @@ from sws_jax.models import networks
 from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
-from sws_jax.storage import files
+from sws_jax.storage import documents, files
 from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending, roles
 from sws_jax.training.history import Begun
@@ -121,7 +122,10 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         network, result = ending.finish(training)
-        processes.first_does(lambda: _write(run, network, result))
+        plain = documents.plain(config_with_network.to_dict())
+        processes.first_does(
+            lambda: _write(run, network, {**result, **columns.of_task(task, plain)})
+        )
         all_ended_alike = True
     except (Preempted, NonFinite):
         all_ended_alike = True
