@@ -523,19 +523,45 @@ def test_draw(job, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "report.png"]
 
 
+def axes_of(results, tmp_path, monkeypatch):
+    """The panels of a job's picture."""
+    closed = []
+    monkeypatch.setattr("matplotlib.pyplot.close", closed.append)
+    figures.draw(results, str(tmp_path), str(tmp_path / "report.png"))
+    monkeypatch.undo()
+    (figure,) = closed
+    pyplot.close(figure)
+    return figure.axes
+
+
+def test_the_picture_tells_methods_apart(tmp_path, monkeypatch):
+    """A row, a colour of lines and a colour of bars for each, and the ancestor twice."""
+    *flows, accuracy, cost = axes_of(two_methods(), tmp_path, monkeypatch)
+    titles = [flow.get_title(loc="left").partition(":")[0] for flow in flows]
+    assert titles == ["sws", "tleg"]
+    for flow, scores in zip(flows, ("98.0%", "88.0%"), strict=True):
+        (aux_net,) = [t.get_text() for t in flow.texts if "Aux-Net" in t.get_text()]
+        assert aux_net.endswith(scores)
+        assert sum("Ans-Net" in text.get_text() for text in flow.texts) == 1
+    assert flows[0].get_xlim() == flows[1].get_xlim()
+    colours = {
+        (line.get_label().partition(",")[0], line.get_color())
+        for line in accuracy.lines
+        if "," in line.get_label()
+    }
+    assert len(colours) == len({colour for _, colour in colours}) == 3 + 3 + 1
+    names = [mark.get_text() for mark in cost.get_yticklabels()]
+    assert names[-2:] == ["tleg", "sws"]
+    assert len({bar.get_facecolor() for bar in cost.patches[-4:]}) == 4
+
+
 def test_the_picture_holds_the_numbers_of_the_table(tmp_path, monkeypatch):
     """Networks, accuracies and costs, each where it belongs.
 
     It fails where a panel is left out, where a line has another's numbers, and where
     bars are not the layer-epochs.
     """
-    closed = []
-    monkeypatch.setattr("matplotlib.pyplot.close", closed.append)
-    figures.draw(full(), str(tmp_path), str(tmp_path / "report.png"))
-    monkeypatch.undo()
-    (figure,) = closed
-    pyplot.close(figure)
-    flow, accuracy, cost = figure.axes
+    flow, accuracy, cost = axes_of(full(), tmp_path, monkeypatch)
     words = [text.get_text() for text in flow.texts]
     for label in (
         "Ans-Net\n6 blocks\n98.5%",

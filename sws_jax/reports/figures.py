@@ -303,7 +303,11 @@ def _draw_accuracy(axes, ways: Ways) -> None:
     axes.set_title("Accuracy by depth")
     axes.grid(axis="y", color="#e5e8eb")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=2, loc="lower right")
+    if len(grouping.learngene_names(lines)) > 1:  # too many labels to lie on lines
+        style = dict(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    else:
+        style = dict(ncols=2, loc="lower right")
+    axes.legend(frameon=False, **style)
 
 
 def _line_style(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
