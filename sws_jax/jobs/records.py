@@ -20,7 +20,7 @@ _RESULT_HOLDS = {
     **dict.fromkeys(("epochs", "layer_epochs", "val_top1", "seconds"), float),
     "hardware": str,
     "versions": {"jax?": str},
-    "plan": [int],
+    "plan": [(int, list)],  # genes, or segments
     "test": [_SCORE, ...],
     "role?": str,
     "stages?": [int],

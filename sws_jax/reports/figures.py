@@ -165,6 +165,11 @@ def _draw_flow(axes, phases: Sequence[list[Result]], chain: _Chain) -> _Flow:
     return flow
 
 
+def _genes(result: Result) -> list[int]:
+    """The gene of each block; empty for blocks of segments, or of no gene."""
+    return [gene for gene in result["plan"] if isinstance(gene, int)]
+
+
 class _Flow:
     """Columns of blocks, drawn from left to right.
 
@@ -184,7 +189,7 @@ class _Flow:
         drawn = [runs[0] for runs in groups]
         self.tallest = max(result["depth"] for result in drawn)
         self._stages = next((list(r.get("stages") or ()) for r in sources), [])
-        plans = [result["plan"] for result in drawn if result["plan"]]
+        plans = [plan for result in drawn if (plan := _genes(result))]
         self._genes = max([len(self._stages), *(1 + max(plan) for plan in plans)])
 
     def add_earlier(self, before: roles.Before, runs: list[Result]) -> None:
@@ -216,7 +221,7 @@ class _Flow:
         label = f"{_blocks(depth)}\n{grouping.percent(first)}"
         if len(runs[0]["test"]) > 1:
             label += f"\n{grouping.percent(last)}"
-        self._column(self._colours(runs[0]["plan"], depth), label)
+        self._column(self._colours(_genes(runs[0]), depth), label)
         self.x += 1.75
 
     def add_note(self, scores: list[dict[str, Any]]) -> None:
