@@ -30,7 +30,12 @@ from sws_jax.training.task import Task
 
 # What is not known of a run. `flops` are those of all its training steps, `flops_net`
 # those of the logits of one image.
-_UNKNOWN = {"flops": None, "flops_net": None, "config_hash": "", "version": ""}
+_UNKNOWN: dict[str, Any] = {
+    "flops": None,
+    "flops_net": None,
+    "config_hash": "",
+    "version": "",
+}
 # Fields that say what a run is called and where things lie, or how it was asked for.
 _NOT_COMPUTED = {"name", "data.directory", "init.insist", *differences.HARMLESS}
 # Fields whose value may be a path, of which only the last name counts.
