@@ -535,7 +535,7 @@ def axes_of(results, tmp_path, monkeypatch):
 
 
 def test_the_picture_tells_methods_apart(tmp_path, monkeypatch):
-    """A row, a colour of lines and a colour of bars for each, and the ancestor twice."""
+    """A row, and a colour of lines and of bars, for each; the ancestor is in both."""
     *flows, accuracy, cost = axes_of(two_methods(), tmp_path, monkeypatch)
     titles = [flow.get_title(loc="left").partition(":")[0] for flow in flows]
     assert titles == ["sws", "tleg"]

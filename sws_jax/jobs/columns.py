@@ -7,6 +7,7 @@ several runs together say, `with_before` adds.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -14,18 +15,21 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ml_collections
+
 from sws_jax.data import prepared
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import differences, fields, places, records
+from sws_jax.estimate.comparison import Variant
+from sws_jax.jobs import differences, fields, phases, places, records
 from sws_jax.jobs.rows import Run
 from sws_jax.models import weights
 from sws_jax.reports.rows import Result
 from sws_jax.runtime import checkout
 from sws_jax.specs import Compute, Spec
 from sws_jax.storage import documents, paths, runs
-from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, WEIGHTS
+from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, RUN, WEIGHTS
 from sws_jax.training.task import Task
 
 # What is not known of a run. `flops` are those of all its training steps, `flops_net`
@@ -40,34 +44,71 @@ _UNKNOWN: dict[str, Any] = {
 _NOT_COMPUTED = {"name", "data.directory", "init.insist", *differences.HARMLESS}
 # Fields whose value may be a path, of which only the last name counts.
 _PATHS = ("data.source", "init.network", "init.learngene", "teacher.path")
+# What stands for the needs of a run whose config cannot be read.
+_UNREAD = "?"
+# Picks are counted over so many steps at most, as a long run has a million.
+_COUNTED_STEPS = 10_000
+_INPUT_AND_HEAD = ("image_size", "channels", "num_classes")
 # What is read of a written config, as `sws_jax.storage.documents.misfit` takes it.
 _READ = {
     "compute": {"remat": bool},
     "data": {"repeats": int},
     "init": {"network": str, "learngene": str},
     "loss": {"kind": str},
+    "phase": {"method": str},
     "teacher": {"path": str},
 }
 
 
-def of_task(task: Task, config: Mapping[str, Any]) -> dict[str, Any]:
+def of_task(
+    task: Task,
+    config: ml_collections.ConfigDict,
+    config_with_network: ml_collections.ConfigDict,
+) -> dict[str, Any]:
     """What a run that ends says of itself.
 
     Args:
       task: of the run.
-      config: of the run, as its ``config.json`` holds it.
+      config: of the run.
+      config_with_network: the same with the network that the run really has.
     """
-    return {
-        **_flops_of(
-            task.network.spec,
-            task.epochs,
-            task.epoch_images,
-            remat=task.recipe.compute.remat,
-            teacher=None if task.teacher is None else task.teacher.network.spec,
-        ),
-        "config_hash": config_hash(config),
-        "version": checkout.version(),
-    }
+    spec = task.network.spec
+    run = comparison.Run(
+        task.role,
+        spec,
+        task.epochs,
+        task.epoch_images,
+        Compute(remat=task.recipe.compute.remat),
+        None if task.teacher is None else task.teacher.network.spec,
+        variants(config, task.total, spec),
+    )
+    plain = documents.plain(config_with_network.to_dict())
+    more = {"config_hash": config_hash(plain), "version": checkout.version()}
+    return {**_flops_of(run), **more}
+
+
+def variants(
+    config: ml_collections.ConfigDict, steps: int, spec: Spec
+) -> tuple[Variant, ...]:
+    """The variants that the steps of a run compute, and how often; empty for most.
+
+    Args:
+      config: of the run.
+      steps: of the run. Of a longer one than 10,000 only these are looked at.
+      spec: of its network.
+    """
+    input_and_head = {name: getattr(spec, name) for name in _INPUT_AND_HEAD}
+    phase = phases.find(config, input_and_head)
+    if phase is None or not phase.variants:
+        return ()
+    looked_at = max(min(steps, _COUNTED_STEPS), 1)
+    picked = collections.Counter(
+        place for step in range(looked_at) for place in phase.pick(config.seed, step)
+    )
+    return tuple(
+        Variant(phase.variants[place], count / looked_at)
+        for place, count in sorted(picked.items())
+    )
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -76,7 +117,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     All fields of a run count that differ from their defaults, with the network that
     the run really has. Not counted are its name, fields that change how it is computed
     and not what (those that are harmless on resuming), ``data.directory``,
-    ``init.insist``, and the teacher of a run that is not distilled. Of a path its last
+    ``init.insist``, and the teacher of a run that has no use for it. Of a path its last
     name counts alone. The bytes of images and of weights are not looked at, and neither
     is the code.
 
@@ -88,7 +129,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     for name, field in fields.RUN.items():
         value = _comparable(name, differences.value(config, name))
         is_default = value == _comparable(name, documents.plain(field.default))
-        is_idle = name.startswith("teacher.") and not _is_distilled(config)
+        is_idle = name.startswith("teacher.") and not _is_taught(config)
         if not (is_default or is_idle or name in _NOT_COMPUTED):
             counted[name] = value
     text = json.dumps(counted, sort_keys=True)
@@ -119,85 +160,73 @@ def completed(result: Result, workdir: str) -> Result:
 def with_before(
     results: Sequence[Result], rows: Iterable[Run], workdir: str
 ) -> list[Result]:
-    """The results, each with ``flops_before``: training FLOPs of all it stands on.
+    """The results, each with what it stands on.
 
-    None where these are not known: of a run that starts from a file that the job did
-    not train, or is distilled from one.
+    ``before`` are the names of the runs that it needs, and of those that these need, as
+    far as they are among the results. ``flops_before`` are the training FLOPs of all
+    that it stands on; None where these are not known, as where a run starts from a file
+    that the job did not train, or is distilled from one.
 
     Args:
       results: of these runs, and of others in the work directory.
       rows: the runs of the job.
       workdir: of the job.
     """
-    own = {result["name"]: result["flops"] for result in results}
+    own = {f"{RUN}{result['name']}": result["flops"] for result in results}
     needs = {
-        run.name: _needs(documents.plain(run.config.to_dict()), run.after)
+        f"{RUN}{run.name}": _needs(documents.plain(run.config.to_dict()), run.after)
         for run in rows
     }
-    for name in own.keys() - needs.keys():
+    for path in own.keys() - needs.keys():
+        needs[path] = {_UNREAD}
         with contextlib.suppress(UserError):
-            needs[name] = _needs(_written_config(os.path.join(workdir, name)))
-    return [
-        {**result, "flops_before": _sum_before(result["name"], needs, own)}
-        for result in results
-    ]
+            needs[path] = _needs(_written_config(places.resolve(path, workdir)))
+    whole = []
+    for result in results:
+        path = f"{RUN}{result['name']}"
+        before = closure([path], needs) - {path}
+        costs = [own.get(each) for each in before]
+        known = [cost for cost in costs if cost is not None]
+        more = {
+            "before": sorted(p.removeprefix(RUN) for p in before if p in own),
+            "flops_before": sum(known) if len(known) == len(costs) else None,
+        }
+        whole.append({**result, **more})
+    return whole
 
 
-def _sum_before(
-    name: str,
-    needs: Mapping[str, set[str] | None],
-    own: Mapping[str, int | None],
-) -> int | None:
-    """Training FLOPs of the runs that a run needs, and of those that these need.
+def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """What is named, all that it needs, and all that this needs.
 
     Args:
-      name: of the run.
-      needs: the runs that each one needs; None where it needs something else, too.
-      own: training FLOPs of each run, where they are known.
+      names: where it begins.
+      needs: of each name; of one that is not there, nothing.
     """
-    before: set[str] = set()
-    to_ask = {name}
+    reached: set[str] = set()
+    to_ask = set(names)
     while to_ask:
-        needed = needs.get(to_ask.pop())
-        if needed is None:
-            return None
-        to_ask |= needed - before
-        before |= needed
-    known = [value for each in before if (value := own.get(each)) is not None]
-    return sum(known) if len(known) == len(before) else None
+        name = to_ask.pop()
+        reached.add(name)
+        to_ask |= set(needs.get(name, ())) - reached
+    return reached
 
 
-def _needs(config: dict[str, Any], after: Sequence[str] = ()) -> set[str] | None:
-    """The runs of its job that a run needs; None where it needs other files.
+def _needs(config: dict[str, Any], after: Sequence[str] = ()) -> set[str]:
+    """Paths of all that a run needs: ``run:NAME`` of its job, and other files.
 
     Args:
       config: of the run.
-      after: the runs that the job itself says it needs.
+      after: names of the runs that the job itself says it needs.
     """
-    needed = [config["init"]["learngene"], config["init"]["network"]]
-    if _is_distilled(config):
-        needed.append(config["teacher"]["path"])
-    needed = [path for path in needed if path]
-    if not all(path.startswith(places.RUN) for path in needed):
-        return None
-    return {*after, *(path.removeprefix(places.RUN) for path in needed)}
+    needed = {config["init"]["learngene"], config["init"]["network"]}
+    if _is_taught(config):
+        needed.add(config["teacher"]["path"])
+    return {path for path in needed if path} | {f"{RUN}{name}" for name in after}
 
 
-def _flops_of(
-    spec: Spec, epochs: float, images: int, *, remat: bool, teacher: Spec | None
-) -> dict[str, int]:
-    """Training FLOPs of a run, and those of its network.
-
-    Args:
-      spec: of its network.
-      epochs: of its training.
-      images: of an epoch.
-      remat: whether blocks are computed again.
-      teacher: whose forward is part of every step.
-    """
-    # The role of a run decides what it is counted for, and not what it costs.
-    run = comparison.Run("", spec, epochs, images, Compute(remat=remat), teacher)
-    return {"flops": round(run.flops), "flops_net": flops.forward_flops(spec)}
+def _flops_of(run: comparison.Run) -> dict[str, int]:
+    """Training FLOPs of a run, and those of its network."""
+    return {"flops": round(run.flops), "flops_net": flops.forward_flops(run.spec)}
 
 
 def _flops_as_written(
@@ -212,12 +241,13 @@ def _flops_as_written(
     if data is None:
         return {}
     teacher = None
-    if _is_distilled(config):
+    if _is_taught(config) and config["teacher"]["path"]:
         path = places.resolve(config["teacher"]["path"], workdir)
         teacher = weights.describe(runs.weights_file(path)).spec
     images = epoch_images(data["train"]["images"], config["data"]["repeats"])
-    remat = config["compute"]["remat"]
-    return _flops_of(spec, result["epochs"], images, remat=remat, teacher=teacher)
+    compute = Compute(remat=config["compute"]["remat"])
+    role, epochs = result["role"], result["epochs"]
+    return _flops_of(comparison.Run(role, spec, epochs, images, compute, teacher))
 
 
 def _written_config(directory: str) -> dict[str, Any]:
@@ -245,15 +275,16 @@ def _trained_spec(directory: str) -> Spec:
     return weights.describe(next(filter(paths.exists, files), files[0])).spec
 
 
-def _is_distilled(config: Mapping[str, Any]) -> bool:
-    return config["loss"]["kind"] != "none"
+def _is_taught(config: Mapping[str, Any]) -> bool:
+    """Whether a run uses the teacher that its config may name, whatever for."""
+    return config["loss"]["kind"] != "none" or bool(config["phase"]["method"])
 
 
 def _comparable(name: str, value: Any) -> Any:
     """The value of a field, as the same text on all machines and of all callers."""
     field = fields.RUN[name]
     if name in _PATHS and isinstance(value, str):
-        is_name = value.startswith((places.RUN, prepared.PREFIX))
+        is_name = value.startswith((RUN, prepared.PREFIX))
         return value if is_name else os.path.basename(value.rstrip("/"))
     takes_floats = isinstance(field.default, float) or field.item is float
     if takes_floats and isinstance(value, list):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -12,14 +12,14 @@ import ml_collections
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import preflight
+from sws_jax.jobs import columns, places, preflight
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.rows import runs as rows_of
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
 from sws_jax.preview.survey import Survey
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec
 from sws_jax.storage import documents, paths
 from sws_jax.storage.runs import weights_file
 from sws_jax.training import roles
@@ -66,7 +66,8 @@ class RunCost:
       epochs: of its training.
       layer_epochs: applied blocks times epochs.
       parameters: of the network.
-      step_flops: of a training step, for each image; None where nothing is trained.
+      step_flops: of a training step, for each image, on average over the variants of
+        a phase; None where nothing is trained.
       flops: of all training steps.
     """
 
@@ -75,7 +76,7 @@ class RunCost:
     epochs: float
     layer_epochs: float
     parameters: int
-    step_flops: int | None
+    step_flops: float | None
     flops: float
 
 
@@ -143,7 +144,7 @@ def of_networks(
     for name in names:
         spec = named(name, changes)
         cost = NetworkCost(spec.name, _stored(name, spec), flops.forward_flops(spec))
-        if isinstance(spec, Trained):
+        if spec.trainable:
             taught_by = named_teacher(teacher_name, spec) if teacher_name else None
             cost = dataclasses.replace(
                 cost,
@@ -159,8 +160,8 @@ def named_teacher(name: str, student: Spec) -> Spec:
 
     It resizes the student's images to its own size.
     """
-    net = student.net
-    return named(name, {"num_classes": net.num_classes, "channels": net.channels})
+    input_and_head = ("num_classes", "channels")
+    return named(name, {field: getattr(student, field) for field in input_and_head})
 
 
 def of_job(
@@ -195,7 +196,7 @@ def of_job(
     )
     survey.note("evaluation: not counted")
     runs = {row.name: counted_run(survey, row, teacher_name) for row in first.values()}
-    ways = _ways(survey, runs) if config.job != "single" else {}
+    ways = _ways(survey, every, runs) if config.job != "single" else {}
     if teacher_name and not any(run.teacher for run in runs.values()):
         raise UserError("no run of this job is distilled: leave --teacher out")
     if len(every) > len(first):
@@ -220,14 +221,15 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
         epoch_images(survey.images, row.config.data.repeats),
         Compute(**row.config.compute),
         _teacher(survey, row, spec, teacher_name),
+        columns.variants(row.config, survey.steps(row), spec),
     )
 
 
 def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
     """The teacher of a run; None without distillation, or where it is not known."""
-    if row.config.loss.kind == "none":
+    path = places.teacher_path(row.config)
+    if not path:
         return None
-    path = row.config.teacher.path
     if not survey.trains(path):
         survey.note("training of the teacher: not counted")
     if name:
@@ -249,28 +251,25 @@ def _but_for_the_seed(row: Run) -> str:
 
 
 def _ways(
-    survey: Survey, runs: Mapping[str, comparison.Run]
+    survey: Survey, rows: Sequence[Run], runs: Mapping[str, comparison.Run]
 ) -> dict[str, comparison.Plan]:
     """The ways of a job to have every depth, by their names.
 
     Args:
       survey: of the job, after it was asked for the networks of these runs.
-      runs: by their names.
+      rows: all runs of the job.
+      runs: those that are counted, by their names.
     """
-    methods = dict.fromkeys(
-        survey.methods[name]
-        for name, run in runs.items()
-        if run.role in roles.DESCENDANTS
-    )
+    descendants: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.role in roles.DESCENDANTS:
+            descendants.setdefault(survey.methods[name], []).append(name)
+    needs = {row.name: row.after for row in rows}
     strategies = {}
-    for method in methods:
-        own = tuple(
-            run
-            for name, run in runs.items()
-            if run.role in (*roles.BEFORE, *roles.DESCENDANTS)
-            and survey.methods[name] in ("", method)
-        )
-        label = "learngene" if len(methods) == 1 else method
+    for method, names in descendants.items():
+        needed = columns.closure(names, needs)
+        own = tuple(run for name, run in runs.items() if name in needed)
+        label = "learngene" if len(descendants) == 1 else method
         strategies[label] = comparison.Plan(own, _kept(survey, method))
     for role, label in roles.SCRATCH.items():
         if own := tuple(run for run in runs.values() if run.role == role):
@@ -288,9 +287,7 @@ def _kept(survey: Survey, method: str) -> tuple[Description, ...]:
 
 
 def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
-    step = None
-    if run.epochs:
-        step = flops.step_flops(run.spec, run.compute, run.teacher)
+    step = run.step_flops if run.epochs else None
     return RunCost(
         name,
         run.spec.name,

@@ -104,6 +104,11 @@ class Survey:
             self.learngenes[answer.about.method] = origin.about
         return answer.spec
 
+    def steps(self, run: Run) -> int:
+        """The steps of a run, on so many images as are read or assumed."""
+        epochs = run.config.schedule.total_epochs
+        return build.durations(run.config, self.images).steps(epochs)
+
     def trains(self, path: str) -> bool:
         """Whether a path stands for an earlier run of this job."""
         return path in self._answers.runs

@@ -150,13 +150,23 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
 def phases(results: Sequence[Result], method: str) -> list[list[Result]]:
     """What was trained before the learngene of a method: the ancestor, then the others.
 
-    A phase of no method, as the ancestor is, serves all. Runs that differ in their seed
-    alone are one phase.
+    Runs that differ in their seed alone are one phase. Results of older reports do not
+    say what they stand on: for them it is the phases of their method and of none.
     """
+    descendants = [
+        r for r in results if r["role"] in roles.DESCENDANTS and r["method"] == method
+    ]
+    needed: set[str] | None = None
+    if all("before" in run for run in descendants):
+        needed = {name for run in descendants for name in run["before"]}
     grouped: dict[tuple, list[Result]] = {}
     for role in roles.BEFORE:
         for run in results:
-            if run["role"] == role and run["method"] in ("", method):
+            if needed is None:
+                is_needed = run["method"] in ("", method)
+            else:
+                is_needed = run["name"] in needed
+            if run["role"] == role and is_needed:
                 key = (phase(run), run["method"], run["depth"], run["epochs"])
                 grouped.setdefault(key, []).append(run)
     return list(grouped.values())
