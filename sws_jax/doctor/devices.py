@@ -21,6 +21,7 @@ from sws_jax.estimate import sizing
 from sws_jax.jobs import build, remarks
 from sws_jax.jobs.rows import Run
 from sws_jax.preview import dry_run
+from sws_jax.preview.survey import of_phase
 from sws_jax.runtime import host, words
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
@@ -160,7 +161,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         if row.config.schedule.total_epochs:
             # Of networks that differ in depth alone, the deepest needs the most.
             vits = tuple(vit.replace(depth=1, drop_path=0.0) for vit in spec.vits)
-            key = spec.family, vits, row.config.global_batch_size
+            phase = row.config.phase.method, row.config.phase.name
+            key = spec.family, vits, row.config.global_batch_size, phase
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
@@ -168,11 +170,15 @@ def sheet(case: Case) -> Iterator[Finding]:
     for row, spec in deepest.values():
         run_mesh = sharding.make_mesh(sizes=row.config.mesh)
         teacher = dry_run.teacher_of(row, survey, run_mesh)
-        recipe = dry_run.recipe_of(row.config, spec)
+        picks = survey.picks(row, teacher and teacher.network.spec)
+        programs = survey.programs(row, picks)
+        recipe, students = sizing.largest(programs)
         size = row.config.global_batch_size
-        estimate = sizing.estimate(recipe, run_mesh, size, teacher)
+        estimate = sizing.estimate(recipe, run_mesh, size, teacher, students)
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
+        for line in of_phase(row, picks, programs):
+            yield ok(line)
     for remark in dict.fromkeys(notes):
         yield warning(remark)
     if not sheets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from sws_jax.models.networks import Predictor
 from sws_jax.runtime import words
 from sws_jax.specs import Compute
 from sws_jax.training import step
+from sws_jax.training.step import Recipe, Student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Sheet:
     """Bytes that one device holds and sends in a compiled step.
 
     Attributes:
-      parameters, optimizer, ema, teacher, batch: from shapes and shardings.
+      parameters, optimizer, ema, teacher, batch: from shapes and shardings. Parameters
+        are the network's and the objective's own.
       activations: further memory of the program, gradients included; None where the
         backend does not report it.
       traffic: of a step, the most bytes first.
@@ -81,8 +84,25 @@ def parts(sheet: Sheet) -> str:
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
 
+def largest(
+    programs: Sequence[tuple[Recipe, tuple[Student, ...]]],
+) -> tuple[Recipe, tuple[Student, ...]]:
+    """Of the programs of a run the one that holds the most activations.
+
+    Args:
+      programs: at least one; see `sws_jax.training.picks.Picks.programs`.
+    """
+    if len(programs) == 1:
+        return programs[0]
+    return max(programs, key=lambda program: flops.step_bytes(*program))
+
+
 def sheet(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[Student, ...] = (),
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -91,11 +111,12 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
+      students: of each of the recipe's students.
     """
-    program = step.program(recipe, mesh, size, teacher)
+    program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher),
+        _arguments(recipe, mesh, size, teacher, students),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
@@ -103,19 +124,23 @@ def sheet(
 
 
 def estimate(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[Student, ...] = (),
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
-    Activations are those that `flops.activation_bytes` counts, and gradients as large
+    Activations are those that `flops.step_bytes` counts, and gradients as large
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher: as in `sheet`.
+      recipe, mesh, size, teacher, students: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher)
+    arguments = _arguments(recipe, mesh, size, teacher, students)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    kept = flops.activation_bytes(recipe.spec, recipe.compute) * images
+    kept = flops.step_bytes(recipe, students) * images
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
     kept //= mesh.shape["tensor"]
     return dataclasses.replace(arguments, activations=kept + arguments.parameters)
@@ -131,12 +156,17 @@ def margin(compute: Compute) -> float:
 
 
 def _arguments(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[Student, ...],
 ) -> Sheet:
     """A sheet of a step's arguments alone."""
-    state, _, raw, _, teacher = step.arguments(recipe, mesh, size, teacher)
+    arguments = step.arguments(recipe, mesh, size, teacher, students)
+    state, _, raw, _, teacher, *_ = arguments
     return Sheet(
-        parameters=_bytes_on_device(state.params),
+        parameters=_bytes_on_device((state.params, state.own)),
         optimizer=_bytes_on_device(state.opt) + _bytes_on_device(state.step),
         ema=_bytes_on_device(state.ema),
         teacher=_bytes_on_device(teacher),

@@ -132,8 +132,8 @@ def abstract_trained(
     spec: Spec,
     about: Description,
     teacher: Spec | None,
-) -> Trained:
-    """The shapes of what a run leaves to later phases.
+) -> Trained | None:
+    """The shapes of what a run leaves to later phases; None where they are not known.
 
     Args:
       config: of the run.
@@ -141,8 +141,11 @@ def abstract_trained(
       about: of its network.
       teacher: of its teacher, as far as it is known.
     """
+    minimised = objective(config)
+    if teacher is None and minimised.needs_teacher and not isinstance(minimised, Loss):
+        return None  # Its own parameters may depend on the teacher.
     own = jax.eval_shape(
-        lambda key: nn.meta.unbox(objective(config).init(key, spec, teacher)),
+        lambda key: nn.meta.unbox(minimised.init(key, spec, teacher)),
         jax.random.key(0),
     )
     return Trained(Network(spec, networks.abstract_params(spec), about), own)

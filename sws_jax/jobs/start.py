@@ -292,7 +292,8 @@ class Answers:
         self.images, self.workdir, self._older = images, workdir, older
         self.specs: dict[str, Trained] = {}  # by the names of runs
         self._trained: dict[str, base.Trained] = {}
-        self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
+        # What each leaves, as far as it is known before, by ``run:NAME``.
+        self.runs: dict[str, Origin] = {}
         self._files: dict[str, Origin] = {}
 
     def answer_for(self, name: str, config: ml_collections.ConfigDict) -> Answer:
@@ -305,15 +306,21 @@ class Answers:
         origin = self.origin(config)
         result = answer(config, self.images, origin, on_difference=on_difference)
         self.specs[name] = result.spec
-        about = self._left(name, config, result)
-        self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
+        path = f"{places.RUN}{name}"
+        if (about := self._left(name, config, result)) is not None:
+            self.runs[path] = Origin(path, about)
         return result
 
-    def _left(self, name: str, config, result: Answer) -> Description:
-        """The description of what a run leaves: its network's, or a learngene's."""
-        self._trained[name] = phases.abstract_trained(
+    def _left(self, name: str, config, result: Answer) -> Description | None:
+        """The description of what a run leaves: its network's, or a learngene's.
+
+        None where it depends on what is trained, or on a teacher that is not known.
+        """
+        trained = phases.abstract_trained(
             config, result.spec, result.about, self.teacher(config)
         )
+        if trained is not None:
+            self._trained[name] = trained
         if phases.leaves_learngene(config):
             method = learngenes.find_method(config.phase.method)
             names = (*phases.earlier(config), name)
@@ -321,6 +328,8 @@ class Answers:
             method, names = learngenes.find_method(result.about.method), (name,)
         else:
             return result.about
+        if not set(names) <= self._trained.keys():
+            return None
         return learngenes.extracted(method, {n: self._trained[n] for n in names})
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:

@@ -125,7 +125,7 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
-        more = functools.partial(columns.of_task, task, run.config, config_with_network)
+        more = functools.partial(columns.of_task, task, config_with_network)
         processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
     except (Preempted, NonFinite):
@@ -140,9 +140,13 @@ def _train(
 
 
 def _step_lines(task: Task) -> list[str]:
-    """Lines on what a device holds and sends in a step, which is compiled for them."""
+    """Lines on what a device holds and sends in a step, which is compiled for them.
+
+    Of several programs it is the largest.
+    """
     size = task.global_batch_size
-    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher)
+    recipe, students = sizing.largest(task.picks.programs(task.total))
+    sheet = sizing.sheet(recipe, task.mesh, size, task.teacher, students)
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):

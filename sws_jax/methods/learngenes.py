@@ -92,14 +92,19 @@ def extract(network: networks.Network) -> Learngene:
     return find_method(about.method).extract(trained)
 
 
-def extracted(method: Method, trained: Mapping[str, Trained]) -> Description:
+def extracted(method: Method, trained: Mapping[str, Trained]) -> Description | None:
     """The description of the learngene that phases would leave, from shapes alone.
+
+    None where it depends on the numbers that are trained.
 
     Args:
       method: theirs.
       trained: arrays, or shapes, by the names of the phases.
     """
-    return jax.eval_shape(method.extract, dict(trained)).description
+    try:
+        return jax.eval_shape(method.extract, dict(trained)).description
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # a number was needed
+        return None
 
 
 @arguments.checked(

@@ -23,6 +23,7 @@ class Computation:
     """How a variant is computed.
 
     Attributes:
+      spec: the variant itself.
       form: the network whose program it is; variants of equal forms have one program.
       ranges: for each segment of the form (first, end), the blocks that run; None where
         all of them do in every variant of this form.
@@ -30,6 +31,7 @@ class Computation:
         run.
     """
 
+    spec: Spec
     form: Spec
     ranges: tuple[tuple[int, int], ...] | None
     rates: tuple[float, ...]
@@ -132,7 +134,7 @@ def _computation(variant: Spec, alike: list[tuple[int, ...]]) -> Computation:
         rates = rates[length:]
     is_alone = set(alike) == {longest}
     ranges = None if is_alone else tuple((0, length) for length in lengths)
-    return Computation(form, ranges, tuple(laid_out))
+    return Computation(variant, form, ranges, tuple(laid_out))
 
 
 def _rates(spec: Spec):

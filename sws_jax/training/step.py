@@ -161,7 +161,7 @@ def train_step(
         params, own = weights, {}
         if has_own:
             params, own = weights["network"], weights["own"]
-        outputs = _outputs(recipe, params, micro_batch, students)
+        outputs = student_outputs(recipe, params, micro_batch, students)
         taught = _taught(recipe, micro_batch, teacher)
         loss, measured = recipe.loss(own, outputs, micro_batch.targets, taught)
         return loss, _loggable(measured)
@@ -182,13 +182,20 @@ def train_step(
     return TrainState(state.step + 1, params, opt, ema, own), metrics
 
 
-def _outputs(
+def student_outputs(
     recipe: Recipe,
     params: trees.Tree,
     batch: Batch,
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
-    """What the network returns for a batch, in each form that the step computes."""
+    """What the network returns for a batch, in each form that the step computes.
+
+    Args:
+      recipe: static.
+      params: of the network.
+      batch: see `make_batch`.
+      students: of each of `Recipe.students`.
+    """
     forms, masks, taps = recipe.students, batch.drop_path, recipe.loss.taps
     if not forms:
         forms, masks, students = (recipe.spec,), (masks,), (Student(),)
