@@ -15,14 +15,24 @@ from typing import Any
 import jax
 
 from sws_jax import sharding
-from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
+from sws_jax.doctor.base import (
+    PROBLEM,
+    Case,
+    Finding,
+    Unknown,
+    ok,
+    problem,
+    warning,
+)
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, remarks
+from sws_jax.jobs import build, places, remarks
 from sws_jax.jobs.rows import Run
+from sws_jax.models import names
 from sws_jax.preview import dry_run
 from sws_jax.preview.survey import of_phase
 from sws_jax.runtime import host, words
+from sws_jax.storage.names import RUN
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through to user space, as devices of other vendors may be.
@@ -154,6 +164,8 @@ def sheet(case: Case) -> Iterator[Finding]:
 
     Nothing is compiled: a large network takes a compiler most of a minute.
     """
+    if case.states.get("teacher") == PROBLEM and not all(map(_is_sized, case.rows)):
+        raise Unknown("needs teacher to be well")
     survey = case.survey()
     deepest: dict[Any, tuple[Run, Any]] = {}
     for row in case.rows:
@@ -187,6 +199,13 @@ def sheet(case: Case) -> Iterator[Finding]:
     name, largest, margin = max(sheets, key=lambda entry: entry[1].total)
     finding = _fits(case, largest, name, margin)
     yield dataclasses.replace(finding, text=finding.text + case.assumed(survey))
+
+
+def _is_sized(row: Run) -> bool:
+    """Whether the size of a run's teacher is known, though it may have no weights."""
+    path = places.teacher_path(row.config)
+    is_file = os.path.basename(path) != path  # and maybe in a bucket
+    return not path or path.startswith(RUN) or (not is_file and names.is_name(path))
 
 
 def _fits(case: Case, needed: sizing.Sheet, name: str, margin: float) -> Finding:

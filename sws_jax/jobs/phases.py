@@ -146,7 +146,7 @@ def abstract_trained(
         return None  # Its own parameters may depend on the teacher.
     own = jax.eval_shape(
         lambda key: nn.meta.unbox(minimised.init(key, spec, teacher)),
-        jax.random.key(0),
+        jax.eval_shape(jax.random.key, 0),  # JAX need not start for it
     )
     return Trained(Network(spec, networks.abstract_params(spec), about), own)
 
