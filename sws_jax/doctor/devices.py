@@ -153,8 +153,8 @@ def mesh(case: Case) -> Iterator[Finding]:
         shape = " x ".join(f"{axis} {run_mesh.shape[axis]}" for axis in sharding.AXES)
         text = f"{shape}; {size} images a step, {size // parts} a device"
         texts.setdefault(text, []).append(row.name)
-    for text, names in wrong.items():
-        yield problem(f"{words.few(names)}: {text}")
+    for text, refused in wrong.items():
+        yield problem(f"{words.few(refused)}: {text}")
     for text in texts if not wrong else ():
         yield ok(text)
 

@@ -30,7 +30,7 @@ from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network
-from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs import Spec
 from sws_jax.storage.names import RUN
 
 
@@ -58,10 +58,9 @@ def of_method(
       input_and_head: image_size, channels and num_classes; None where nothing that is
         asked depends on them.
     """
-    fields = {name: value for name, value in config.model.items() if name != "stages"}
     patch = config.model.patch_size
     smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    net = ViTSpec(**fields, **(input_and_head or smallest))
+    net = model_fields.plain_network(config, input_and_head or smallest)
     phases = method.phases(net, request(config), depths)
     for name in {phase.name for phase in phases}:
         if [phase.name for phase in phases].count(name) > 1:

@@ -100,8 +100,11 @@ def answer(
 
 def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
     """The network of a phase, or of the config's fields, which no file initialises."""
-    if phase is None or phase.spec is None:
+    if phase is None:
         spec = model_fields.network_spec(config, images.input_and_head)
+        return Answer(spec, _describe(config, images, spec))
+    if phase.spec is None:  # It goes on with a network that is not there.
+        spec = model_fields.plain_network(config, images.input_and_head)
         return Answer(spec, _describe(config, images, spec))
     about = _describe(config, images, phase.spec)
     if about.kind == "aux_net":
@@ -333,16 +336,26 @@ class Answers:
         return learngenes.extracted(method, {n: self._trained[n] for n in names})
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
-        """What a run starts from: of an earlier run, or of a file that is there."""
+        """What a run starts from: of an earlier run, a file that is there, or a name.
+
+        A name says which network a job is meant for, though it has no weights.
+        """
         path = config.init.learngene or config.init.network
         if path in self.runs:
             return self.runs[path]
         if path not in self._files:
             origin = find_origin(config, self.workdir)
+            if origin is None and config.init.network and names.is_name(path):
+                origin = Origin(path, self._named(path, config))
             if origin is None:
                 return None
             self._files[path] = origin
         return self._files[path]
+
+    def _named(self, name: str, config) -> Description:
+        """The description of a network that is known by its name alone."""
+        images = self.images or Images.placeholder(config, None)
+        return _describe(config, images, names.named(name, {}))
 
     def teacher(self, config: ml_collections.ConfigDict) -> Spec | None:
         """The network that teaches a run: of an earlier run, a file or that name.

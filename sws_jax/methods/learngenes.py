@@ -101,8 +101,13 @@ def extracted(method: Method, trained: Mapping[str, Trained]) -> Description | N
       method: theirs.
       trained: arrays, or shapes, by the names of the phases.
     """
+    names = tuple(trained)
+
+    def extract(values):  # JAX sorts the keys of a dict, and phases have an order
+        return method.extract(dict(zip(names, values, strict=True)))
+
     try:
-        return jax.eval_shape(method.extract, dict(trained)).description
+        return jax.eval_shape(extract, tuple(trained.values())).description
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # a number was needed
         return None
 
