@@ -41,7 +41,7 @@ class LoopViT(vit.ViT):
     def run_blocks(self, x, drop_path, taps, ranges):
         if not isinstance(self.spec, ViTSpec | AuxViTSpec):
             raise UserError(
-                f"LoopViT shows plain ViTs, and Aux-Nets of shared blocks, and "
+                f"LoopViT shows plain ViTs and Aux-Nets that share blocks, and "
                 f"{self.spec.name} is neither"
             )
         params, of_layers = self.variables["params"], []

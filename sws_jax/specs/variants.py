@@ -8,7 +8,7 @@ is told in each step which of its blocks run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sws_jax.errors import UserError
@@ -88,22 +88,6 @@ def computations(variants: Sequence[Spec]) -> tuple[Computation, ...]:
     for variant in variants:
         alike.setdefault(_shortest(variant), set()).add(_lengths(variant))
     return tuple(_computation(spec, alike[_shortest(spec)]) for spec in variants)
-
-
-def forms(variants: Sequence[Spec]) -> tuple[Spec, ...]:
-    """The form of each variant; see `Computation`."""
-    return tuple(computation.form for computation in computations(variants))
-
-
-def programs(variants: Sequence[Spec], picks: Iterable[tuple[int, ...]]) -> int:
-    """How many programs the steps of a phase need.
-
-    Args:
-      variants: of the phase.
-      picks: for each step the variants that it computes, by their places.
-    """
-    form_of = forms(variants)
-    return len({tuple(form_of[place] for place in pick) for pick in picks})
 
 
 def _segments(spec: Spec) -> _Segments:
