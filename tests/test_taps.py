@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import pixels, sharding, specs
+from sws_jax import pixels, sharding
 from sws_jax.errors import UserError
 from sws_jax.models import loop, networks
 from sws_jax.models.outputs import TAPS, Outputs

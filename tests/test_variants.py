@@ -11,7 +11,7 @@ from sws_jax.models import loop
 from sws_jax.models.outputs import TAPS
 from sws_jax.specs import AuxViTSpec, Compute, StitchedSpec
 from sws_jax.specs.levit import LEVITS
-from sws_jax.specs.variants import Computation, computations, forms, programs
+from sws_jax.specs.variants import Computation, computations
 
 from support.compare import close, equal
 from support.networks import TINY, aux_spec, params_of
@@ -155,7 +155,8 @@ def test_variants_share_the_longest_form():
         Computation(deep, ((0, 4),), tuple(deep.drop_path_rates)),
         Computation(deep, ((0, 2),), (*shallow.drop_path_rates, 0.0, 0.0)),
     )
-    assert forms([stitched(3, 1), stitched(1, 2)]) == (stitched(3, 2),) * 2
+    stitches = computations([stitched(3, 1), stitched(1, 2)])
+    assert [computation.form for computation in stitches] == [stitched(3, 2)] * 2
 
 
 def test_a_variant_that_is_its_form_is_run_as_it_is():
@@ -168,21 +169,8 @@ def test_a_variant_that_is_its_form_is_run_as_it_is():
     )
     genes = [specs.ExpandedSpec(NET.replace(depth=n), (n,), "tleg") for n in (4, 2)]
     # Of two depths, all blocks of one are others than those of the other.
-    assert forms(genes) == tuple(genes)
-    assert [computation.ranges for computation in computations(genes)] == [None] * 2
-
-
-def test_programs_are_counted_beforehand():
-    wide = NET.replace(width=32)
-    variants = [NET, NET.replace(depth=2), wide]
-    for picks, count in (
-        ([(0,)], 1),
-        ([(0,), (1,), (0,)], 1),
-        ([(0,), (0, 1), (1, 0), (1, 1)], 2),
-        ([(0,), (2,), (1,)], 2),
-        ([(0, 2), (2, 0), (1, 2)], 2),
-    ):
-        assert programs(variants, picks) == count
+    alone = [Computation(spec, None, tuple(spec.drop_path_rates)) for spec in genes]
+    assert computations(genes) == tuple(alone)
 
 
 @pytest.mark.parametrize(

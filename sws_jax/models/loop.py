@@ -41,8 +41,8 @@ class LoopViT(vit.ViT):
     def run_blocks(self, x, drop_path, taps, ranges):
         if not isinstance(self.spec, ViTSpec | AuxViTSpec):
             raise UserError(
-                f"LoopViT shows plain ViTs and Aux-Nets that share blocks, and "
-                f"{self.spec.name} is neither"
+                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is of "
+                f"another family"
             )
         params, of_layers = self.variables["params"], []
         block = vit.Block(self.net, self.compute, taps, parent=None)
