@@ -163,10 +163,22 @@ def set_fields(
         names = ("kind", "alpha", "tau", "reduction")
         config.loss.update({name: getattr(phase.objective, name) for name in names})
     config.teacher.path = _path(phase.teacher, teacher)
+    if isinstance(phase.start, base.Made) and base.ANCESTOR in phase.start.after:
+        config.teacher.path = teacher  # it is read from there, distilled or not
     _set_start(config, phase, teacher)
     _set_length(config, phase)
     if not _is_said(config, method, phase):
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
+
+
+def path_of(config: ml_collections.ConfigDict, name: str) -> str:
+    """The path of an earlier phase's network, or of the ancestor's.
+
+    Args:
+      config: of the run that needs it.
+      name: of the phase.
+    """
+    return _path(name, config.teacher.path)
 
 
 def _path(name: str, ancestor: str) -> str:

@@ -9,10 +9,12 @@ import dataclasses
 import functools
 import hashlib
 import os
+from typing import Any
 
 from sws_jax.data import Dataset
 from sws_jax.errors import UserError
 from sws_jax.jobs import phases
+from sws_jax.methods.base import Made
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
@@ -32,6 +34,7 @@ def resolve(path: str, workdir: str) -> str:
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
     files = {
+        **_of_earlier_phases(config, workdir),
         "init.learngene": learngene_file(config, workdir),
         "init.network": _weights_if_any(config.init.network, workdir),
         "teacher.path": _weights_if_any(teacher_path(config), workdir),
@@ -40,6 +43,17 @@ def inputs(config, workdir: str) -> dict[str, str]:
         field: _digest(path, paths.version(path))
         for field, path in files.items()
         if path and paths.is_file(path)
+    }
+
+
+def _of_earlier_phases(config, workdir: str) -> dict[str, str]:
+    """The files of phases that a run's start is computed from, by field."""
+    phase = phases.find(config)
+    if phase is None or not isinstance(phase.start, Made):
+        return {}
+    return {
+        f"phase.after.{name}": _weights_if_any(phases.path_of(config, name), workdir)
+        for name in phase.start.after
     }
 
 
@@ -115,6 +129,15 @@ class Images:
     class_names: tuple[str, ...] = ()
     normalization: Normalization | None = None
     known: bool = True
+
+    @property
+    def input_and_head(self) -> dict[str, Any]:
+        """The fields of a network that follow from its images."""
+        return dict(
+            image_size=self.image_size,
+            channels=self.channels,
+            num_classes=self.num_classes,
+        )
 
     @classmethod
     def of(cls, data: Dataset) -> Images:

@@ -20,6 +20,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import model_fields, phases, places, teacher
 from sws_jax.jobs.places import Images, Origin, find_origin
 from sws_jax.methods import base, learngenes
+from sws_jax.methods.base import Phase
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
@@ -76,20 +77,11 @@ def answer(
     model_fields.check_init(config)
     if images is None:
         images = Images.placeholder(config, origin)
+    phase = phases.find(config, images.input_and_head)
     if origin is None:
-        input_and_head = dict(
-            image_size=images.image_size,
-            channels=images.channels,
-            num_classes=images.num_classes,
-        )
-        phase = phases.find(config, input_and_head)
-        if phase is None or phase.spec is None:
-            spec = model_fields.network_spec(config, input_and_head)
-        else:
-            spec = phase.spec
-        result = Answer(spec, _describe(config, images, spec))
+        result = _of_seed(config, images, phase)
         if not (init.learngene or init.network or phase):
-            model_fields.check_insisted(config, spec, "", on_difference)
+            model_fields.check_insisted(config, result.spec, "", on_difference)
         return result
     if init.learngene:
         learngenes.check_learngene(origin.path, origin.about)
@@ -97,8 +89,24 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
+    if phase is not None and phase.spec not in (None, result.spec):
+        raise UserError(
+            f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
+            f"and {origin.path} holds {result.spec.name}"
+        )
     model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
+
+
+def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
+    """The network of a phase, or of the config's fields, which no file initialises."""
+    if phase is None or phase.spec is None:
+        spec = model_fields.network_spec(config, images.input_and_head)
+        return Answer(spec, _describe(config, images, spec))
+    about = _describe(config, images, phase.spec)
+    if about.kind == "aux_net":
+        about = about.replace(method=config.phase.method)
+    return Answer(phase.spec, about)
 
 
 def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
@@ -306,11 +314,11 @@ class Answers:
         self._trained[name] = phases.abstract_trained(
             config, result.spec, result.about, self.teacher(config)
         )
-        if result.about.kind == "aux_net":
-            method, names = learngenes.find_method(result.about.method), (name,)
-        elif phases.leaves_learngene(config):
+        if phases.leaves_learngene(config):
             method = learngenes.find_method(config.phase.method)
             names = (*phases.earlier(config), name)
+        elif result.about.kind == "aux_net" and not config.phase.method:
+            method, names = learngenes.find_method(result.about.method), (name,)
         else:
             return result.about
         return learngenes.extracted(method, {n: self._trained[n] for n in names})

@@ -9,12 +9,12 @@ import ml_collections
 
 from sws_jax import trees
 from sws_jax.errors import UserError
-from sws_jax.jobs import places
+from sws_jax.jobs import phases, places
 from sws_jax.methods.base import ANCESTOR, Trained
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
 from sws_jax.storage import paths, runs
-from sws_jax.storage.names import OWN, RUN
+from sws_jax.storage.names import OWN
 
 
 def load(config: ml_collections.ConfigDict, workdir: str, names: Iterable[str]):
@@ -40,7 +40,7 @@ def files(
     """The weights files of phases, by their names; as `load` otherwise."""
     found = {}
     for name in names:
-        path = config.teacher.path if name == ANCESTOR else f"{RUN}{name}"
+        path = phases.path_of(config, name)
         if not path:
             raise UserError(
                 f"{config.name} needs the {ANCESTOR}: give its weights file or run "

@@ -14,7 +14,7 @@ from sws_jax.methods import base, plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec, ViTSpec
+from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec
 from sws_jax.specs.base import CLASSES
 
 # The methods, by their names in configs, files and results. A new one is a line here.

@@ -155,9 +155,7 @@ def _check(first: Spec, variant: Spec) -> None:
             )
 
 
-def _check_weights(
-    variants: Sequence[Spec], computed: Sequence[Computation]
-) -> None:
+def _check_weights(variants: Sequence[Spec], computed: Sequence[Computation]) -> None:
     """Refuses a variant that is longer than the first, whose weights it would take."""
     if not variants or not _LENGTHS[type(variants[0])].own_weights:
         return

@@ -15,9 +15,9 @@ LOCK = "lock"  # exists while a process works on the run
 
 # A job's directory. It holds a directory for each run, named after it, and files with
 # the names of a run's: CONFIG is the job's own, INPUTS says only how a job of older
-# software began, LEARNGENE_FILE is a copy of its Aux-Net's (of other methods than SWS, behind the
-# method's prefix), and LOCK is there while the
-# job writes what it shares with other jobs.
+# software began, LEARNGENE_FILE is a copy of its Aux-Net's (of other methods than SWS
+# behind the method's prefix), and LOCK is there while the job writes what it shares
+# with other jobs.
 
 # What a path begins with that names a run of the same job.
 RUN = "run:"
