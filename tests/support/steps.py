@@ -66,15 +66,17 @@ def no_key_bias(params):
     return trees.map_with_name(mask, params)
 
 
+def placed(teacher, mesh):
+    """A teacher whose weights lie where a step expects them."""
+    spec, params = teacher.network.spec, teacher.network.params
+    params = jax.device_put(params, step.network_shardings(spec, mesh))
+    return dataclasses.replace(teacher, network=Network(spec, params))
+
+
 def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
     """The compiled step on so many devices; losses and the last state."""
     mesh = sharding.make_mesh(jax.devices()[:devices], sizes)
-    if teacher is not None:
-        shardings = step.network_shardings(teacher.network.spec, mesh)
-        params = jax.device_put(teacher.network.params, shardings)
-        teacher = dataclasses.replace(
-            teacher, network=dataclasses.replace(teacher.network, params=params)
-        )
+    teacher = None if teacher is None else placed(teacher, mesh)
     shardings = step.state_shardings(recipe, mesh)
     params = jax.device_put(params_of(recipe.spec), shardings.params)
     begin = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=shardings)

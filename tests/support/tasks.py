@@ -16,7 +16,7 @@ from sws_jax.training.task import Task
 
 from support.learngenes import DIGITS, describe
 from support.networks import params_of
-from support.steps import BATCH, GREY
+from support.steps import BATCH, GREY, placed
 
 
 class Killed(Exception):
@@ -34,15 +34,16 @@ DATA = Dataset(
 )
 
 
-def task_of(directory, recipe, steps=6, **changes):
+def task_of(directory, recipe, steps=6, teacher=None, **changes):
     """So many steps on one device; a checkpoint and a line after every second."""
     about = describe(recipe.spec)
+    mesh = sharding.make_mesh(jax.devices()[:1])
     fields = dict(
         name="run",
         role="aux",
         directory=str(directory),
         seed=3,
-        mesh=sharding.make_mesh(jax.devices()[:1]),
+        mesh=mesh,
         data=DATA,
         transform=Transform(),
         fit=Fit((8, 8)),
@@ -63,7 +64,7 @@ def task_of(directory, recipe, steps=6, **changes):
         network=Network(recipe.spec, params_of(recipe.spec), about),
         make_ema=lambda: None,
         recipe=recipe,
-        teacher=None,
+        teacher=None if teacher is None else placed(teacher, mesh),
         about=about,
         stored=0,
         first_lines=(),
