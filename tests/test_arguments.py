@@ -33,6 +33,7 @@ from sws_jax.data.pipeline import IN_THREAD
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, weights
 
 from support.learngenes import learngene
@@ -87,6 +88,7 @@ ROLES = {
         "class": "spec_class",
         "object": "spec net normalization description learngene network given compute "
         "split fit mesh reading predictor aux runs kept many one train val test "
+        "objective students "
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
@@ -370,7 +372,13 @@ def calls_of_cost(plain):
         "cost.ratios": [dict(many=plan, one=plan)],
         "cost.separately": [dict(net=plain.spec, depths=(2, 3), epochs=0.5, images=9)],
         "cost.step_flops": [
-            dict(spec=plain.spec, compute=sws_jax.Compute(), teacher=plain.spec)
+            dict(
+                spec=plain.spec,
+                compute=sws_jax.Compute(),
+                teacher=plain.spec,
+                objective=Loss("soft"),
+                students=(plain.spec,),
+            )
         ],
     }
 

@@ -140,7 +140,8 @@ def _train(
 def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
     size = task.global_batch_size
-    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher)
+    programs = task.picks.programs(task.total)
+    sheet = sizing.largest(programs, task.mesh, size, task.teacher)
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):
