@@ -23,6 +23,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 FAMILIES = {
     "vit": ("models.vit", "ViT"),
     "aux_vit": ("models.aux_vit", "AuxViT"),
+    "expanded": ("methods.expanded", "ExpandedViT"),
     "stitched": ("models.stitched", "StitchedViT"),
     "levit": ("models.levit", "LeViT"),
     "regnet": ("models.regnet", "RegNet"),

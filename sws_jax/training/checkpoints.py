@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import private, specs, trees
+from sws_jax import private, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
@@ -129,7 +129,7 @@ class Checkpoints:
         self.wait()
         meta = {
             "layout": _LAYOUT,
-            "description": specs.to_dict(description),
+            "description": description.to_dict(),
             "checksums": {name: checksums.of(tree) for name, tree in items.items()},
             "clock": _digest(clock),
             "val_top1": val_top1,
@@ -221,7 +221,7 @@ class Checkpoints:
         """The description of a step's weights."""
         with orbax_errors.reading():
             data = self._meta(step)["description"]
-        return specs.from_dict(Description, data)
+        return Description.from_dict(data)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written; a failed write is raised, once."""
