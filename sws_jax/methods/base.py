@@ -372,11 +372,17 @@ class BlockMethod(Method):
         return self.genes(blocks)
 
     def extract(self, trained: Mapping[str, Trained]) -> Learngene:
-        """The learngene of the one network that was trained."""
-        ((network, _),) = trained.values()
-        assert network.description is not None
-        about = network.description.replace(kind="learngene", method=self.name)
-        return Learngene(self.of_auxiliary(network), about)
+        """The learngene of the network that the last phase trained.
+
+        Of a plain ViT each block is a gene.
+        """
+        network = tuple(trained.values())[-1].network
+        about, spec = network.description, network.spec
+        assert about is not None
+        fields: dict[str, Any] = dict(kind="learngene", method=self.name)
+        if isinstance(spec, ViTSpec):
+            fields |= dict(net=spec, source=spec, stages=(1,) * spec.depth)
+        return Learngene(self.of_auxiliary(network), about.replace(**fields))
 
     def of_auxiliary(self, network: networks.Network) -> trees.Tree:
         """The parameters of a learngene from those of its Aux-Net."""

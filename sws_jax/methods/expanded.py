@@ -27,13 +27,13 @@ class ExpandedViT(vit.ViT):
     spec: ExpandedSpec  # type: ignore[assignment]
     compute: Compute = Compute()
 
-    def run_blocks(self, x, drop_path, taps=(), ranges=None):
+    def run_blocks(self, x, drop_path, taps, ranges):
         method = learngenes.find_method(self.spec.method)
         assert isinstance(method, BlockMethod)
         genes = self.param("blocks", self._begin, method)
         blocks = method.layers(genes, self.spec.plan)
         return vit.run_given(
-            self.net, self.compute, blocks, x, drop_path, taps=taps, ranges=ranges
+            self.net, self.compute, blocks, x, drop_path, runs=ranges[0], taps=taps
         )
 
     def _begin(self, key: jax.Array, method: BlockMethod) -> trees.Tree:

@@ -10,11 +10,11 @@ import jax
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import base, plans, surgery, sws, tleg
-from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
+from sws_jax.methods import plans, surgery, sws, tleg
+from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method, Trained
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec, ViTSpec
+from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec
 from sws_jax.specs.base import CLASSES
 
 # The methods, by their names in configs, files and results. A new one is a line here.
@@ -88,11 +88,11 @@ def extract(network: networks.Network) -> Learngene:
             "is not one: load an Aux-Net's checkpoint"
         )
     networks.check_params(network)
-    trained = {network.spec.name: base.Trained(network, {})}
+    trained = {network.spec.name: Trained(network, {})}
     return find_method(about.method).extract(trained)
 
 
-def extracted(method: Method, trained: Mapping[str, base.Trained]) -> Description:
+def extracted(method: Method, trained: Mapping[str, Trained]) -> Description:
     """The description of the learngene that phases would leave, from shapes alone.
 
     Args:
@@ -216,6 +216,24 @@ def plan_of(
         plan=plan,
         allotment=allotment,
     )
+
+
+@arguments.checked(description=DESCRIPTION)
+def abstract_descendant(
+    description: Description, *, seed: int = 0, **request
+) -> Descendant:
+    """Spec, plan, names and shapes of a learngene's descendant, without computing.
+
+    Args:
+      description: of the learngene.
+      seed: as in `expand`.
+      **request: depth, plan or allotment, as in `expand`.
+
+    Raises:
+      UserError: as `expand`.
+    """
+    gene = abstract_learngene(description)
+    return jax.eval_shape(functools.partial(expand, seed=seed, **request), gene)
 
 
 @arguments.checked(learngene=LEARNGENE)

@@ -273,8 +273,13 @@ def run_given(
         own, length = params, jax.tree.leaves(params)[0].shape[0]
     else:
         own, length = None, shared_length
+    policy = None if compute.remat else jax.checkpoint_policies.everything_saveable
+    if compute.remat or runs is not None:
+        # A condition copies the weights that it is given for the backward pass. What
+        # goes into a checkpoint is kept as it is, whatever the policy saves.
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
     return jax.lax.scan(
-        jax.checkpoint(layer, prevent_cse=False) if compute.remat else layer,
+        layer,
         x,
         (jnp.arange(length), own, drop_path),
         unroll=min(compute.unroll, length),

@@ -1,10 +1,10 @@
 """Checkpoints of a run, written by orbax, with a checksum of each array.
 
-The items of a checkpoint are ``params``, ``opt``, ``ema`` where there is one, ``clock``
-and ``meta``. The data needs none, as its position is the step. Orbax writes a
-checkpoint whole or not at all, but does not notice a bit that flips afterwards. The
-checksums in ``meta`` notice it, on any mesh and in any number of processes, and
-``meta`` has a checksum of its own.
+The items of a checkpoint are ``params``, ``opt``, ``ema`` where there is one, ``own``
+where the objective has parameters of its own, ``clock`` and ``meta``. The data needs
+none, as its position is the step. Orbax writes a checkpoint whole or not at all, but
+does not notice a bit that flips afterwards. The checksums in ``meta`` notice it, on any
+mesh and in any number of processes, and ``meta`` has a checksum of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Saved(NamedTuple):
 
     Attributes:
       step: updates behind it.
-      items: those of ``params``, ``opt`` and ``ema`` that were asked for.
+      items: those of ``params``, ``opt``, ``ema`` and ``own`` that were asked for.
       clock: as it was saved.
     """
 
@@ -117,7 +117,7 @@ class Checkpoints:
 
         Args:
           step: updates made.
-          items: ``params``, ``opt`` and, if kept, ``ema``.
+          items: ``params``, ``opt`` and, if there are any, ``ema`` and ``own``.
           clock: of `sws_jax.training.history.History`.
           description: of the network with these weights.
           val_top1: by which the best is kept; -1 where it was not measured.
