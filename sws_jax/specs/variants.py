@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sws_jax.errors import UserError
-from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
+from sws_jax.specs import AuxViTSpec, Spec, StitchedSpec, ViTSpec
 
 # What is the same in all variants, since one batch goes through each of them.
 _COMMON = ("image_size", "channels", "num_classes")
@@ -55,6 +55,11 @@ def _aux_of(spec: AuxViTSpec, stages: tuple[int, ...]) -> AuxViTSpec:
     return AuxViTSpec(spec.net.replace(depth=sum(stages)), stages)
 
 
+def _stitched_of(spec: StitchedSpec, depths: tuple[int, ...]) -> StitchedSpec:
+    pairs = zip(spec.segments, depths, strict=True)
+    return StitchedSpec(tuple(segment.replace(depth=n) for segment, n in pairs))
+
+
 # By the class of a spec. A new one needs a line here to have variants.
 _LENGTHS: dict[type, _Lengths] = {
     ViTSpec: _Lengths(
@@ -63,6 +68,11 @@ _LENGTHS: dict[type, _Lengths] = {
         own_weights=True,
     ),
     AuxViTSpec: _Lengths(lambda spec: spec.stages, _aux_of, own_weights=False),
+    StitchedSpec: _Lengths(
+        lambda spec: tuple(segment.depth for segment in spec.segments),
+        _stitched_of,
+        own_weights=True,
+    ),
 }
 
 
@@ -125,7 +135,7 @@ def _computation(variant: Spec, alike: list[tuple[int, ...]]) -> Computation:
     """
     lengths, longest = _lengths(variant), tuple(map(max, zip(*alike, strict=True)))
     form = _LENGTHS[type(variant)].replaced(variant, longest)
-    rates = [float(rate) for rate in _rates(variant)]
+    rates = variant.drop_path_rates.tolist()
     laid_out: list[float] = []
     for length, places in zip(lengths, longest, strict=True):
         laid_out += rates[:length] + [0.0] * (places - length)
@@ -133,10 +143,6 @@ def _computation(variant: Spec, alike: list[tuple[int, ...]]) -> Computation:
     is_alone = set(alike) == {longest}
     ranges = None if is_alone else tuple((0, length) for length in lengths)
     return Computation(form, ranges, tuple(laid_out))
-
-
-def _rates(spec: Spec):
-    return (spec.net if isinstance(spec, AuxViTSpec) else spec).drop_path_rates
 
 
 def _check(first: Spec, variant: Spec) -> None:
@@ -147,7 +153,7 @@ def _check(first: Spec, variant: Spec) -> None:
             f"family that only teaches"
         )
     for field in _COMMON:
-        expected, value = (getattr(spec.net, field) for spec in (first, variant))
+        expected, value = (getattr(spec, field) for spec in (first, variant))
         if value != expected:
             raise UserError(
                 f"variants have the same {field}, and {variant.name} has {value}, "
