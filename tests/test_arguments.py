@@ -79,7 +79,7 @@ ROLES = {
         "wholes": "stages plan allotment widths depths key_dims down_heads "
         "down_key_dims order image_shape specs.LeViTSpec.heads",
         "numbers": "attn_ratios down_attn_ratios mean std",
-        "texts": "class_names notes",
+        "texts": "class_names notes taps",
         "pairs": "versions",
         "sides": "image_size data.transforms.Fit.size",
         "function": "own tell function genes expand allot auxiliary",
@@ -90,7 +90,7 @@ ROLES = {
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
-        "images": "networks.Predictor.logits.images",
+        "images": "networks.Predictor.logits.images networks.Predictor.outputs.images",
         # Looked at when it is used, since JAX puts anything there.
         "tree": "params expected arguments networks.Predictor.network",
     }.items()
@@ -427,6 +427,14 @@ def calls_of_networks(plain):
                 self=plain.predictor,
                 images=plain.images.astype(np.float32),
                 normalization=plain.view,
+            )
+        ],
+        "networks.Predictor.outputs": [
+            dict(
+                self=plain.predictor,
+                images=plain.images.astype(np.float32),
+                normalization=plain.view,
+                taps=("attention",),
             )
         ],
         "networks.abstract_params": [dict(spec=plain.net.spec, boxed=False)],
