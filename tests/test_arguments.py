@@ -86,7 +86,8 @@ ROLES = {
         "mapping": "flat data stored scores",
         "class": "spec_class",
         "object": "spec net segments normalization description learngene network given "
-        "compute split fit mesh reading predictor aux runs kept many one train val test "
+        "compute split fit mesh reading predictor aux runs kept many one train val "
+        "test "
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
