@@ -86,9 +86,9 @@ ROLES = {
         "function": "own tell function genes expand allot auxiliary",
         "mapping": "flat data stored scores",
         "class": "spec_class",
-        "object": "spec net normalization description learngene network given compute "
-        "split fit mesh reading predictor aux runs kept many one train val test "
-        "objective students "
+        "object": "spec net segments normalization description learngene network given "
+        "compute split fit mesh reading predictor aux runs kept many one train val "
+        "test objective students "
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
@@ -506,11 +506,17 @@ def calls_of_specs(plain):
     regnet = specs.RegNetSpec(
         widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
     )
+    expanded = specs.ExpandedSpec(plain.spec, (plain.spec.depth,), "tleg")
+    stitched = specs.StitchedSpec((plain.spec, plain.spec))
     return {
+        "specs.ExpandedSpec": [vars(expanded)],
+        "specs.ExpandedSpec.build": [dict(self=expanded, compute=sws_jax.Compute())],
         "specs.LeViTSpec": [vars(levit)],
         "specs.LeViTSpec.build": [dict(self=levit, compute=sws_jax.Compute())],
         "specs.RegNetSpec": [vars(regnet)],
         "specs.RegNetSpec.build": [dict(self=regnet, compute=sws_jax.Compute())],
+        "specs.StitchedSpec": [vars(stitched)],
+        "specs.StitchedSpec.build": [dict(self=stitched, compute=sws_jax.Compute())],
         "specs.from_dict": [
             dict(spec_class=sws_jax.ViTSpec, data=specs.to_dict(plain.spec))
         ],

@@ -23,7 +23,7 @@ from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Compute, Spec
+from sws_jax.specs import Compute, Trained
 from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
@@ -167,7 +167,7 @@ def _in_own_dtype(
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
 
 
-def recipe_of(config, spec: Spec) -> step.Recipe:
+def recipe_of(config, spec: Trained) -> step.Recipe:
     """The static part of a run's step; its normalisation, without effect on sizes, is
     a placeholder."""
     grey = (0.5,) * spec.channels
