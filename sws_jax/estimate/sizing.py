@@ -28,6 +28,8 @@ class Sheet:
         backend does not report it.
       traffic: of a step, the most bytes first.
       uncounted: collectives in loops without a known end, each counted once.
+      replay: the state before a step, kept while the step is computed twice; 0 in runs
+        without such steps.
     """
 
     parameters: int
@@ -38,11 +40,12 @@ class Sheet:
     activations: int | None
     traffic: tuple[Traffic, ...]
     uncounted: int
+    replay: int = 0
 
     @property
     def total(self) -> int:
         arguments = self.parameters + self.optimizer + self.ema + self.teacher
-        return arguments + self.batch + (self.activations or 0)
+        return arguments + self.batch + (self.activations or 0) + self.replay
 
     @property
     def sent(self) -> float:
@@ -77,12 +80,17 @@ def parts(sheet: Sheet) -> str:
         ("teacher", sheet.teacher),
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
+        ("state to replay a step from", sheet.replay),
     )
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
 
 def sheet(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -91,11 +99,12 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
+      replayed: whether steps are computed twice.
     """
     program = step.program(recipe, mesh, size, teacher)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher),
+        _arguments(recipe, mesh, size, teacher, replayed),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
@@ -103,7 +112,11 @@ def sheet(
 
 
 def estimate(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
@@ -111,9 +124,9 @@ def estimate(
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher: as in `sheet`.
+      recipe, mesh, size, teacher, replayed: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher)
+    arguments = _arguments(recipe, mesh, size, teacher, replayed)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     kept = flops.activation_bytes(recipe.spec, recipe.compute) * images
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
@@ -131,7 +144,11 @@ def margin(compute: Compute) -> float:
 
 
 def _arguments(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    replayed: bool,
 ) -> Sheet:
     """A sheet of a step's arguments alone."""
     state, _, raw, _, teacher = step.arguments(recipe, mesh, size, teacher)
@@ -144,6 +161,7 @@ def _arguments(
         activations=None,
         traffic=(),
         uncounted=0,
+        replay=_bytes_on_device(state) if replayed else 0,
     )
 
 

@@ -38,6 +38,7 @@ from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending, roles
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
+from sws_jax.training.replay import Diverged
 from sws_jax.training.task import Task
 
 
@@ -71,6 +72,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Diverged: a step that was computed twice gave two results.
       Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another job is at this run.
@@ -123,7 +125,7 @@ def _train(
         network, result = ending.finish(training)
         processes.first_does(lambda: _write(run, network, result))
         all_ended_alike = True
-    except (Preempted, NonFinite):
+    except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
         raise
     except (Unreadable, pipeline.WorkerDied) as error:
@@ -137,7 +139,8 @@ def _train(
 def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
     size = task.global_batch_size
-    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher)
+    replayed = task.replay_every > 0
+    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher, replayed)
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):

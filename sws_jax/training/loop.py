@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import Progress, say
-from sws_jax.training import metrics, step
+from sws_jax.training import metrics, replay, step
 from sws_jax.training.checkpoints import Checkpoints, Saved
 from sws_jax.training.history import Begun, History
 from sws_jax.training.task import Task
@@ -134,8 +135,8 @@ class Training:
             skipped = int(host_batch.pop("skipped"))
             self.history.add_skipped(skipped if counts_skipped else 0)
             batch = sharding.to_global(task.mesh, size, host_batch)
-            self.state, step_metrics = program(
-                self.state, key, batch, np.float32(rate), task.teacher
+            self.state, step_metrics = self._taken(
+                step_number, program, key, batch, np.float32(rate), task.teacher
             )
             self._count(step_number, step_metrics)
             self._do_what_is_due(step_number, rate)
@@ -159,6 +160,34 @@ class Training:
         """The random key of the run's seed."""
         seed, everywhere = self.task.seed, sharding.replicated(self.task.mesh)
         return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+
+    def _taken(
+        self, step_number: int, program: Callable, *arguments: Any
+    ) -> tuple[step.TrainState, dict[str, jax.Array]]:
+        """The state after a step and its metrics; compared with a replay where due.
+
+        Raises:
+          Diverged: the replay differs.
+        """
+        if not self.task.replays(step_number):
+            return program(self.state, *arguments)
+        after, place = replay.twice(program, self.state, *arguments)
+        if place:
+            raise replay.Diverged(
+                f"{self.task.name}: step {step_number}, computed twice from the same "
+                f"state and batch, differs {place}; stopped before it was saved, with "
+                f"{self._kept()} kept in {self.task.directory}: repeat the command on "
+                f"other devices, or, if kernels here do not give the same bits each "
+                f"time, with those that do (on GPUs XLA_FLAGS="
+                f"--xla_gpu_deterministic_ops=true)"
+            )
+        return after
+
+    def _kept(self) -> str:
+        """The newest checkpoint, in words, once what is being saved is written."""
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
+        return f"the checkpoint of step {steps[-1]}" if steps else "nothing"
 
     def _count(self, step_number: int, step_metrics: dict[str, jax.Array]) -> None:
         """Notes a step that was started."""
@@ -204,14 +233,11 @@ class Training:
         self._pending.clear()
         for step_number, values in finished_steps:
             if not all(np.isfinite(list(values.values()))):
-                self.checkpoints.wait()
-                steps = self.checkpoints.steps()
-                kept = f"the checkpoint of step {steps[-1]}" if steps else "nothing"
                 raise NonFinite(
                     f"{self.task.name}: at step {step_number} the loss is "
                     f"{values['loss']} and the gradient's norm {values['grad_norm']}; "
-                    f"stopped, with {kept} kept in {self.task.directory}: lower "
-                    f"schedule.rate or set "
+                    f"stopped, with {self._kept()} kept in "
+                    f"{self.task.directory}: lower schedule.rate or set "
                     f"optimizer.clip_norm, and give the run another name"
                 )
         for _, values in finished_steps:

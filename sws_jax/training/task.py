@@ -53,6 +53,7 @@ class Task:
       stored: parameters that had to be stored to start it.
       first_lines: to be said when it begins.
       lines: to be said whenever it starts or goes on.
+      replay_every: interval, in steps, of those that are computed twice; 0: none.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Task:
     stored: int
     first_lines: tuple[str, ...]
     lines: tuple[str, ...]
+    replay_every: int = 0
 
     @property
     def total(self) -> int:
@@ -105,6 +107,10 @@ class Task:
     def logs_after(self, number: int) -> bool:
         """Whether a line of the log is due once so many steps are done."""
         return number % self.log_every == 0 or number == self.total
+
+    def replays(self, number: int) -> bool:
+        """Whether the step with that number, from 1, is computed twice."""
+        return self.replay_every > 0 and number % self.replay_every == 0
 
     def predictor(self, params: trees.Tree) -> Predictor:
         """The network with other weights."""
