@@ -239,10 +239,10 @@ def _made(recipe, teacher, size: int, count: int):
     state = new(sharding.put(_weights(recipe.spec), shardings.params))
     run_step = step.compiled_step(recipe, mesh)
     random = np.random.default_rng(1)
-    net = recipe.net
-    shape = (STEPS, size, *net.image_size, net.channels)
+    spec = recipe.spec
+    shape = (STEPS, size, *spec.image_size, spec.channels)
     images = random.integers(0, 256, shape, np.uint8)
-    labels = random.integers(0, net.num_classes, shape[:2], np.int32)
+    labels = random.integers(0, spec.num_classes, shape[:2], np.int32)
     key = jax.random.key(0)
 
     def update(state, number):
@@ -258,7 +258,7 @@ def _made(recipe, teacher, size: int, count: int):
     predictor = Predictor(Network(recipe.spec, params), recipe.normalization)
     batch = {
         "image": random.integers(0, 256, (count, *shape[2:]), np.uint8),
-        "label": random.integers(0, net.num_classes, count, np.int32),
+        "label": random.integers(0, spec.num_classes, count, np.int32),
         "weight": np.ones(count, np.float32),
     }
     logits_of = jax.jit(lambda p, x: p.logits(x, recipe.normalization))

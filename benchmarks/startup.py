@@ -86,7 +86,7 @@ def _compile(recipe: steps.Recipe, settings: Settings) -> Row:
         lower.append(time.perf_counter() - before)
         compile_.append(measure.seconds(lowered.compile))
     return {
-        "blocks": recipe.net.depth,
+        "blocks": recipe.spec.depth,
         "lower_s": measure.figure(lower),
         "compile_s": measure.figure(compile_),
     }

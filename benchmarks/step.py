@@ -90,7 +90,7 @@ def network(name: str, settings: Settings, **fields) -> ViTSpec | AuxViTSpec:
 
 def unrolled(spec: ViTSpec | AuxViTSpec, dtype: str = "float32") -> Compute:
     """No loop is left: every block is compiled on its own."""
-    return Compute(dtype, unroll=spec.net.depth)
+    return Compute(dtype, unroll=spec.depth)
 
 
 class Training:
@@ -148,11 +148,11 @@ class Training:
         new = functools.partial(steps.new_state, self.recipe)
         self._state = jax.jit(new, out_shardings=shardings)(params)
         everywhere = sharding.replicated(self.mesh)
-        net = self.recipe.net
-        shape = (self.batch_size, *net.image_size, net.channels)
+        spec = self.recipe.spec
+        shape = (self.batch_size, *spec.image_size, spec.channels)
         raw = {
             "image": random.integers(0, 256, shape, np.uint8),
-            "label": random.integers(0, net.num_classes, self.batch_size, np.int32),
+            "label": random.integers(0, spec.num_classes, self.batch_size, np.int32),
         }
         self._rest = (
             jax.device_put(jax.random.key(0), everywhere),
@@ -182,8 +182,8 @@ def abstract_arguments(recipe: steps.Recipe, batch_size: int) -> tuple:
         functools.partial(steps.new_state, recipe),
         networks.abstract_params(recipe.spec),
     )
-    net = recipe.net
-    shape = (batch_size, *net.image_size, net.channels)
+    spec = recipe.spec
+    shape = (batch_size, *spec.image_size, spec.channels)
     raw = {
         "image": jax.ShapeDtypeStruct(shape, np.uint8),
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32),

@@ -1,7 +1,9 @@
-"""Stage-wise weight sharing, from the ancestor to descendants of many depths.
+"""Learngene methods, from the ancestor to descendants of many depths.
 
 Paper: Exploring Learngene via Stage-wise Weight Sharing for Initializing
-Variable-sized Models, 2404.16897, with DeiT (2012.12877) as its recipe.
+Variable-sized Models, 2404.16897, with DeiT (2012.12877) as its recipe. Other methods
+have the same teacher, loss and schedule: method=tleg is Transformer as Linear Expansion
+of Learngene, 2312.05614.
 
     python -m sws_jax.main --config=configs/aux_deit.py
 
@@ -28,7 +30,9 @@ not run by its authors: no hours and no accuracy are promised. Arguments:
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
     profile     consistent (default), or official: as the released code
     teacher     weights file or run directory; needed for Ti/16, S/16 and B/16
-    stages      of the Aux-Net, 3-3-4-3-3 (32px: 2-2-2)
+    method      sws (default) or tleg
+    methods     several in one job, like sws-tleg, which share all that they can
+    stages      of the Aux-Net of SWS, 3-3-4-3-3 (32px: 2-2-2)
     depths      of the descendants, like 6-9-12
     compare     untuned (accuracy before tuning), tune, or full (and scratch)
     seeds       of tuning and scratch at each depth, 1; a table gives their spread
@@ -39,16 +43,26 @@ from sws_jax.jobs import recipes
 
 def get_config(arg=None):
     arg = recipes.parse_recipe(
-        arg, teacher="", stages=(), depths=(), compare="", seeds=1
+        arg,
+        method="sws",
+        methods="",
+        teacher="",
+        stages=(),
+        depths=(),
+        compare="",
+        seeds=1,
     )
+    methods = recipes.methods(arg)
     small = arg.variant in recipes.SMALL
     stages = arg.stages or recipes.budget(arg.variant).stages
     config = recipes.job(
-        "sws",
-        name=f"sws-{recipes.slug(arg.variant)}-{'-'.join(map(str, stages))}",
+        "chain",
+        name=f"{'-'.join(methods)}-{recipes.slug(arg.variant)}"
+        f"-{'-'.join(map(str, stages))}",
+        methods=methods,
     )
 
-    # The Aux-Net's own run; every other run changes what it needs to.
+    # The run of an Aux-Net; every other run changes what it needs to.
     budget = recipes.recipe(config, arg)
     config.compare = dict(
         level=arg.compare or ("full" if small else "untuned"),

@@ -55,7 +55,7 @@ UNGUARDED = {
     "learngenes.own", "learngenes.resize_pos_embed", "learngenes.resolve_plan",
     "learngenes.split_heads",
     "Description.derived", "evaluation.compiled", "learngenes.describe",
-    "learngenes.is_source", "learngenes.plan_of",
+    "learngenes.plan_of",
 }  # fmt: skip
 
 # What an argument is, by its name, or by its function's and its own.
@@ -466,7 +466,9 @@ def calls_of_networks(plain):
 def calls_of_learngenes(plain):
     """Calls of `learngenes` with plain arguments."""
     return {
-        "learngenes.Method": [vars(learngenes.METHODS["sws"])],
+        "learngenes.abstract_descendant": [
+            dict(description=plain.gene.description, seed=1)
+        ],
         "learngenes.abstract_learngene": [dict(description=plain.gene.description)],
         "learngenes.auxiliary": [plain.of_gene],
         "learngenes.check_learngene": [

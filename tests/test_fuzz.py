@@ -6,6 +6,7 @@ memory, without a file left behind, and in nothing but `UserError`.
 
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -261,14 +262,18 @@ def test_plans(cases):
         ),
     )
 
-    assert plans.resolve_plan((1, 2), sws.allot, plan=(0, 1, 1)) == (0, 1, 1)
+    def resolved(stages, **request):
+        of_depth = functools.partial(sws.allot, stages=stages)
+        return plans.resolve_plan(stages, of_depth, **request)
+
+    assert resolved((1, 2), plan=(0, 1, 1)) == (0, 1, 1)
     changed = sws_jax.expand(GENE, depth=2, num_classes=5, image_size=8, seed=1)
     assert (changed.spec.depth, changed.spec.num_classes) == (2, 5)
 
     @bounded(cases)
     @given(requests, rest, st.lists(st.integers(1, 5), min_size=1, max_size=4))
     def check(request, rest, stages):
-        plan = refused_or(plans.resolve_plan, tuple(stages), sws.allot, **request)
+        plan = refused_or(resolved, tuple(stages), **request)
         if plan is not None:
             assert 1 <= len(plan) <= plans.MAX_DEPTH
             assert set(plan) <= set(range(len(stages)))

@@ -82,10 +82,10 @@ def test_a_network_to_train_is_described_by_its_spec():
     aux = aux_spec((1, 2))
     own = dict(normalization=Normalization((0.3,), (0.4,)))
     about = learngenes.describe(aux, **own)
-    assert about.spec == aux and learngenes.is_source(aux)
+    assert about.spec == aux
     assert (about.kind, about.method, about.stages) == ("aux_net", "sws", (1, 2))
     about = learngenes.describe(aux.net, **own)
-    assert about.spec == aux.net and not learngenes.is_source(aux.net)
+    assert about.spec == aux.net
     assert (about.kind, about.method, about.stages) == ("network", "", ())
 
 

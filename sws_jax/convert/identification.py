@@ -108,7 +108,7 @@ def identify(source: str | Mapping[str, Any], options: Options) -> Identified:
     if on_disk:
         config = beside.read(path, file.layout, file.spec.net, tuple(file.flat))
         notes += config.notes
-    _check_channels(file.spec.net.channels, config, options)
+    _check_channels(file.spec.channels, config, options)
     if isinstance(spec, ViTSpec):
         if "heads" not in config.fields:
             notes += unseen.of_vit(path, file.layout, spec, options.fields, on_disk)
@@ -194,12 +194,12 @@ def _other(file: Recognised, config: keys.Beside, options: Options) -> Spec:
     elif config.size and config.size[0]:
         if isinstance(spec, LeViTSpec):
             spec = positions.of_its_offsets(spec, config.size[1])
-        keys.agree(config.path, [(*config.size, spec.net.image_size)])
+        keys.agree(config.path, [(*config.size, spec.image_size)])
     surplus = list(options.fields)
     reason = "are of ViTs" if len(surplus) > 1 else "is of ViTs"
-    if size and spec.net.image_size != size:
+    if size and spec.image_size != size:
         surplus.append("image_size")
-        high, wide = spec.net.image_size
+        high, wide = spec.image_size
         reason = f"it is one for {high} x {wide} pixels, as its tensors show"
     if surplus:
         names = ", ".join(surplus)
@@ -222,7 +222,7 @@ def _described(
             dataset=options.dataset,
             class_names=config.labels,
             versions=versions(),
-            **_view(spec.net.channels, config.view, options),
+            **_view(spec.channels, config.view, options),
         )
 
 

@@ -219,6 +219,31 @@ def eval_batches(
     yield from _read_ahead(batches, reading)
 
 
+def some_images(
+    split: Split, fit: Fit, count: int, *, reading: Reading = IN_THREAD
+) -> np.ndarray:
+    """Images that lie evenly over a split, the same for all processes.
+
+    Args:
+      split: the images.
+      fit: the view of every image.
+      count: how many; all of them, where the split has no more.
+      reading: whether the next image takes the place of one that cannot be read.
+
+    Returns:
+      uint8 [images, height, width, channels].
+
+    Raises:
+      Unreadable: an image cannot be decoded, and `reading` says stop.
+    """
+    total = len(split)
+    positions = [i * total // count for i in range(count)]
+    samples = [
+        _read(split, row, reading.unreadable) for row in dict.fromkeys(positions)
+    ]
+    return np.stack([fit(image) for image, *_ in samples])
+
+
 def _read_ahead(
     batches: grain.MapDataset, reading: Reading
 ) -> Iterator[dict[str, Any]]:

@@ -159,9 +159,9 @@ def sheet(case: Case) -> Iterator[Finding]:
         spec = survey.spec(row)
         if row.config.schedule.total_epochs:
             # Of networks that differ in depth alone, the deepest needs the most.
-            net = spec.net.replace(depth=1, drop_path=0.0)
+            vits = tuple(vit.replace(depth=1, drop_path=0.0) for vit in spec.vits)
             replayed = row.config.replay.every_steps > 0
-            key = type(spec), net, row.config.global_batch_size, replayed
+            key = spec.family, vits, row.config.global_batch_size, replayed
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec

@@ -229,7 +229,7 @@ def _teacher(config, path: str, case: Case) -> Iterator[Finding]:
     accuracy = (
         f", top-1 {about.accuracy:.1%} when trained" if about.accuracy >= 0 else ""
     )
-    classes = f"{network.spec.net.num_classes:,} classes"
+    classes = f"{network.spec.num_classes:,} classes"
     unknown = "" if case.data else "; whether it fits the data is not known"
     yield ok(f"{path}: {network.spec.name}, {classes}{accuracy}{unknown}")
 

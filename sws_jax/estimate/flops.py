@@ -34,7 +34,7 @@ from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.specs import Spec, Trained
+from sws_jax.specs import Spec, Trained, ViTSpec
 from sws_jax.specs.base import COMPUTE, Compute
 from sws_jax.training import step as steps
 
@@ -99,12 +99,12 @@ def step_flops(
       UserError: networks that are not trained here, or do not fit each other.
     """
     student = _trained(spec)
-    halves = (0.5,) * spec.net.channels
+    halves = (0.5,) * spec.channels
     normalization = Normalization(halves, halves)
     frozen = None
     if teacher is not None:
         for field in ("num_classes", "channels"):
-            ours, theirs = getattr(spec.net, field), getattr(teacher.net, field)
+            ours, theirs = getattr(spec, field), getattr(teacher, field)
             if ours != theirs:
                 raise UserError(
                     f"{field} of {spec.name} is {ours}, and of its teacher "
@@ -127,19 +127,24 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     """Bytes of activations that training holds for each image.
 
     The residuals of `jax.vjp` that grow with the batch and, with `compute.remat`,
-    those of one block, which is computed again while it is passed backwards; see
-    the text on top for what is not in it.
+    those of the largest block, as each is computed again while it is passed backwards;
+    see the text on top for what is not in it.
 
     Raises:
       UserError: for a network that is not trained here.
     """
-    net = _trained(spec).net
+    vits = _trained(spec).vits
     kept = _kept(spec, compute)
     if compute.remat:
         plain = dataclasses.replace(compute, remat=False)
-        one, two = (_kept(net.replace(depth=depth), plain) for depth in (1, 2))
-        kept += two - one
+        kept += max(_of_block(vit, plain) for vit in vits)
     return kept
+
+
+def _of_block(spec: ViTSpec, compute: Compute) -> int:
+    """Bytes that one block of a network keeps, for each image."""
+    one, two = (_kept(spec.replace(depth=depth), compute) for depth in (1, 2))
+    return two - one
 
 
 def _kept(spec: Spec, compute: Compute) -> int:
@@ -174,18 +179,18 @@ def _abstract(spec: Spec) -> trees.Tree:
 def _trained(spec: Spec) -> Trained:
     if not isinstance(spec, Trained):
         raise UserError(f"{spec.name} is a teacher here, and is not trained")
-    if not spec.net.num_classes:
+    if not spec.num_classes:
         raise UserError(f"{spec.name} has no classes, and so no loss to train it with")
     return spec
 
 
 def _images(spec: Spec, batch: int) -> Any:
-    net = spec.net
-    return jax.ShapeDtypeStruct((batch, *net.image_size, net.channels), np.float32)
+    shape = (batch, *spec.image_size, spec.channels)
+    return jax.ShapeDtypeStruct(shape, np.float32)
 
 
 def _targets(spec: Spec, batch: int) -> Any:
-    return jax.ShapeDtypeStruct((batch, spec.net.num_classes), np.float32)
+    return jax.ShapeDtypeStruct((batch, spec.num_classes), np.float32)
 
 
 def _flops(program: core.Jaxpr) -> int:

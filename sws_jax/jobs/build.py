@@ -21,18 +21,20 @@ from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
-from sws_jax.jobs import initial, places, remarks, teacher
+from sws_jax.jobs import initial, phases, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
+from sws_jax.jobs.places import Images
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Loss
+from sws_jax.methods.objectives import Objective
 from sws_jax.models import weights
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
 from sws_jax.runtime import processes
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec, Trained, variants
 from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
+from sws_jax.training.picks import Picks, the_first
 from sws_jax.training.step import Recipe
 from sws_jax.training.task import Task
 
@@ -72,7 +74,7 @@ def check_objects(config: ml_collections.ConfigDict) -> None:
     Compute(**config.compute)
     transform(config)
     mixing = augment(config)
-    loss(config)
+    objective(config)
     Optimizer(**config.optimizer)
     images.check_decoder(config.data.decoder)
     mixing.check_batch(config.global_batch_size)
@@ -158,23 +160,25 @@ def augment(config: ml_collections.ConfigDict) -> Augment:
     return Augment(**config.augment)
 
 
-def loss(config: ml_collections.ConfigDict) -> Loss:
+def objective(config: ml_collections.ConfigDict) -> Objective:
     """What is minimised."""
-    return Loss(**config.loss)
+    return phases.objective(config)
 
 
-def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
+def recipe(
+    config, spec: Trained, normalization: Normalization, teacher: Spec | None = None
+) -> Recipe:
     """The static part of a step.
 
     Args:
       config: of the run.
       spec: of its network.
       normalization: of its images.
+      teacher: of its teacher, if it has one.
 
     Raises:
       UserError: a batch cannot be mixed as the config says.
     """
-    assert isinstance(spec, Trained)  # `jobs.start` answers with no other.
     mixing = augment(config)
     mixing.check_batch(config.global_batch_size)
     return Recipe(
@@ -182,11 +186,36 @@ def recipe(config, spec: Spec, normalization: Normalization) -> Recipe:
         normalization=normalization,
         compute=Compute(**config.compute),
         augment=mixing,
-        loss=loss(config),
+        loss=objective(config),
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
+        teacher=teacher,
     )
+
+
+def picks(config, recipe: Recipe, images: Images) -> Picks:
+    """What each step of a run computes: its network, or variants of it.
+
+    Args:
+      config: of the run.
+      recipe: of a step.
+      images: that the run trains on, as far as they are known.
+
+    Raises:
+      UserError: the variants of its phase do not begin with its network, or are none of
+        it.
+    """
+    phase = phases.find(config, images.input_and_head)
+    if phase is None or not phase.variants:
+        return Picks(recipe, (), the_first, config.seed)
+    if phase.variants[0] != recipe.spec:
+        raise UserError(
+            f"the first variant of phase {phase.name} is {phase.variants[0].name}, and "
+            f"must be the network that it trains, {recipe.spec.name}"
+        )
+    computed = variants.computations(phase.variants)
+    return Picks(recipe, computed, phase.pick, config.seed)
 
 
 def load_teacher(
@@ -236,6 +265,8 @@ def task(
     check_length(config, lengths, rates)
     network, first_lines, other_lines = _network(run, data)
     assert network.description is not None
+    step_recipe = recipe(config, network.spec, data.normalization)
+    computed = picks(config, step_recipe, Images.of(data))
     best = config.evaluation.select == "best"
     without_teacher = Task(
         name=config.name,
@@ -263,8 +294,10 @@ def task(
         select_best=best,
         network=network,
         make_ema=functools.partial(initial.ema_start, config, network.spec),
-        recipe=recipe(config, network.spec, data.normalization),
+        recipe=step_recipe,
         teacher=None,
+        variants=computed.variants,
+        pick=computed.pick,
         about=network.description,
         stored=_stored(run, network),
         first_lines=first_lines,
@@ -317,7 +350,7 @@ def _with_teacher(task: Task, run: RunDirectory) -> Task:
     predictor = dataclasses.replace(predictor, network=placed)
     score = task.score(predictor, task.data.val)
     teacher.check_scores(score, task.data, run.config.teacher.min_accuracy)
-    name = network.description.net.name
+    name = network.spec.name
     line = f"teacher {name}, validation top-1 {score['top1']:.1%}"
     if score["skipped"]:
         line += f" of {int(score['count']):,} images that can be read"
@@ -325,6 +358,7 @@ def _with_teacher(task: Task, run: RunDirectory) -> Task:
     return dataclasses.replace(
         task,
         teacher=predictor,
+        recipe=dataclasses.replace(task.recipe, teacher=network.spec),
         about=task.about.replace(teacher=name),
         first_lines=(*task.first_lines, *lines),
     )

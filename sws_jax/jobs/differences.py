@@ -19,6 +19,8 @@ CHANGEABLE = fields.resuming(fields.CHANGEABLE)
 # before the fields were there; a run that began then goes on as it began.
 LATER = ("model.patch_bias_init",)
 _INSIST = "init.insist"
+# Kinds of jobs by their older names.
+_OLDER_JOBS = {"sws": "chain"}
 
 
 def defaults() -> dict[str, Any]:
@@ -59,6 +61,8 @@ def between(
       later: fields of `LATER` that this software did not know.
     """
     theirs = documents.merged(defaults(), written)
+    if theirs.get("job") in _OLDER_JOBS:
+        theirs["job"] = _OLDER_JOBS[theirs["job"]]
     ours = documents.plain(config.to_dict())
     undecided = model_fields.undecided(config, insist=not older)
     ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in undecided)}

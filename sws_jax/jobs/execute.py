@@ -190,16 +190,16 @@ def _run_result(
         datasets=datasets,
     )
     if run.publishes:
-        processes.first_does(lambda: _publish(workdir, run.name))
+        processes.first_does(lambda: _publish(workdir, run))
     result = {**result, "role": run.role}
     if not finished:
         say(f"{run.name}: {report.sentence(result)}")
     return result
 
 
-def _publish(workdir: str, name: str) -> None:
+def _publish(workdir: str, run: Run) -> None:
     """Copies the learngene of a run to the work directory, where users look for it."""
-    source = os.path.join(workdir, name, LEARNGENE_FILE)
-    target = os.path.join(workdir, LEARNGENE_FILE)
+    source = os.path.join(workdir, run.name, LEARNGENE_FILE)
+    target = os.path.join(workdir, run.publishes)
     with _job_lock(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)

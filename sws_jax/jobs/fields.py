@@ -109,6 +109,8 @@ GROUPS = {
     "model": "the network",
     "compute": "how the network is computed; the same weights fit every setting",
     "init": "where the first weights come from: a seed, a weights file or a learngene",
+    "phase": "which phase of which method a run trains, where the other fields do not "
+    "say it; a job sets it",
     "teacher": "the network that a run is distilled from",
     "loss": "what is minimised",
     "transform": "what an image goes through on the host",
@@ -387,6 +389,15 @@ RUN: dict[str, Field] = {
         "added to it.",
         item=str,
     ),
+    "phase.method": Field(
+        "",
+        "Method whose phase the run trains. Empty: the run is what its other fields "
+        "say.",
+    ),
+    "phase.name": Field("", "Name of that phase."),
+    "phase.depth": Field(
+        0, "Depth of the descendant that the phase is for. 0: of all.", Range(0, 1024)
+    ),
     "teacher.path": Field(
         "",
         "The teacher: a weights file, a run's directory, or run:NAME, an earlier run "
@@ -590,8 +601,14 @@ JOB: dict[str, Field] = {
     "job": Field(
         "single",
         "Which runs there are. single: one; descendants: those of one learngene, of "
-        "several depths; sws: ancestor, Aux-Net and descendants.",
-        choices=("single", "descendants", "sws"),
+        "several depths; chain: ancestor, the phases of each method, and its "
+        "descendants. sws is an older name of chain.",
+        choices=("single", "descendants", "chain", "sws"),
+    ),
+    "methods": Field(
+        ("sws",),
+        "Methods of a chain, which share the ancestor and the networks from scratch.",
+        item=str,
     ),
     "compare.level": Field(
         "untuned",

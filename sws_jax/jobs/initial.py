@@ -12,18 +12,20 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from sws_jax import trees
-from sws_jax.data import Dataset
+from sws_jax import pixels, trees
+from sws_jax.data import Dataset, pipeline
+from sws_jax.data.pipeline import Reading
+from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
-from sws_jax.jobs import places
+from sws_jax.jobs import phases, places, trained
 from sws_jax.jobs.places import Images, Origin, find_origin
 from sws_jax.jobs.start import Answer, answer
 from sws_jax.methods import learngenes, surgery
-from sws_jax.methods.base import Learngene
-from sws_jax.models import networks, profiles, vit
+from sws_jax.methods.base import Learngene, Made
+from sws_jax.models import networks, profiles, vit, weights
 from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs import Spec, Trained
 
 
 def initial_network(
@@ -67,37 +69,60 @@ def initial_network(
     else:
         result = answer(config, images, None, tell)
         check_memory(result.spec)
-        params = vit.init_params(result.spec.build(), jax.random.key(config.seed))
+        params = _made(config, data, workdir, result.spec)
+        if params is None:
+            params = vit.init_params(result.spec.build(), jax.random.key(config.seed))
     return networks.Network(result.spec, params, result.about)
+
+
+def _made(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | None:
+    """The parameters that a run's phase computes; None where it starts otherwise.
+
+    Raises:
+      UserError: they are not those of the phase's network, or no numbers.
+    """
+    phase = phases.find(config, Images.of(data).input_and_head)
+    if phase is None or not isinstance(phase.start, Made):
+        return None
+    start, who = phase.start, f"the start of phase {phase.name}"
+    before = trained.load(config, workdir, start.after)
+    images = None
+    if start.images:
+        fit = Fit(data.image_shape[:2], config.data.eval_crop)
+        reading = Reading(unreadable=config.data.unreadable)
+        rows = pipeline.some_images(data.train, fit, start.images, reading=reading)
+        images = pixels.normalize(rows, data.normalization)
+    made = trees.to_host(start.make(before, images))
+    weights.check(who, networks.abstract_params(spec), made)
+    return _float32(who, made)
 
 
 def _expanded(config, path: str, gene: Learngene, result: Answer):
     """The parameters of a descendant."""
-    net = result.spec.net
+    spec = result.spec
     descendant = learngenes.expand(
         dataclasses.replace(gene, params=_float32(path, gene.params)),
         plan=result.about.plan,
-        num_classes=None if result.keeps_head else net.num_classes,
-        image_size=net.image_size,
+        num_classes=None if result.keeps_head else spec.num_classes,
+        image_size=spec.image_size,
         seed=config.seed,
     )
-    assert descendant.spec.net.replace(drop_path=net.drop_path) == net
+    assert descendant.spec.replace(drop_path=config.model.drop_path) == spec
     return _reordered(dict(descendant.params), result.order)
 
 
 def _continued(config, path: str, network: networks.Network, result: Answer):
     """The parameters of a network for other images or classes."""
-    assert network.description is not None
-    net, params = result.spec.net, dict(_float32(path, network.params))
+    spec, params = result.spec, dict(_float32(path, network.params))
     params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"],
-        network.description.vit,
-        net,
+        network.spec.stem,
+        spec.stem,
         antialias=profiles.find(config.profile).antialias,
     )
     if not result.keeps_head:
         like = params["norm"]["scale"]
-        params["head"] = surgery.fresh_head(net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(spec.tail, config.seed, like=like)
     return _reordered(params, result.order)
 
 
@@ -116,7 +141,7 @@ def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
 
 
 def _float32(path: str, params: trees.Tree) -> trees.Tree:
-    """The weights of a file in float32, for a run to start from.
+    """Weights, of a file say, in float32, for a run to start from.
 
     Raises:
       UserError: some of them are not numbers.
@@ -148,7 +173,7 @@ def check_memory(spec: Spec) -> None:
         )
 
 
-def ema_start(config, spec: Spec) -> trees.Tree | None:
+def ema_start(config, spec: Trained) -> trees.Tree | None:
     """Where the moving average of the weights starts, if not from the weights."""
     if not config.ema or config.ema_start == "weights":
         return None
@@ -158,6 +183,5 @@ def ema_start(config, spec: Spec) -> trees.Tree | None:
     if (config.init.learngene or config.init.network) and "head" in params:
         # A head that is not inherited is the same in both.
         like = params["norm"]["scale"]
-        assert isinstance(spec.net, ViTSpec)
-        params["head"] = surgery.fresh_head(spec.net, config.seed, like=like)
+        params["head"] = surgery.fresh_head(spec.tail, config.seed, like=like)
     return params

@@ -39,7 +39,7 @@ def network_spec(config, input_and_head: dict[str, Any]) -> Trained:
     return AuxViTSpec(net, stages) if stages else net
 
 
-def fields_of(spec: Trained) -> dict[str, Any]:
+def fields_of(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
     """The fields of a config's `model` that make this network."""
     own = {field.name for field in dataclasses.fields(ViTSpec)}
     names = own & set(recipes.run().model)
@@ -64,9 +64,10 @@ def check_init(config) -> None:
 def with_network(
     config: ml_collections.ConfigDict, spec: Trained
 ) -> ml_collections.ConfigDict:
-    """The config with the network that the run really has."""
+    """The config with the network that the run really has, where fields can say it."""
     copy = config.copy_and_resolve_references().unlock()
-    copy.model.update(fields_of(spec))
+    if isinstance(spec, ViTSpec | AuxViTSpec) and not config.phase.method:
+        copy.model.update(fields_of(spec))
     return copy
 
 
@@ -90,6 +91,8 @@ def undecided(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[
 
 def insisted_differences(config, spec: Trained) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
+    if not isinstance(spec, ViTSpec | AuxViTSpec):
+        return []  # no fields of a model make it
     fields, rows = fields_of(spec), []
     for name in sorted(set(insisted(config)) - set(_NOT_FROM_FILE)):
         wanted = config.model[name]

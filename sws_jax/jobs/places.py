@@ -9,17 +9,18 @@ import dataclasses
 import functools
 import hashlib
 import os
+from typing import Any
 
 from sws_jax.data import Dataset
 from sws_jax.errors import UserError
-from sws_jax.methods.objectives import Loss
+from sws_jax.jobs import phases
+from sws_jax.methods.base import Made
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.pixels import Normalization
 from sws_jax.storage import paths, runs
-from sws_jax.storage.names import LEARNGENE_FILE
+from sws_jax.storage.names import LEARNGENE_FILE, RUN
 
-RUN = "run:"
 _IMAGENET_CLASSES, _COLOURS = 1000, 3
 
 
@@ -33,6 +34,7 @@ def resolve(path: str, workdir: str) -> str:
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
     files = {
+        **_of_earlier_phases(config, workdir),
         "init.learngene": learngene_file(config, workdir),
         "init.network": _weights_if_any(config.init.network, workdir),
         "teacher.path": _weights_if_any(teacher_path(config), workdir),
@@ -41,6 +43,17 @@ def inputs(config, workdir: str) -> dict[str, str]:
         field: _digest(path, paths.version(path))
         for field, path in files.items()
         if path and paths.is_file(path)
+    }
+
+
+def _of_earlier_phases(config, workdir: str) -> dict[str, str]:
+    """The files of phases that a run's start is computed from, by field."""
+    phase = phases.find(config)
+    if phase is None or not isinstance(phase.start, Made):
+        return {}
+    return {
+        f"phase.after.{name}": _weights_if_any(phases.path_of(config, name), workdir)
+        for name in phase.start.after
     }
 
 
@@ -86,7 +99,7 @@ def initial_file_is_outside(config) -> bool:
 
 def needs_teacher(config) -> bool:
     """Whether a run is distilled."""
-    return Loss(**config.loss).needs_teacher
+    return phases.objective(config).needs_teacher
 
 
 def teacher_path(config) -> str:
@@ -116,6 +129,15 @@ class Images:
     class_names: tuple[str, ...] = ()
     normalization: Normalization | None = None
     known: bool = True
+
+    @property
+    def input_and_head(self) -> dict[str, Any]:
+        """The fields of a network that follow from its images."""
+        return dict(
+            image_size=self.image_size,
+            channels=self.channels,
+            num_classes=self.num_classes,
+        )
 
     @classmethod
     def of(cls, data: Dataset) -> Images:

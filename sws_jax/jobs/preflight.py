@@ -86,9 +86,10 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
     Raises:
       UserError: naming the field.
     """
-    descendants = {
-        run.config.model.depth: run for run in rows if run.role in roles.DESCENDANTS
-    }
+    descendants: dict[int, Run] = {}
+    for run in rows:
+        if run.role in roles.DESCENDANTS:
+            descendants.setdefault(run.config.model.depth, run)
     for run in rows:
         descendant = descendants.get(run.config.model.depth)
         if run.role not in roles.SCRATCH or descendant is None:
@@ -134,7 +135,11 @@ def refuse_other(config, workdir: str) -> None:
     """
     _refuse_foreign(workdir)
     different = differing(config, os.path.join(workdir, CONFIG))
-    different = [name for name in different if not name.startswith("compare.")]
+    different = [
+        name
+        for name in different
+        if name.partition(".")[0] not in ("compare", "methods")
+    ]
     if different:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "

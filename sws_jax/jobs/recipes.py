@@ -50,7 +50,7 @@ def job(kind: str, **chain) -> ml_collections.ConfigDict:
     """A run's fields and those of the chain it belongs to.
 
     Args:
-      kind: "single", "descendants" or "sws"; see `sws_jax.jobs.rows`.
+      kind: "single", "descendants" or "chain"; see `sws_jax.jobs.rows`.
       **chain: its own fields.
     """
     config = run()
@@ -200,6 +200,11 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
         config.data.eval_crop = 1.0
         config.transform.update(crop="padded", padding=4)
     return budget(name)
+
+
+def methods(arg: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The methods that a config's arguments ``method`` and ``methods`` name."""
+    return tuple(arg.methods.split("-")) if arg.methods else (arg.method,)
 
 
 def slug(name: str) -> str:

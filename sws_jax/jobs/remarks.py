@@ -108,7 +108,8 @@ USED: dict[str, Rule] = {
     ),
     "ema_start": (lambda c: c.ema, "ema is 0"),
     "model.depth": (
-        lambda c: not (c.model.stages or c.init.plan or c.init.allotment),
+        lambda c: c.phase.method
+        or not (c.model.stages or c.init.plan or c.init.allotment),
         "model.stages, init.plan or init.allotment say it",
     ),
     "model.init_std": (

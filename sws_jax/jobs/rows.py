@@ -2,7 +2,8 @@
 
 ``single``      one run, as the config says.
 ``descendants`` one learngene file, many depths, with the comparisons asked for.
-``sws``         ancestor (if no teacher is given), Aux-Net, then as above.
+``chain``       ancestor (if no teacher is given), then of each method its phases, and
+                descendants as above. Networks from scratch are those of all methods.
 
 A larger comparison is more rows in the list.
 """
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import check, model_fields, places, recipes
+from sws_jax.jobs import check, model_fields, phases, recipes
+from sws_jax.methods import base, learngenes
+from sws_jax.methods.base import FromGene, FromNetwork, FromRun, Method
+from sws_jax.storage.names import LEARNGENE_FILE, RUN
 from sws_jax.training import roles
 from sws_jax.training.roles import ANCESTOR, AUX
 
@@ -29,15 +34,35 @@ class Run:
       role: in tables, of `sws_jax.training.roles`.
       config: as in `sws_jax.jobs.recipes.run`.
       after: names of the runs it needs.
-      publishes: whether its learngene is copied to the work directory, where users
-        look for it.
+      publishes: name under which its learngene is copied to the work directory, where
+        users look for it; empty where it leaves none.
     """
 
     name: str
     role: str
     config: ml_collections.ConfigDict
     after: tuple[str, ...] = ()
-    publishes: bool = False
+    publishes: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What the descendants of a method start from.
+
+    Attributes:
+      method: None where the learngene's file says it.
+      learngene: its path, or ``run:NAME``.
+      needs: the runs that they need.
+    """
+
+    method: Method | None
+    learngene: str
+    needs: tuple[str, ...]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of their runs begin with."""
+        return self.method.prefix if self.method else ""
 
 
 def runs(config: ml_collections.ConfigDict) -> list[Run]:
@@ -47,7 +72,8 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
       UserError: an unknown job, comparison or depth.
     """
     check.check_job(config)
-    builders = {"single": _single, "descendants": _descendants, "sws": _sws}
+    builders = {"single": _single, "descendants": _descendants, "chain": _chain}
+    builders["sws"] = _chain  # as configs of older versions name it
     return builders[config.job](config)
 
 
@@ -56,23 +82,76 @@ def _single(config) -> list[Run]:
     return [Run(config.name, roles.SINGLE, _run(config, config.name))]
 
 
-def _sws(config) -> list[Run]:
-    """An ancestor where no teacher is named, an Aux-Net, and its descendants."""
-    rows = []
+def _chain(config) -> list[Run]:
+    """An ancestor where no teacher is named, and each method with its descendants."""
+    names = tuple(dict.fromkeys(config.get("methods", ("sws",))))
+    if not names:
+        raise UserError("methods is empty: name at least one method")
+    rows, teacher = _ancestor(config)
+    sources = []
+    for method in map(learngenes.find_method, names):
+        last = _add_phases(rows, config, method, teacher)
+        needs = (last,) if last else tuple(row.name for row in rows[:1])
+        sources.append(Source(method, f"{RUN}{last}", needs))
+    return rows + _compare(config, config.tune, sources)
+
+
+def _ancestor(config) -> tuple[list[Run], str]:
+    """The run of the ancestor, where no teacher is named; and the teacher's path."""
     teacher = config.teacher.path
-    if not teacher:
-        if "ancestor" not in config:
+    if teacher:
+        return [], teacher
+    if "ancestor" not in config:
+        raise UserError(
+            "this config trains no ancestor: give its teacher as teacher=PATH, a "
+            "weights file or the directory of a finished run"
+        )
+    run = Run(ANCESTOR, ANCESTOR, _run(config, ANCESTOR, config.ancestor))
+    return [run], f"{RUN}{ANCESTOR}"
+
+
+def _add_phases(rows: list[Run], config, method: Method, teacher: str) -> str:
+    """Adds the phases of a method to the rows; one that is there already is shared.
+
+    Args:
+      rows: of the job, until now.
+      config: of the job.
+      method: whose phases they are.
+      teacher: path of the ancestor.
+
+    Returns:
+      The name of the run that leaves the method's learngene; empty for none.
+    """
+    present = {row.name: row for row in rows}
+    needs = [row.name for row in rows if row.name == ANCESTOR]
+    last = ""
+    for phase in phases.of_method(config, method, _depths(config)):
+        run = _run(config, phase.name)
+        phases.set_fields(run, method, phase, teacher)
+        publishes = ""
+        if phase.depth is None:
+            last = phase.name
+            if phases.leaves_learngene(run) or not run.phase.method:
+                publishes = f"{method.prefix}{LEARNGENE_FILE}"
+        row = Run(phase.name, AUX, run, tuple(needs), publishes)
+        if (same := present.get(phase.name)) is None:
+            rows.append(row)
+        elif _without_phase(same.config) != _without_phase(run):
             raise UserError(
-                "this config trains no ancestor: give its teacher as teacher=PATH, a "
-                "weights file or the directory of a finished run"
+                f"two methods of this job have other phases of the name {phase.name}"
             )
-        rows.append(Run(ANCESTOR, ANCESTOR, _run(config, ANCESTOR, config.ancestor)))
-        teacher = f"{places.RUN}{ANCESTOR}"
-    aux = _run(config, AUX)
-    aux.teacher.path = teacher
-    needs = (ANCESTOR,) if rows else ()
-    rows.append(Run(AUX, AUX, aux, needs, publishes=True))
-    return rows + _compare(config, config.tune, f"{places.RUN}{AUX}", (AUX,))
+        needs.append(phase.name)
+    return last
+
+
+def _without_phase(config) -> dict:
+    """The fields of a run but for whose phase it is."""
+    return {name: value for name, value in config.to_dict().items() if name != "phase"}
+
+
+def _depths(config) -> tuple[int, ...]:
+    """The depths of a comparison; one that is named twice is one."""
+    return tuple(dict.fromkeys(config.compare.depths))
 
 
 def _descendants(config) -> list[Run]:
@@ -81,43 +160,78 @@ def _descendants(config) -> list[Run]:
         raise UserError(
             "this config starts from a learngene: give its file as learngene=PATH"
         )
-    return _compare(config, ml_collections.ConfigDict(), config.init.learngene, ())
+    source = Source(None, config.init.learngene, ())
+    return _compare(config, ml_collections.ConfigDict(), [source])
 
 
-def _compare(config, tune, learngene: str, needs: tuple[str, ...]) -> list[Run]:
+def _compare(config, tune, sources: Sequence[Source]) -> list[Run]:
     """Descendants of every depth, and what they are compared with.
 
     Args:
       config: of the job.
       tune: changes to its fields for the descendants.
-      learngene: that these start from.
-      needs: the runs that the descendants need.
+      sources: that these start from.
     """
     compare = config.compare
     if not compare.depths:
         raise UserError("compare.depths is empty: name at least one depth")
     rows = []
-    # A depth that is named twice is one row.
-    depths = tuple(dict.fromkeys(compare.depths))
-    for number, depth in itertools.product(range(compare.seeds), depths):
+    for number, depth in itertools.product(range(compare.seeds), _depths(config)):
         if number and compare.level == "untuned":
             continue  # nothing in an expansion is random
         label = f"L{depth:02d}" + (f"-seed{number}" if number else "")
-        if compare.level == "untuned":
-            name, role = f"untuned-{label}", roles.UNTUNED
-        else:
-            name, role = f"des-{label}", roles.TUNED
-        # What was asked of the Aux-Net by name was not asked of its descendants.
-        descendant = _run(config, name, tune, insist=not needs)
-        descendant.seed = config.seed + number
-        descendant.model.depth = depth
-        descendant.init.learngene = learngene
-        if role == roles.UNTUNED:
-            descendant.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
-        rows.append(Run(name, role, descendant, needs))
+        own = [
+            _descendant(config, tune, source, depth, number, label)
+            for source in sources
+        ]
+        rows += own
         if compare.level == "full":
-            rows += _from_scratch(config, number, label, descendant)
+            rows += _from_scratch(config, number, label, own[0].config)
     return rows
+
+
+def _descendant(
+    config, tune, source: Source, depth: int, number: int, label: str
+) -> Run:
+    """A descendant of one depth, tuned or as it is expanded.
+
+    Args:
+      config: of the job.
+      tune: changes to its fields.
+      source: that it starts from.
+      depth: in blocks.
+      number: of the seed, from 0.
+      label: of depth and seed, for its name.
+    """
+    untuned = config.compare.level == "untuned"
+    role = roles.UNTUNED if untuned else roles.TUNED
+    name = f"{source.prefix}{'untuned' if untuned else 'des'}-{label}"
+    # What was asked of the Aux-Net by name was not asked of its descendants.
+    run = _run(config, name, tune, insist=not source.needs)
+    run.seed = config.seed + number
+    run.model.depth = depth
+    needs = _set_start(run, source, depth)
+    if untuned:
+        run.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
+    return Run(name, role, run, needs)
+
+
+def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
+    """Sets where a descendant starts; returns the runs that it needs."""
+    start = source.method.start(depth) if source.method else FromGene()
+    if isinstance(start, FromGene):
+        run.init.learngene = start.path or source.learngene
+        run.init.plan = tuple(start.plan or ())
+        return source.needs
+    if isinstance(start, FromRun):
+        run.init.network = f"{RUN}{start.phase}"
+        return (start.phase,)
+    if isinstance(start, FromNetwork):
+        run.init.network = start.path
+        return ()
+    if isinstance(start, base.Seed):
+        return ()
+    raise UserError(f"{source.method.name} cannot start a descendant from {start}")
 
 
 def _from_scratch(

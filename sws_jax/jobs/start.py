@@ -17,9 +17,10 @@ import ml_collections
 
 from sws_jax.data import classes
 from sws_jax.errors import UserError
-from sws_jax.jobs import model_fields, places, teacher
+from sws_jax.jobs import model_fields, phases, places, teacher
 from sws_jax.jobs.places import Images, Origin, find_origin
-from sws_jax.methods import learngenes
+from sws_jax.methods import base, learngenes
+from sws_jax.methods.base import Phase
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
@@ -76,16 +77,11 @@ def answer(
     model_fields.check_init(config)
     if images is None:
         images = Images.placeholder(config, origin)
+    phase = phases.find(config, images.input_and_head)
     if origin is None:
-        input_and_head = dict(
-            image_size=images.image_size,
-            channels=images.channels,
-            num_classes=images.num_classes,
-        )
-        spec = model_fields.network_spec(config, input_and_head)
-        result = Answer(spec, _describe(config, images, spec))
-        if not (init.learngene or init.network):
-            model_fields.check_insisted(config, spec, "", on_difference)
+        result = _of_seed(config, images, phase)
+        if not (init.learngene or init.network or phase):
+            model_fields.check_insisted(config, result.spec, "", on_difference)
         return result
     if init.learngene:
         learngenes.check_learngene(origin.path, origin.about)
@@ -93,8 +89,24 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
+    if phase is not None and phase.spec not in (None, result.spec):
+        raise UserError(
+            f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
+            f"and {origin.path} holds {result.spec.name}"
+        )
     model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
+
+
+def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
+    """The network of a phase, or of the config's fields, which no file initialises."""
+    if phase is None or phase.spec is None:
+        spec = model_fields.network_spec(config, images.input_and_head)
+        return Answer(spec, _describe(config, images, spec))
+    about = _describe(config, images, phase.spec)
+    if about.kind == "aux_net":
+        about = about.replace(method=config.phase.method)
+    return Answer(phase.spec, about)
 
 
 def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
@@ -108,20 +120,16 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
             f"{path} is of the {about.profile} profile and the run of the "
             f"{config.profile} one: give the config profile={about.profile}"
         )
-    plan = learngenes.plan_of(about, **request)
     keeps, order = _keeps_head(config, path, about, images, tell)
-    _check_channels(path, about.net.channels, images)
+    _check_channels(path, about.spec.channels, images)
     _tell_pixels(config, about, images, tell)
-    spec = (
-        profiles.find(about.profile)
-        .descendant(about.vit)
-        .replace(
-            depth=len(plan),
-            image_size=images.image_size,
-            num_classes=about.vit.num_classes if keeps else images.num_classes,
-            drop_path=config.model.drop_path,
-        )
+    descendant = learngenes.abstract_descendant(about, seed=config.seed, **request)
+    spec = descendant.spec.replace(
+        image_size=images.image_size,
+        num_classes=about.spec.num_classes if keeps else images.num_classes,
+        drop_path=config.model.drop_path,
     )
+    plan = descendant.plan
     description = learngenes.inherit(_describe(config, images, spec), about, plan)
     return Answer(spec, description, keeps, order)
 
@@ -129,20 +137,21 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
 def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
     """The trained network that a run goes on with."""
     path, about = origin.path, origin.about
-    old = about.vit
-    if old.distilled:
+    old = about.spec
+    if not isinstance(old, Trained):
+        raise UserError(f"{old.name} is no Vision Transformer")
+    if old.stem.distilled:
         raise UserError(
             f"{path} holds a network with a distillation token: it can teach, and no "
             f"run starts from it"
         )
     _check_channels(path, old.channels, images)
     _tell_pixels(config, about, images, tell)
-    spec = about.spec.replace(
+    spec = old.replace(
         num_classes=images.num_classes,
         image_size=images.image_size,
         drop_path=config.model.drop_path,
     )
-    assert isinstance(spec, Trained)  # It is `about.vit`, or shares its blocks.
     keeps, order = _keeps_head(config, path, about, images, tell)
     fresh = _describe(config, images, spec)
     description = learngenes.inherit(fresh, about, about.plan)
@@ -211,7 +220,7 @@ def _check_channels(path: str, channels: int, images: Images) -> None:
 
 def _head(config, origin: Description, images: Images) -> tuple[bool, str]:
     """Whether the head of a file is for the classes of a dataset, and why."""
-    file_classes, data_classes = origin.net.num_classes, images.num_classes
+    file_classes, data_classes = origin.spec.num_classes, images.num_classes
     if config.init.head == "fresh":
         return False, "as init.head says"
     if file_classes != data_classes:
@@ -250,8 +259,8 @@ def _set_name(name: str) -> str:
 def _describe(config, images: Images, spec: Trained) -> Description:
     """The description of a network that nothing has trained."""
     normalization = images.normalization
-    if normalization is None or normalization.channels != spec.net.channels:
-        normalization = default_normalization(spec.net.channels)
+    if normalization is None or normalization.channels != spec.channels:
+        normalization = default_normalization(spec.channels)
     return learngenes.describe(
         spec,
         normalization=normalization,
@@ -282,6 +291,7 @@ class Answers:
     ):
         self.images, self.workdir, self._older = images, workdir, older
         self.specs: dict[str, Trained] = {}  # by the names of runs
+        self._trained: dict[str, base.Trained] = {}
         self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
         self._files: dict[str, Origin] = {}
 
@@ -294,11 +304,24 @@ class Answers:
         on_difference = _discard if self._older(name) else None
         origin = self.origin(config)
         result = answer(config, self.images, origin, on_difference=on_difference)
-        self.specs[name], about = result.spec, result.about
-        if learngenes.is_source(result.spec):
-            about = about.replace(kind="learngene")
+        self.specs[name] = result.spec
+        about = self._left(name, config, result)
         self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
         return result
+
+    def _left(self, name: str, config, result: Answer) -> Description:
+        """The description of what a run leaves: its network's, or a learngene's."""
+        self._trained[name] = phases.abstract_trained(
+            config, result.spec, result.about, self.teacher(config)
+        )
+        if phases.leaves_learngene(config):
+            method = learngenes.find_method(config.phase.method)
+            names = (*phases.earlier(config), name)
+        elif result.about.kind == "aux_net" and not config.phase.method:
+            method, names = learngenes.find_method(result.about.method), (name,)
+        else:
+            return result.about
+        return learngenes.extracted(method, {n: self._trained[n] for n in names})
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, or of a file that is there."""

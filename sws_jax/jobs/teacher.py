@@ -74,15 +74,14 @@ def check_fits(spec: Spec, *, num_classes: int, channels: int, name: str) -> Non
     Raises:
       UserError: naming both.
     """
-    net = spec.net
-    if net.num_classes != num_classes:
+    if spec.num_classes != num_classes:
         raise UserError(
-            f"the teacher {spec.name} has {net.num_classes} classes and {name} has "
+            f"the teacher {spec.name} has {spec.num_classes} classes and {name} has "
             f"{num_classes}; take a teacher trained on these classes"
         )
-    if net.channels != channels:
+    if spec.channels != channels:
         raise UserError(
-            f"the teacher {spec.name} takes {net.channels} channels and {name} has "
+            f"the teacher {spec.name} takes {spec.channels} channels and {name} has "
             f"{channels}"
         )
 

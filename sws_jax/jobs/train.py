@@ -24,18 +24,21 @@ from sws_jax.jobs import (
     build,
     check,
     model_fields,
+    phases,
     recipes,
+    trained,
 )
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
+from sws_jax.methods.base import Learngene, Trained
 from sws_jax.models import networks
-from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import files
 from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending, roles
+from sws_jax.training.ending import Finished
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
 from sws_jax.training.replay import Diverged
@@ -122,8 +125,8 @@ def _train(
     try:
         training.open()
         training.steps(functools.partial(_step_lines, task))
-        network, result = ending.finish(training)
-        processes.first_does(lambda: _write(run, network, result))
+        finished = ending.finish(training)
+        processes.first_does(lambda: _write(run, finished))
         all_ended_alike = True
     except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
@@ -148,11 +151,26 @@ def _step_lines(task: Task) -> list[str]:
     return lines
 
 
-def _write(run: RunDirectory, network: Network, result: dict[str, Any]) -> None:
+def _write(run: RunDirectory, finished: Finished) -> None:
     """Writes the weights of a finished run, then its result; in one process alone."""
-    if learngenes.is_source(network.spec):
-        path = os.path.join(run.path, LEARNGENE_FILE)
-        learngenes.save_learngene(path, learngenes.extract(network))
+    gene = _learngene(run, finished)
+    if gene is not None:
+        learngenes.save_learngene(os.path.join(run.path, LEARNGENE_FILE), gene)
     else:
-        networks.save_network(os.path.join(run.path, WEIGHTS), network)
-    run.finish(result)
+        networks.save_network(os.path.join(run.path, WEIGHTS), finished.network)
+        trained.save_own(run.path, finished.network, finished.own)
+    run.finish(finished.result)
+
+
+def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:
+    """The learngene that a run leaves; None where it leaves its network."""
+    config, network = run.config, finished.network
+    if phases.leaves_learngene(config):
+        method = learngenes.find_method(config.phase.method)
+        every = trained.load(config, run.workdir, phases.earlier(config))
+        every[config.phase.name] = Trained(network, finished.own)
+        return method.extract(every)
+    assert network.description is not None
+    if network.description.kind == "aux_net" and not config.phase.method:
+        return learngenes.extract(network)
+    return None

@@ -12,8 +12,9 @@ import jax
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
+from sws_jax.methods import surgery
 from sws_jax.methods.objectives import Loss, Objective
-from sws_jax.models import networks
+from sws_jax.models import networks, profiles
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
 
@@ -100,30 +101,6 @@ def LEARNGENE(name: str, value: Any) -> Learngene:
     return value
 
 
-@arguments.checked(
-    **dict.fromkeys(("genes", "expand", "allot", "auxiliary"), arguments.function)
-)
-@dataclasses.dataclass(frozen=True)
-class Functions:
-    """The functions that define a learngene method; `sws_jax.expand` does the rest.
-
-    Attributes:
-      genes: stacked blocks, leaves [genes, ...] -> ``blocks`` of a learngene with as
-        many genes: a tree whose leaves are [genes, ...].
-      expand: ``blocks`` of a learngene, leaves [genes, ...], and a plan [depth] of
-        indices of genes -> stacked blocks, leaves [depth, ...]; pure and
-        differentiable.
-      allot: depth and trained stage lengths [genes] -> plan [depth].
-      auxiliary: learngene params, net and stage lengths [genes] -> spec and params of
-        the Aux-Net.
-    """
-
-    genes: Callable[[trees.Tree], trees.Tree]
-    expand: Callable[[trees.Tree, tuple[int, ...]], trees.Tree]
-    allot: Callable[[int, tuple[int, ...]], tuple[int, ...]]
-    auxiliary: Callable[[trees.Tree, ViTSpec, tuple[int, ...]], tuple[Spec, trees.Tree]]
-
-
 # A descendant's plan: for each block the gene that it comes from; of a stitched network
 # for each segment (instance, first block, end).
 Plan = tuple[int, ...] | tuple[tuple[int, int, int], ...]
@@ -134,7 +111,7 @@ class Seed(NamedTuple):
 
 
 class FromRun(NamedTuple):
-    """A phase goes on with the network that an earlier phase trained.
+    """A phase, or a descendant, goes on with the network that a phase trained.
 
     Attributes:
       phase: its name, or `ANCESTOR`.
@@ -154,15 +131,15 @@ class FromNetwork(NamedTuple):
 
 
 class FromGene(NamedTuple):
-    """A phase starts as the descendant of a learngene.
+    """A phase, or a descendant, starts as an expansion.
 
     Attributes:
-      path: of the learngene, or ``run:NAME``.
-      plan: of the descendant.
+      path: of the learngene; "" is that of the method itself.
+      plan: of the descendant; None takes the method's for its depth.
     """
 
-    path: str
-    plan: Plan
+    path: str = ""
+    plan: Plan | None = None
 
 
 class Trained(NamedTuple):
@@ -341,15 +318,93 @@ class Method:
     def copies(
         self, about: Description, plan: Plan
     ) -> tuple[tuple[int, int], ...] | None:
-        """For each block (times applied in training, copies now); None: no such thing."""
+        """For each block (times applied in training, copies now), if it has such."""
         return None
 
-    def start(self, about: Description, depth: int, gene: str) -> Start:
-        """Where the descendant of a depth starts, before it is tuned.
+    def start(self, depth: int) -> Start:
+        """Where the descendant of a depth starts, before it is tuned."""
+        return FromGene()
+
+    def trains(self, spec: Spec) -> bool:
+        """Whether a network of this spec is an Aux-Net of this method by itself.
+
+        Of such a network `sws_jax.extract` takes a learngene, whoever trained it.
+        """
+        return False
+
+
+class BlockMethod(Method):
+    """A method whose genes make the blocks of a descendant, and nothing else.
+
+    Its learngene has the parameters of a ViT, with genes in place of ``blocks``. What
+    such a method brings is `layers`, the rule `allot`, and its phases.
+    """
+
+    def genes(self, blocks: trees.Tree) -> trees.Tree:
+        """From stacked blocks, leaves [genes, ...], to the tree of as many genes."""
+        return blocks
+
+    def layers(self, genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
+        """The stacked blocks of a plan, leaves [depth, ...]; pure, differentiable.
 
         Args:
-          about: of the learngene.
-          depth: of the descendant.
-          gene: path of the learngene, or ``run:NAME``.
+          genes: as `genes` has them, leaves [genes, ...].
+          plan: [depth] indices of genes.
         """
-        return FromGene(gene, self.plan(about, depth))
+        return surgery.gather(genes, plan)
+
+    def allot(self, depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
+        """The plan of a depth.
+
+        Args:
+          depth: of the descendant.
+          stages: how often the Aux-Net applied each gene, [genes].
+        """
+        raise NotImplementedError
+
+    def begin(self, key: jax.Array, blocks: trees.Tree) -> trees.Tree:
+        """The genes of an `ExpandedSpec` before its first step.
+
+        Args:
+          key: of what is random in them besides the blocks.
+          blocks: of a ViT of as many blocks as genes, as the recipe begins them.
+        """
+        return self.genes(blocks)
+
+    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
+        """The learngene of the network that the last phase trained.
+
+        Of a plain ViT each block is a gene.
+        """
+        network = tuple(trained.values())[-1].network
+        about, spec = network.description, network.spec
+        assert about is not None
+        fields: dict[str, Any] = dict(kind="learngene", method=self.name)
+        if isinstance(spec, ViTSpec):
+            fields |= dict(net=spec, source=spec, stages=(1,) * spec.depth)
+        return Learngene(self.of_auxiliary(network), about.replace(**fields))
+
+    def of_auxiliary(self, network: networks.Network) -> trees.Tree:
+        """The parameters of a learngene from those of its Aux-Net."""
+        return network.params
+
+    def abstract(self, about: Description) -> Learngene:
+        net = about.vit.replace(depth=len(about.stages))
+        params = networks.abstract_params(net)
+        blocks = jax.eval_shape(self.genes, params["blocks"])
+        return Learngene({**params, "blocks": blocks}, about)
+
+    def plan(self, about: Description, size: int) -> tuple[int, ...]:
+        return self.allot(size, about.stages)
+
+    def expand(
+        self, gene: Learngene, plan: Plan, key: jax.Array
+    ) -> tuple[ViTSpec, trees.Tree]:
+        about = gene.description
+        net = profiles.find(about.profile).descendant(about.vit)
+        spec = net.replace(depth=len(plan))
+        rest = {name: leaf for name, leaf in gene.params.items() if name != "blocks"}
+        blocks = self.layers(gene.params["blocks"], plan)  # type: ignore[arg-type]
+        if spec.heads != about.vit.heads:
+            blocks = surgery.split_heads(blocks, spec)
+        return spec, {**surgery.own(rest), "blocks": blocks}

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import jax
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import plans, surgery, sws, tleg
-from sws_jax.methods.base import LEARNGENE, Descendant, Functions, Learngene
+from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method, Trained
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, Spec, Trained, ViTSpec
+from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec
 from sws_jax.specs.base import CLASSES
 
-METHODS: dict[str, Functions] = {sws.NAME: sws.METHOD, tleg.NAME: tleg.METHOD}
+# The methods, by their names in configs, files and results. A new one is a line here.
+METHODS: dict[str, Method] = {
+    sws.NAME: sws.METHOD,
+    tleg.NAME: tleg.METHOD,
+}
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
@@ -24,27 +31,21 @@ def _aux_net(name: str, value: object) -> networks.Network:
     return networks.NETWORK(name, value)
 
 
-def is_source(spec: Spec) -> bool:
-    """Whether `extract` takes a learngene out of a network of this spec.
-
-    A run that trained such a network leaves the learngene, and any other its weights.
-    """
-    return isinstance(spec, AuxViTSpec)
-
-
-def describe(spec: Trained, **fields) -> Description:
+def describe(spec: Spec, **fields) -> Description:
     """The description of a network that nothing has trained.
 
     Args:
       spec: of the network; its kind, stages and method follow from it.
       **fields: the other fields of `Description`.
     """
-    shared = is_source(spec)
+    method = next((m.name for m in METHODS.values() if m.trains(spec)), "")
+    shared = isinstance(spec, (AuxViTSpec, ExpandedSpec))
     return Description(
-        kind="aux_net" if shared else "network",
-        net=spec.net,
-        stages=spec.stages,
-        method=sws.NAME if shared else "",
+        kind="aux_net" if method else "network",
+        net=spec.net if shared else spec,
+        source=None if not method or isinstance(spec, AuxViTSpec) else spec,
+        stages=spec.stages if shared else (),
+        method=method,
         **fields,
     )
 
@@ -69,7 +70,7 @@ def extract(network: networks.Network) -> Learngene:
     """Takes the learngene out of a trained Aux-Net.
 
     Args:
-      network: an Aux-Net with its description.
+      network: an Aux-Net with its description, which names its method.
 
     Returns:
       Its genes, stacked on a leading axis, with embeddings, norm and head.
@@ -80,15 +81,25 @@ def extract(network: networks.Network) -> Learngene:
     Reference:
       SWS, 2404.16897, section 3.2.
     """
-    spec = network.spec
-    if network.description is None or not isinstance(spec, AuxViTSpec):
+    about = network.description
+    if about is None or about.kind != "aux_net":
         raise UserError(
             "a learngene is taken from an Aux-Net with a description, and this network "
             "is not one: load an Aux-Net's checkpoint"
         )
     networks.check_params(network)
-    params = sws.extract(network.params, spec)
-    return Learngene(params, network.description.replace(kind="learngene"))
+    trained = {network.spec.name: Trained(network, {})}
+    return find_method(about.method).extract(trained)
+
+
+def extracted(method: Method, trained: Mapping[str, Trained]) -> Description:
+    """The description of the learngene that phases would leave, from shapes alone.
+
+    Args:
+      method: theirs.
+      trained: arrays, or shapes, by the names of the phases.
+    """
+    return jax.eval_shape(method.extract, dict(trained)).description
 
 
 @arguments.checked(
@@ -137,42 +148,47 @@ def expand(
     """
     origin = learngene.description
     method = find_method(origin.method)
-    genes = plan_of(origin, depth=depth, plan=plan, allotment=allotment)
+    chosen = plan_of(origin, depth=depth, plan=plan, allotment=allotment)
     check_params(learngene)
-    profile = profiles.find(origin.profile)
-    spec = profile.descendant(origin.vit).replace(depth=len(genes))
+    spec, params = method.expand(learngene, chosen, jax.random.key(seed))
     if image_size is not None:
-        spec = spec.replace(image_size=image_size)
-    rest = {name: leaf for name, leaf in learngene.params.items() if name != "blocks"}
-    params = surgery.own(rest)
-    blocks = method.expand(learngene.params["blocks"], genes)
-    if spec.heads != origin.vit.heads:
-        blocks = surgery.split_heads(blocks, spec)
-    params["blocks"] = blocks
-    params["pos_embed"] = surgery.resize_pos_embed(
-        params["pos_embed"], origin.vit, spec, antialias=profile.antialias
-    )
+        spec, params = _for_images(spec, params, image_size, origin.profile)
     if num_classes is not None:
         spec, params = _with_head(spec, params, num_classes, seed)
     description = origin.replace(
         kind="network",
         net=spec,
-        plan=genes,
+        plan=chosen,
+        source=None,
         class_names=origin.class_names if num_classes is None else (),
         accuracy=-1.0,
     )
     return Descendant(spec, params, description)
 
 
+def _for_images(
+    spec: Spec, params: trees.Tree, image_size: int | tuple[int, int], profile: str
+) -> tuple[Spec, trees.Tree]:
+    """Spec and params for images of another size: only positions depend on it."""
+    new = spec.replace(image_size=image_size)
+    pos_embed = surgery.resize_pos_embed(
+        params["pos_embed"],
+        spec.stem,
+        new.stem,
+        antialias=profiles.find(profile).antialias,
+    )
+    return new, {**params, "pos_embed": pos_embed}
+
+
 def _with_head(
-    spec: ViTSpec, params: trees.Tree, num_classes: int, seed: int
-) -> tuple[ViTSpec, trees.Tree]:
+    spec: Spec, params: trees.Tree, num_classes: int, seed: int
+) -> tuple[Spec, trees.Tree]:
     """Spec and params with a fresh head in place of another; 0 classes have none."""
     spec = spec.replace(num_classes=num_classes)
     params = {name: leaf for name, leaf in params.items() if name != "head"}
     if num_classes:
         like = params["norm"]["scale"]
-        params["head"] = surgery.fresh_head(spec, seed, like=like)
+        params["head"] = surgery.fresh_head(spec.tail, seed, like=like)
     return spec, params
 
 
@@ -194,8 +210,30 @@ def plan_of(
     """
     method = find_method(description.method)
     return plans.resolve_plan(
-        description.stages, method.allot, depth=depth, plan=plan, allotment=allotment
+        description.stages,
+        functools.partial(method.plan, description),
+        depth=depth,
+        plan=plan,
+        allotment=allotment,
     )
+
+
+@arguments.checked(description=DESCRIPTION)
+def abstract_descendant(
+    description: Description, *, seed: int = 0, **request
+) -> Descendant:
+    """Spec, plan, names and shapes of a learngene's descendant, without computing.
+
+    Args:
+      description: of the learngene.
+      seed: as in `expand`.
+      **request: depth, plan or allotment, as in `expand`.
+
+    Raises:
+      UserError: as `expand`.
+    """
+    gene = abstract_learngene(description)
+    return jax.eval_shape(functools.partial(expand, seed=seed, **request), gene)
 
 
 @arguments.checked(learngene=LEARNGENE)
@@ -207,8 +245,10 @@ def auxiliary(learngene: Learngene) -> networks.Network:
     origin = learngene.description
     method = find_method(origin.method)
     check_params(learngene)
-    spec, params = method.auxiliary(learngene.params, origin.vit, origin.stages)
-    description = origin.replace(kind="aux_net" if is_source(spec) else "network")
+    spec, params = method.auxiliary(learngene)
+    kind = "aux_net" if method.trains(spec) else "network"
+    source = origin.source if kind == "aux_net" else None
+    description = origin.replace(kind=kind, source=source)
     return networks.Network(spec, params, description)
 
 
@@ -273,14 +313,11 @@ def check_learngene(path: str, description: Description) -> None:
 @arguments.checked(description=DESCRIPTION)
 def abstract_learngene(description: Description) -> Learngene:
     """Names, shapes and dtypes of a learngene, without computing."""
-    method = find_method(description.method)
-    genes = description.vit.replace(depth=len(description.stages))
-    params = networks.abstract_params(genes)
-    return Learngene({**params, "blocks": method.genes(params["blocks"])}, description)
+    return find_method(description.method).abstract(description)
 
 
 @arguments.checked()
-def find_method(name: str) -> Functions:
+def find_method(name: str) -> Method:
     """The method of that name.
 
     Raises:
@@ -304,6 +341,7 @@ __all__ = [
     "METHODS",
     "Descendant",
     "Learngene",
+    "Method",
     "abstract_learngene",
     "auxiliary",
     "check_learngene",

@@ -1,4 +1,4 @@
-"""What is minimised: the interface of an objective, and losses with their reductions."""
+"""What is minimised: the interface, and losses, each naming its reduction."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ REQUESTS = {
 }
 
 
-@arguments.checked(stages=PLAN, allot=arguments.function, **REQUESTS)
+@arguments.checked(stages=PLAN, of_depth=arguments.function, **REQUESTS)
 def resolve_plan(
     stages: tuple[int, ...],
-    allot: Callable[[int, tuple[int, ...]], tuple[int, ...]],
+    of_depth: Callable[[int], tuple[int, ...]],
     *,
     depth: int | None = None,
     plan: Sequence[int] | None = None,
@@ -30,7 +30,7 @@ def resolve_plan(
 
     Args:
       stages: lengths of the trained stages, one for each gene.
-      allot: the method's rule, which makes the plan of a depth.
+      of_depth: the method's rule, which makes the plan of a depth.
       depth: blocks of the descendant.
       plan: the gene of every block.
       allotment: how many blocks copy each gene.
@@ -45,7 +45,7 @@ def resolve_plan(
         raise UserError(f"give exactly one of depth, plan and allotment, not {shown}")
     genes = len(stages)
     if depth is not None:
-        return allot(depth, stages)
+        return of_depth(depth)
     if allotment is not None:
         return _plan_of_counts(tuple(allotment), genes)
     assert plan is not None

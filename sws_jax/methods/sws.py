@@ -10,10 +10,40 @@ from __future__ import annotations
 import numpy as np
 
 from sws_jax import trees
-from sws_jax.methods import base, surgery
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.methods import base
+from sws_jax.methods.base import Learngene, Phase, Request
+from sws_jax.models.networks import Network
+from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 
 NAME = "sws"
+
+
+class SWS(base.BlockMethod):
+    """One block for each stage, copied as often as a depth needs."""
+
+    name = NAME
+    paper = "2404.16897"
+    prefix = ""  # its runs had their names before there was another method
+
+    def phases(
+        self, net: ViTSpec, request: Request, depths: tuple[int, ...]
+    ) -> tuple[Phase, ...]:
+        spec = AuxViTSpec(net.replace(depth=sum(request.stages)), request.stages)
+        return (Phase("aux", spec, request.loss, teacher=base.ANCESTOR),)
+
+    def trains(self, spec: Spec) -> bool:
+        return isinstance(spec, AuxViTSpec)
+
+    def allot(self, depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
+        return allot(depth, stages)
+
+    def of_auxiliary(self, network: Network) -> trees.Tree:
+        assert isinstance(network.spec, AuxViTSpec)
+        return extract(network.params, network.spec)
+
+    def auxiliary(self, gene: Learngene) -> tuple[AuxViTSpec, trees.Tree]:
+        about = gene.description
+        return auxiliary(gene.params, about.vit, about.stages)
 
 
 def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
@@ -91,6 +121,4 @@ def _is_stage(name: str) -> bool:
     return name.startswith("stage_")
 
 
-METHOD = base.Functions(
-    genes=lambda blocks: blocks, expand=surgery.gather, allot=allot, auxiliary=auxiliary
-)
+METHOD = SWS()

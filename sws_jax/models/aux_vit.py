@@ -6,6 +6,8 @@ block each, without a leading axis (`sws_jax.methods.sws` stacks them).
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sws_jax.models import vit
@@ -23,11 +25,24 @@ class AuxViT(vit.ViT):
     spec: AuxViTSpec  # type: ignore[assignment]
     compute: Compute = Compute()
 
-    def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d]
-        ends = np.cumsum(self.spec.stages)
-        for s, (length, end) in enumerate(zip(self.spec.stages, ends, strict=True)):
+    @property
+    def segments(self) -> int:
+        return len(self.spec.stages)
+
+    def run_blocks(self, x, drop_path, taps, ranges):
+        stages, of_stages = self.spec.stages, []
+        for s, (length, end) in enumerate(zip(stages, np.cumsum(stages), strict=True)):
             # Drop-path masks belong to the applied block and are not shared.
             masks = None if drop_path is None else drop_path[end - length : end]
-            stage = vit.scanned(self.compute, length=length, shared=True)
-            x, _ = stage(self.net, self.compute, name=f"stage_{s}")(x, masks)
-        return x
+            x, values = self.run_segment(
+                f"stage_{s}",
+                self.net,
+                x,
+                masks,
+                taps,
+                ranges[s],
+                length=length,
+                shared=True,
+            )
+            of_stages.append(values)
+        return x, jax.tree.map(lambda *values: jnp.concatenate(values), *of_stages)

@@ -5,24 +5,31 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from sws_jax import arguments, pixels, specs
 from sws_jax.arguments import Range
 from sws_jax.errors import UserError
 from sws_jax.models import profiles
 from sws_jax.pixels import Normalization
-from sws_jax.specs import AuxViTSpec, Plain, Spec, ViTSpec, limits
+from sws_jax.specs import AuxViTSpec, ExpandedSpec, Plain, Spec, ViTSpec, limits
 from sws_jax.specs.vit import STAGES
 
 KINDS = ("network", "aux_net", "learngene")
-# Methods whose Aux-Net is a plain network whose layers are functions of the genes.
-_UNSHARED = ("tleg",)
+# The method whose learngenes older software described without their `source`.
+_WITHOUT_SOURCE = "tleg"
+Source = ExpandedSpec | Plain
 
 
 @arguments.checked(
     kind=arguments.text(KINDS),
-    net=arguments.of(*get_args(Plain), called="a ViTSpec, LeViTSpec or RegNetSpec"),
+    net=arguments.of(
+        *get_args(Plain), called="a ViTSpec, StitchedSpec, LeViTSpec or RegNetSpec"
+    ),
+    source=arguments.optional(
+        arguments.of(*get_args(Source), called="a spec of a network")
+    ),
     normalization=pixels.NORMALIZATION,
     profile=arguments.text(profiles.PROFILES),
     stages=STAGES,
@@ -42,14 +49,15 @@ class Description:
 
     Attributes:
       kind: "network" (a ViT), "aux_net" or "learngene".
-      net: the network; for a learngene, the Aux-Net it was taken from. Families other
-        than ViT are teachers.
+      net: the network; for a learngene, the Aux-Net it was taken from. LeViTs and
+        RegNets are teachers.
       normalization: of the input pixels.
-      method: that made a learngene or a descendant, "sws" or "tleg"; empty for
-        others.
+      method: that made a learngene or a descendant; empty for others.
       profile: which reading of the method, see `sws_jax.models.profiles`.
       stages: how often the Aux-Net applies each gene; empty for other networks.
       plan: gene of every block of a descendant; empty for other networks.
+      source: the network that was trained, of an Aux-Net or a learngene, where it is
+        no `AuxViTSpec` of `net` and `stages`; None else.
       teacher: name of the Ans-Net, if any.
       dataset: trained on.
       class_names: in the order of the head's outputs.
@@ -71,6 +79,7 @@ class Description:
     profile: str = "consistent"
     stages: tuple[int, ...] = ()
     plan: tuple[int, ...] = ()
+    source: Source | None = None
     teacher: str = ""
     dataset: str = ""
     class_names: tuple[str, ...] = ()
@@ -94,32 +103,51 @@ class Description:
                 f"the normalisation is for {self.normalization.channels} channels and "
                 f"the network takes {self.net.channels}"
             )
-        if self.kind != "network":
+        if self.kind != "network" and self.source is None:
             AuxViTSpec(self.vit, self.stages)  # refuses stages that do not add up
 
     @property
     def vit(self) -> ViTSpec:
-        """The network, which must be a ViT.
+        """The network, which must be a ViT of one width.
 
         Raises:
           UserError: it is of another family.
         """
         if not isinstance(self.net, ViTSpec):
-            raise UserError(f"{self.net.name} is no Vision Transformer")
+            raise UserError(f"{self.net.name} is no plain Vision Transformer")
         return self.net
 
     @property
     def spec(self) -> Spec:
         """The spec of the network that these weights are, or come from."""
-        if self.kind == "network" or self.method in _UNSHARED:
+        if self.kind == "network":
             return self.net
-        return AuxViTSpec(self.vit, self.stages)
+        return self.source or AuxViTSpec(self.vit, self.stages)
 
     def replace(self, **changes) -> Description:
         return dataclasses.replace(self, **changes)
 
+    def to_dict(self) -> dict:
+        """JSON-ready data; without `source` where there is none, as older software
+        knows none."""
+        data = specs.to_dict(self)
+        return data if self.source else {k: v for k, v in data.items() if k != "source"}
+
     def to_json(self) -> str:
-        return json.dumps(specs.to_dict(self), sort_keys=True)
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Description:
+        """The inverse of `to_dict`.
+
+        Raises:
+          UserError: the data does not describe weights.
+        """
+        about = specs.from_dict(cls, data)
+        if about.method == _WITHOUT_SOURCE and about.kind == "learngene":
+            source = ExpandedSpec(about.vit, about.stages, about.method)
+            return about.replace(source=about.source or source)
+        return about
 
     @classmethod
     @arguments.checked()
@@ -131,7 +159,7 @@ class Description:
             raise UserError(f"the description is not JSON: {error}") from None
         if not isinstance(data, dict):
             raise UserError("the description is not a JSON object")
-        return specs.from_dict(cls, data)
+        return cls.from_dict(data)
 
 
 DESCRIPTION = arguments.of(Description, called="a Description")

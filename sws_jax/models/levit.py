@@ -34,6 +34,7 @@ from flax import linen as nn
 
 from sws_jax.errors import UserError
 from sws_jax.models.norm import BatchNorm
+from sws_jax.models.outputs import refuse_taps
 from sws_jax.specs.base import Compute
 from sws_jax.specs.levit import LeViTSpec, cut
 
@@ -50,15 +51,17 @@ class LeViT(nn.Module):
     pass, and its blocks differ in size.
 
     Raises:
-      UserError: the images have another size or number of channels.
+      UserError: the images have another size or number of channels, or there are
+        `taps`, which a ViT alone has.
     """
 
     spec: LeViTSpec
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, images):  # [b, h, w, c] -> [b, classes]
+    def __call__(self, images, *, taps=()):  # [b, h, w, c] -> [b, classes]
         spec = self.spec
+        refuse_taps(spec, taps)
         expected = (*spec.image_size, spec.channels)
         if images.shape[1:] != expected:
             raise UserError(

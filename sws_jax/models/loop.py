@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 
+from sws_jax import trees
+from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec
+from sws_jax.specs import AuxViTSpec, StitchedSpec
 
 
 class LoopViT(vit.ViT):
@@ -28,15 +30,26 @@ class LoopViT(vit.ViT):
 
     watch: Callable[[str, jax.Array], Any] = lambda name, x: None
 
-    def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d]
-        params = self.variables["params"]
-        block = vit.Block(self.net, self.compute, parent=None)
+    def run_blocks(self, x, drop_path, taps, ranges):
+        if isinstance(self.spec, StitchedSpec):
+            raise UserError(
+                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is "
+                f"stitched of several"
+            )
+        if ranges[0] is not None:
+            raise UserError(
+                f"a loop runs every block of {self.spec.name}: to leave some out, give "
+                f"it a spec that has fewer, instead of ranges"
+            )
+        params, of_layers = self.variables["params"], []
+        block = vit.Block(self.net, self.compute, taps, parent=None)
         for layer in range(self.net.depth):
             if isinstance(self.spec, AuxViTSpec):
                 own = params[f"stage_{self.spec.plan[layer]}"]
             else:
                 own = jax.tree.map(lambda leaf, i=layer: leaf[i], params["blocks"])
             keep = None if drop_path is None else drop_path[layer]
-            x, _ = block.apply({"params": own}, x, keep)
+            x, values = block.apply({"params": own}, x, keep)
             self.watch(f"block_{layer}", x)
-        return x
+            of_layers.append(values)
+        return x, trees.stack(of_layers)

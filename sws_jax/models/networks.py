@@ -14,8 +14,9 @@ from sws_jax import arguments, pixels, sharding, trees
 from sws_jax.errors import UserError
 from sws_jax.models import vit, weights
 from sws_jax.models.description import DESCRIPTION, Description
+from sws_jax.models.outputs import WANTED, Outputs
 from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec
 from sws_jax.specs.base import COMPUTE, DTYPE
 
 
@@ -130,30 +131,55 @@ class Predictor:
           UserError: `order` names an output that the network lacks, or arrays are
             split over explicit axes of a mesh.
         """
+        return self.outputs(images, normalization).logits
+
+    @arguments.checked(
+        images=arguments.like("shape", "dtype", called="an array of images"),
+        normalization=NORMALIZATION,
+        taps=WANTED,
+    )
+    def outputs(
+        self, images, normalization: Normalization, taps: tuple[str, ...] = ()
+    ) -> Outputs:
+        """`logits`, and what is tapped on the way to them.
+
+        Args:
+          images: [batch, height, width, channels], as `logits` takes them.
+          normalization: of those images.
+          taps: names of `sws_jax.models.outputs.TAPS`.
+
+        Returns:
+          Without gradient; `order` is that of the logits.
+
+        Raises:
+          UserError: as `logits`, or the network is no ViT and there are taps.
+        """
         # JAX puts anything there, so that it is looked at when it is used.
         spec = NETWORK("network", self.network).spec
-        if (last := max(self.order, default=-1)) >= spec.net.num_classes:
+        if (last := max(self.order, default=-1)) >= spec.num_classes:
             raise UserError(  # indexing would take another in its place
                 f"order names output {last}, and {spec.name} has "
-                f"{spec.net.num_classes}, from 0"
+                f"{spec.num_classes}, from 0"
             )
         sharding.refuse_explicit("images or weights", (images, self.network.params))
         x = pixels.renormalize(images, normalization, self.normalization)
-        if x.shape[1:3] != spec.net.image_size:
-            shape = (x.shape[0], *spec.net.image_size, x.shape[3])
+        if x.shape[1:3] != spec.image_size:
+            shape = (x.shape[0], *spec.image_size, x.shape[3])
             x = jax.image.resize(x, shape, _RESIZE[self.interpolation], antialias=True)
         module = spec.build(self.compute)
 
         def apply(params, x):
-            return module.apply({"params": params}, x)
+            result = module.apply({"params": params}, x, taps=taps)
+            return result if taps else Outputs(result)
 
         # Networks that are trained place their activations themselves.
-        if isinstance(spec, Trained):
+        if spec.trainable:
             outputs = apply(self.network.params, x)
         else:
             outputs = sharding.by_image(apply, self.network.params, x)
         if self.order:
-            outputs = outputs[:, np.asarray(self.order)]
+            logits = outputs.logits[:, np.asarray(self.order)]
+            outputs = outputs._replace(logits=logits)
         return jax.lax.stop_gradient(outputs)
 
 

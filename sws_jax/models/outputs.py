@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
+from sws_jax import arguments
+from sws_jax.errors import UserError
+
 # What can be tapped; see `Outputs`.
 TAPS = ("blocks", "attention")
+# The check of an argument that names some of them.
+WANTED = arguments.many(arguments.text(TAPS), "names of taps")
 
 
 class Outputs(NamedTuple):
@@ -26,3 +31,20 @@ class Outputs(NamedTuple):
 
     logits: jax.Array
     taps: Mapping[str, jax.Array | tuple[jax.Array, ...]] = {}
+
+
+def refuse_taps(spec: Any, taps: tuple[str, ...]) -> None:
+    """Refuses taps of a network whose blocks are not those of a ViT.
+
+    Args:
+      spec: of the network.
+      taps: names of `TAPS`; nothing is refused where there are none.
+
+    Raises:
+      UserError: naming the network and the taps.
+    """
+    if wanted := WANTED("taps", taps):
+        raise UserError(
+            f"{spec.name} has no taps, and is asked for {', '.join(wanted)}: only "
+            f"Vision Transformers return more than logits"
+        )

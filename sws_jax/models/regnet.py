@@ -24,6 +24,7 @@ from flax import linen as nn
 
 from sws_jax.errors import UserError
 from sws_jax.models.norm import BatchNorm
+from sws_jax.models.outputs import refuse_taps
 from sws_jax.specs.base import Compute
 from sws_jax.specs.regnet import RegNetBlock, RegNetSpec
 
@@ -111,7 +112,8 @@ class RegNet(nn.Module):
     passes through a teacher, and its blocks are not scanned.
 
     Raises:
-      UserError: images of another size than the spec's.
+      UserError: images of another size than the spec's, or `taps`, which a ViT alone
+        has.
 
     Reference:
       Designing Network Design Spaces, 2003.13678.
@@ -121,8 +123,9 @@ class RegNet(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images, *, taps=()):
         spec, dtype = self.spec, self.compute.dtype
+        refuse_taps(spec, taps)
         expected = (*spec.image_size, spec.channels)
         if images.shape[1:] != expected:
             raise UserError(

@@ -32,6 +32,8 @@ from jaxtyping import Array, Float
 
 from sws_jax import sharding
 from sws_jax.errors import UserError
+from sws_jax.models import outputs
+from sws_jax.models.outputs import Outputs
 from sws_jax.specs import Compute, ViTSpec
 
 
@@ -144,14 +146,18 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; the body of every scan."""
+    """Pre-norm transformer block; the body of every scan.
+
+    Called with x [b, n, d] and keep [2, b], scales of branches, or None in evaluation.
+    Returns the next x, and by name what is tapped, [b, n, d] each; None for no taps.
+    """
 
     spec: ViTSpec
     compute: Compute
+    taps: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x, keep):
-        """Args: x [b, n, d]; keep [2, b] branch scales, or None in evaluation."""
 
         def branch(y, i):
             if keep is None:
@@ -161,11 +167,23 @@ class Block(nn.Module):
         # Where a mesh splits weights too, activations stay split by image alone.
         x = sharding.constrain(x, "batch", "tokens", "features")
         norm = functools.partial(layer_norm, self.spec, self.compute)
-        y = Attention(self.spec, self.compute, name="attn")(norm(name="norm1")(x))
-        x = x + branch(y, 0)
+        attention = Attention(self.spec, self.compute, name="attn")
+        added = attention(norm(name="norm1")(x))
+        x = x + branch(added, 0)
         y = Mlp(self.spec, self.compute, name="mlp")(norm(name="norm2")(x))
         x = x + branch(y, 1)
-        return x, None
+        return x, tapped(self.taps, x, added)
+
+
+def tapped(taps: tuple[str, ...], block, attention) -> dict[str, jax.Array] | None:
+    """What is asked of a block, [b, n, d] each; None where nothing is."""
+    if not taps:
+        return None
+    values = {"blocks": block, "attention": attention}
+    return {
+        name: sharding.constrain(values[name], "batch", "tokens", "features")
+        for name in taps
+    }
 
 
 def layer_norm(spec: ViTSpec, compute: Compute, name: str) -> nn.LayerNorm:
@@ -205,6 +223,69 @@ def scanned(compute: Compute, *, length: int, shared: bool) -> type[nn.Module]:
     )
 
 
+def run_given(
+    net: ViTSpec,
+    compute: Compute,
+    params,
+    x,
+    drop_path,
+    *,
+    shared_length: int | None = None,
+    runs=None,
+    taps: tuple[str, ...] = (),
+):
+    """Blocks of parameters that exist already, under one scan.
+
+    Without `runs` it computes what `scanned` does, which creates the parameters too.
+
+    Args:
+      net: whose blocks they are; its depth is not used.
+      compute: dtype, remat and unroll.
+      params: of the blocks, leaves [layers, ...]; or of one block, if it is shared.
+      x: [b, n, d].
+      drop_path: [layers, 2, b] scales of branches, or None in evaluation.
+      shared_length: how often a shared block is applied; None where each has its own.
+      runs: [2] whole numbers, traced: block i runs where first <= i < end, and returns
+        what it was given where it does not. None runs them all.
+      taps: names of `outputs.TAPS`.
+
+    Returns:
+      x [b, n, d] after the last block, and by name what was tapped,
+      [layers, b, n, d] each; None for no taps.
+    """
+    block = Block(net, compute, taps, parent=None)
+
+    def run(own, x, keep):
+        return block.apply({"params": own}, x, keep)
+
+    def leave_out(own, x, keep):
+        return x, tapped(taps, x, jnp.zeros_like(x))
+
+    def layer(x, inputs):
+        number, own, keep = inputs
+        own = params if own is None else own
+        if runs is None:
+            return run(own, x, keep)
+        is_run = (runs[0] <= number) & (number < runs[1])
+        return jax.lax.cond(is_run, run, leave_out, own, x, keep)
+
+    if shared_length is None:
+        own, length = params, jax.tree.leaves(params)[0].shape[0]
+    else:
+        own, length = None, shared_length
+    policy = None if compute.remat else jax.checkpoint_policies.everything_saveable
+    if compute.remat or runs is not None:
+        # A condition copies the weights that it is given for the backward pass. What
+        # goes into a checkpoint is kept as it is, whatever the policy saves.
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
+    return jax.lax.scan(
+        layer,
+        x,
+        (jnp.arange(length), own, drop_path),
+        unroll=min(compute.unroll, length),
+    )
+
+
 class PatchEmbed(nn.Module):
     """Cuts an image into patches and projects each of them."""
 
@@ -239,17 +320,49 @@ class ViT(nn.Module):
     Call with images [batch, height, width, channels] and, while training,
     `drop_path`, the masks of `drop_path_masks` [layers, 2, batch]; without them
     no branch is dropped. Returns float32 logits [batch, classes], or the pooled
-    features [batch, width] where the spec has no classes.
+    features [batch, width] where the spec has no classes. With `taps`, names of
+    `sws_jax.models.outputs.TAPS`, it returns `Outputs`.
+
+    `ranges` [segments, 2] leaves blocks out: block i of a segment runs where
+    first <= i < end, and returns what it was given where it does not. They may be
+    traced, so that one program serves all of them. A ViT is one segment, an Aux-Net one
+    for each stage.
     """
 
     spec: ViTSpec
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, images, drop_path=None):
+    def __call__(self, images, drop_path=None, taps=(), ranges=None):
+        taps = outputs.WANTED("taps", taps)
+        ranges = self.checked_ranges(ranges)
         x = self.embed(images)
-        x = self.run_blocks(x, drop_path)
-        return self.classify(x)
+        x, values = self.run_blocks(x, drop_path, taps, ranges)
+        logits = self.classify(x)
+        return Outputs(logits, values) if taps else logits
+
+    @property
+    def segments(self) -> int:
+        """The number of ranges: of blocks in a row that can be left out at the ends."""
+        return 1
+
+    def checked_ranges(self, ranges) -> tuple:
+        """The range of each segment, [2] or None.
+
+        Args:
+          ranges: [segments, 2], or None.
+
+        Raises:
+          UserError: they are of another shape.
+        """
+        if ranges is None:
+            return (None,) * self.segments
+        if jnp.shape(ranges) != (self.segments, 2):
+            raise UserError(
+                f"ranges of {self.spec.name} have the shape ({self.segments}, 2), and "
+                f"got {jnp.shape(ranges)}"
+            )
+        return tuple(jnp.asarray(ranges))
 
     @property
     def net(self) -> ViTSpec:
@@ -267,7 +380,7 @@ class ViT(nn.Module):
         Raises:
           UserError: the images are of another shape than the spec's.
         """
-        spec = self.net
+        spec = self.spec.stem
         sharding.refuse_explicit("images or weights", (images, self.variables))
         expected = (*spec.image_size, spec.channels)
         if images.shape[1:] != expected:
@@ -289,9 +402,50 @@ class ViT(nn.Module):
         pos_embed: Any = self.param("pos_embed", init, (1, spec.tokens, spec.width))
         return x + pos_embed.astype(x.dtype)
 
-    def run_blocks(self, x, drop_path):  # [b, n, d] -> [b, n, d]
-        blocks = scanned(self.compute, length=self.net.depth, shared=False)
-        return blocks(self.net, self.compute, name="blocks")(x, drop_path)[0]
+    def run_blocks(self, x, drop_path, taps, ranges):
+        """All blocks.
+
+        Args:
+          x: [b, n, d].
+          drop_path: [layers, 2, b], or None.
+          taps: names of `outputs.TAPS`.
+          ranges: of each segment, [2] or None.
+
+        Returns:
+          x [b, n, d] after the last block, and by name what was tapped,
+          [layers, b, n, d] each; None for no taps.
+        """
+        depth = self.net.depth
+        return self.run_segment(
+            "blocks", self.net, x, drop_path, taps, ranges[0], length=depth
+        )
+
+    def run_segment(self, name, net, x, drop_path, taps, runs, *, length, shared=False):
+        """Some blocks in a row, as `run_blocks`.
+
+        Args:
+          name: of their parameters.
+          net: whose blocks they are.
+          x: [b, n, d].
+          drop_path: [length, 2, b], or None.
+          taps: names of `outputs.TAPS`.
+          runs: which of them run, [2]; None for all.
+          length: how many they are.
+          shared: whether they are one block with one set of parameters.
+        """
+        if runs is None:
+            blocks = scanned(self.compute, length=length, shared=shared)
+            return blocks(net, self.compute, taps, name=name)(x, drop_path)
+        return run_given(
+            net,
+            self.compute,
+            self.variables["params"][name],
+            x,
+            drop_path,
+            shared_length=length if shared else None,
+            runs=runs,
+            taps=taps,
+        )
 
     def classify(self, x):  # [b, n, d] -> [b, classes]
         """Logits of the tokens that the last block returns.
@@ -303,7 +457,7 @@ class ViT(nn.Module):
           float32 [batch, classes], the mean over the heads; the pooled features
           [batch, width] of a network without classes.
         """
-        spec = self.net
+        spec = self.spec.tail
         norm = layer_norm(spec, self.compute, name="norm")
         if spec.pool == "token":
             x = norm(x)[:, : spec.read_tokens]
@@ -337,7 +491,7 @@ def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> di
     """A network's parameters at the start, as a plain tree of arrays.
 
     Args:
-      module: what `ViTSpec.build` or `AuxViTSpec.build` returned.
+      module: what the `build` of a spec returned.
       key: random key.
       boxed: keep each leaf in the box that holds the names of its logical axes.
     """
@@ -348,6 +502,6 @@ def init_params(module: nn.Module, key: jax.Array, *, boxed: bool = False) -> di
 # One program for all runs of equal networks.
 @functools.partial(jax.jit, static_argnums=0)
 def _init(module: nn.Module, key: jax.Array) -> dict:
-    net = module.net
-    images = jnp.zeros((1, *net.image_size, net.channels), jnp.float32)
+    spec = module.spec
+    images = jnp.zeros((1, *spec.image_size, spec.channels), jnp.float32)
     return module.init(key, images)["params"]

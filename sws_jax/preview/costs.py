@@ -18,7 +18,7 @@ from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
 from sws_jax.preview.survey import Survey
-from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.specs import Compute, Spec
 from sws_jax.storage import paths
 from sws_jax.storage.runs import weights_file
 from sws_jax.training import roles
@@ -141,7 +141,7 @@ def of_networks(
     for name in names:
         spec = named(name, changes)
         cost = NetworkCost(spec.name, _stored(name, spec), flops.forward_flops(spec))
-        if isinstance(spec, Trained):
+        if spec.trainable:
             taught_by = named_teacher(teacher_name, spec) if teacher_name else None
             cost = dataclasses.replace(
                 cost,
@@ -157,8 +157,8 @@ def named_teacher(name: str, student: Spec) -> Spec:
 
     It resizes the student's images to its own size.
     """
-    net = student.net
-    return named(name, {"num_classes": net.num_classes, "channels": net.channels})
+    input_and_head = ("num_classes", "channels")
+    return named(name, {field: getattr(student, field) for field in input_and_head})
 
 
 def of_job(

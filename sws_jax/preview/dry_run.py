@@ -172,7 +172,7 @@ def _in_own_dtype(
 def recipe_of(config, spec: Spec) -> step.Recipe:
     """The static part of a run's step; its normalisation, without effect on sizes, is
     a placeholder."""
-    grey = (0.5,) * spec.net.channels
+    grey = (0.5,) * spec.channels
     return build.recipe(config, spec, Normalization(grey, grey))
 
 
@@ -196,7 +196,7 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
         networks.abstract_params(spec),
         step.network_shardings(spec, mesh),
     )
-    grey = (0.5,) * spec.net.channels
+    grey = (0.5,) * spec.channels
     return Predictor(
         Network(spec, params),
         Normalization(grey, grey),

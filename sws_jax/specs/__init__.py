@@ -6,19 +6,17 @@ changes a parameter's name, shape or layout.
 """
 
 from sws_jax.specs.base import Compute, from_dict, to_dict
+from sws_jax.specs.expanded import ExpandedSpec
 from sws_jax.specs.levit import LEVITS, LeViTSpec
 from sws_jax.specs.regnet import REGNETS, RegNetSpec
-from sws_jax.specs.vit import (
-    SIZES,
-    AuxViTSpec,
-    Trained,
-    ViTSpec,
-    named,
-    parse_stages,
-)
+from sws_jax.specs.stitched import StitchedSpec
+from sws_jax.specs.vit import SIZES, AuxViTSpec, ViTSpec, named, parse_stages
 
+# Networks that are trained here; those of other families only teach. `isinstance` takes
+# these unions, too.
+Trained = ViTSpec | AuxViTSpec | ExpandedSpec | StitchedSpec
 # Of networks that are no Aux-Nets.
-Plain = ViTSpec | LeViTSpec | RegNetSpec
+Plain = ViTSpec | StitchedSpec | LeViTSpec | RegNetSpec
 # Of any network that can be saved, evaluated and taught by.
 Spec = Trained | Plain
 
@@ -28,10 +26,12 @@ __all__ = [
     "SIZES",
     "AuxViTSpec",
     "Compute",
+    "ExpandedSpec",
     "LeViTSpec",
     "Plain",
     "RegNetSpec",
     "Spec",
+    "StitchedSpec",
     "Trained",
     "ViTSpec",
     "from_dict",

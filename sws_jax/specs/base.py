@@ -7,10 +7,14 @@ import dataclasses
 import importlib
 import typing
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from sws_jax import arguments
 from sws_jax.arguments import MAX_SIZE, Range
 from sws_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_DEPTH = 1024  # as MAX_SIZE
 DTYPES = ("float32", "bfloat16", "float16")
@@ -19,6 +23,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 FAMILIES = {
     "vit": ("models.vit", "ViT"),
     "aux_vit": ("models.aux_vit", "AuxViT"),
+    "expanded": ("methods.expanded", "ExpandedViT"),
+    "stitched": ("models.stitched", "StitchedViT"),
     "levit": ("models.levit", "LeViT"),
     "regnet": ("models.regnet", "RegNet"),
 }
@@ -61,14 +67,68 @@ class Compute:
 COMPUTE = arguments.of(Compute, called="a Compute")
 
 
-def build(family: str, spec: typing.Any, compute: Compute) -> typing.Any:
-    """The linen module of a spec, whose family is one of `FAMILIES`."""
-    module, name = FAMILIES[family]
+class Spec(Protocol):
+    """What a network of any family says of itself; its class is a frozen dataclass.
+
+    Attributes:
+      family: one of `FAMILIES`.
+      name: in tables, logs and messages.
+      depth: blocks that are applied.
+      image_size: height and width in pixels.
+      channels: colour channels of the input.
+      num_classes: outputs of the head; 0 for features.
+      drop_path_rates: of stochastic depth, for each applied block, [depth].
+      trainable: whether it is trained here; others only teach.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def drop_path_rates(self) -> np.ndarray: ...
+
+    @property
+    def trainable(self) -> bool: ...
+
+    def replace(self, **changes: typing.Any) -> typing.Self:
+        """With changes to fields."""
+        ...
+
+    def build(self, compute: Compute = ...) -> typing.Any:
+        """The linen module: images [batch, height, width, channels] to logits."""
+        ...
+
+
+def build(spec: Spec, compute: Compute) -> typing.Any:
+    """The linen module of a spec."""
+    module, name = FAMILIES[spec.family]
     network = getattr(importlib.import_module(f"sws_jax.{module}"), name)
     return network(spec, compute)
 
 
-def check_depth(spec: typing.Any) -> None:
+def no_rates(depth: int) -> np.ndarray:
+    """The `Spec.drop_path_rates` of a network without stochastic depth."""
+    import numpy as np
+
+    return np.zeros(depth, np.float32)
+
+
+def check_depth(spec: Spec) -> None:
     """Refuses more blocks than any network has, where they are a sum."""
     if spec.depth > MAX_DEPTH:
         raise UserError(f"depth can be at most {MAX_DEPTH}, and is {spec.depth}")
@@ -115,8 +175,15 @@ def from_dict(spec_class: type, data: Mapping) -> typing.Any:
 
 
 def _nested(name: str, hint, value):
-    """An object of JSON as the dataclass that a field states; else as it is, for its
-    class to check."""
+    """An object of JSON as the dataclass that a field states, or a list of them; else
+    as it is, for its class to check."""
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        one, *_ = typing.get_args(hint)
+        if dataclasses.is_dataclass(one):
+            return [
+                _nested(f"{name}[{at}]", one, part) for at, part in enumerate(value)
+            ]
+        return value
     kinds: list[typing.Any] = [
         kind
         for kind in (hint, *typing.get_args(hint))

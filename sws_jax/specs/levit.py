@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The stem halves the image four times, and its widths double from an eighth.
 STEM_STRIDE = 16
@@ -126,6 +130,16 @@ class LeViTSpec:
         return self
 
     @property
+    def trainable(self) -> bool:
+        """It only teaches."""
+        return False
+
+    @property
+    def drop_path_rates(self) -> np.ndarray:
+        """Zeros: nothing is dropped in evaluation."""
+        return base.no_rates(self.depth)
+
+    @property
     def depth(self) -> int:
         """Blocks of all stages; the attention between stages is not counted."""
         return sum(self.depths)
@@ -174,7 +188,7 @@ class LeViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.levit.LeViT`)."""
-        return base.build("levit", self, compute)
+        return base.build(self, compute)
 
 
 def _levit(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FAMILY = "regnet"
 
@@ -106,6 +110,16 @@ class RegNetSpec:
         return self
 
     @property
+    def trainable(self) -> bool:
+        """It only teaches."""
+        return False
+
+    @property
+    def drop_path_rates(self) -> np.ndarray:
+        """Zeros: nothing is dropped in evaluation."""
+        return base.no_rates(self.depth)
+
+    @property
     def depth(self) -> int:
         """Number of blocks."""
         return sum(self.depths)
@@ -149,7 +163,7 @@ class RegNetSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.regnet.RegNet`)."""
-        return base.build("regnet", self, compute)
+        return base.build(self, compute)
 
 
 def quantised(

@@ -137,6 +137,29 @@ class ViTSpec:
             )
 
     @property
+    def family(self) -> str:
+        return "vit"
+
+    @property
+    def trainable(self) -> bool:
+        return True
+
+    @property
+    def vits(self) -> tuple[ViTSpec, ...]:
+        """Networks of one width each, whose blocks it applies in order: itself."""
+        return (self,)
+
+    @property
+    def stem(self) -> ViTSpec:
+        """The network whose patch and position embedding it has: itself."""
+        return self
+
+    @property
+    def tail(self) -> ViTSpec:
+        """The network whose last norm and head it has: itself."""
+        return self
+
+    @property
     def net(self) -> ViTSpec:
         """The network as it is run, block by block: for a plain ViT, itself."""
         return self
@@ -185,7 +208,7 @@ class ViTSpec:
     @property
     def name(self) -> str:
         """The name in timm's style: ``vit_small_patch16_L12``."""
-        return f"vit_{_size_name(self)}_patch{self.patch_size}_L{self.depth}"
+        return f"vit_{size_name(self)}_patch{self.patch_size}_L{self.depth}"
 
     def replace(self, **changes) -> ViTSpec:
         return dataclasses.replace(self, **changes)
@@ -193,7 +216,7 @@ class ViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.vit.ViT`)."""
-        return base.build("vit", self, compute)
+        return base.build(self, compute)
 
 
 # How often each of a learngene's genes is applied.
@@ -224,8 +247,46 @@ class AuxViTSpec:
             )
 
     @property
+    def family(self) -> str:
+        return "aux_vit"
+
+    @property
+    def trainable(self) -> bool:
+        return True
+
+    @property
+    def vits(self) -> tuple[ViTSpec, ...]:
+        """See `ViTSpec.vits`."""
+        return (self.net,)
+
+    @property
+    def stem(self) -> ViTSpec:
+        return self.net
+
+    @property
+    def tail(self) -> ViTSpec:
+        return self.net
+
+    @property
     def depth(self) -> int:
         return self.net.depth
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.net.image_size
+
+    @property
+    def channels(self) -> int:
+        return self.net.channels
+
+    @property
+    def num_classes(self) -> int:
+        return self.net.num_classes
+
+    @property
+    def drop_path_rates(self) -> np.ndarray:
+        """See `ViTSpec.drop_path_rates`: masks belong to applied blocks."""
+        return self.net.drop_path_rates
 
     @property
     def plan(self) -> tuple[int, ...]:
@@ -235,7 +296,7 @@ class AuxViTSpec:
     @property
     def name(self) -> str:
         lengths = "-".join(map(str, self.stages))
-        return f"aux_vit_{_size_name(self.net)}_patch{self.net.patch_size}_{lengths}"
+        return f"aux_vit_{size_name(self.net)}_patch{self.net.patch_size}_{lengths}"
 
     def replace(self, **changes) -> AuxViTSpec:
         """With changes to fields of `net`, and the same stages."""
@@ -244,12 +305,9 @@ class AuxViTSpec:
     @arguments.checked(compute=base.COMPUTE)
     def build(self, compute: Compute = Compute()):
         """Returns the linen module (`sws_jax.models.aux_vit.AuxViT`)."""
-        return base.build("aux_vit", self, compute)
+        return base.build(self, compute)
 
 
-# Networks that are trained here; those of other families only teach. `isinstance` takes
-# it, too.
-Trained = ViTSpec | AuxViTSpec
 # How the names of `named` begin.
 _PREFIXES = ("vit_", "aux_vit_")
 
@@ -260,7 +318,7 @@ def looks_named(text: str) -> bool:
 
 
 @arguments.checked()
-def named(name: str, **overrides) -> Trained:
+def named(name: str, **overrides) -> ViTSpec | AuxViTSpec:
     """The network a name stands for.
 
     Args:
@@ -310,7 +368,8 @@ def parse_stages(text: str) -> tuple[int, ...]:
     return STAGES("stages", [int(part) for part in text.split("-")])
 
 
-def _size_name(spec: ViTSpec) -> str:
+def size_name(spec: ViTSpec) -> str:
+    """One of `SIZES`; ``w96h3`` for another width or number of heads."""
     for size, (width, heads) in SIZES.items():
         if (spec.width, spec.heads) == (width, heads):
             return size

@@ -1,10 +1,10 @@
 """Checkpoints of a run, written by orbax, with a checksum of each array.
 
-The items of a checkpoint are ``params``, ``opt``, ``ema`` where there is one, ``clock``
-and ``meta``. The data needs none, as its position is the step. Orbax writes a
-checkpoint whole or not at all, but does not notice a bit that flips afterwards. The
-checksums in ``meta`` notice it, on any mesh and in any number of processes, and
-``meta`` has a checksum of its own.
+The items of a checkpoint are ``params``, ``opt``, ``ema`` where there is one, ``own``
+where the objective has parameters of its own, ``clock`` and ``meta``. The data needs
+none, as its position is the step. Orbax writes a checkpoint whole or not at all, but
+does not notice a bit that flips afterwards. The checksums in ``meta`` notice it, on any
+mesh and in any number of processes, and ``meta`` has a checksum of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from sws_jax import private, specs, trees
+from sws_jax import private, trees
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes
@@ -44,7 +44,7 @@ class Saved(NamedTuple):
 
     Attributes:
       step: updates behind it.
-      items: those of ``params``, ``opt`` and ``ema`` that were asked for.
+      items: those of ``params``, ``opt``, ``ema`` and ``own`` that were asked for.
       clock: as it was saved.
     """
 
@@ -117,7 +117,7 @@ class Checkpoints:
 
         Args:
           step: updates made.
-          items: ``params``, ``opt`` and, if kept, ``ema``.
+          items: ``params``, ``opt`` and, if there are any, ``ema`` and ``own``.
           clock: of `sws_jax.training.history.History`.
           description: of the network with these weights.
           val_top1: by which the best is kept; -1 where it was not measured.
@@ -129,7 +129,7 @@ class Checkpoints:
         self.wait()
         meta = {
             "layout": _LAYOUT,
-            "description": specs.to_dict(description),
+            "description": description.to_dict(),
             "checksums": {name: checksums.of(tree) for name, tree in items.items()},
             "clock": _digest(clock),
             "val_top1": val_top1,
@@ -221,7 +221,7 @@ class Checkpoints:
         """The description of a step's weights."""
         with orbax_errors.reading():
             data = self._meta(step)["description"]
-        return specs.from_dict(Description, data)
+        return Description.from_dict(data)
 
     def wait(self) -> None:
         """Waits until all checkpoints are written; a failed write is raised, once."""

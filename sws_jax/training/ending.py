@@ -7,7 +7,7 @@ them may have met alone.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -23,14 +23,25 @@ from sws_jax.training import step
 from sws_jax.training.loop import Training
 
 
-def finish(training: Training) -> tuple[Network, dict[str, Any]]:
+class Finished(NamedTuple):
+    """What a run ends with.
+
+    Attributes:
+      network: with the weights that it keeps, as numpy arrays.
+      own: the objective's own parameters of the same step; {} where it has none.
+      result: what ``result.json`` holds.
+    """
+
+    network: Network
+    own: trees.Tree
+    result: dict[str, Any]
+
+
+def finish(training: Training) -> Finished:
     """Scores the weights that a run keeps, on the test images once.
 
     Args:
       training: after its last step.
-
-    Returns:
-      The network with those weights, and the result of the run.
 
     Raises:
       Preempted: the run was asked to stop between two scores.
@@ -39,23 +50,25 @@ def finish(training: Training) -> tuple[Network, dict[str, Any]]:
     task = training.task
     training.history.clock.pause()
     training.checkpoints.wait()
-    step_number, params = _kept(training)
+    step_number, params, own = _kept(training)
     val = training.val
     if val.get("step") != step_number:
         val = task.score(task.predictor(params), task.data.val)
     about = training.described(step_number, val)
     scores = _test_scores(training, step_number, params)
     network = Network(task.network.spec, trees.to_host(params), about)
-    return network, _result(training, params, about, val["top1"], scores)
+    result = _result(training, params, about, val["top1"], scores)
+    return Finished(network, trees.to_host(own), result)
 
 
-def _kept(training: Training) -> tuple[int, trees.Tree]:
-    """The weights that a run keeps, and their step."""
-    total = training.task.total
+def _kept(training: Training) -> tuple[int, trees.Tree, trees.Tree]:
+    """The step whose weights a run keeps, those weights, and the objective's own."""
+    total, state = training.task.total, training.state
     best = training.checkpoints.best_step()
     if training.task.select_best and best is not None and best != total:
-        return best, _restored(training, best)
-    return total, training.state.params
+        items = _restored(training, best, own=state.own is not None)
+        return best, items["params"], items.get("own", {})
+    return total, state.params, {} if state.own is None else state.own
 
 
 def _test_scores(
@@ -72,7 +85,7 @@ def _test_scores(
     for epochs, milestone in task.milestones.items():
         _stop_between_scores(training)
         if milestone:
-            weights = _restored(training, milestone)
+            weights = _restored(training, milestone)["params"]
         else:
             weights = sharding.put(task.network.params, training.shardings.params)
         score = task.score(task.predictor(weights), task.data.test)
@@ -95,14 +108,18 @@ def _stop_between_scores(training: Training) -> None:
     raise training.stopped(total)
 
 
-def _restored(training: Training, step_number: int) -> trees.Tree:
-    """The weights of a step, from its checkpoint."""
+def _restored(
+    training: Training, step_number: int, *, own: bool = False
+) -> dict[str, trees.Tree]:
+    """The item ``params`` of a step's checkpoint, and if asked for ``own``."""
+    state, shardings = training.state, training.shardings
     spec = training.checkpoints.describe(step_number).spec
-    params = {"params": networks.abstract_params(spec)}
-    like = jax.tree.map(
-        step.with_sharding, params, {"params": training.shardings.params}
-    )
-    return training.checkpoints.restore_or_redo(step_number, like).items["params"]
+    like = {"params": networks.abstract_params(spec)}
+    places = {"params": shardings.params}
+    if own:
+        like["own"], places["own"] = state.own, shardings.own
+    like = jax.tree.map(step.with_sharding, like, places)
+    return training.checkpoints.restore_or_redo(step_number, like).items
 
 
 def _result(

@@ -98,9 +98,16 @@ class History:
         self._window.append(dict(numbers))
 
     def means(self) -> dict[str, float]:
-        """Means over the steps since the last line of the log; the next one begins."""
-        names = ("loss", "grad_norm")
-        row = {n: float(np.mean([past[n] for past in self._window])) for n in names}
+        """Means over the steps since the last line of the log; the next one begins.
+
+        A number that some of the steps lack is a mean over the others.
+        """
+        usual = ("loss", "grad_norm")
+        others = sorted(set().union(*self._window) - set(usual))
+        row = {
+            name: float(np.mean([past[name] for past in self._window if name in past]))
+            for name in (*usual, *others)
+        }
         self._window.clear()
         return row
 

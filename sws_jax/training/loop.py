@@ -12,11 +12,12 @@ from sws_jax import sharding, trees
 from sws_jax.data import pipeline
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
-from sws_jax.runtime import processes
+from sws_jax.runtime import processes, words
 from sws_jax.runtime.progress import Progress, say
-from sws_jax.training import metrics, replay, step
+from sws_jax.training import hooks, metrics, replay, step
 from sws_jax.training.checkpoints import Checkpoints, Saved
 from sws_jax.training.history import Begun, History
+from sws_jax.training.hooks import Hook
 from sws_jax.training.task import Task
 
 
@@ -25,7 +26,7 @@ class Preempted(Exception):
 
 
 class NonFinite(Stopped):
-    """The loss or a gradient is no longer a number."""
+    """The loss, a gradient or what the objective measures is no longer a number."""
 
 
 class Training:
@@ -45,6 +46,7 @@ class Training:
       done: steps behind the state now.
       history: what is remembered of the steps, across restarts.
       val: the last scores on the validation images, and their step.
+      hooks: what is done after some of the steps, in this order.
     """
 
     def __init__(self, task: Task, should_stop: Callable[[], bool], begun: Begun):
@@ -78,6 +80,10 @@ class Training:
         # Steps under way, with the metrics that they will return.
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self.val: dict[str, float] = {}
+        self.hooks = self._usual_hooks()
+        # The numbers of a row of the log, and the compiled steps that were needed yet.
+        self._row: dict[str, float] = {}
+        self._programs: dict[step.Recipe, jax.stages.Compiled] = {}
         self._writer: metrics.Writer | None = None
         self._progress = Progress(task.name, total=task.total, done=self.first)
 
@@ -85,7 +91,7 @@ class Training:
         """The state before the first step."""
         task, shardings = self.task, self.shardings
         make = jax.jit(
-            lambda params, ema: step.new_state(task.recipe, params, ema),
+            lambda params, ema: step.new_state(task.recipe, params, ema, task.seed),
             out_shardings=shardings,
         )
         ema = task.make_ema()
@@ -123,9 +129,8 @@ class Training:
         if self.first == task.total:
             return
         batches = self._batches()
-        size = task.global_batch_size
-        program = step.program(task.recipe, task.mesh, size, task.teacher)
-        for line in step_lines():
+        size, picks = task.global_batch_size, task.picks
+        for line in (*self._program_lines(), *step_lines()):
             say(line)
         key = self._key()
         counts_skipped = sharding.is_first_of_rows(task.mesh)
@@ -135,11 +140,38 @@ class Training:
             skipped = int(host_batch.pop("skipped"))
             self.history.add_skipped(skipped if counts_skipped else 0)
             batch = sharding.to_global(task.mesh, size, host_batch)
-            self.state, step_metrics = self._taken(
-                step_number, program, key, batch, np.float32(rate), task.teacher
-            )
+            recipe, students = picks.at(step_number - 1)
+            program = self._program(recipe, students)
+            arguments = (key, batch, np.float32(rate), task.teacher)
+            if students:
+                arguments += (students,)
+            self.state, step_metrics = self._taken(step_number, program, *arguments)
             self._count(step_number, step_metrics)
-            self._do_what_is_due(step_number, rate)
+            self._do_what_is_due(step_number)
+
+    def _program_lines(self) -> Iterator[str]:
+        """A line on how many programs the variants of the network need."""
+        task = self.task
+        if task.variants:
+            count = len(task.picks.programs(task.total))
+            variants = words.many(len(task.variants), "variant")
+            yield f"{task.name}: {variants} in {words.many(count, 'program')}"
+
+    def _program(
+        self, recipe: step.Recipe, students: tuple[step.Student, ...]
+    ) -> jax.stages.Compiled:
+        """The compiled step; a new one is compiled while the clock stands still."""
+        if recipe not in self._programs:
+            jax.block_until_ready(self._pending)  # Their time is training.
+            with self.history.clock.paused():
+                self._programs[recipe] = step.program(
+                    recipe,
+                    self.task.mesh,
+                    self.task.global_batch_size,
+                    self.task.teacher,
+                    students,
+                )
+        return self._programs[recipe]
 
     def _batches(self) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the batches, from the next step on."""
@@ -162,7 +194,7 @@ class Training:
         return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
 
     def _taken(
-        self, step_number: int, program: Callable, *arguments: Any
+        self, step_number: int, program: jax.stages.Compiled, *arguments: Any
     ) -> tuple[step.TrainState, dict[str, jax.Array]]:
         """The state after a step and its metrics; compared with a replay where due.
 
@@ -173,21 +205,8 @@ class Training:
             return program(self.state, *arguments)
         after, place = replay.twice(program, self.state, *arguments)
         if place:
-            raise replay.Diverged(
-                f"{self.task.name}: step {step_number}, computed twice from the same "
-                f"state and batch, differs {place}; stopped before it was saved, with "
-                f"{self._kept()} kept in {self.task.directory}: repeat the command on "
-                f"other devices, or, if kernels here do not give the same bits each "
-                f"time, with those that do (on GPUs XLA_FLAGS="
-                f"--xla_gpu_deterministic_ops=true)"
-            )
+            raise self._diverged(step_number, place)
         return after
-
-    def _kept(self) -> str:
-        """The newest checkpoint, in words, once what is being saved is written."""
-        self.checkpoints.wait()
-        steps = self.checkpoints.steps()
-        return f"the checkpoint of step {steps[-1]}" if steps else "nothing"
 
     def _count(self, step_number: int, step_metrics: dict[str, jax.Array]) -> None:
         """Notes a step that was started."""
@@ -201,30 +220,41 @@ class Training:
         else:
             self.history.clock.count(1)
 
-    def _do_what_is_due(self, step_number: int, rate: float) -> None:
-        """Scores, logs and saves where that is due after a step."""
+    def _usual_hooks(self) -> list[Hook]:
+        """What every run does after its steps: a row of the log, and a checkpoint."""
         task = self.task
-        stop = self.should_stop() and step_number < task.total
-        save = task.saves_after(step_number) or stop
-        score, log = task.scores_after(step_number), task.logs_after(step_number)
-        if not (score or save or log):
+        log = hooks.every(task.log_every, self._log, last=task.total)
+        score = Hook(task.scores_after, self._score)
+        return [
+            log,
+            score,
+            Hook(lambda done: log.is_due(done) or score.is_due(done), self._write),
+            log._replace(act=self._show),
+            Hook(task.saves_after, self.save),
+        ]
+
+    def _do_what_is_due(self, step_number: int) -> None:
+        """Does what the hooks say after a step, and stops where the run is asked to."""
+        stop = self.should_stop() and step_number < self.task.total
+        due = [hook.act for hook in self.hooks if hook.is_due(step_number)]
+        if not (due or stop):
             return
         self.flush()
-        self.history.clock.pause()
-        if score or log:
-            self._report(step_number, rate, score=score, log=log)
-        if save:
-            self.save(step_number)
-        if stop:
-            self.checkpoints.wait()
-            raise self.stopped(step_number)
-        self.history.clock.start()
+        self._row = {}
+        with self.history.clock.paused():
+            for act in due:
+                act(step_number)
+            if stop:
+                if not self.task.saves_after(step_number):
+                    self.save(step_number)
+                self.checkpoints.wait()
+                raise self.stopped(step_number)
 
     def flush(self) -> None:
         """Waits for the steps under way, and refuses NaN and infinity.
 
         Raises:
-          NonFinite: the loss or the norm of the gradient became NaN or infinite.
+          NonFinite: a number of a step became NaN or infinite.
         """
         finished_steps = [
             (step_number, {name: float(value) for name, value in step_metrics.items()})
@@ -233,49 +263,79 @@ class Training:
         self._pending.clear()
         for step_number, values in finished_steps:
             if not all(np.isfinite(list(values.values()))):
-                raise NonFinite(
-                    f"{self.task.name}: at step {step_number} the loss is "
-                    f"{values['loss']} and the gradient's norm {values['grad_norm']}; "
-                    f"stopped, with {self._kept()} kept in "
-                    f"{self.task.directory}: lower schedule.rate or set "
-                    f"optimizer.clip_norm, and give the run another name"
-                )
+                raise self._non_finite(step_number, values)
         for _, values in finished_steps:
             self.history.add(values)
 
-    def _report(self, step_number: int, rate: float, *, score: bool, log: bool) -> None:
-        """Scores the network, writes a row and shows a line, as asked."""
-        task, history = self.task, self.history
-        row: dict[str, float] = {}
-        if log:
-            row |= history.means()
-            if task.reading.unreadable == "skip":
-                row["unreadable"] = history.skipped()
-        epoch = step_number * task.global_batch_size / task.epoch_images
-        row |= {"rate": rate, "epoch": epoch}
-        speed = history.clock.steps_per_second
-        if speed is not None:
-            row["images_per_second"] = speed * task.global_batch_size
-        if score:
-            row |= self._score(step_number)
-        if self._writer:
-            self._writer.write(step_number, row)
-        if log:
-            self._progress.log(step_number, row, speed)
-            history.clock.lap()
+    def _non_finite(self, step_number: int, values: dict[str, float]) -> NonFinite:
+        """What a step of which a number is NaN or infinite ends the run with."""
+        others = "".join(
+            f", and {name} is {value}"
+            for name, value in values.items()
+            if name not in ("loss", "grad_norm") and not np.isfinite(value)
+        )
+        return NonFinite(
+            f"{self.task.name}: at step {step_number} the loss is {values['loss']} and "
+            f"the gradient's norm {values['grad_norm']}{others}; stopped, with "
+            f"{self._kept()} kept in {self.task.directory}: lower schedule.rate or set "
+            f"optimizer.clip_norm, and give the run another name"
+        )
 
-    def _score(self, step_number: int) -> dict[str, float]:
-        """Scores weights and average on the validation images, for a row of the log."""
+    def _diverged(self, step_number: int, place: str) -> replay.Diverged:
+        """What a step whose replay differs ends the run with."""
+        return replay.Diverged(
+            f"{self.task.name}: step {step_number}, computed twice from the same state "
+            f"and batch, differs {place}; stopped before it was saved, with "
+            f"{self._kept()} kept in {self.task.directory}: repeat the command on "
+            f"other devices, or, if kernels here do not give the same bits each time, "
+            f"with those that do (on GPUs XLA_FLAGS=--xla_gpu_deterministic_ops=true)"
+        )
+
+    def _kept(self) -> str:
+        """The newest checkpoint, in words, once what is being saved is written."""
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
+        return f"the checkpoint of step {steps[-1]}" if steps else "nothing"
+
+    def _log(self, step_number: int) -> None:
+        """Adds the means of the steps since the last line to the row."""
+        self._row |= self.history.means()
+        if self.task.reading.unreadable == "skip":
+            self._row["unreadable"] = self.history.skipped()
+        self._row |= self._progress_at(step_number)
+
+    def _progress_at(self, step_number: int) -> dict[str, float]:
+        """How far the training is, and how fast."""
+        task, speed = self.task, self.history.clock.steps_per_second
+        epoch = step_number * task.global_batch_size / task.epoch_images
+        progress = {"rate": task.schedule(step_number - 1), "epoch": epoch}
+        if speed is not None:
+            progress["images_per_second"] = speed * task.global_batch_size
+        return progress
+
+    def _score(self, step_number: int) -> None:
+        """Adds scores of weights and average on the validation images to the row."""
         task = self.task
+        self._row |= self._progress_at(step_number)
         val = task.score(task.predictor(self.state.params), task.data.val)
         self.val = {**val, "step": step_number}
-        row = {"val_top1": val["top1"], "val_loss": val["loss"]}
+        self._row |= {"val_top1": val["top1"], "val_loss": val["loss"]}
         if val["skipped"]:
-            row["val_images"] = val["count"]
+            self._row["val_images"] = val["count"]
         if task.recipe.ema:
             average = task.score(task.predictor(self.state.ema), task.data.val)
-            row["val_top1_ema"] = average["top1"]
-        return row
+            self._row["val_top1_ema"] = average["top1"]
+
+    def _write(self, step_number: int) -> None:
+        """Writes the row to the files of the log."""
+        if self._writer:
+            self._writer.write(step_number, self._row)
+
+    def _show(self, step_number: int) -> None:
+        """Shows the row as a line, and begins the next line's speed."""
+        clock = self.history.clock
+        self._progress.log(step_number, self._row, clock.steps_per_second)
+        clock.lap()
 
     def save(self, step_number: int) -> None:
         """Starts writing the checkpoint of a step."""
@@ -317,5 +377,5 @@ class Training:
 
 def _items(state: step.TrainState) -> dict[str, trees.Tree]:
     """The items of a checkpoint."""
-    items = {"params": state.params, "opt": state.opt}
-    return items if state.ema is None else {**items, "ema": state.ema}
+    items = {name: getattr(state, name) for name in ("params", "opt", "ema", "own")}
+    return {name: item for name, item in items.items() if item is not None}

@@ -18,6 +18,20 @@ from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
 from sws_jax.storage.names import EVENTS, METRICS
 
+# Columns of the log that every run has, or may have; an objective's own have others.
+RESERVED = (
+    "step",
+    "loss",
+    "grad_norm",
+    "unreadable",
+    "rate",
+    "epoch",
+    "images_per_second",
+    "val_top1",
+    "val_loss",
+    "val_images",
+    "val_top1_ema",
+)
 _SEND_SECONDS = 30.0  # between copies to a bucket that no checkpoint asks for
 
 
@@ -205,6 +219,15 @@ class Clock:
         if self._since is not None:
             self.seconds += time.perf_counter() - self._since
             self._since = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it the clock stands still; it runs on afterwards, if it ran."""
+        was_running = self._since is not None
+        self.pause()
+        yield
+        if was_running:
+            self.start()
 
     def count(self, steps: int) -> None:
         """Adds `steps` done while the clock ran."""

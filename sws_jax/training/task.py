@@ -14,8 +14,10 @@ from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.training import evaluation, step
+from sws_jax.specs.variants import Computation
+from sws_jax.training import evaluation, picks, step
 from sws_jax.training.optim import Schedule
+from sws_jax.training.picks import Pick, Picks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Task:
       stored: parameters that had to be stored to start it.
       first_lines: to be said when it begins.
       lines: to be said whenever it starts or goes on.
+      variants, pick: see `sws_jax.training.picks.Picks`.
       replay_every: interval, in steps, of those that are computed twice; 0: none.
     """
 
@@ -86,12 +89,19 @@ class Task:
     stored: int
     first_lines: tuple[str, ...]
     lines: tuple[str, ...]
+    variants: tuple[Computation, ...] = ()
+    pick: Pick = picks.the_first
     replay_every: int = 0
 
     @property
     def total(self) -> int:
         """Steps of the run."""
         return self.schedule.total_steps
+
+    @property
+    def picks(self) -> Picks:
+        """What each step computes."""
+        return Picks(self.recipe, self.variants, self.pick, self.seed)
 
     def saves_after(self, number: int) -> bool:
         """Whether a checkpoint is due once so many steps are done."""
@@ -103,10 +113,6 @@ class Task:
         due = number % self.score_every == 0 or number == self.total
         # The best checkpoint is chosen among those with a score.
         return due or self.saves_after(number)
-
-    def logs_after(self, number: int) -> bool:
-        """Whether a line of the log is due once so many steps are done."""
-        return number % self.log_every == 0 or number == self.total
 
     def replays(self, number: int) -> bool:
         """Whether the step with that number, from 1, is computed twice."""

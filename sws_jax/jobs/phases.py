@@ -1,0 +1,223 @@
+"""The phase of a method that a run trains, found again from the run's config alone.
+
+A phase that the fields of a config can say is a run like any other: one that trains the
+Aux-Net of SWS has ``model.stages``, and no field of `phase`. Any other is named by
+``phase.method`` and ``phase.name``, and its method is asked for it whenever something
+must be known of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import ml_collections
+from flax import linen as nn
+
+from sws_jax.errors import UserError
+from sws_jax.jobs import model_fields
+from sws_jax.methods import base, learngenes
+from sws_jax.methods.base import (
+    FromGene,
+    FromNetwork,
+    FromRun,
+    Method,
+    Phase,
+    Request,
+    Trained,
+)
+from sws_jax.methods.objectives import Loss, Objective
+from sws_jax.models import networks
+from sws_jax.models.description import Description
+from sws_jax.models.networks import Network
+from sws_jax.specs import Spec, ViTSpec
+from sws_jax.storage.names import RUN
+
+
+def request(config: ml_collections.ConfigDict) -> Request:
+    """What a config asks of a method."""
+    return Request(
+        stages=tuple(config.model.stages),
+        profile=config.profile,
+        loss=Loss(**config.loss),
+    )
+
+
+def of_method(
+    config: ml_collections.ConfigDict,
+    method: Method,
+    depths: tuple[int, ...],
+    input_and_head: dict[str, Any] | None = None,
+) -> tuple[Phase, ...]:
+    """The phases of a method, for the network of a config.
+
+    Args:
+      config: of a run or of a job.
+      method: whose they are.
+      depths: of the descendants.
+      input_and_head: image_size, channels and num_classes; None where nothing that is
+        asked depends on them.
+    """
+    fields = {name: value for name, value in config.model.items() if name != "stages"}
+    patch = config.model.patch_size
+    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
+    net = ViTSpec(**fields, **(input_and_head or smallest))
+    phases = method.phases(net, request(config), depths)
+    for name in {phase.name for phase in phases}:
+        if [phase.name for phase in phases].count(name) > 1:
+            raise UserError(f"{method.name} has two phases named {name}")
+    return phases
+
+
+def find(
+    config: ml_collections.ConfigDict, input_and_head: dict[str, Any] | None = None
+) -> Phase | None:
+    """The phase that a run trains; None for a run that its fields alone describe.
+
+    Args:
+      config: of the run.
+      input_and_head: as in `of_method`.
+
+    Raises:
+      UserError: there is no such method, or no such phase of it.
+    """
+    name = config.phase.name
+    if not config.phase.method:
+        if name:
+            raise UserError(f"phase.name={name} needs phase.method, whose phase it is")
+        return None
+    phases = _all(config, input_and_head)
+    for phase in phases:
+        if phase.name == name:
+            return phase
+    raise UserError(
+        f"phase.name {name!r} is none of {config.phase.method}'s phases, which are "
+        f"{', '.join(phase.name for phase in phases)}"
+    )
+
+
+def _all(config, input_and_head: dict[str, Any] | None = None) -> tuple[Phase, ...]:
+    """All phases of a run's method, as far as the run knows them."""
+    method = learngenes.find_method(config.phase.method)
+    depths = (config.phase.depth,) if config.phase.depth else ()
+    return of_method(config, method, depths, input_and_head)
+
+
+def earlier(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Names of the phases that a run's method has trained before it."""
+    names: list[str] = []
+    for phase in _all(config) if config.phase.method else ():
+        if phase.name == config.phase.name:
+            break
+        names.append(phase.name)
+    return tuple(names)
+
+
+def leaves_learngene(config: ml_collections.ConfigDict) -> bool:
+    """Whether a run trains the last phase that its method needs for a learngene."""
+    if not config.phase.method:
+        return False
+    shared = [phase.name for phase in _all(config) if phase.depth is None]
+    return shared[-1:] == [config.phase.name]
+
+
+def objective(config: ml_collections.ConfigDict) -> Objective:
+    """What a run minimises."""
+    phase = find(config)
+    return Loss(**config.loss) if phase is None else phase.objective
+
+
+def abstract_trained(
+    config: ml_collections.ConfigDict,
+    spec: Spec,
+    about: Description,
+    teacher: Spec | None,
+) -> Trained:
+    """The shapes of what a run leaves to later phases.
+
+    Args:
+      config: of the run.
+      spec: of its network.
+      about: of its network.
+      teacher: of its teacher, as far as it is known.
+    """
+    own = jax.eval_shape(
+        lambda key: nn.meta.unbox(objective(config).init(key, spec, teacher)),
+        jax.random.key(0),
+    )
+    return Trained(Network(spec, networks.abstract_params(spec), about), own)
+
+
+def set_fields(
+    config: ml_collections.ConfigDict, method: Method, phase: Phase, teacher: str
+) -> None:
+    """Makes the config of a run that of a phase.
+
+    Args:
+      config: changed in place: a run's, with the job's own fields.
+      method: whose phase it is.
+      phase: to be trained.
+      teacher: path of the ancestor.
+    """
+    if isinstance(phase.objective, Loss):
+        names = ("kind", "alpha", "tau", "reduction")
+        config.loss.update({name: getattr(phase.objective, name) for name in names})
+    config.teacher.path = _path(phase.teacher, teacher)
+    if isinstance(phase.start, base.Made) and base.ANCESTOR in phase.start.after:
+        config.teacher.path = teacher  # it is read from there, distilled or not
+    _set_start(config, phase, teacher)
+    _set_length(config, phase)
+    if not _is_said(config, method, phase):
+        config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
+
+
+def path_of(config: ml_collections.ConfigDict, name: str) -> str:
+    """The path of an earlier phase's network, or of the ancestor's.
+
+    Args:
+      config: of the run that needs it.
+      name: of the phase.
+    """
+    return _path(name, config.teacher.path)
+
+
+def _path(name: str, ancestor: str) -> str:
+    """The path of a phase's network; empty for none."""
+    if name == base.ANCESTOR:
+        return ancestor
+    return f"{RUN}{name}" if name else ""
+
+
+def _set_start(config, phase: Phase, ancestor: str) -> None:
+    """Sets where the first weights come from; a `Made` start is the phase's own."""
+    start = phase.start
+    if isinstance(start, FromRun):
+        config.init.network = _path(start.phase, ancestor)
+    elif isinstance(start, FromNetwork):
+        config.init.network = start.path
+    elif isinstance(start, FromGene):
+        config.init.learngene = start.path
+        config.init.plan = tuple(start.plan or ())
+
+
+def _set_length(config, phase: Phase) -> None:
+    """Sets how long it is, and at which rate, where the phase says so."""
+    if phase.length is None:
+        return
+    epochs, rate, warmup = phase.length
+    if warmup is None:
+        warmup = min(config.schedule.warmup_epochs, epochs)
+    config.schedule.update(total_epochs=float(epochs), warmup_epochs=float(warmup))
+    if rate is not None:
+        config.schedule.rate = float(rate)
+
+
+def _is_said(config, method: Method, phase: Phase) -> bool:
+    """Whether the fields of a config say all that a phase is."""
+    if phase.variants or isinstance(phase.start, base.Made) or phase.spec is None:
+        return False
+    if phase.objective != Loss(**config.loss) or not method.trains(phase.spec):
+        return False
+    patch = config.model.patch_size
+    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
+    return model_fields.network_spec(config, smallest) == phase.spec
