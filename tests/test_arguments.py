@@ -75,7 +75,7 @@ ROLES = {
         "global_batch_size images group_width stem_width",
         "number": "mlp_ratio norm_eps drop_path init_std pos_embed_std crop eval_crop "
         "accuracy val_fraction memory_gib epochs tuning se_ratio down_mlp_ratio "
-        "minimum",
+        "minimum times",
         "truth": "distilled dist_head remat boxed",
         "wholes": "stages plan allotment widths depths key_dims down_heads "
         "down_key_dims order image_shape specs.LeViTSpec.heads",
@@ -88,7 +88,7 @@ ROLES = {
         "class": "spec_class",
         "object": "spec net segments normalization description learngene network given "
         "compute split fit mesh reading predictor aux runs kept many one train val "
-        "test objective students "
+        "test objective students variants "
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
@@ -354,6 +354,7 @@ def calls_of_cost(plain):
         "cost.Claim": [dict(quantity="epochs", many=plan, one=plan, condition="none")],
         "cost.Plan": [vars(plan)],
         "cost.Run": [vars(run) | dict(teacher=plain.spec, images=9)],
+        "cost.Variant": [dict(spec=plain.spec, times=0.5)],
         "cost.activation_bytes": [dict(spec=plain.spec, compute=sws_jax.Compute())],
         "cost.by_learngene": [
             dict(
