@@ -232,7 +232,7 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         return ()
     if isinstance(start, base.Seed):
         return ()
-    raise UserError(f"{source.method.name} cannot start a descendant from {start}")
+    raise UserError(f"no descendant starts from {type(start).__name__}, but phases do")
 
 
 def _from_scratch(

@@ -142,7 +142,7 @@ class Training:
             batch = sharding.to_global(task.mesh, size, host_batch)
             recipe, students = picks.at(step_number - 1)
             program = self._program(recipe, students)
-            arguments = (key, batch, np.float32(rate), task.teacher)
+            arguments: tuple[Any, ...] = (key, batch, np.float32(rate), task.teacher)
             if students:
                 arguments += (students,)
             self.state, step_metrics = self._taken(step_number, program, *arguments)

@@ -119,6 +119,7 @@ def _differing(
     Returns:
       For each of them what it is, in which leaves, and how many devices there are.
     """
+    assert isinstance(first.sharding, NamedSharding)
     differs = _comparing(first.sharding.mesh)(first, second)
     own = []
     for shard in differs.addressable_shards:
