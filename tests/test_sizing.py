@@ -69,6 +69,13 @@ def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     ):
         assert words in str(sheet)
 
+    kept = sheet.parameters + sheet.optimizer + sheet.ema
+    replayed = sizing.sheet(recipe, mesh, BATCH, teacher, replayed=True)
+    assert replayed == dataclasses.replace(sheet, replay=kept)
+    assert replayed.total == sheet.total + kept == sheet.total + on_first(state)
+    assert " state to replay a step from;" in str(replayed)
+    assert "replay" not in str(sheet)
+
     program = step.program(recipe, mesh, BATCH, teacher)
     key = jax.device_put(jax.random.key(3), sharding.replicated(mesh))
     for _ in range(2):

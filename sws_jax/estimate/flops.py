@@ -160,7 +160,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    vits = _trained(spec).vits
+    vits = {vit.replace(depth=1) for vit in _trained(spec).vits}
     kept = _kept(spec, compute)
     if compute.remat:
         plain = dataclasses.replace(compute, remat=False)
@@ -169,7 +169,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
 
 
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
-    """Bytes that one block of a network keeps, for each image."""
+    """Bytes that one block of a ViT keeps, for each image."""
     one, two = (_kept(spec.replace(depth=depth), compute) for depth in (1, 2))
     return two - one
 

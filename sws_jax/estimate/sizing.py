@@ -30,6 +30,8 @@ class Sheet:
         backend does not report it.
       traffic: of a step, the most bytes first.
       uncounted: collectives in loops without a known end, each counted once.
+      replay: the state before a step, kept while the step is computed twice; 0 in runs
+        without such steps.
     """
 
     parameters: int
@@ -40,11 +42,12 @@ class Sheet:
     activations: int | None
     traffic: tuple[Traffic, ...]
     uncounted: int
+    replay: int = 0
 
     @property
     def total(self) -> int:
         arguments = self.parameters + self.optimizer + self.ema + self.teacher
-        return arguments + self.batch + (self.activations or 0)
+        return arguments + self.batch + (self.activations or 0) + self.replay
 
     @property
     def sent(self) -> float:
@@ -79,6 +82,7 @@ def parts(sheet: Sheet) -> str:
         ("teacher", sheet.teacher),
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
+        ("state to replay a step from", sheet.replay),
     )
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
@@ -89,6 +93,8 @@ def sheet(
     size: int,
     teacher: Predictor | None,
     students: tuple[step.Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -98,11 +104,12 @@ def sheet(
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
       students: of each of the recipe's, if it has any.
+      replayed: whether steps are computed twice.
     """
     program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher, students),
+        _arguments(recipe, mesh, size, teacher, students, replayed),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
@@ -114,12 +121,14 @@ def largest(
     mesh: Mesh,
     size: int,
     teacher: Predictor | None,
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of the largest of a run's steps, which alone is compiled for it.
 
     Args:
       programs: recipe and students of each; see `sws_jax.training.picks`.
-      mesh, size, teacher: as in `sheet`.
+      mesh, size, teacher, replayed: as in `sheet`.
     """
     if len(programs) > 1:
 
@@ -129,7 +138,7 @@ def largest(
 
         programs = [max(programs, key=total)]
     ((recipe, students),) = programs
-    return sheet(recipe, mesh, size, teacher, students)
+    return sheet(recipe, mesh, size, teacher, students, replayed=replayed)
 
 
 def estimate(
@@ -138,6 +147,8 @@ def estimate(
     size: int,
     teacher: Predictor | None,
     students: tuple[step.Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
@@ -145,9 +156,9 @@ def estimate(
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher, students: as in `sheet`.
+      recipe, mesh, size, teacher, students, replayed: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher, students)
+    arguments = _arguments(recipe, mesh, size, teacher, students, replayed)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     forms = recipe.students or (recipe.spec,)
     kept = sum(flops.activation_bytes(form, recipe.compute) for form in forms) * images
@@ -171,6 +182,7 @@ def _arguments(
     size: int,
     teacher: Predictor | None,
     students: tuple[step.Student, ...],
+    replayed: bool,
 ) -> Sheet:
     """A sheet of a step's arguments alone; those of `students` are a few numbers."""
     shapes = step.arguments(recipe, mesh, size, teacher, students)
@@ -184,6 +196,7 @@ def _arguments(
         activations=None,
         traffic=(),
         uncounted=0,
+        replay=_bytes_on_device(state) if replayed else 0,
     )
 
 

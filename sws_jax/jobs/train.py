@@ -41,6 +41,7 @@ from sws_jax.training import ending, roles
 from sws_jax.training.ending import Finished
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
+from sws_jax.training.replay import Diverged
 from sws_jax.training.task import Task
 
 
@@ -74,6 +75,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Diverged: a step that was computed twice gave two results.
       Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another job is at this run.
@@ -126,7 +128,7 @@ def _train(
         finished = ending.finish(training)
         processes.first_does(lambda: _write(run, finished))
         all_ended_alike = True
-    except (Preempted, NonFinite):
+    except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
         raise
     except (Unreadable, pipeline.WorkerDied) as error:
@@ -141,7 +143,9 @@ def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
     size = task.global_batch_size
     programs = task.picks.programs(task.total)
-    sheet = sizing.largest(programs, task.mesh, size, task.teacher)
+    sheet = sizing.largest(
+        programs, task.mesh, size, task.teacher, replayed=task.replay_every > 0
+    )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):

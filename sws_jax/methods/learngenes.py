@@ -10,8 +10,8 @@ import jax
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import base, plans, surgery, sws, tleg
-from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method
+from sws_jax.methods import plans, surgery, sws, tleg
+from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method, Trained
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec
@@ -88,11 +88,11 @@ def extract(network: networks.Network) -> Learngene:
             "is not one: load an Aux-Net's checkpoint"
         )
     networks.check_params(network)
-    trained = {network.spec.name: base.Trained(network, {})}
+    trained = {network.spec.name: Trained(network, {})}
     return find_method(about.method).extract(trained)
 
 
-def extracted(method: Method, trained: Mapping[str, base.Trained]) -> Description:
+def extracted(method: Method, trained: Mapping[str, Trained]) -> Description:
     """The description of the learngene that phases would leave, from shapes alone.
 
     Args:
