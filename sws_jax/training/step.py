@@ -189,7 +189,8 @@ def _outputs(
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
     """What the network returns for a batch, in each form that the step computes."""
-    forms, taps = recipe.students, recipe.loss.taps
+    taps = recipe.loss.taps
+    forms: tuple[Spec, ...] = recipe.students
     masks: Any = batch.drop_path
     if not forms:
         forms, masks, students = (recipe.spec,), (masks,), (Student(),)
