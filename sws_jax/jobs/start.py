@@ -94,7 +94,8 @@ def answer(
             f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
             f"and {origin.path} holds {result.spec.name}"
         )
-    model_fields.check_insisted(config, result.spec, origin.path, on_difference)
+    if phase is None:  # What was asked by name is not asked of a method's phases.
+        model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
 
 

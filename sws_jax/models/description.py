@@ -19,7 +19,8 @@ from sws_jax.specs.vit import STAGES
 KINDS = ("network", "aux_net", "learngene")
 # The method whose learngenes older software described without their `source`.
 _WITHOUT_SOURCE = "tleg"
-Source = ExpandedSpec | Plain
+# A ViTSpec is the first, as it is the one that names no family in a file.
+Source = Plain | ExpandedSpec
 
 
 _WHOLE = arguments.whole(0)
