@@ -307,6 +307,7 @@ def task(
             *remarks.of_run(config, lengths, rates),
             *_batch_lines(config, network.spec, mesh, rates.total_steps),
         ),
+        replay_every=config.replay.every_steps,
     )
     return _with_teacher(without_teacher, run)
 

@@ -87,6 +87,7 @@ def _chain(config) -> list[Run]:
     names = tuple(dict.fromkeys(config.get("methods", ("sws",))))
     if not names:
         raise UserError("methods is empty: name at least one method")
+    check.check_fields(config)  # before methods make networks of them
     rows, teacher = _ancestor(config)
     sources = []
     for method in map(learngenes.find_method, names):
