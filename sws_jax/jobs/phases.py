@@ -179,8 +179,10 @@ def set_fields(
         config.teacher.path = teacher  # it is read from there, distilled or not
     _set_start(config, phase, teacher)
     _set_length(config, phase)
-    _set_network(config, phase)
-    if not _is_said(config, phase) or (is_last and not method.trains(phase.spec)):
+    is_extracted_by_itself = phase.spec is not None and method.trains(phase.spec)
+    if _can_be_said(config, phase) and (is_extracted_by_itself or not is_last):
+        _set_network(config, phase)
+    else:  # The method is asked again, with the job's own network and stages.
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
 
 
@@ -225,19 +227,18 @@ def _set_length(config, phase: Phase) -> None:
         config.schedule.rate = float(rate)
 
 
-def _set_network(config, phase: Phase) -> None:
-    """Sets the fields of the network, where fields can say it and say another."""
-    fields_can_say_it = isinstance(phase.spec, ViTSpec | AuxViTSpec)
-    if fields_can_say_it and _smallest_network(config) != phase.spec:
-        config.model.update(model_fields.fields_of(phase.spec))
-
-
-def _is_said(config, phase: Phase) -> bool:
-    """Whether the fields of a config say all that a phase is."""
-    if phase.variants or isinstance(phase.start, base.Made) or phase.spec is None:
+def _can_be_said(config, phase: Phase) -> bool:
+    """Whether fields of a config can say all that a phase is."""
+    if phase.variants or isinstance(phase.start, base.Made):
         return False
-    said = phase.objective == Loss(**config.loss)
-    return said and _smallest_network(config) == phase.spec
+    is_of_fields = isinstance(phase.spec, ViTSpec | AuxViTSpec)
+    return is_of_fields and phase.objective == Loss(**config.loss)
+
+
+def _set_network(config, phase: Phase) -> None:
+    """Sets the fields of the network, where they say another."""
+    if _smallest_network(config) != phase.spec:
+        config.model.update(model_fields.fields_of(phase.spec))
 
 
 def _smallest_network(config) -> Spec:
