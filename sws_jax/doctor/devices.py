@@ -172,7 +172,7 @@ def sheet(case: Case) -> Iterator[Finding]:
         recipe = dry_run.recipe_of(row.config, spec)
         size = row.config.global_batch_size
         replayed = row.config.replay.every_steps > 0
-        estimate = sizing.estimate(recipe, run_mesh, size, teacher, replayed)
+        estimate = sizing.estimate(recipe, run_mesh, size, teacher, replayed=replayed)
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
     for remark in dict.fromkeys(notes):

@@ -87,6 +87,7 @@ def _chain(config) -> list[Run]:
     names = tuple(dict.fromkeys(config.get("methods", ("sws",))))
     if not names:
         raise UserError("methods is empty: name at least one method")
+    check.check_fields(config)  # before methods make networks of them
     rows, teacher = _ancestor(config)
     sources = []
     for method in map(learngenes.find_method, names):
@@ -231,7 +232,7 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         return ()
     if isinstance(start, base.Seed):
         return ()
-    raise UserError(f"{source.method.name} cannot start a descendant from {start}")
+    raise UserError(f"no descendant starts from {type(start).__name__}, but phases do")
 
 
 def _from_scratch(

@@ -23,6 +23,7 @@ from sws_jax.jobs import (
     begun,
     build,
     check,
+    columns,
     model_fields,
     phases,
     recipes,
@@ -126,7 +127,8 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
-        processes.first_does(lambda: _write(run, finished))
+        more = functools.partial(columns.of_task, task, run.config, config_with_network)
+        processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
     except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
@@ -142,8 +144,10 @@ def _train(
 def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
     size = task.global_batch_size
-    replayed = task.replay_every > 0
-    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher, replayed)
+    programs = task.picks.programs(task.total)
+    sheet = sizing.largest(
+        programs, task.mesh, size, task.teacher, replayed=task.replay_every > 0
+    )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):
@@ -151,15 +155,21 @@ def _step_lines(task: Task) -> list[str]:
     return lines
 
 
-def _write(run: RunDirectory, finished: Finished) -> None:
-    """Writes the weights of a finished run, then its result; in one process alone."""
+def _write(run: RunDirectory, finished: Finished, more: dict[str, Any]) -> None:
+    """Writes the weights of a finished run, then its result; in one process alone.
+
+    Args:
+      run: its directory.
+      finished: what it ends with.
+      more: that the result is to hold.
+    """
     gene = _learngene(run, finished)
     if gene is not None:
         learngenes.save_learngene(os.path.join(run.path, LEARNGENE_FILE), gene)
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), finished.network)
         trained.save_own(run.path, finished.network, finished.own)
-    run.finish(finished.result)
+    run.finish({**finished.result, **more})
 
 
 def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:

@@ -23,7 +23,7 @@ from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Compute, Spec
+from sws_jax.specs import Compute, Trained
 from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
@@ -136,7 +136,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         taught = teacher and (teacher.network.spec, teacher.compute)
         key = (recipe, mesh, size, taught, replayed)
         if key not in sheets:
-            sheet = sizing.sheet(recipe, mesh, size, teacher, replayed)
+            sheet = sizing.sheet(recipe, mesh, size, teacher, replayed=replayed)
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
             for remark in remarks.of_mesh(row.config, spec, mesh):
                 survey.note(remark)
@@ -169,7 +169,7 @@ def _in_own_dtype(
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
 
 
-def recipe_of(config, spec: Spec) -> step.Recipe:
+def recipe_of(config, spec: Trained) -> step.Recipe:
     """The static part of a run's step; its normalisation, without effect on sizes, is
     a placeholder."""
     grey = (0.5,) * spec.channels

@@ -142,9 +142,8 @@ class Training:
             batch = sharding.to_global(task.mesh, size, host_batch)
             recipe, students = picks.at(step_number - 1)
             program = self._program(recipe, students)
-            arguments = (key, batch, np.float32(rate), task.teacher)
-            if students:
-                arguments += (students,)
+            arguments = [key, batch, np.float32(rate), task.teacher]
+            arguments += [students] if students else []
             self.state, step_metrics = self._taken(step_number, program, *arguments)
             self._count(step_number, step_metrics)
             self._do_what_is_due(step_number)
