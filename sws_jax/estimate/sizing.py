@@ -82,7 +82,11 @@ def parts(sheet: Sheet) -> str:
 
 
 def sheet(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[step.Student, ...] = (),
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -91,8 +95,9 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
+      students: of arrays, for each of `Recipe.students`.
     """
-    program = step.program(recipe, mesh, size, teacher)
+    program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
         _arguments(recipe, mesh, size, teacher),
@@ -134,7 +139,7 @@ def _arguments(
     recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
 ) -> Sheet:
     """A sheet of a step's arguments alone."""
-    state, _, raw, _, teacher = step.arguments(recipe, mesh, size, teacher)
+    state, _, raw, _, teacher, *_ = step.arguments(recipe, mesh, size, teacher)
     return Sheet(
         parameters=_bytes_on_device(state.params),
         optimizer=_bytes_on_device(state.opt) + _bytes_on_device(state.step),

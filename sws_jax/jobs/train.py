@@ -139,8 +139,9 @@ def _train(
 
 def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
-    size = task.global_batch_size
-    sheet = sizing.sheet(task.recipe, task.mesh, size, task.teacher)
+    size, programs = task.global_batch_size, task.picks.programs(task.total)
+    recipe, students = max(programs, key=lambda p: sum(f.depth for f in p[0].students))
+    sheet = sizing.sheet(recipe, task.mesh, size, task.teacher, students)
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):
