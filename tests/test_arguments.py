@@ -33,6 +33,7 @@ from sws_jax.data.pipeline import IN_THREAD
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, weights
 
 from support.learngenes import learngene
@@ -74,23 +75,24 @@ ROLES = {
         "global_batch_size images group_width stem_width",
         "number": "mlp_ratio norm_eps drop_path init_std pos_embed_std crop eval_crop "
         "accuracy val_fraction memory_gib epochs tuning se_ratio down_mlp_ratio "
-        "minimum",
+        "minimum times",
         "truth": "distilled dist_head remat boxed",
         "wholes": "stages plan allotment widths depths key_dims down_heads "
         "down_key_dims order image_shape specs.LeViTSpec.heads",
         "numbers": "attn_ratios down_attn_ratios mean std",
-        "texts": "class_names notes",
+        "texts": "class_names notes taps",
         "pairs": "versions",
         "sides": "image_size data.transforms.Fit.size",
         "function": "own tell function genes expand allot auxiliary",
         "mapping": "flat data stored scores",
         "class": "spec_class",
-        "object": "spec net normalization description learngene network given compute "
-        "split fit mesh reading predictor aux runs kept many one train val test "
+        "object": "spec net segments normalization description learngene network given "
+        "compute split fit mesh reading predictor aux runs kept many one train val "
+        "test objective students variants "
         "teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
-        "images": "networks.Predictor.logits.images",
+        "images": "networks.Predictor.logits.images networks.Predictor.outputs.images",
         # Looked at when it is used, since JAX puts anything there.
         "tree": "params expected arguments networks.Predictor.network",
     }.items()
@@ -352,6 +354,7 @@ def calls_of_cost(plain):
         "cost.Claim": [dict(quantity="epochs", many=plan, one=plan, condition="none")],
         "cost.Plan": [vars(plan)],
         "cost.Run": [vars(run) | dict(teacher=plain.spec, images=9)],
+        "cost.Variant": [dict(spec=plain.spec, times=0.5)],
         "cost.activation_bytes": [dict(spec=plain.spec, compute=sws_jax.Compute())],
         "cost.by_learngene": [
             dict(
@@ -370,7 +373,13 @@ def calls_of_cost(plain):
         "cost.ratios": [dict(many=plan, one=plan)],
         "cost.separately": [dict(net=plain.spec, depths=(2, 3), epochs=0.5, images=9)],
         "cost.step_flops": [
-            dict(spec=plain.spec, compute=sws_jax.Compute(), teacher=plain.spec)
+            dict(
+                spec=plain.spec,
+                compute=sws_jax.Compute(),
+                teacher=plain.spec,
+                objective=Loss("soft"),
+                students=(plain.spec,),
+            )
         ],
     }
 
@@ -427,6 +436,14 @@ def calls_of_networks(plain):
                 self=plain.predictor,
                 images=plain.images.astype(np.float32),
                 normalization=plain.view,
+            )
+        ],
+        "networks.Predictor.outputs": [
+            dict(
+                self=plain.predictor,
+                images=plain.images.astype(np.float32),
+                normalization=plain.view,
+                taps=("attention",),
             )
         ],
         "networks.abstract_params": [dict(spec=plain.net.spec, boxed=False)],
@@ -490,11 +507,17 @@ def calls_of_specs(plain):
     regnet = specs.RegNetSpec(
         widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
     )
+    expanded = specs.ExpandedSpec(plain.spec, (plain.spec.depth,), "tleg")
+    stitched = specs.StitchedSpec((plain.spec, plain.spec))
     return {
+        "specs.ExpandedSpec": [vars(expanded)],
+        "specs.ExpandedSpec.build": [dict(self=expanded, compute=sws_jax.Compute())],
         "specs.LeViTSpec": [vars(levit)],
         "specs.LeViTSpec.build": [dict(self=levit, compute=sws_jax.Compute())],
         "specs.RegNetSpec": [vars(regnet)],
         "specs.RegNetSpec.build": [dict(self=regnet, compute=sws_jax.Compute())],
+        "specs.StitchedSpec": [vars(stitched)],
+        "specs.StitchedSpec.build": [dict(self=stitched, compute=sws_jax.Compute())],
         "specs.from_dict": [
             dict(spec_class=sws_jax.ViTSpec, data=specs.to_dict(plain.spec))
         ],

@@ -396,7 +396,10 @@ def test_a_transfer_tunes_every_depth_with_the_arrays():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(job="sewing"), "job 'sewing' is not one of single, descendants, chain, sws"),
+        (
+            dict(job="sewing"),
+            "job 'sewing' is not one of single, descendants, chain, sws",
+        ),
         (
             dict(compare=dict(level="all")),
             "compare.level 'all' is not one of untuned, tune, full",

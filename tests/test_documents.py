@@ -120,7 +120,8 @@ def test_a_document_edited_anywhere_is_answered_by_its_name(name, job):
             result = run.result()
             run_data = records.read_inputs(run.path).get(records.DATA)
             if name.endswith("result.json"):
-                execute.write_report([{**result, "role": "single"}], workdir)
+                single = {**result, "role": "single"}
+                execute.write_report(runs(config), [single], workdir)
             begun.as_begun(run.path, run.config, workdir)
             assert run_data is None or isinstance(run_data, dict)
         except UserError as error:

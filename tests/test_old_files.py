@@ -75,6 +75,8 @@ def test_a_finished_job_is_reported_and_not_trained_again(kept):
         # A later version may have more columns.
         assert list(row)[: len(old)] == list(old)
         assert {name: row[name] for name in old} == old
+        empty = {name for name in row.keys() - old.keys() if not row[name]}
+        assert empty == {"version"}
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(resumed):

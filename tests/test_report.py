@@ -75,7 +75,8 @@ def ancestor():
 
 
 def aux(accuracy=0.98, **more):
-    about = {"network": "aux_vit_nano_patch4_2-3-2", "stages": [2, 3, 2], **more}
+    about = {"network": "aux_vit_nano_patch4_2-3-2", "stages": [2, 3, 2]}
+    about = {**about, "method": "sws", **more}
     return result("aux", 7, 40.0, accuracy, stored=GENES * BLOCK + REST, **about)
 
 
@@ -98,12 +99,41 @@ def full():
     return results
 
 
+def of_tleg(result):
+    """The same of another method, with some other numbers."""
+    scores = [{**score, "top1": score["top1"] - 0.1} for score in result["test"]]
+    return {
+        **result,
+        "method": "tleg",
+        "name": f"tleg-{result['name']}",
+        "test": scores,
+        "stored_params": 27,
+    }
+
+
+def two_methods():
+    """As `full`, and an Aux-Net and two depths of another method."""
+    shorter = {"epochs": 10.0, "layer_epochs": 70.0, "stages": []}
+    of_aux = {**of_tleg(aux()), **shorter}
+    tuned = [of_tleg(r) for r in full() if r["role"] == "tune"]
+    fresh = [{**r, "plan": []} for r in tuned]  # no block is a copy of a gene
+    first, *others = full()
+    return [first, of_aux, *others, *fresh]
+
+
 def untuned():
     return [aux(), descendant(4, 0.0, 0.5), descendant(9, 0.0, 0.75)]
 
 
 def test_one_row_for_every_scored_set_of_weights():
-    table = rows.rows(full())
+    known = {
+        "flops": 900,
+        "flops_before": 700,
+        "flops_net": 60,
+        "config_hash": "0123456789ab",
+        "version": "0.1.0+g0123456789ab",
+    }
+    table = rows.rows([{**result, **known} for result in full()])
     assert len(table) == 2 + 2 * (3 + 1 + 1)
     tuned = [row for row in table if row["run"] == "des-L09"]
     assert [row["epochs"] for row in tuned] == [0, 1, 5.0]
@@ -134,8 +164,45 @@ def test_one_row_for_every_scored_set_of_weights():
         "dtype": "",
         "unreadable": "",
         "unreadable_from": "",
+        "phase": "tune",
+        "flops_learn": 700,
+        "flops_tune": 900,
+        "flops_net": 60,
+        "config_hash": "0123456789ab",
+        "version": "0.1.0+g0123456789ab",
     }
     assert table[0]["method"] == "-"
+
+
+def test_flops_of_a_row_are_those_of_its_own_epochs():
+    """Of a phase with those before it; of all others beside them, as far as known."""
+    more = {"flops": 900, "flops_before": 700, "flops_net": 60}
+    older = descendant(4, 5.0, 0.5, 0.96)
+    table = rows.rows(
+        [
+            {**ancestor(), **more, "flops_before": 0},
+            aux(**more),
+            aux(**{**more, "flops_before": None}),
+            descendant(4, 3.0, 0.5, 0.9, 0.95, **more),
+            descendant(4, 0.0, 0.5, **{**more, "flops": 0}),
+            scratch(4, 5.0, 0.8, **{**more, "flops_before": 0}),
+            older,
+        ]
+    )
+    assert [
+        (row["phase"], row["flops_learn"], row["flops_tune"], row["flops_net"])
+        for row in table
+    ] == [
+        ("ancestor", 900, 0, 60),
+        ("aux", 1600, 0, 60),
+        ("aux", "", 0, 60),
+        ("tune", 700, 0, 60),
+        ("tune", 700, 300, 60),
+        ("tune", 700, 900, 60),
+        ("untuned", 700, 0, 60),
+        ("scratch", 0, 900, 60),
+        *[("tune", "", "", "")] * 2,
+    ]
 
 
 def test_csv_gives_the_rows_back():
@@ -167,9 +234,9 @@ def kept():
 def test_runs_are_grouped_by_what_they_are():
     ways = grouping.ways(list(reversed(full())))
     assert {way: list(depths) for way, depths in ways.items()} == {
-        Way("tune", 5.0): [4, 9],
-        Way("scratch_short", 5.0): [4, 9],
-        Way("scratch_long", 40.0): [4, 9],
+        Way("tune", "sws", 5.0): [4, 9],
+        Way("scratch_short", "", 5.0): [4, 9],
+        Way("scratch_long", "", 40.0): [4, 9],
     }
     assert grouping.ways([ancestor(), aux()]) == {}
     ways = grouping.ways(kept())
@@ -178,10 +245,10 @@ def test_runs_are_grouped_by_what_they_are():
         for way, depths in ways.items()
     }
     assert seeds == {
-        Way("tune", 5.0): {4: [3, 4], 9: [3]},
-        Way("untuned", 0.0): {2: [3], 4: [3]},
-        Way("scratch_long", 20.0): {4: [3]},
-        Way("scratch_long", 40.0): {4: [3], 9: [3]},
+        Way("tune", "sws", 5.0): {4: [3, 4], 9: [3]},
+        Way("untuned", "sws", 0.0): {2: [3], 4: [3]},
+        Way("scratch_long", "", 20.0): {4: [3]},
+        Way("scratch_long", "", 40.0): {4: [3], 9: [3]},
     }
     again = grouping.ways([*kept(), *kept()])  # of one seed, a run counts once
     assert again == ways
@@ -193,16 +260,16 @@ def series(results):
 
 def test_series_are_the_columns_of_the_table():
     assert series(full()) == {
-        Line("learngene", 0, 0): {4: [0.5], 9: [0.75]},
-        Line("learngene", 1, 5): {4: [0.9], 9: [0.95]},
-        Line("learngene", 5, 5): {4: [0.96], 9: [0.9875]},
-        Line("scratch", 5, 5): {4: [0.8], 9: [0.8]},
-        Line("scratch", 40, 40): {4: [0.97], 9: [0.97]},
+        Line("learngene", "sws", 0, 0): {4: [0.5], 9: [0.75]},
+        Line("learngene", "sws", 1, 5): {4: [0.9], 9: [0.95]},
+        Line("learngene", "sws", 5, 5): {4: [0.96], 9: [0.9875]},
+        Line("scratch", "", 5, 5): {4: [0.8], 9: [0.8]},
+        Line("scratch", "", 40, 40): {4: [0.97], 9: [0.97]},
     }
-    assert series(untuned()) == {Line("learngene", 0, 0): {4: [0.5], 9: [0.75]}}
+    assert series(untuned()) == {Line("learngene", "sws", 0, 0): {4: [0.5], 9: [0.75]}}
     # An expansion is the same, whatever the tuning after it; and one that both roles
     # have scored is one.
-    assert series(kept())[Line("learngene", 0, 0)] == {
+    assert series(kept())[Line("learngene", "sws", 0, 0)] == {
         2: [0.4],
         4: [0.5, 0.5],
         9: [0.75],
@@ -224,21 +291,21 @@ def test_columns_of_two_budgets_are_told_apart():
 def test_cost_counts_ancestor_and_aux_net():
     once = 6 * 30 + 7 * 40
     assert grouping.cost(full()) == {
-        Way("tune", 5.0): {
+        Way("tune", "sws", 5.0): {
             "once": once,
             "per_depth": (4 + 9) * 5,
             "layer_epochs": once + (4 + 9) * 5,
             "stored": 3 * 10 + 7,
             "depths": 2,
         },
-        Way("scratch_short", 5.0): {
+        Way("scratch_short", "", 5.0): {
             "once": 0,
             "per_depth": (4 + 9) * 5,
             "layer_epochs": (4 + 9) * 5,
             "stored": (4 + 9) * 10 + 2 * 7,
             "depths": 2,
         },
-        Way("scratch_long", 40.0): {
+        Way("scratch_long", "", 40.0): {
             "once": 0,
             "per_depth": (4 + 9) * 40,
             "layer_epochs": (4 + 9) * 40,
@@ -253,15 +320,15 @@ def test_cost_counts_ancestor_and_aux_net():
 def test_cost_does_not_add_up_what_differs_in_budget():
     costs = grouping.cost(kept())
     assert {way: (c["per_depth"], c["depths"]) for way, c in costs.items()} == {
-        Way("tune", 5.0): ((4 + 9) * 5, 2),
-        Way("scratch_long", 20.0): (4 * 20, 1),
-        Way("scratch_long", 40.0): ((4 + 9) * 40, 2),
+        Way("tune", "sws", 5.0): ((4 + 9) * 5, 2),
+        Way("scratch_long", "", 20.0): (4 * 20, 1),
+        Way("scratch_long", "", 40.0): ((4 + 9) * 40, 2),
     }
 
 
 def test_cost_without_tuning_and_without_an_ancestor():
     costs = grouping.cost(untuned())
-    assert list(costs) == [Way("untuned", 0.0)]
+    assert list(costs) == [Way("untuned", "sws", 0.0)]
     (spent,) = costs.values()
     assert spent["layer_epochs"] == spent["once"] == 7 * 40
     assert spent["per_depth"] == 0
@@ -318,9 +385,9 @@ def test_table_of_several_seeds():
     assert cells(depths)[1][2:] == ["50.0%", "90.0%", "95.0 ± 1.4%", "75.0 ± 7.1%"]
     assert cost.startswith("Mean and standard deviation over 2 seeds.")
     costs = grouping.cost(seeds())  # one of them is what a depth costs
-    assert costs[Way("tune", 5.0)]["per_depth"] == 4 * 5
-    assert costs[Way("scratch_short", 5.0)]["layer_epochs"] == 4 * 5
-    assert costs[Way("scratch_short", 5.0)]["stored"] == 47
+    assert costs[Way("tune", "sws", 5.0)]["per_depth"] == 4 * 5
+    assert costs[Way("scratch_short", "", 5.0)]["layer_epochs"] == 4 * 5
+    assert costs[Way("scratch_short", "", 5.0)]["stored"] == 47
 
 
 def test_table_of_what_is_left_of_a_larger_comparison():
@@ -341,6 +408,42 @@ def test_table_of_what_is_left_of_a_larger_comparison():
     ]
 
 
+def test_two_methods_in_one_table():
+    """Each has its columns and its cost, and the ancestor counts for both."""
+    results = two_methods()
+    single, depths, cost = tables.table(results, markup="github").split("\n\n")
+    assert [row[0] for row in cells(single)[1:]] == ["ancestor", "tleg-aux", "aux"]
+    ends = ["untuned", "1 epoch", "5 epochs"]
+    assert cells(depths)[0][2:] == [
+        *(f"sws, {end}" for end in ends),
+        *(f"tleg, {end}" for end in ends),
+        "scratch, 5 epochs",
+        "scratch, 40 epochs",
+    ]
+    assert cells(depths)[1][2:] == [
+        "50.0%", "90.0%", "96.0%", "40.0%", "80.0%", "86.0%", "80.0%", "97.0%"
+    ]  # fmt: skip
+    assert cells(cost)[1:3] == [
+        ["sws + tuning", "460", "65", "525", "37"],
+        ["tleg + tuning", "250", "65", "315", "27"],
+    ]
+    assert [row[0] for row in cells(cost)[3:]] == [
+        "scratch, same budget",
+        "scratch, long",
+    ]
+
+
+def test_what_a_method_does_not_need_is_not_missed():
+    """Its phases are what its descendants stand on, where that is known."""
+    without = [r for r in full() if r["role"] != "aux"]
+    assert "learngene + tuning (Aux-Net not counted)" in tables.table(without)
+    known = [{**r, "flops_before": 700} for r in without]
+    assert "not counted" not in tables.table(known)
+    kept_untuned = [of_tleg(descendant(4, 0.0, 0.5)), *full()]
+    names = [row[0] for row in cells(tables.table(kept_untuned).split("\n\n")[-1])]
+    assert any(name.startswith("tleg (Aux-Net") for name in names)
+
+
 def test_table_lists_runs_of_any_other_role():
     table = tables.table([result("stitching", 6, 30.0, 0.9)], markup="github")
     assert cells(table)[1][0] == "stitching"
@@ -355,6 +458,7 @@ def test_committed_tables_are_those_of_their_rows(job):
             score = {"epochs": float(row["epochs"]), "top1": float(row["test_top1"])}
             about = {**row, **{name: int(row[name]) for name in whole}}
             about["epochs"] = float(row["total_epochs"])
+            about["method"] = row["method"].strip("-")
             about |= {"name": row["run"], "test": []}
             about["layer_epochs"] = about["depth"] * about["epochs"]
             results.setdefault(row["run"], about)["test"].append(score)
@@ -402,6 +506,7 @@ JOBS = {
         descendant(4, 5.0, 0.5, 0.9, 0.96, plan=[], network="x_1-2", method="pool"),
     ],
     "scratch": [scratch(4, 5.0, 0.8)],  # no descendants
+    "two methods": two_methods(),
 }
 
 
@@ -418,19 +523,45 @@ def test_draw(job, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "report.png"]
 
 
+def axes_of(results, tmp_path, monkeypatch):
+    """The panels of a job's picture."""
+    closed = []
+    monkeypatch.setattr("matplotlib.pyplot.close", closed.append)
+    figures.draw(results, str(tmp_path), str(tmp_path / "report.png"))
+    monkeypatch.undo()
+    (figure,) = closed
+    pyplot.close(figure)
+    return figure.axes
+
+
+def test_the_picture_tells_methods_apart(tmp_path, monkeypatch):
+    """A row, and a colour of lines and of bars, for each; the ancestor is in both."""
+    *flows, accuracy, cost = axes_of(two_methods(), tmp_path, monkeypatch)
+    titles = [flow.get_title(loc="left").partition(":")[0] for flow in flows]
+    assert titles == ["sws", "tleg"]
+    for flow, scores in zip(flows, ("98.0%", "88.0%"), strict=True):
+        (aux_net,) = [t.get_text() for t in flow.texts if "Aux-Net" in t.get_text()]
+        assert aux_net.endswith(scores)
+        assert sum("Ans-Net" in text.get_text() for text in flow.texts) == 1
+    assert flows[0].get_xlim() == flows[1].get_xlim()
+    colours = {
+        (line.get_label().partition(",")[0], line.get_color())
+        for line in accuracy.lines
+        if "," in line.get_label()
+    }
+    assert len(colours) == len({colour for _, colour in colours}) == 3 + 3 + 1
+    names = [mark.get_text() for mark in cost.get_yticklabels()]
+    assert names[-2:] == ["tleg", "sws"]
+    assert len({bar.get_facecolor() for bar in cost.patches[-4:]}) == 4
+
+
 def test_the_picture_holds_the_numbers_of_the_table(tmp_path, monkeypatch):
     """Networks, accuracies and costs, each where it belongs.
 
     It fails where a panel is left out, where a line has another's numbers, and where
     bars are not the layer-epochs.
     """
-    closed = []
-    monkeypatch.setattr("matplotlib.pyplot.close", closed.append)
-    figures.draw(full(), str(tmp_path), str(tmp_path / "report.png"))
-    monkeypatch.undo()
-    (figure,) = closed
-    pyplot.close(figure)
-    flow, accuracy, cost = figure.axes
+    flow, accuracy, cost = axes_of(full(), tmp_path, monkeypatch)
     words = [text.get_text() for text in flow.texts]
     for label in (
         "Ans-Net\n6 blocks\n98.5%",

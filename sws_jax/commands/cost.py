@@ -183,12 +183,12 @@ def _config(args) -> None:
             [name, *(_short(sums.get(quantity)) for quantity in costs.LABELS)]
             for name, sums in job.totals.items()
         ]
-        if job.ratios:
-            ratios = job.ratios.values()
+        for name, ratios in job.ratios.items():
             shown = [
-                f"{ratio:.2f}" if math.isfinite(ratio) else "-" for ratio in ratios
+                f"{ratio:.2f}" if math.isfinite(ratio) else "-"
+                for ratio in ratios.values()
             ]
-            body.append(["long / learngene", *shown])
+            body.append([f"long / {name}", *shown])
         print()
         _print_table(["all depths", *costs.LABELS.values()], body)
     print("\n" + "\n".join(job.notes))

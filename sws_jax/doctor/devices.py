@@ -160,7 +160,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         if row.config.schedule.total_epochs:
             # Of networks that differ in depth alone, the deepest needs the most.
             vits = tuple(vit.replace(depth=1, drop_path=0.0) for vit in spec.vits)
-            key = spec.family, vits, row.config.global_batch_size
+            replayed = row.config.replay.every_steps > 0
+            key = spec.family, vits, row.config.global_batch_size, replayed
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
@@ -170,7 +171,8 @@ def sheet(case: Case) -> Iterator[Finding]:
         teacher = dry_run.teacher_of(row, survey, run_mesh)
         recipe = dry_run.recipe_of(row.config, spec)
         size = row.config.global_batch_size
-        estimate = sizing.estimate(recipe, run_mesh, size, teacher)
+        replayed = row.config.replay.every_steps > 0
+        estimate = sizing.estimate(recipe, run_mesh, size, teacher, replayed=replayed)
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
     for remark in dict.fromkeys(notes):

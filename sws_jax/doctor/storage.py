@@ -17,7 +17,7 @@ from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
 from sws_jax.preview import dry_run
 from sws_jax.runtime import words
-from sws_jax.specs import Spec
+from sws_jax.specs import Trained
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
@@ -142,7 +142,7 @@ def disk(case: Case) -> Iterator[Finding]:
         yield ok(text)
 
 
-def kept(config, spec: Spec) -> int:
+def kept(config, spec: Trained) -> int:
     """Bytes of a run's files, when they are largest.
 
     These are the weights, and checkpoints (`sws_jax.training.checkpoints`): the last

@@ -32,8 +32,27 @@ _KEPT = arguments.kinds_of(flops.params)["spec"]
 _DEPTHS = arguments.many(DEPTH, "whole numbers")
 
 
+@arguments.checked(spec=SPEC, times=arguments.number(Range(0, math.inf)))
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A computation over the weights of a run's network, of those that steps choose.
+
+    Attributes:
+      spec: of the network that is computed.
+      times: that a step computes it, on average.
+    """
+
+    spec: Spec
+    times: float
+
+
 @arguments.checked(
-    spec=SPEC, epochs=_EPOCHS, images=_IMAGES, compute=COMPUTE, teacher=TEACHER
+    spec=SPEC,
+    epochs=_EPOCHS,
+    images=_IMAGES,
+    compute=COMPUTE,
+    teacher=TEACHER,
+    variants=arguments.many(arguments.of(Variant, called="a Variant"), "variants"),
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -47,6 +66,7 @@ class Run:
       images: of an epoch.
       compute: how it is run.
       teacher: whose forward is part of every step.
+      variants: that steps compute in place of `spec`; empty for most runs.
     """
 
     role: str
@@ -55,6 +75,7 @@ class Run:
     images: int = IMAGENET_IMAGES
     compute: Compute = Compute()
     teacher: Spec | None = None
+    variants: tuple[Variant, ...] = ()
 
     @property
     def layer_epochs(self) -> float:
@@ -62,12 +83,24 @@ class Run:
         return self.spec.depth * self.epochs
 
     @property
+    def step_flops(self) -> float:
+        """FLOPs for each image of a training step, on average over its variants.
+
+        What the loss computes with parameters of its own is not counted.
+        """
+        whole = flops.step_flops(self.spec, self.compute, self.teacher)
+        if not self.variants:
+            return whole
+        teaching = whole - flops.step_flops(self.spec, self.compute)
+        return teaching + sum(
+            variant.times * flops.step_flops(variant.spec, self.compute)
+            for variant in self.variants
+        )
+
+    @property
     def flops(self) -> float:
         """FLOPs of all training steps; evaluation is not counted."""
-        if not self.epochs:
-            return 0.0
-        step = flops.step_flops(self.spec, self.compute, self.teacher)
-        return self.epochs * self.images * step
+        return self.epochs * self.images * self.step_flops if self.epochs else 0.0
 
     @property
     def pretrains(self) -> bool:

@@ -29,7 +29,7 @@ from jax.extend import core
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Loss
+from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
@@ -39,6 +39,9 @@ from sws_jax.specs.base import COMPUTE, Compute
 from sws_jax.training import step as steps
 
 TEACHER = arguments.optional(SPEC)
+_OBJECTIVE = arguments.optional(
+    arguments.like("taps", "needs_teacher", "init", called="an objective, like a Loss")
+)
 
 
 def _spec_or_description(name: str, value: Any) -> Spec | Description:
@@ -83,10 +86,20 @@ def forward_flops(spec: Spec) -> int:
     return flops(logits, _abstract(spec), _images(spec, 1))
 
 
-@arguments.checked(spec=SPEC, compute=COMPUTE, teacher=TEACHER)
+@arguments.checked(
+    spec=SPEC,
+    compute=COMPUTE,
+    teacher=TEACHER,
+    objective=_OBJECTIVE,
+    students=arguments.many(SPEC, "specs"),
+)
 @functools.lru_cache(maxsize=512)
 def step_flops(
-    spec: Spec, compute: Compute = Compute(), teacher: Spec | None = None
+    spec: Spec,
+    compute: Compute = Compute(),
+    teacher: Spec | None = None,
+    objective: Objective | None = None,
+    students: tuple[Spec, ...] = (),
 ) -> int:
     """FLOPs for each image of a training step (`sws_jax.training.step.train_step`).
 
@@ -94,6 +107,10 @@ def step_flops(
       spec: of the network that is trained.
       compute: with `remat`, what is computed again counts again.
       teacher: of a distillation, on the student's own batch; its forward counts.
+      objective: what is minimised, whose products with its own parameters count; None
+        stands for the usual loss.
+      students: variants that the step computes, of the network's weights, and not the
+        network itself; empty for most.
 
     Raises:
       UserError: networks that are not trained here, or do not fit each other.
@@ -101,24 +118,34 @@ def step_flops(
     student = _trained(spec)
     halves = (0.5,) * spec.channels
     normalization = Normalization(halves, halves)
-    frozen = None
-    if teacher is not None:
-        for field in ("num_classes", "channels"):
-            ours, theirs = getattr(spec, field), getattr(teacher, field)
-            if ours != theirs:
-                raise UserError(
-                    f"{field} of {spec.name} is {ours}, and of its teacher "
-                    f"{teacher.name} {theirs}: they must be the same"
-                )
-        frozen = Predictor(Network(teacher, _abstract(teacher)), normalization)
-    loss = Loss("soft" if teacher else "none")
-    recipe = steps.Recipe(student, normalization, compute, loss=loss)
-    state = jax.eval_shape(functools.partial(steps.new_state, recipe), _abstract(spec))
-    batch = steps.Batch(_images(spec, 1), _targets(spec, 1))
-    rate = jax.ShapeDtypeStruct((), np.float32)
-    return flops(
-        functools.partial(steps.train_step, recipe), state, batch, rate, frozen
+    frozen = None if teacher is None else _taught_by(spec, teacher, normalization)
+    recipe = steps.Recipe(
+        student,
+        normalization,
+        compute,
+        loss=objective or Loss("soft" if teacher else "none"),
+        teacher=teacher,
+        students=students,
     )
+    state = jax.eval_shape(functools.partial(steps.new_state, recipe), _abstract(spec))
+    all_run = (steps.Student(),) * len(students)
+    masks = (None,) * len(students) or None
+    batch = steps.Batch(_images(spec, 1), _targets(spec, 1), masks)
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    step = functools.partial(steps.train_step, recipe, students=all_run)
+    return flops(step, state, batch, rate, frozen)
+
+
+def _taught_by(spec: Spec, teacher: Spec, normalization: Normalization) -> Predictor:
+    """The shapes of a teacher; one that does not fit the network is refused."""
+    for field in ("num_classes", "channels"):
+        ours, theirs = getattr(spec, field), getattr(teacher, field)
+        if ours != theirs:
+            raise UserError(
+                f"{field} of {spec.name} is {ours}, and of its teacher "
+                f"{teacher.name} {theirs}: they must be the same"
+            )
+    return Predictor(Network(teacher, _abstract(teacher)), normalization)
 
 
 @arguments.checked(spec=SPEC, compute=COMPUTE)
@@ -133,7 +160,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    vits = _trained(spec).vits
+    vits = {vit.replace(depth=1) for vit in _trained(spec).vits}
     kept = _kept(spec, compute)
     if compute.remat:
         plain = dataclasses.replace(compute, remat=False)
@@ -142,7 +169,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
 
 
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
-    """Bytes that one block of a network keeps, for each image."""
+    """Bytes that one block of a ViT keeps, for each image."""
     one, two = (_kept(spec.replace(depth=depth), compute) for depth in (1, 2))
     return two - one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,11 +24,14 @@ class Sheet:
     """Bytes that one device holds and sends in a compiled step.
 
     Attributes:
-      parameters, optimizer, ema, teacher, batch: from shapes and shardings.
+      parameters, optimizer, ema, teacher, batch: from shapes and shardings; the
+        objective's own parameters are among the first.
       activations: further memory of the program, gradients included; None where the
         backend does not report it.
       traffic: of a step, the most bytes first.
       uncounted: collectives in loops without a known end, each counted once.
+      replay: the state before a step, kept while the step is computed twice; 0 in runs
+        without such steps.
     """
 
     parameters: int
@@ -38,11 +42,12 @@ class Sheet:
     activations: int | None
     traffic: tuple[Traffic, ...]
     uncounted: int
+    replay: int = 0
 
     @property
     def total(self) -> int:
         arguments = self.parameters + self.optimizer + self.ema + self.teacher
-        return arguments + self.batch + (self.activations or 0)
+        return arguments + self.batch + (self.activations or 0) + self.replay
 
     @property
     def sent(self) -> float:
@@ -77,6 +82,7 @@ def parts(sheet: Sheet) -> str:
         ("teacher", sheet.teacher),
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
+        ("state to replay a step from", sheet.replay),
     )
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
@@ -87,6 +93,8 @@ def sheet(
     size: int,
     teacher: Predictor | None,
     students: tuple[step.Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -95,20 +103,52 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
-      students: of arrays, for each of `Recipe.students`.
+      students: of each of the recipe's, if it has any.
+      replayed: whether steps are computed twice.
     """
     program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher),
+        _arguments(recipe, mesh, size, teacher, students, replayed),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
     )
 
 
+def largest(
+    programs: Sequence[tuple[step.Recipe, tuple[step.Student, ...]]],
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    *,
+    replayed: bool = False,
+) -> Sheet:
+    """The sheet of the largest of a run's steps, which alone is compiled for it.
+
+    Args:
+      programs: recipe and students of each; see `sws_jax.training.picks`.
+      mesh, size, teacher, replayed: as in `sheet`.
+    """
+    if len(programs) > 1:
+
+        def total(program) -> int:
+            recipe, students = program
+            return estimate(recipe, mesh, size, teacher, students).total
+
+        programs = [max(programs, key=total)]
+    ((recipe, students),) = programs
+    return sheet(recipe, mesh, size, teacher, students, replayed=replayed)
+
+
 def estimate(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[step.Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
@@ -116,11 +156,12 @@ def estimate(
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher: as in `sheet`.
+      recipe, mesh, size, teacher, students, replayed: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher)
+    arguments = _arguments(recipe, mesh, size, teacher, students, replayed)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    kept = flops.activation_bytes(recipe.spec, recipe.compute) * images
+    forms = recipe.students or (recipe.spec,)
+    kept = sum(flops.activation_bytes(form, recipe.compute) for form in forms) * images
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
     kept //= mesh.shape["tensor"]
     return dataclasses.replace(arguments, activations=kept + arguments.parameters)
@@ -136,12 +177,18 @@ def margin(compute: Compute) -> float:
 
 
 def _arguments(
-    recipe: step.Recipe, mesh: Mesh, size: int, teacher: Predictor | None
+    recipe: step.Recipe,
+    mesh: Mesh,
+    size: int,
+    teacher: Predictor | None,
+    students: tuple[step.Student, ...],
+    replayed: bool,
 ) -> Sheet:
-    """A sheet of a step's arguments alone."""
-    state, _, raw, _, teacher, *_ = step.arguments(recipe, mesh, size, teacher)
+    """A sheet of a step's arguments alone; those of `students` are a few numbers."""
+    shapes = step.arguments(recipe, mesh, size, teacher, students)
+    state, _, raw, _, teacher = shapes[:5]
     return Sheet(
-        parameters=_bytes_on_device(state.params),
+        parameters=_bytes_on_device((state.params, state.own)),
         optimizer=_bytes_on_device(state.opt) + _bytes_on_device(state.step),
         ema=_bytes_on_device(state.ema),
         teacher=_bytes_on_device(teacher),
@@ -149,6 +196,7 @@ def _arguments(
         activations=None,
         traffic=(),
         uncounted=0,
+        replay=_bytes_on_device(state) if replayed else 0,
     )
 
 

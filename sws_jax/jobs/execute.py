@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import begun, preflight, records, remarks, train
+from sws_jax.jobs import begun, columns, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
 from sws_jax.jobs.rows import Run, runs
@@ -64,22 +64,29 @@ def execute(
     for line in remarks.of_job(config):
         say(line)
     results = _results(config, rows, workdir, should_stop)
-    processes.first_does(lambda: write_report(results, workdir))
+    processes.first_does(lambda: write_report(rows, results, workdir))
     return results
 
 
-def write_report(results: list[dict[str, Any]], workdir: str) -> None:
+def write_report(
+    rows: Sequence[Run], results: Sequence[dict[str, Any]], workdir: str
+) -> None:
     """Writes the report of these runs, and of others in the work directory.
 
     Args:
-      results: of this job, as `execute` returns them.
+      rows: of this job.
+      results: of these runs, as `execute` returns them.
       workdir: of the job.
     """
     with _job_lock(workdir):
-        report.write([*results, *_other_runs(results, workdir)], workdir)
+        every = [*results, *_other_runs(results, workdir)]
+        whole = [columns.completed(result, workdir) for result in every]
+        report.write(columns.with_before(whole, rows, workdir), workdir)
 
 
-def _other_runs(results: list[dict[str, Any]], workdir: str) -> list[dict[str, Any]]:
+def _other_runs(
+    results: Sequence[dict[str, Any]], workdir: str
+) -> list[dict[str, Any]]:
     """Results of a larger comparison in the directory, of which this is a part."""
     ours = {result["name"] for result in results}
     # Results that older software wrote have no role; the table has it.

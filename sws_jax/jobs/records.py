@@ -20,13 +20,16 @@ _RESULT_HOLDS = {
     **dict.fromkeys(("epochs", "layer_epochs", "val_top1", "seconds"), float),
     "hardware": str,
     "versions": {"jax?": str},
-    "plan": [int],
+    "plan": [(int, list)],  # genes, or segments
     "test": [_SCORE, ...],
     "role?": str,
     "stages?": [int],
     "dtypes?": [{"dtype": str, "from_step": int}],
     "unreadable?": int,
     "unreadable_from?": (int, type(None)),
+    # What older software did not keep.
+    **dict.fromkeys(("flops?", "flops_net?"), (int, type(None))),
+    **dict.fromkeys(("config_hash?", "version?"), str),
 }
 _BEGUN_HOLDS = {
     "older": bool,

@@ -23,6 +23,7 @@ from sws_jax.jobs import (
     begun,
     build,
     check,
+    columns,
     model_fields,
     phases,
     recipes,
@@ -41,6 +42,7 @@ from sws_jax.training import ending, roles
 from sws_jax.training.ending import Finished
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
+from sws_jax.training.replay import Diverged
 from sws_jax.training.task import Task
 
 
@@ -74,6 +76,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Diverged: a step that was computed twice gave two results.
       Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another job is at this run.
@@ -124,9 +127,10 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
-        processes.first_does(lambda: _write(run, finished))
+        more = functools.partial(columns.of_task, task, run.config, config_with_network)
+        processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
-    except (Preempted, NonFinite):
+    except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
         raise
     except (Unreadable, pipeline.WorkerDied) as error:
@@ -139,9 +143,11 @@ def _train(
 
 def _step_lines(task: Task) -> list[str]:
     """Lines on what a device holds and sends in a step, which is compiled for them."""
-    size, programs = task.global_batch_size, task.picks.programs(task.total)
-    recipe, students = max(programs, key=lambda p: sum(f.depth for f in p[0].students))
-    sheet = sizing.sheet(recipe, task.mesh, size, task.teacher, students)
+    size = task.global_batch_size
+    programs = task.picks.programs(task.total)
+    sheet = sizing.largest(
+        programs, task.mesh, size, task.teacher, replayed=task.replay_every > 0
+    )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):
@@ -149,15 +155,21 @@ def _step_lines(task: Task) -> list[str]:
     return lines
 
 
-def _write(run: RunDirectory, finished: Finished) -> None:
-    """Writes the weights of a finished run, then its result; in one process alone."""
+def _write(run: RunDirectory, finished: Finished, more: dict[str, Any]) -> None:
+    """Writes the weights of a finished run, then its result; in one process alone.
+
+    Args:
+      run: its directory.
+      finished: what it ends with.
+      more: that the result is to hold.
+    """
     gene = _learngene(run, finished)
     if gene is not None:
         learngenes.save_learngene(os.path.join(run.path, LEARNGENE_FILE), gene)
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), finished.network)
         trained.save_own(run.path, finished.network, finished.own)
-    run.finish(finished.result)
+    run.finish({**finished.result, **more})
 
 
 def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:

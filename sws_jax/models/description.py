@@ -23,6 +23,20 @@ _WITHOUT_SOURCE = "tleg"
 Source = Plain | ExpandedSpec
 
 
+_WHOLE = arguments.whole(0)
+_SEGMENT = arguments.wholes(0)
+
+
+def _block_of_plan(name: str, value: Any) -> int | tuple[int, ...]:
+    """A gene, or a segment of a stitched network: (instance, first block, end)."""
+    if not isinstance(value, (list, tuple)):
+        return _WHOLE(name, value)
+    segment = _SEGMENT(name, value)
+    if len(segment) != 3:
+        raise UserError(f"{name} is an instance, a first block and an end, not {value}")
+    return segment
+
+
 @arguments.checked(
     kind=arguments.text(KINDS),
     net=arguments.of(
@@ -34,7 +48,7 @@ Source = Plain | ExpandedSpec
     normalization=pixels.NORMALIZATION,
     profile=arguments.text(profiles.PROFILES),
     stages=STAGES,
-    plan=arguments.wholes(0),
+    plan=arguments.many(_block_of_plan, "genes or segments"),
     step=arguments.whole(0),
     accuracy=arguments.number(Range(-1, 1)),
     seed=arguments.SEED,
@@ -56,7 +70,8 @@ class Description:
       method: that made a learngene or a descendant; empty for others.
       profile: which reading of the method, see `sws_jax.models.profiles`.
       stages: how often the Aux-Net applies each gene; empty for other networks.
-      plan: gene of every block of a descendant; empty for other networks.
+      plan: gene of every block of a descendant, or of a stitched one (instance, first
+        block, end) of every segment; empty for other networks.
       source: the network that was trained, of an Aux-Net or a learngene, where it is
         no `AuxViTSpec` of `net` and `stages`; None else.
       teacher: name of the Ans-Net, if any.
@@ -79,7 +94,7 @@ class Description:
     method: str = ""
     profile: str = "consistent"
     stages: tuple[int, ...] = ()
-    plan: tuple[int, ...] = ()
+    plan: tuple[int, ...] | tuple[tuple[int, int, int], ...] = ()
     source: Source | None = None
     teacher: str = ""
     dataset: str = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -11,7 +12,7 @@ import ml_collections
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import preflight
+from sws_jax.jobs import columns, places, preflight
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.rows import runs as rows_of
 from sws_jax.models import weights
@@ -19,7 +20,7 @@ from sws_jax.models.description import Description
 from sws_jax.models.names import named
 from sws_jax.preview.survey import Survey
 from sws_jax.specs import Compute, Spec
-from sws_jax.storage import paths
+from sws_jax.storage import documents, paths
 from sws_jax.storage.runs import weights_file
 from sws_jax.training import roles
 
@@ -31,12 +32,8 @@ LABELS = {
     "layer_epochs": "layer-epochs",
     "flops": "training FLOPs",
 }
-# Ways to have every depth, and the roles of their runs.
-LEARNGENE, SCRATCH_LONG = "learngene", roles.SCRATCH[roles.SCRATCH_LONG]
-WAYS = {
-    LEARNGENE: (*roles.BEFORE, *roles.DESCENDANTS),
-    **{name: (role,) for role, name in roles.SCRATCH.items()},
-}
+# The way to have every depth that the learngenes are compared with.
+SCRATCH_LONG = roles.SCRATCH[roles.SCRATCH_LONG]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,8 @@ class RunCost:
       epochs: of its training.
       layer_epochs: applied blocks times epochs.
       parameters: of the network.
-      step_flops: of a training step, for each image; None where nothing is trained.
+      step_flops: of a training step, for each image, on average over the variants of
+        a phase; None where nothing is trained.
       flops: of all training steps.
     """
 
@@ -78,7 +76,7 @@ class RunCost:
     epochs: float
     layer_epochs: float
     parameters: int
-    step_flops: int | None
+    step_flops: float | None
     flops: float
 
 
@@ -88,7 +86,8 @@ class JobCost:
 
     Attributes:
       runs: in the order of the job.
-      ways: of `WAYS`, those that the job has runs of.
+      ways: to have every depth: by the learngene, of which there is one for each method
+        (and then each is called by its method), and those from scratch.
       notes: what was assumed, and what is not counted.
     """
 
@@ -109,15 +108,19 @@ class JobCost:
         }
 
     @property
-    def ratios(self) -> dict[str, float]:
-        """How many times more the long training from scratch costs, by quantity.
+    def ratios(self) -> dict[str, dict[str, float]]:
+        """How many times more the long training from scratch costs than a learngene.
 
-        Empty for a job that lacks one of the two; infinite where the learngene costs
-        nothing.
+        By the learngene's way and the quantity. Empty for a job that lacks one of the
+        two; infinite where the learngene costs nothing.
         """
-        if not self.ways.keys() >= {LEARNGENE, SCRATCH_LONG}:
+        if SCRATCH_LONG not in self.ways:
             return {}
-        return comparison.ratios(self.ways[SCRATCH_LONG], self.ways[LEARNGENE])
+        return {
+            name: comparison.ratios(self.ways[SCRATCH_LONG], way)
+            for name, way in self.ways.items()
+            if name not in roles.SCRATCH.values()
+        }
 
 
 def of_networks(
@@ -185,15 +188,15 @@ def of_job(
     preflight.check(config, every)
     preflight.check_networks(every, workdir)
     # One seed of every depth: the others are for the spread alone.
-    first: dict[tuple[str, int], Run] = {}
+    first: dict[tuple[str, str], Run] = {}
     for row in every:
-        first.setdefault((row.role, row.config.model.depth), row)
+        first.setdefault((row.role, _but_for_the_seed(row)), row)
     survey = Survey(
         config, workdir, image_size=image_size, classes=classes, images=images
     )
     survey.note("evaluation: not counted")
     runs = {row.name: counted_run(survey, row, teacher_name) for row in first.values()}
-    ways = _ways(survey, list(runs.values())) if config.job != "single" else {}
+    ways = _ways(survey, every, runs) if config.job != "single" else {}
     if teacher_name and not any(run.teacher for run in runs.values()):
         raise UserError("no run of this job is distilled: leave --teacher out")
     if len(every) > len(first):
@@ -209,7 +212,7 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
     if role == roles.SINGLE and (init.learngene or init.network):
         role = roles.TUNED
     spec = survey.spec(row)
-    if isinstance(survey.learngene, Description):
+    if survey.learngenes and init.learngene and not survey.trains(init.learngene):
         survey.note("teacher and Aux-Net of the learngene: not counted")
     return comparison.Run(
         role,
@@ -218,14 +221,15 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
         epoch_images(survey.images, row.config.data.repeats),
         Compute(**row.config.compute),
         _teacher(survey, row, spec, teacher_name),
+        columns.variants(row.config, survey.steps(row), spec),
     )
 
 
 def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
     """The teacher of a run; None without distillation, or where it is not known."""
-    if row.config.loss.kind == "none":
+    path = places.teacher_path(row.config)
+    if not path:
         return None
-    path = row.config.teacher.path
     if not survey.trains(path):
         survey.note("training of the teacher: not counted")
     if name:
@@ -239,30 +243,51 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
     return spec
 
 
-def _ways(survey: Survey, runs: Sequence[comparison.Run]) -> dict[str, comparison.Plan]:
+def _but_for_the_seed(row: Run) -> str:
+    """The config of a run, without what another seed of it has otherwise."""
+    fields = row.config.to_dict()
+    del fields["name"], fields["seed"]
+    return json.dumps(documents.plain(fields), sort_keys=True)
+
+
+def _ways(
+    survey: Survey, rows: Sequence[Run], runs: Mapping[str, comparison.Run]
+) -> dict[str, comparison.Plan]:
+    """The ways of a job to have every depth, by their names.
+
+    Args:
+      survey: of the job, after it was asked for the networks of these runs.
+      rows: all runs of the job.
+      runs: those that are counted, by their names.
+    """
+    descendants: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        if run.role in roles.DESCENDANTS:
+            descendants.setdefault(survey.methods[name], []).append(name)
+    needs = {row.name: row.after for row in rows}
     strategies = {}
-    for name, of_way in WAYS.items():
-        if own := tuple(run for run in runs if run.role in of_way):
-            strategies[name] = comparison.Plan(own, _kept(survey, name, own))
+    for method, names in descendants.items():
+        needed = columns.closure(names, needs)
+        own = tuple(run for name, run in runs.items() if name in needed)
+        label = "learngene" if len(descendants) == 1 else method
+        strategies[label] = comparison.Plan(own, _kept(survey, method))
+    for role, label in roles.SCRATCH.items():
+        if own := tuple(run for run in runs.values() if run.role == role):
+            kept = tuple(run.spec for run in own)
+            strategies[label] = comparison.Plan(own, kept)
     return strategies
 
 
-def _kept(
-    survey: Survey, way: str, runs: Sequence[comparison.Run]
-) -> tuple[Spec | Description, ...]:
-    """Networks to store: the Aux-Net that holds the learngene, or every one."""
-    if way != LEARNGENE:
-        return tuple(run.spec for run in runs)
-    if survey.learngene is None:
+def _kept(survey: Survey, method: str) -> tuple[Description, ...]:
+    """What must be stored to have every depth of a method: the learngene."""
+    if method not in survey.learngenes:
         survey.note("stored parameters of the learngene: not known")
         return ()
-    return (survey.learngene,)
+    return (survey.learngenes[method],)
 
 
 def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
-    step = None
-    if run.epochs:
-        step = flops.step_flops(run.spec, run.compute, run.teacher)
+    step = run.step_flops if run.epochs else None
     return RunCost(
         name,
         run.spec.name,

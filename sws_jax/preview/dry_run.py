@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Compute, Spec
+from sws_jax.specs import Compute, Trained
 from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
@@ -132,9 +132,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             continue
         teacher = teacher_of(row, survey, mesh)
         size = row.config.global_batch_size
-        key = (recipe, mesh, size, teacher and (teacher.network.spec, teacher.compute))
+        replayed = row.config.replay.every_steps > 0
+        taught = teacher and (teacher.network.spec, teacher.compute)
+        key = (recipe, mesh, size, taught, replayed)
         if key not in sheets:
-            sheet = sizing.sheet(recipe, mesh, size, teacher)
+            sheet = sizing.sheet(recipe, mesh, size, teacher, replayed=replayed)
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
             for remark in remarks.of_mesh(row.config, spec, mesh):
                 survey.note(remark)
@@ -167,7 +169,7 @@ def _in_own_dtype(
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
 
 
-def recipe_of(config, spec: Spec) -> step.Recipe:
+def recipe_of(config, spec: Trained) -> step.Recipe:
     """The static part of a run's step; its normalisation, without effect on sizes, is
     a placeholder."""
     grey = (0.5,) * spec.channels
@@ -202,15 +204,19 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
     )
 
 
-def _table(sheets: Iterable[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
+def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
     head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
     head += ["activations", "in all", "a step sends"]
+    replayed = any(sheet.replay for _, sheet in sheets)
+    if replayed:
+        head.insert(-2, "replay")
     if target.memory:
         head.insert(-1, "fits")
     body = []
     for names, sheet in sheets:
         sizes: list[int | None] = [sheet.parameters, sheet.optimizer, sheet.ema]
-        sizes += [sheet.teacher, sheet.batch, sheet.activations, sheet.total]
+        sizes += [sheet.teacher, sheet.batch, sheet.activations]
+        sizes += [sheet.replay] * replayed + [sheet.total]
         line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
         if target.memory:
             line.append("yes" if sheet.total <= target.memory else "NO")
@@ -235,6 +241,11 @@ def _explanations(sheets) -> list[str]:
         notes.append(
             f"{' and '.join(half)}: the CPU's program is wider; less what it keeps for "
             f"the backward pass in float32"
+        )
+    if any(sheet.replay for _, sheet in sheets.values()):
+        notes.append(
+            "replay: the state before a step, which is kept while the step is computed "
+            "twice"
         )
     if any(sheet.uncounted for _, sheet in sheets.values()):
         notes.append("collectives in loops of unknown length: counted once")

@@ -32,8 +32,8 @@ class Survey:
 
     Attributes:
       images: of an epoch.
-      learngene: what descendants were expanded from: an earlier run's network or a
-        file's description; None where none is known.
+      learngenes: what descendants were expanded from, by method; those that are known.
+      methods: of the runs' networks, by the names of the runs; empty for those of none.
       notes: what was assumed.
     """
 
@@ -50,7 +50,8 @@ class Survey:
     ):
         self.workdir = workdir
         self.notes: list[str] = []
-        self.learngene: Spec | Description | None = None
+        self.learngenes: dict[str, Description] = {}
+        self.methods: dict[str, str] = {}
         source = config.data.source
         if (
             data is None and source == "digits"
@@ -93,15 +94,20 @@ class Survey:
             path = places.initial_file(run.config, self.workdir)
             self.note(f"no file {path}: the networks are as the config has them")
         check.check_teacher(run.config)
-        spec = self._answers.answer_for(run.name, run.config).spec
+        answer = self._answers.answer_for(run.name, run.config)
+        self.methods[run.name] = answer.about.method
         if self._is_read:
             durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:
-            own = self.trains(init.learngene)
-            self.learngene = origin.about.spec if own else origin.about
-        return spec
+            self.learngenes[answer.about.method] = origin.about
+        return answer.spec
+
+    def steps(self, run: Run) -> int:
+        """The steps of a run, on so many images as are read or assumed."""
+        epochs = run.config.schedule.total_epochs
+        return build.durations(run.config, self.images).steps(epochs)
 
     def trains(self, path: str) -> bool:
         """Whether a path stands for an earlier run of this job."""

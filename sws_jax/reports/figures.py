@@ -17,7 +17,16 @@ from sws_jax.training import metrics, roles
 _STAGE_COLOURS = ("#3b6fb6", "#3fa7a0", "#8fb84e", "#e0a93b", "#d1603d")
 _GREY, _INK = "#9aa3ad", "#22303c"
 _RED, _LIGHT_RED = "#b5482a", "#e8b48f"
-# Titles of the networks before a learngene, by role, and the step that follows each.
+# Of each method, after a short, a middling and a long training.
+_SHADES = (
+    (_LIGHT_RED, "#dd8452", _RED),
+    ("#a9c4e6", "#5f92cf", "#1f4e8c"),
+    ("#b5d6a5", "#6fae5c", "#2f6d32"),
+    ("#d3bfe6", "#9a6fc0", "#5b3286"),
+    ("#e6cf8f", "#c9a227", "#85690f"),
+    ("#f0b9d2", "#d4679c", "#97265f"),
+)
+_MARKERS = "o^Dvp"  # as many as no divisor of the shades: 30 methods differ
 
 
 def draw(results: Sequence[Result], workdir: str, path: str) -> None:
@@ -37,14 +46,17 @@ def draw(results: Sequence[Result], workdir: str, path: str) -> None:
     from matplotlib import pyplot as plt
 
     ways = grouping.ways(results)
-    descendants = _descendants(ways)
+    chains = _chains(ways)
     with plt.rc_context(_STYLE):  # type: ignore[arg-type]
         if ways:
-            figure = plt.figure(figsize=(13, 8.6), layout="constrained")
-            grid = figure.add_gridspec(2, 3, height_ratios=(1.05, 1))
-            if descendants:
-                _draw_flow(figure.add_subplot(grid[0, :]), results, descendants)
-                left, right = grid[1, :2], grid[1, 2]
+            count = max(len(chains), 1)
+            figure = plt.figure(figsize=(13, 4.2 + 4.4 * count), layout="constrained")
+            ratios = (*[1.05] * count, 1)
+            grid = figure.add_gridspec(count + 1, 3, height_ratios=ratios)
+            if chains:
+                places = [figure.add_subplot(grid[n, :]) for n in range(count)]
+                _draw_flows(places, results, chains)
+                left, right = grid[-1, :2], grid[-1, 2]
             else:
                 left, right = grid[:, :2], grid[:, 2]
             _draw_accuracy(figure.add_subplot(left), ways)
@@ -98,43 +110,64 @@ def _colour(stage: int, stages: int) -> str:
     return colors.to_hex(colormaps["turbo"]((stage + 0.5) / stages))
 
 
-def _descendants(ways: Ways) -> dict[int, list[Result]]:
-    """Depth -> descendants to draw: of the longest tuning, or else untuned."""
-    tuned = [depths for way, depths in ways.items() if way.role == roles.TUNED]
-    untuned = [depths for way, depths in ways.items() if way.role == roles.UNTUNED]
-    descendants: dict[int, list[Result]] = {}
-    for depths in untuned + tuned[-1:]:
-        descendants.update(depths)
-    return dict(sorted(descendants.items()))
+# Depth -> descendants.
+_Chain = dict[int, list[Result]]
 
 
-def _draw_flow(axes, results, descendants: dict[int, list[Result]]) -> None:
+def _chains(ways: Ways) -> dict[str, _Chain]:
+    """Method -> descendants to draw: of the longest tuning, or else untuned."""
+    chains: dict[str, _Chain] = {}
+    # Of one depth the last way is drawn: the ways of a role rise with their epochs.
+    for role in (roles.UNTUNED, roles.TUNED):
+        longest = {way.method: depths for way, depths in ways.items() if way[0] == role}
+        for method, depths in longest.items():
+            chains.setdefault(method, {}).update(depths)
+    return {m: dict(sorted(chain.items())) for m, chain in sorted(chains.items())}
+
+
+def _draw_flows(places: Sequence[Any], results, chains: dict[str, _Chain]) -> None:
+    """How the networks were made, a row for each method, with blocks of one size."""
+    flows = []
+    for axes, (method, chain) in zip(places, chains.items(), strict=True):
+        phases = grouping.phases(results, method)
+        flows.append(_draw_flow(axes, phases, chain))
+        example = next(iter(chain.values()))[0]
+        title = "One learngene, networks of any depth"
+        title = title if len(chains) == 1 else f"{method}: {title.lower()}"
+        axes.set_title(f"{title} ({drawable(example['dataset'])}, test top-1)")
+    width, tallest = (max(getattr(f, name) for f in flows) for name in ("x", "tallest"))
+    for axes in places:
+        axes.set_xlim(-0.4, width + 2.2)
+        axes.set_ylim(-0.26 * tallest, tallest + 0.4)
+        axes.axis("off")
+
+
+def _draw_flow(axes, phases: Sequence[list[Result]], chain: _Chain) -> _Flow:
     """Stacks of blocks, input at the bottom, one colour per gene.
 
     Blocks that no result traces to a gene are grey.
     """
-    earlier = {role: [r for r in results if r["role"] == role] for role in roles.BEFORE}
-    drawn = [*earlier.values(), *descendants.values()]
-    flow = _Flow(axes, drawn, earlier[roles.SOURCE])
-    for role, runs in earlier.items():
-        if runs:
-            flow.add_earlier(role, runs)
-    example = next(iter(descendants.values()))[0]
-    flow.add_learngene(example["stored_params"])
-    for depth, runs in descendants.items():
+    sources = [runs for runs in phases if runs[0]["role"] == roles.SOURCE]
+    flow = _Flow(axes, [*phases, *chain.values()], sources[-1] if sources else [])
+    for runs in phases:
+        before = roles.BEFORE[runs[0]["role"]]
+        if runs in sources[:-1]:  # of several phases, each is called by its own name
+            before = before._replace(arrow="")
+        if runs in sources and len(sources) > 1:
+            before = before._replace(title=drawable(runs[0]["name"]))
+        flow.add_earlier(before, runs)
+    flow.add_learngene(next(iter(chain.values()))[0]["stored_params"])
+    for depth, runs in chain.items():
         flow.add_descendant(depth, runs)
-    tuned = [
-        runs[0]["test"]
-        for runs in descendants.values()
-        if runs[0]["role"] == roles.TUNED
-    ]
+    tuned = [r[0]["test"] for r in chain.values() if r[0]["role"] == roles.TUNED]
     if tuned:
         flow.add_note(tuned[0])
-    axes.set_xlim(-0.4, flow.x + 2.2)
-    axes.set_ylim(-0.26 * flow.tallest, flow.tallest + 0.4)
-    axes.axis("off")
-    dataset = drawable(example["dataset"])
-    axes.set_title(f"One learngene, networks of any depth ({dataset}, test top-1)")
+    return flow
+
+
+def _genes(result: Result) -> list[int]:
+    """The gene of each block; empty for blocks of segments, or of no gene."""
+    return [gene for gene in result["plan"] if isinstance(gene, int)]
 
 
 class _Flow:
@@ -152,21 +185,18 @@ class _Flow:
 
     def __init__(self, axes, groups: Sequence[list[Result]], sources: list[Result]):
         self.axes, self.x = axes, 0.0
-        drawn = [runs[0] for runs in groups if runs]
+        self._sources = sources
+        drawn = [runs[0] for runs in groups]
         self.tallest = max(result["depth"] for result in drawn)
         self._stages = next((list(r.get("stages") or ()) for r in sources), [])
-        plans = [result["plan"] for result in drawn if result["plan"]]
+        plans = [plan for result in drawn if (plan := _genes(result))]
         self._genes = max([len(self._stages), *(1 + max(plan) for plan in plans)])
 
-    def add_earlier(self, role: str, runs: list[Result]) -> None:
+    def add_earlier(self, before: roles.Before, runs: list[Result]) -> None:
         """A network before the learngene, and the arrow to what follows."""
-        before = roles.BEFORE[role]
-        # Runs that differ from the first in more than their seed are other networks.
-        same = ("method", "depth", "epochs")
-        runs = [r for r in runs if all(r[name] == runs[0][name] for name in same)]
         depth, plan = runs[0]["depth"], []
         size = _blocks(depth)
-        if role == roles.SOURCE and self._stages:
+        if runs is self._sources and self._stages:
             plan = [s for s, length in enumerate(self._stages) for _ in range(length)]
             size = "-".join(map(str, self._stages))
         score = grouping.percent(statistics.mean(map(grouping.final_top1, runs)))
@@ -191,7 +221,7 @@ class _Flow:
         label = f"{_blocks(depth)}\n{grouping.percent(first)}"
         if len(runs[0]["test"]) > 1:
             label += f"\n{grouping.percent(last)}"
-        self._column(self._colours(runs[0]["plan"], depth), label)
+        self._column(self._colours(_genes(runs[0]), depth), label)
         self.x += 1.75
 
     def add_note(self, scores: list[dict[str, Any]]) -> None:
@@ -278,20 +308,33 @@ def _draw_accuracy(axes, ways: Ways) -> None:
     axes.set_title("Accuracy by depth")
     axes.grid(axis="y", color="#e5e8eb")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=2, loc="lower right")
+    if len(grouping.learngene_names(lines)) > 1:  # too many labels to lie on lines
+        style = dict(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    else:
+        style = dict(ncols=2, loc="lower right")
+    axes.legend(frameon=False, **style)
 
 
 def _line_style(line: Line, lines: Sequence[Line]) -> dict[str, Any]:
-    """Red for the learngene, grey for scratch; stronger, the longer the training."""
-    alike = [other for other in lines if other.start == line.start]
+    """A colour for each method, grey for scratch; stronger, the longer the training."""
+    alike = [other for other in lines if other[:2] == line[:2]]
     rank = alike.index(line) - len(alike)  # -1 is the longest
     if line.start == "learngene":
-        shades = (_LIGHT_RED, "#dd8452", _RED)
-        return dict(color=shades[max(rank, -len(shades))], lw=2.4, marker="o")
+        methods = list(grouping.learngene_names(lines))
+        shades = _shades(line.method, methods)
+        place = methods.index(line.method) if line.method else 0
+        marker = _MARKERS[place % len(_MARKERS)]
+        return dict(color=shades[max(rank, -len(shades))], lw=2.4, marker=marker)
     dashes = (":", "--", "-")
     rank = max(rank, -len(dashes))
     face = _GREY if rank == -1 else "white"
     return dict(color=_GREY, lw=1.8, marker="s", ls=dashes[rank], markerfacecolor=face)
+
+
+def _shades(method: str, methods: Sequence[str]) -> tuple[str, ...]:
+    """The colours of a method among others: from a short to a long training."""
+    place = methods.index(method) if method else 0
+    return _SHADES[place % len(_SHADES)]
 
 
 def _accuracy_marks(axes, *, worst: float, best: float) -> None:
@@ -308,24 +351,23 @@ def _draw_cost(axes, results) -> None:
     """Layer-epochs of all depths, a bar for each way to have them."""
     costs = grouping.cost(results)
     total = grouping.count_depths(results)
-    names = {
-        roles.TUNED: "learngene",
-        roles.UNTUNED: "learngene",
-        **{role: n.replace(", ", ",\n") for role, n in roles.SCRATCH.items()},
-    }
+    names = grouping.learngene_names(costs)
     order = list(reversed(costs))
     for level, way in enumerate(order):
         once, rest = costs[way]["once"], costs[way]["per_depth"]
-        colour = _GREY if way.role in roles.SCRATCH else _RED
-        axes.barh(level, once, color=_LIGHT_RED, height=0.55)
+        light, _, colour = _shades(way.method, list(names))
+        if way.role in roles.SCRATCH:
+            colour = _GREY
+        axes.barh(level, once, color=light, height=0.55)
         axes.barh(level, rest, left=once, color=colour, height=0.55)
         stored = f"{costs[way]['stored'] / 1e6:.2g} M kept"
         text = f" {costs[way]['layer_epochs']:,.0f}\n {stored}"
         axes.text(once + rest, level, text, va="center", fontsize=10)
-    marks = [
-        "\n".join([names[way.role], *grouping.notes(way, costs, total)])
-        for way in order
-    ]
+    marks = []
+    for way in order:
+        scratch = roles.SCRATCH.get(way.role, "").replace(", ", ",\n")
+        name = scratch or names.get(way.method, "learngene")
+        marks.append("\n".join([name, *grouping.notes(way, costs, total)]))
     axes.set_yticks(range(len(order)), marks)
     axes.margins(x=0.35)
     axes.set_xlim(left=0)

@@ -1,6 +1,7 @@
 """Results grouped for comparison: ways to have networks of every depth, and their cost.
 
-Groups are formed by the fields of a result. Names of runs and networks are shown and
+Groups are formed by the fields of a result; where all its learngenes are of one method,
+this is not named. Names of runs and networks are shown and
 never parsed, so that a method may choose them freely.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sws_jax.reports.rows import Result
+from sws_jax.reports.rows import Result, phase
 from sws_jax.training import roles
 from sws_jax.training.roles import COMPARED, SCRATCH
 
@@ -19,10 +20,12 @@ class Way(NamedTuple):
 
     Attributes:
       role: of its runs, of `sws_jax.training.roles`.
+      method: of the learngene; empty from scratch.
       epochs: of the training of each run.
     """
 
     role: str
+    method: str
     epochs: float
 
 
@@ -31,12 +34,14 @@ class Line(NamedTuple):
 
     Attributes:
       start: what its networks begin from, "learngene" or "scratch".
+      method: of the learngene; empty from scratch.
       epochs: after which they were scored.
       budget: all epochs of their training; 0 for scores before training, which are the
         same for all budgets.
     """
 
     start: str
+    method: str
     epochs: float
     budget: float
 
@@ -54,11 +59,13 @@ def ways(results: Iterable[Result]) -> Ways:
     grouped: Ways = {}
     for result in results:
         if result["role"] in COMPARED:
-            depths = grouped.setdefault(Way(result["role"], result["epochs"]), {})
+            method = "" if result["role"] in SCRATCH else result["method"]
+            way = Way(result["role"], method, result["epochs"])
+            depths = grouped.setdefault(way, {})
             runs = depths.setdefault(result["depth"], [])
             if result["seed"] not in [run["seed"] for run in runs]:
                 runs.append(result)
-    order = sorted(grouped, key=lambda way: (COMPARED.index(way.role), way.epochs))
+    order = sorted(grouped, key=lambda way: (COMPARED.index(way.role), *way[1:]))
     return {way: dict(sorted(grouped[way].items())) for way in order}
 
 
@@ -72,7 +79,7 @@ def series(ways: Ways) -> Series:
             scores = result["test"] if start == "learngene" else result["test"][-1:]
             for score in scores:
                 epochs = score["epochs"]
-                line = Line(start, epochs, way.epochs if epochs else 0.0)
+                line = Line(start, way.method, epochs, way.epochs if epochs else 0.0)
                 seeds = lines.setdefault(line, {}).setdefault(result["depth"], {})
                 seeds.setdefault(result["seed"], score["top1"])
     return {
@@ -86,40 +93,49 @@ def series(ways: Ways) -> Series:
 def labels(lines: Iterable[Line]) -> list[str]:
     """Headings of the columns, with the budget where two would read the same."""
     lines = list(lines)
-    short = [f"{line.start}, {epochs_text(line.epochs)}" for line in lines]
+    names = learngene_names(lines)
+    short = [
+        f"{names.get(line.method, line.start)}, {epochs_text(line.epochs)}"
+        for line in lines
+    ]
     return [
         text if short.count(text) == 1 else f"{text} of {line.budget:g}"
         for text, line in zip(short, lines, strict=True)
     ]
 
 
+def learngene_names(groups: Iterable[Way | Line]) -> dict[str, str]:
+    """What the learngene of each method is called: by the method, where there are two.
+
+    Args:
+      groups: ways or lines; those from scratch have no method.
+    """
+    methods = sorted({group.method for group in groups if group.method})
+    return {m: "learngene" if len(methods) == 1 else m for m in methods}
+
+
 def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
     """Layer-epochs and stored parameters of having every depth, by each way.
 
     Layer-epochs are depth x epochs, summed over the runs of one seed of every depth;
-    further seeds serve the spread alone. The learngene's include the ancestor, the
-    Aux-Net and the tuning of every depth, as far as this job trained them; the table
-    names what it did not train. Untuned expansions are a way of their own only where
-    none was tuned. Stored is what must be kept to have every depth without long
-    training: the learngene, or every network.
+    further seeds serve the spread alone. A learngene's include the ancestor, the phases
+    of its method (the Aux-Net) and the tuning of every depth, as far as this job
+    trained them; the table names what it did not train. Untuned expansions are a way of
+    their own only where none of their method was tuned. Stored is what must be kept to
+    have every depth without long training: the learngene, or every network.
 
     Returns:
       For each way layer-epochs spent ``once``, ``per_depth`` (summed over the depths)
       and in all, parameters ``stored``, and the number of its ``depths``: sums over
       different numbers of depths cannot be compared.
     """
-    # Here, too, runs that differ in their seed alone count once.
-    shared = {
-        (r["role"], r["method"], r["depth"], r["epochs"]): r["layer_epochs"]
-        for r in results
-        if r["role"] in roles.BEFORE
-    }
     costs = {}
     for way, depths in _counted(ways(results)).items():
         first = [runs[0] for runs in depths.values()]
         once, stored = 0.0, sum(run["params"] for run in first)
         if way.role not in SCRATCH:
-            once, stored = sum(shared.values()), max(r["stored_params"] for r in first)
+            once = sum(p[0]["layer_epochs"] for p in phases(results, way.method))
+            stored = max(r["stored_params"] for r in first)
         per_depth = sum(run["layer_epochs"] for run in first)
         costs[way] = {
             "once": once,
@@ -131,11 +147,39 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
     return costs
 
 
+def phases(results: Sequence[Result], method: str) -> list[list[Result]]:
+    """What was trained before the learngene of a method: the ancestor, then the others.
+
+    Runs that differ in their seed alone are one phase. Results of older reports do not
+    say what they stand on: for them it is the phases of their method and of none.
+    """
+    descendants = [
+        r for r in results if r["role"] in roles.DESCENDANTS and r["method"] == method
+    ]
+    needed: set[str] | None = None
+    if all("before" in run for run in descendants):
+        needed = {name for run in descendants for name in run["before"]}
+    grouped: dict[tuple, list[Result]] = {}
+    for role in roles.BEFORE:
+        for run in results:
+            if needed is None:
+                is_needed = run["method"] in ("", method)
+            else:
+                is_needed = run["name"] in needed
+            if run["role"] == role and is_needed:
+                key = (phase(run), run["method"], run["depth"], run["epochs"])
+                grouped.setdefault(key, []).append(run)
+    return list(grouped.values())
+
+
 def _counted(ways: Ways) -> Ways:
-    """Without the untuned expansions of a job that tunes, which cost nothing more."""
-    if all(way.role != roles.TUNED for way in ways):
-        return ways
-    return {way: depths for way, depths in ways.items() if way.role != roles.UNTUNED}
+    """Without the untuned expansions of a method that was tuned: they cost no more."""
+    tuned = {way.method for way in ways if way.role == roles.TUNED}
+    return {
+        way: depths
+        for way, depths in ways.items()
+        if way.role != roles.UNTUNED or way.method not in tuned
+    }
 
 
 def count_depths(results: Sequence[Result]) -> int:
@@ -149,7 +193,7 @@ def most_seeds(lines: Series) -> int:
 
 
 def notes(way: Way, costs: dict[Way, dict[str, float]], total: int) -> list[str]:
-    """The epochs of a way that shares its role, and how many depths it has of all.
+    """The epochs of a way that shares role and method, and how many depths it has.
 
     Args:
       way: one of `costs`.
@@ -157,7 +201,7 @@ def notes(way: Way, costs: dict[Way, dict[str, float]], total: int) -> list[str]
       total: `count_depths`.
     """
     remarks = []
-    if [other.role for other in costs].count(way.role) > 1:
+    if [other[:2] for other in costs].count(way[:2]) > 1:
         remarks.append(epochs_text(way.epochs))
     if costs[way]["depths"] < total:
         remarks.append(f"{costs[way]['depths']} of {total} depths")

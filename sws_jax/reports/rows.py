@@ -10,6 +10,7 @@ from typing import Any
 
 from sws_jax.errors import UserError
 from sws_jax.storage import names, paths
+from sws_jax.training.roles import BEFORE, SCRATCH
 
 # What a run reports, as `sws_jax.jobs.train.train` returns it, with its role.
 Result = dict[str, Any]
@@ -19,6 +20,7 @@ COLUMNS = (
     "params", "stored_params", "total_epochs", "epochs", "layer_epochs",
     "test_top1", "test_top5", "test_loss", "test_images", "val_top1",
     "seconds", "hardware", "jax", "dtype", "unreadable", "unreadable_from",
+    "phase", "flops_learn", "flops_tune", "flops_net", "config_hash", "version",
 )  # fmt: skip
 
 
@@ -53,9 +55,46 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
                     "dtype": _dtypes(result),
                     "unreadable": result.get("unreadable", ""),
                     "unreadable_from": _or_empty(result.get("unreadable_from")),
+                    "phase": phase(result),
+                    **_flops(result, score["epochs"]),
+                    "config_hash": result.get("config_hash", ""),
+                    "version": result.get("version", ""),
                 }
             )
     return table
+
+
+def phase(result: Result) -> str:
+    """What a run is in the making of its network.
+
+    The phase's own name, where something is trained before there is anything to expand;
+    "tune", "untuned" or "scratch" of the networks that are compared; "single" of a run
+    of no comparison.
+    """
+    role = result["role"]
+    if role in BEFORE:
+        return result["name"]
+    return "scratch" if role in SCRATCH else role
+
+
+def _flops(result: Result, epochs: float) -> dict[str, Any]:
+    """The columns of FLOPs, of a run's weights after so many epochs.
+
+    ``flops_learn`` are those of all training steps of the phases that the weights stand
+    on, their own included where the run is such a phase; ``flops_tune`` those of the
+    run's own steps, where it is none; ``flops_net`` those of the logits of one image.
+    What is not known is empty.
+    """
+    before, own = result.get("flops_before"), result.get("flops")
+    if own is not None and result["epochs"]:
+        own = round(own * epochs / result["epochs"])
+    learn, tune = before, own
+    if result["role"] in BEFORE:
+        learn = None if before is None or own is None else before + own
+        tune = 0
+    flops = {"flops_learn": learn, "flops_tune": tune}
+    flops["flops_net"] = result.get("flops_net")
+    return {name: _or_empty(value) for name, value in flops.items()}
 
 
 def roles(workdir: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tabulate
 
 from sws_jax.reports import grouping
-from sws_jax.reports.grouping import Series, Ways
+from sws_jax.reports.grouping import Series, Way, Ways
 from sws_jax.reports.rows import Result
 from sws_jax.training import roles
 
@@ -84,19 +84,18 @@ def _cost(results: Sequence[Result]) -> tuple[list, list]:
     """Head and body of the table with a line for each way to have every depth."""
     costs = grouping.cost(results)
     total = grouping.count_depths(results)
-    names = {
-        roles.TUNED: "learngene + tuning",
-        roles.UNTUNED: "learngene",
-        **roles.SCRATCH,
-    }
+    learngenes = grouping.learngene_names(costs)
     body = []
     for way, spent in costs.items():
         notes = grouping.notes(way, costs, total)
-        if way.role not in roles.SCRATCH:
-            notes = [*_uncounted(results), *notes]
+        name = roles.SCRATCH.get(way.role, "")
+        if not name:
+            notes = [*_uncounted(results, way), *notes]
+            name = learngenes.get(way.method, "learngene")
+            name += " + tuning" if way.role == roles.TUNED else ""
         body.append(
             [
-                names[way.role] + (f" ({'; '.join(notes)})" if notes else ""),
+                name + (f" ({'; '.join(notes)})" if notes else ""),
                 f"{spent['once']:g}",
                 f"{spent['per_depth']:g}",
                 f"{spent['layer_epochs']:g}",
@@ -115,9 +114,13 @@ def _cost(results: Sequence[Result]) -> tuple[list, list]:
     return head, body
 
 
-def _uncounted(results: Sequence[Result]) -> list[str]:
-    """A note on the networks before the learngene that this job did not train."""
-    trained = {r["role"] for r in results}
+def _uncounted(results: Sequence[Result], way: Way) -> list[str]:
+    """A note on the networks before a learngene that this job did not train."""
+    descendants = [r for runs in grouping.ways(results)[way].values() for r in runs]
+    # A run knows what it stands on, unless older software did it, or files are part.
+    if all(r.get("flops_before") is not None for r in descendants):
+        return []
+    trained = {runs[0]["role"] for runs in grouping.phases(results, way.method)}
     missing = [b.listed for role, b in roles.BEFORE.items() if role not in trained]
     return [f"{' and '.join(missing)} not counted"] if missing else []
 

@@ -51,6 +51,11 @@ class ExpandedSpec:
             )
 
     @property
+    def vits(self) -> tuple[ViTSpec, ...]:
+        """See `ViTSpec.vits`."""
+        return (self.net,)
+
+    @property
     def stem(self) -> ViTSpec:
         """The network whose patch and position embedding this one has."""
         return self.net

@@ -189,7 +189,9 @@ def _outputs(
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
     """What the network returns for a batch, in each form that the step computes."""
-    forms, masks, taps = recipe.students, batch.drop_path, recipe.loss.taps
+    taps = recipe.loss.taps
+    forms: tuple[Spec, ...] = recipe.students
+    masks: Any = batch.drop_path
     if not forms:
         forms, masks, students = (recipe.spec,), (masks,), (Student(),)
     outputs = []

@@ -1,0 +1,155 @@
+"""TLEG is trained as what its genes expand to, and goes through the jobs of SWS."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sws_jax
+from sws_jax import specs, trees
+from sws_jax.errors import UserError
+from sws_jax.jobs import commandline, phases, rows
+from sws_jax.methods import learngenes, tleg
+from sws_jax.methods.base import ANCESTOR
+from sws_jax.methods.objectives import Loss
+from sws_jax.models import networks, vit
+from sws_jax.models.description import Description
+from sws_jax.training import step
+
+from support.compare import close, equal
+from support.networks import TINY, params_of
+from support.steps import GREY, raw_batch, recipe_of, teacher_of
+
+DEPTH = 4
+NET = specs.ViTSpec(depth=DEPTH, **TINY)
+AUX = specs.ExpandedSpec(NET, (DEPTH,), "tleg")
+SHARES = np.arange(DEPTH) / DEPTH
+
+
+def expanded(params):
+    """The parameters of the plain network that genes make."""
+    return {**params, "blocks": tleg.expand(params["blocks"], (0,) * DEPTH)}
+
+
+def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():
+    """Of the base they are the sum of g_l, of the slope that of (l / L) g_l."""
+    recipe = recipe_of(AUX, loss=Loss("soft", tau=2.0))
+    state = step.new_state(recipe, vit.init_params(AUX.build(), jax.random.key(1)))
+    teacher, key, raw = teacher_of(), jax.random.key(0), raw_batch()
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradients(spec, params, batch, logits):
+        def loss_of(params):
+            outputs = spec.build().apply({"params": params}, batch.images)
+            return recipe.loss.of(outputs, batch.targets, logits)
+
+        return jax.grad(loss_of)(params)
+
+    @jax.jit
+    def advance(state):
+        batch = step.make_batch(recipe, key, state.step, raw)
+        logits = teacher.logits(batch.images, GREY)
+        return step.train_step(recipe, state, batch, 0.05, teacher)[0], batch, logits
+
+    first = state.params
+    for _ in range(10):
+        params = state.params
+        state, batch, logits = advance(state)
+        genes = gradients(AUX, params, batch, logits)
+        layers = gradients(NET, expanded(params), batch, logits)
+        summed = {
+            "base": jax.tree.map(lambda g: g.sum(0, keepdims=True), layers["blocks"]),
+            "slope": jax.tree.map(
+                lambda g: jnp.tensordot(SHARES.astype(g.dtype), g, 1)[None],
+                layers["blocks"],
+            ),
+        }
+        close(summed, genes["blocks"], 1e-5)
+        rest = [{k: v for k, v in g.items() if k != "blocks"} for g in (genes, layers)]
+        close(*rest, 1e-5)
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), first, state.params)
+    assert min(jax.tree.leaves(moved)) > 0  # slopes of norms and biases too
+
+
+def test_genes_begin_as_the_recipe_and_the_paper_have_them():
+    wide = NET.replace(width=256, heads=4)  # enough numbers for their deviations
+    spec = specs.ExpandedSpec(wide, (DEPTH,), "tleg")
+    params = vit.init_params(spec.build(), jax.random.key(0))
+    shapes = networks.abstract_params(spec)
+    assert trees.leaf_names(params) == trees.leaf_names(shapes)
+    plain = vit.init_params(wide.replace(depth=1).build(), jax.random.key(0))
+    for name, leaf in trees.flatten(params["blocks"]["slope"]).items():
+        base = trees.flatten(params["blocks"]["base"])[name]
+        recipe = trees.flatten(plain["blocks"])[name]
+        assert leaf.shape == base.shape == recipe.shape == (1, *recipe.shape[1:])
+        if name.endswith("kernel"):
+            assert leaf.std() == pytest.approx(0.02, rel=0.02), name
+            assert base.std() == pytest.approx(float(recipe.std()), rel=0.02), name
+        else:
+            assert not leaf.any(), name
+            equal(base, recipe)
+
+
+@pytest.mark.parametrize("profile, eps", [("consistent", 1e-6), ("official", 1e-5)])
+def test_the_phase_of_a_config(profile, eps):
+    arg = f"method=tleg,variant=S/16,dataset=DATA,teacher=TEACHER,profile={profile}"
+    config = commandline.load(f"configs/aux_deit.py:{arg}")
+    run, *descendants = rows.runs(config)
+    assert (run.name, run.role, run.publishes) == (
+        "tleg-aux", "aux", "tleg-learngene.safetensors"
+    )  # fmt: skip
+    images = dict(image_size=(224, 224), channels=3, num_classes=1000)
+    phase = phases.find(run.config, images)
+    assert phase.spec.depth == 12 and phase.spec.stages == (12,)
+    assert phase.spec.net.norm_eps == eps and phase.teacher == ANCESTOR
+    assert not phase.spec.drop_path_rates.any() and run.config.model.drop_path
+    assert trees.count(networks.abstract_params(phase.spec)) == 4_305_256
+    assert phase.objective == Loss("soft", reduction=run.config.loss.reduction)
+    assert run.config.teacher.path == "TEACHER" and run.config.loss.kind == "soft"
+    assert run.config.schedule.total_epochs == 150
+    assert {d.name[:13] for d in descendants} == {"tleg-untuned-"}
+    assert {d.config.init.learngene for d in descendants} == {"run:tleg-aux"}
+
+
+def test_two_methods_share_what_they_can():
+    config = commandline.load("configs/aux_deit.py:methods=sws-tleg,depths=3-6")
+    names = [run.name for run in rows.runs(config)]
+    assert names == [
+        "ancestor", "aux", "tleg-aux",
+        "des-L03", "tleg-des-L03", "scratch-L03-5ep", "scratch-L03-40ep",
+        "des-L06", "tleg-des-L06", "scratch-L06-5ep", "scratch-L06-40ep",
+    ]  # fmt: skip
+    alone = [
+        {
+            run.name: run
+            for run in rows.runs(commandline.load(f"configs/aux_deit.py:{m}"))
+        }
+        for m in ("method=sws,depths=3-6", "method=tleg,depths=3-6")
+    ]
+    for run in rows.runs(config):  # each is the run that a job of one method has
+        (same, *_) = [job[run.name] for job in alone if run.name in job]
+        assert same == run
+
+
+def test_its_learngene_as_a_file_of_any_version(tmp_path):
+    fields = dict(normalization=GREY, class_names=tuple("0123456789"))
+    network = networks.Network(AUX, params_of(AUX), learngenes.describe(AUX, **fields))
+    assert network.description.kind == "aux_net"
+    gene = sws_jax.extract(network)
+    path = str(tmp_path / "gene.safetensors")
+    sws_jax.save_learngene(path, gene)
+    back = sws_jax.load_learngene(path)
+    assert back.description == gene.description and back.description.spec == AUX
+    equal(back.params, gene.params)
+    older = {k: v for k, v in gene.description.to_dict().items() if k != "source"}
+    assert Description.from_dict(older) == gene.description
+    with pytest.raises(UserError, match="from an Aux-Net"):
+        sws_jax.extract(learngenes.auxiliary(gene))
+
+
+def test_an_unknown_method_lists_the_known():
+    config = commandline.load("configs/aux_deit.py:method=tlge")
+    with pytest.raises(UserError, match="'tlge'; the known ones are sws, tleg"):
+        rows.runs(config)
