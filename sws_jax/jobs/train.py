@@ -168,7 +168,7 @@ def _write(run: RunDirectory, finished: Finished, more: dict[str, Any]) -> None:
         learngenes.save_learngene(os.path.join(run.path, LEARNGENE_FILE), gene)
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), finished.network)
-        trained.save_own(run.path, finished.network, finished.own)
+    trained.save_own(run.path, finished.network, finished.own)
     run.finish({**finished.result, **more})
 
 
