@@ -19,6 +19,7 @@ from collections.abc import Sequence
 KINDS = {
     "step": "a training step: scan, remat, unrolled",
     "peers": "a training step beside PyTorch's",
+    "replay": "training steps of which some are computed twice",
     "expansion": "expanding a learngene beside a copy",
     "checksums": "what a checkpoint costs the thread that trains",
     "input": "images read per second",

@@ -29,6 +29,7 @@ from sws_jax.data.augment import Augment
 from sws_jax.models import networks
 from sws_jax.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
+from sws_jax.training import replay
 from sws_jax.training import step as steps
 
 NETWORKS = (
@@ -165,6 +166,13 @@ class Training:
         """Takes so many steps, one after the other, and waits for the last."""
         for _ in range(count):
             self._state, numbers = self._step(self._state, *self._rest)
+        jax.block_until_ready((self._state, numbers))
+
+    def twice(self) -> None:
+        """Takes one step, computes it again, and compares the two."""
+        after, place = replay.twice(self._step, self._state, *self._rest)
+        assert not place, place
+        self._state, numbers = after
         jax.block_until_ready((self._state, numbers))
 
 

@@ -44,7 +44,7 @@ METHODS = ("learngenes", "methods")
 STRICT = re.compile(r"(?<![a-z0-9./])sws(?!_jax|[a-z0-9])", re.IGNORECASE)
 # Words that name its Aux-Net.
 AUXILIARY = re.compile(
-    r"(?<![a-z0-9/])aux(?![a-z0-9])|AuxViT|Aux-?Net|\.stages\b", re.IGNORECASE
+    r"(?<![a-z0-9/])(?<!has_)aux(?![a-z0-9])|AuxViT|Aux-?Net|\.stages\b", re.IGNORECASE
 )
 # RegNets and LeViTs have stages, too: `.stages` is not counted where they are named.
 OTHER_STAGES = re.compile("regnet|levit", re.IGNORECASE)

@@ -151,14 +151,14 @@ need_arguments() {
 # render TEMPLATE NAME=TEXT NAME:=JSON...
 render() { "$PYTHON" "$here/render.py" "$@"; }
 
-# verdict CODE...: prints one exit code for all processes of a job. 1, 2 and 130 are the
-# cause of its end, after which the others end with 75 or 134 because they lost a process;
-# 75, and any code after a signal or a lost process, is a reason to start again.
+# verdict CODE...: prints one exit code for all processes of a job. 1, 2, 3 and 130 are
+# the cause of its end, after which the others end with 75 or 134 because they lost a
+# process; 75, and any code after a signal or a lost process, is a reason to start again.
 verdict() {
   local code worst=0
   for code in "$@"; do
     case $code in
-      1 | 2 | 130)
+      1 | 2 | 3 | 130)
         echo "$code"
         return
         ;;

@@ -8,7 +8,7 @@
 #   launch/gke.sh delete --delete
 #
 # ARGUMENTS are those of python -m sws_jax.main. JobSet starts the hosts again, all
-# together, MAX_RESTARTS times, but not after exit codes 1, 2 and 130. Settings:
+# together, MAX_RESTARTS times, but not after exit codes 1, 2, 3 and 130. Settings:
 # launch/settings.example.env; the cluster is the one that kubectl is at.
 set -euo pipefail
 # shellcheck source=launch/common.sh

@@ -101,6 +101,7 @@ all_ended() {
       ;;
     1) end_watch 1 "the run stopped with an error, which $me logs shows" ;;
     2) end_watch 2 "the run was refused, for what $me logs shows" ;;
+    3) end_watch 6 "a device computed wrongly, which $me logs names" ;;
     *) end_watch "$1" "the run was stopped by hand" ;;
   esac
 }
@@ -109,7 +110,7 @@ all_ended() {
 some_ended() {
   stragglers_since=${stragglers_since:-$SECONDS}
   case $1 in
-    1 | 2) all_ended "$@" ;;
+    1 | 2 | 3) all_ended "$@" ;;
     *) ((SECONDS - stragglers_since >= STRAGGLER_SECONDS)) || return 0 ;;&
     130) all_ended "$@" ;;
     *) all_ended 75 "$2 on some workers" ;;

@@ -93,7 +93,7 @@ state() {
     echo none
     return
   fi
-  [[ ! -f $kept/by_hand ]] || ((code <= 2)) || code=130
+  [[ ! -f $kept/by_hand ]] || ((code <= 3)) || code=130
   echo "ended $code $(< "$kept/job")"
 }
 

@@ -48,6 +48,7 @@ Slurm and Open MPI tell them where the others are; elsewhere each is told:
                          all others end
 
 exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
+            3 a device computed wrongly: a replayed step gave another result;
             75 stopped by SIGTERM with everything saved, or another process was lost,
             or a bucket does not answer: start it again (134, where JAX itself ended
             it for a lost process), unless one of the processes has another code,
@@ -55,7 +56,7 @@ exit codes: 0 done; 1 stopped with an error; 2 the request cannot be met;
             130 stopped by Ctrl-C with everything saved (a second one stops at once)
 """
 
-EXIT_ERROR, EXIT_REFUSED = 1, 2
+EXIT_ERROR, EXIT_REFUSED, EXIT_DIVERGED = 1, 2, 3
 
 _OUT_OF_MEMORY = (
     "there is not enough memory: a smaller global_batch_size, more accum_steps, "
@@ -126,9 +127,12 @@ def _explain(error: Exception) -> int:
     """Says what ended the job, and returns the exit code for it."""
     from sws_jax.runtime import processes, signals, words
     from sws_jax.storage import refusals
+    from sws_jax.training.replay import Diverged
 
     if isinstance(error, Interrupted | refusals.Unreachable):
         return _refuse(error, signals.EXIT_AGAIN)
+    if isinstance(error, Diverged):
+        return _refuse(error, EXIT_DIVERGED)
     if isinstance(error, Stopped):
         return _refuse(error, EXIT_ERROR)
     if isinstance(error, UserError):

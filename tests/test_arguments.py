@@ -58,6 +58,12 @@ UNGUARDED = {
     "learngenes.plan_of",
 }  # fmt: skip
 
+# What the authors of methods write and make, for jobs to call.
+INTERFACE = {
+    "BlockMethod", "FromGene", "FromNetwork", "FromRun", "Length", "Made", "Method",
+    "Phase", "Request", "Seed", "Trained",
+}  # fmt: skip
+
 # What an argument is, by its name, or by its function's and its own.
 ROLES = {
     role: names.split()
@@ -71,26 +77,26 @@ ROLES = {
         "interpolation crop_mode to decoder unreadable quantity",
         "dtype": "dtype",
         "whole": "depth width heads patch_size channels num_classes unroll step seed "
-        "global_batch_size images group_width stem_width",
+        "global_batch_size images group_width stem_width cost.Run.own",
         "number": "mlp_ratio norm_eps drop_path init_std pos_embed_std crop eval_crop "
         "accuracy val_fraction memory_gib epochs tuning se_ratio down_mlp_ratio "
-        "minimum times",
+        "minimum cost.Run.counted",
         "truth": "distilled dist_head remat boxed",
         "wholes": "stages plan allotment widths depths key_dims down_heads "
         "down_key_dims order image_shape specs.LeViTSpec.heads",
         "numbers": "attn_ratios down_attn_ratios mean std",
-        "texts": "class_names notes",
+        "texts": "class_names notes taps",
         "pairs": "versions",
         "sides": "image_size data.transforms.Fit.size",
         "function": "own tell function genes expand allot auxiliary",
         "mapping": "flat data stored scores",
         "class": "spec_class",
-        "object": "spec net normalization description learngene network given compute "
-        "split fit mesh reading predictor aux runs kept many one variants train val "
+        "object": "spec net segments normalization description learngene network given "
+        "compute split fit mesh reading predictor aux runs kept many one train val "
         "test teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
-        "images": "networks.Predictor.logits.images",
+        "images": "networks.Predictor.logits.images networks.Predictor.outputs.images",
         # Looked at when it is used, since JAX puts anything there.
         "tree": "params expected arguments networks.Predictor.network",
     }.items()
@@ -223,6 +229,8 @@ def public():
     for module, owner in owners():
         for name in dir(owner):
             value = getattr(owner, name)
+            if name in INTERFACE:
+                continue
             if not is_public(owner, name, value) or value in seen:
                 continue
             seen.append(value)
@@ -291,6 +299,7 @@ def calls_of_package(plain):
             )
             | dict(stages=(1, 1), versions=(("a", "1"), ("b", "2")))
         ],
+        "Description.from_dict": [dict(data=plain.about.to_dict())],
         "Description.from_json": [dict(text=plain.about.to_json())],
         "Learngene": [vars(plain.gene)],
         "Network": [vars(plain.aux_net)],
@@ -352,7 +361,6 @@ def calls_of_cost(plain):
         "cost.Claim": [dict(quantity="epochs", many=plan, one=plan, condition="none")],
         "cost.Plan": [vars(plan)],
         "cost.Run": [vars(run) | dict(teacher=plain.spec, images=9)],
-        "cost.Variant": [dict(spec=plain.spec, times=0.5)],
         "cost.activation_bytes": [dict(spec=plain.spec, compute=sws_jax.Compute())],
         "cost.by_learngene": [
             dict(
@@ -371,7 +379,11 @@ def calls_of_cost(plain):
         "cost.ratios": [dict(many=plan, one=plan)],
         "cost.separately": [dict(net=plain.spec, depths=(2, 3), epochs=0.5, images=9)],
         "cost.step_flops": [
-            dict(spec=plain.spec, compute=sws_jax.Compute(), teacher=plain.spec)
+            dict(
+                spec=plain.spec,
+                compute=sws_jax.Compute(),
+                teacher=plain.spec,
+            )
         ],
     }
 
@@ -430,6 +442,14 @@ def calls_of_networks(plain):
                 normalization=plain.view,
             )
         ],
+        "networks.Predictor.outputs": [
+            dict(
+                self=plain.predictor,
+                images=plain.images.astype(np.float32),
+                normalization=plain.view,
+                taps=("attention",),
+            )
+        ],
         "networks.abstract_params": [dict(spec=plain.net.spec, boxed=False)],
         "networks.check_network": [dict(path=plain.own, description=plain.about)],
         "networks.check_params": [plain.of_net],
@@ -467,9 +487,6 @@ def calls_of_networks(plain):
 def calls_of_learngenes(plain):
     """Calls of `learngenes` with plain arguments."""
     return {
-        "learngenes.abstract_descendant": [
-            dict(description=plain.gene.description, seed=1)
-        ],
         "learngenes.abstract_learngene": [dict(description=plain.gene.description)],
         "learngenes.auxiliary": [plain.of_gene],
         "learngenes.check_learngene": [
@@ -491,11 +508,17 @@ def calls_of_specs(plain):
     regnet = specs.RegNetSpec(
         widths=(8, 16), depths=(1, 1), group_width=8, stem_width=4, image_size=16
     )
+    expanded = specs.ExpandedSpec(plain.spec, (plain.spec.depth,), "tleg")
+    stitched = specs.StitchedSpec((plain.spec, plain.spec))
     return {
+        "specs.ExpandedSpec": [vars(expanded)],
+        "specs.ExpandedSpec.build": [dict(self=expanded, compute=sws_jax.Compute())],
         "specs.LeViTSpec": [vars(levit)],
         "specs.LeViTSpec.build": [dict(self=levit, compute=sws_jax.Compute())],
         "specs.RegNetSpec": [vars(regnet)],
         "specs.RegNetSpec.build": [dict(self=regnet, compute=sws_jax.Compute())],
+        "specs.StitchedSpec": [vars(stitched)],
+        "specs.StitchedSpec.build": [dict(self=stitched, compute=sws_jax.Compute())],
         "specs.from_dict": [
             dict(spec_class=sws_jax.ViTSpec, data=specs.to_dict(plain.spec))
         ],

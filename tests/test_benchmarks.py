@@ -42,7 +42,7 @@ def positive(row):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--only=step,speed"], "step, peers, expansion, checksums, input"),
+        (["--only=step,speed"], "step, peers, replay, expansion, checksums, input"),
         (["--only="], "--only ''"),
         (["--sizes=huge"], "nano, tiny, small, base"),
         (["--batch-size=0"], "--batch-size must be at least 1, and is 0"),

@@ -67,3 +67,8 @@ def test_tuning_and_teacher_count_where_they_are_asked_for():
 def test_impossible_runs_are_refused(fields):
     with pytest.raises(ValueError, match="at least"):
         comparison.Run("aux", NANO, **fields)
+
+
+def test_a_step_that_was_counted_takes_the_place_of_the_networks():
+    run = comparison.Run("aux", NANO, 2.0, 7, counted=2.5)
+    assert (run.step_flops, run.flops) == (2.5, 2 * 7 * 2.5)

@@ -140,6 +140,21 @@ def test_the_plan_of_a_job(capsys):
     assert "digits: 100 training images, 8 x 8 pixels, 10 classes" in text
 
 
+def test_the_plans_of_two_methods(capsys):
+    """Each has the ancestor and its own Aux-Net and descendants, and its own ratio."""
+    argv = [
+        f"--config={ROOT / 'configs' / 'smoke.py'}",
+        "--config.model.stages=(1,3)",
+        "--config.methods=('sws','tleg')",
+    ]
+    text = printed(capsys, *argv)
+    tuned = (2 + 4) * 2
+    layers = {"sws": 8 + 4 * 2 + tuned, "tleg": 8 + 12 * 2 + tuned}
+    for method, spent in layers.items():
+        assert cells(text, method)[3] == str(spent)
+        assert cells(text, f"long / {method}")[3] == f"{60 / spent:.2f}"
+
+
 def test_what_a_job_does_not_say_is_not_counted_and_said(capsys):
     config = ROOT / "configs" / "aux_deit.py"
     arguments = (

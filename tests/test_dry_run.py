@@ -63,12 +63,16 @@ def test_a_whole_job_from_a_laptop(tmp_path, capsys, monkeypatch):
     """The ancestor teaches, though it has no file; nothing is written."""
     monkeypatch.chdir(tmp_path)
     argv = ["--config.compare.level=untuned", "--config.mesh.fsdp=4"]
+    argv.append("--config.ancestor.replay.every_steps=9")
     machine = "--config.mesh.dry_run=8xH100"
     text = printed(capsys, f"{CONFIGS}/smoke.py", machine, *argv)
     assert text.startswith("8xH100: 8 devices of 74.5 GiB, nothing is run\n")
     ancestor, aux = cells(text, "ancestor"), cells(text, "aux")
     assert ancestor[4:8] == ["-", "-", "544", "B"]  # 8 of 64 images, and their labels
     assert aux[5:7] == ancestor[:2]
+    # Weights and two moments are kept twice; the Aux-Net's steps are not replayed.
+    assert ancestor[10] != "-" == aux[11]
+    assert "replay: the state before a step, which is kept" in text
     assert text.count(" yes ") == 2 and " NO " not in text
     assert "no step is trained: untuned-L02 and 1 more" in text
     assert "an estimate for other devices" in text

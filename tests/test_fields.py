@@ -155,6 +155,7 @@ UNUSED = {
     "schedule.minimum": ["schedule.kind=constant"],
     "checkpoint.keep_last": ["checkpoint.every_epochs=0"],
     "model.depth": ["model.stages=(2,1)"],
+    "replay.every_steps": ["schedule.total_epochs=0"],
 }
 
 
@@ -177,6 +178,7 @@ UNUSED = {
         ("schedule.minimum=0.1", "schedule.kind=cosine"),
         ("checkpoint.keep_last=3", "checkpoint.every_epochs=1"),
         ("model.depth=3", "model.stages=()"),
+        ("replay.every_steps=5", "schedule.total_epochs=1"),
     ],
 )
 def test_a_field_that_was_set_and_does_nothing_is_told(flag, cure):

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,30 @@ def score(network):
         global_batch_size=400,
         mesh=sharding.make_mesh(),
     )
+
+
+def test_a_second_method_shares_what_is_there(job, tmp_path, capsys):
+    workdir, command = job
+    own = shutil.copytree(workdir, tmp_path / "job")
+    again = [*command[:1], f"--workdir={own}", *command[2:]]
+    before = (own / "aux" / RESULT).read_bytes()
+    assert main.main([*again, "--config.methods=('sws','tleg')"]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"^\[\d/\d\] (.*)$", said, re.MULTILINE) == [
+        "tleg-aux", "tleg-des-L04"
+    ]  # fmt: skip
+    assert (own / "aux" / RESULT).read_bytes() == before
+    rows = {row["run"]: row for row in table(own)}
+    assert [rows[run]["method"] for run in ("aux", "des-L04")] == ["sws", "sws"]
+    assert [rows[f"tleg-{run}"]["method"] for run in ("aux", "des-L04")] == ["tleg"] * 2
+    assert rows["tleg-aux"]["network"].startswith("tleg_vit_")
+    gene = sws_jax.load_learngene(own / "tleg-learngene.safetensors")
+    assert gene.description.teacher == rows["ancestor"]["network"]
+    taken, from_run = (
+        sws_jax.load_learngene(path)
+        for path in (own / "learngene.safetensors", own / "aux/learngene.safetensors")
+    )
+    assert taken.description == from_run.description
 
 
 def test_every_run_has_its_rows(job):

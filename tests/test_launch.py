@@ -231,7 +231,7 @@ def test_a_jobset_starts_again_only_what_may_go_on():
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
     assert not {0, 75, 134, 137, 143} & set(rule["onExitCodes"]["values"])
-    assert {1, 2, 130} == set(rule["onExitCodes"]["values"])
+    assert {1, 2, 3, 130} == set(rule["onExitCodes"]["values"])
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never"  # as a podFailurePolicy asks for
     (container,) = pod["containers"]

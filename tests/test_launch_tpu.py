@@ -112,6 +112,7 @@ def test_a_run_that_is_lost_once_is_started_again_and_finished(tmp_path):
     [
         ((2, 75), 2, "the run was refused"),
         (("stays", 1), 1, "the run stopped with an error"),
+        ((75, 3), 6, "a device computed wrongly"),
         pytest.param(
             *((130, 75), 130, "the run was stopped by hand"), marks=pytest.mark.slow
         ),

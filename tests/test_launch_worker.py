@@ -70,7 +70,7 @@ def worker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "code, after", [(75, 130), pytest.param(2, 2, marks=pytest.mark.slow)]
+    "code, after", [(75, 130), (3, 3), pytest.param(2, 2, marks=pytest.mark.slow)]
 )
 def test_what_has_ended_by_itself_can_be_stopped_too(worker, code, after):
     """The watcher then does not start it again; a finished run stays finished."""

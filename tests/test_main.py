@@ -11,6 +11,7 @@ from sws_jax import errors, main
 from sws_jax.jobs import reference
 from sws_jax.runtime import signals
 from sws_jax.storage import files, refusals
+from sws_jax.training import replay
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"
@@ -142,6 +143,7 @@ def test_incomplete_tools_are_refused(argv, capsys):
     [
         (errors.UserError("no"), main.EXIT_REFUSED),
         (errors.Stopped("broken off"), main.EXIT_ERROR),
+        (replay.Diverged("two results"), main.EXIT_DIVERGED),
         (files.Unwritable("run/file", OSError("full")), main.EXIT_ERROR),
         (files.Unsent("gs://b/file", OSError("no answer")), signals.EXIT_AGAIN),
         (refusals.Unreachable("gs://b cannot be reached"), signals.EXIT_AGAIN),

@@ -22,7 +22,6 @@ from sws_jax.training.picks import Picks
 from support.examinations import examined, expect
 from support.formulas import NANO, REMAT, S12, formula, forward, patch_flops
 from support.methods import (
-    Each,
     Kinds,
     Searched,
     alternating,
@@ -30,7 +29,7 @@ from support.methods import (
     stitched,
 )
 from support.networks import aux_spec, params_of
-from support.steps import PLAIN, recipe_of
+from support.steps import PLAIN, Summed, recipe_of
 
 CONFIG = f"--config={pathlib.Path(__file__).parent.parent}/configs/aux_deit.py"
 TEACHER = specs.named("vit_base_patch16_L12")
@@ -148,7 +147,7 @@ def test_costs_of_files_of_every_kind(tmp_path, capsys):
 def test_the_largest_program_holds_what_all_its_students_hold():
     spec = aux_spec((2, 2))
     computed = variants.computations((spec, shorter(spec)))
-    recipe = recipe_of(spec, loss=Each(), augment=PLAIN)
+    recipe = recipe_of(spec, loss=Summed(), augment=PLAIN)
     picks = Picks(recipe, computed, alternating, 0)
     one, both = picks.programs(4)
     assert sizing.largest([one, both]) == sizing.largest([both, one]) == both

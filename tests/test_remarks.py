@@ -68,6 +68,10 @@ def of(ema=0.0, images=1257, **groups):
             "data.repeats=3: an epoch of 1,257 images has 419 different ones",
         ),
         (
+            dict(replay=dict(every_steps=11)),
+            "replay.every_steps=11 is not used: the run has 10 steps",
+        ),
+        (
             dict(images=40, steps=400),
             "global_batch_size 64 is more than the 40 images of an epoch",
         ),
@@ -99,5 +103,6 @@ def test_what_the_rows_of_a_job_decide_is_said():
 def test_nothing_is_said_of_what_is_as_it_seems():
     assert of(0.5) == []
     assert of(0.99996, steps=0) == []
+    assert of(replay=dict(every_steps=10)) == []
     marks = (0.5, 1.0)  # the second is the end, which is scored
     assert of(schedule=dict(total_epochs=1.0), evaluation=dict(milestones=marks)) == []

@@ -11,24 +11,23 @@ from sws_jax import sharding, specs, trees
 from sws_jax.estimate import sizing
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
-from sws_jax.models.networks import Network
 from sws_jax.specs import Compute
 from sws_jax.training import step
 
 from support.networks import TINY, params_of
-from support.steps import AUX, BATCH, PLAIN, raw_batch, recipe_of, teacher_of
+from support.steps import (
+    AUX,
+    BATCH,
+    PLAIN,
+    placed,
+    raw_batch,
+    recipe_of,
+    teacher_of,
+)
 
 
 def mesh_of(*sizes):
     return sharding.make_mesh(sizes=dict(zip(sharding.AXES, sizes, strict=True)))
-
-
-def placed_teacher(mesh):
-    teacher = teacher_of()
-    spec = teacher.network.spec
-    places = step.network_shardings(spec, mesh)
-    params = jax.device_put(teacher.network.params, places)
-    return dataclasses.replace(teacher, network=Network(spec, params))
 
 
 def on_first(tree):
@@ -40,7 +39,7 @@ def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     """On 2 x 2 x 2; the state's buffers are donated, and one compilation is all."""
     mesh = mesh_of(2, 2, 2)
     recipe = recipe_of(AUX, loss=Loss("soft"), augment=PLAIN)
-    teacher = placed_teacher(mesh)
+    teacher = placed(teacher_of(), mesh)
     sheet = sizing.sheet(recipe, mesh, BATCH, teacher)
     places = step.state_shardings(recipe, mesh)
     params = jax.device_put(params_of(AUX), places.params)
@@ -70,6 +69,13 @@ def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     ):
         assert words in str(sheet)
 
+    kept = sheet.parameters + sheet.optimizer + sheet.ema
+    replayed = sizing.sheet(recipe, mesh, BATCH, teacher, replayed=True)
+    assert replayed == dataclasses.replace(sheet, replay=kept)
+    assert replayed.total == sheet.total + kept == sheet.total + on_first(state)
+    assert " state to replay a step from;" in str(replayed)
+    assert "replay" not in str(sheet)
+
     program = step.program(recipe, mesh, BATCH, teacher)
     key = jax.device_put(jax.random.key(3), sharding.replicated(mesh))
     for _ in range(2):
@@ -79,7 +85,7 @@ def test_a_sheet_is_what_the_arrays_take_and_the_program_runs():
     assert np.isfinite(float(metrics["loss"]))
     assert step.compiled_step(recipe, mesh)._cache_size() == 0
     again = dataclasses.replace(recipe, ema=recipe.ema)
-    assert step.program(again, mesh, BATCH, placed_teacher(mesh)) is program
+    assert step.program(again, mesh, BATCH, placed(teacher_of(), mesh)) is program
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from sws_jax import specs, trees
 from sws_jax.errors import UserError
-from sws_jax.models import aux_vit, levit, networks, regnet, vit
+from sws_jax.models import aux_vit, levit, networks, regnet, stitched, vit
 
 from support.formulas import formula
 
@@ -108,10 +108,21 @@ def test_an_aux_net_is_changed_as_its_net_is():
     assert (spec.stages, net.stages) == ((2, 3), ())
 
 
-def test_networks_that_are_trained_are_vits():
+def test_networks_that_are_trained_are_made_of_vits():
+    """The others only teach; what is asked of any is answered by all."""
     net = specs.ViTSpec(depth=2)
-    trained = [net, specs.AuxViTSpec(net, (2,)), specs.LEVITS["levit_128s"]]
-    assert [isinstance(s, specs.Trained) for s in trained] == [True, True, False]
+    trained = [net, specs.AuxViTSpec(net, (2,)), specs.StitchedSpec((net, net))]
+    trained.append(specs.ExpandedSpec(net, (2,), "tleg"))
+    teachers = [specs.LEVITS["levit_128s"], specs.REGNETS["regnety_002"]]
+    for spec in trained + teachers:
+        assert spec.trainable == isinstance(spec, specs.Trained) == (spec in trained)
+        assert spec.drop_path_rates.shape == (spec.depth,)
+        smaller = spec.replace(image_size=32, channels=1, num_classes=7)
+        assert (smaller.image_size, smaller.channels) == ((32, 32), 1)
+        assert smaller.num_classes == 7
+    for spec in trained:
+        assert (spec.stem, spec.tail) == (spec.vits[0], spec.vits[-1])
+        assert sum(vit.depth for vit in spec.vits) == spec.depth
 
 
 def test_drop_path_rises_linearly_over_applied_blocks():
@@ -127,6 +138,7 @@ def test_drop_path_rises_linearly_over_applied_blocks():
     [
         (specs.ViTSpec(depth=1), vit.ViT),
         (specs.AuxViTSpec(specs.ViTSpec(depth=2), (1, 1)), aux_vit.AuxViT),
+        (specs.StitchedSpec((specs.ViTSpec(depth=1),)), stitched.StitchedViT),
         (specs.LEVITS["levit_128s"], levit.LeViT),
         (specs.REGNETS["regnety_002"], regnet.RegNet),
     ],

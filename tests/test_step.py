@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sws_jax import sharding, specs, trees
+from sws_jax import sharding, specs
 from sws_jax.jobs.teacher import load_teacher
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, vit
@@ -19,7 +19,15 @@ from sws_jax.training.optim import Optimizer
 from support.compare import close, equal
 from support.learngenes import describe
 from support.networks import TINY, aux_spec, params_of
-from support.steps import BATCH, GREY, no_key_bias, raw_batch, recipe_of, teacher_of
+from support.steps import (
+    BATCH,
+    GREY,
+    no_key_bias,
+    raw_batch,
+    recipe_of,
+    run,
+    teacher_of,
+)
 
 SLOW = pytest.mark.slow
 
@@ -28,30 +36,6 @@ SLOW = pytest.mark.slow
 def aux():
     """Two stages, one of them repeated: enough, and quick to compile."""
     return aux_spec((1, 2))
-
-
-def run(recipe, devices, steps=3, teacher=None, rate=0.01, sizes=None):
-    """The compiled step on so many devices; losses and the last state."""
-    mesh = sharding.make_mesh(jax.devices()[:devices], sizes)
-    if teacher is not None:
-        shardings = step.network_shardings(teacher.network.spec, mesh)
-        params = jax.device_put(teacher.network.params, shardings)
-        teacher = dataclasses.replace(
-            teacher, network=dataclasses.replace(teacher.network, params=params)
-        )
-    shardings = step.state_shardings(recipe, mesh)
-    params = jax.device_put(params_of(recipe.spec), shardings.params)
-    begin = jax.jit(lambda p: step.new_state(recipe, p), out_shardings=shardings)
-    state = begin(params)
-    key = jax.random.key(3)
-    losses = []
-    for number in range(steps):
-        raw = sharding.to_global(mesh, BATCH, trees.to_host(raw_batch(number)))
-        state, metrics = step.compiled_step(recipe, mesh)(
-            state, key, raw, np.float32(rate), teacher
-        )
-        losses.append(float(metrics["loss"]))
-    return losses, jax.tree.map(np.asarray, state)
 
 
 def test_sharded_equals_unsharded(aux):

@@ -151,7 +151,7 @@ FREE = {
     "checkpoint.every_epochs", "checkpoint.keep_last", "compute.dtype", "compute.remat",
     "compute.unroll", "data.cache", "data.memory_gib", "data.threads",
     "data.unreadable", "data.workers", "init.insist", "log_steps", "mesh.data",
-    "mesh.dry_run", "mesh.fsdp", "mesh.tensor",
+    "mesh.dry_run", "mesh.fsdp", "mesh.tensor", "replay.every_steps",
 }  # fmt: skip
 
 

@@ -206,8 +206,10 @@ def function(net) -> str:
     """What the tensors of a network do not show."""
     from sws_jax.convert import keys
 
-    if unseen := keys.UNSEEN.get(getattr(net, "family", "")):
+    if unseen := keys.UNSEEN.get(net.family):
         return unseen
+    heads = ", then ".join(f"{vit.heads} heads of {vit.head_size}" for vit in net.vits)
+    net = net.tail
     pool = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
     read = pool[net.pool_order]
     if net.pool == "token":
@@ -216,25 +218,17 @@ def function(net) -> str:
             read += " beside a distillation token that no head reads"
         if net.read_tokens > 1:
             read = "class and distillation token, the mean of both"
-    return (
-        f"{net.heads} heads of {net.head_size}, LayerNorm epsilon {net.norm_eps:g}, "
-        + read
-        + f", {net.gelu} GELU"
-    )
+    return f"{heads}, LayerNorm epsilon {net.norm_eps:g}, {read}, {net.gelu} GELU"
 
 
 def _use(net) -> str:
-    from sws_jax.specs import ViTSpec
-
-    if isinstance(net, ViTSpec) and not net.distilled:
+    if net.trainable and not net.tail.distilled:
         return "a run of its own depth (init.network), or a teacher"
     return "an Aux-Net's distillation, as its teacher"
 
 
 def _ours(about) -> dict[str, str]:
     """Lines on weights of this project."""
-    from sws_jax.specs import ViTSpec
-
     kinds = {
         "network": "a network",
         "aux_net": "an Aux-Net",
@@ -252,7 +246,7 @@ def _ours(about) -> dict[str, str]:
         "images": images(about),
         "classes": _classes(about),
     }
-    if isinstance(net, ViTSpec):
+    if net.trainable:
         lines["function"] = function(net)
     lines["method"] = f"{about.method or 'none'}, profile {about.profile}"
     if about.stages:

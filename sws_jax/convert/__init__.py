@@ -31,7 +31,7 @@ from sws_jax.methods.base import LEARNGENE, Learngene
 from sws_jax.models import networks, profiles
 from sws_jax.models.networks import Network
 from sws_jax.pixels import CROP, CROP_MODES, GIVEN_MEAN, GIVEN_STD, INTERPOLATIONS
-from sws_jax.specs import Spec
+from sws_jax.specs import Foreign
 from sws_jax.specs import base as specs_base
 from sws_jax.specs import vit as specs_vit
 
@@ -79,7 +79,7 @@ def recognise(
     image_size: tuple[int, int] | None = None,
     own: Callable[[str], str] = str,
     part: str = "",
-) -> tuple[Layout, Spec, base.Flat]:
+) -> tuple[Layout, Foreign, base.Flat]:
     """Which layout tensors have, and the spec of the network they are.
 
     Args:

@@ -19,13 +19,15 @@ from sws_jax.convert.base import Layout
 from sws_jax.convert.folders import CONFIG, PREPROCESSOR, PROCESSOR
 from sws_jax.convert.keys import Beside
 from sws_jax.errors import UserError
-from sws_jax.specs import Plain
+from sws_jax.specs import Foreign
 from sws_jax.storage import documents, files
 
 _LARGEST = 64 * 2**20  # bytes; a config with the names of all classes takes far less
 
 
-def read(path: str, layout: Layout, spec: Plain, tensors: Sequence[str] = ()) -> Beside:
+def read(
+    path: str, layout: Layout, spec: Foreign, tensors: Sequence[str] = ()
+) -> Beside:
     """What the files beside weights say; the layout's view where there are none.
 
     Args:

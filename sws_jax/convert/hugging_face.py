@@ -13,7 +13,7 @@ from sws_jax.convert.folders import CONFIG, PREPROCESSOR
 from sws_jax.convert.keys import Beside, Key, refused
 from sws_jax.errors import UserError
 from sws_jax.models.description import Description
-from sws_jax.specs import LeViTSpec, Plain, RegNetSpec, ViTSpec
+from sws_jax.specs import Foreign, LeViTSpec, RegNetSpec, ViTSpec
 from sws_jax.specs.levit import STEM_STRIDE
 
 FAMILIES = ("vit", "deit", "levit", "regnet")
@@ -148,7 +148,7 @@ def read(
     path: str,
     config: Mapping[str, Any],
     layout: Layout,
-    spec: Plain,
+    spec: Foreign,
     *,
     processor_path: str = "",
     processor: Mapping[str, Any] | None = None,
@@ -199,7 +199,7 @@ def read(
     return Beside(view, fields, names, size, notes=notes)
 
 
-def _family(spec: Plain) -> str:
+def _family(spec: Foreign) -> str:
     if isinstance(spec, RegNetSpec):
         return "regnet"
     if isinstance(spec, LeViTSpec):
@@ -207,7 +207,7 @@ def _family(spec: Plain) -> str:
     return "deit" if spec.distilled else "vit"
 
 
-def _sizes(values: Mapping[str, Any], spec: Plain) -> list[tuple[str, Any, Any]]:
+def _sizes(values: Mapping[str, Any], spec: Foreign) -> list[tuple[str, Any, Any]]:
     """What a config says of sizes, each with what the tensors have."""
     seen: dict[str, Any] = {"num_channels": spec.channels}
     if spec.num_classes:
@@ -271,7 +271,7 @@ def _one_size(
     size: tuple[str, tuple[int, int]] | None,
     processor_path: str,
     images: tuple[int, int],
-    spec: Plain,
+    spec: Foreign,
 ) -> tuple[str, tuple[int, int]] | None:
     """The image size of a network, which the images of its processor must have.
 

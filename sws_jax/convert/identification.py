@@ -26,7 +26,7 @@ from sws_jax.errors import UserError
 from sws_jax.models import weights
 from sws_jax.models.description import Description, versions
 from sws_jax.pixels import Normalization
-from sws_jax.specs import LeViTSpec, RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import Foreign, LeViTSpec, RegNetSpec, ViTSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def identify(source: str | Mapping[str, Any], options: Options) -> Identified:
     positions.check_registers(file)
     notes, config = [*stored.notes], keys.Beside(file.layout.view)
     if on_disk:
-        config = beside.read(path, file.layout, file.spec.net, tuple(file.flat))
+        config = beside.read(path, file.layout, file.spec, tuple(file.flat))
         notes += config.notes
     _check_channels(file.spec.channels, config, options)
     if isinstance(spec, ViTSpec):
@@ -181,7 +181,7 @@ def _vit(
         return spec.replace(**of_caller), notes
 
 
-def _other(file: Recognised, config: keys.Beside, options: Options) -> Spec:
+def _other(file: Recognised, config: keys.Beside, options: Options) -> Foreign:
     """The spec of what is no ViT, at the image size that is said.
 
     Raises:
@@ -211,14 +211,14 @@ def _other(file: Recognised, config: keys.Beside, options: Options) -> Spec:
 
 
 def _described(
-    layout: Layout, spec: Spec, config: keys.Beside, options: Options
+    layout: Layout, spec: Foreign, config: keys.Beside, options: Options
 ) -> Description:
     """The description of a network, of which what is given comes first."""
     where = config.view_path or config.path
     with keys.naming(where if config.view != layout.view else ""):
         return Description(
             kind="network",
-            net=spec.net,
+            net=spec,
             dataset=options.dataset,
             class_names=config.labels,
             versions=versions(),

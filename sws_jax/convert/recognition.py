@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sws_jax.convert import base, parts, relatives, renaming
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
-from sws_jax.specs import Spec
+from sws_jax.specs import Foreign, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Recognised:
 
     path: str
     layout: Layout
-    spec: Spec
+    spec: Foreign
     flat: base.Flat
     named: base.Flat
     own: Callable[[str], str]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from sws_jax.convert import base, levit, regnet, relatives, vit, wrappers
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
-from sws_jax.specs import Spec
+from sws_jax.specs import Foreign
 
 LAYOUTS: tuple[Layout, ...] = (*vit.LAYOUTS, *levit.LAYOUTS, *regnet.LAYOUTS)
 # Base models of transformers leave out what stands before all names but the heads':
@@ -46,7 +46,7 @@ class Match:
     """
 
     layout: Layout
-    spec: Spec | None
+    spec: Foreign | None
     flat: base.Flat
     refusal: str = ""
 

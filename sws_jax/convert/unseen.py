@@ -9,7 +9,7 @@ from typing import Any
 from sws_jax.convert import keys, timm, vit
 from sws_jax.convert.base import Layout
 from sws_jax.errors import UserError
-from sws_jax.specs import RegNetSpec, Spec, ViTSpec
+from sws_jax.specs import Foreign, RegNetSpec, ViTSpec
 
 _POOL_ORDERS = {"norm_mean": "norm, then mean", "mean_norm": "mean, then norm"}
 
@@ -81,14 +81,14 @@ def _usual_of_vit(
     return usual
 
 
-def of_others(path: str, spec: Spec, on_disk: bool) -> list[str]:
+def of_others(path: str, spec: Foreign, on_disk: bool) -> list[str]:
     """Notes on what is taken for a LeViT or a RegNet that no config describes.
 
     Raises:
       UserError: none of timm's networks of these sizes computes that.
     """
     family = "regnet" if isinstance(spec, RegNetSpec) else "levit"
-    names, activation = timm.unusual(spec)  # type: ignore[arg-type]
+    names, activation = timm.unusual(spec)
     if names:
         where = "beside it" if on_disk else "into a folder with them, and convert that"
         raise UserError(

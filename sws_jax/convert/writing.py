@@ -14,7 +14,7 @@ from sws_jax.methods import learngenes, sws, tleg
 from sws_jax.methods.base import Learngene
 from sws_jax.models import networks, weights
 from sws_jax.models.networks import Network
-from sws_jax.specs import ViTSpec
+from sws_jax.specs import StitchedSpec, ViTSpec
 
 # Two libraries' folders, and files of tensors.
 TARGETS = ("timm", "hugging-face", "flax", "flax-stacked", "published")
@@ -37,6 +37,11 @@ def write(path: str, network: Network | Learngene, to: str) -> None:
     if isinstance(network, Learngene):
         return _write_published(path, network)
     spec = network.spec
+    if isinstance(spec, StitchedSpec):
+        raise UserError(
+            f"{spec.name} cannot be written for other programs: none of them has the "
+            f"linear maps between its segments"
+        )
     if not isinstance(spec, ViTSpec):
         raise UserError(
             f"only plain ViTs are written for other programs, and this is {spec.name} "

@@ -174,7 +174,8 @@ def sheet(case: Case) -> Iterator[Finding]:
             # Of networks that differ in depth alone, the deepest needs the most.
             vits = tuple(vit.replace(depth=1, drop_path=0.0) for vit in spec.vits)
             phase = row.config.phase.method, row.config.phase.name
-            key = spec.family, vits, row.config.global_batch_size, phase
+            replayed = row.config.replay.every_steps > 0
+            key = spec.family, vits, row.config.global_batch_size, replayed, phase
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
@@ -186,7 +187,10 @@ def sheet(case: Case) -> Iterator[Finding]:
         programs = survey.programs(row, picks)
         recipe, students = sizing.largest(programs)
         size = row.config.global_batch_size
-        estimate = sizing.estimate(recipe, run_mesh, size, teacher, students)
+        replayed = row.config.replay.every_steps > 0
+        estimate = sizing.estimate(
+            recipe, run_mesh, size, teacher, students, replayed=replayed
+        )
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
         for line in of_phase(row, picks, programs):

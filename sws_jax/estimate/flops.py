@@ -267,14 +267,15 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     kept = _kept(recipe, ranges)
     if recipe.compute.remat:
         forms = recipe.students or (recipe.spec,)
+        vits = {vit.replace(depth=1) for form in forms for vit in form.vits}
         plain = dataclasses.replace(recipe.compute, remat=False)
-        kept += max(_of_block(vit, plain) for form in forms for vit in form.vits)
+        kept += max(_of_block(vit, plain) for vit in vits)
     return kept
 
 
 @functools.lru_cache(maxsize=512)
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
-    """Bytes that one block of a network keeps, for each image."""
+    """Bytes that one block of a ViT keeps, for each image."""
     grey = _grey(spec)
     one, two = (
         _kept(Recipe(spec.replace(depth=depth), grey, compute), ()) for depth in (1, 2)

@@ -25,12 +25,14 @@ class Sheet:
     """Bytes that one device holds and sends in a compiled step.
 
     Attributes:
-      parameters, optimizer, ema, teacher, batch: from shapes and shardings. Parameters
-        are the network's and the objective's own.
+      parameters, optimizer, ema, teacher, batch: from shapes and shardings; the
+        objective's own parameters are among the first.
       activations: further memory of the program, gradients included; None where the
         backend does not report it.
       traffic: of a step, the most bytes first.
       uncounted: collectives in loops without a known end, each counted once.
+      replay: the state before a step, kept while the step is computed twice; 0 in runs
+        without such steps.
     """
 
     parameters: int
@@ -41,11 +43,12 @@ class Sheet:
     activations: int | None
     traffic: tuple[Traffic, ...]
     uncounted: int
+    replay: int = 0
 
     @property
     def total(self) -> int:
         arguments = self.parameters + self.optimizer + self.ema + self.teacher
-        return arguments + self.batch + (self.activations or 0)
+        return arguments + self.batch + (self.activations or 0) + self.replay
 
     @property
     def sent(self) -> float:
@@ -80,6 +83,7 @@ def parts(sheet: Sheet) -> str:
         ("teacher", sheet.teacher),
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
+        ("state to replay a step from", sheet.replay),
     )
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
@@ -103,6 +107,8 @@ def sheet(
     size: int,
     teacher: Predictor | None,
     students: tuple[Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -111,12 +117,13 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
-      students: of each of the recipe's students.
+      students: of each of the recipe's, if it has any.
+      replayed: whether steps are computed twice.
     """
     program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher, students),
+        _arguments(recipe, mesh, size, teacher, students, replayed),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
@@ -129,6 +136,8 @@ def estimate(
     size: int,
     teacher: Predictor | None,
     students: tuple[Student, ...] = (),
+    *,
+    replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
@@ -136,9 +145,9 @@ def estimate(
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher, students: as in `sheet`.
+      recipe, mesh, size, teacher, students, replayed: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher, students)
+    arguments = _arguments(recipe, mesh, size, teacher, students, replayed)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     kept = flops.step_bytes(recipe, students) * images
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
@@ -161,10 +170,11 @@ def _arguments(
     size: int,
     teacher: Predictor | None,
     students: tuple[Student, ...],
+    replayed: bool,
 ) -> Sheet:
-    """A sheet of a step's arguments alone."""
-    arguments = step.arguments(recipe, mesh, size, teacher, students)
-    state, _, raw, _, teacher, *_ = arguments
+    """A sheet of a step's arguments alone; those of `students` are a few numbers."""
+    shapes = step.arguments(recipe, mesh, size, teacher, students)
+    state, _, raw, _, teacher = shapes[:5]
     return Sheet(
         parameters=_bytes_on_device((state.params, state.own)),
         optimizer=_bytes_on_device(state.opt) + _bytes_on_device(state.step),
@@ -174,6 +184,7 @@ def _arguments(
         activations=None,
         traffic=(),
         uncounted=0,
+        replay=_bytes_on_device(state) if replayed else 0,
     )
 
 

@@ -264,7 +264,7 @@ def task(
     rates = schedule(config, lengths)
     check_length(config, lengths, rates)
     network, first_lines, other_lines = _network(run, data)
-    assert network.description is not None
+    assert network.description is not None and isinstance(network.spec, Trained)
     step_recipe = recipe(config, network.spec, data.normalization)
     computed = picks(config, step_recipe, Images.of(data))
     best = config.evaluation.select == "best"
@@ -276,7 +276,7 @@ def task(
         mesh=mesh,
         data=data,
         transform=transform(config),
-        fit=Fit(data.image_shape[:2], config.data.eval_crop),
+        fit=places.fit(config, data),
         reading=reading(config),
         repeats=config.data.repeats,
         global_batch_size=config.global_batch_size,
@@ -307,6 +307,7 @@ def task(
             *remarks.of_run(config, lengths, rates),
             *_batch_lines(config, network.spec, mesh, rates.total_steps),
         ),
+        replay_every=config.replay.every_steps,
     )
     return _with_teacher(without_teacher, run)
 

@@ -109,8 +109,7 @@ GROUPS = {
     "model": "the network",
     "compute": "how the network is computed; the same weights fit every setting",
     "init": "where the first weights come from: a seed, a weights file or a learngene",
-    "phase": "which phase of which method a run trains, where the other fields do not "
-    "say it; a job sets it",
+    "phase": "which phase of a method a run trains; a job sets it",
     "teacher": "the network that a run is distilled from",
     "loss": "what is minimised",
     "transform": "what an image goes through on the host",
@@ -119,6 +118,7 @@ GROUPS = {
     "schedule": "how long a run is, and its learning rate",
     "evaluation": "when weights are scored, and which are kept",
     "checkpoint": "when a run is saved, so that it can go on",
+    "replay": "which steps are computed twice, against devices that compute wrongly",
 }
 JOB_GROUPS = {
     "": "the job: which runs it has",
@@ -578,6 +578,15 @@ RUN: dict[str, Field] = {
         resume=HARMLESS,
     ),
     "checkpoint.final": Field(True, "Keep a checkpoint of the run's end."),
+    "replay.every_steps": Field(
+        0,
+        "Steps between two that are computed twice: where the results are not the same "
+        "to the bit, a device computes wrongly, and the run ends. It takes the time of "
+        "a step, the memory of one more state (weights, optimiser and average), and "
+        "kernels that give the same bits each time. 0: none.",
+        Range(0, 2**31 - 1),
+        resume=HARMLESS,
+    ),
     "log_steps": Field(
         50,
         "Steps between two lines of progress and metrics.",

@@ -10,16 +10,16 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sws_jax import pixels, trees
 from sws_jax.data import Dataset, pipeline
 from sws_jax.data.pipeline import Reading
-from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.jobs import phases, places, trained
 from sws_jax.jobs.places import Images, Origin, find_origin
-from sws_jax.jobs.start import Answer, answer
+from sws_jax.jobs.start import Answer, answer, request
 from sws_jax.methods import learngenes, surgery
 from sws_jax.methods.base import Learngene, Made
 from sws_jax.models import networks, profiles, vit, weights
@@ -88,10 +88,10 @@ def _made(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | No
     before = trained.load(config, workdir, start.after)
     images = None
     if start.images:
-        fit = Fit(data.image_shape[:2], config.data.eval_crop)
+        fit = places.fit(config, data)
         reading = Reading(unreadable=config.data.unreadable)
         rows = pipeline.some_images(data.train, fit, start.images, reading=reading)
-        images = pixels.normalize(rows, data.normalization)
+        images = pixels.normalize(jnp.asarray(rows), data.normalization)
     made = trees.to_host(start.make(before, images))
     weights.check(who, networks.abstract_params(spec), made)
     return _float32(who, made)
@@ -102,7 +102,7 @@ def _expanded(config, path: str, gene: Learngene, result: Answer):
     spec = result.spec
     descendant = learngenes.expand(
         dataclasses.replace(gene, params=_float32(path, gene.params)),
-        plan=result.about.plan,
+        **request(config),
         num_classes=None if result.keeps_head else spec.num_classes,
         image_size=spec.image_size,
         seed=config.seed,
@@ -114,6 +114,7 @@ def _expanded(config, path: str, gene: Learngene, result: Answer):
 def _continued(config, path: str, network: networks.Network, result: Answer):
     """The parameters of a network for other images or classes."""
     spec, params = result.spec, dict(_float32(path, network.params))
+    assert isinstance(network.spec, Trained)  # `answer` refuses others.
     params["pos_embed"] = surgery.resize_pos_embed(
         params["pos_embed"],
         network.spec.stem,

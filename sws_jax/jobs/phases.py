@@ -8,6 +8,7 @@ must be known of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network
-from sws_jax.specs import Spec
+from sws_jax.specs import AuxViTSpec, Spec, ViTSpec
 from sws_jax.storage.names import RUN
 
 
@@ -58,9 +59,7 @@ def of_method(
       input_and_head: image_size, channels and num_classes; None where nothing that is
         asked depends on them.
     """
-    patch = config.model.patch_size
-    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    net = model_fields.plain_network(config, input_and_head or smallest)
+    net = model_fields.plain_network(config, input_and_head or _smallest(config))
     phases = method.phases(net, request(config), depths)
     for name in {phase.name for phase in phases}:
         if [phase.name for phase in phases].count(name) > 1:
@@ -116,8 +115,15 @@ def leaves_learngene(config: ml_collections.ConfigDict) -> bool:
     """Whether a run trains the last phase that its method needs for a learngene."""
     if not config.phase.method:
         return False
-    shared = [phase.name for phase in _all(config) if phase.depth is None]
-    return shared[-1:] == [config.phase.name]
+    return last(_all(config)) == config.phase.name
+
+
+def last(every: Sequence[Phase]) -> str:
+    """The name of the phase that leaves the learngene: the last that all depths share.
+
+    Empty where there is none.
+    """
+    return next((p.name for p in reversed(every) if p.depth is None), "")
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:
@@ -151,7 +157,12 @@ def abstract_trained(
 
 
 def set_fields(
-    config: ml_collections.ConfigDict, method: Method, phase: Phase, teacher: str
+    config: ml_collections.ConfigDict,
+    method: Method,
+    phase: Phase,
+    teacher: str,
+    *,
+    is_last: bool,
 ) -> None:
     """Makes the config of a run that of a phase.
 
@@ -160,6 +171,7 @@ def set_fields(
       method: whose phase it is.
       phase: to be trained.
       teacher: path of the ancestor.
+      is_last: whether it leaves the method's learngene.
     """
     if isinstance(phase.objective, Loss):
         names = ("kind", "alpha", "tau", "reduction")
@@ -169,7 +181,10 @@ def set_fields(
         config.teacher.path = teacher  # it is read from there, distilled or not
     _set_start(config, phase, teacher)
     _set_length(config, phase)
-    if not _is_said(config, method, phase):
+    is_extracted_by_itself = phase.spec is not None and method.trains(phase.spec)
+    if _can_be_said(config, phase) and (is_extracted_by_itself or not is_last):
+        _set_network(config, phase)
+    else:  # The method is asked again, with the job's own network and stages.
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
 
 
@@ -214,12 +229,27 @@ def _set_length(config, phase: Phase) -> None:
         config.schedule.rate = float(rate)
 
 
-def _is_said(config, method: Method, phase: Phase) -> bool:
-    """Whether the fields of a config say all that a phase is."""
-    if phase.variants or isinstance(phase.start, base.Made) or phase.spec is None:
+def _can_be_said(config, phase: Phase) -> bool:
+    """Whether fields of a config can say all that a phase is."""
+    if phase.variants or isinstance(phase.start, base.Made):
         return False
-    if phase.objective != Loss(**config.loss) or not method.trains(phase.spec):
-        return False
+    is_of_fields = isinstance(phase.spec, ViTSpec | AuxViTSpec)
+    return is_of_fields and phase.objective == Loss(**config.loss)
+
+
+def _set_network(config, phase: Phase) -> None:
+    """Sets the fields of the network, where they say another."""
+    assert isinstance(phase.spec, ViTSpec | AuxViTSpec)  # as `_can_be_said` asks
+    if _smallest_network(config) != phase.spec:
+        config.model.update(model_fields.fields_of(phase.spec))
+
+
+def _smallest_network(config) -> Spec:
+    """The network of a config's fields, for the images of `of_method`."""
+    return model_fields.network_spec(config, _smallest(config))
+
+
+def _smallest(config) -> dict[str, Any]:
+    """Images and a head for questions that depend on neither."""
     patch = config.model.patch_size
-    smallest = dict(image_size=(patch, patch), channels=1, num_classes=1)
-    return model_fields.network_spec(config, smallest) == phase.spec
+    return dict(image_size=(patch, patch), channels=1, num_classes=1)

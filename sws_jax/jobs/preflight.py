@@ -16,7 +16,7 @@ from sws_jax.jobs.directory import differing
 from sws_jax.jobs.rows import Run
 from sws_jax.reports import rows as report_rows
 from sws_jax.runtime import words
-from sws_jax.specs import AuxViTSpec, ViTSpec
+from sws_jax.specs import ViTSpec
 from sws_jax.storage import paths
 from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, REPORT_FILES, RESULT
 from sws_jax.training import roles
@@ -100,10 +100,7 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
             continue
         pair = (answers.specs.get(one.name) for one in (descendant, run))
         theirs, own = (
-            # No fields of a model make other networks.
-            model_fields.fields_of(spec)
-            if isinstance(spec, ViTSpec | AuxViTSpec)
-            else {}
+            model_fields.fields_of(spec) if isinstance(spec, ViTSpec) else {}
             for spec in pair
         )
         free = ("drop_path", *recipes.BEGINNINGS, *model_fields.insisted(run.config))

@@ -15,6 +15,7 @@ from sws_jax import sharding
 from sws_jax.jobs import model_fields, phases, places, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
+from sws_jax.runtime import words
 from sws_jax.specs import Spec
 from sws_jax.training import roles
 from sws_jax.training.durations import Durations
@@ -129,6 +130,7 @@ USED: dict[str, Rule] = {
     "optimizer.": _TRAINED,
     "schedule.": _TRAINED,
     "checkpoint.": _TRAINED,
+    "replay.": _TRAINED,
     "loss.": _TRAINED,
     "ema": _TRAINED,
     "accum_steps": _TRAINED,
@@ -216,6 +218,7 @@ def of_run(
         *_targets(config),
         *_images(config, durations),
         *_starts(config),
+        *_replay(config, schedule.total_steps),
     ]
     return [f"{config.name}: {line}" for line in lines]
 
@@ -362,3 +365,13 @@ def _starts(config) -> Iterator[str]:
             yield f"init.{name} is not used: there is no init.learngene"
     if init.head == "keep" and not (init.learngene or init.network):
         yield "init.head=keep: there is no file whose head could be kept"
+
+
+def _replay(config, steps: int) -> Iterator[str]:
+    """A line on an interval of replayed steps that is longer than the run."""
+    every = config.replay.every_steps
+    if every > steps:
+        yield (
+            f"replay.every_steps={every} is not used: the run has "
+            f"{words.many(steps, 'step')}"
+        )

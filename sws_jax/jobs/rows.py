@@ -87,6 +87,7 @@ def _chain(config) -> list[Run]:
     names = tuple(dict.fromkeys(config.get("methods", ("sws",))))
     if not names:
         raise UserError("methods is empty: name at least one method")
+    check.check_fields(config)  # before methods make networks of them
     rows, teacher = _ancestor(config)
     sources = []
     for method in map(learngenes.find_method, names):
@@ -124,29 +125,24 @@ def _add_phases(rows: list[Run], config, method: Method, teacher: str) -> str:
     """
     present = {row.name: row for row in rows}
     needs = [row.name for row in rows if row.name == ANCESTOR]
-    last = ""
-    for phase in phases.of_method(config, method, _depths(config)):
+    every = phases.of_method(config, method, _depths(config))
+    last = phases.last(every)
+    for phase in every:
         run = _run(config, phase.name)
-        phases.set_fields(run, method, phase, teacher)
-        publishes = ""
-        if phase.depth is None:
-            last = phase.name
-            if phases.leaves_learngene(run) or not run.phase.method:
-                publishes = f"{method.prefix}{LEARNGENE_FILE}"
+        phases.set_fields(run, method, phase, teacher, is_last=phase.name == last)
+        publishes = f"{method.prefix}{LEARNGENE_FILE}" if phase.name == last else ""
         row = Run(phase.name, AUX, run, tuple(needs), publishes)
         if (same := present.get(phase.name)) is None:
             rows.append(row)
-        elif _without_phase(same.config) != _without_phase(run):
+        elif same.config.to_dict() != run.to_dict():
             raise UserError(
-                f"two methods of this job have other phases of the name {phase.name}"
+                f"{method.name} has a phase named {phase.name}, as another method of "
+                f"this job, and they differ: phases that are not equal have different "
+                f"names"
             )
-        needs.append(phase.name)
+        if phase.depth is None:
+            needs.append(phase.name)
     return last
-
-
-def _without_phase(config) -> dict:
-    """The fields of a run but for whose phase it is."""
-    return {name: value for name, value in config.to_dict().items() if name != "phase"}
 
 
 def _depths(config) -> tuple[int, ...]:
@@ -231,7 +227,7 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         return ()
     if isinstance(start, base.Seed):
         return ()
-    raise UserError(f"{source.method.name} cannot start a descendant from {start}")
+    raise UserError(f"no descendant starts from {type(start).__name__}, but phases do")
 
 
 def _from_scratch(

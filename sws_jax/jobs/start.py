@@ -94,7 +94,8 @@ def answer(
             f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
             f"and {origin.path} holds {result.spec.name}"
         )
-    model_fields.check_insisted(config, result.spec, origin.path, on_difference)
+    if phase is None:  # What was asked by name is not asked of a method's phases.
+        model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
 
 
@@ -112,12 +113,17 @@ def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
     return Answer(phase.spec, about)
 
 
+def request(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The descendant that a run asks of its learngene, as arguments of `expand`."""
+    init = config.init
+    if init.plan or init.allotment:
+        return {n: tuple(init[n]) for n in ("plan", "allotment") if init[n]}
+    return {"depth": config.model.depth}
+
+
 def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
     """The descendant that a learngene initialises."""
-    path, about, init = origin.path, origin.about, config.init
-    request: dict[str, Any] = {"depth": config.model.depth}
-    if init.plan or init.allotment:
-        request = {n: tuple(init[n]) for n in ("plan", "allotment") if init[n]}
+    path, about = origin.path, origin.about
     if about.profile != config.profile:
         raise UserError(
             f"{path} is of the {about.profile} profile and the run of the "
@@ -126,8 +132,11 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
     keeps, order = _keeps_head(config, path, about, images, tell)
     _check_channels(path, about.spec.channels, images)
     _tell_pixels(config, about, images, tell)
-    descendant = learngenes.abstract_descendant(about, seed=config.seed, **request)
-    spec = descendant.spec.replace(
+    descendant = learngenes.abstract_descendant(
+        about, seed=config.seed, **request(config)
+    )
+    assert isinstance(descendant.spec, Trained)  # as methods promise
+    spec: Trained = descendant.spec.replace(
         image_size=images.image_size,
         num_classes=about.spec.num_classes if keeps else images.num_classes,
         drop_path=config.model.drop_path,
@@ -150,7 +159,7 @@ def _continuation_of(config, images: Images, origin: Origin, tell) -> Answer:
         )
     _check_channels(path, old.channels, images)
     _tell_pixels(config, about, images, tell)
-    spec = old.replace(
+    spec: Trained = old.replace(
         num_classes=images.num_classes,
         image_size=images.image_size,
         drop_path=config.model.drop_path,

@@ -42,6 +42,7 @@ from sws_jax.training import ending, roles
 from sws_jax.training.ending import Finished
 from sws_jax.training.history import Begun
 from sws_jax.training.loop import NonFinite, Preempted, Training
+from sws_jax.training.replay import Diverged
 from sws_jax.training.task import Task
 
 
@@ -75,6 +76,7 @@ def train(
     Raises:
       UserError: the config cannot be run, with the reason.
       NonFinite: the loss or a gradient became NaN or infinite.
+      Diverged: a step that was computed twice gave two results.
       Stopped: something else ended the run on its way.
       Preempted: see `should_stop`.
       Busy: another job is at this run.
@@ -128,7 +130,7 @@ def _train(
         more = functools.partial(columns.of_task, task, config_with_network)
         processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
-    except (Preempted, NonFinite):
+    except (Preempted, NonFinite, Diverged):
         all_ended_alike = True
         raise
     except (Unreadable, pipeline.WorkerDied) as error:
@@ -146,7 +148,10 @@ def _step_lines(task: Task) -> list[str]:
     """
     size = task.global_batch_size
     recipe, students = sizing.largest(task.picks.programs(task.total))
-    sheet = sizing.sheet(recipe, task.mesh, size, task.teacher, students)
+    replayed = task.replay_every > 0
+    sheet = sizing.sheet(
+        recipe, task.mesh, size, task.teacher, students, replayed=replayed
+    )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])
     if warning := sizing.warning(sheet, limit):
@@ -167,7 +172,7 @@ def _write(run: RunDirectory, finished: Finished, more: dict[str, Any]) -> None:
         learngenes.save_learngene(os.path.join(run.path, LEARNGENE_FILE), gene)
     else:
         networks.save_network(os.path.join(run.path, WEIGHTS), finished.network)
-        trained.save_own(run.path, finished.network, finished.own)
+    trained.save_own(run.path, finished.network, finished.own)
     run.finish({**finished.result, **more})
 
 

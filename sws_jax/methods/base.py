@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sws_jax import arguments, trees
+from sws_jax import arguments, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import surgery
 from sws_jax.methods.objectives import Loss, Objective
+from sws_jax.methods.plans import Plan
 from sws_jax.models import networks, profiles
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
@@ -68,7 +69,7 @@ class Descendant(networks.Network):
     """
 
     @property
-    def plan(self) -> tuple[int, ...]:
+    def plan(self) -> Plan:
         return self.description.plan if self.description else ()
 
 
@@ -99,11 +100,6 @@ def LEARNGENE(name: str, value: Any) -> Learngene:
             f"{description.kind!r}"
         )
     return value
-
-
-# A descendant's plan: for each block the gene that it comes from; of a stitched network
-# for each segment (instance, first block, end).
-Plan = tuple[int, ...] | tuple[tuple[int, int, int], ...]
 
 
 class Seed(NamedTuple):
@@ -219,12 +215,12 @@ class Phase:
     """
 
     name: str
-    spec: Spec | None
+    spec: specs.Trained | None
     objective: Objective = Loss()
     teacher: str = ""
     length: Length | None = None
     start: Start = Seed()
-    variants: tuple[Spec, ...] = ()
+    variants: tuple[specs.Trained, ...] = ()
     pick: Callable[[int, int], tuple[int, ...]] = _the_reference
     depth: int | None = None
 
@@ -296,7 +292,7 @@ class Method:
 
     def expand(
         self, gene: Learngene, plan: Plan, key: jax.Array
-    ) -> tuple[Spec, trees.Tree]:
+    ) -> tuple[specs.Trained, trees.Tree]:
         """The descendant of a plan: its spec, and parameters that are its own.
 
         Pure and traceable: no file, no leaf changed, numpy or JAX arrays. Head and
@@ -307,7 +303,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def auxiliary(self, gene: Learngene) -> tuple[Spec, trees.Tree]:
+    def auxiliary(self, gene: Learngene) -> tuple[specs.Trained, trees.Tree]:
         """The network that a learngene came from.
 
         Raises:

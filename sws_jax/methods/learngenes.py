@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from sws_jax import arguments, trees
+from sws_jax import arguments, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method, Trained
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, ExpandedSpec, Spec
+from sws_jax.specs import AuxViTSpec, ExpandedSpec
 from sws_jax.specs.base import CLASSES
 
 # The methods, by their names in configs, files and results. A new one is a line here.
@@ -31,7 +31,7 @@ def _aux_net(name: str, value: object) -> networks.Network:
     return networks.NETWORK(name, value)
 
 
-def describe(spec: Spec, **fields) -> Description:
+def describe(spec: specs.Trained, **fields) -> Description:
     """The description of a network that nothing has trained.
 
     Args:
@@ -39,19 +39,16 @@ def describe(spec: Spec, **fields) -> Description:
       **fields: the other fields of `Description`.
     """
     method = next((m.name for m in METHODS.values() if m.trains(spec)), "")
-    shared = isinstance(spec, (AuxViTSpec, ExpandedSpec))
-    return Description(
-        kind="aux_net" if method else "network",
-        net=spec.net if shared else spec,
-        source=None if not method or isinstance(spec, AuxViTSpec) else spec,
-        stages=spec.stages if shared else (),
-        method=method,
-        **fields,
-    )
+    fields |= dict(kind="aux_net" if method else "network", method=method)
+    if isinstance(spec, AuxViTSpec):
+        return Description(net=spec.net, stages=spec.stages, **fields)
+    if isinstance(spec, ExpandedSpec):
+        return Description(net=spec.net, stages=spec.stages, source=spec, **fields)
+    return Description(net=spec, **fields)
 
 
 def inherit(
-    description: Description, origin: Description, plan: tuple[int, ...]
+    description: Description, origin: Description, plan: plans.Plan
 ) -> Description:
     """The description of a network that starts from other weights.
 
@@ -177,8 +174,11 @@ def expand(
 
 
 def _for_images(
-    spec: Spec, params: trees.Tree, image_size: int | tuple[int, int], profile: str
-) -> tuple[Spec, trees.Tree]:
+    spec: specs.Trained,
+    params: trees.Tree,
+    image_size: int | tuple[int, int],
+    profile: str,
+) -> tuple[specs.Trained, trees.Tree]:
     """Spec and params for images of another size: only positions depend on it."""
     new = spec.replace(image_size=image_size)
     pos_embed = surgery.resize_pos_embed(
@@ -191,8 +191,8 @@ def _for_images(
 
 
 def _with_head(
-    spec: Spec, params: trees.Tree, num_classes: int, seed: int
-) -> tuple[Spec, trees.Tree]:
+    spec: specs.Trained, params: trees.Tree, num_classes: int, seed: int
+) -> tuple[specs.Trained, trees.Tree]:
     """Spec and params with a fresh head in place of another; 0 classes have none."""
     spec = spec.replace(num_classes=num_classes)
     params = {name: leaf for name, leaf in params.items() if name != "head"}
@@ -208,7 +208,7 @@ def plan_of(
     depth: int | None = None,
     plan: Sequence[int] | None = None,
     allotment: Sequence[int] | None = None,
-) -> tuple[int, ...]:
+) -> plans.Plan:
     """The gene of every block of a learngene's descendant.
 
     Args:

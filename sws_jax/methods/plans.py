@@ -8,6 +8,10 @@ from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs.base import DEPTH, MAX_DEPTH
 
+# A descendant's plan: for each block the gene that it comes from; of a stitched network
+# for each segment (instance, first block, end).
+Plan = tuple[int, ...] | tuple[tuple[int, int, int], ...]
+
 # Checks of the three arguments that ask for a descendant.
 PLAN = arguments.wholes(count=MAX_DEPTH)
 REQUESTS = {
@@ -20,12 +24,12 @@ REQUESTS = {
 @arguments.checked(stages=PLAN, of_depth=arguments.function, **REQUESTS)
 def resolve_plan(
     stages: tuple[int, ...],
-    of_depth: Callable[[int], tuple[int, ...]],
+    of_depth: Callable[[int], Plan],
     *,
     depth: int | None = None,
     plan: Sequence[int] | None = None,
     allotment: Sequence[int] | None = None,
-) -> tuple[int, ...]:
+) -> Plan:
     """The gene of every block, from exactly one of a depth, a plan or an allotment.
 
     Args:

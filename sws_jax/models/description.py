@@ -19,7 +19,22 @@ from sws_jax.specs.vit import STAGES
 KINDS = ("network", "aux_net", "learngene")
 # The method whose learngenes older software described without their `source`.
 _WITHOUT_SOURCE = "tleg"
-Source = ExpandedSpec | Plain
+# A ViTSpec is the first, as it is the one that names no family in a file.
+Source = Plain | ExpandedSpec
+
+
+_WHOLE = arguments.whole(0)
+_SEGMENT = arguments.wholes(0)
+
+
+def _block_of_plan(name: str, value: Any) -> int | tuple[int, ...]:
+    """A gene, or a segment of a stitched network: (instance, first block, end)."""
+    if not isinstance(value, (list, tuple)):
+        return _WHOLE(name, value)
+    segment = _SEGMENT(name, value)
+    if len(segment) != 3:
+        raise UserError(f"{name} is an instance, a first block and an end, not {value}")
+    return segment
 
 
 @arguments.checked(
@@ -33,7 +48,7 @@ Source = ExpandedSpec | Plain
     normalization=pixels.NORMALIZATION,
     profile=arguments.text(profiles.PROFILES),
     stages=STAGES,
-    plan=arguments.wholes(0),
+    plan=arguments.many(_block_of_plan, "genes or segments"),
     step=arguments.whole(0),
     accuracy=arguments.number(Range(-1, 1)),
     seed=arguments.SEED,
@@ -55,7 +70,8 @@ class Description:
       method: that made a learngene or a descendant; empty for others.
       profile: which reading of the method, see `sws_jax.models.profiles`.
       stages: how often the Aux-Net applies each gene; empty for other networks.
-      plan: gene of every block of a descendant; empty for other networks.
+      plan: gene of every block of a descendant, or of a stitched one (instance, first
+        block, end) of every segment; empty for other networks.
       source: the network that was trained, of an Aux-Net or a learngene, where it is
         no `AuxViTSpec` of `net` and `stages`; None else.
       teacher: name of the Ans-Net, if any.
@@ -78,7 +94,7 @@ class Description:
     method: str = ""
     profile: str = "consistent"
     stages: tuple[int, ...] = ()
-    plan: tuple[int, ...] = ()
+    plan: tuple[int, ...] | tuple[tuple[int, int, int], ...] = ()
     source: Source | None = None
     teacher: str = ""
     dataset: str = ""
@@ -137,6 +153,7 @@ class Description:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
+    @arguments.checked(data=arguments.of(Mapping, called="a mapping of fields"))
     def from_dict(cls, data: Mapping[str, Any]) -> Description:
         """The inverse of `to_dict`.
 

@@ -10,7 +10,7 @@ import jax
 from sws_jax import trees
 from sws_jax.errors import UserError
 from sws_jax.models import vit
-from sws_jax.specs import AuxViTSpec, StitchedSpec
+from sws_jax.specs import AuxViTSpec, ViTSpec
 
 
 class LoopViT(vit.ViT):
@@ -30,16 +30,19 @@ class LoopViT(vit.ViT):
 
     watch: Callable[[str, jax.Array], Any] = lambda name, x: None
 
-    def run_blocks(self, x, drop_path, taps, ranges):
-        if isinstance(self.spec, StitchedSpec):
+    def checked_ranges(self, ranges) -> tuple:
+        if ranges is not None:
             raise UserError(
-                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is "
-                f"stitched of several"
+                f"LoopViT runs every block of {self.spec.name}: to leave some out, "
+                f"give it a spec that has fewer, instead of ranges"
             )
-        if ranges[0] is not None:
+        return ()
+
+    def run_blocks(self, x, drop_path, taps, ranges):
+        if not isinstance(self.spec, ViTSpec | AuxViTSpec):
             raise UserError(
-                f"a loop runs every block of {self.spec.name}: to leave some out, give "
-                f"it a spec that has fewer, instead of ranges"
+                f"LoopViT shows plain ViTs and Aux-Nets, and {self.spec.name} is of "
+                f"another family"
             )
         params, of_layers = self.variables["params"], []
         block = vit.Block(self.net, self.compute, taps, parent=None)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sws_jax import arguments
+from sws_jax import arguments, xla_flags
 from sws_jax.errors import UserError
+
+xla_flags.warn()
 
 # What can be tapped; see `Outputs`.
 TAPS = ("blocks", "attention")

@@ -357,12 +357,13 @@ class ViT(nn.Module):
         """
         if ranges is None:
             return (None,) * self.segments
-        if jnp.shape(ranges) != (self.segments, 2):
+        ranges = jnp.asarray(ranges)
+        if ranges.shape != (self.segments, 2):
             raise UserError(
                 f"ranges of {self.spec.name} have the shape ({self.segments}, 2), and "
-                f"got {jnp.shape(ranges)}"
+                f"got {ranges.shape}"
             )
-        return tuple(jnp.asarray(ranges))
+        return tuple(ranges)
 
     @property
     def net(self) -> ViTSpec:

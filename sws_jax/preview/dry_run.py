@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -135,9 +135,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         programs = survey.programs(row, picks)
         recipe, students = sizing.largest(programs)
         told = jax.tree.structure(students)
-        key = (recipe, mesh, size, teacher and teacher.compute, told)
+        replayed = row.config.replay.every_steps > 0
+        key = (recipe, mesh, size, teacher and teacher.compute, told, replayed)
         if key not in sheets:
-            sheet = sizing.sheet(recipe, mesh, size, teacher, students)
+            sheet = sizing.sheet(
+                recipe, mesh, size, teacher, students, replayed=replayed
+            )
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
         own = of_phase(row, picks, programs)
         for remark in (*own, *remarks.of_mesh(row.config, spec, mesh)):
@@ -203,15 +206,19 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
     )
 
 
-def _table(sheets: Iterable[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
+def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
     head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
     head += ["activations", "in all", "a step sends"]
+    replayed = any(sheet.replay for _, sheet in sheets)
+    if replayed:
+        head.insert(-2, "replay")
     if target.memory:
         head.insert(-1, "fits")
     body = []
     for names, sheet in sheets:
         sizes: list[int | None] = [sheet.parameters, sheet.optimizer, sheet.ema]
-        sizes += [sheet.teacher, sheet.batch, sheet.activations, sheet.total]
+        sizes += [sheet.teacher, sheet.batch, sheet.activations]
+        sizes += [sheet.replay] * replayed + [sheet.total]
         line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
         if target.memory:
             line.append("yes" if sheet.total <= target.memory else "NO")
@@ -236,6 +243,11 @@ def _explanations(sheets) -> list[str]:
         notes.append(
             f"{' and '.join(half)}: the CPU's program is wider; less what it keeps for "
             f"the backward pass in float32"
+        )
+    if any(sheet.replay for _, sheet in sheets.values()):
+        notes.append(
+            "replay: the state before a step, which is kept while the step is computed "
+            "twice"
         )
     if any(sheet.uncounted for _, sheet in sheets.values()):
         notes.append("collectives in loops of unknown length: counted once")

@@ -15,8 +15,10 @@ from sws_jax.specs.vit import SIZES, AuxViTSpec, ViTSpec, named, parse_stages
 # Networks that are trained here; those of other families only teach. `isinstance` takes
 # these unions, too.
 Trained = ViTSpec | AuxViTSpec | ExpandedSpec | StitchedSpec
+# Of networks that other programs have, too.
+Foreign = ViTSpec | LeViTSpec | RegNetSpec
 # Of networks that are no Aux-Nets.
-Plain = ViTSpec | StitchedSpec | LeViTSpec | RegNetSpec
+Plain = Foreign | StitchedSpec
 # Of any network that can be saved, evaluated and taught by.
 Spec = Trained | Plain
 
@@ -27,6 +29,7 @@ __all__ = [
     "AuxViTSpec",
     "Compute",
     "ExpandedSpec",
+    "Foreign",
     "LeViTSpec",
     "Plain",
     "RegNetSpec",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes, words
 from sws_jax.runtime.progress import Progress, say
-from sws_jax.training import hooks, metrics, step
+from sws_jax.training import hooks, metrics, replay, step
 from sws_jax.training.checkpoints import Checkpoints, Saved
 from sws_jax.training.history import Begun, History
 from sws_jax.training.hooks import Hook
@@ -141,10 +142,9 @@ class Training:
             batch = sharding.to_global(task.mesh, size, host_batch)
             recipe, students = picks.at(step_number - 1)
             program = self._program(recipe, students)
-            arguments = (key, batch, np.float32(rate), task.teacher)
-            if students:
-                arguments += (students,)
-            self.state, step_metrics = program(self.state, *arguments)
+            arguments = [key, batch, np.float32(rate), task.teacher]
+            arguments += [students] if students else []
+            self.state, step_metrics = self._taken(step_number, program, *arguments)
             self._count(step_number, step_metrics)
             self._do_what_is_due(step_number)
 
@@ -191,6 +191,21 @@ class Training:
         """The random key of the run's seed."""
         seed, everywhere = self.task.seed, sharding.replicated(self.task.mesh)
         return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+
+    def _taken(
+        self, step_number: int, program: jax.stages.Compiled, *arguments: Any
+    ) -> tuple[step.TrainState, dict[str, jax.Array]]:
+        """The state after a step and its metrics; compared with a replay where due.
+
+        Raises:
+          Diverged: the replay differs.
+        """
+        if not self.task.replays(step_number):
+            return program(self.state, *arguments)
+        after, place = replay.twice(program, self.state, *arguments)
+        if place:
+            raise self._diverged(step_number, place)
+        return after
 
     def _count(self, step_number: int, step_metrics: dict[str, jax.Array]) -> None:
         """Notes a step that was started."""
@@ -253,9 +268,6 @@ class Training:
 
     def _non_finite(self, step_number: int, values: dict[str, float]) -> NonFinite:
         """What a step of which a number is NaN or infinite ends the run with."""
-        self.checkpoints.wait()
-        steps = self.checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]}" if steps else "nothing"
         others = "".join(
             f", and {name} is {value}"
             for name, value in values.items()
@@ -263,10 +275,26 @@ class Training:
         )
         return NonFinite(
             f"{self.task.name}: at step {step_number} the loss is {values['loss']} and "
-            f"the gradient's norm {values['grad_norm']}{others}; stopped, with {kept} "
-            f"kept in {self.task.directory}: lower schedule.rate or set "
+            f"the gradient's norm {values['grad_norm']}{others}; stopped, with "
+            f"{self._kept()} kept in {self.task.directory}: lower schedule.rate or set "
             f"optimizer.clip_norm, and give the run another name"
         )
+
+    def _diverged(self, step_number: int, place: str) -> replay.Diverged:
+        """What a step whose replay differs ends the run with."""
+        return replay.Diverged(
+            f"{self.task.name}: step {step_number}, computed twice from the same state "
+            f"and batch, differs {place}; stopped before it was saved, with "
+            f"{self._kept()} kept in {self.task.directory}: repeat the command on "
+            f"other devices, or, if kernels here do not give the same bits each time, "
+            f"with those that do (on GPUs XLA_FLAGS=--xla_gpu_deterministic_ops=true)"
+        )
+
+    def _kept(self) -> str:
+        """The newest checkpoint, in words, once what is being saved is written."""
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
+        return f"the checkpoint of step {steps[-1]}" if steps else "nothing"
 
     def _log(self, step_number: int) -> None:
         """Adds the means of the steps since the last line to the row."""

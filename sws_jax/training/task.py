@@ -56,6 +56,7 @@ class Task:
       first_lines: to be said when it begins.
       lines: to be said whenever it starts or goes on.
       variants, pick: see `sws_jax.training.picks.Picks`.
+      replay_every: interval, in steps, of those that are computed twice; 0: none.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Task:
     lines: tuple[str, ...]
     variants: tuple[Computation, ...] = ()
     pick: Pick = picks.the_first
+    replay_every: int = 0
 
     @property
     def total(self) -> int:
@@ -111,6 +113,10 @@ class Task:
         due = number % self.score_every == 0 or number == self.total
         # The best checkpoint is chosen among those with a score.
         return due or self.saves_after(number)
+
+    def replays(self, number: int) -> bool:
+        """Whether the step with that number, from 1, is computed twice."""
+        return self.replay_every > 0 and number % self.replay_every == 0
 
     def predictor(self, params: trees.Tree) -> Predictor:
         """The network with other weights."""

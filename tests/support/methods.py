@@ -13,20 +13,7 @@ from sws_jax.methods.base import FromRun, Length, Made, Phase
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import AuxViTSpec, StitchedSpec
 
-
-@dataclasses.dataclass(frozen=True)
-class Each:
-    """Cross entropy of every student, summed."""
-
-    taps: ClassVar[tuple[str, ...]] = ()
-    needs_teacher: ClassVar[bool] = False
-
-    def init(self, key, student, teacher):
-        return {}
-
-    def __call__(self, own, students, targets, teacher):
-        losses = [Loss().of(student.logits, targets) for student in students]
-        return sum(losses), {}
+from support.steps import Summed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +67,7 @@ class Kinds(sws.SWS):
             Phase(
                 "elastic",
                 spec,
-                Each(),
+                Summed(),
                 variants=(spec, shorter(spec)),
                 pick=alternating,
             ),

@@ -140,8 +140,8 @@ MUTATIONS = (
     ),
     Mutation(
         "last row of the window",
-        "float(np.mean([past[n] for past in self._window]))",
-        "float(self._window[-1][n])",
+        "[past[name] for past in self._window if name in past]",
+        "[self._window[-1].get(name)]",
         "a line of the log shows means",
         ("test_train::test_a_line_is_of_all_steps_since_the_last_one",),
     ),
@@ -175,8 +175,8 @@ MUTATIONS = (
     ),
     Mutation(
         "one key for two",
-        "vit.drop_path_masks(drop_key,",
-        "vit.drop_path_masks(augment_key,",
+        "_masks(drop_key, spec",
+        "_masks(augment_key, spec",
         "stochastic depth does not follow from the augmentation",
         (("test_step::test_augmentation_and_stochastic_depth_have_keys_of_their_own"),),
     ),

@@ -25,6 +25,14 @@ def aux_spec(stages, **changes):
     return specs.AuxViTSpec(net, stages)
 
 
+def stitched_spec(**changes):
+    """Of two widths; the second and third segment, which are equal, have a map
+    between them too."""
+    first = specs.ViTSpec(depth=2, **{**TINY, "drop_path": 0.3, **changes})
+    wide = first.replace(depth=1, width=24, heads=3, mlp_ratio=2.0)
+    return specs.StitchedSpec((first, wide, wide))
+
+
 def params_of(spec, seed=0):
     """Numpy parameters with no zeros, so that every leaf matters."""
     random = np.random.default_rng(seed)

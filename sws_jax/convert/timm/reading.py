@@ -14,7 +14,7 @@ from sws_jax.convert.timm import sizes
 from sws_jax.convert.timm.parsing import Config, parsed
 from sws_jax.convert.timm.tables import AFTER, USUAL
 from sws_jax.errors import UserError
-from sws_jax.specs import LeViTSpec, Plain, ViTSpec
+from sws_jax.specs import Foreign, LeViTSpec, ViTSpec
 
 # Tensors of layer scale.
 _SCALES = re.compile(r"(^|\.)(ls\d\.gamma|gamma_\d)$")
@@ -27,7 +27,7 @@ def read(
     path: str,
     content: Mapping[str, Any],
     layout: Layout,
-    spec: Plain,
+    spec: Foreign,
     tensors: Sequence[str] = (),
 ) -> Beside:
     """What a ``config.json`` of timm says of tensors.
@@ -72,7 +72,7 @@ def read(
     )
 
 
-def _check_counts(config: Config, spec: Plain) -> None:
+def _check_counts(config: Config, spec: Foreign) -> None:
     """Refuses other numbers of classes and channels than the tensors have."""
     top, stated, pretrained = config.top, config.stated, config.pretrained
     classes = "num_classes"
@@ -139,7 +139,7 @@ def _fields(config: Config, spec: ViTSpec) -> dict[str, Any]:
 
 
 def _check_parts(
-    config: Config, layout: Layout, spec: Plain, tensors: Sequence[str]
+    config: Config, layout: Layout, spec: Foreign, tensors: Sequence[str]
 ) -> None:
     """Refuses a config of a network with other parts than the tensors are of."""
     arguments = config.known
@@ -178,7 +178,7 @@ def _check_parts(
     )
 
 
-def _size_notes(config: Config, spec: Plain) -> tuple[str, ...]:
+def _size_notes(config: Config, spec: Foreign) -> tuple[str, ...]:
     """Notes on sizes that a name implies and the tensors do not have.
 
     Raises:

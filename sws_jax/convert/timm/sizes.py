@@ -7,7 +7,7 @@ from typing import Any
 
 from sws_jax.convert.timm import catalogue
 from sws_jax.convert.timm.tables import USUAL
-from sws_jax.specs import LeViTSpec, Plain, RegNetSpec, ViTSpec
+from sws_jax.specs import Foreign, LeViTSpec, RegNetSpec, ViTSpec
 from sws_jax.specs import levit as specs_levit
 from sws_jax.specs import regnet as specs_regnet
 
@@ -19,14 +19,14 @@ QUANTISED = ("w0", "wa", "wm", "depth", "group_size")
 Pairs = dict[str, tuple[Any, Any]]
 
 
-def family(spec: Plain) -> str:
+def family(spec: Foreign) -> str:
     """The family of a network, as the tables call it."""
     if isinstance(spec, RegNetSpec):
         return "regnet"
     return "vit" if isinstance(spec, ViTSpec) else "levit"
 
 
-def unusual(spec: Plain) -> tuple[list[str], str]:
+def unusual(spec: Foreign) -> tuple[list[str], str]:
     """The names of timm's networks of these sizes, if none has the usual activation.
 
     Returns:
@@ -52,7 +52,7 @@ def unusual(spec: Plain) -> tuple[list[str], str]:
 
 
 def compared(
-    spec: Plain, arguments: Mapping[str, Any], stated: Container[str]
+    spec: Foreign, arguments: Mapping[str, Any], stated: Container[str]
 ) -> Pairs:
     """The sizes in arguments, by name, each with that of the tensors.
 

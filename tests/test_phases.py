@@ -1,0 +1,173 @@
+"""From a method's phases to the runs of a job, and back from a run's config."""
+
+import dataclasses
+
+import pytest
+
+from sws_jax import specs
+from sws_jax.errors import UserError
+from sws_jax.jobs import commandline, phases, rows
+from sws_jax.methods import base, learngenes, sws
+from sws_jax.methods.base import ANCESTOR, FromRun, Length, Made, Phase, Seed
+from sws_jax.methods.objectives import Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """An objective that no fields of a config say."""
+
+    taps = ()
+    needs_teacher = True
+
+
+class Chain(base.Method):
+    """A method with a phase of every kind."""
+
+    name = "chain"
+
+    def phases(self, net, request, depths):
+        narrow = net.replace(depth=2, width=net.width // 2)
+        aux = specs.AuxViTSpec(net.replace(depth=sum(request.stages)), request.stages)
+        return (
+            Phase("chain-narrow", narrow, Loss(), length=Length(3, rate=1e-3)),
+            Phase("chain-taught", net, Other(), teacher="chain-narrow"),
+            Phase("chain-varied", aux, request.loss, ANCESTOR, variants=(aux, aux)),
+            Phase("chain-made", narrow, start=Made(dict, ("chain-narrow", ANCESTOR))),
+            *(Phase(f"chain-L{d}", net.replace(depth=d), depth=d) for d in depths),
+            Phase("chain-gene", None, Loss(), "", Length(0), FromRun(ANCESTOR)),
+        )
+
+    def start(self, depth):
+        return FromRun(f"chain-L{depth}") if depth < 6 else Seed()
+
+
+@pytest.fixture
+def chain(monkeypatch):
+    monkeypatch.setitem(learngenes.METHODS, "chain", Chain())
+
+    def runs(*arguments):
+        fields = ("depths=3-6", *arguments)
+        config = commandline.load(f"configs/aux_deit.py:{','.join(fields)}")
+        return {run.name: run for run in rows.runs(config)}
+
+    return runs
+
+
+def test_phases_that_fields_can_say_are_runs_like_any_other(chain):
+    runs = chain("method=chain")
+    said = {name: run.config for name, run in runs.items() if name[:6] == "chain-"}
+    own = {name for name, config in said.items() if config.phase.method == "chain"}
+    assert own == {"chain-taught", "chain-varied", "chain-made", "chain-gene"}
+    narrow = said["chain-narrow"]
+    assert (narrow.model.depth, narrow.model.width) == (2, 32)
+    assert (tuple(narrow.model.stages), narrow.loss.kind) == ((), "none")
+    assert (narrow.schedule.total_epochs, narrow.schedule.rate) == (3.0, 1e-3)
+    assert narrow.schedule.warmup_epochs == 2.0 and narrow.teacher.path == ""
+    # The phase of a depth does not lead to those of others, and needs none of them.
+    assert said["chain-L3"].model.depth == 3 and said["chain-L3"].phase.depth == 0
+    assert "chain-L3" not in runs["chain-L6"].after
+
+
+def test_each_run_finds_its_phase_again(chain):
+    runs = chain("method=chain")
+    images = dict(image_size=(8, 8), channels=1, num_classes=10)
+    expected = {
+        p.name: p for p in Chain().phases(specs.ViTSpec(), phases.Request((1, 2)), ())
+    }
+    for name in ("chain-taught", "chain-varied", "chain-made", "chain-gene"):
+        phase = phases.find(runs[name].config, images)
+        assert phase.name == name
+        assert type(phase.start) is type(expected[name].start)
+        assert phases.objective(runs[name].config) == phase.objective
+        assert phases.leaves_learngene(runs[name].config) == (name == "chain-gene")
+    taught = phases.find(runs["chain-taught"].config, images)
+    assert (taught.spec.image_size, taught.spec.num_classes) == ((8, 8), 10)
+    assert phases.find(runs["chain-varied"].config).spec.stages == (3, 3, 4, 3, 3)
+    assert phases.find(runs["ancestor"].config) is None
+    shared = ("chain-narrow", "chain-taught", "chain-varied", "chain-made")
+    assert phases.earlier(runs["chain-gene"].config) == shared
+
+
+def test_where_phases_and_descendants_start(chain):
+    runs = chain("method=chain")
+    config = runs["chain-gene"].config
+    assert (config.init.network, config.schedule.total_epochs) == ("run:ancestor", 0)
+    assert config.schedule.warmup_epochs == 0
+    assert runs["chain-taught"].config.teacher.path == "run:chain-narrow"
+    assert runs["chain-varied"].config.teacher.path == "run:ancestor"
+    assert runs["chain-made"].config.teacher.path == "run:ancestor"  # it is read
+    assert runs["chain-gene"].publishes == "chain-learngene.safetensors"
+    assert {run.publishes for name, run in runs.items() if name != "chain-gene"} == {""}
+    third, sixth = (runs[f"chain-des-L0{depth}"] for depth in (3, 6))
+    assert (third.config.init.network, third.after) == ("run:chain-L3", ("chain-L3",))
+    assert (sixth.config.init.network, sixth.config.init.learngene) == ("", "")
+    given = chain("method=chain", "teacher=PATH")
+    assert given["chain-gene"].config.init.network == "PATH"
+    assert "ancestor" not in given and given["chain-narrow"].after == ()
+
+
+def test_equal_phases_of_two_methods_are_one_run(chain, monkeypatch):
+    class Twin(Chain):
+        name = "twin"
+
+        def phases(self, net, request, depths):
+            return (super().phases(net, request, depths)[0], Phase("twin-gene", net))
+
+    monkeypatch.setitem(learngenes.METHODS, "twin", Twin())
+    alone, both = chain("method=twin"), chain("methods=chain-twin")
+    assert both["chain-narrow"] == alone["chain-narrow"]
+    assert list(both).count("chain-narrow") == 1
+
+    class Liar(Twin):
+        name = "liar"
+
+        def phases(self, net, request, depths):
+            return (Phase("chain-narrow", net),)
+
+    monkeypatch.setitem(learngenes.METHODS, "liar", Liar())
+    with pytest.raises(
+        UserError, match="liar has a phase named chain-narrow, as anoth"
+    ):
+        chain("methods=chain-liar")
+
+
+def test_the_phase_of_sws_is_said_by_fields():
+    """So that runs of versions before there were phases go on."""
+    config = commandline.load("configs/aux_deit.py")
+    aux = {run.name: run for run in rows.runs(config)}["aux"]
+    assert aux.config.phase.to_dict() == dict(method="", name="", depth=0)
+    assert aux.publishes == "learngene.safetensors"
+    (phase,) = phases.of_method(aux.config, sws.METHOD, ())
+    assert phase.spec.stages == tuple(aux.config.model.stages)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(name="aux"), "phase.name=aux needs phase.method"),
+        (dict(method="tlge", name="aux"), "'tlge'; the known ones are sws, tleg"),
+        (dict(method="tleg", name="aux"), "none of tleg's phases, which are tleg-aux"),
+    ],
+)
+def test_what_names_no_phase_is_refused(fields, words):
+    config = rows.runs(commandline.load("configs/aux_deit.py"))[1].config
+    config.phase.update(fields)
+    with pytest.raises(UserError, match=words):
+        phases.find(config)
+
+
+def test_phases_of_one_name_are_refused(chain, monkeypatch):
+    class Twice(Chain):
+        def phases(self, net, request, depths):
+            return (Phase("chain-gene", net),) * 2
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Twice())
+    with pytest.raises(UserError, match="chain has two phases named chain-gene"):
+        chain("method=chain")
+
+
+def test_no_methods_are_refused():
+    config = commandline.load("configs/aux_deit.py")
+    config.methods = ()
+    with pytest.raises(UserError, match="methods is empty"):
+        rows.runs(config)
