@@ -29,9 +29,9 @@ not run by its authors: no hours and no accuracy are promised. Arguments:
     dataset     digits, a folder, tfds:NAME or an .npz file; needed but for digits
     image_size  pixels; 0 takes 224 (32px: 32), or for digits the source's own
     profile     consistent (default), or official: as the released code
-    teacher     weights file or run directory; needed for Ti/16, S/16 and B/16
     method      sws (default) or tleg
     methods     several in one job, like sws-tleg, which share all that they can
+    teacher     weights file or run directory; needed for Ti/16, S/16 and B/16
     stages      of the Aux-Net of SWS, 3-3-4-3-3 (32px: 2-2-2)
     depths      of the descendants, like 6-9-12
     compare     untuned (accuracy before tuning), tune, or full (and scratch)

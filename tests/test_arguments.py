@@ -59,6 +59,12 @@ UNGUARDED = {
     "learngenes.plan_of",
 }  # fmt: skip
 
+# What the authors of methods write and make, for jobs to call.
+INTERFACE = {
+    "BlockMethod", "FromGene", "FromNetwork", "FromRun", "Length", "Made", "Method",
+    "Phase", "Request", "Seed", "Trained",
+}  # fmt: skip
+
 # What an argument is, by its name, or by its function's and its own.
 ROLES = {
     role: names.split()
@@ -225,6 +231,8 @@ def public():
     for module, owner in owners():
         for name in dir(owner):
             value = getattr(owner, name)
+            if name in INTERFACE:
+                continue
             if not is_public(owner, name, value) or value in seen:
                 continue
             seen.append(value)
@@ -293,6 +301,7 @@ def calls_of_package(plain):
             )
             | dict(stages=(1, 1), versions=(("a", "1"), ("b", "2")))
         ],
+        "Description.from_dict": [dict(data=plain.about.to_dict())],
         "Description.from_json": [dict(text=plain.about.to_json())],
         "Learngene": [vars(plain.gene)],
         "Network": [vars(plain.aux_net)],
@@ -483,9 +492,6 @@ def calls_of_networks(plain):
 def calls_of_learngenes(plain):
     """Calls of `learngenes` with plain arguments."""
     return {
-        "learngenes.abstract_descendant": [
-            dict(description=plain.gene.description, seed=1)
-        ],
         "learngenes.abstract_learngene": [dict(description=plain.gene.description)],
         "learngenes.auxiliary": [plain.of_gene],
         "learngenes.check_learngene": [

@@ -276,7 +276,7 @@ def task(
         mesh=mesh,
         data=data,
         transform=transform(config),
-        fit=Fit(data.image_shape[:2], config.data.eval_crop),
+        fit=places.fit(config, data),
         reading=reading(config),
         repeats=config.data.repeats,
         global_batch_size=config.global_batch_size,

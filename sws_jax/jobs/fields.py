@@ -109,8 +109,7 @@ GROUPS = {
     "model": "the network",
     "compute": "how the network is computed; the same weights fit every setting",
     "init": "where the first weights come from: a seed, a weights file or a learngene",
-    "phase": "which phase of which method a run trains, where the other fields do not "
-    "say it; a job sets it",
+    "phase": "which phase of a method a run trains; a job sets it",
     "teacher": "the network that a run is distilled from",
     "loss": "what is minimised",
     "transform": "what an image goes through on the host",

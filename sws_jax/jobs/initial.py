@@ -16,7 +16,6 @@ import numpy as np
 from sws_jax import pixels, trees
 from sws_jax.data import Dataset, pipeline
 from sws_jax.data.pipeline import Reading
-from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.jobs import phases, places, trained
 from sws_jax.jobs.places import Images, Origin, find_origin
@@ -89,7 +88,7 @@ def _made(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | No
     before = trained.load(config, workdir, start.after)
     images = None
     if start.images:
-        fit = Fit(data.image_shape[:2], config.data.eval_crop)
+        fit = places.fit(config, data)
         reading = Reading(unreadable=config.data.unreadable)
         rows = pipeline.some_images(data.train, fit, start.images, reading=reading)
         images = pixels.normalize(jnp.asarray(rows), data.normalization)

@@ -237,6 +237,7 @@ def _can_be_said(config, phase: Phase) -> bool:
 
 def _set_network(config, phase: Phase) -> None:
     """Sets the fields of the network, where they say another."""
+    assert isinstance(phase.spec, ViTSpec | AuxViTSpec)  # as `_can_be_said` asks
     if _smallest_network(config) != phase.spec:
         config.model.update(model_fields.fields_of(phase.spec))
 

@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from sws_jax.data import Dataset
+from sws_jax.data.transforms import Fit
 from sws_jax.errors import UserError
 from sws_jax.jobs import phases
 from sws_jax.methods.base import Made
@@ -105,6 +106,11 @@ def needs_teacher(config) -> bool:
 def teacher_path(config) -> str:
     """The path of a run's teacher, as the config has it; empty without distillation."""
     return config.teacher.path if needs_teacher(config) else ""
+
+
+def fit(config, data: Dataset) -> Fit:
+    """The view of the images that a run scores."""
+    return Fit(data.image_shape[:2], config.data.eval_crop)
 
 
 @dataclasses.dataclass(frozen=True)

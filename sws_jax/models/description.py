@@ -153,6 +153,7 @@ class Description:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
+    @arguments.checked(data=arguments.of(Mapping, called="a mapping of fields"))
     def from_dict(cls, data: Mapping[str, Any]) -> Description:
         """The inverse of `to_dict`.
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from sws_jax import sharding, trees
 from sws_jax.errors import Stopped
@@ -51,8 +51,9 @@ def twice(
     sums = _sums(first)
     sharding.hold_back([sums])
     second = program(before, *arguments)
+    differs = _comparing(sums.sharding)(sums, _sums(second))
     names = [name for tree in first for name in trees.leaf_names(tree)]
-    return first, _place(_differing(sums, _sums(second), names))
+    return first, _place(_differing(differs, names))
 
 
 def _copied(state: Any) -> Any:
@@ -107,38 +108,36 @@ def _sum(part: jax.Array) -> jax.Array:
     return jnp.sum(bits * (mixed | np.uint32(1)), dtype=jnp.uint32)
 
 
-def _differing(
-    first: jax.Array, second: jax.Array, names: list[str]
-) -> list[tuple[str, str, int]]:
+def _differing(differs: jax.Array, names: list[str]) -> list[tuple[str, str, int]]:
     """The devices, of all processes, whose sums differ.
 
     Args:
-      first, second: as of `_sums`.
+      differs: bool [devices, leaves], as of `_comparing`.
       names: of the leaves.
 
     Returns:
       For each of them what it is, in which leaves, and how many devices there are.
     """
-    assert isinstance(first.sharding, NamedSharding)
-    differs = _comparing(first.sharding.mesh)(first, second)
-    own = []
+    count, own = len(differs), []
     for shard in differs.addressable_shards:
         (row,) = np.asarray(shard.data)
         if row.any():
             device = shard.device
-            leaves = [name for name, differs in zip(names, row, strict=True) if differs]
+            leaves = [name for name, wrong in zip(names, row, strict=True) if wrong]
             about = f"{device.device_kind}, process {device.process_index}"
-            own.append((f"device {device.id} ({about})", words.few(leaves), len(first)))
+            own.append((f"device {device.id} ({about})", words.few(leaves), count))
     if not any(processes.everyone(len(own))):
         return []
     return [tuple(one) for part in processes.collected(own) for one in part]
 
 
 @functools.lru_cache(maxsize=16)
-def _comparing(mesh: Mesh) -> Callable:
-    every = PartitionSpec(mesh.axis_names)
+def _comparing(sums: NamedSharding) -> Callable:
+    """Each device compares its own sums, which stay where they are."""
     return jax.jit(
-        jax.shard_map(jnp.not_equal, mesh=mesh, in_specs=every, out_specs=every)
+        jax.shard_map(
+            jnp.not_equal, mesh=sums.mesh, in_specs=sums.spec, out_specs=sums.spec
+        )
     )
 
 

@@ -131,6 +131,11 @@ def _weights(params: trees.Tree, own: trees.Tree | None) -> trees.Tree:
     return params if own is None else {"network": params, "own": own}
 
 
+def _parts(weights: trees.Tree, has_own: bool) -> tuple[trees.Tree, trees.Tree | None]:
+    """The inverse of `_weights`."""
+    return (weights["network"], weights["own"]) if has_own else (weights, None)
+
+
 def train_step(
     recipe: Recipe,
     state: TrainState,
@@ -158,12 +163,10 @@ def train_step(
     has_own = state.own is not None
 
     def loss_of(weights, micro_batch: Batch):
-        params, own = weights, {}
-        if has_own:
-            params, own = weights["network"], weights["own"]
+        params, own = _parts(weights, has_own)
         outputs = _outputs(recipe, params, micro_batch, students)
         taught = _taught(recipe, micro_batch, teacher)
-        loss, measured = recipe.loss(own, outputs, micro_batch.targets, taught)
+        loss, measured = recipe.loss(own or {}, outputs, micro_batch.targets, taught)
         return loss, _loggable(measured)
 
     weights = _weights(state.params, state.own)
@@ -172,9 +175,7 @@ def train_step(
     )
     update, opt = recipe.optimizer.build().update(grads, state.opt, weights)
     weights = jax.tree.map(lambda p, u: p - rate * u, weights, update)
-    params, own = weights, None
-    if has_own:
-        params, own = weights["network"], weights["own"]
+    params, own = _parts(weights, has_own)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1.0 - recipe.ema)
