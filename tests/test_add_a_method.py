@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib.util
+import itertools
 import pathlib
 import re
 import shutil
@@ -57,6 +58,25 @@ def files():
     for name, part in shown:
         parts.setdefault(name, []).append(part)
     return {name: "\n\n".join(of_file) for name, of_file in parts.items()}
+
+
+def test_the_page_names_the_parameters_of_a_vit():
+    """Each by its name, and with as many axes."""
+    table = PAGE.split("| name | shape |\n|---|---|\n")[1].split("\n\n")[0]
+    shown = {}
+    for line in table.splitlines():
+        names, shapes = line.strip("| ").split(" | ")
+        axes = [shape.count(",") + 1 for shape in re.findall(r"\[(.*?)\]", shapes)]
+        leaves = []
+        for name in re.findall("`(.*?)`", names):
+            parts = [re.split(", ", part.strip("{}")) for part in name.split("/")]
+            leaves += ["/".join(leaf) for leaf in itertools.product(*parts)]
+        if len(axes) == 1:  # of all of them
+            axes *= len(leaves)
+        shown |= zip(leaves, axes, strict=True)
+    spec = specs.ViTSpec(depth=2, **{**TINY, "pool": "token"})
+    flat = trees.flatten(networks.abstract_params(spec))
+    assert shown == {name: leaf.ndim for name, leaf in flat.items()}
 
 
 @pytest.fixture(scope="module")
