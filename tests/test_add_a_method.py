@@ -1,6 +1,7 @@
 """The methods of docs/add_a_method.md, as they stand there, through jobs and runs."""
 
 import csv
+import functools
 import importlib.util
 import pathlib
 import re
@@ -17,9 +18,9 @@ from sws_jax import __main__, main, sharding, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.jobs import build, commandline, rows, train
 from sws_jax.methods import learngenes
-from sws_jax.methods.base import Request
+from sws_jax.methods.base import Request, Trained
 from sws_jax.methods.objectives import Loss
-from sws_jax.models import weights
+from sws_jax.models import networks, weights
 from sws_jax.models.outputs import Outputs
 from sws_jax.specs import variants
 from sws_jax.storage import documents
@@ -28,14 +29,20 @@ from sws_jax.training import metrics
 from sws_jax.training.loop import NonFinite
 
 from support.compare import close, equal
-from support.networks import logits_of
+from support.digits import network_of
+from support.networks import TINY, logits_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "add_a_method.md").read_text()
 NAMES = ("average", "hints", "lengths", "joined")
-# One of each kind: parameters of the objective's own, variants, and a stitched network
-# with a start that is computed.
-PHASES = ("hints-aux", "lengths-aux", "joined")
+SOME, OTHERS = NAMES[:2], NAMES[2:]
+# A phase of each kind, and the methods of its job: parameters of the objective's own,
+# variants, and a stitched network with a start that is computed.
+PHASES = [
+    (SOME, "hints-aux"),
+    pytest.param(OTHERS, "lengths-aux", marks=pytest.mark.slow),
+    pytest.param(OTHERS, "joined", marks=pytest.mark.slow),
+]
 STEPS, SAVED = 4, 2
 
 
@@ -69,8 +76,8 @@ def methods(tmp_path_factory):
         yield {name: learngenes.METHODS[name] for name in files()}
 
 
-def command(workdir):
-    """All methods in one job of the smallest networks."""
+def command(workdir, names):
+    """A job of some methods, of the smallest networks."""
     fields = {
         "model.width": 8,
         "model.heads": 2,
@@ -89,7 +96,7 @@ def command(workdir):
         "teacher.min_accuracy": 0.0,
         "compute.remat": False,
     }
-    argument = f"methods={'-'.join(NAMES)},stages=1-1,depths=2,compare=untuned"
+    argument = f"methods={'-'.join(names)},stages=1-1,depths=2,compare=untuned"
     return [
         f"--config={ROOT / 'configs' / 'aux_deit.py'}:{argument}",
         f"--workdir={workdir}",
@@ -102,21 +109,27 @@ def one_device(config):
 
 
 @pytest.fixture(scope="module")
-def job(methods, tmp_path_factory):
-    """The job, from the ancestor to the table, on one device."""
-    workdir = tmp_path_factory.mktemp("job")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "mesh", one_device)
-        assert main.main(command(workdir)) == 0
-    return workdir
+def jobs(methods, tmp_path_factory):
+    """Does a job, from the ancestor to the table, on one device, and each once."""
+
+    @functools.cache
+    def done(*names):
+        workdir = tmp_path_factory.mktemp("job")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "mesh", one_device)
+            assert main.main(command(workdir, names)) == 0
+        return workdir
+
+    return done
 
 
-def again(job, workdir, name, rate=None, **settings):
-    """Trains one phase of the job once more, in another directory."""
+def again(job, workdir, names, phase, rate=None, **settings):
+    """Trains one phase of a job once more, in another directory."""
     for other in ("ancestor", "joined-narrow", "joined-wide"):
-        shutil.copytree(job / other, workdir / other, dirs_exist_ok=True)
-    config, _ = commandline.parse(command(workdir))
-    run = next(run for run in rows.runs(config) if run.name == name)
+        if (job / other).exists():
+            shutil.copytree(job / other, workdir / other, dirs_exist_ok=True)
+    config, _ = commandline.parse(command(workdir, names))
+    run = next(run for run in rows.runs(config) if run.name == phase)
     if rate is not None:
         run.config.schedule.rate = rate
     return train.train(run.config, str(workdir), role=run.role, **settings)
@@ -149,55 +162,52 @@ def test_the_page_shows_a_method_of_each_kind():
     assert not learngenes.METHODS.keys() & set(NAMES)
 
 
-def test_the_whole_chain_has_its_table(job):
+TABLES = {
+    SOME: ["ancestor", "average-gene", "hints-aux"],
+    OTHERS: ["ancestor", "lengths-aux", "joined-narrow", "joined-wide", "joined"],
+}
+# Of each method a run of which the untuned descendant is the same function.
+SAME = {"hints": "hints-aux", "lengths": "lengths-aux", "joined": "joined"}
+
+
+@pytest.mark.parametrize("names", [SOME, pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_the_whole_chain(names, jobs, capsys):
+    """It has its table, and what it has left is read again, by commands too."""
+    job = jobs(*names)
     with open(job / "results.csv") as file:
         table = {row["run"]: row for row in csv.DictReader(file)}
-    phases = ["ancestor", "average-gene", "hints-aux", "lengths-aux"]
-    phases += ["joined-narrow", "joined-wide", "joined"]
-    assert list(table) == phases + [f"{name}-untuned-L02" for name in NAMES]
-    for name in NAMES:
+    assert list(table) == TABLES[names] + [f"{name}-untuned-L02" for name in names]
+    for name in names:
         row = table[f"{name}-untuned-L02"]
         assert (row["role"], row["method"], row["depth"]) == ("untuned", name, "2")
-    # What is the same function has the same score.
-    for trained, descendant in (
-        ("hints-aux", "hints-untuned-L02"),
-        ("lengths-aux", "lengths-untuned-L02"),
-        ("joined", "joined-untuned-L02"),
-        ("ancestor", "average-gene"),
-    ):
-        losses = [float(table[name]["test_loss"]) for name in (trained, descendant)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert set(log(job / "hints-aux")[0]) >= {"loss", "hints"}
-    assert set(log(job / "lengths-aux")[0]) >= {"loss", "gap"}
+        if name in SAME:
+            trained = float(table[SAME[name]]["test_loss"])
+            assert float(row["test_loss"]) == pytest.approx(trained, rel=1e-5)
+        path = str(job / f"{name}-{LEARNGENE_FILE}")
+        assert sws_jax.load_learngene(path).description.method == name
+        assert __main__.main(["describe", path]) == 0
+        assert name in capsys.readouterr().out
+    assert __main__.main(["describe", str(job / f"{names[-1]}-untuned-L02")]) == 0
 
 
-def test_what_is_left_is_read_again(job, capsys):
-    """Learngenes, weights and the objective's own, by the library and by commands."""
-    files = [job / f"{name}-{LEARNGENE_FILE}" for name in NAMES]
-    files += [job / "joined-narrow" / WEIGHTS, job / "joined-untuned-L02" / WEIGHTS]
-    for path, name in zip(files, NAMES, strict=False):
-        assert sws_jax.load_learngene(str(path)).description.method == name
-    for path in files:
-        assert __main__.main(["describe", str(path)]) == 0
-        assert "digits" in capsys.readouterr().out
-    own, about = weights.load(str(job / "hints-aux" / OWN))
-    assert own["maps"]["kernel"].shape == (2, 8, 8)
-    assert about.spec.name == "aux_vit_w8h2_patch4_1-1"
-    for name in set(PHASES) - {"hints-aux"}:
-        assert not (job / name / OWN).exists()
-    joined = job / "joined-untuned-L02"
-    assert __main__.main(["evaluate", str(joined), "--batch-size=400"]) == 0
-    result = documents.read_json(str(joined / RESULT))
-    top1 = result["test"][-1]["top1"]
-    assert f"{top1:.1%}" in capsys.readouterr().out
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [SOME, OTHERS])
+def test_a_descendant_is_scored_alone(names, jobs, capsys):
+    descendant = jobs(*names) / f"{names[-1]}-untuned-L02"
+    assert __main__.main(["evaluate", str(descendant), "--batch-size=400"]) == 0
+    top1 = documents.read_json(str(descendant / RESULT))["test"][-1]["top1"]
+    assert f"{top1:.2%}" in capsys.readouterr().out
 
 
 class Killed(Exception):
     """The process ends, and has saved nothing since its last checkpoint."""
 
 
-@pytest.mark.parametrize("name", PHASES)
-def test_stopped_and_resumed_is_bitwise_uninterrupted(name, job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names, phase", PHASES)
+def test_stopped_and_resumed_is_bitwise_uninterrupted(
+    names, phase, jobs, tmp_path, monkeypatch
+):
+    job = jobs(*names)
     monkeypatch.setattr(build, "mesh", one_device)
     asked = []
 
@@ -208,72 +218,72 @@ def test_stopped_and_resumed_is_bitwise_uninterrupted(name, job, tmp_path, monke
         return False
 
     with pytest.raises(Killed):
-        again(job, tmp_path, name, should_stop=kill)
-    directory = tmp_path / name
-    assert not (directory / RESULT).exists()
-    again(job, tmp_path, name)
-    expected = checksums(job / name)
-    assert checksums(directory) == expected != checksums(job / name, SAVED)
-    assert ("own" in expected) == (name == "hints-aux")
-    equal(tree_of(job / name), tree_of(directory))
-    rows = log(job / name)
-    assert log(directory) == rows and [row["step"] for row in rows] == [1, 2, 3, 4]
+        again(job, tmp_path, names, phase, should_stop=kill)
+    assert not (tmp_path / phase / RESULT).exists()
+    again(job, tmp_path, names, phase)
+    expected = checksums(job / phase)
+    assert checksums(tmp_path / phase) == expected != checksums(job / phase, SAVED)
+    equal(tree_of(job / phase), tree_of(tmp_path / phase))
+    assert ("own" in expected) == (phase == "hints-aux")
+    if "own" in expected:
+        own, _ = weights.load(str(tmp_path / phase / OWN))
+        equal(weights.load(str(job / phase / OWN))[0], own)
+        assert own["maps"]["kernel"].shape == (2, 8, 8)
+    lines = log(job / phase)
+    assert log(tmp_path / phase) == lines
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "hints-aux",
-        pytest.param("lengths-aux", marks=pytest.mark.slow),
-        pytest.param("joined", marks=pytest.mark.slow),
-    ],
-)
-def test_eight_devices_are_one(name, job, tmp_path):
-    again(job, tmp_path, name)
-    close(tree_of(job / name), tree_of(tmp_path / name), 2e-5)
-    if (tmp_path / name / OWN).exists():
-        own = [weights.load(str(d / name / OWN))[0] for d in (job, tmp_path)]
+@pytest.mark.slow
+@pytest.mark.parametrize("names, phase", PHASES)
+def test_eight_devices_are_one(names, phase, jobs, tmp_path):
+    job = jobs(*names)
+    again(job, tmp_path, names, phase)
+    close(tree_of(job / phase), tree_of(tmp_path / phase), 2e-5)
+    if phase == "hints-aux":
+        own = [weights.load(str(d / phase / OWN))[0] for d in (job, tmp_path)]
         close(*own, 2e-5)
-    for row, same in zip(log(job / name), log(tmp_path / name), strict=True):
-        assert row["loss"] == pytest.approx(same["loss"], rel=2e-5)
+    for line, same in zip(log(job / phase), log(tmp_path / phase), strict=True):
+        assert line["loss"] == pytest.approx(same["loss"], rel=2e-5)
 
 
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("hints-aux", "hints is"),
-        ("lengths-aux", "gap is"),
-        ("joined", "the gradient's norm"),
-    ],
-)
-def test_what_is_no_number_stops_a_phase(name, words, job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("names, phase", PHASES)
+def test_what_is_no_number_stops_a_phase(names, phase, jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "mesh", one_device)
-    with pytest.raises(NonFinite, match=words) as error:
-        again(job, tmp_path, name, rate=1e30)
-    assert "at step 2 the loss is nan" in str(error.value)
-    assert not (tmp_path / name / RESULT).exists()
+    with pytest.raises(NonFinite, match="at step 2 the loss is nan") as error:
+        again(jobs(*names), tmp_path, names, phase, rate=1e30)
+    measured = {"hints-aux": "and hints is", "lengths-aux": "and gap is", "joined": ""}
+    assert measured[phase] in str(error.value)
+    assert not (tmp_path / phase / RESULT).exists()
 
 
-def test_a_start_that_is_no_number_is_refused(job, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_start_that_is_no_number_is_refused(jobs, tmp_path, monkeypatch):
     module = sys.modules["sws_jax.methods.joined"]
-    nan = {"kernel": np.full((4, 8), np.nan), "bias": np.zeros(8)}
-    monkeypatch.setattr(module, "linear_map", lambda given, wanted: nan)
+    stitch = {"kernel": np.full((4, 8), np.nan), "bias": np.zeros(8)}
+    monkeypatch.setattr(module, "linear_map", lambda given, wanted: stitch)
+    job = jobs(*OTHERS)
     with pytest.raises(UserError, match="the start of phase joined holds values in st"):
-        again(job, tmp_path, "joined")
-    nan["kernel"] = np.zeros((4, 7))
-    with pytest.raises(UserError, match="! stitch_0/kernel"):
-        again(job, tmp_path, "joined")
+        again(job, tmp_path, OTHERS, "joined")
+    stitch["kernel"] = np.zeros((4, 7))
+    with pytest.raises(
+        UserError, match="the start of phase joined .*! stitch_0/kernel"
+    ):
+        again(job, tmp_path, OTHERS, "joined")
 
 
-def test_each_gene_of_average_is_a_mean(job):
-    ancestor = sws_jax.load_network(str(job / "ancestor" / WEIGHTS))
-    gene = sws_jax.load_learngene(str(job / f"average-{LEARNGENE_FILE}"))
-    assert gene.description.stages == (2,)
+def test_each_gene_of_average_is_a_mean(methods):
+    ancestor = network_of(specs.ViTSpec(depth=3, **TINY))
+    gene = methods["average"].extract({"average-gene": Trained(ancestor, {})})
+    assert gene.description.stages == (2, 1)
     net = sws_jax.expand(gene, depth=3, num_classes=5, image_size=16)
-    means = jax.tree.map(lambda leaf: leaf.mean(axis=0), ancestor.params["blocks"])
-    for block in trees.unstack(net.params["blocks"]):
-        close(means, block)
-    assert net.plan == (0, 0, 0) and net.params["head"]["kernel"].shape == (8, 5)
+    assert net.plan == (0, 0, 1)
+    blocks, wanted = (
+        trees.unstack(tree["blocks"]) for tree in (net.params, ancestor.params)
+    )
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *wanted[:2])
+    close([mean, mean, wanted[2]], blocks)
+    assert net.params["head"]["kernel"].shape == (16, 5)
 
 
 def test_the_maps_of_hints_start_from_the_seed(methods):
@@ -348,19 +358,40 @@ def test_the_map_of_joined_is_the_least_squares_one(methods):
     close({"kernel": kernel, "bias": np.full(5, 2.0)}, found)
 
 
-def test_joined_of_other_depths(job):
-    gene = sws_jax.load_learngene(str(job / f"joined-{LEARNGENE_FILE}"))
-    net = sws_jax.expand(gene, depth=5, num_classes=3, image_size=16)
-    assert net.plan == (0, 0, 0, 1, 1)
-    assert [s.depth for s in net.spec.segments] == [3, 2]
-    images = np.ones((1, 16, 16, 1), np.float32)
-    assert logits_of(net.spec, net.params, images).shape == (1, 3)
+def test_a_network_joined_with_itself_is_that_network(methods, images):
+    """The map is the identity, where the tokens are those that the next block had."""
+    network = network_of(specs.ViTSpec(depth=2, **TINY))
+    module = sys.modules["sws_jax.methods.joined"]
+    both = dict.fromkeys((module.NARROW, module.WIDE), Trained(network, {}))
+    # As many tokens as the least squares need, and none like another.
+    many = np.random.default_rng(0).normal(size=(16, 8, 8, 1))
+    params = module.join(both, jnp.asarray(many, jnp.float32))
+    spec = specs.StitchedSpec((network.spec.replace(depth=1),) * 2)
+    close(np.eye(16), params["stitch_0"]["kernel"], 1e-3)
+    expected = logits_of(network.spec, network.params, images)
+    close(expected, logits_of(spec, params, images), 1e-4)
+
+
+def test_joined_of_other_depths(methods):
+    wide = specs.ViTSpec(depth=2, **TINY)
+    spec = specs.StitchedSpec((wide.replace(depth=1, width=8), wide))
+    network = network_of(spec)
+    gene = methods["joined"].extract({"joined": Trained(network, {})})
+    own = sws_jax.expand(gene, depth=3)
+    assert (own.plan, own.spec) == ((0, 1, 1), spec)
+    equal(network.params, own.params)
+    net = sws_jax.expand(gene, depth=6, num_classes=3, image_size=16)
+    assert net.plan == (0, 0, 0, 1, 1, 1)
+    taken = jax.tree.map(lambda leaf: leaf[::2], net.params["segment_1"])
+    equal(network.params["segment_1"], taken)
+    abstract = networks.abstract_params(net.spec)
+    assert trees.difference(abstract, net.params) == []
     for plan in ((1, 1), (1, 0)):
-        with pytest.raises(UserError, match=r"is no plan of joined"):
+        with pytest.raises(UserError, match="is no plan of joined"):
             sws_jax.expand(gene, plan=plan)
 
 
-def test_the_commands_of_the_page_are_those_of_a_job(methods, job, monkeypatch):
+def test_the_commands_of_the_page_are_those_of_a_job(jobs, monkeypatch):
     (text,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     _, _, _, *arguments = text.replace("\\\n", " ").split()
     monkeypatch.chdir(ROOT)
@@ -369,5 +400,5 @@ def test_the_commands_of_the_page_are_those_of_a_job(methods, job, monkeypatch):
     assert names == ["ancestor", "average-gene", "average-des-L03", "average-des-L06"]
     (lines,) = re.findall(r"```python\n(gene = .*?)```", PAGE, re.DOTALL)
     shown = {"sws_jax": sws_jax}
-    exec(lines.replace("runs/average", str(job)), shown)
+    exec(lines.replace("runs/average", str(jobs(*SOME))), shown)
     assert shown["network"].spec.depth == 6
