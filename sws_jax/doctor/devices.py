@@ -183,7 +183,7 @@ def sheet(case: Case) -> Iterator[Finding]:
     for row, spec in deepest.values():
         run_mesh = sharding.make_mesh(sizes=row.config.mesh)
         teacher = dry_run.teacher_of(row, survey, run_mesh)
-        picks = survey.picks(row, teacher and teacher.network.spec)
+        picks = survey.picks(row, teacher.network.spec if teacher else None)
         programs = survey.programs(row, picks)
         recipe, students = sizing.largest(programs)
         size = row.config.global_batch_size

@@ -268,7 +268,7 @@ def _set_name(name: str) -> str:
     return "imagenet" if is_imagenet else name
 
 
-def _describe(config, images: Images, spec: Trained) -> Description:
+def _describe(config, images: Images, spec: Spec) -> Description:
     """The description of a network that nothing has trained."""
     normalization = images.normalization
     if normalization is None or normalization.channels != spec.channels:

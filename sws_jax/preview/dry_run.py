@@ -131,7 +131,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             continue
         teacher = teacher_of(row, survey, mesh)
         size = row.config.global_batch_size
-        picks = survey.picks(row, teacher and teacher.network.spec)
+        picks = survey.picks(row, teacher.network.spec if teacher else None)
         programs = survey.programs(row, picks)
         recipe, students = sizing.largest(programs)
         told = jax.tree.structure(students)

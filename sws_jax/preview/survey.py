@@ -185,7 +185,9 @@ class Survey:
         recipe = build.recipe(run.config, spec, Normalization(grey, grey), teacher)
         if recipe.loss.needs_teacher and teacher is None:
             recipe = dataclasses.replace(recipe, loss=_Untaught())
-        return build.picks(run.config, recipe, self._answers.images)
+        images = self._answers.images
+        assert images is not None  # The survey has given them.
+        return build.picks(run.config, recipe, images)
 
     def programs(self, run: Run, picks: Picks) -> list[Program]:
         """The programs that a run compiles.
