@@ -33,7 +33,6 @@ from sws_jax.data.pipeline import IN_THREAD
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks, weights
 
 from support.learngenes import learngene
@@ -78,10 +77,10 @@ ROLES = {
         "interpolation crop_mode to decoder unreadable quantity",
         "dtype": "dtype",
         "whole": "depth width heads patch_size channels num_classes unroll step seed "
-        "global_batch_size images group_width stem_width",
+        "global_batch_size images group_width stem_width cost.Run.own",
         "number": "mlp_ratio norm_eps drop_path init_std pos_embed_std crop eval_crop "
         "accuracy val_fraction memory_gib epochs tuning se_ratio down_mlp_ratio "
-        "minimum times",
+        "minimum cost.Run.counted",
         "truth": "distilled dist_head remat boxed",
         "wholes": "stages plan allotment widths depths key_dims down_heads "
         "down_key_dims order image_shape specs.LeViTSpec.heads",
@@ -94,8 +93,7 @@ ROLES = {
         "class": "spec_class",
         "object": "spec net segments normalization description learngene network given "
         "compute split fit mesh reading predictor aux runs kept many one train val "
-        "test objective students variants "
-        "teacher.for_classes.teacher teacher.for_classes.dataset "
+        "test teacher.for_classes.teacher teacher.for_classes.dataset "
         "teacher.check_scores.dataset cost.Run.teacher cost.step_flops.teacher "
         "cost.by_learngene.teacher cost.paper.teacher",
         "images": "networks.Predictor.logits.images networks.Predictor.outputs.images",
@@ -363,7 +361,6 @@ def calls_of_cost(plain):
         "cost.Claim": [dict(quantity="epochs", many=plan, one=plan, condition="none")],
         "cost.Plan": [vars(plan)],
         "cost.Run": [vars(run) | dict(teacher=plain.spec, images=9)],
-        "cost.Variant": [dict(spec=plain.spec, times=0.5)],
         "cost.activation_bytes": [dict(spec=plain.spec, compute=sws_jax.Compute())],
         "cost.by_learngene": [
             dict(
@@ -386,8 +383,6 @@ def calls_of_cost(plain):
                 spec=plain.spec,
                 compute=sws_jax.Compute(),
                 teacher=plain.spec,
-                objective=Loss("soft"),
-                students=(plain.spec,),
             )
         ],
     }

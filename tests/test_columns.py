@@ -7,11 +7,8 @@ import subprocess
 
 import pytest
 
-from sws_jax import specs
 from sws_jax.estimate import flops
-from sws_jax.estimate.comparison import Variant
 from sws_jax.jobs import columns, execute, recipes, rows
-from sws_jax.methods import base
 from sws_jax.models import weights
 from sws_jax.runtime import checkout
 from sws_jax.specs import Compute
@@ -126,29 +123,6 @@ def test_what_stands_on_a_file_is_not_known():
     assert before(results, *job) == before(results)  # It is not distilled.
     config.loss.kind = "soft"
     assert before(results, *job)["des-L05"] is None
-
-
-def test_the_variants_of_a_phase_count_as_often_as_they_are_picked(monkeypatch):
-    nets = [specs.named(f"vit_nano_patch4_L{depth}") for depth in (3, 2, 1)]
-
-    def pick(seed, step):
-        return (0, 1) if step % 4 == seed else (0,)
-
-    phase = base.Phase("some", nets[0], variants=tuple(nets), pick=pick)
-    asked_for = []
-
-    def find(config, input_and_head):
-        asked_for.append(input_and_head)
-        return phase
-
-    config = recipes.run()
-    config.seed = 3
-    assert columns.variants(config, 8, nets[0]) == ()  # its fields say all of it
-    monkeypatch.setattr(columns.phases, "find", find)
-    expected = (Variant(nets[0], 1.0), Variant(nets[1], 0.25))
-    for steps in (8, 10**6):
-        assert columns.variants(config, steps, nets[0]) == expected
-    assert asked_for[0]["num_classes"] == nets[0].num_classes
 
 
 @pytest.fixture(scope="module")

@@ -69,12 +69,6 @@ def test_impossible_runs_are_refused(fields):
         comparison.Run("aux", NANO, **fields)
 
 
-def test_a_step_of_variants_costs_what_it_computes():
-    """Their mean, with one forward of the teacher, however many are computed."""
-    short, long = (specs.named(f"vit_nano_patch8_L{depth}") for depth in (1, 3))
-    picked = (comparison.Variant(long, 0.5), comparison.Variant(short, 1.0))
-    run = comparison.Run("aux", long, 2.0, 7, teacher=short, variants=picked)
-    own = 0.5 * flops.step_flops(long) + flops.step_flops(short)
-    taught = flops.step_flops(long, teacher=short) - flops.step_flops(long)
-    assert run.step_flops == own + taught
-    assert run.flops == 2 * 7 * run.step_flops
+def test_a_step_that_was_counted_takes_the_place_of_the_networks():
+    run = comparison.Run("aux", NANO, 2.0, 7, counted=2.5)
+    assert (run.step_flops, run.flops) == (2.5, 2 * 7 * 2.5)

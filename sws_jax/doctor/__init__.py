@@ -64,7 +64,7 @@ CHECKS = (
     Check("teacher", inputs.ans_net, ("config",)),
     Check("weights", inputs.weights, ("config",)),
     Check("disk", storage.disk, ("config",), unless=("directory", "weights")),
-    Check("memory", devices.sheet, ("config", "mesh"), unless=("teacher", "weights")),
+    Check("memory", devices.sheet, ("config", "mesh"), unless=("weights",)),
 )
 
 

@@ -15,13 +15,24 @@ from typing import Any
 import jax
 
 from sws_jax import sharding
-from sws_jax.doctor.base import Case, Finding, Unknown, ok, problem, warning
+from sws_jax.doctor.base import (
+    PROBLEM,
+    Case,
+    Finding,
+    Unknown,
+    ok,
+    problem,
+    warning,
+)
 from sws_jax.errors import UserError
 from sws_jax.estimate import sizing
-from sws_jax.jobs import build, remarks
+from sws_jax.jobs import build, places, remarks
 from sws_jax.jobs.rows import Run
+from sws_jax.models import names
 from sws_jax.preview import dry_run
+from sws_jax.preview.survey import of_phase
 from sws_jax.runtime import host, words
+from sws_jax.storage.names import RUN
 
 _GPUS, _TPUS = "/dev/nvidia[0-9]*", "/dev/accel[0-9]*"
 # Newer TPUs are passed through to user space, as devices of other vendors may be.
@@ -142,8 +153,8 @@ def mesh(case: Case) -> Iterator[Finding]:
         shape = " x ".join(f"{axis} {run_mesh.shape[axis]}" for axis in sharding.AXES)
         text = f"{shape}; {size} images a step, {size // parts} a device"
         texts.setdefault(text, []).append(row.name)
-    for text, names in wrong.items():
-        yield problem(f"{words.few(names)}: {text}")
+    for text, refused in wrong.items():
+        yield problem(f"{words.few(refused)}: {text}")
     for text in texts if not wrong else ():
         yield ok(text)
 
@@ -153,6 +164,8 @@ def sheet(case: Case) -> Iterator[Finding]:
 
     Nothing is compiled: a large network takes a compiler most of a minute.
     """
+    if case.states.get("teacher") == PROBLEM and not all(map(_is_sized, case.rows)):
+        raise Unknown("needs teacher to be well")
     survey = case.survey()
     deepest: dict[Any, tuple[Run, Any]] = {}
     for row in case.rows:
@@ -160,8 +173,9 @@ def sheet(case: Case) -> Iterator[Finding]:
         if row.config.schedule.total_epochs:
             # Of networks that differ in depth alone, the deepest needs the most.
             vits = tuple(vit.replace(depth=1, drop_path=0.0) for vit in spec.vits)
+            phase = row.config.phase.method, row.config.phase.name
             replayed = row.config.replay.every_steps > 0
-            key = spec.family, vits, row.config.global_batch_size, replayed
+            key = spec.family, vits, row.config.global_batch_size, replayed, phase
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
@@ -169,12 +183,18 @@ def sheet(case: Case) -> Iterator[Finding]:
     for row, spec in deepest.values():
         run_mesh = sharding.make_mesh(sizes=row.config.mesh)
         teacher = dry_run.teacher_of(row, survey, run_mesh)
-        recipe = dry_run.recipe_of(row.config, spec)
+        picks = survey.picks(row, teacher.network.spec if teacher else None)
+        programs = survey.programs(row, picks)
+        recipe, students = sizing.largest(programs)
         size = row.config.global_batch_size
         replayed = row.config.replay.every_steps > 0
-        estimate = sizing.estimate(recipe, run_mesh, size, teacher, replayed=replayed)
+        estimate = sizing.estimate(
+            recipe, run_mesh, size, teacher, students, replayed=replayed
+        )
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
+        for line in of_phase(row, picks, programs):
+            yield ok(line)
     for remark in dict.fromkeys(notes):
         yield warning(remark)
     if not sheets:
@@ -183,6 +203,13 @@ def sheet(case: Case) -> Iterator[Finding]:
     name, largest, margin = max(sheets, key=lambda entry: entry[1].total)
     finding = _fits(case, largest, name, margin)
     yield dataclasses.replace(finding, text=finding.text + case.assumed(survey))
+
+
+def _is_sized(row: Run) -> bool:
+    """Whether the size of a run's teacher is known, though it may have no weights."""
+    path = places.teacher_path(row.config)
+    is_file = os.path.basename(path) != path  # and maybe in a bucket
+    return not path or path.startswith(RUN) or (not is_file and names.is_name(path))
 
 
 def _fits(case: Case, needed: sizing.Sheet, name: str, margin: float) -> Finding:

@@ -34,6 +34,7 @@ from sws_jax.prepare import parts
 from sws_jax.runtime import words
 from sws_jax.runtime.host import cores
 from sws_jax.specs import Spec
+from sws_jax.storage import runs
 
 _IMAGES = 256  # The most images of a batch that are read.
 
@@ -256,14 +257,14 @@ def _converted(path: str, error: UserError) -> Finding:
 def weights(case: Case) -> Iterator[Finding]:
     """The learngenes and networks that runs start from, loaded as a run loads them."""
     files_of: dict[str, list[str]] = {}
+    read_by: dict[str, list[str]] = {}
     trained: dict[str, list[str]] = {}
     for row in case.waiting():
         init = row.config.init
         for path in filter(None, (init.learngene, init.network)):
-            if trainer := case.trained_by(path):
-                trained.setdefault(trainer, []).append(row.name)
-            else:
-                files_of.setdefault(path, []).append(row.name)
+            _note(case, path, row, files_of, trained)
+        for path in places.earlier_phases(row.config).values():
+            _note(case, path, row, read_by, trained)
     rows = {row.name: row for row in case.rows}
     if problems := list(_unstartable(case, files_of)):
         yield from problems
@@ -278,10 +279,29 @@ def weights(case: Case) -> Iterator[Finding]:
             + (f" and {len(names) - 1} more start from it" if names[1:] else "")
             + "".join(f"; {text}" for text in dict.fromkeys(remarks))
         )
+    for path, names in read_by.items():
+        resolved = places.resolve(path, case.workdir)
+        with case.asking(resolved):
+            spec = networks.load_network(runs.weights_file(resolved)).spec
+        yield ok(f"{path}: {spec.name}, from which {words.few(names)} is computed")
     for trainer, names in trained.items():
         yield ok(f"the job trains {trainer} first, for {words.few(names)}")
-    if not files_of and not trained:
+    if not (files_of or read_by or trained):
         yield ok("none: every run starts from its seed")
+
+
+def _note(
+    case: Case,
+    path: str,
+    row: Run,
+    files_of: dict[str, list[str]],
+    trained: dict[str, list[str]],
+) -> None:
+    """Adds a run to those that need a file, or an earlier run of the job."""
+    if trainer := case.trained_by(path):
+        trained.setdefault(trainer, []).append(row.name)
+    else:
+        files_of.setdefault(path, []).append(row.name)
 
 
 def _unstartable(case: Case, paths: Iterable[str]) -> Iterator[Finding]:

@@ -15,9 +15,7 @@ from sws_jax.jobs import preflight
 from sws_jax.jobs.directory import refuse_other
 from sws_jax.jobs.rows import Run
 from sws_jax.models import networks
-from sws_jax.preview import dry_run
 from sws_jax.runtime import words
-from sws_jax.specs import Trained
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LOCK, RESULT
 from sws_jax.training import step
@@ -118,10 +116,11 @@ def disk(case: Case) -> Iterator[Finding]:
     survey = case.survey()
     needed = 0
     for row in case.rows:
-        spec = survey.spec(row)
+        survey.spec(row)
         if not _has(case, row, RESULT):
             written = _size(_directory(case, row))
-            needed += max(kept(row.config, spec) - written, 0)
+            recipe = survey.picks(row, survey.teacher(row)).recipe
+            needed += max(kept(row.config, recipe) - written, 0)
     if paths.is_remote(case.workdir):
         size = words.size(needed)
         yield ok(f"checkpoints and weights will take about {size} of the bucket")
@@ -142,13 +141,17 @@ def disk(case: Case) -> Iterator[Finding]:
         yield ok(text)
 
 
-def kept(config, spec: Trained) -> int:
+def kept(config, recipe: step.Recipe) -> int:
     """Bytes of a run's files, when they are largest.
 
     These are the weights, and checkpoints (`sws_jax.training.checkpoints`): the last
     ones, the best, the milestones, and the one that is being written.
+
+    Args:
+      config: of the run.
+      recipe: of a step of it.
     """
-    network, state = _sizes(dry_run.recipe_of(config, spec))
+    network, state = _sizes(recipe)
     schedule, checkpoint = config.schedule, config.checkpoint
     if not schedule.total_epochs:
         return network
@@ -162,10 +165,10 @@ def kept(config, spec: Trained) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _sizes(recipe: step.Recipe) -> tuple[int, int]:
-    """Bytes of a network, and of a checkpoint of its training."""
+    """Bytes of what a run leaves in the end, and of a checkpoint of its training."""
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(step.new_state, recipe), params)
-    return _bytes(params), _bytes(state)
+    return _bytes((state.params, state.own)), _bytes(state)
 
 
 def _bytes(tree) -> int:

@@ -32,27 +32,14 @@ _KEPT = arguments.kinds_of(flops.params)["spec"]
 _DEPTHS = arguments.many(DEPTH, "whole numbers")
 
 
-@arguments.checked(spec=SPEC, times=arguments.number(Range(0, math.inf)))
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A computation over the weights of a run's network, of those that steps choose.
-
-    Attributes:
-      spec: of the network that is computed.
-      times: that a step computes it, on average.
-    """
-
-    spec: Spec
-    times: float
-
-
 @arguments.checked(
     spec=SPEC,
     epochs=_EPOCHS,
     images=_IMAGES,
     compute=COMPUTE,
     teacher=TEACHER,
-    variants=arguments.many(arguments.of(Variant, called="a Variant"), "variants"),
+    counted=arguments.optional(arguments.number(Range(0, math.inf))),
+    own=arguments.whole(0),
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -66,7 +53,9 @@ class Run:
       images: of an epoch.
       compute: how it is run.
       teacher: whose forward is part of every step.
-      variants: that steps compute in place of `spec`; empty for most runs.
+      counted: FLOPs for each image of a step; None counts those of one that trains the
+        network as it is, on labels and teacher.
+      own: parameters of what it minimises, which are trained beside the network's.
     """
 
     role: str
@@ -75,7 +64,8 @@ class Run:
     images: int = IMAGENET_IMAGES
     compute: Compute = Compute()
     teacher: Spec | None = None
-    variants: tuple[Variant, ...] = ()
+    counted: float | None = None
+    own: int = 0
 
     @property
     def layer_epochs(self) -> float:
@@ -84,18 +74,10 @@ class Run:
 
     @property
     def step_flops(self) -> float:
-        """FLOPs for each image of a training step, on average over its variants.
-
-        What the loss computes with parameters of its own is not counted.
-        """
-        whole = flops.step_flops(self.spec, self.compute, self.teacher)
-        if not self.variants:
-            return whole
-        teaching = whole - flops.step_flops(self.spec, self.compute)
-        return teaching + sum(
-            variant.times * flops.step_flops(variant.spec, self.compute)
-            for variant in self.variants
-        )
+        """FLOPs for each image of a training step, as its steps are on average."""
+        if self.counted is not None:
+            return self.counted
+        return flops.step_flops(self.spec, self.compute, self.teacher)
 
     @property
     def flops(self) -> float:

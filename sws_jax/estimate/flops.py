@@ -5,6 +5,8 @@ and convolutions, 2 for a multiply-add. Norms, softmax, activations, optimiser a
 augmentation are not counted. A product counts where it stands in the traced program,
 what rematerialisation computes again included, and a convolution as if its padding
 were pixels. The published "GFLOPs" of DeiT, LeViT and RegNet are multiply-adds: half.
+A step is counted for one image: what an objective or an expansion multiplies that does
+not depend on images counts for each of them.
 
 Activation memory is what the forward pass of one image keeps for its backward pass, in
 bytes; under rematerialisation, with what the one block needs that is computed again at
@@ -16,6 +18,7 @@ fifth to a third.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -29,19 +32,22 @@ from jax.extend import core
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Loss, Objective
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
+from sws_jax.models.outputs import Outputs
 from sws_jax.pixels import Normalization
 from sws_jax.specs import Spec, Trained, ViTSpec
 from sws_jax.specs.base import COMPUTE, Compute
+from sws_jax.specs.variants import Computation
 from sws_jax.training import step as steps
+from sws_jax.training.picks import Picks
+from sws_jax.training.step import Recipe
 
+# Picks are counted over so many steps at most.
+_COUNTED_STEPS = 1000
 TEACHER = arguments.optional(SPEC)
-_OBJECTIVE = arguments.optional(
-    arguments.like("taps", "needs_teacher", "init", called="an objective, like a Loss")
-)
 
 
 def _spec_or_description(name: str, value: Any) -> Spec | Description:
@@ -86,20 +92,10 @@ def forward_flops(spec: Spec) -> int:
     return flops(logits, _abstract(spec), _images(spec, 1))
 
 
-@arguments.checked(
-    spec=SPEC,
-    compute=COMPUTE,
-    teacher=TEACHER,
-    objective=_OBJECTIVE,
-    students=arguments.many(SPEC, "specs"),
-)
+@arguments.checked(spec=SPEC, compute=COMPUTE, teacher=TEACHER)
 @functools.lru_cache(maxsize=512)
 def step_flops(
-    spec: Spec,
-    compute: Compute = Compute(),
-    teacher: Spec | None = None,
-    objective: Objective | None = None,
-    students: tuple[Spec, ...] = (),
+    spec: Spec, compute: Compute = Compute(), teacher: Spec | None = None
 ) -> int:
     """FLOPs for each image of a training step (`sws_jax.training.step.train_step`).
 
@@ -107,37 +103,125 @@ def step_flops(
       spec: of the network that is trained.
       compute: with `remat`, what is computed again counts again.
       teacher: of a distillation, on the student's own batch; its forward counts.
-      objective: what is minimised, whose products with its own parameters count; None
-        stands for the usual loss.
-      students: variants that the step computes, of the network's weights, and not the
-        network itself; empty for most.
 
     Raises:
       UserError: networks that are not trained here, or do not fit each other.
     """
-    student = _trained(spec)
-    halves = (0.5,) * spec.channels
-    normalization = Normalization(halves, halves)
-    frozen = None if teacher is None else _taught_by(spec, teacher, normalization)
-    recipe = steps.Recipe(
-        student,
-        normalization,
-        compute,
-        loss=objective or Loss("soft" if teacher else "none"),
-        teacher=teacher,
-        students=students,
+    loss = Loss("soft" if teacher else "none")
+    recipe = Recipe(_trained(spec), _grey(spec), compute, loss=loss, teacher=teacher)
+    return _program_flops(recipe, ())
+
+
+def mean_step_flops(picks: Picks, total: int) -> float:
+    """FLOPs for each image of a training step of a run, as its steps are on average.
+
+    Objective and teacher are those of the run. A block that a variant leaves out is not
+    counted.
+
+    Args:
+      picks: of the run; its teacher is that of the recipe.
+      total: steps of the run. Of a longer one than 1,000 only these are looked at.
+
+    Raises:
+      UserError: as `step_flops`.
+    """
+    recipe = _of_shapes(picks.recipe)
+    if not picks.variants:
+        return _program_flops(recipe, ())
+    looked_at = max(min(total, _COUNTED_STEPS), 1)
+    counts = collections.Counter(map(picks.computed, range(looked_at)))
+    sums = sum(n * _picked_flops(recipe, picked) for picked, n in counts.items())
+    return sums / looked_at
+
+
+def own_params(recipe: Recipe) -> int:
+    """Parameters that the objective of a run has beside the network's."""
+    return trees.count(_state(_of_shapes(recipe)).own)
+
+
+@functools.lru_cache(maxsize=512)
+def _picked_flops(recipe: Recipe, picked: tuple[Computation, ...]) -> int:
+    """FLOPs of a step that computes these variants.
+
+    In the traced program every block of a form runs. Those that a variant leaves out
+    are taken off as if the loss had a gradient through each of its variants.
+    """
+    forms = tuple(computation.form for computation in picked)
+    ranges = tuple(len(computation.ranges or ()) for computation in picked)
+    whole = _program_flops(dataclasses.replace(recipe, students=forms), ranges)
+    return whole - sum(
+        step_flops(computation.form, recipe.compute)
+        - step_flops(computation.spec, recipe.compute)
+        for computation in picked
+        if computation.ranges
     )
-    state = jax.eval_shape(functools.partial(steps.new_state, recipe), _abstract(spec))
-    all_run = (steps.Student(),) * len(students)
-    masks = (None,) * len(students) or None
-    batch = steps.Batch(_images(spec, 1), _targets(spec, 1), masks)
-    rate = jax.ShapeDtypeStruct((), np.float32)
-    step = functools.partial(steps.train_step, recipe, students=all_run)
-    return flops(step, state, batch, rate, frozen)
 
 
-def _taught_by(spec: Spec, teacher: Spec, normalization: Normalization) -> Predictor:
-    """The shapes of a teacher; one that does not fit the network is refused."""
+@functools.lru_cache(maxsize=512)
+def _program_flops(recipe: Recipe, ranges: tuple[int, ...]) -> int:
+    """FLOPs of the program of a step, for one image.
+
+    Args:
+      recipe: as `_of_shapes` has it.
+      ranges: of each of its students, how many; 0 for none.
+    """
+    return flops(
+        functools.partial(steps.train_step, recipe),
+        _state(recipe),
+        _batch(recipe, 1),
+        jax.ShapeDtypeStruct((), np.float32),
+        _teacher(recipe),
+        _students(ranges),
+    )
+
+
+def _of_shapes(recipe: Recipe) -> Recipe:
+    """What of a recipe decides the shapes of one image's step; equal for many runs."""
+    return Recipe(
+        _trained(recipe.spec),
+        _grey(recipe.spec),
+        recipe.compute,
+        loss=recipe.loss,
+        teacher=recipe.teacher,
+        students=recipe.students,
+    )
+
+
+def _grey(spec: Spec) -> Normalization:
+    """A placeholder: a normalisation has no products."""
+    halves = (0.5,) * spec.channels
+    return Normalization(halves, halves)
+
+
+def _state(recipe: Recipe) -> steps.TrainState:
+    """The shapes of a run's state."""
+    new_state = functools.partial(steps.new_state, recipe)
+    return jax.eval_shape(new_state, _abstract(recipe.spec))
+
+
+def _batch(recipe: Recipe, size: int) -> steps.Batch:
+    """The shapes of a batch, of which no branch is dropped."""
+    spec, masks = recipe.spec, (None,) * len(recipe.students)
+    return steps.Batch(_images(spec, size), _targets(spec, size), masks or None)
+
+
+def _students(ranges: tuple[int, ...]) -> tuple[steps.Student, ...]:
+    """The shapes of what each student is told; see `_program_flops`."""
+    return tuple(
+        steps.Student(jax.ShapeDtypeStruct((count, 2), np.int32) if count else None)
+        for count in ranges
+    )
+
+
+def _teacher(recipe: Recipe) -> Predictor | None:
+    """The shapes of the network that teaches a run, if one does.
+
+    Raises:
+      UserError: it does not fit the run's network.
+    """
+    spec, teacher = recipe.spec, recipe.teacher
+    if teacher is None:
+        return None
     for field in ("num_classes", "channels"):
         ours, theirs = getattr(spec, field), getattr(teacher, field)
         if ours != theirs:
@@ -145,7 +229,7 @@ def _taught_by(spec: Spec, teacher: Spec, normalization: Normalization) -> Predi
                 f"{field} of {spec.name} is {ours}, and of its teacher "
                 f"{teacher.name} {theirs}: they must be the same"
             )
-    return Predictor(Network(teacher, _abstract(teacher)), normalization)
+    return Predictor(Network(teacher, _abstract(teacher)), recipe.normalization)
 
 
 @arguments.checked(spec=SPEC, compute=COMPUTE)
@@ -160,42 +244,78 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    vits = {vit.replace(depth=1) for vit in _trained(spec).vits}
-    kept = _kept(spec, compute)
-    if compute.remat:
-        plain = dataclasses.replace(compute, remat=False)
+    return _step_bytes(Recipe(_trained(spec), _grey(spec), compute), ())
+
+
+def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:
+    """`activation_bytes` of a run's step, with its objective and all its students.
+
+    Args:
+      recipe: static.
+      students: of each of its students.
+    """
+    recipe = _of_shapes(recipe)
+    if isinstance(recipe.loss, Loss):  # It keeps no more where it is distilled.
+        recipe = dataclasses.replace(recipe, loss=Loss(), teacher=None)
+    ranges = (0 if s.ranges is None else len(s.ranges) for s in students)
+    return _step_bytes(recipe, tuple(ranges))
+
+
+@functools.lru_cache(maxsize=512)
+def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
+    """`step_bytes`, of arguments as `_program_flops` takes them."""
+    kept = _kept(recipe, ranges)
+    if recipe.compute.remat:
+        forms = [_trained(form) for form in recipe.students or (recipe.spec,)]
+        vits = {vit.replace(depth=1) for form in forms for vit in form.vits}
+        plain = dataclasses.replace(recipe.compute, remat=False)
         kept += max(_of_block(vit, plain) for vit in vits)
     return kept
 
 
+@functools.lru_cache(maxsize=512)
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
     """Bytes that one block of a ViT keeps, for each image."""
-    one, two = (_kept(spec.replace(depth=depth), compute) for depth in (1, 2))
+    grey = _grey(spec)
+    one, two = (
+        _kept(Recipe(spec.replace(depth=depth), grey, compute), ()) for depth in (1, 2)
+    )
     return two - one
 
 
-def _kept(spec: Spec, compute: Compute) -> int:
+def _kept(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     """Bytes that the forward pass keeps for the backward pass, for each image."""
-    module = spec.build(compute)
+    state, students = _state(recipe), _students(ranges)
 
-    def residuals(params, images, targets):
-        def loss_of(params):
-            return Loss().of(module.apply({"params": params}, images), targets)
+    def residuals(params, own, batch, taught, students):
+        def loss_of(params, own):
+            outputs = steps.student_outputs(recipe, params, batch, students)
+            return recipe.loss(own or {}, outputs, batch.targets, taught)[0]
 
-        return jax.tree.leaves(jax.vjp(loss_of, params)[1])
+        return jax.tree.leaves(jax.vjp(loss_of, params, own)[1])
 
-    def size(batch: int) -> int:
-        leaves = jax.eval_shape(
-            residuals,
-            _abstract(spec),
-            _images(spec, batch),
-            _targets(spec, batch),
-        )
+    def size(images: int) -> int:
+        batch = _batch(recipe, images)
+        arrays = state.params, state.own, batch, _taught(recipe, batch), students
+        leaves = jax.eval_shape(residuals, *arrays)
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
     # The residuals include the weights, whatever the batch: the difference of two
     # batches is that of one image.
     return size(3) - size(2)
+
+
+def _taught(recipe: Recipe, batch: steps.Batch) -> Outputs | None:
+    """The shapes of what the teacher returns for a batch, if there is one."""
+    teacher = _teacher(recipe)
+    if teacher is None:
+        return None
+    taps = recipe.loss.taps
+    return jax.eval_shape(
+        lambda teacher, images: teacher.outputs(images, recipe.normalization, taps),
+        teacher,
+        batch.images,
+    )
 
 
 @functools.lru_cache(maxsize=512)

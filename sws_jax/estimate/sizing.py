@@ -17,6 +17,7 @@ from sws_jax.models.networks import Predictor
 from sws_jax.runtime import words
 from sws_jax.specs import Compute
 from sws_jax.training import step
+from sws_jax.training.step import Recipe, Student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +88,25 @@ def parts(sheet: Sheet) -> str:
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
 
+def largest(
+    programs: Sequence[tuple[Recipe, tuple[Student, ...]]],
+) -> tuple[Recipe, tuple[Student, ...]]:
+    """Of the programs of a run the one that holds the most activations.
+
+    Args:
+      programs: at least one; see `sws_jax.training.picks.Picks.programs`.
+    """
+    if len(programs) == 1:
+        return programs[0]
+    return max(programs, key=lambda program: flops.step_bytes(*program))
+
+
 def sheet(
-    recipe: step.Recipe,
+    recipe: Recipe,
     mesh: Mesh,
     size: int,
     teacher: Predictor | None,
-    students: tuple[step.Student, ...] = (),
+    students: tuple[Student, ...] = (),
     *,
     replayed: bool = False,
 ) -> Sheet:
@@ -116,43 +130,18 @@ def sheet(
     )
 
 
-def largest(
-    programs: Sequence[tuple[step.Recipe, tuple[step.Student, ...]]],
-    mesh: Mesh,
-    size: int,
-    teacher: Predictor | None,
-    *,
-    replayed: bool = False,
-) -> Sheet:
-    """The sheet of the largest of a run's steps, which alone is compiled for it.
-
-    Args:
-      programs: recipe and students of each; see `sws_jax.training.picks`.
-      mesh, size, teacher, replayed: as in `sheet`.
-    """
-    if len(programs) > 1:
-
-        def total(program) -> int:
-            recipe, students = program
-            return estimate(recipe, mesh, size, teacher, students).total
-
-        programs = [max(programs, key=total)]
-    ((recipe, students),) = programs
-    return sheet(recipe, mesh, size, teacher, students, replayed=replayed)
-
-
 def estimate(
-    recipe: step.Recipe,
+    recipe: Recipe,
     mesh: Mesh,
     size: int,
     teacher: Predictor | None,
-    students: tuple[step.Student, ...] = (),
+    students: tuple[Student, ...] = (),
     *,
     replayed: bool = False,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
-    Activations are those that `flops.activation_bytes` counts, and gradients as large
+    Activations are those that `flops.step_bytes` counts, and gradients as large
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
@@ -160,8 +149,7 @@ def estimate(
     """
     arguments = _arguments(recipe, mesh, size, teacher, students, replayed)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    forms = recipe.students or (recipe.spec,)
-    kept = sum(flops.activation_bytes(form, recipe.compute) for form in forms) * images
+    kept = flops.step_bytes(recipe, students) * images
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
     kept //= mesh.shape["tensor"]
     return dataclasses.replace(arguments, activations=kept + arguments.parameters)
@@ -177,11 +165,11 @@ def margin(compute: Compute) -> float:
 
 
 def _arguments(
-    recipe: step.Recipe,
+    recipe: Recipe,
     mesh: Mesh,
     size: int,
     teacher: Predictor | None,
-    students: tuple[step.Student, ...],
+    students: tuple[Student, ...],
     replayed: bool,
 ) -> Sheet:
     """A sheet of a step's arguments alone; those of `students` are a few numbers."""

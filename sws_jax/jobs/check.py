@@ -57,9 +57,12 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
     The config of a job may name none, as its runs get theirs from each other.
     """
     if places.needs_teacher(config) and not config.teacher.path:
+        what, phase = f"loss.kind {config.loss.kind!r}", config.phase
+        if phase.method:
+            what = f"phase {phase.name} of {phase.method}"
         raise UserError(
-            f"loss.kind {config.loss.kind!r} needs a teacher: give its weights file or "
-            f"run directory as teacher.path"
+            f"{what} needs a teacher: give its weights file or run directory as "
+            f"teacher.path"
         )
 
 

@@ -7,7 +7,6 @@ several runs together say, `with_before` adds.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import hashlib
 import json
@@ -21,8 +20,7 @@ from sws_jax.data import prepared
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.estimate.comparison import Variant
-from sws_jax.jobs import differences, fields, phases, places, records
+from sws_jax.jobs import differences, fields, places, records
 from sws_jax.jobs.rows import Run
 from sws_jax.models import weights
 from sws_jax.reports.rows import Result
@@ -46,9 +44,6 @@ _NOT_COMPUTED = {"name", "data.directory", "init.insist", *differences.HARMLESS}
 _PATHS = ("data.source", "init.network", "init.learngene", "teacher.path")
 # What stands for the needs of a run whose config cannot be read.
 _UNREAD = "?"
-# Picks are counted over so many steps at most, as a long run has a million.
-_COUNTED_STEPS = 10_000
-_INPUT_AND_HEAD = ("image_size", "channels", "num_classes")
 # What is read of a written config, as `sws_jax.storage.documents.misfit` takes it.
 _READ = {
     "compute": {"remat": bool},
@@ -60,55 +55,25 @@ _READ = {
 }
 
 
-def of_task(
-    task: Task,
-    config: ml_collections.ConfigDict,
-    config_with_network: ml_collections.ConfigDict,
-) -> dict[str, Any]:
+def of_task(task: Task, config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a run that ends says of itself.
 
     Args:
       task: of the run.
-      config: of the run.
-      config_with_network: the same with the network that the run really has.
+      config: of the run, with the network that it really has.
     """
-    spec = task.network.spec
     run = comparison.Run(
         task.role,
-        spec,
+        task.network.spec,
         task.epochs,
         task.epoch_images,
         Compute(remat=task.recipe.compute.remat),
-        None if task.teacher is None else task.teacher.network.spec,
-        variants(config, task.total, spec),
+        task.recipe.teacher,
+        flops.mean_step_flops(task.picks, task.total) if task.total else None,
     )
-    plain = documents.plain(config_with_network.to_dict())
+    plain = documents.plain(config.to_dict())
     more = {"config_hash": config_hash(plain), "version": checkout.version()}
     return {**_flops_of(run), **more}
-
-
-def variants(
-    config: ml_collections.ConfigDict, steps: int, spec: Spec
-) -> tuple[Variant, ...]:
-    """The variants that the steps of a run compute, and how often; empty for most.
-
-    Args:
-      config: of the run.
-      steps: of the run. Of a longer one than 10,000 only these are looked at.
-      spec: of its network.
-    """
-    input_and_head = {name: getattr(spec, name) for name in _INPUT_AND_HEAD}
-    phase = phases.find(config, input_and_head)
-    if phase is None or not phase.variants:
-        return ()
-    looked_at = max(min(steps, _COUNTED_STEPS), 1)
-    picked = collections.Counter(
-        place for step in range(looked_at) for place in phase.pick(config.seed, step)
-    )
-    return tuple(
-        Variant(phase.variants[place], count / looked_at)
-        for place, count in sorted(picked.items())
-    )
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -39,6 +39,12 @@ def network_spec(config, input_and_head: dict[str, Any]) -> Trained:
     return AuxViTSpec(net, stages) if stages else net
 
 
+def plain_network(config, input_and_head: dict[str, Any]) -> ViTSpec:
+    """The network of `config.model`, sharing nothing; see `network_spec`."""
+    fields = {name: value for name, value in config.model.items() if name != "stages"}
+    return ViTSpec(**fields, **input_and_head)
+
+
 def fields_of(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
     """The fields of a config's `model` that make this network."""
     own = {field.name for field in dataclasses.fields(ViTSpec)}

@@ -59,8 +59,7 @@ def of_method(
       input_and_head: image_size, channels and num_classes; None where nothing that is
         asked depends on them.
     """
-    fields = {name: value for name, value in config.model.items() if name != "stages"}
-    net = ViTSpec(**fields, **(input_and_head or _smallest(config)))
+    net = model_fields.plain_network(config, input_and_head or _smallest(config))
     phases = method.phases(net, request(config), depths)
     for name in {phase.name for phase in phases}:
         if [phase.name for phase in phases].count(name) > 1:
@@ -138,8 +137,8 @@ def abstract_trained(
     spec: Spec,
     about: Description,
     teacher: Spec | None,
-) -> Trained:
-    """The shapes of what a run leaves to later phases.
+) -> Trained | None:
+    """The shapes of what a run leaves to later phases; None where they are not known.
 
     Args:
       config: of the run.
@@ -147,9 +146,12 @@ def abstract_trained(
       about: of its network.
       teacher: of its teacher, as far as it is known.
     """
+    minimised = objective(config)
+    if teacher is None and minimised.needs_teacher and not isinstance(minimised, Loss):
+        return None  # Its own parameters may depend on the teacher.
     own = jax.eval_shape(
-        lambda key: nn.meta.unbox(objective(config).init(key, spec, teacher)),
-        jax.random.key(0),
+        lambda key: nn.meta.unbox(minimised.init(key, spec, teacher)),
+        jax.eval_shape(jax.random.key, 0),  # JAX need not start for it
     )
     return Trained(Network(spec, networks.abstract_params(spec), about), own)
 

@@ -34,8 +34,9 @@ def resolve(path: str, workdir: str) -> str:
 
 def inputs(config, workdir: str) -> dict[str, str]:
     """A digest of every weights file that a run starts from, by field."""
+    earlier = earlier_phases(config).items()
     files = {
-        **_of_earlier_phases(config, workdir),
+        **{field: _weights_if_any(path, workdir) for field, path in earlier},
         "init.learngene": learngene_file(config, workdir),
         "init.network": _weights_if_any(config.init.network, workdir),
         "teacher.path": _weights_if_any(teacher_path(config), workdir),
@@ -47,13 +48,13 @@ def inputs(config, workdir: str) -> dict[str, str]:
     }
 
 
-def _of_earlier_phases(config, workdir: str) -> dict[str, str]:
-    """The files of phases that a run's start is computed from, by field."""
+def earlier_phases(config) -> dict[str, str]:
+    """The paths of phases that a run's start is computed from, by field."""
     phase = phases.find(config)
     if phase is None or not isinstance(phase.start, Made):
         return {}
     return {
-        f"phase.after.{name}": _weights_if_any(phases.path_of(config, name), workdir)
+        f"phase.after.{name}": phases.path_of(config, name)
         for name in phase.start.after
     }
 

@@ -12,7 +12,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from sws_jax import sharding
-from sws_jax.jobs import model_fields, recipes
+from sws_jax.jobs import model_fields, phases, places, recipes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.runtime import words
@@ -61,8 +61,11 @@ _OPERATIONS: Rule = (
     lambda c: c.transform.randaugment, "transform.randaugment is 0"
 )  # fmt: skip
 _ERASED: Rule = (lambda c: c.augment.erase, "augment.erase is 0")
-_DISTILLED: Rule = (lambda c: c.loss.kind != "none", "loss.kind is none")
-_SOFT: Rule = (lambda c: c.loss.kind == "soft", "loss.kind is not soft")
+_DISTILLED: Rule = (places.needs_teacher, "loss.kind is none")
+_SOFT: Rule = (
+    lambda c: c.loss.kind == "soft" or not isinstance(phases.objective(c), Loss),
+    "loss.kind is not soft",
+)
 _OF_TFDS: Rule = (
     lambda c: c.data.source.startswith("tfds:"), "data.source is not tfds:NAME"
 )  # fmt: skip
@@ -314,13 +317,17 @@ def _milestones(config) -> Iterator[str]:
 
 def _targets(config) -> Iterator[str]:
     """Lines on settings of the loss, the teacher and the labels that do nothing."""
-    loss = Loss(**config.loss)
-    if config.teacher.path and not loss.needs_teacher:
+    loss = phases.objective(config)
+    is_start = config.teacher.path in places.earlier_phases(config).values()
+    if config.teacher.path and not (loss.needs_teacher or is_start):
         yield (
-            f"teacher.path={config.teacher.path} is not used: loss.kind is {loss.kind}"
+            f"teacher.path={config.teacher.path} is not used: loss.kind is "
+            f"{config.loss.kind}"
         )
     if config.teacher.dtype != "float32" and not loss.needs_teacher:
         yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
+    if not isinstance(loss, Loss):
+        return
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
     # The recipe's own value gives no line: the user has not set it.

@@ -101,8 +101,11 @@ def answer(
 
 def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
     """The network of a phase, or of the config's fields, which no file initialises."""
-    if phase is None or phase.spec is None:
+    if phase is None:
         spec = model_fields.network_spec(config, images.input_and_head)
+        return Answer(spec, _describe(config, images, spec))
+    if phase.spec is None:  # It goes on with a network that is not there.
+        spec = model_fields.plain_network(config, images.input_and_head)
         return Answer(spec, _describe(config, images, spec))
     about = _describe(config, images, phase.spec)
     if about.kind == "aux_net":
@@ -265,7 +268,7 @@ def _set_name(name: str) -> str:
     return "imagenet" if is_imagenet else name
 
 
-def _describe(config, images: Images, spec: Trained) -> Description:
+def _describe(config, images: Images, spec: Spec) -> Description:
     """The description of a network that nothing has trained."""
     normalization = images.normalization
     if normalization is None or normalization.channels != spec.channels:
@@ -301,7 +304,8 @@ class Answers:
         self.images, self.workdir, self._older = images, workdir, older
         self.specs: dict[str, Trained] = {}  # by the names of runs
         self._trained: dict[str, base.Trained] = {}
-        self.runs: dict[str, Origin] = {}  # what each leaves, by ``run:NAME``
+        # What each leaves, as far as it is known before, by ``run:NAME``.
+        self.runs: dict[str, Origin] = {}
         self._files: dict[str, Origin] = {}
 
     def answer_for(self, name: str, config: ml_collections.ConfigDict) -> Answer:
@@ -314,15 +318,21 @@ class Answers:
         origin = self.origin(config)
         result = answer(config, self.images, origin, on_difference=on_difference)
         self.specs[name] = result.spec
-        about = self._left(name, config, result)
-        self.runs[f"{places.RUN}{name}"] = Origin(f"{places.RUN}{name}", about)
+        path = f"{places.RUN}{name}"
+        if (about := self._left(name, config, result)) is not None:
+            self.runs[path] = Origin(path, about)
         return result
 
-    def _left(self, name: str, config, result: Answer) -> Description:
-        """The description of what a run leaves: its network's, or a learngene's."""
-        self._trained[name] = phases.abstract_trained(
+    def _left(self, name: str, config, result: Answer) -> Description | None:
+        """The description of what a run leaves: its network's, or a learngene's.
+
+        None where it depends on what is trained, or on a teacher that is not known.
+        """
+        trained = phases.abstract_trained(
             config, result.spec, result.about, self.teacher(config)
         )
+        if trained is not None:
+            self._trained[name] = trained
         if phases.leaves_learngene(config):
             method = learngenes.find_method(config.phase.method)
             names = (*phases.earlier(config), name)
@@ -330,19 +340,31 @@ class Answers:
             method, names = learngenes.find_method(result.about.method), (name,)
         else:
             return result.about
+        if not set(names) <= self._trained.keys():
+            return None
         return learngenes.extracted(method, {n: self._trained[n] for n in names})
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
-        """What a run starts from: of an earlier run, or of a file that is there."""
+        """What a run starts from: of an earlier run, a file that is there, or a name.
+
+        A name says which network a job is meant for, though it has no weights.
+        """
         path = config.init.learngene or config.init.network
         if path in self.runs:
             return self.runs[path]
         if path not in self._files:
             origin = find_origin(config, self.workdir)
+            if origin is None and config.init.network and names.is_name(path):
+                origin = Origin(path, self._named(path, config))
             if origin is None:
                 return None
             self._files[path] = origin
         return self._files[path]
+
+    def _named(self, name: str, config) -> Description:
+        """The description of a network that is known by its name alone."""
+        images = self.images or Images.placeholder(config, None)
+        return _describe(config, images, names.named(name, {}))
 
     def teacher(self, config: ml_collections.ConfigDict) -> Spec | None:
         """The network that teaches a run: of an earlier run, a file or that name.

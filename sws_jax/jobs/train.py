@@ -127,7 +127,7 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
-        more = functools.partial(columns.of_task, task, run.config, config_with_network)
+        more = functools.partial(columns.of_task, task, config_with_network)
         processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
     except (Preempted, NonFinite, Diverged):
@@ -142,11 +142,15 @@ def _train(
 
 
 def _step_lines(task: Task) -> list[str]:
-    """Lines on what a device holds and sends in a step, which is compiled for them."""
+    """Lines on what a device holds and sends in a step, which is compiled for them.
+
+    Of several programs it is the largest.
+    """
     size = task.global_batch_size
-    programs = task.picks.programs(task.total)
-    sheet = sizing.largest(
-        programs, task.mesh, size, task.teacher, replayed=task.replay_every > 0
+    recipe, students = sizing.largest(task.picks.programs(task.total))
+    replayed = task.replay_every > 0
+    sheet = sizing.sheet(
+        recipe, task.mesh, size, task.teacher, students, replayed=replayed
     )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])

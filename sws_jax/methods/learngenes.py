@@ -31,7 +31,7 @@ def _aux_net(name: str, value: object) -> networks.Network:
     return networks.NETWORK(name, value)
 
 
-def describe(spec: specs.Trained, **fields) -> Description:
+def describe(spec: specs.Spec, **fields) -> Description:
     """The description of a network that nothing has trained.
 
     Args:
@@ -89,14 +89,24 @@ def extract(network: networks.Network) -> Learngene:
     return find_method(about.method).extract(trained)
 
 
-def extracted(method: Method, trained: Mapping[str, Trained]) -> Description:
+def extracted(method: Method, trained: Mapping[str, Trained]) -> Description | None:
     """The description of the learngene that phases would leave, from shapes alone.
+
+    None where it depends on the numbers that are trained.
 
     Args:
       method: theirs.
       trained: arrays, or shapes, by the names of the phases.
     """
-    return jax.eval_shape(method.extract, dict(trained)).description
+    names = tuple(trained)
+
+    def extract(values):  # JAX sorts the keys of a dict, and phases have an order
+        return method.extract(dict(zip(names, values, strict=True)))
+
+    try:
+        return jax.eval_shape(extract, tuple(trained.values())).description
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # a number was needed
+        return None
 
 
 @arguments.checked(

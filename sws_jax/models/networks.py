@@ -227,7 +227,7 @@ def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
 @functools.lru_cache(maxsize=64)
 def _abstract_params(spec: Spec, boxed: bool) -> trees.Tree:
     init = functools.partial(vit.init_params, spec.build(), boxed=boxed)
-    return jax.eval_shape(init, jax.random.key(0))
+    return jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
 
 
 @arguments.checked(network=NETWORK)

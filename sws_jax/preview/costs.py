@@ -12,17 +12,19 @@ import ml_collections
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import columns, places, preflight
+from sws_jax.jobs import build, columns, places, preflight
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.rows import runs as rows_of
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
-from sws_jax.preview.survey import Survey
+from sws_jax.preview.survey import Survey, of_phase
 from sws_jax.specs import Compute, Spec
 from sws_jax.storage import documents, paths
 from sws_jax.storage.runs import weights_file
 from sws_jax.training import roles
+from sws_jax.training.picks import Picks
 
 # What the quantities of `sws_jax.estimate.comparison.Plan` are called.
 LABELS = {
@@ -65,7 +67,7 @@ class RunCost:
       network: the name of the network that is trained.
       epochs: of its training.
       layer_epochs: applied blocks times epochs.
-      parameters: of the network.
+      parameters: that are trained: of the network, and of its objective.
       step_flops: of a training step, for each image, on average over the variants of
         a phase; None where nothing is trained.
       flops: of all training steps.
@@ -214,15 +216,28 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
     spec = survey.spec(row)
     if survey.learngenes and init.learngene and not survey.trains(init.learngene):
         survey.note("teacher and Aux-Net of the learngene: not counted")
+    epochs = row.config.schedule.total_epochs
+    teacher = _teacher(survey, row, spec, teacher_name)
+    picks = survey.picks(row, teacher)
     return comparison.Run(
         role,
         spec,
-        row.config.schedule.total_epochs,
+        epochs,
         epoch_images(survey.images, row.config.data.repeats),
         Compute(**row.config.compute),
-        _teacher(survey, row, spec, teacher_name),
-        columns.variants(row.config, survey.steps(row), spec),
+        teacher,
+        _step_flops(survey, row, picks) if epochs else None,
+        flops.own_params(picks.recipe),
     )
+
+
+def _step_flops(survey: Survey, row: Run, picks: Picks) -> float | None:
+    """FLOPs for each image of a step; None where its network and teacher say them."""
+    for line in of_phase(row, picks, survey.programs(row, picks)):
+        survey.note(line)
+    if isinstance(picks.recipe.loss, Loss) and not picks.variants:
+        return None
+    return flops.mean_step_flops(picks, survey.steps(row))
 
 
 def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec | None:
@@ -236,9 +251,11 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
         return named_teacher(name, student)
     spec = survey.teacher(row)
     if spec is None:
+        usual = isinstance(build.objective(row.config), Loss)
+        what = f"{'' if usual else 'objective and '}forward of the teacher"
         survey.note(
-            f"forward of the teacher of {row.name}: not counted, as there is no "
-            f"file {path}; name a network with --teacher, like levit_384"
+            f"{what} of {row.name}: not counted, as there is no file {path}; name a "
+            f"network with --teacher, like levit_384"
         )
     return spec
 
@@ -293,7 +310,7 @@ def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
         run.spec.name,
         run.epochs,
         run.layer_epochs,
-        flops.params(run.spec),
+        flops.params(run.spec) + run.own,
         step,
         run.flops,
     )

@@ -20,10 +20,10 @@ from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
-from sws_jax.preview.survey import Survey
+from sws_jax.preview.survey import Survey, of_phase
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Compute, Trained
+from sws_jax.specs import Compute
 from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
@@ -126,20 +126,25 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
         build.check_batches(row.config, mesh)
-        recipe = recipe_of(row.config, spec)
         if not row.config.schedule.total_epochs:
             untrained.append(row.name)
             continue
         teacher = teacher_of(row, survey, mesh)
         size = row.config.global_batch_size
+        picks = survey.picks(row, teacher.network.spec if teacher else None)
+        programs = survey.programs(row, picks)
+        recipe, students = sizing.largest(programs)
+        told = jax.tree.structure(students)
         replayed = row.config.replay.every_steps > 0
-        taught = teacher and (teacher.network.spec, teacher.compute)
-        key = (recipe, mesh, size, taught, replayed)
+        key = (recipe, mesh, size, teacher and teacher.compute, told, replayed)
         if key not in sheets:
-            sheet = sizing.sheet(recipe, mesh, size, teacher, replayed=replayed)
-            sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size)
-            for remark in remarks.of_mesh(row.config, spec, mesh):
-                survey.note(remark)
+            sheet = sizing.sheet(
+                recipe, mesh, size, teacher, students, replayed=replayed
+            )
+            sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
+        own = of_phase(row, picks, programs)
+        for remark in (*own, *remarks.of_mesh(row.config, spec, mesh)):
+            survey.note(remark)
         sheets[key][0].append(row.name)
     if untrained:
         survey.note(f"no step is trained: {_label(untrained)}")
@@ -150,30 +155,27 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def _in_own_dtype(
-    sheet: sizing.Sheet, recipe: step.Recipe, mesh, size: int
+    sheet: sizing.Sheet,
+    recipe: step.Recipe,
+    mesh,
+    size: int,
+    students: tuple[step.Student, ...],
 ) -> sizing.Sheet:
     """The sheet in half precision, which a CPU's program widens to float32.
 
     Subtracted are the activations that are kept for the backward pass
-    (`flops.activation_bytes`), of the images of one device. They are divided by the
+    (`flops.step_bytes`), of the images of one device. They are divided by the
     tensor axis, which splits most of them: never too much is subtracted.
     """
     compute = recipe.compute
     if sheet.activations is None or compute.dtype == "float32":
         return sheet
     wide = dataclasses.replace(compute, dtype="float32")
-    image = flops.activation_bytes(recipe.spec, wide)
-    image -= flops.activation_bytes(recipe.spec, compute)
+    image = flops.step_bytes(dataclasses.replace(recipe, compute=wide), students)
+    image -= flops.step_bytes(recipe, students)
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     widened = image * images // mesh.shape["tensor"]
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
-
-
-def recipe_of(config, spec: Trained) -> step.Recipe:
-    """The static part of a run's step; its normalisation, without effect on sizes, is
-    a placeholder."""
-    grey = (0.5,) * spec.channels
-    return build.recipe(config, spec, Normalization(grey, grey))
 
 
 def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:

@@ -6,18 +6,62 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import ml_collections
 
 from sws_jax.data import Dataset
-from sws_jax.estimate import comparison
+from sws_jax.estimate import comparison, flops
 from sws_jax.jobs import build, check, places, preflight
 from sws_jax.jobs.places import Images
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
+from sws_jax.methods.objectives import Loss
 from sws_jax.models.description import Description
+from sws_jax.models.outputs import Outputs
+from sws_jax.pixels import Normalization
+from sws_jax.runtime import words
 from sws_jax.specs import Spec, Trained
+from sws_jax.training.picks import Picks
+from sws_jax.training.step import Recipe, Student
+from sws_jax.trees import Tree
+
+Program = tuple[Recipe, tuple[Student, ...]]
+
+
+class _Untaught(Loss):
+    """Cross entropy of every student, where it is not known who teaches them."""
+
+    def __call__(
+        self,
+        own: Tree,
+        students: tuple[Outputs, ...],
+        targets: jax.Array,
+        teacher: Outputs | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        losses = [self.of(student.logits, targets) for student in students]
+        return sum(losses[1:], losses[0]), {}
+
+
+def of_phase(run: Run, picks: Picks, programs: Sequence[Program]) -> list[str]:
+    """Lines on what a phase trains besides its network, and on its variants.
+
+    Args:
+      run: of a job.
+      picks: of it.
+      programs: of it; see `Survey.programs`.
+    """
+    lines = []
+    if count := flops.own_params(picks.recipe):
+        lines.append(f"{run.name}: {count:,} parameters are its objective's own")
+    if picks.variants:
+        variants = words.many(len(picks.variants), "variant")
+        lines.append(
+            f"{run.name}: {variants} in {words.many(len(programs), 'program')}: memory "
+            f"is that of the largest, and FLOPs are a mean over the steps"
+        )
+    return lines
 
 
 class Survey:
@@ -91,11 +135,16 @@ class Survey:
         origin = self._answers.origin(run.config)
         init = run.config.init
         if origin is None and (init.learngene or init.network):
-            path = places.initial_file(run.config, self.workdir)
-            self.note(f"no file {path}: the networks are as the config has them")
+            missing = self._missing(run)
+            self.note(f"{missing}: the networks are as the config has them")
         check.check_teacher(run.config)
         answer = self._answers.answer_for(run.name, run.config)
-        self.methods[run.name] = answer.about.method
+        before = init.learngene.removeprefix(places.RUN)
+        self.methods[run.name] = (
+            answer.about.method
+            or run.config.phase.method
+            or self.methods.get(before, "")
+        )
         if self._is_read:
             durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)
@@ -104,14 +153,55 @@ class Survey:
             self.learngenes[answer.about.method] = origin.about
         return answer.spec
 
+    def _missing(self, run: Run) -> str:
+        """Why it is not known what a run starts from, in words."""
+        path = run.config.init.learngene or run.config.init.network
+        if self.trains(path):
+            name = path.removeprefix(places.RUN)
+            return f"what {name} leaves is not known before it is trained"
+        return f"no file {places.initial_file(run.config, self.workdir)}"
+
     def steps(self, run: Run) -> int:
         """The steps of a run, on so many images as are read or assumed."""
         epochs = run.config.schedule.total_epochs
         return build.durations(run.config, self.images).steps(epochs)
 
+    def picks(self, run: Run, teacher: Spec | None) -> Picks:
+        """What the steps of a run compute; `spec` was asked for its network before.
+
+        Where a teacher is needed that is not known, networks learn from labels alone.
+
+        Args:
+          run: of the job.
+          teacher: the network that teaches it, if it is known.
+
+        Raises:
+          UserError: a batch cannot be mixed as the config says, or the variants of its
+            phase are none of its network.
+        """
+        spec = self._answers.specs[run.name]
+        # The normalisation has no effect on sizes.
+        grey = (0.5,) * spec.channels
+        recipe = build.recipe(run.config, spec, Normalization(grey, grey), teacher)
+        if recipe.loss.needs_teacher and teacher is None:
+            recipe = dataclasses.replace(recipe, loss=_Untaught())
+        images = self._answers.images
+        assert images is not None  # The survey has given them.
+        return build.picks(run.config, recipe, images)
+
+    def programs(self, run: Run, picks: Picks) -> list[Program]:
+        """The programs that a run compiles.
+
+        Args:
+          run: of the job.
+          picks: of it.
+        """
+        return picks.programs(max(self.steps(run), 1))
+
     def trains(self, path: str) -> bool:
         """Whether a path stands for an earlier run of this job."""
-        return path in self._answers.runs
+        name = path.removeprefix(places.RUN)
+        return path != name and name in self._answers.specs
 
     def teacher(self, run: Run) -> Spec | None:
         """The network that teaches a run; see `sws_jax.jobs.start.Answers.teacher`."""

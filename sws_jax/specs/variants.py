@@ -23,6 +23,7 @@ class Computation:
     """How a variant is computed.
 
     Attributes:
+      spec: the variant itself.
       form: the network whose program it is; variants of equal forms have one program.
       ranges: for each segment of the form (first, end), the blocks that run; None where
         all of them do, in every variant of this form.
@@ -30,6 +31,7 @@ class Computation:
         run.
     """
 
+    spec: Spec
     form: Spec
     ranges: tuple[tuple[int, int], ...] | None
     rates: tuple[float, ...]
@@ -117,6 +119,7 @@ def _computation(variant: Spec, alike: set[tuple[int, ...]]) -> Computation:
         of_form += rates[:length] + [0.0] * (places - length)
         rates = rates[length:]
     return Computation(
+        variant,
         _segments(variant).with_lengths(variant, longest),
         tuple((0, length) for length in lengths) if len(alike) > 1 else None,
         tuple(of_form),

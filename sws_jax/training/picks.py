@@ -51,20 +51,31 @@ class Picks:
           step: its number, from 0.
 
         Raises:
-          UserError: it picks nothing, or a variant that is not there.
+          UserError: as `computed`.
         """
         if not self.variants:
             return self.recipe, ()
+        picked = self.computed(step)
+        forms = tuple(computation.form for computation in picked)
+        recipe = dataclasses.replace(self.recipe, students=forms)
+        return recipe, tuple(map(_student, picked))
+
+    def computed(self, step: int) -> tuple[Computation, ...]:
+        """The variants that a step computes.
+
+        Args:
+          step: its number, from 0.
+
+        Raises:
+          UserError: it picks nothing, or a variant that is not there.
+        """
         places = tuple(self.pick(self.seed, step))
         if not places or not set(places) <= set(range(len(self.variants))):
             raise UserError(
                 f"step {step} picks {places} of {len(self.variants)} variants: a pick "
                 f"is one or more of their places, from 0 to {len(self.variants) - 1}"
             )
-        picked = [self.variants[place] for place in places]
-        forms = tuple(computation.form for computation in picked)
-        recipe = dataclasses.replace(self.recipe, students=forms)
-        return recipe, tuple(map(_student, picked))
+        return tuple(self.variants[place] for place in places)
 
     def programs(self, steps: int) -> list[tuple[Recipe, tuple[Student, ...]]]:
         """The programs of a run, as `at` answers where each is first needed.
@@ -73,7 +84,7 @@ class Picks:
           steps: of the run. Of a longer one than 10,000 only these are looked at.
 
         Raises:
-          UserError: as `at`, or a variant needs weights that the network lacks.
+          UserError: as `computed`, or a variant needs weights that the network lacks.
         """
         if not self.variants:
             return [(self.recipe, ())]

@@ -164,7 +164,7 @@ def train_step(
 
     def loss_of(weights, micro_batch: Batch):
         params, own = _parts(weights, has_own)
-        outputs = _outputs(recipe, params, micro_batch, students)
+        outputs = student_outputs(recipe, params, micro_batch, students)
         taught = _taught(recipe, micro_batch, teacher)
         loss, measured = recipe.loss(own or {}, outputs, micro_batch.targets, taught)
         return loss, _loggable(measured)
@@ -183,13 +183,20 @@ def train_step(
     return TrainState(state.step + 1, params, opt, ema, own), metrics
 
 
-def _outputs(
+def student_outputs(
     recipe: Recipe,
     params: trees.Tree,
     batch: Batch,
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
-    """What the network returns for a batch, in each form that the step computes."""
+    """What the network returns for a batch, in each form that the step computes.
+
+    Args:
+      recipe: static.
+      params: of the network.
+      batch: see `make_batch`.
+      students: of each of `Recipe.students`.
+    """
     taps = recipe.loss.taps
     forms: tuple[Spec, ...] = recipe.students
     masks: Any = batch.drop_path
