@@ -106,7 +106,7 @@ def command(workdir, names):
         "ancestor.model.depth": 2,
         "schedule.total_epochs": STEPS * 64 / 1257,
         "schedule.warmup_epochs": 0.0,
-        "ancestor.schedule.total_epochs": 64 / 1257,
+        "ancestor.schedule.total_epochs": 0.0,  # as it begins: nothing is compiled
         "ancestor.schedule.warmup_epochs": 0.0,
         "checkpoint.every_epochs": SAVED * 64 / 1257,
         "evaluation.every_epochs": 1.0,
