@@ -150,6 +150,7 @@ def test_variants_share_the_longest_form():
         Computation(form, ((0, 1), (0, 3)), (0.0, 0.0, rates[0], rates[2], rates[3])),
         Computation(form, ((0, 2), (0, 1)), (0.0, rates[1], rates[3], 0.0, 0.0)),
     )
+    assert [c.spec for c in computations([first, second])] == [first, second]
     deep, shallow = NET, NET.replace(depth=2)
     assert computations([deep, shallow]) == (
         Computation(deep, ((0, 4),), tuple(deep.drop_path_rates)),

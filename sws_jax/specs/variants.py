@@ -23,7 +23,6 @@ class Computation:
     """How a variant is computed.
 
     Attributes:
-      spec: the variant itself.
       form: the network whose program it is; variants of equal forms have one program.
       ranges: for each segment of the form (first, end), the blocks that run; None where
         all of them do, in every variant of this form.
@@ -31,10 +30,17 @@ class Computation:
         run.
     """
 
-    spec: Spec
     form: Spec
     ranges: tuple[tuple[int, int], ...] | None
     rates: tuple[float, ...]
+
+    @property
+    def spec(self) -> Spec:
+        """The variant itself."""
+        if self.ranges is None:
+            return self.form
+        lengths = tuple(end - first for first, end in self.ranges)
+        return _segments(self.form).with_lengths(self.form, lengths)
 
 
 class _Segments(NamedTuple):
@@ -119,7 +125,6 @@ def _computation(variant: Spec, alike: set[tuple[int, ...]]) -> Computation:
         of_form += rates[:length] + [0.0] * (places - length)
         rates = rates[length:]
     return Computation(
-        variant,
         _segments(variant).with_lengths(variant, longest),
         tuple((0, length) for length in lengths) if len(alike) > 1 else None,
         tuple(of_form),
