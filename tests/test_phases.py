@@ -106,6 +106,34 @@ def test_where_phases_and_descendants_start(chain):
     assert "ancestor" not in given and given["chain-narrow"].after == ()
 
 
+def test_what_starts_from_the_ancestor_or_the_learngene(chain, monkeypatch):
+    class Tuned(Chain):
+        """Each depth goes on with the ancestor; a phase with the learngene."""
+
+        def phases(self, net, request, depths):
+            *_, gene = super().phases(net, request, ())
+            return gene, Phase("chain-L3", None, start=base.FromGene(), depth=3)
+
+        def start(self, depth):
+            return FromRun(ANCESTOR)
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Tuned())
+    runs = chain("method=chain")
+    assert runs["chain-L3"].config.init.learngene == "run:chain-gene"
+    third = runs["chain-des-L03"]
+    assert (third.config.init.network, third.after) == ("run:ancestor", ("ancestor",))
+    third = chain("method=chain", "teacher=PATH")["chain-des-L03"]
+    assert (third.config.init.network, third.after) == ("PATH", ())
+
+    class Lost(Chain):
+        def phases(self, net, request, depths):
+            return (Phase("chain-gene", None, start=base.FromGene()),)
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Lost())
+    with pytest.raises(UserError, match="which no phase leaves before it: name a file"):
+        chain("method=chain")
+
+
 def test_equal_phases_of_two_methods_are_one_run(chain, monkeypatch):
     class Twin(Chain):
         name = "twin"

@@ -266,7 +266,7 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     """`step_bytes`, of arguments as `_program_flops` takes them."""
     kept = _kept(recipe, ranges)
     if recipe.compute.remat:
-        forms = map(_trained, recipe.students or (recipe.spec,))
+        forms = [_trained(form) for form in recipe.students or (recipe.spec,)]
         vits = {vit.replace(depth=1) for form in forms for vit in form.vits}
         plain = dataclasses.replace(recipe.compute, remat=False)
         kept += max(_of_block(vit, plain) for vit in vits)

@@ -162,7 +162,7 @@ def set_fields(
     phase: Phase,
     teacher: str,
     *,
-    is_last: bool,
+    gene: str,
 ) -> None:
     """Makes the config of a run that of a phase.
 
@@ -171,7 +171,7 @@ def set_fields(
       method: whose phase it is.
       phase: to be trained.
       teacher: path of the ancestor.
-      is_last: whether it leaves the method's learngene.
+      gene: name of the phase that leaves the method's learngene; see `last`.
     """
     if isinstance(phase.objective, Loss):
         names = ("kind", "alpha", "tau", "reduction")
@@ -179,10 +179,10 @@ def set_fields(
     config.teacher.path = _path(phase.teacher, teacher)
     if isinstance(phase.start, base.Made) and base.ANCESTOR in phase.start.after:
         config.teacher.path = teacher  # it is read from there, distilled or not
-    _set_start(config, phase, teacher)
+    _set_start(config, phase, teacher, gene)
     _set_length(config, phase)
     is_extracted_by_itself = phase.spec is not None and method.trains(phase.spec)
-    if _can_be_said(config, phase) and (is_extracted_by_itself or not is_last):
+    if _can_be_said(config, phase) and (is_extracted_by_itself or phase.name != gene):
         _set_network(config, phase)
     else:  # The method is asked again, with the job's own network and stages.
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
@@ -205,7 +205,7 @@ def _path(name: str, ancestor: str) -> str:
     return f"{RUN}{name}" if name else ""
 
 
-def _set_start(config, phase: Phase, ancestor: str) -> None:
+def _set_start(config, phase: Phase, ancestor: str, gene: str) -> None:
     """Sets where the first weights come from; a `Made` start is the phase's own."""
     start = phase.start
     if isinstance(start, FromRun):
@@ -213,7 +213,12 @@ def _set_start(config, phase: Phase, ancestor: str) -> None:
     elif isinstance(start, FromNetwork):
         config.init.network = start.path
     elif isinstance(start, FromGene):
-        config.init.learngene = start.path
+        if not start.path and gene in ("", phase.name):
+            raise UserError(
+                f"phase {phase.name} starts from a learngene of its own method, which "
+                f"no phase leaves before it: name a file as path"
+            )
+        config.init.learngene = start.path or f"{RUN}{gene}"
         config.init.plan = tuple(start.plan or ())
 
 

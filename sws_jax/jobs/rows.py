@@ -52,11 +52,13 @@ class Source:
     Attributes:
       method: None where the learngene's file says it.
       learngene: its path, or ``run:NAME``.
+      ancestor: path of the network that teaches; empty where none is named.
       needs: the runs that they need.
     """
 
     method: Method | None
     learngene: str
+    ancestor: str
     needs: tuple[str, ...]
 
     @property
@@ -93,7 +95,7 @@ def _chain(config) -> list[Run]:
     for method in map(learngenes.find_method, names):
         last = _add_phases(rows, config, method, teacher)
         needs = (last,) if last else tuple(row.name for row in rows[:1])
-        sources.append(Source(method, f"{RUN}{last}", needs))
+        sources.append(Source(method, f"{RUN}{last}", teacher, needs))
     return rows + _compare(config, config.tune, sources)
 
 
@@ -129,7 +131,7 @@ def _add_phases(rows: list[Run], config, method: Method, teacher: str) -> str:
     last = phases.last(every)
     for phase in every:
         run = _run(config, phase.name)
-        phases.set_fields(run, method, phase, teacher, is_last=phase.name == last)
+        phases.set_fields(run, method, phase, teacher, gene=last)
         publishes = f"{method.prefix}{LEARNGENE_FILE}" if phase.name == last else ""
         row = Run(phase.name, AUX, run, tuple(needs), publishes)
         if (same := present.get(phase.name)) is None:
@@ -156,7 +158,7 @@ def _descendants(config) -> list[Run]:
         raise UserError(
             "this config starts from a learngene: give its file as learngene=PATH"
         )
-    source = Source(None, config.init.learngene, ())
+    source = Source(None, config.init.learngene, "", ())
     return _compare(config, ml_collections.ConfigDict(), [source])
 
 
@@ -220,8 +222,9 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         run.init.plan = tuple(start.plan or ())
         return source.needs
     if isinstance(start, FromRun):
-        run.init.network = f"{RUN}{start.phase}"
-        return (start.phase,)
+        is_given = start.phase == ANCESTOR and not source.ancestor.startswith(RUN)
+        run.init.network = source.ancestor if is_given else f"{RUN}{start.phase}"
+        return () if is_given else (start.phase,)
     if isinstance(start, FromNetwork):
         run.init.network = start.path
         return ()

@@ -158,7 +158,7 @@ class Made(NamedTuple):
         width, channels], float32, normalised as in training, to the parameters of
         the phase's network. Pure; its arrays may be numpy's.
       after: names of the earlier phases that it needs.
-      images: how many calibration images, which are the first training images.
+      images: how many calibration images, which lie evenly over the training images.
     """
 
     make: Callable[[Mapping[str, Trained], Any], trees.Tree]
@@ -310,12 +310,6 @@ class Method:
           UserError: there is none.
         """
         raise UserError(f"a learngene of {self.name} comes from no single network")
-
-    def copies(
-        self, about: Description, plan: Plan
-    ) -> tuple[tuple[int, int], ...] | None:
-        """For each block (times applied in training, copies now), if it has such."""
-        return None
 
     def start(self, depth: int) -> Start:
         """Where the descendant of a depth starts, before it is tuned."""

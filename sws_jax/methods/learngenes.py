@@ -31,7 +31,7 @@ def _aux_net(name: str, value: object) -> networks.Network:
     return networks.NETWORK(name, value)
 
 
-def describe(spec: specs.Trained, **fields) -> Description:
+def describe(spec: specs.Spec, **fields) -> Description:
     """The description of a network that nothing has trained.
 
     Args:

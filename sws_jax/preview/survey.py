@@ -118,7 +118,6 @@ class Survey:
         self.images = images or count
         self._is_read = data is not None
         older = older or preflight.older_in(workdir)
-        self._images = images_seen
         self._answers = Answers(images_seen, workdir, older)
         height, width = images_seen.image_size
         self.note(
@@ -186,7 +185,9 @@ class Survey:
         recipe = build.recipe(run.config, spec, Normalization(grey, grey), teacher)
         if recipe.loss.needs_teacher and teacher is None:
             recipe = dataclasses.replace(recipe, loss=_Untaught())
-        return build.picks(run.config, recipe, self._images)
+        images = self._answers.images
+        assert images is not None  # The survey has given them.
+        return build.picks(run.config, recipe, images)
 
     def programs(self, run: Run, picks: Picks) -> list[Program]:
         """The programs that a run compiles.

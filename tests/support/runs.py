@@ -72,7 +72,7 @@ class Script:
         patch.setattr(pipeline, "train_batches", batches)
         begin_with_zeros(patch)
         patch.setattr(step, "program", lambda *_: self._step)
-        patch.setattr(sizing, "sheet", lambda *_: "nothing is compiled")
+        patch.setattr(sizing, "sheet", lambda *_, **__: "nothing is compiled")
         patch.setattr(evaluation, "evaluate", self._score)
 
     def _step(self, state, key, raw, rate, teacher):
