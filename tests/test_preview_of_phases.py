@@ -8,17 +8,21 @@ import pytest
 
 from sws_jax import __main__ as tools
 from sws_jax import doctor, main, specs
+from sws_jax.errors import UserError
 from sws_jax.estimate import flops
-from sws_jax.jobs import commandline
+from sws_jax.jobs import build, check, commandline, remarks
 from sws_jax.jobs.rows import runs
 from sws_jax.methods import learngenes
+from sws_jax.methods.base import ANCESTOR, Made, Phase
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.pixels import Normalization
 from sws_jax.preview.survey import Survey
 from sws_jax.runtime import words
-from sws_jax.specs import variants
+from sws_jax.specs import AuxViTSpec, variants
 from sws_jax.training import step
 
+from support.digits import network_of
 from support.examinations import examined, expect
 from support.formulas import NANO, S12, formula, forward, patch_flops
 from support.methods import (
@@ -27,7 +31,7 @@ from support.methods import (
     shorter,
     stitched,
 )
-from support.networks import params_of
+from support.networks import TINY, params_of
 
 CONFIG = f"--config={pathlib.Path(__file__).parent.parent}/configs/aux_deit.py"
 TEACHER = specs.named("vit_base_patch16_L12")
@@ -256,3 +260,41 @@ def test_doctor_of_every_kind_on_digits(tmp_path):
     assert "stitched: the job trains it itself (ancestor)" in texts
     assert "the job trains narrow first, for stitched" in texts
     assert "the job trains search first, for searched-untuned-L02" in texts
+
+
+class Cut(Kinds):
+    """An Aux-Net that is computed from the ancestor, and trained on labels."""
+
+    name, prefix = "cut", "cut-"
+
+    def phases(self, net, request, depths):
+        start = Made(lambda trained, images: {}, after=(ANCESTOR,))
+        spec = AuxViTSpec(net.replace(depth=sum(request.stages)), request.stages)
+        return (Phase("cut", spec, Loss(), start=start),)
+
+
+def test_a_start_that_is_computed_from_a_file(tmp_path, monkeypatch):
+    """Of a job that trains no ancestor; no loss has use for the teacher."""
+    monkeypatch.setitem(learngenes.METHODS, Cut.name, Cut())
+    path = tmp_path / "ancestor.safetensors"
+    job = f"{CONFIG}:methods=cut,teacher={path},compare=untuned,depths=2"
+    findings = examined(tmp_path / "work", job, checks=["teacher", "weights"])
+    expect(findings["weights"][0], doctor.PROBLEM, f"no weights file {path}")
+    spec = specs.ViTSpec(depth=2, **TINY)
+    networks.save_network(path, network_of(spec))
+    findings = examined(tmp_path / "work", job, checks=["teacher", "weights"])
+    line = f"{path}: {spec.name}, from which cut is computed"
+    assert line in [finding.text for finding in findings["weights"]]
+    expect(findings["teacher"][0], doctor.OK, "no run is distilled")
+    row, *_ = runs(commandline.parse([job])[0])
+    lengths = build.durations(row.config, 1000)
+    lines = remarks.of_run(row.config, lengths, build.schedule(row.config, lengths))
+    assert not [line for line in lines if "teacher" in line]
+
+
+def test_a_phase_without_the_teacher_that_it_needs(monkeypatch):
+    config, _ = commandline.parse([f"{CONFIG}:methods=kinds"])
+    (row,) = [row for row in runs(config) if row.name == "stitched"]
+    row.config.teacher.path = ""
+    with pytest.raises(UserError, match="phase stitched of kinds needs a teacher"):
+        check.check_teacher(row.config)

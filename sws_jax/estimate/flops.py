@@ -136,7 +136,11 @@ def mean_step_flops(picks: Picks, total: int) -> float:
 
 def own_params(recipe: Recipe) -> int:
     """Parameters that the objective of a run has beside the network's."""
-    return trees.count(_state(_of_shapes(recipe)).own)
+
+    def init(key):
+        return recipe.loss.init(key, recipe.spec, recipe.teacher)
+
+    return trees.count(jax.eval_shape(init, jax.eval_shape(jax.random.key, 0)))
 
 
 @functools.lru_cache(maxsize=512)
