@@ -53,8 +53,8 @@ class Task:
       teacher: on its devices; None where there is none.
       about: what the network is.
       stored: parameters that had to be stored to start it.
-      first_lines: to be said when it begins.
-      lines: to be said whenever it starts or goes on.
+      first_lines: printed when it begins.
+      lines: printed whenever it begins or goes on.
       variants, pick: see `sws_jax.training.picks.Picks`.
       replay_every: interval, in steps, of those that are computed twice; 0: none.
     """
