@@ -129,7 +129,7 @@ def mean_step_flops(picks: Picks, total: int) -> float:
     if not picks.variants:
         return _program_flops(recipe, ())
     looked_at = max(min(total, _COUNTED_STEPS), 1)
-    counts = collections.Counter(map(picks.computed, range(looked_at)))
+    counts = collections.Counter(map(picks.picked, range(looked_at)))
     sums = sum(n * _picked_flops(recipe, picked) for picked, n in counts.items())
     return sums / looked_at
 
@@ -148,7 +148,7 @@ def _picked_flops(recipe: Recipe, picked: tuple[Computation, ...]) -> int:
     """
     forms = tuple(computation.form for computation in picked)
     ranges = tuple(len(computation.ranges or ()) for computation in picked)
-    whole = _program_flops(dataclasses.replace(recipe, students=forms), ranges)
+    whole = _program_flops(dataclasses.replace(recipe, forms=forms), ranges)
     return whole - sum(
         step_flops(computation.form, recipe.compute)
         - step_flops(computation.spec, recipe.compute)
@@ -163,7 +163,7 @@ def _program_flops(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 
     Args:
       recipe: as `_of_shapes` has it.
-      ranges: of each of its students, how many; 0 for none.
+      ranges: of each of its forms, how many; 0 for none.
     """
     return flops(
         functools.partial(steps.train_step, recipe),
@@ -183,7 +183,7 @@ def _of_shapes(recipe: Recipe) -> Recipe:
         recipe.compute,
         loss=recipe.loss,
         teacher=recipe.teacher,
-        students=recipe.students,
+        forms=recipe.forms,
     )
 
 
@@ -201,12 +201,12 @@ def _state(recipe: Recipe) -> steps.TrainState:
 
 def _batch(recipe: Recipe, size: int) -> steps.Batch:
     """The shapes of a batch, of which no branch is dropped."""
-    spec, masks = recipe.spec, (None,) * len(recipe.students)
+    spec, masks = recipe.spec, (None,) * len(recipe.forms)
     return steps.Batch(_images(spec, size), _targets(spec, size), masks or None)
 
 
 def _students(ranges: tuple[int, ...]) -> tuple[steps.Student, ...]:
-    """The shapes of what each student is told; see `_program_flops`."""
+    """The shapes of what each variant passes to a program; see `_program_flops`."""
     return tuple(
         steps.Student(jax.ShapeDtypeStruct((count, 2), np.int32) if count else None)
         for count in ranges
@@ -248,11 +248,11 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
 
 
 def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:
-    """`activation_bytes` of a run's step, with its objective and all its students.
+    """`activation_bytes` of a run's step, with its objective and all its forms.
 
     Args:
       recipe: static.
-      students: of each of its students.
+      students: of each of its forms.
     """
     recipe = _of_shapes(recipe)
     if isinstance(recipe.loss, Loss):  # It keeps no more where it is distilled.
@@ -266,7 +266,7 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     """`step_bytes`, of arguments as `_program_flops` takes them."""
     kept = _kept(recipe, ranges)
     if recipe.compute.remat:
-        forms = [_trained(form) for form in recipe.students or (recipe.spec,)]
+        forms = [_trained(form) for form in recipe.forms or (recipe.spec,)]
         vits = {vit.replace(depth=1) for form in forms for vit in form.vits}
         plain = dataclasses.replace(recipe.compute, remat=False)
         kept += max(_of_block(vit, plain) for vit in vits)

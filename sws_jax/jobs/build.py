@@ -34,7 +34,7 @@ from sws_jax.specs import Compute, Spec, Trained, variants
 from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
-from sws_jax.training.picks import Picks, the_first
+from sws_jax.training.picks import Picks
 from sws_jax.training.step import Recipe
 from sws_jax.training.task import Task
 
@@ -208,7 +208,7 @@ def picks(config, recipe: Recipe, images: Images) -> Picks:
     """
     phase = phases.find(config, images.input_and_head)
     if phase is None or not phase.variants:
-        return Picks(recipe, (), the_first, config.seed)
+        return Picks(recipe, (), variants.pick_first, config.seed)
     if phase.variants[0] != recipe.spec:
         raise UserError(
             f"the first variant of phase {phase.name} is {phase.variants[0].name}, and "

@@ -18,6 +18,7 @@ from sws_jax.methods.plans import Plan
 from sws_jax.models import networks, profiles
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs.variants import Pick, pick_first
 
 
 @functools.partial(
@@ -188,11 +189,6 @@ class Length(NamedTuple):
 ANCESTOR = "ancestor"
 
 
-def _the_reference(seed: int, step: int) -> tuple[int, ...]:
-    """The picks of a phase without variants: its one network."""
-    return (0,)
-
-
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """One training before there is anything to expand.
@@ -221,7 +217,7 @@ class Phase:
     length: Length | None = None
     start: Start = Seed()
     variants: tuple[specs.Trained, ...] = ()
-    pick: Callable[[int, int], tuple[int, ...]] = _the_reference
+    pick: Pick = pick_first
     depth: int | None = None
 
 

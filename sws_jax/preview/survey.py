@@ -23,11 +23,8 @@ from sws_jax.models.outputs import Outputs
 from sws_jax.pixels import Normalization
 from sws_jax.runtime import words
 from sws_jax.specs import Spec, Trained
-from sws_jax.training.picks import Picks
-from sws_jax.training.step import Recipe, Student
+from sws_jax.training.picks import Picks, Program
 from sws_jax.trees import Tree
-
-Program = tuple[Recipe, tuple[Student, ...]]
 
 
 class _Untaught(Loss):

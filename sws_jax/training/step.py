@@ -45,8 +45,9 @@ class Recipe:
       ema: decay of the moving average of the weights; 0 keeps none.
       teacher: the network that teaches, by which the objective makes its own
         parameters; None without one.
-      students: computations over the parameters of `spec` that the step makes instead
-        of its own; empty in a run without variants.
+      forms: the networks that the step computes with the parameters of `spec`, one for
+        each variant that it picks; empty in a run without variants, whose steps compute
+        `spec`.
     """
 
     spec: Trained
@@ -58,7 +59,7 @@ class Recipe:
     accum_steps: int = 1
     ema: float = 0.0
     teacher: Spec | None = None
-    students: tuple[Spec, ...] = ()
+    forms: tuple[Spec, ...] = ()
 
 
 class TrainState(struct.PyTreeNode):
@@ -72,7 +73,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class Student(NamedTuple):
-    """How a form of the network is computed in a step, in arguments of the program.
+    """What a variant passes to the program of a step, for its form.
 
     Attributes:
       ranges: [segments, 2] int32, which blocks run; None runs all of them.
@@ -91,7 +92,7 @@ class Batch(NamedTuple):
       images: [batch, height, width, channels], normalised.
       targets: [batch, classes], distributions.
       drop_path: [batch, layers, 2] scales of branches; None without stochastic depth.
-        A tuple of them, one for each of `Recipe.students`, where there are any.
+        A tuple of them, one for each of `Recipe.forms`, where there are any.
       teacher_logits: [batch, classes]; None where there are none yet.
     """
 
@@ -152,7 +153,7 @@ def train_step(
       batch: see `make_batch`.
       rate: learning rate.
       teacher: whose logits are computed where the batch has none.
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
 
     Returns:
       The state after the step; ``loss``, ``grad_norm`` and what the objective measures.
@@ -189,16 +190,16 @@ def student_outputs(
     batch: Batch,
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
-    """What the network returns for a batch, in each form that the step computes.
+    """What the network returns for a batch, in each of its forms.
 
     Args:
       recipe: static.
       params: of the network.
       batch: see `make_batch`.
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
     """
     taps = recipe.loss.taps
-    forms: tuple[Spec, ...] = recipe.students
+    forms: tuple[Spec, ...] = recipe.forms
     masks: Any = batch.drop_path
     if not forms:
         forms, masks, students = (recipe.spec,), (masks,), (Student(),)
@@ -293,7 +294,7 @@ def make_batch(
       key: of the run's seed.
       step: folded into the key, so that a step's randomness is its own.
       raw: ``image`` uint8 [batch, ...] and ``label`` [batch].
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
     """
     augment_key, drop_key = keys(key, step)
     spec, size = recipe.spec, len(raw["image"])
@@ -301,7 +302,7 @@ def make_batch(
         augment_key, raw["image"], raw["label"], spec.num_classes, recipe.normalization
     )
     drop_path: Any = None
-    if recipe.students:
+    if recipe.forms:
         drop_path = tuple(
             # The first one's are those of a network without variants.
             _masks(jax.random.fold_in(drop_key, i) if i else drop_key, s.rates, size)
@@ -367,7 +368,7 @@ def _own_shardings(boxed_own: trees.Tree | None, mesh: Mesh) -> trees.Tree | Non
 def compiled_step(recipe: Recipe, mesh: Mesh):
     """The jitted ``(state, key, raw, rate, teacher) -> (state, metrics)``.
 
-    With `Recipe.students` it takes a tuple of `Student` as well. The old state's
+    With `Recipe.forms` it takes a tuple of `Student` as well. The old state's
     buffers are donated. Cached: runs with equal recipes (tuning and training from
     scratch at one depth, say) share one compilation.
     """
@@ -381,7 +382,7 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
     rows = sharding.batch_sharding(mesh)
     # A teacher stays where it is placed, by `network_shardings`.
     places: tuple[Any, ...] = (state, everywhere, rows, everywhere, None)
-    if recipe.students:
+    if recipe.forms:
         places += (everywhere,)
     return jax.jit(
         run, in_shardings=places, out_shardings=(state, everywhere), donate_argnums=0
@@ -402,7 +403,7 @@ def arguments(
       mesh: to run on.
       size: of the global batch.
       teacher: of arrays, or of shapes, with their shardings.
-      students: of arrays, for each of `Recipe.students`.
+      students: of arrays, for each of `Recipe.forms`.
     """
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(new_state, recipe), params)
@@ -420,7 +421,7 @@ def arguments(
         jax.ShapeDtypeStruct((), np.float32, sharding=everywhere),
         jax.tree.map(lambda leaf: with_sharding(leaf, leaf.sharding), teacher),
     )
-    if not recipe.students:
+    if not recipe.forms:
         return leaves
     return *leaves, jax.tree.map(lambda leaf: with_sharding(leaf, everywhere), students)
 

@@ -14,10 +14,10 @@ from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.specs.variants import Computation
-from sws_jax.training import evaluation, picks, step
+from sws_jax.specs.variants import Computation, Pick, pick_first
+from sws_jax.training import evaluation, step
 from sws_jax.training.optim import Schedule
-from sws_jax.training.picks import Pick, Picks
+from sws_jax.training.picks import Picks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Task:
     first_lines: tuple[str, ...]
     lines: tuple[str, ...]
     variants: tuple[Computation, ...] = ()
-    pick: Pick = picks.the_first
+    pick: Pick = pick_first
     replay_every: int = 0
 
     @property
