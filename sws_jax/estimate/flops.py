@@ -296,7 +296,13 @@ def _kept(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 
     def size(images: int) -> int:
         batch = _batch(recipe, images)
-        arrays = state.params, state.own, batch, _taught(recipe, batch), students
+        arrays = (
+            state.params,
+            state.own,
+            batch,
+            _teacher_outputs(recipe, batch),
+            students,
+        )
         leaves = jax.eval_shape(residuals, *arrays)
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
@@ -305,7 +311,7 @@ def _kept(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     return size(3) - size(2)
 
 
-def _taught(recipe: Recipe, batch: steps.Batch) -> Outputs | None:
+def _teacher_outputs(recipe: Recipe, batch: steps.Batch) -> Outputs | None:
     """The shapes of what the teacher returns for a batch, if there is one."""
     teacher = _teacher(recipe)
     if teacher is None:

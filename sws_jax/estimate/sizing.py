@@ -172,7 +172,7 @@ def _arguments(
     replayed: bool,
 ) -> Sheet:
     """A sheet of a step's arguments alone; those of `students` are a few numbers."""
-    shapes = step.arguments(recipe, mesh, size, teacher, students)
+    shapes = step.argument_shapes(recipe, mesh, size, teacher, students)
     state, _, raw, _, teacher = shapes[:5]
     return Sheet(
         parameters=_bytes_on_device((state.params, state.own)),

@@ -26,8 +26,8 @@ from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.training.metrics import RESERVED
 from sws_jax.training.optim import Optimizer
 
-# Folded into the key of a run's seed where the objective's own parameters are drawn.
-# Steps fold their numbers into it, which are int32 and never as large.
+# Folded into the key of a run's seed to draw the objective's own parameters. Steps fold
+# their numbers into the same key: they are int32, and never as large.
 _OWN = np.uint32(2**32 - 1)
 
 
@@ -39,7 +39,8 @@ class Recipe:
       spec: network to train.
       compute: how it is run.
       augment, normalization: from pixels to its input.
-      loss, optimizer: what is minimised, and how.
+      loss: the objective, which is minimised.
+      optimizer: how it is.
       accum_steps: micro-batches that a batch is computed in; the result is that of the
         whole batch.
       ema: decay of the moving average of the weights; 0 keeps none.
@@ -121,7 +122,7 @@ def new_state(
 
 
 def _own(recipe: Recipe, seed: int = 0) -> trees.Tree | None:
-    """The objective's own parameters at the start, boxed as it made them, if any."""
+    """The objective's own parameters before the first step, boxed; None for none."""
     key = jax.random.fold_in(jax.random.key(seed), _OWN)
     own = recipe.loss.init(key, recipe.spec, recipe.teacher)
     return own if jax.tree.leaves(own) else None
@@ -132,7 +133,7 @@ def _weights(params: trees.Tree, own: trees.Tree | None) -> trees.Tree:
     return params if own is None else {"network": params, "own": own}
 
 
-def _parts(weights: trees.Tree, has_own: bool) -> tuple[trees.Tree, trees.Tree | None]:
+def _split(weights: trees.Tree, has_own: bool) -> tuple[trees.Tree, trees.Tree | None]:
     """The inverse of `_weights`."""
     return (weights["network"], weights["own"]) if has_own else (weights, None)
 
@@ -164,9 +165,9 @@ def train_step(
     has_own = state.own is not None
 
     def loss_of(weights, micro_batch: Batch):
-        params, own = _parts(weights, has_own)
+        params, own = _split(weights, has_own)
         outputs = student_outputs(recipe, params, micro_batch, students)
-        taught = _taught(recipe, micro_batch, teacher)
+        taught = _teacher_outputs(recipe, micro_batch, teacher)
         loss, measured = recipe.loss(own or {}, outputs, micro_batch.targets, taught)
         return loss, _loggable(measured)
 
@@ -176,7 +177,7 @@ def train_step(
     )
     update, opt = recipe.optimizer.build().update(grads, state.opt, weights)
     weights = jax.tree.map(lambda p, u: p - rate * u, weights, update)
-    params, own = _parts(weights, has_own)
+    params, own = _split(weights, has_own)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1.0 - recipe.ema)
@@ -216,7 +217,9 @@ def student_outputs(
     return tuple(outputs)
 
 
-def _taught(recipe: Recipe, batch: Batch, teacher: Predictor | None) -> Outputs | None:
+def _teacher_outputs(
+    recipe: Recipe, batch: Batch, teacher: Predictor | None
+) -> Outputs | None:
     """What the teacher returns for a batch, if there is a teacher."""
     if batch.teacher_logits is not None:
         return Outputs(batch.teacher_logits)
@@ -351,7 +354,7 @@ def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
 
 
 def _own_shardings(boxed_own: trees.Tree | None, mesh: Mesh) -> trees.Tree | None:
-    """Where each of an objective's own parameters lives: everywhere without a box."""
+    """The sharding of an objective's own parameters: replicated where not boxed."""
 
     def is_boxed(leaf) -> bool:
         return isinstance(leaf, nn.Partitioned)
@@ -389,7 +392,7 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
     )
 
 
-def arguments(
+def argument_shapes(
     recipe: Recipe,
     mesh: Mesh,
     size: int,
@@ -440,9 +443,9 @@ def program(
       recipe: static.
       mesh: to run on.
       size: of the global batch.
-      teacher, students: as in `arguments`.
+      teacher, students: as in `argument_shapes`.
     """
-    shapes = arguments(recipe, mesh, size, teacher, students)
+    shapes = argument_shapes(recipe, mesh, size, teacher, students)
     leaves, tree = jax.tree.flatten(shapes)
     return _program(recipe, mesh, tree, tuple(leaves))
 
