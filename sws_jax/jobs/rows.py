@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
 
@@ -77,6 +77,22 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     builders = {"single": _single, "descendants": _descendants, "chain": _chain}
     builders["sws"] = _chain  # as configs of older versions name it
     return builders[config.job](config)
+
+
+def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """Runs, all that they need, and all that these need.
+
+    Args:
+      names: of the runs.
+      needs: of each run; one that is missing here needs nothing.
+    """
+    reached: set[str] = set()
+    to_ask = set(names)
+    while to_ask:
+        name = to_ask.pop()
+        reached.add(name)
+        to_ask |= set(needs.get(name, ())) - reached
+    return reached
 
 
 def _single(config) -> list[Run]:

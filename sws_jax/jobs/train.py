@@ -181,9 +181,9 @@ def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:
     config, network = run.config, finished.network
     if phases.leaves_learngene(config):
         method = learngenes.find_method(config.phase.method)
-        every = trained.load(config, run.workdir, phases.earlier(config))
-        every[config.phase.name] = Trained(network, finished.own)
-        return method.extract(every)
+        results = trained.load(config, run.workdir, phases.earlier(config))
+        results[config.phase.name] = Trained(network, finished.own)
+        return method.extract(results)
     assert network.description is not None
     if network.description.kind == "aux_net" and not config.phase.method:
         return learngenes.extract(network)

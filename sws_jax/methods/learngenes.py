@@ -89,23 +89,26 @@ def extract(network: networks.Network) -> Learngene:
     return find_method(about.method).extract(trained)
 
 
-def extracted(method: Method, trained: Mapping[str, Trained]) -> Description | None:
+def extracted_description(
+    method: Method, trained: Mapping[str, Trained]
+) -> Description | None:
     """The description of the learngene that phases would leave, from shapes alone.
-
-    None where it depends on the numbers that are trained.
 
     Args:
       method: theirs.
-      trained: arrays, or shapes, by the names of the phases.
+      trained: arrays, or shapes, by the names of the phases, in their order.
+
+    Returns:
+      None where it depends on the numbers that are trained.
     """
     names = tuple(trained)
 
-    def extract(values):  # JAX sorts the keys of a dict, and phases have an order
+    def extract(values):  # Not of a dict: JAX would sort its keys.
         return method.extract(dict(zip(names, values, strict=True)))
 
     try:
         return jax.eval_shape(extract, tuple(trained.values())).description
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # a number was needed
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):  # It needs a number.
         return None
 
 
