@@ -37,7 +37,7 @@ from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
 from sws_jax.models.outputs import Outputs
-from sws_jax.pixels import Normalization
+from sws_jax.pixels import Normalization, default_normalization
 from sws_jax.specs import Spec, Trained, ViTSpec
 from sws_jax.specs.base import COMPUTE, Compute
 from sws_jax.specs.variants import Computation
@@ -108,7 +108,9 @@ def step_flops(
       UserError: networks that are not trained here, or do not fit each other.
     """
     loss = Loss("soft" if teacher else "none")
-    recipe = Recipe(_trained(spec), _grey(spec), compute, loss=loss, teacher=teacher)
+    recipe = Recipe(
+        _trained(spec), _normalization(spec), compute, loss=loss, teacher=teacher
+    )
     return _program_flops(recipe, ())
 
 
@@ -179,7 +181,7 @@ def _of_shapes(recipe: Recipe) -> Recipe:
     """What of a recipe decides the shapes of one image's step; equal for many runs."""
     return Recipe(
         _trained(recipe.spec),
-        _grey(recipe.spec),
+        _normalization(recipe.spec),
         recipe.compute,
         loss=recipe.loss,
         teacher=recipe.teacher,
@@ -187,10 +189,9 @@ def _of_shapes(recipe: Recipe) -> Recipe:
     )
 
 
-def _grey(spec: Spec) -> Normalization:
+def _normalization(spec: Spec) -> Normalization:
     """A placeholder: a normalisation has no products."""
-    halves = (0.5,) * spec.channels
-    return Normalization(halves, halves)
+    return default_normalization(spec.channels)
 
 
 def _state(recipe: Recipe) -> steps.TrainState:
@@ -244,7 +245,7 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    return _step_bytes(Recipe(_trained(spec), _grey(spec), compute), ())
+    return _step_bytes(Recipe(_trained(spec), _normalization(spec), compute), ())
 
 
 def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:
@@ -276,9 +277,10 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 @functools.lru_cache(maxsize=512)
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
     """Bytes that one block of a ViT keeps, for each image."""
-    grey = _grey(spec)
+    normalization = _normalization(spec)
     one, two = (
-        _kept(Recipe(spec.replace(depth=depth), grey, compute), ()) for depth in (1, 2)
+        _kept(Recipe(spec.replace(depth=depth), normalization, compute), ())
+        for depth in (1, 2)
     )
     return two - one
 

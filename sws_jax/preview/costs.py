@@ -18,7 +18,7 @@ from sws_jax.methods.objectives import Loss
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
-from sws_jax.preview.survey import Survey, of_phase
+from sws_jax.preview.survey import Survey, phase_lines
 from sws_jax.specs import Compute, Spec
 from sws_jax.storage import documents, paths
 from sws_jax.storage.runs import weights_file
@@ -234,7 +234,7 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
 
 def _step_flops(survey: Survey, row: Run, picks: Picks) -> float | None:
     """FLOPs for each image of a step; None where its network and teacher say them."""
-    for line in of_phase(row, picks, survey.programs(row, picks)):
+    for line in phase_lines(row, picks, survey.programs(row, picks)):
         survey.note(line)
     if isinstance(picks.recipe.loss, Loss) and not picks.variants:
         return None
