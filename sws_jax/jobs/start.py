@@ -343,8 +343,8 @@ class Answers:
             return result.about
         if not set(names) <= self._trained.keys():
             return None
-        trained = {n: self._trained[n] for n in names}
-        return learngenes.extracted_description(method, trained)
+        phase_results = {n: self._trained[n] for n in names}
+        return learngenes.extracted_description(method, phase_results)
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, a file that is there, or a name.
