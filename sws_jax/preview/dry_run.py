@@ -38,6 +38,9 @@ GPUS = {
 # Slices of these are named after their cores, of which a device has two.
 _TWO_CORES = ("v4", "v5p")
 
+# All that a sheet depends on, the recipe first -> names of the runs, their sheet.
+Sheets = dict[Any, tuple[list[str], sizing.Sheet]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
@@ -120,7 +123,26 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     pretend(target.devices)
     devices = jax.devices("cpu")[: target.devices]
     survey = Survey(config, workdir)
-    sheets: dict[Any, tuple[list[str], sizing.Sheet]] = {}
+    sheets = _sheets(rows, survey, devices)
+    memory = f" of {words.size(target.memory)}" if target.memory else ""
+    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
+    say(_table(list(sheets.values()), target))
+    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+
+
+def _sheets(
+    rows: Sequence[Run], survey: Survey, devices: Sequence[jax.Device]
+) -> Sheets:
+    """The sheets of a job's runs; each is compiled once for all runs that share it.
+
+    The survey takes notes of remarks on the runs, and of those that train nothing.
+
+    Args:
+      rows: of the job.
+      survey: of the job.
+      devices: of the mesh.
+    """
+    sheets: Sheets = {}
     untrained = []
     for row in rows:
         spec = survey.spec(row)
@@ -148,10 +170,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         sheets[key][0].append(row.name)
     if untrained:
         survey.note(f"no step is trained: {_label(untrained)}")
-    memory = f" of {words.size(target.memory)}" if target.memory else ""
-    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
-    say(_table(list(sheets.values()), target))
-    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+    return sheets
 
 
 def _in_own_dtype(
@@ -240,7 +259,7 @@ def _label(names: list[str]) -> str:
     return words.few(names, most=1)
 
 
-def _explanations(sheets) -> list[str]:
+def _explanations(sheets: Sheets) -> list[str]:
     """Lines below the table, on what its columns count."""
     notes = [
         "all figures: of one device",
