@@ -14,11 +14,12 @@ from sws_jax import sharding, trees
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
 from sws_jax.methods.objectives import Loss
+from sws_jax.specs import variants
 from sws_jax.storage.names import CHECKPOINTS
 from sws_jax.training import ending, evaluation, hooks, loop, metrics, step
 from sws_jax.training.checkpoints import Checkpoints
 from sws_jax.training.optim import Optimizer
-from sws_jax.training.picks import Picks, the_first
+from sws_jax.training.picks import Picks
 
 from support.compare import close, equal
 from support.learngenes import describe
@@ -253,7 +254,9 @@ def test_what_cannot_be_logged_is_refused(objective, words):
 def test_products_with_own_parameters_are_counted():
     """2 FLOPs for a multiply-add: forward, and the gradients of blocks and kernel."""
     spec = TEACHER.network.spec
-    mapped = flops.mean_step_flops(Picks(mapped_recipe(AUX), (), the_first, 0), 1)
+    mapped = flops.mean_step_flops(
+        Picks(mapped_recipe(AUX), (), variants.pick_first, 0), 1
+    )
     plain = flops.step_flops(AUX, teacher=spec)
     assert mapped - plain == 3 * 2 * AUX.net.tokens * AUX.net.width * 24
 

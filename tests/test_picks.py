@@ -14,7 +14,7 @@ from sws_jax.estimate import flops, sizing
 from sws_jax.specs import variants
 from sws_jax.training import hooks, metrics, step
 from sws_jax.training.optim import Optimizer
-from sws_jax.training.picks import Picks, the_first
+from sws_jax.training.picks import Picks
 
 from support.compare import close, equal
 from support.networks import aux_spec, params_of
@@ -44,13 +44,13 @@ def test_programs_are_those_of_forms():
     """Variants that differ in which blocks run have one; another number is another."""
     form = SPECS[0]
     (recipe, students), *others = picks_of(all_in_turn).programs(6)
-    assert not others and recipe.students == (form, form)
+    assert not others and recipe.forms == (form, form)
     np.testing.assert_array_equal(students[0].ranges, [[0, 2], [0, 2]])
     np.testing.assert_array_equal(students[1].ranges, [[0, 2], [0, 1]])
     assert students[1].rates.shape == (4,) and students[1].rates[3] == 0
-    forms = [r.students for r, _ in picks_of(one_or_two).programs(6)]
+    forms = [r.forms for r, _ in picks_of(one_or_two).programs(6)]
     assert forms == [(form, form), (form,)]
-    assert Picks(RECIPE, (), the_first, 3).programs(6) == [(RECIPE, ())]
+    assert Picks(RECIPE, (), variants.pick_first, 3).programs(6) == [(RECIPE, ())]
 
 
 @pytest.mark.parametrize("pick", [(), (3,), (0, -1)], ids=str)
@@ -63,7 +63,7 @@ def test_a_pick_of_nothing_is_refused(pick):
 
 def test_a_form_without_weights_is_refused():
     wide = variants.computations((aux_spec((2, 2), width=32),))
-    picks = Picks(RECIPE, (*VARIANTS, *wide), the_first, 3)
+    picks = Picks(RECIPE, (*VARIANTS, *wide), variants.pick_first, 3)
     with pytest.raises(UserError, match="is no variant of aux_.*! patch_embed/proj"):
         picks.programs(6)
 

@@ -229,7 +229,7 @@ def test_a_dry_run_of_every_kind_on_digits(compiled, tmp_path, capsys, monkeypat
     if not compiled:
         both = variants.computations((nets["elastic"], shorter(nets["elastic"])))
         (elastic,) = [r for r in USED if r.spec == nets["elastic"]]
-        assert elastic.students == tuple(c.form for c in both)
+        assert elastic.forms == tuple(c.form for c in both)
     assert "no step is trained: search and 3 more" in text
     assert "what search leaves is not known before it is trained" in text
     assert not list(tmp_path.iterdir())

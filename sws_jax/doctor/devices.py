@@ -30,7 +30,7 @@ from sws_jax.jobs import build, places, remarks
 from sws_jax.jobs.rows import Run
 from sws_jax.models import names
 from sws_jax.preview import dry_run
-from sws_jax.preview.survey import of_phase
+from sws_jax.preview.survey import phase_lines
 from sws_jax.runtime import host, words
 from sws_jax.storage.names import RUN
 
@@ -193,7 +193,7 @@ def sheet(case: Case) -> Iterator[Finding]:
         )
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
-        for line in of_phase(row, picks, programs):
+        for line in phase_lines(row, picks, programs):
             yield ok(line)
     for remark in dict.fromkeys(notes):
         yield warning(remark)

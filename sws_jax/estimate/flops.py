@@ -37,7 +37,7 @@ from sws_jax.models import networks
 from sws_jax.models.description import Description
 from sws_jax.models.networks import SPEC, Network, Predictor
 from sws_jax.models.outputs import Outputs
-from sws_jax.pixels import Normalization
+from sws_jax.pixels import Normalization, default_normalization
 from sws_jax.specs import Spec, Trained, ViTSpec
 from sws_jax.specs.base import COMPUTE, Compute
 from sws_jax.specs.variants import Computation
@@ -108,7 +108,9 @@ def step_flops(
       UserError: networks that are not trained here, or do not fit each other.
     """
     loss = Loss("soft" if teacher else "none")
-    recipe = Recipe(_trained(spec), _grey(spec), compute, loss=loss, teacher=teacher)
+    recipe = Recipe(
+        _trained(spec), _normalization(spec), compute, loss=loss, teacher=teacher
+    )
     return _program_flops(recipe, ())
 
 
@@ -129,7 +131,7 @@ def mean_step_flops(picks: Picks, total: int) -> float:
     if not picks.variants:
         return _program_flops(recipe, ())
     looked_at = max(min(total, _COUNTED_STEPS), 1)
-    counts = collections.Counter(map(picks.computed, range(looked_at)))
+    counts = collections.Counter(map(picks.picked, range(looked_at)))
     sums = sum(n * _picked_flops(recipe, picked) for picked, n in counts.items())
     return sums / looked_at
 
@@ -152,7 +154,7 @@ def _picked_flops(recipe: Recipe, picked: tuple[Computation, ...]) -> int:
     """
     forms = tuple(computation.form for computation in picked)
     ranges = tuple(len(computation.ranges or ()) for computation in picked)
-    whole = _program_flops(dataclasses.replace(recipe, students=forms), ranges)
+    whole = _program_flops(dataclasses.replace(recipe, forms=forms), ranges)
     return whole - sum(
         step_flops(computation.form, recipe.compute)
         - step_flops(computation.spec, recipe.compute)
@@ -167,7 +169,7 @@ def _program_flops(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 
     Args:
       recipe: as `_of_shapes` has it.
-      ranges: of each of its students, how many; 0 for none.
+      ranges: of each of its forms, how many; 0 for none.
     """
     return flops(
         functools.partial(steps.train_step, recipe),
@@ -183,18 +185,17 @@ def _of_shapes(recipe: Recipe) -> Recipe:
     """What of a recipe decides the shapes of one image's step; equal for many runs."""
     return Recipe(
         _trained(recipe.spec),
-        _grey(recipe.spec),
+        _normalization(recipe.spec),
         recipe.compute,
         loss=recipe.loss,
         teacher=recipe.teacher,
-        students=recipe.students,
+        forms=recipe.forms,
     )
 
 
-def _grey(spec: Spec) -> Normalization:
+def _normalization(spec: Spec) -> Normalization:
     """A placeholder: a normalisation has no products."""
-    halves = (0.5,) * spec.channels
-    return Normalization(halves, halves)
+    return default_normalization(spec.channels)
 
 
 def _state(recipe: Recipe) -> steps.TrainState:
@@ -205,12 +206,12 @@ def _state(recipe: Recipe) -> steps.TrainState:
 
 def _batch(recipe: Recipe, size: int) -> steps.Batch:
     """The shapes of a batch, of which no branch is dropped."""
-    spec, masks = recipe.spec, (None,) * len(recipe.students)
+    spec, masks = recipe.spec, (None,) * len(recipe.forms)
     return steps.Batch(_images(spec, size), _targets(spec, size), masks or None)
 
 
 def _students(ranges: tuple[int, ...]) -> tuple[steps.Student, ...]:
-    """The shapes of what each student is told; see `_program_flops`."""
+    """The shapes of what each variant passes to a program; see `_program_flops`."""
     return tuple(
         steps.Student(jax.ShapeDtypeStruct((count, 2), np.int32) if count else None)
         for count in ranges
@@ -248,15 +249,15 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    return _step_bytes(Recipe(_trained(spec), _grey(spec), compute), ())
+    return _step_bytes(Recipe(_trained(spec), _normalization(spec), compute), ())
 
 
 def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:
-    """`activation_bytes` of a run's step, with its objective and all its students.
+    """`activation_bytes` of a run's step, with its objective and all its forms.
 
     Args:
       recipe: static.
-      students: of each of its students.
+      students: of each of its forms.
     """
     recipe = _of_shapes(recipe)
     if isinstance(recipe.loss, Loss):  # It keeps no more where it is distilled.
@@ -270,7 +271,7 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     """`step_bytes`, of arguments as `_program_flops` takes them."""
     kept = _kept(recipe, ranges)
     if recipe.compute.remat:
-        forms = [_trained(form) for form in recipe.students or (recipe.spec,)]
+        forms = [_trained(form) for form in recipe.forms or (recipe.spec,)]
         vits = {vit.replace(depth=1) for form in forms for vit in form.vits}
         plain = dataclasses.replace(recipe.compute, remat=False)
         kept += max(_of_block(vit, plain) for vit in vits)
@@ -280,9 +281,10 @@ def _step_bytes(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 @functools.lru_cache(maxsize=512)
 def _of_block(spec: ViTSpec, compute: Compute) -> int:
     """Bytes that one block of a ViT keeps, for each image."""
-    grey = _grey(spec)
+    normalization = _normalization(spec)
     one, two = (
-        _kept(Recipe(spec.replace(depth=depth), grey, compute), ()) for depth in (1, 2)
+        _kept(Recipe(spec.replace(depth=depth), normalization, compute), ())
+        for depth in (1, 2)
     )
     return two - one
 
@@ -300,7 +302,13 @@ def _kept(recipe: Recipe, ranges: tuple[int, ...]) -> int:
 
     def size(images: int) -> int:
         batch = _batch(recipe, images)
-        arrays = state.params, state.own, batch, _taught(recipe, batch), students
+        arrays = (
+            state.params,
+            state.own,
+            batch,
+            _teacher_outputs(recipe, batch),
+            students,
+        )
         leaves = jax.eval_shape(residuals, *arrays)
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
@@ -309,7 +317,7 @@ def _kept(recipe: Recipe, ranges: tuple[int, ...]) -> int:
     return size(3) - size(2)
 
 
-def _taught(recipe: Recipe, batch: steps.Batch) -> Outputs | None:
+def _teacher_outputs(recipe: Recipe, batch: steps.Batch) -> Outputs | None:
     """The shapes of what the teacher returns for a batch, if there is one."""
     teacher = _teacher(recipe)
     if teacher is None:

@@ -17,6 +17,7 @@ from sws_jax.models.networks import Predictor
 from sws_jax.runtime import words
 from sws_jax.specs import Compute
 from sws_jax.training import step
+from sws_jax.training.picks import Program
 from sws_jax.training.step import Recipe, Student
 
 
@@ -88,9 +89,7 @@ def parts(sheet: Sheet) -> str:
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
 
-def largest(
-    programs: Sequence[tuple[Recipe, tuple[Student, ...]]],
-) -> tuple[Recipe, tuple[Student, ...]]:
+def largest(programs: Sequence[Program]) -> Program:
     """Of the programs of a run the one that holds the most activations.
 
     Args:
@@ -117,7 +116,7 @@ def sheet(
       mesh: that it runs on.
       size: images of the global batch.
       teacher: of arrays, or of shapes with shardings.
-      students: of each of the recipe's, if it has any.
+      students: of each of the recipe's forms.
       replayed: whether steps are computed twice.
     """
     program = step.program(recipe, mesh, size, teacher, students)
@@ -173,7 +172,7 @@ def _arguments(
     replayed: bool,
 ) -> Sheet:
     """A sheet of a step's arguments alone; those of `students` are a few numbers."""
-    shapes = step.arguments(recipe, mesh, size, teacher, students)
+    shapes = step.argument_shapes(recipe, mesh, size, teacher, students)
     state, _, raw, _, teacher = shapes[:5]
     return Sheet(
         parameters=_bytes_on_device((state.params, state.own)),

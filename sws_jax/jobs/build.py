@@ -25,7 +25,6 @@ from sws_jax.jobs import initial, phases, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.places import Images
 from sws_jax.methods import learngenes
-from sws_jax.methods.objectives import Objective
 from sws_jax.models import weights
 from sws_jax.models.networks import Network, Predictor
 from sws_jax.pixels import Normalization
@@ -34,7 +33,7 @@ from sws_jax.specs import Compute, Spec, Trained, variants
 from sws_jax.training import step
 from sws_jax.training.durations import MOST_STEPS, Durations
 from sws_jax.training.optim import Optimizer, Schedule, scaled_rate
-from sws_jax.training.picks import Picks, the_first
+from sws_jax.training.picks import Picks
 from sws_jax.training.step import Recipe
 from sws_jax.training.task import Task
 
@@ -74,7 +73,7 @@ def check_objects(config: ml_collections.ConfigDict) -> None:
     Compute(**config.compute)
     transform(config)
     mixing = augment(config)
-    objective(config)
+    phases.objective(config)
     Optimizer(**config.optimizer)
     images.check_decoder(config.data.decoder)
     mixing.check_batch(config.global_batch_size)
@@ -160,11 +159,6 @@ def augment(config: ml_collections.ConfigDict) -> Augment:
     return Augment(**config.augment)
 
 
-def objective(config: ml_collections.ConfigDict) -> Objective:
-    """What is minimised."""
-    return phases.objective(config)
-
-
 def recipe(
     config, spec: Trained, normalization: Normalization, teacher: Spec | None = None
 ) -> Recipe:
@@ -186,7 +180,7 @@ def recipe(
         normalization=normalization,
         compute=Compute(**config.compute),
         augment=mixing,
-        loss=objective(config),
+        loss=phases.objective(config),
         optimizer=Optimizer(**config.optimizer),
         accum_steps=config.accum_steps,
         ema=config.ema,
@@ -208,7 +202,7 @@ def picks(config, recipe: Recipe, images: Images) -> Picks:
     """
     phase = phases.find(config, images.input_and_head)
     if phase is None or not phase.variants:
-        return Picks(recipe, (), the_first, config.seed)
+        return Picks(recipe, (), variants.pick_first, config.seed)
     if phase.variants[0] != recipe.spec:
         raise UserError(
             f"the first variant of phase {phase.name} is {phase.variants[0].name}, and "

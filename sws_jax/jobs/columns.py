@@ -21,7 +21,7 @@ from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
 from sws_jax.jobs import differences, fields, places, records
-from sws_jax.jobs.rows import Run
+from sws_jax.jobs.rows import Run, closure
 from sws_jax.models import weights
 from sws_jax.reports.rows import Result
 from sws_jax.runtime import checkout
@@ -158,22 +158,6 @@ def with_before(
         }
         whole.append({**result, **more})
     return whole
-
-
-def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
-    """What is named, all that it needs, and all that this needs.
-
-    Args:
-      names: where it begins.
-      needs: of each name; of one that is not there, nothing.
-    """
-    reached: set[str] = set()
-    to_ask = set(names)
-    while to_ask:
-        name = to_ask.pop()
-        reached.add(name)
-        to_ask |= set(needs.get(name, ())) - reached
-    return reached
 
 
 def _needs(config: dict[str, Any], after: Sequence[str] = ()) -> set[str]:

@@ -79,9 +79,9 @@ def write_report(
       workdir: of the job.
     """
     with _job_lock(workdir):
-        every = [*results, *_other_runs(results, workdir)]
-        whole = [columns.completed(result, workdir) for result in every]
-        report.write(columns.with_before(whole, rows, workdir), workdir)
+        present = [*results, *_other_runs(results, workdir)]
+        completed = [columns.completed(result, workdir) for result in present]
+        report.write(columns.with_before(completed, rows, workdir), workdir)
 
 
 def _other_runs(

@@ -118,7 +118,7 @@ GROUPS = {
     "schedule": "how long a run is, and its learning rate",
     "evaluation": "when weights are scored, and which are kept",
     "checkpoint": "when a run is saved, so that it can go on",
-    "replay": "which steps are computed twice, against devices that compute wrongly",
+    "replay": "which steps are computed twice, to notice faulty devices",
 }
 JOB_GROUPS = {
     "": "the job: which runs it has",
@@ -390,12 +390,14 @@ RUN: dict[str, Field] = {
     ),
     "phase.method": Field(
         "",
-        "Method whose phase the run trains. Empty: the run is what its other fields "
-        "say.",
+        "Method whose phase the run trains. Empty: the other fields describe the run "
+        "fully.",
     ),
     "phase.name": Field("", "Name of that phase."),
     "phase.depth": Field(
-        0, "Depth of the descendant that the phase is for. 0: of all.", Range(0, 1024)
+        0,
+        "Depth of the descendant that the phase is for. 0: all share it.",
+        Range(0, 1024),
     ),
     "teacher.path": Field(
         "",
@@ -580,9 +582,9 @@ RUN: dict[str, Field] = {
     "checkpoint.final": Field(True, "Keep a checkpoint of the run's end."),
     "replay.every_steps": Field(
         0,
-        "Steps between two that are computed twice: where the results are not the same "
-        "to the bit, a device computes wrongly, and the run ends. It takes the time of "
-        "a step, the memory of one more state (weights, optimiser and average), and "
+        "Of so many steps one is computed twice: where the two results differ in a "
+        "bit, a device computes wrongly, and the run ends. It takes the time of a "
+        "step, the memory of one more state (weights, optimiser and average), and "
         "kernels that give the same bits each time. 0: none.",
         Range(0, 2**31 - 1),
         resume=HARMLESS,

@@ -19,7 +19,7 @@ from sws_jax.data.pipeline import Reading
 from sws_jax.errors import UserError
 from sws_jax.jobs import phases, places, trained
 from sws_jax.jobs.places import Images, Origin, find_origin
-from sws_jax.jobs.start import Answer, answer, request
+from sws_jax.jobs.start import Answer, answer, expansion
 from sws_jax.methods import learngenes, surgery
 from sws_jax.methods.base import Learngene, Made
 from sws_jax.models import networks, profiles, vit, weights
@@ -69,17 +69,23 @@ def initial_network(
     else:
         result = answer(config, images, None, tell)
         check_memory(result.spec)
-        params = _made(config, data, workdir, result.spec)
+        params = _computed(config, data, workdir, result.spec)
         if params is None:
             params = vit.init_params(result.spec.build(), jax.random.key(config.seed))
     return networks.Network(result.spec, params, result.about)
 
 
-def _made(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | None:
-    """The parameters that a run's phase computes; None where it starts otherwise.
+def _computed(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | None:
+    """The parameters that a phase's `Made` start computes; None for another start.
+
+    Args:
+      config: of the run.
+      data: what it trains on.
+      workdir: where the runs of earlier phases are.
+      spec: of its network.
 
     Raises:
-      UserError: they are not those of the phase's network, or no numbers.
+      UserError: they are not those of the phase's network, or not finite.
     """
     phase = phases.find(config, Images.of(data).input_and_head)
     if phase is None or not isinstance(phase.start, Made):
@@ -92,9 +98,9 @@ def _made(config, data: Dataset, workdir: str, spec: Trained) -> trees.Tree | No
         reading = Reading(unreadable=config.data.unreadable)
         rows = pipeline.some_images(data.train, fit, start.images, reading=reading)
         images = pixels.normalize(jnp.asarray(rows), data.normalization)
-    made = trees.to_host(start.make(before, images))
-    weights.check(who, networks.abstract_params(spec), made)
-    return _float32(who, made)
+    params = trees.to_host(start.make(before, images))
+    weights.check(who, networks.abstract_params(spec), params)
+    return _float32(who, params)
 
 
 def _expanded(config, path: str, gene: Learngene, result: Answer):
@@ -102,7 +108,7 @@ def _expanded(config, path: str, gene: Learngene, result: Answer):
     spec = result.spec
     descendant = learngenes.expand(
         dataclasses.replace(gene, params=_float32(path, gene.params)),
-        **request(config),
+        **expansion(config),
         num_classes=None if result.keeps_head else spec.num_classes,
         image_size=spec.image_size,
         seed=config.seed,
@@ -141,20 +147,24 @@ def _reordered(params: trees.Tree, order: tuple[int, ...]) -> trees.Tree:
     return {**params, "head": head}
 
 
-def _float32(path: str, params: trees.Tree) -> trees.Tree:
-    """Weights, of a file say, in float32, for a run to start from.
+def _float32(origin: str, params: trees.Tree) -> trees.Tree:
+    """Weights in float32, for a run to start from.
+
+    Args:
+      origin: where they come from, for the message: a path, say.
+      params: of any dtype.
 
     Raises:
-      UserError: some of them are not numbers.
+      UserError: some of them are not finite.
     """
-    weights = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    for name, leaf in trees.flatten(weights).items():
+    converted = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    for name, leaf in trees.flatten(converted).items():
         if not np.isfinite(leaf).all():
             raise UserError(
-                f"{path} holds values in {name} that are not numbers: no run can start "
-                f"from it; train it again"
+                f"{origin} holds values in {name} that are not numbers: no run can "
+                f"start from it; train it again"
             )
-    return weights
+    return converted
 
 
 def check_memory(spec: Spec) -> None:

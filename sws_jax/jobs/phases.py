@@ -1,9 +1,9 @@
 """The phase of a method that a run trains, found again from the run's config alone.
 
-A phase that the fields of a config can say is a run like any other: one that trains the
-Aux-Net of SWS has ``model.stages``, and no field of `phase`. Any other is named by
-``phase.method`` and ``phase.name``, and its method is asked for it whenever something
-must be known of it.
+Where the usual fields of a config describe all of a phase, its run is one like any
+other: that of the Aux-Net of SWS has ``model.stages``, and ``phase.method`` is empty.
+Any other phase is named by ``phase.method`` and ``phase.name``, and is asked of the
+method again whenever something must be known of it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ def request(config: ml_collections.ConfigDict) -> Request:
     )
 
 
+def net(
+    config: ml_collections.ConfigDict, input_and_head: dict[str, Any] | None
+) -> ViTSpec:
+    """The network that a method is asked with.
+
+    Args:
+      config: of a run or of a job.
+      input_and_head: image_size, channels and num_classes; None puts placeholders
+        there, for a caller whose question does not depend on them.
+    """
+    return model_fields.plain_network(config, input_and_head or _placeholder(config))
+
+
 def of_method(
     config: ml_collections.ConfigDict,
     method: Method,
@@ -56,11 +69,12 @@ def of_method(
       config: of a run or of a job.
       method: whose they are.
       depths: of the descendants.
-      input_and_head: image_size, channels and num_classes; None where nothing that is
-        asked depends on them.
+      input_and_head: as in `net`.
+
+    Raises:
+      UserError: two phases have one name.
     """
-    net = model_fields.plain_network(config, input_and_head or _smallest(config))
-    phases = method.phases(net, request(config), depths)
+    phases = method.phases(net(config, input_and_head), request(config), depths)
     for name in {phase.name for phase in phases}:
         if [phase.name for phase in phases].count(name) > 1:
             raise UserError(f"{method.name} has two phases named {name}")
@@ -118,12 +132,12 @@ def leaves_learngene(config: ml_collections.ConfigDict) -> bool:
     return last(_all(config)) == config.phase.name
 
 
-def last(every: Sequence[Phase]) -> str:
+def last(phases: Sequence[Phase]) -> str:
     """The name of the phase that leaves the learngene: the last that all depths share.
 
     Empty where there is none.
     """
-    return next((p.name for p in reversed(every) if p.depth is None), "")
+    return next((p.name for p in reversed(phases) if p.depth is None), "")
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:
@@ -151,7 +165,7 @@ def abstract_trained(
         return None  # Its own parameters may depend on the teacher.
     own = jax.eval_shape(
         lambda key: nn.meta.unbox(minimised.init(key, spec, teacher)),
-        jax.eval_shape(jax.random.key, 0),  # JAX need not start for it
+        jax.eval_shape(jax.random.key, 0),  # A real key would start JAX.
     )
     return Trained(Network(spec, networks.abstract_params(spec), about), own)
 
@@ -160,29 +174,33 @@ def set_fields(
     config: ml_collections.ConfigDict,
     method: Method,
     phase: Phase,
-    teacher: str,
+    ancestor: str,
     *,
-    gene: str,
+    last: str,
 ) -> None:
-    """Makes the config of a run that of a phase.
+    """Sets the fields of a run that trains a phase.
 
     Args:
       config: changed in place: a run's, with the job's own fields.
       method: whose phase it is.
       phase: to be trained.
-      teacher: path of the ancestor.
-      gene: name of the phase that leaves the method's learngene; see `last`.
+      ancestor: path of the ancestor.
+      last: name of the phase that leaves the method's learngene, of `last`.
+
+    Raises:
+      UserError: the phase starts from a learngene that no earlier phase leaves.
     """
     if isinstance(phase.objective, Loss):
         names = ("kind", "alpha", "tau", "reduction")
         config.loss.update({name: getattr(phase.objective, name) for name in names})
-    config.teacher.path = _path(phase.teacher, teacher)
+    config.teacher.path = _path(phase.teacher, ancestor)
     if isinstance(phase.start, base.Made) and base.ANCESTOR in phase.start.after:
-        config.teacher.path = teacher  # it is read from there, distilled or not
-    _set_start(config, phase, teacher, gene)
+        config.teacher.path = ancestor  # `path_of` reads it, distilled or not.
+    _set_start(config, phase, ancestor, last)
     _set_length(config, phase)
-    is_extracted_by_itself = phase.spec is not None and method.trains(phase.spec)
-    if _can_be_said(config, phase) and (is_extracted_by_itself or phase.name != gene):
+    # What `learngenes.extract` takes a learngene from, knowing the network alone.
+    is_aux_net = phase.spec is not None and method.trains(phase.spec)
+    if _fits_fields(config, phase) and (is_aux_net or phase.name != last):
         _set_network(config, phase)
     else:  # The method is asked again, with the job's own network and stages.
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
@@ -205,25 +223,25 @@ def _path(name: str, ancestor: str) -> str:
     return f"{RUN}{name}" if name else ""
 
 
-def _set_start(config, phase: Phase, ancestor: str, gene: str) -> None:
-    """Sets where the first weights come from; a `Made` start is the phase's own."""
+def _set_start(config, phase: Phase, ancestor: str, last: str) -> None:
+    """Sets where the first weights come from; no field describes a `Made` start."""
     start = phase.start
     if isinstance(start, FromRun):
         config.init.network = _path(start.phase, ancestor)
     elif isinstance(start, FromNetwork):
         config.init.network = start.path
     elif isinstance(start, FromGene):
-        if not start.path and gene in ("", phase.name):
+        if not start.path and last in ("", phase.name):
             raise UserError(
                 f"phase {phase.name} starts from a learngene of its own method, which "
                 f"no phase leaves before it: name a file as path"
             )
-        config.init.learngene = start.path or f"{RUN}{gene}"
+        config.init.learngene = start.path or f"{RUN}{last}"
         config.init.plan = tuple(start.plan or ())
 
 
 def _set_length(config, phase: Phase) -> None:
-    """Sets how long it is, and at which rate, where the phase says so."""
+    """Sets the length of the schedule and its peak, where the phase has them."""
     if phase.length is None:
         return
     epochs, rate, warmup = phase.length
@@ -234,27 +252,22 @@ def _set_length(config, phase: Phase) -> None:
         config.schedule.rate = float(rate)
 
 
-def _can_be_said(config, phase: Phase) -> bool:
-    """Whether fields of a config can say all that a phase is."""
+def _fits_fields(config, phase: Phase) -> bool:
+    """Whether the usual fields of a config describe all of a phase."""
     if phase.variants or isinstance(phase.start, base.Made):
         return False
-    is_of_fields = isinstance(phase.spec, ViTSpec | AuxViTSpec)
-    return is_of_fields and phase.objective == Loss(**config.loss)
+    has_fields = isinstance(phase.spec, ViTSpec | AuxViTSpec)
+    return has_fields and phase.objective == Loss(**config.loss)
 
 
 def _set_network(config, phase: Phase) -> None:
-    """Sets the fields of the network, where they say another."""
-    assert isinstance(phase.spec, ViTSpec | AuxViTSpec)  # as `_can_be_said` asks
-    if _smallest_network(config) != phase.spec:
+    """Sets the fields of the network, where they describe another."""
+    assert isinstance(phase.spec, ViTSpec | AuxViTSpec)  # See `_fits_fields`.
+    if model_fields.network_spec(config, _placeholder(config)) != phase.spec:
         config.model.update(model_fields.fields_of(phase.spec))
 
 
-def _smallest_network(config) -> Spec:
-    """The network of a config's fields, for the images of `of_method`."""
-    return model_fields.network_spec(config, _smallest(config))
-
-
-def _smallest(config) -> dict[str, Any]:
-    """Images and a head for questions that depend on neither."""
+def _placeholder(config) -> dict[str, Any]:
+    """An image size, channels and classes, where nothing depends on them."""
     patch = config.model.patch_size
     return dict(image_size=(patch, patch), channels=1, num_classes=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_collections
 
@@ -50,10 +50,10 @@ class Source:
     """What the descendants of a method start from.
 
     Attributes:
-      method: None where the learngene's file says it.
+      method: None where the learngene is a file, which names its method.
       learngene: its path, or ``run:NAME``.
-      ancestor: path of the network that teaches; empty where none is named.
-      needs: the runs that they need.
+      ancestor: path of the network that teaches, or ``run:NAME``; empty for none.
+      needs: names of the runs that come before.
     """
 
     method: Method | None
@@ -79,6 +79,22 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     return builders[config.job](config)
 
 
+def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
+    """Runs, all that they need, and all that these need.
+
+    Args:
+      names: of the runs.
+      needs: of each run; one that is missing here needs nothing.
+    """
+    reached: set[str] = set()
+    to_ask = set(names)
+    while to_ask:
+        name = to_ask.pop()
+        reached.add(name)
+        to_ask |= set(needs.get(name, ())) - reached
+    return reached
+
+
 def _single(config) -> list[Run]:
     """One run, as the config says."""
     return [Run(config.name, roles.SINGLE, _run(config, config.name))]
@@ -90,17 +106,17 @@ def _chain(config) -> list[Run]:
     if not names:
         raise UserError("methods is empty: name at least one method")
     check.check_fields(config)  # before methods make networks of them
-    rows, teacher = _ancestor(config)
+    rows, ancestor = _ancestor(config)
     sources = []
     for method in map(learngenes.find_method, names):
-        last = _add_phases(rows, config, method, teacher)
+        last = _add_phases(rows, config, method, ancestor)
         needs = (last,) if last else tuple(row.name for row in rows[:1])
-        sources.append(Source(method, f"{RUN}{last}", teacher, needs))
+        sources.append(Source(method, f"{RUN}{last}", ancestor, needs))
     return rows + _compare(config, config.tune, sources)
 
 
 def _ancestor(config) -> tuple[list[Run], str]:
-    """The run of the ancestor, where no teacher is named; and the teacher's path."""
+    """The run of the ancestor, unless the config names a teacher; and its path."""
     teacher = config.teacher.path
     if teacher:
         return [], teacher
@@ -113,25 +129,28 @@ def _ancestor(config) -> tuple[list[Run], str]:
     return [run], f"{RUN}{ANCESTOR}"
 
 
-def _add_phases(rows: list[Run], config, method: Method, teacher: str) -> str:
+def _add_phases(rows: list[Run], config, method: Method, ancestor: str) -> str:
     """Adds the phases of a method to the rows; one that is there already is shared.
 
     Args:
       rows: of the job, until now.
       config: of the job.
       method: whose phases they are.
-      teacher: path of the ancestor.
+      ancestor: path of the ancestor.
 
     Returns:
       The name of the run that leaves the method's learngene; empty for none.
+
+    Raises:
+      UserError: another method has a phase of the same name, which differs.
     """
     present = {row.name: row for row in rows}
     needs = [row.name for row in rows if row.name == ANCESTOR]
-    every = phases.of_method(config, method, _depths(config))
-    last = phases.last(every)
-    for phase in every:
+    of_method = phases.of_method(config, method, _depths(config))
+    last = phases.last(of_method)
+    for phase in of_method:
         run = _run(config, phase.name)
-        phases.set_fields(run, method, phase, teacher, gene=last)
+        phases.set_fields(run, method, phase, ancestor, last=last)
         publishes = f"{method.prefix}{LEARNGENE_FILE}" if phase.name == last else ""
         row = Run(phase.name, AUX, run, tuple(needs), publishes)
         if (same := present.get(phase.name)) is None:
@@ -204,7 +223,7 @@ def _descendant(
     untuned = config.compare.level == "untuned"
     role = roles.UNTUNED if untuned else roles.TUNED
     name = f"{source.prefix}{'untuned' if untuned else 'des'}-{label}"
-    # What was asked of the Aux-Net by name was not asked of its descendants.
+    # Fields that were set by name were meant for the Aux-Net, not for descendants.
     run = _run(config, name, tune, insist=not source.needs)
     run.seed = config.seed + number
     run.model.depth = depth

@@ -75,9 +75,11 @@ def answer(
     """
     init = config.init
     model_fields.check_init(config)
+    # The placeholder fits the file's network, and need not fit the config's.
+    asked = None if images is None else images.input_and_head
+    phase = phases.find(config, asked)
     if images is None:
         images = Images.placeholder(config, origin)
-    phase = phases.find(config, images.input_and_head)
     if origin is None:
         result = _of_seed(config, images, phase)
         if not (init.learngene or init.network or phase):
@@ -89,12 +91,12 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
-    if phase is not None and phase.spec not in (None, result.spec):
+    if asked and phase is not None and phase.spec not in (None, result.spec):
         raise UserError(
             f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
             f"and {origin.path} holds {result.spec.name}"
         )
-    if phase is None:  # What was asked by name is not asked of a method's phases.
+    if phase is None:  # Fields that were set by name are not for a method's phases.
         model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
 
@@ -113,8 +115,8 @@ def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
     return Answer(phase.spec, about)
 
 
-def request(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The descendant that a run asks of its learngene, as arguments of `expand`."""
+def expansion(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The plan, allotment or depth of a run's descendant, as arguments of `expand`."""
     init = config.init
     if init.plan or init.allotment:
         return {n: tuple(init[n]) for n in ("plan", "allotment") if init[n]}
@@ -133,9 +135,9 @@ def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:
     _check_channels(path, about.spec.channels, images)
     _tell_pixels(config, about, images, tell)
     descendant = learngenes.abstract_descendant(
-        about, seed=config.seed, **request(config)
+        about, seed=config.seed, **expansion(config)
     )
-    assert isinstance(descendant.spec, Trained)  # as methods promise
+    assert isinstance(descendant.spec, Trained)  # See `Method.expand`.
     spec: Trained = descendant.spec.replace(
         image_size=images.image_size,
         num_classes=about.spec.num_classes if keeps else images.num_classes,
@@ -206,7 +208,7 @@ def _keeps_head(
 def _tell_pixels(
     config, origin: Description, images: Images, tell: Callable[[str], None]
 ) -> None:
-    """Tells where a file has seen other pixels than those of the run."""
+    """Tells where a file was trained on pixels that were normalised otherwise."""
     trained_on, run_normalization = origin.normalization, images.normalization
     if run_normalization is not None and trained_on != run_normalization:
         mean, std = run_normalization.mean, run_normalization.std
@@ -287,7 +289,7 @@ def _describe(config, images: Images, spec: Spec) -> Description:
 
 
 class Answers:
-    """The networks of a job's runs, each after those that it starts from.
+    """The networks of a job's runs, which are asked for in the order of the job.
 
     Args:
       images: what they train on; None where nothing is known of them.
@@ -304,7 +306,7 @@ class Answers:
         self.images, self.workdir, self._older = images, workdir, older
         self.specs: dict[str, Trained] = {}  # by the names of runs
         self._trained: dict[str, base.Trained] = {}
-        # What each leaves, as far as it is known before, by ``run:NAME``.
+        # What each run leaves, by ``run:NAME``, where it is known before the training.
         self.runs: dict[str, Origin] = {}
         self._files: dict[str, Origin] = {}
 
@@ -319,14 +321,15 @@ class Answers:
         result = answer(config, self.images, origin, on_difference=on_difference)
         self.specs[name] = result.spec
         path = f"{places.RUN}{name}"
-        if (about := self._left(name, config, result)) is not None:
+        if (about := self._product(name, config, result)) is not None:
             self.runs[path] = Origin(path, about)
         return result
 
-    def _left(self, name: str, config, result: Answer) -> Description | None:
+    def _product(self, name: str, config, result: Answer) -> Description | None:
         """The description of what a run leaves: its network's, or a learngene's.
 
-        None where it depends on what is trained, or on a teacher that is not known.
+        None where it depends on the numbers that are trained, or on a teacher that is
+        not known.
         """
         trained = phases.abstract_trained(
             config, result.spec, result.about, self.teacher(config)
@@ -342,7 +345,10 @@ class Answers:
             return result.about
         if not set(names) <= self._trained.keys():
             return None
-        return learngenes.extracted(method, {n: self._trained[n] for n in names})
+        phase_results = {n: self._trained[n] for n in names}
+        asked = None if self.images is None else self.images.input_and_head
+        net = phases.net(config, asked)
+        return learngenes.extracted_description(method, phase_results, net)
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, a file that is there, or a name.

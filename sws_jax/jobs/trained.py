@@ -17,8 +17,10 @@ from sws_jax.storage import paths, runs
 from sws_jax.storage.names import OWN
 
 
-def load(config: ml_collections.ConfigDict, workdir: str, names: Iterable[str]):
-    """The networks of earlier phases, by their names.
+def load(
+    config: ml_collections.ConfigDict, workdir: str, names: Iterable[str]
+) -> dict[str, Trained]:
+    """The networks of earlier phases, by the names of these.
 
     Args:
       config: of the run that needs them.
@@ -37,8 +39,15 @@ def load(config: ml_collections.ConfigDict, workdir: str, names: Iterable[str]):
 def files(
     config: ml_collections.ConfigDict, workdir: str, names: Iterable[str]
 ) -> dict[str, str]:
-    """The weights files of phases, by their names; as `load` otherwise."""
-    found = {}
+    """The weights files of earlier phases, by the names of these.
+
+    Args:
+      config, workdir, names: as in `load`.
+
+    Raises:
+      UserError: as `load`.
+    """
+    weights_files = {}
     for name in names:
         path = phases.path_of(config, name)
         if not path:
@@ -46,8 +55,8 @@ def files(
                 f"{config.name} needs the {ANCESTOR}: give its weights file or run "
                 f"directory as teacher.path"
             )
-        found[name] = runs.weights_file(places.resolve(path, workdir))
-    return found
+        weights_files[name] = runs.weights_file(places.resolve(path, workdir))
+    return weights_files
 
 
 def _load(path: str) -> Trained:

@@ -18,6 +18,7 @@ from sws_jax.methods.plans import Plan
 from sws_jax.models import networks, profiles
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
+from sws_jax.specs.variants import Pick, pick_first
 
 
 @functools.partial(
@@ -37,10 +38,11 @@ class Learngene:
     `jax.eval_shape` and `jax.tree.map` as it is.
 
     Attributes:
-      params: ``blocks`` with a leading gene axis on every leaf, ``patch_embed``,
-        ``pos_embed``, ``cls_token`` (if the network has one), ``norm`` and
-        ``head`` (if it has classes).
-      description: static; network, stages, training and input of the Aux-Net.
+      params: of most methods ``blocks`` with a leading gene axis on every leaf,
+        ``patch_embed``, ``pos_embed``, ``cls_token`` (if the network has one), ``norm``
+        and ``head`` (if it has classes).
+      description: static; network, stages, training and input of the network that it
+        was taken from.
     """
 
     params: trees.Tree
@@ -63,9 +65,9 @@ class Learngene:
 )
 @dataclasses.dataclass(frozen=True)
 class Descendant(networks.Network):
-    """A Des-Net: a plain ViT initialised from a learngene, with nothing shared.
+    """A Des-Net: a network initialised from a learngene, with no shared blocks.
 
-    ``description.plan`` says which gene each block is a copy of.
+    ``description.plan`` says which gene each block comes from.
     """
 
     @property
@@ -158,7 +160,8 @@ class Made(NamedTuple):
         width, channels], float32, normalised as in training, to the parameters of
         the phase's network. Pure; its arrays may be numpy's.
       after: names of the earlier phases that it needs.
-      images: how many calibration images, which lie evenly over the training images.
+      images: how many calibration images, which lie evenly over the training images;
+        with 0, `make` gets None in their place.
     """
 
     make: Callable[[Mapping[str, Trained], Any], trees.Tree]
@@ -183,21 +186,17 @@ class Length(NamedTuple):
     warmup_epochs: float | None = None
 
 
-# Of the network that teaches, and that some methods take their learngene from: the
-# phase that a job trains before all others, or the file that it names instead.
+# The name of the network that teaches, and that some methods take their learngene from:
+# a job trains it before all phases, or names a file in its place.
 ANCESTOR = "ancestor"
-
-
-def _the_reference(seed: int, step: int) -> tuple[int, ...]:
-    """The picks of a phase without variants: its one network."""
-    return (0,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """One training before there is anything to expand.
 
-    Two methods whose phases are equal share one run.
+    Two methods share the run of a phase that is equal in both, and that the fields of a
+    config can say: see `sws_jax.jobs.phases`.
 
     Attributes:
       name: of its run: unique among all phases of all methods.
@@ -211,7 +210,7 @@ class Phase:
         the network alone.
       pick: from (seed, step) to the variants of that step, by their places in
         `variants`. Pure: the same two numbers give the same picks.
-      depth: of the one descendant that it is for; None where all share it.
+      depth: of the one descendant that starts from it; None where all share it.
     """
 
     name: str
@@ -221,7 +220,7 @@ class Phase:
     length: Length | None = None
     start: Start = Seed()
     variants: tuple[specs.Trained, ...] = ()
-    pick: Callable[[int, int], tuple[int, ...]] = _the_reference
+    pick: Pick = pick_first
     depth: int | None = None
 
 
@@ -231,7 +230,7 @@ class Request(NamedTuple):
     Attributes:
       stages: lengths of the stages that a method shares its blocks in.
       profile: which reading of the method; see `sws_jax.models.profiles`.
-      loss: of the phases that are distilled, or not, as the job's config says.
+      loss: that of the job's config, with a teacher or without.
     """
 
     stages: tuple[int, ...] = ()
@@ -271,19 +270,33 @@ class Method:
         """
         raise NotImplementedError
 
-    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
-        """The learngene of the phases, by their names.
+    def extract(self, trained: Mapping[str, Trained], net: ViTSpec) -> Learngene:
+        """The learngene that the phases leave.
 
-        The description's ``kind`` is "learngene", and its ``method`` this one.
+        Args:
+          trained: what each phase leaves, by its name, in their order. Arrays, or
+            tracers where a job is checked before it trains.
+          net: as in `phases`: of the width and heads of descendants.
+
+        Returns:
+          One whose description has the ``kind`` "learngene" and this ``method``.
         """
         raise NotImplementedError
 
     def abstract(self, about: Description) -> Learngene:
-        """Names, shapes and dtypes of a learngene, which files are checked against."""
+        """Names, shapes and dtypes of a learngene, which files are checked against.
+
+        Args:
+          about: description of the learngene.
+        """
         raise NotImplementedError
 
     def plan(self, about: Description, size: int) -> Plan:
-        """The plan of a descendant of that depth.
+        """The plan of a descendant.
+
+        Args:
+          about: description of the learngene.
+          size: depth of the descendant.
 
         Raises:
           UserError: the learngene cannot fill it, with the reason.
@@ -299,12 +312,20 @@ class Method:
         position embedding are those of the learngene; `sws_jax.expand` replaces them.
 
         Args:
-          key: of what is random in it.
+          gene: a learngene of this method.
+          plan: as `plan` returns it, or as a user has given it.
+          key: of what is random in the descendant.
+
+        Raises:
+          UserError: the plan is none of this learngene.
         """
         raise NotImplementedError
 
     def auxiliary(self, gene: Learngene) -> tuple[specs.Trained, trees.Tree]:
-        """The network that a learngene came from.
+        """The network that a learngene came from: spec and parameters.
+
+        Args:
+          gene: a learngene of this method.
 
         Raises:
           UserError: there is none.
@@ -316,9 +337,10 @@ class Method:
         return FromGene()
 
     def trains(self, spec: Spec) -> bool:
-        """Whether a network of this spec is an Aux-Net of this method by itself.
+        """Whether any network of this spec is an Aux-Net of this method.
 
-        Of such a network `sws_jax.extract` takes a learngene, whoever trained it.
+        `sws_jax.extract` takes a learngene from such a network alone, without its
+        phases.
         """
         return False
 
@@ -331,7 +353,13 @@ class BlockMethod(Method):
     """
 
     def genes(self, blocks: trees.Tree) -> trees.Tree:
-        """From stacked blocks, leaves [genes, ...], to the tree of as many genes."""
+        """The tree of genes, of which each gene is made like a block.
+
+        Names, shapes and logical axes of genes are read from it; `begin` has values.
+
+        Args:
+          blocks: stacked, leaves [genes, ...].
+        """
         return blocks
 
     def layers(self, genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
@@ -357,11 +385,11 @@ class BlockMethod(Method):
 
         Args:
           key: of what is random in them besides the blocks.
-          blocks: of a ViT of as many blocks as genes, as the recipe begins them.
+          blocks: initialised as those of a ViT, leaves [genes, ...].
         """
         return self.genes(blocks)
 
-    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
+    def extract(self, trained: Mapping[str, Trained], net: ViTSpec) -> Learngene:
         """The learngene of the network that the last phase trained.
 
         Of a plain ViT each block is a gene.

@@ -20,8 +20,8 @@ from sws_jax.specs import Compute, ExpandedSpec
 class ExpandedViT(vit.ViT):
     """A ViT whose blocks are computed from genes, in every step.
 
-    Called as `sws_jax.models.vit.ViT`. The gradient of a gene is what the chain rule
-    makes of the gradients of all blocks that come from it.
+    Called as `sws_jax.models.vit.ViT`. All blocks that come from a gene contribute to
+    its gradient, through the expansion.
     """
 
     spec: ExpandedSpec  # type: ignore[assignment]
@@ -32,7 +32,7 @@ class ExpandedViT(vit.ViT):
         assert isinstance(method, BlockMethod)
         genes = self.param("blocks", self._begin, method)
         blocks = method.layers(genes, self.spec.plan)
-        return vit.run_given(
+        return vit.apply_blocks(
             self.net, self.compute, blocks, x, drop_path, runs=ranges[0], taps=taps
         )
 

@@ -53,7 +53,7 @@ class TLEG(base.BlockMethod):
         return (0,) * depth  # every layer comes from the one gene
 
     def begin(self, key: jax.Array, blocks: trees.Tree) -> trees.Tree:
-        """The base as the recipe begins weights; slopes near 0, or 0.
+        """The base initialised as a ViT's blocks; slopes near 0, or 0.
 
         The published code draws the slopes of linear weights from a normal distribution
         that is truncated at +-2: a hundred deviations. Those of norms and biases are 0.

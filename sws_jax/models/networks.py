@@ -14,7 +14,7 @@ from sws_jax import arguments, pixels, sharding, trees
 from sws_jax.errors import UserError
 from sws_jax.models import vit, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.models.outputs import WANTED, Outputs
+from sws_jax.models.outputs import TAP_NAMES, Outputs
 from sws_jax.pixels import INTERPOLATIONS, NORMALIZATION, Normalization
 from sws_jax.specs import Compute, Spec
 from sws_jax.specs.base import COMPUTE, DTYPE
@@ -136,7 +136,7 @@ class Predictor:
     @arguments.checked(
         images=arguments.like("shape", "dtype", called="an array of images"),
         normalization=NORMALIZATION,
-        taps=WANTED,
+        taps=TAP_NAMES,
     )
     def outputs(
         self, images, normalization: Normalization, taps: tuple[str, ...] = ()

@@ -14,8 +14,8 @@ xla_flags.warn()
 
 # What can be tapped; see `Outputs`.
 TAPS = ("blocks", "attention")
-# The check of an argument that names some of them.
-WANTED = arguments.many(arguments.text(TAPS), "names of taps")
+# The check of an argument that is a tuple of such names.
+TAP_NAMES = arguments.many(arguments.text(TAPS), "names of taps")
 
 
 class Outputs(NamedTuple):
@@ -36,7 +36,7 @@ class Outputs(NamedTuple):
 
 
 def refuse_taps(spec: Any, taps: tuple[str, ...]) -> None:
-    """Refuses taps of a network whose blocks are not those of a ViT.
+    """Refuses taps of a network that has no ViT blocks.
 
     Args:
       spec: of the network.
@@ -45,7 +45,7 @@ def refuse_taps(spec: Any, taps: tuple[str, ...]) -> None:
     Raises:
       UserError: naming the network and the taps.
     """
-    if wanted := WANTED("taps", taps):
+    if wanted := TAP_NAMES("taps", taps):
         raise UserError(
             f"{spec.name} has no taps, and is asked for {', '.join(wanted)}: only "
             f"Vision Transformers return more than logits"

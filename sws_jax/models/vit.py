@@ -176,7 +176,7 @@ class Block(nn.Module):
 
 
 def tapped(taps: tuple[str, ...], block, attention) -> dict[str, jax.Array] | None:
-    """What is asked of a block, [b, n, d] each; None where nothing is."""
+    """What is tapped of a block, by name, [b, n, d] each; None for no taps."""
     if not taps:
         return None
     values = {"blocks": block, "attention": attention}
@@ -223,7 +223,7 @@ def scanned(compute: Compute, *, length: int, shared: bool) -> type[nn.Module]:
     )
 
 
-def run_given(
+def apply_blocks(
     net: ViTSpec,
     compute: Compute,
     params,
@@ -234,9 +234,10 @@ def run_given(
     runs=None,
     taps: tuple[str, ...] = (),
 ):
-    """Blocks of parameters that exist already, under one scan.
+    """Applies blocks whose parameters exist already, under one scan.
 
-    Without `runs` it computes what `scanned` does, which creates the parameters too.
+    Without `runs` it computes what the module of `scanned` does, which creates its
+    parameters.
 
     Args:
       net: whose blocks they are; its depth is not used.
@@ -334,7 +335,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images, drop_path=None, taps=(), ranges=None):
-        taps = outputs.WANTED("taps", taps)
+        taps = outputs.TAP_NAMES("taps", taps)
         ranges = self.checked_ranges(ranges)
         x = self.embed(images)
         x, values = self.run_blocks(x, drop_path, taps, ranges)
@@ -343,7 +344,7 @@ class ViT(nn.Module):
 
     @property
     def segments(self) -> int:
-        """The number of ranges: of blocks in a row that can be left out at the ends."""
+        """How many segments of blocks it has, each with a range of its own."""
         return 1
 
     def checked_ranges(self, ranges) -> tuple:
@@ -404,7 +405,7 @@ class ViT(nn.Module):
         return x + pos_embed.astype(x.dtype)
 
     def run_blocks(self, x, drop_path, taps, ranges):
-        """All blocks.
+        """Applies all blocks.
 
         Args:
           x: [b, n, d].
@@ -422,7 +423,7 @@ class ViT(nn.Module):
         )
 
     def run_segment(self, name, net, x, drop_path, taps, runs, *, length, shared=False):
-        """Some blocks in a row, as `run_blocks`.
+        """Applies the blocks of one segment; returns the same as `run_blocks`.
 
         Args:
           name: of their parameters.
@@ -431,13 +432,13 @@ class ViT(nn.Module):
           drop_path: [length, 2, b], or None.
           taps: names of `outputs.TAPS`.
           runs: which of them run, [2]; None for all.
-          length: how many they are.
-          shared: whether they are one block with one set of parameters.
+          length: how often a block is applied.
+          shared: whether one set of parameters serves all of them.
         """
         if runs is None:
             blocks = scanned(self.compute, length=length, shared=shared)
             return blocks(net, self.compute, taps, name=name)(x, drop_path)
-        return run_given(
+        return apply_blocks(
             net,
             self.compute,
             self.variables["params"][name],

@@ -12,14 +12,13 @@ import ml_collections
 from sws_jax.data.pipeline import epoch_images
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
-from sws_jax.jobs import build, columns, places, preflight
+from sws_jax.jobs import phases, places, preflight, rows
 from sws_jax.jobs.rows import Run
-from sws_jax.jobs.rows import runs as rows_of
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
-from sws_jax.preview.survey import Survey, of_phase
+from sws_jax.preview.survey import Survey, phase_lines
 from sws_jax.specs import Compute, Spec
 from sws_jax.storage import documents, paths
 from sws_jax.storage.runs import weights_file
@@ -102,11 +101,11 @@ class JobCost:
         """Way -> quantity -> sum; what is stored is left out where it is not known."""
         return {
             name: {
-                quantity: getattr(strategy, quantity)
+                quantity: getattr(way, quantity)
                 for quantity in comparison.QUANTITIES
-                if strategy.kept or quantity != "stored"
+                if way.kept or quantity != "stored"
             }
-            for name, strategy in self.ways.items()
+            for name, way in self.ways.items()
         }
 
     @property
@@ -186,23 +185,25 @@ def of_job(
     Raises:
       UserError: the job could not be run so, or no run has a teacher to replace.
     """
-    every = rows_of(config)
-    preflight.check(config, every)
-    preflight.check_networks(every, workdir)
+    job = rows.runs(config)
+    preflight.check(config, job)
+    preflight.check_networks(job, workdir)
     # One seed of every depth: the others are for the spread alone.
-    first: dict[tuple[str, str], Run] = {}
-    for row in every:
-        first.setdefault((row.role, _but_for_the_seed(row)), row)
+    counted: dict[tuple[str, str], Run] = {}
+    for row in job:
+        counted.setdefault((row.role, _but_for_the_seed(row)), row)
     survey = Survey(
         config, workdir, image_size=image_size, classes=classes, images=images
     )
     survey.note("evaluation: not counted")
-    runs = {row.name: counted_run(survey, row, teacher_name) for row in first.values()}
-    ways = _ways(survey, every, runs) if config.job != "single" else {}
+    runs = {
+        row.name: counted_run(survey, row, teacher_name) for row in counted.values()
+    }
+    ways = _ways(survey, job, runs) if config.job != "single" else {}
     if teacher_name and not any(run.teacher for run in runs.values()):
         raise UserError("no run of this job is distilled: leave --teacher out")
-    if len(every) > len(first):
-        survey.note(f"one seed counted: {len(first)} of {len(every)} runs")
+    if len(job) > len(counted):
+        survey.note(f"one seed counted: {len(counted)} of {len(job)} runs")
     costs = tuple(_cost_of_run(name, run) for name, run in runs.items())
     return JobCost(costs, ways, tuple(survey.notes))
 
@@ -233,7 +234,7 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
 
 def _step_flops(survey: Survey, row: Run, picks: Picks) -> float | None:
     """FLOPs for each image of a step; None where its network and teacher say them."""
-    for line in of_phase(row, picks, survey.programs(row, picks)):
+    for line in phase_lines(row, picks, survey.programs(row, picks)):
         survey.note(line)
     if isinstance(picks.recipe.loss, Loss) and not picks.variants:
         return None
@@ -251,8 +252,8 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
         return named_teacher(name, student)
     spec = survey.teacher(row)
     if spec is None:
-        usual = isinstance(build.objective(row.config), Loss)
-        what = f"{'' if usual else 'objective and '}forward of the teacher"
+        is_usual = isinstance(phases.objective(row.config), Loss)
+        what = f"{'' if is_usual else 'objective and '}forward of the teacher"
         survey.note(
             f"{what} of {row.name}: not counted, as there is no file {path}; name a "
             f"network with --teacher, like levit_384"
@@ -261,38 +262,38 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
 
 
 def _but_for_the_seed(row: Run) -> str:
-    """The config of a run, without what another seed of it has otherwise."""
+    """The config of a run as text, without the fields that differ between seeds."""
     fields = row.config.to_dict()
     del fields["name"], fields["seed"]
     return json.dumps(documents.plain(fields), sort_keys=True)
 
 
 def _ways(
-    survey: Survey, rows: Sequence[Run], runs: Mapping[str, comparison.Run]
+    survey: Survey, job: Sequence[Run], runs: Mapping[str, comparison.Run]
 ) -> dict[str, comparison.Plan]:
     """The ways of a job to have every depth, by their names.
 
     Args:
       survey: of the job, after it was asked for the networks of these runs.
-      rows: all runs of the job.
+      job: all its runs.
       runs: those that are counted, by their names.
     """
     descendants: dict[str, list[str]] = {}
     for name, run in runs.items():
         if run.role in roles.DESCENDANTS:
             descendants.setdefault(survey.methods[name], []).append(name)
-    needs = {row.name: row.after for row in rows}
-    strategies = {}
+    needs = {row.name: row.after for row in job}
+    ways = {}
     for method, names in descendants.items():
-        needed = columns.closure(names, needs)
+        needed = rows.closure(names, needs)
         own = tuple(run for name, run in runs.items() if name in needed)
         label = "learngene" if len(descendants) == 1 else method
-        strategies[label] = comparison.Plan(own, _kept(survey, method))
+        ways[label] = comparison.Plan(own, _kept(survey, method))
     for role, label in roles.SCRATCH.items():
         if own := tuple(run for run in runs.values() if run.role == role):
             kept = tuple(run.spec for run in own)
-            strategies[label] = comparison.Plan(own, kept)
-    return strategies
+            ways[label] = comparison.Plan(own, kept)
+    return ways
 
 
 def _kept(survey: Survey, method: str) -> tuple[Description, ...]:
@@ -304,6 +305,7 @@ def _kept(survey: Survey, method: str) -> tuple[Description, ...]:
 
 
 def _cost_of_run(name: str, run: comparison.Run) -> RunCost:
+    """The cost of a run of that name."""
     step = run.step_flops if run.epochs else None
     return RunCost(
         name,

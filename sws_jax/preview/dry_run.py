@@ -19,8 +19,8 @@ from sws_jax.jobs import build, places, preflight, remarks
 from sws_jax.jobs.rows import Run, runs
 from sws_jax.models import networks
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.pixels import Normalization
-from sws_jax.preview.survey import Survey, of_phase
+from sws_jax.pixels import default_normalization
+from sws_jax.preview.survey import Survey, phase_lines
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
 from sws_jax.specs import Compute
@@ -37,6 +37,9 @@ GPUS = {
 }
 # Slices of these are named after their cores, of which a device has two.
 _TWO_CORES = ("v4", "v5p")
+
+# All that a sheet depends on, the recipe first -> names of the runs, their sheet.
+Sheets = dict[Any, tuple[list[str], sizing.Sheet]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,26 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     pretend(target.devices)
     devices = jax.devices("cpu")[: target.devices]
     survey = Survey(config, workdir)
-    sheets: dict[Any, tuple[list[str], sizing.Sheet]] = {}
+    sheets = _sheets(rows, survey, devices)
+    memory = f" of {words.size(target.memory)}" if target.memory else ""
+    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
+    say(_table(list(sheets.values()), target))
+    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+
+
+def _sheets(
+    rows: Sequence[Run], survey: Survey, devices: Sequence[jax.Device]
+) -> Sheets:
+    """The sheets of a job's runs; each is compiled once for all runs that share it.
+
+    The survey takes notes of remarks on the runs, and of those that train nothing.
+
+    Args:
+      rows: of the job.
+      survey: of the job.
+      devices: of the mesh.
+    """
+    sheets: Sheets = {}
     untrained = []
     for row in rows:
         spec = survey.spec(row)
@@ -134,24 +156,21 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         picks = survey.picks(row, teacher.network.spec if teacher else None)
         programs = survey.programs(row, picks)
         recipe, students = sizing.largest(programs)
-        told = jax.tree.structure(students)
+        structure = jax.tree.structure(students)
         replayed = row.config.replay.every_steps > 0
-        key = (recipe, mesh, size, teacher and teacher.compute, told, replayed)
+        key = (recipe, mesh, size, teacher and teacher.compute, structure, replayed)
         if key not in sheets:
             sheet = sizing.sheet(
                 recipe, mesh, size, teacher, students, replayed=replayed
             )
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
-        own = of_phase(row, picks, programs)
-        for remark in (*own, *remarks.of_mesh(row.config, spec, mesh)):
+        lines = phase_lines(row, picks, programs)
+        for remark in (*lines, *remarks.of_mesh(row.config, spec, mesh)):
             survey.note(remark)
         sheets[key][0].append(row.name)
     if untrained:
         survey.note(f"no step is trained: {_label(untrained)}")
-    memory = f" of {words.size(target.memory)}" if target.memory else ""
-    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
-    say(_table(list(sheets.values()), target))
-    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+    return sheets
 
 
 def _in_own_dtype(
@@ -161,11 +180,19 @@ def _in_own_dtype(
     size: int,
     students: tuple[step.Student, ...],
 ) -> sizing.Sheet:
-    """The sheet in half precision, which a CPU's program widens to float32.
+    """The sheet of a step in half precision, which a CPU computes in float32.
 
-    Subtracted are the activations that are kept for the backward pass
-    (`flops.step_bytes`), of the images of one device. They are divided by the
-    tensor axis, which splits most of them: never too much is subtracted.
+    The activations that are kept for the backward pass (`flops.step_bytes`) are twice
+    as large there: the surplus, of the images of one device, is subtracted. It is
+    divided by the tensor axis, which splits most of them, so that never too much is
+    subtracted.
+
+    Args:
+      sheet: of the program that was compiled for CPUs.
+      recipe: static.
+      mesh: that it runs on.
+      size: of the global batch.
+      students: of each of the recipe's forms.
     """
     compute = recipe.compute
     if sheet.activations is None or compute.dtype == "float32":
@@ -198,15 +225,15 @@ def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
         networks.abstract_params(spec),
         step.network_shardings(spec, mesh),
     )
-    grey = (0.5,) * spec.channels
     return Predictor(
         Network(spec, params),
-        Normalization(grey, grey),
+        default_normalization(spec.channels),  # No size depends on it.
         Compute(dtype=config.teacher.dtype),
     )
 
 
 def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
+    """The table of a dry run: a line for each sheet, with the names of its runs."""
     head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
     head += ["activations", "in all", "a step sends"]
     replayed = any(sheet.replay for _, sheet in sheets)
@@ -228,10 +255,12 @@ def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) ->
 
 
 def _label(names: list[str]) -> str:
+    """The first of the runs with these names, and how many more there are."""
     return words.few(names, most=1)
 
 
-def _explanations(sheets) -> list[str]:
+def _explanations(sheets: Sheets) -> list[str]:
+    """Lines below the table, on what its columns count."""
     notes = [
         "all figures: of one device",
         "activations: what the program needs besides, gradients included, as compiled "

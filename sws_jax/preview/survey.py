@@ -1,4 +1,4 @@
-"""What a preview of a job knows: its networks, without data and weights, and notes.
+"""The networks of a job that is previewed, without data and weights, and notes.
 
 `sws_jax.jobs.start` answers which network a run has, and which one teaches it.
 """
@@ -20,18 +20,15 @@ from sws_jax.jobs.start import Answers
 from sws_jax.methods.objectives import Loss
 from sws_jax.models.description import Description
 from sws_jax.models.outputs import Outputs
-from sws_jax.pixels import Normalization
+from sws_jax.pixels import default_normalization
 from sws_jax.runtime import words
 from sws_jax.specs import Spec, Trained
-from sws_jax.training.picks import Picks
-from sws_jax.training.step import Recipe, Student
+from sws_jax.training.picks import Picks, Program
 from sws_jax.trees import Tree
-
-Program = tuple[Recipe, tuple[Student, ...]]
 
 
 class _Untaught(Loss):
-    """Cross entropy of every student, where it is not known who teaches them."""
+    """A placeholder: cross entropy of every student, while no teacher is known."""
 
     def __call__(
         self,
@@ -44,13 +41,13 @@ class _Untaught(Loss):
         return sum(losses[1:], losses[0]), {}
 
 
-def of_phase(run: Run, picks: Picks, programs: Sequence[Program]) -> list[str]:
+def phase_lines(run: Run, picks: Picks, programs: Sequence[Program]) -> list[str]:
     """Lines on what a phase trains besides its network, and on its variants.
 
     Args:
       run: of a job.
-      picks: of it.
-      programs: of it; see `Survey.programs`.
+      picks: of the run; see `Survey.picks`.
+      programs: of the run; see `Survey.programs`.
     """
     lines = []
     if count := flops.own_params(picks.recipe):
@@ -64,6 +61,34 @@ def of_phase(run: Run, picks: Picks, programs: Sequence[Program]) -> list[str]:
     return lines
 
 
+def _images(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    data: Dataset | None,
+    image_size: int | None,
+    classes: int | None,
+) -> Images:
+    """What is known of the images that runs train on, or assumed of them.
+
+    Args:
+      config, workdir: as in `Survey`.
+      data: what was read; None assumes ImageNet.
+      image_size, classes: instead of those.
+    """
+    if data is None:
+        images = Images.assumed(config, workdir, image_size)
+    else:
+        images = Images.of(data)
+        if image_size:
+            images = dataclasses.replace(images, image_size=(image_size, image_size))
+    if image_size or classes:  # The names that were read are of other classes.
+        num_classes = classes or images.num_classes
+        images = dataclasses.replace(
+            images, num_classes=num_classes, class_names=(), known=False
+        )
+    return images
+
+
 class Survey:
     """Reads what exists, assumes ImageNet for missing data, and notes the assumptions.
 
@@ -72,7 +97,8 @@ class Survey:
       workdir: where ``run:NAME`` paths of the config are found.
       image_size, classes, images: instead of what is read or assumed.
       data: what the runs train on, where the caller has read it.
-      older: instead of `sws_jax.jobs.preflight.older_in` of the work directory.
+      older: whether a run goes on as older software began it; by default what
+        `sws_jax.jobs.preflight.older_in` finds in the work directory.
 
     Attributes:
       images: of an epoch.
@@ -96,34 +122,24 @@ class Survey:
         self.notes: list[str] = []
         self.learngenes: dict[str, Description] = {}
         self.methods: dict[str, str] = {}
-        source = config.data.source
-        if (
-            data is None and source == "digits"
-        ):  # It comes with a package, and is small.
-            data = build.dataset(config)
-        if data is not None:
-            count, images_seen = len(data.train), Images.of(data)
-            if image_size:
-                square = (image_size, image_size)
-                images_seen = dataclasses.replace(images_seen, image_size=square)
-        else:
-            count = comparison.IMAGENET_IMAGES
-            images_seen = Images.assumed(config, workdir, image_size)
-            source += " is not read; assumed"
-        if image_size or classes:  # The names that were read are of other classes.
-            num_classes = classes or images_seen.num_classes
-            images_seen = dataclasses.replace(
-                images_seen, num_classes=num_classes, class_names=(), known=False
-            )
-        self.images = images or count
+        if data is None and config.data.source == "digits":
+            data = build.dataset(config)  # It comes with a package, and is small.
         self._is_read = data is not None
+        count = comparison.IMAGENET_IMAGES if data is None else len(data.train)
+        self.images = images or count
+        trained_on = _images(config, workdir, data, image_size, classes)
         older = older or preflight.older_in(workdir)
-        self._answers = Answers(images_seen, workdir, older)
-        height, width = images_seen.image_size
+        self._answers = Answers(trained_on, workdir, older)
+        self._note_images(config.data.source, trained_on)
+
+    def _note_images(self, source: str, trained_on: Images) -> None:
+        """Notes what the runs train on, and whether it was read."""
+        assumed = "" if self._is_read else " is not read; assumed"
+        height, width = trained_on.image_size
         self.note(
-            f"{source}: {self.images:,} training images, {height} x {width} pixels, "
-            f"{images_seen.num_classes} classes, {images_seen.channels} colour channel"
-            + ("s" if images_seen.channels > 1 else "")
+            f"{source}{assumed}: {self.images:,} training images, {height} x {width} "
+            f"pixels, {trained_on.num_classes} classes, "
+            f"{words.many(trained_on.channels, 'colour channel')}"
         )
 
     def spec(self, run: Run) -> Trained:
@@ -180,9 +196,8 @@ class Survey:
             phase are none of its network.
         """
         spec = self._answers.specs[run.name]
-        # The normalisation has no effect on sizes.
-        grey = (0.5,) * spec.channels
-        recipe = build.recipe(run.config, spec, Normalization(grey, grey), teacher)
+        normalization = default_normalization(spec.channels)  # Sizes depend on none.
+        recipe = build.recipe(run.config, spec, normalization, teacher)
         if recipe.loss.needs_teacher and teacher is None:
             recipe = dataclasses.replace(recipe, loss=_Untaught())
         images = self._answers.images
@@ -194,7 +209,7 @@ class Survey:
 
         Args:
           run: of the job.
-          picks: of it.
+          picks: of the run.
         """
         return picks.programs(max(self.steps(run), 1))
 

@@ -26,7 +26,8 @@ _SHADES = (
     ("#e6cf8f", "#c9a227", "#85690f"),
     ("#f0b9d2", "#d4679c", "#97265f"),
 )
-_MARKERS = "o^Dvp"  # as many as no divisor of the shades: 30 methods differ
+# Their number and that of the shades have no common divisor: 30 methods look different.
+_MARKERS = "o^Dvp"
 
 
 def draw(results: Sequence[Result], workdir: str, path: str) -> None:
@@ -151,7 +152,7 @@ def _draw_flow(axes, phases: Sequence[list[Result]], chain: _Chain) -> _Flow:
     flow = _Flow(axes, [*phases, *chain.values()], sources[-1] if sources else [])
     for runs in phases:
         before = roles.BEFORE[runs[0]["role"]]
-        if runs in sources[:-1]:  # of several phases, each is called by its own name
+        if runs in sources[:-1]:  # Only the last one leads to the learngene.
             before = before._replace(arrow="")
         if runs in sources and len(sources) > 1:
             before = before._replace(title=drawable(runs[0]["name"]))

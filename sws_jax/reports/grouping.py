@@ -1,8 +1,8 @@
 """Results grouped for comparison: ways to have networks of every depth, and their cost.
 
-Groups are formed by the fields of a result; where all its learngenes are of one method,
-this is not named. Names of runs and networks are shown and
-never parsed, so that a method may choose them freely.
+Groups are formed by the fields of a result. Methods are named where there are several.
+Names of runs and networks are shown and never parsed, so that a method may choose them
+freely.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def labels(lines: Iterable[Line]) -> list[str]:
 
 
 def learngene_names(groups: Iterable[Way | Line]) -> dict[str, str]:
-    """What the learngene of each method is called: by the method, where there are two.
+    """What the learngene of each method is called: "learngene" where there is one.
 
     Args:
       groups: ways or lines; those from scratch have no method.
@@ -150,30 +150,42 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
 def phases(results: Sequence[Result], method: str) -> list[list[Result]]:
     """What was trained before the learngene of a method: the ancestor, then the others.
 
-    Runs that differ in their seed alone are one phase. Results of older reports do not
-    say what they stand on: for them it is the phases of their method and of none.
+    Args:
+      results: of all runs.
+      method: name of the method.
+
+    Returns:
+      The runs of each phase: those that differ in their seed alone.
     """
-    descendants = [
-        r for r in results if r["role"] in roles.DESCENDANTS and r["method"] == method
-    ]
-    needed: set[str] | None = None
-    if all("before" in run for run in descendants):
-        needed = {name for run in descendants for name in run["before"]}
+    needed = _needed(results, method)
     grouped: dict[tuple, list[Result]] = {}
     for role in roles.BEFORE:
         for run in results:
-            if needed is None:
-                is_needed = run["method"] in ("", method)
-            else:
-                is_needed = run["name"] in needed
-            if run["role"] == role and is_needed:
+            if run["role"] == role and run["name"] in needed:
                 key = (phase(run), run["method"], run["depth"], run["epochs"])
                 grouped.setdefault(key, []).append(run)
     return list(grouped.values())
 
 
+def _needed(results: Sequence[Result], method: str) -> set[str]:
+    """Names of the runs that the descendants of a method stand on.
+
+    Results of older reports do not say it: for them these are the runs of the method,
+    and of no method.
+    """
+    descendants = [
+        r for r in results if r["role"] in roles.DESCENDANTS and r["method"] == method
+    ]
+    if all("before" in run for run in descendants):
+        return {name for run in descendants for name in run["before"]}
+    return {run["name"] for run in results if run["method"] in ("", method)}
+
+
 def _counted(ways: Ways) -> Ways:
-    """Without the untuned expansions of a method that was tuned: they cost no more."""
+    """The ways without untuned expansions of methods that were tuned, too.
+
+    They cost no more than the learngene, which the tuned ones count.
+    """
     tuned = {way.method for way in ways if way.role == roles.TUNED}
     return {
         way: depths

@@ -65,11 +65,11 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def phase(result: Result) -> str:
-    """What a run is in the making of its network.
+    """The value of the column ``phase``: which part of the work a run does.
 
-    The phase's own name, where something is trained before there is anything to expand;
-    "tune", "untuned" or "scratch" of the networks that are compared; "single" of a run
-    of no comparison.
+    The phase's own name, where it trains something before there is anything to expand;
+    "tune", "untuned" or "scratch" for networks that are compared; "single" for a run
+    outside any comparison.
     """
     role = result["role"]
     if role in BEFORE:

@@ -37,11 +37,12 @@ def describe(folder: pathlib.Path) -> str:
         "git", f"--git-dir={git}", f"--work-tree={folder}",
         "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=.dirty",
     ]  # fmt: skip
-    # Git may be asked while it works itself, as in its hooks; it is to write nothing.
-    others = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment = {**others, "GIT_OPTIONAL_LOCKS": "0"}
+    # Git sets variables for its hooks, which would name another checkout; without
+    # optional locks it writes nothing.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment = {**inherited, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=folder,
             env=environment,
@@ -51,4 +52,4 @@ def describe(folder: pathlib.Path) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""

@@ -16,7 +16,8 @@ from sws_jax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_DEPTH = 1024  # as MAX_SIZE
+# It refuses a typing error or a damaged file, not a network.
+MAX_DEPTH = 1024
 DTYPES = ("float32", "bfloat16", "float16")
 # The module of the package that has a family's network, and the network's class. They
 # are imported by name and on use, since a spec is read where flax is not loaded.
@@ -129,7 +130,7 @@ def no_rates(depth: int) -> np.ndarray:
 
 
 def check_depth(spec: Spec) -> None:
-    """Refuses more blocks than any network has, where they are a sum."""
+    """Refuses more than `MAX_DEPTH` blocks, where the depth is a sum."""
     if spec.depth > MAX_DEPTH:
         raise UserError(f"depth can be at most {MAX_DEPTH}, and is {spec.depth}")
 
@@ -138,13 +139,13 @@ def _is_dataclass(value: typing.Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _described(name: str, value: typing.Any) -> typing.Any:
+def _spec_of_any_family(name: str, value: typing.Any) -> typing.Any:
     if not _is_dataclass(value):
         raise UserError(f"{name} must be a spec, and is a {type(value).__name__}")
     return value
 
 
-@arguments.checked(spec=_described)
+@arguments.checked(spec=_spec_of_any_family)
 def to_dict(spec) -> dict:
     """A dataclass of plain values as JSON-ready data."""
     return dataclasses.asdict(spec)
@@ -175,8 +176,15 @@ def from_dict(spec_class: type, data: Mapping) -> typing.Any:
 
 
 def _nested(name: str, hint, value):
-    """An object of JSON as the dataclass that a field states, or a list of them; else
-    as it is, for its class to check."""
+    """A value from JSON, its objects turned into the dataclasses that a field holds.
+
+    Other values stay as they are, and are checked by the class that has the field.
+
+    Args:
+      name: of the field, for messages.
+      hint: its type.
+      value: from JSON.
+    """
     if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         one, *_ = typing.get_args(hint)
         if dataclasses.is_dataclass(one):
@@ -195,7 +203,7 @@ def _nested(name: str, hint, value):
 
 
 def _kind(name: str, kinds: list, value: Mapping):
-    """Which of several dataclasses: the one of that family; the first has none."""
+    """The dataclass of the family that a value names; the first where it names none."""
     family = value.get("family")
     for kind in kinds if family else kinds[:1]:
         fields = {field.name: field for field in dataclasses.fields(kind)}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
-from sws_jax.specs.vit import STAGES, ViTSpec
-
-if TYPE_CHECKING:
-    import numpy as np
+from sws_jax.specs.vit import STAGES, AuxNet, ViTSpec
 
 
 @arguments.checked(
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
     method=arguments.text(),
 )
 @dataclasses.dataclass(frozen=True)
-class ExpandedSpec:
+class ExpandedSpec(AuxNet):
     """The Aux-Net ``vit(expand(genes))`` of a method whose expansion is differentiable.
 
     Its parameters are a ViT's, but for ``blocks``, which are the genes.
@@ -49,51 +45,6 @@ class ExpandedSpec:
                 f"{sum(self.stages)} blocks, but the network has a depth of "
                 f"{self.net.depth}"
             )
-
-    @property
-    def vits(self) -> tuple[ViTSpec, ...]:
-        """See `ViTSpec.vits`."""
-        return (self.net,)
-
-    @property
-    def stem(self) -> ViTSpec:
-        """The network whose patch and position embedding this one has."""
-        return self.net
-
-    @property
-    def tail(self) -> ViTSpec:
-        """The network whose last norm and head this one has."""
-        return self.net
-
-    @property
-    def trainable(self) -> bool:
-        return True
-
-    @property
-    def depth(self) -> int:
-        return self.net.depth
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        return self.net.image_size
-
-    @property
-    def channels(self) -> int:
-        return self.net.channels
-
-    @property
-    def num_classes(self) -> int:
-        return self.net.num_classes
-
-    @property
-    def drop_path_rates(self) -> np.ndarray:
-        """Rate of each applied block, [depth]."""
-        return self.net.drop_path_rates
-
-    @property
-    def plan(self) -> tuple[int, ...]:
-        """The gene of each applied block, [depth]."""
-        return tuple(gene for gene, n in enumerate(self.stages) for _ in range(n))
 
     @property
     def name(self) -> str:

@@ -1,8 +1,8 @@
-"""Variants of a network: which of them one program computes, and what it is told.
+"""Variants of a network, and which of them share a compiled program.
 
-Programs are compiled for shapes, and variants that differ only in which of their blocks
-run have the same ones. They share the program of the longest of them, their form, which
-is told in each step which of its blocks run.
+Programs are compiled for shapes, and variants that differ only in the number of their
+blocks have the same ones. They share the program of their form, the longest of them.
+Which of its blocks run in a step is an argument of the program.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from sws_jax.specs import AuxViTSpec, Spec, StitchedSpec, ViTSpec
 
 # What all variants have in common, since one batch goes through each of them.
 _COMMON = ("image_size", "channels", "num_classes")
+
+# From the seed and the number of a step, from 0, to the variants of that step, by their
+# places. The same two numbers give the same variants, whatever was asked before.
+Pick = Callable[[int, int], tuple[int, ...]]
+
+
+def pick_first(seed: int, step: int) -> tuple[int, ...]:
+    """Picks the first variant alone, the reference, in every step."""
+    return (0,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +53,11 @@ class Computation:
 
 
 class _Segments(NamedTuple):
-    """How the segments of a class of specs, of which blocks can be left out, are read.
+    """How a class of specs is divided into segments, of which blocks can be left out.
 
     Attributes:
       lengths: how many blocks each segment of a spec applies.
-      with_lengths: the spec with as many other lengths.
+      with_lengths: the spec with other lengths, one for each segment.
     """
 
     lengths: Callable[[Any], tuple[int, ...]]
@@ -64,7 +73,6 @@ def _stitched(spec: StitchedSpec, lengths: tuple[int, ...]) -> StitchedSpec:
     return StitchedSpec(tuple(segment.replace(depth=n) for segment, n in pairs))
 
 
-# Variants of other classes have forms of their own.
 _SEGMENTS: dict[type, _Segments] = {
     ViTSpec: _Segments(
         lambda spec: (spec.depth,), lambda spec, lengths: spec.replace(depth=lengths[0])
@@ -74,6 +82,7 @@ _SEGMENTS: dict[type, _Segments] = {
         lambda spec: tuple(segment.depth for segment in spec.segments), _stitched
     ),
 }
+# Of other classes, of which no block is left out: each variant is its own form.
 _WHOLE = _Segments(lambda spec: (spec.depth,), lambda spec, lengths: spec)
 
 
@@ -92,10 +101,10 @@ def computations(variants: Sequence[Spec]) -> tuple[Computation, ...]:
     """
     for variant in variants:
         _check(variants[0], variant)
-    alike: dict[Spec, set[tuple[int, ...]]] = {}
+    lengths: dict[Spec, set[tuple[int, ...]]] = {}
     for variant in variants:
-        alike.setdefault(_shortest(variant), set()).add(_lengths(variant))
-    return tuple(_computation(spec, alike[_shortest(spec)]) for spec in variants)
+        lengths.setdefault(_shortest(variant), set()).add(_lengths(variant))
+    return tuple(_computation(spec, lengths[_shortest(spec)]) for spec in variants)
 
 
 def _segments(spec: Spec) -> _Segments:
@@ -107,18 +116,19 @@ def _lengths(spec: Spec) -> tuple[int, ...]:
 
 
 def _shortest(spec: Spec) -> Spec:
-    """One block in each segment: equal for all variants that can share a form."""
+    """The spec with one block in each segment: equal for all that share a form."""
     return _segments(spec).with_lengths(spec, (1,) * len(_lengths(spec)))
 
 
-def _computation(variant: Spec, alike: set[tuple[int, ...]]) -> Computation:
+def _computation(variant: Spec, all_lengths: set[tuple[int, ...]]) -> Computation:
     """How a variant is computed.
 
     Args:
       variant: a spec.
-      alike: the lengths of all variants that share its form.
+      all_lengths: of the segments of each variant that shares its form.
     """
-    lengths, longest = _lengths(variant), tuple(map(max, zip(*alike, strict=True)))
+    lengths = _lengths(variant)
+    longest = tuple(map(max, zip(*all_lengths, strict=True)))
     rates = [float(rate) for rate in variant.drop_path_rates]
     of_form: list[float] = []
     for length, places in zip(lengths, longest, strict=True):
@@ -126,7 +136,7 @@ def _computation(variant: Spec, alike: set[tuple[int, ...]]) -> Computation:
         rates = rates[length:]
     return Computation(
         _segments(variant).with_lengths(variant, longest),
-        tuple((0, length) for length in lengths) if len(alike) > 1 else None,
+        tuple((0, length) for length in lengths) if len(all_lengths) > 1 else None,
         tuple(of_form),
     )
 

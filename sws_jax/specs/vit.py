@@ -223,32 +223,16 @@ class ViTSpec:
 STAGES = arguments.wholes(1, base.MAX_DEPTH, count=base.MAX_DEPTH)
 
 
-@arguments.checked(net=arguments.of(ViTSpec, called="a ViTSpec"), stages=STAGES)
-@dataclasses.dataclass(frozen=True)
-class AuxViTSpec:
-    """An Aux-Net: `net`, its blocks shared inside each stage (SWS, 2404.16897).
+class AuxNet:
+    """What the specs of Aux-Nets have in common: a ViT whose blocks come from genes.
 
     Attributes:
-      net: the network the Aux-Net looks like; `net.depth` is the sum of `stages`.
-      stages: how often each stage's one block is applied, first stage first.
+      net: the ViT that it is, block by block; `net.depth` is the sum of `stages`.
+      stages: how many blocks come from each gene, first gene first.
     """
 
     net: ViTSpec
     stages: tuple[int, ...]
-
-    def __post_init__(self):
-        stages = self.stages
-        if not stages:
-            raise UserError("stages are empty, and an Aux-Net has at least one")
-        if sum(stages) != self.net.depth:
-            raise UserError(
-                f"stages {'-'.join(map(str, stages))} apply {sum(stages)} blocks, but "
-                f"the network has a depth of {self.net.depth}"
-            )
-
-    @property
-    def family(self) -> str:
-        return "aux_vit"
 
     @property
     def trainable(self) -> bool:
@@ -261,10 +245,12 @@ class AuxViTSpec:
 
     @property
     def stem(self) -> ViTSpec:
+        """The network whose patch and position embedding it has."""
         return self.net
 
     @property
     def tail(self) -> ViTSpec:
+        """The network whose last norm and head it has."""
         return self.net
 
     @property
@@ -290,8 +276,36 @@ class AuxViTSpec:
 
     @property
     def plan(self) -> tuple[int, ...]:
-        """Which stage each applied block belongs to, [depth]."""
-        return tuple(s for s, n in enumerate(self.stages) for _ in range(n))
+        """The gene of each applied block, [depth]."""
+        return tuple(gene for gene, n in enumerate(self.stages) for _ in range(n))
+
+
+@arguments.checked(net=arguments.of(ViTSpec, called="a ViTSpec"), stages=STAGES)
+@dataclasses.dataclass(frozen=True)
+class AuxViTSpec(AuxNet):
+    """An Aux-Net: `net`, its blocks shared inside each stage (SWS, 2404.16897).
+
+    Attributes:
+      net: the network the Aux-Net looks like; `net.depth` is the sum of `stages`.
+      stages: how often each stage's one block is applied, first stage first.
+    """
+
+    net: ViTSpec
+    stages: tuple[int, ...]
+
+    def __post_init__(self):
+        stages = self.stages
+        if not stages:
+            raise UserError("stages are empty, and an Aux-Net has at least one")
+        if sum(stages) != self.net.depth:
+            raise UserError(
+                f"stages {'-'.join(map(str, stages))} apply {sum(stages)} blocks, but "
+                f"the network has a depth of {self.net.depth}"
+            )
+
+    @property
+    def family(self) -> str:
+        return "aux_vit"
 
     @property
     def name(self) -> str:

@@ -37,7 +37,7 @@ class Training:
     Args:
       task: what is trained.
       should_stop: asked after every step; true saves and raises `Preempted`.
-      begun: how the run began, on whatever software.
+      begun: how the run began, maybe with an older version.
 
     Attributes:
       state: the weights, and what else steps change.
@@ -122,8 +122,8 @@ class Training:
         """The loop. Nothing random lives outside (seed, step).
 
         Args:
-          step_lines: makes lines to be said of the compiled step, before the first one
-            is taken.
+          step_lines: makes lines about the compiled step, which are printed before
+            the first step.
         """
         task = self.task
         if self.first == task.total:
@@ -144,7 +144,7 @@ class Training:
             program = self._program(recipe, students)
             arguments = [key, batch, np.float32(rate), task.teacher]
             arguments += [students] if students else []
-            self.state, step_metrics = self._taken(step_number, program, *arguments)
+            self.state, step_metrics = self._compute(step_number, program, *arguments)
             self._count(step_number, step_metrics)
             self._do_what_is_due(step_number)
 
@@ -192,13 +192,21 @@ class Training:
         seed, everywhere = self.task.seed, sharding.replicated(self.task.mesh)
         return jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
 
-    def _taken(
+    def _compute(
         self, step_number: int, program: jax.stages.Compiled, *arguments: Any
     ) -> tuple[step.TrainState, dict[str, jax.Array]]:
-        """The state after a step and its metrics; compared with a replay where due.
+        """Computes a step, and once more where a replay is due.
+
+        Args:
+          step_number: from 1.
+          program: the compiled step.
+          *arguments: of the program, after the state.
+
+        Returns:
+          The state after the step, and its metrics.
 
         Raises:
-          Diverged: the replay differs.
+          Diverged: the two computations differ.
         """
         if not self.task.replays(step_number):
             return program(self.state, *arguments)
@@ -267,7 +275,7 @@ class Training:
             self.history.add(values)
 
     def _non_finite(self, step_number: int, values: dict[str, float]) -> NonFinite:
-        """What a step of which a number is NaN or infinite ends the run with."""
+        """The error that ends the run, as a number of a step is NaN or infinite."""
         others = "".join(
             f", and {name} is {value}"
             for name, value in values.items()
@@ -281,7 +289,7 @@ class Training:
         )
 
     def _diverged(self, step_number: int, place: str) -> replay.Diverged:
-        """What a step whose replay differs ends the run with."""
+        """The error that ends the run, as the replay of a step differs."""
         return replay.Diverged(
             f"{self.task.name}: step {step_number}, computed twice from the same state "
             f"and batch, differs {place}; stopped before it was saved, with "
@@ -355,7 +363,7 @@ class Training:
         return self.task.about.replace(step=step_number, accuracy=accuracy)
 
     def stopped(self, step_number: int) -> Preempted:
-        """What is raised once a step is saved, as the run was asked to stop."""
+        """The exception that ends a run which was asked to stop, once it has saved."""
         return Preempted(
             f"{self.task.name}: stopped and saved at step {step_number} of "
             f"{self.task.total}; the same command goes on"

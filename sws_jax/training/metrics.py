@@ -18,7 +18,7 @@ from sws_jax.storage import documents, files, paths
 from sws_jax.storage.files import Unwritable
 from sws_jax.storage.names import EVENTS, METRICS
 
-# Columns of the log that every run has, or may have; an objective's own have others.
+# Columns of the log of any run. An objective's own numbers have other names.
 RESERVED = (
     "step",
     "loss",
@@ -222,7 +222,7 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it the clock stands still; it runs on afterwards, if it ran."""
+        """A context in which the clock stands still; it goes on if it ran before."""
         was_running = self._since is not None
         self.pause()
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -11,20 +10,14 @@ from sws_jax import trees
 from sws_jax.errors import UserError
 from sws_jax.models import networks
 from sws_jax.specs import Spec
-from sws_jax.specs.variants import Computation
+from sws_jax.specs.variants import Computation, Pick
 from sws_jax.training.step import Recipe, Student
 
-# From the seed and the number of a step, from 0, to the variants of that step, by their
-# places. The same two numbers give the same variants, whatever was asked before.
-Pick = Callable[[int, int], tuple[int, ...]]
+# What names the compiled program of a step, and what each variant passes to it.
+Program = tuple[Recipe, tuple[Student, ...]]
 
 # Programs are counted over so many steps at most, as a long run has a million.
 _COUNTED_STEPS = 10_000
-
-
-def the_first(seed: int, step: int) -> tuple[int, ...]:
-    """Picks the reference alone, in every step."""
-    return (0,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +37,27 @@ class Picks:
     pick: Pick
     seed: int
 
-    def at(self, step: int) -> tuple[Recipe, tuple[Student, ...]]:
-        """The static part of a step, which names its program, and the variants' rest.
+    def at(self, step: int) -> Program:
+        """The program of a step, and the arguments that its variants pass to it.
 
         Args:
           step: its number, from 0.
 
+        Returns:
+          The recipe, with the forms of the variants that are picked; and one `Student`
+          for each of these.
+
         Raises:
-          UserError: as `computed`.
+          UserError: as `picked`.
         """
         if not self.variants:
             return self.recipe, ()
-        picked = self.computed(step)
+        picked = self.picked(step)
         forms = tuple(computation.form for computation in picked)
-        recipe = dataclasses.replace(self.recipe, students=forms)
+        recipe = dataclasses.replace(self.recipe, forms=forms)
         return recipe, tuple(map(_student, picked))
 
-    def computed(self, step: int) -> tuple[Computation, ...]:
+    def picked(self, step: int) -> tuple[Computation, ...]:
         """The variants that a step computes.
 
         Args:
@@ -77,14 +74,14 @@ class Picks:
             )
         return tuple(self.variants[place] for place in places)
 
-    def programs(self, steps: int) -> list[tuple[Recipe, tuple[Student, ...]]]:
-        """The programs of a run, as `at` answers where each is first needed.
+    def programs(self, steps: int) -> list[Program]:
+        """The programs of a run, each as `at` returns it where it is first needed.
 
         Args:
           steps: of the run. Of a longer one than 10,000 only these are looked at.
 
         Raises:
-          UserError: as `computed`, or a variant needs weights that the network lacks.
+          UserError: as `picked`, or a variant needs weights that the network lacks.
         """
         if not self.variants:
             return [(self.recipe, ())]

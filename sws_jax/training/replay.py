@@ -1,4 +1,4 @@
-"""A step that is computed twice, against devices that compute wrongly in silence.
+"""A step that is computed twice, to notice a device that computes wrong numbers.
 
 A step is a pure function of its arguments, so that two computations of it on the same
 devices give the same bits. Each device sums the bits of its own parts of either result,
@@ -34,7 +34,7 @@ def twice(
 ) -> tuple[tuple[Any, Any], str]:
     """A step computed twice from the same state, which needs the memory of one more.
 
-    All processes call it, and are told the same.
+    All processes call it, and get the same answer.
 
     Args:
       program: from a state, whose buffers are donated, and arguments, which are not, to
@@ -44,7 +44,7 @@ def twice(
 
     Returns:
       What the first computation returned; and where the second one differs from it, in
-      words. These are empty where every bit is the same.
+      words, or "" where every bit is the same.
     """
     before = _copied(state)
     first = program(state, *arguments)
@@ -79,12 +79,16 @@ def _sums(result: tuple[Any, Any]) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)
 def _summing(shardings: tuple[NamedSharding, ...]) -> Callable:
-    def own(parts):
+    def sums_of_device(parts):
         return jnp.stack([_sum(part) for part in parts])[None]
 
     mesh, places = shardings[0].mesh, [leaf.spec for leaf in shardings]
-    every = PartitionSpec(mesh.axis_names)
-    return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=(places,), out_specs=every))
+    by_device = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(
+            sums_of_device, mesh=mesh, in_specs=(places,), out_specs=by_device
+        )
+    )
 
 
 def _sum(part: jax.Array) -> jax.Array:
@@ -112,11 +116,12 @@ def _differing(differs: jax.Array, names: list[str]) -> list[tuple[str, str, int
     """The devices, of all processes, whose sums differ.
 
     Args:
-      differs: bool [devices, leaves], as of `_comparing`.
+      differs: bool [devices, leaves], what `_comparing` returns.
       names: of the leaves.
 
     Returns:
-      For each of them what it is, in which leaves, and how many devices there are.
+      For each such device its name, the leaves that differ, in words, and the number of
+      all devices.
     """
     count, own = len(differs), []
     for shard in differs.addressable_shards:

@@ -26,8 +26,8 @@ from sws_jax.specs import Compute, Spec, Trained
 from sws_jax.training.metrics import RESERVED
 from sws_jax.training.optim import Optimizer
 
-# Folded into the key of a run's seed where the objective's own parameters are drawn.
-# Steps fold their numbers into it, which are int32 and never as large.
+# Folded into the key of a run's seed to draw the objective's own parameters. Steps fold
+# their numbers into the same key: they are int32, and never as large.
 _OWN = np.uint32(2**32 - 1)
 
 
@@ -39,14 +39,16 @@ class Recipe:
       spec: network to train.
       compute: how it is run.
       augment, normalization: from pixels to its input.
-      loss, optimizer: what is minimised, and how.
+      loss: the objective, which is minimised.
+      optimizer: how it is.
       accum_steps: micro-batches that a batch is computed in; the result is that of the
         whole batch.
       ema: decay of the moving average of the weights; 0 keeps none.
       teacher: the network that teaches, by which the objective makes its own
         parameters; None without one.
-      students: computations over the parameters of `spec` that the step makes instead
-        of its own; empty in a run without variants.
+      forms: the networks that the step computes with the parameters of `spec`, one for
+        each variant that it picks; empty in a run without variants, whose steps compute
+        `spec`.
     """
 
     spec: Trained
@@ -58,7 +60,7 @@ class Recipe:
     accum_steps: int = 1
     ema: float = 0.0
     teacher: Spec | None = None
-    students: tuple[Spec, ...] = ()
+    forms: tuple[Spec, ...] = ()
 
 
 class TrainState(struct.PyTreeNode):
@@ -72,7 +74,7 @@ class TrainState(struct.PyTreeNode):
 
 
 class Student(NamedTuple):
-    """How a form of the network is computed in a step, in arguments of the program.
+    """What a variant passes to the program of a step, for its form.
 
     Attributes:
       ranges: [segments, 2] int32, which blocks run; None runs all of them.
@@ -91,7 +93,7 @@ class Batch(NamedTuple):
       images: [batch, height, width, channels], normalised.
       targets: [batch, classes], distributions.
       drop_path: [batch, layers, 2] scales of branches; None without stochastic depth.
-        A tuple of them, one for each of `Recipe.students`, where there are any.
+        A tuple of them, one for each of `Recipe.forms`, where there are any.
       teacher_logits: [batch, classes]; None where there are none yet.
     """
 
@@ -120,7 +122,7 @@ def new_state(
 
 
 def _own(recipe: Recipe, seed: int = 0) -> trees.Tree | None:
-    """The objective's own parameters at the start, boxed as it made them, if any."""
+    """The objective's own parameters before the first step, boxed; None for none."""
     key = jax.random.fold_in(jax.random.key(seed), _OWN)
     own = recipe.loss.init(key, recipe.spec, recipe.teacher)
     return own if jax.tree.leaves(own) else None
@@ -131,7 +133,7 @@ def _weights(params: trees.Tree, own: trees.Tree | None) -> trees.Tree:
     return params if own is None else {"network": params, "own": own}
 
 
-def _parts(weights: trees.Tree, has_own: bool) -> tuple[trees.Tree, trees.Tree | None]:
+def _split(weights: trees.Tree, has_own: bool) -> tuple[trees.Tree, trees.Tree | None]:
     """The inverse of `_weights`."""
     return (weights["network"], weights["own"]) if has_own else (weights, None)
 
@@ -152,7 +154,7 @@ def train_step(
       batch: see `make_batch`.
       rate: learning rate.
       teacher: whose logits are computed where the batch has none.
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
 
     Returns:
       The state after the step; ``loss``, ``grad_norm`` and what the objective measures.
@@ -163,9 +165,9 @@ def train_step(
     has_own = state.own is not None
 
     def loss_of(weights, micro_batch: Batch):
-        params, own = _parts(weights, has_own)
+        params, own = _split(weights, has_own)
         outputs = student_outputs(recipe, params, micro_batch, students)
-        taught = _taught(recipe, micro_batch, teacher)
+        taught = _teacher_outputs(recipe, micro_batch, teacher)
         loss, measured = recipe.loss(own or {}, outputs, micro_batch.targets, taught)
         return loss, _loggable(measured)
 
@@ -175,7 +177,7 @@ def train_step(
     )
     update, opt = recipe.optimizer.build().update(grads, state.opt, weights)
     weights = jax.tree.map(lambda p, u: p - rate * u, weights, update)
-    params, own = _parts(weights, has_own)
+    params, own = _split(weights, has_own)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1.0 - recipe.ema)
@@ -189,16 +191,16 @@ def student_outputs(
     batch: Batch,
     students: tuple[Student, ...],
 ) -> tuple[Outputs, ...]:
-    """What the network returns for a batch, in each form that the step computes.
+    """What the network returns for a batch, in each of its forms.
 
     Args:
       recipe: static.
       params: of the network.
       batch: see `make_batch`.
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
     """
     taps = recipe.loss.taps
-    forms: tuple[Spec, ...] = recipe.students
+    forms: tuple[Spec, ...] = recipe.forms
     masks: Any = batch.drop_path
     if not forms:
         forms, masks, students = (recipe.spec,), (masks,), (Student(),)
@@ -215,7 +217,9 @@ def student_outputs(
     return tuple(outputs)
 
 
-def _taught(recipe: Recipe, batch: Batch, teacher: Predictor | None) -> Outputs | None:
+def _teacher_outputs(
+    recipe: Recipe, batch: Batch, teacher: Predictor | None
+) -> Outputs | None:
     """What the teacher returns for a batch, if there is a teacher."""
     if batch.teacher_logits is not None:
         return Outputs(batch.teacher_logits)
@@ -293,7 +297,7 @@ def make_batch(
       key: of the run's seed.
       step: folded into the key, so that a step's randomness is its own.
       raw: ``image`` uint8 [batch, ...] and ``label`` [batch].
-      students: of each of `Recipe.students`.
+      students: of each of `Recipe.forms`.
     """
     augment_key, drop_key = keys(key, step)
     spec, size = recipe.spec, len(raw["image"])
@@ -301,7 +305,7 @@ def make_batch(
         augment_key, raw["image"], raw["label"], spec.num_classes, recipe.normalization
     )
     drop_path: Any = None
-    if recipe.students:
+    if recipe.forms:
         drop_path = tuple(
             # The first one's are those of a network without variants.
             _masks(jax.random.fold_in(drop_key, i) if i else drop_key, s.rates, size)
@@ -350,7 +354,7 @@ def state_shardings(recipe: Recipe, mesh: Mesh) -> TrainState:
 
 
 def _own_shardings(boxed_own: trees.Tree | None, mesh: Mesh) -> trees.Tree | None:
-    """Where each of an objective's own parameters lives: everywhere without a box."""
+    """The sharding of an objective's own parameters: replicated where not boxed."""
 
     def is_boxed(leaf) -> bool:
         return isinstance(leaf, nn.Partitioned)
@@ -367,7 +371,7 @@ def _own_shardings(boxed_own: trees.Tree | None, mesh: Mesh) -> trees.Tree | Non
 def compiled_step(recipe: Recipe, mesh: Mesh):
     """The jitted ``(state, key, raw, rate, teacher) -> (state, metrics)``.
 
-    With `Recipe.students` it takes a tuple of `Student` as well. The old state's
+    With `Recipe.forms` it takes a tuple of `Student` as well. The old state's
     buffers are donated. Cached: runs with equal recipes (tuning and training from
     scratch at one depth, say) share one compilation.
     """
@@ -381,14 +385,14 @@ def compiled_step(recipe: Recipe, mesh: Mesh):
     rows = sharding.batch_sharding(mesh)
     # A teacher stays where it is placed, by `network_shardings`.
     places: tuple[Any, ...] = (state, everywhere, rows, everywhere, None)
-    if recipe.students:
+    if recipe.forms:
         places += (everywhere,)
     return jax.jit(
         run, in_shardings=places, out_shardings=(state, everywhere), donate_argnums=0
     )
 
 
-def arguments(
+def argument_shapes(
     recipe: Recipe,
     mesh: Mesh,
     size: int,
@@ -402,7 +406,7 @@ def arguments(
       mesh: to run on.
       size: of the global batch.
       teacher: of arrays, or of shapes, with their shardings.
-      students: of arrays, for each of `Recipe.students`.
+      students: of arrays, for each of `Recipe.forms`.
     """
     params = networks.abstract_params(recipe.spec)
     state = jax.eval_shape(functools.partial(new_state, recipe), params)
@@ -420,7 +424,7 @@ def arguments(
         jax.ShapeDtypeStruct((), np.float32, sharding=everywhere),
         jax.tree.map(lambda leaf: with_sharding(leaf, leaf.sharding), teacher),
     )
-    if not recipe.students:
+    if not recipe.forms:
         return leaves
     return *leaves, jax.tree.map(lambda leaf: with_sharding(leaf, everywhere), students)
 
@@ -439,9 +443,9 @@ def program(
       recipe: static.
       mesh: to run on.
       size: of the global batch.
-      teacher, students: as in `arguments`.
+      teacher, students: as in `argument_shapes`.
     """
-    shapes = arguments(recipe, mesh, size, teacher, students)
+    shapes = argument_shapes(recipe, mesh, size, teacher, students)
     leaves, tree = jax.tree.flatten(shapes)
     return _program(recipe, mesh, tree, tuple(leaves))
 

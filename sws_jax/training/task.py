@@ -14,10 +14,10 @@ from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network, Predictor
-from sws_jax.specs.variants import Computation
-from sws_jax.training import evaluation, picks, step
+from sws_jax.specs.variants import Computation, Pick, pick_first
+from sws_jax.training import evaluation, step
 from sws_jax.training.optim import Schedule
-from sws_jax.training.picks import Pick, Picks
+from sws_jax.training.picks import Picks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Task:
       teacher: on its devices; None where there is none.
       about: what the network is.
       stored: parameters that had to be stored to start it.
-      first_lines: to be said when it begins.
-      lines: to be said whenever it starts or goes on.
+      first_lines: printed when it begins.
+      lines: printed whenever it begins or goes on.
       variants, pick: see `sws_jax.training.picks.Picks`.
       replay_every: interval, in steps, of those that are computed twice; 0: none.
     """
@@ -90,7 +90,7 @@ class Task:
     first_lines: tuple[str, ...]
     lines: tuple[str, ...]
     variants: tuple[Computation, ...] = ()
-    pick: Pick = picks.the_first
+    pick: Pick = pick_first
     replay_every: int = 0
 
     @property
