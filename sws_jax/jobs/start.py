@@ -21,6 +21,7 @@ from sws_jax.jobs import model_fields, phases, places, teacher
 from sws_jax.jobs.places import Images, Origin, find_origin
 from sws_jax.methods import base, learngenes
 from sws_jax.methods.base import Phase
+from sws_jax.methods.objectives import Loss
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
@@ -331,9 +332,10 @@ class Answers:
         None where it depends on the numbers that are trained, or on a teacher that is
         not known.
         """
-        trained = phases.abstract_trained(
-            config, result.spec, result.about, self.teacher(config)
-        )
+        taught_by = None  # A usual loss has no parameters that depend on it.
+        if not isinstance(phases.objective(config), Loss):
+            taught_by = self.teacher(config)
+        trained = phases.abstract_trained(config, result.spec, result.about, taught_by)
         if trained is not None:
             self._trained[name] = trained
         if phases.leaves_learngene(config):
