@@ -294,7 +294,9 @@ def test_a_start_that_is_no_number_is_refused(jobs, tmp_path, monkeypatch):
 
 def test_each_gene_of_average_is_a_mean(methods):
     ancestor = network_of(specs.ViTSpec(depth=3, **TINY))
-    gene = methods["average"].extract({"average-gene": Trained(ancestor, {})})
+    gene = methods["average"].extract(
+        {"average-gene": Trained(ancestor, {})}, ancestor.spec
+    )
     assert gene.description.stages == (2, 1)
     net = sws_jax.expand(gene, depth=3, num_classes=5, image_size=16)
     assert net.plan == (0, 0, 1)
@@ -396,7 +398,7 @@ def test_joined_of_other_depths(methods):
     wide = specs.ViTSpec(depth=2, **TINY)
     spec = specs.StitchedSpec((wide.replace(depth=1, width=8), wide))
     network = network_of(spec)
-    gene = methods["joined"].extract({"joined": Trained(network, {})})
+    gene = methods["joined"].extract({"joined": Trained(network, {})}, wide)
     own = sws_jax.expand(gene, depth=3)
     assert (own.plan, own.spec) == ((0, 1, 1), spec)
     equal(network.params, own.params)

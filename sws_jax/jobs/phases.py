@@ -44,6 +44,19 @@ def request(config: ml_collections.ConfigDict) -> Request:
     )
 
 
+def net(
+    config: ml_collections.ConfigDict, input_and_head: dict[str, Any] | None
+) -> ViTSpec:
+    """The network that a method is asked with.
+
+    Args:
+      config: of a run or of a job.
+      input_and_head: image_size, channels and num_classes; None puts placeholders
+        there, for a caller whose question does not depend on them.
+    """
+    return model_fields.plain_network(config, input_and_head or _placeholder(config))
+
+
 def of_method(
     config: ml_collections.ConfigDict,
     method: Method,
@@ -56,14 +69,12 @@ def of_method(
       config: of a run or of a job.
       method: whose they are.
       depths: of the descendants.
-      input_and_head: image_size, channels and num_classes; None puts placeholders
-        there, for a caller whose question does not depend on them.
+      input_and_head: as in `net`.
 
     Raises:
       UserError: two phases have one name.
     """
-    net = model_fields.plain_network(config, input_and_head or _placeholder(config))
-    phases = method.phases(net, request(config), depths)
+    phases = method.phases(net(config, input_and_head), request(config), depths)
     for name in {phase.name for phase in phases}:
         if [phase.name for phase in phases].count(name) > 1:
             raise UserError(f"{method.name} has two phases named {name}")

@@ -75,9 +75,11 @@ def answer(
     """
     init = config.init
     model_fields.check_init(config)
+    # The placeholder fits the file's network, and need not fit the config's.
+    asked = None if images is None else images.input_and_head
+    phase = phases.find(config, asked)
     if images is None:
         images = Images.placeholder(config, origin)
-    phase = phases.find(config, images.input_and_head)
     if origin is None:
         result = _of_seed(config, images, phase)
         if not (init.learngene or init.network or phase):
@@ -89,7 +91,7 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
-    if phase is not None and phase.spec not in (None, result.spec):
+    if asked and phase is not None and phase.spec not in (None, result.spec):
         raise UserError(
             f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
             f"and {origin.path} holds {result.spec.name}"
@@ -344,7 +346,9 @@ class Answers:
         if not set(names) <= self._trained.keys():
             return None
         phase_results = {n: self._trained[n] for n in names}
-        return learngenes.extracted_description(method, phase_results)
+        asked = None if self.images is None else self.images.input_and_head
+        net = phases.net(config, asked)
+        return learngenes.extracted_description(method, phase_results, net)
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, a file that is there, or a name.

@@ -34,8 +34,10 @@ from sws_jax.jobs.directory import RunDirectory
 from sws_jax.methods import learngenes
 from sws_jax.methods.base import Learngene, Trained
 from sws_jax.models import networks
+from sws_jax.models.networks import Network
 from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
+from sws_jax.specs import ViTSpec
 from sws_jax.storage import files
 from sws_jax.storage.names import LEARNGENE_FILE, WEIGHTS
 from sws_jax.training import ending, roles
@@ -176,6 +178,12 @@ def _write(run: RunDirectory, finished: Finished, more: dict[str, Any]) -> None:
     run.finish({**finished.result, **more})
 
 
+def _net(run: RunDirectory, network: Network) -> ViTSpec:
+    """The network that a run's method is asked with, for the images of its own."""
+    names = ("image_size", "channels", "num_classes")
+    return phases.net(run.config, {n: getattr(network.spec, n) for n in names})
+
+
 def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:
     """The learngene that a run leaves; None where it leaves its network."""
     config, network = run.config, finished.network
@@ -183,7 +191,7 @@ def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:
         method = learngenes.find_method(config.phase.method)
         results = trained.load(config, run.workdir, phases.earlier(config))
         results[config.phase.name] = Trained(network, finished.own)
-        return method.extract(results)
+        return method.extract(results, _net(run, network))
     assert network.description is not None
     if network.description.kind == "aux_net" and not config.phase.method:
         return learngenes.extract(network)

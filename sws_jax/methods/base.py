@@ -160,7 +160,8 @@ class Made(NamedTuple):
         width, channels], float32, normalised as in training, to the parameters of
         the phase's network. Pure; its arrays may be numpy's.
       after: names of the earlier phases that it needs.
-      images: how many calibration images, which lie evenly over the training images.
+      images: how many calibration images, which lie evenly over the training images;
+        with 0, `make` gets None in their place.
     """
 
     make: Callable[[Mapping[str, Trained], Any], trees.Tree]
@@ -194,7 +195,8 @@ ANCESTOR = "ancestor"
 class Phase:
     """One training before there is anything to expand.
 
-    Two methods whose phases are equal share one run.
+    Two methods share the run of a phase that is equal in both, and that the fields of a
+    config can say: see `sws_jax.jobs.phases`.
 
     Attributes:
       name: of its run: unique among all phases of all methods.
@@ -268,12 +270,13 @@ class Method:
         """
         raise NotImplementedError
 
-    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
+    def extract(self, trained: Mapping[str, Trained], net: ViTSpec) -> Learngene:
         """The learngene that the phases leave.
 
         Args:
           trained: what each phase leaves, by its name, in their order. Arrays, or
             tracers where a job is checked before it trains.
+          net: as in `phases`: of the width and heads of descendants.
 
         Returns:
           One whose description has the ``kind`` "learngene" and this ``method``.
@@ -386,7 +389,7 @@ class BlockMethod(Method):
         """
         return self.genes(blocks)
 
-    def extract(self, trained: Mapping[str, Trained]) -> Learngene:
+    def extract(self, trained: Mapping[str, Trained], net: ViTSpec) -> Learngene:
         """The learngene of the network that the last phase trained.
 
         Of a plain ViT each block is a gene.

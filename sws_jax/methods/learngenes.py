@@ -14,7 +14,7 @@ from sws_jax.methods import plans, surgery, sws, tleg
 from sws_jax.methods.base import LEARNGENE, Descendant, Learngene, Method, Trained
 from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
-from sws_jax.specs import AuxViTSpec, ExpandedSpec
+from sws_jax.specs import AuxViTSpec, ExpandedSpec, ViTSpec
 from sws_jax.specs.base import CLASSES
 
 # The methods, by their names in configs, files and results. A new one is a line here.
@@ -86,17 +86,18 @@ def extract(network: networks.Network) -> Learngene:
         )
     networks.check_params(network)
     trained = {network.spec.name: Trained(network, {})}
-    return find_method(about.method).extract(trained)
+    return find_method(about.method).extract(trained, about.vit)
 
 
 def extracted_description(
-    method: Method, trained: Mapping[str, Trained]
+    method: Method, trained: Mapping[str, Trained], net: ViTSpec
 ) -> Description | None:
     """The description of the learngene that phases would leave, from shapes alone.
 
     Args:
       method: theirs.
       trained: arrays, or shapes, by the names of the phases, in their order.
+      net: the network that the method was asked with.
 
     Returns:
       None where it depends on the numbers that are trained.
@@ -104,7 +105,7 @@ def extracted_description(
     names = tuple(trained)
 
     def extract(values):  # Not of a dict: JAX would sort its keys.
-        return method.extract(dict(zip(names, values, strict=True)))
+        return method.extract(dict(zip(names, values, strict=True)), net)
 
     try:
         return jax.eval_shape(extract, tuple(trained.values())).description

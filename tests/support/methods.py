@@ -83,8 +83,8 @@ class Searched(base.BlockMethod):
         start = FromRun(base.ANCESTOR)
         return (Phase("search", None, start=start, length=Length(0)),)
 
-    def extract(self, trained):
-        gene = super().extract(trained)
+    def extract(self, trained, net):
+        gene = super().extract(trained, net)
         sizes = np.abs(gene.params["blocks"]["attn"]["proj"]["bias"]).sum(-1)
         stages = (1 + int(sizes.argmax()),)
         about = gene.description.replace(stages=stages)
