@@ -77,8 +77,8 @@ def answer(
     init = config.init
     model_fields.check_init(config)
     # The placeholder fits the file's network, and need not fit the config's.
-    asked = None if images is None else images.input_and_head
-    phase = phases.find(config, asked)
+    input_and_head = None if images is None else images.input_and_head
+    phase = phases.find(config, input_and_head)
     if images is None:
         images = Images.placeholder(config, origin)
     if origin is None:
@@ -92,7 +92,7 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
-    if asked and phase is not None and phase.spec not in (None, result.spec):
+    if input_and_head and phase is not None and phase.spec not in (None, result.spec):
         raise UserError(
             f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
             f"and {origin.path} holds {result.spec.name}"
@@ -348,8 +348,8 @@ class Answers:
         if not set(names) <= self._trained.keys():
             return None
         phase_results = {n: self._trained[n] for n in names}
-        asked = None if self.images is None else self.images.input_and_head
-        net = phases.net(config, asked)
+        images = self.images
+        net = phases.net(config, None if images is None else images.input_and_head)
         return learngenes.extracted_description(method, phase_results, net)
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:

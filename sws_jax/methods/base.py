@@ -195,8 +195,8 @@ ANCESTOR = "ancestor"
 class Phase:
     """One training before there is anything to expand.
 
-    Two methods share the run of a phase that is equal in both, and that the fields of a
-    config can say: see `sws_jax.jobs.phases`.
+    Two methods share the run of a phase that is equal in both, where the usual fields
+    of a config describe it: see `sws_jax.jobs.phases`.
 
     Attributes:
       name: of its run: unique among all phases of all methods.
