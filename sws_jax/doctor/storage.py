@@ -65,7 +65,7 @@ def runs(case: Case) -> Iterator[Finding]:
         return
     wrong: list[str] = []
     for check in (
-        lambda: preflight.refuse_other(case.config, case.workdir),
+        lambda: preflight.refuse_other(case.config, case.rows, case.workdir),
         *(lambda row=row: _refuse_other(case, row) for row in case.rows),
     ):
         try:

@@ -58,7 +58,7 @@ def execute(
         preflight.check_networks(rows, workdir)
         for run in rows:
             refuse_other(os.path.join(workdir, run.name), run.config, workdir)
-        preflight.refuse_other(config, workdir)
+        preflight.refuse_other(config, rows, workdir)
 
     processes.decided(refuse)
     for line in remarks.of_job(config):

@@ -394,6 +394,11 @@ RUN: dict[str, Field] = {
         "fully.",
     ),
     "phase.name": Field("", "Name of that phase."),
+    "phase.ancestor": Field(
+        "",
+        "The ancestor, for a phase that starts from parameters computed from it: a "
+        "weights file, a run's directory, or run:NAME.",
+    ),
     "phase.depth": Field(
         0,
         "Depth of the descendant that the phase is for. 0: all share it.",

@@ -113,7 +113,7 @@ def _expanded(config, path: str, gene: Learngene, result: Answer):
         image_size=spec.image_size,
         seed=config.seed,
     )
-    assert descendant.spec.replace(drop_path=config.model.drop_path) == spec
+    assert descendant.spec.replace(drop_path=spec.tail.drop_path) == spec
     return _reordered(dict(descendant.params), result.order)
 
 

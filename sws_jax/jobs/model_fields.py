@@ -45,11 +45,16 @@ def plain_network(config, input_and_head: dict[str, Any]) -> ViTSpec:
     return ViTSpec(**fields, **input_and_head)
 
 
-def fields_of(spec: ViTSpec | AuxViTSpec) -> dict[str, Any]:
-    """The fields of a config's `model` that make this network."""
+def fields_of(spec: Trained) -> dict[str, Any]:
+    """The fields of a config's `model` that make this network.
+
+    Of a network that no fields make: those of its last part, and the whole's depth.
+    """
     own = {field.name for field in dataclasses.fields(ViTSpec)}
     names = own & set(recipes.run().model)
-    return {"stages": spec.stages, **{name: getattr(spec.net, name) for name in names}}
+    fields = {name: getattr(spec.tail, name) for name in names}
+    stages = spec.stages if isinstance(spec, AuxViTSpec) else ()
+    return {**fields, "depth": spec.depth, "stages": stages}
 
 
 def check_init(config) -> None:
@@ -60,7 +65,8 @@ def check_init(config) -> None:
     """
     if config.init.learngene and config.init.network:
         raise UserError("init takes a learngene or a network, not both")
-    if config.init.learngene and config.model.stages:
+    # A method may have asked for stages, which belong to another phase of its.
+    if config.init.learngene and config.model.stages and not config.phase.method:
         raise UserError(
             "a learngene initialises descendants, which share nothing: leave "
             "model.stages empty"
@@ -97,8 +103,6 @@ def undecided(config: ml_collections.ConfigDict, *, insist: bool = True) -> set[
 
 def insisted_differences(config, spec: Trained) -> list[tuple[str, str, str]]:
     """Fields in ``init.insist`` that a network has otherwise: (name, asked, has)."""
-    if not isinstance(spec, ViTSpec | AuxViTSpec):
-        return []  # no fields of a model make it
     fields, rows = fields_of(spec), []
     for name in sorted(set(insisted(config)) - set(_NOT_FROM_FILE)):
         wanted = config.model[name]

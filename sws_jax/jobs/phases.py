@@ -195,15 +195,20 @@ def set_fields(
         config.loss.update({name: getattr(phase.objective, name) for name in names})
     config.teacher.path = _path(phase.teacher, ancestor)
     if isinstance(phase.start, base.Made) and base.ANCESTOR in phase.start.after:
-        config.teacher.path = ancestor  # `path_of` reads it, distilled or not.
+        config.phase.ancestor = ancestor
     _set_start(config, phase, ancestor, last)
     _set_length(config, phase)
-    # What `learngenes.extract` takes a learngene from, knowing the network alone.
-    is_aux_net = phase.spec is not None and method.trains(phase.spec)
-    if _fits_fields(config, phase) and (is_aux_net or phase.name != last):
+    if _fits_fields(config, phase) and _leaves_by_itself(method, phase, last):
         _set_network(config, phase)
     else:  # The method is asked again, with the job's own network and stages.
         config.phase.update(method=method.name, name=phase.name, depth=phase.depth or 0)
+
+
+def _leaves_by_itself(method: Method, phase: Phase, last: str) -> bool:
+    """Whether a run that knows its network alone leaves what the phase has to leave."""
+    if phase.name == last:  # A learngene, which follows from the network's kind.
+        return learngenes.method_of(phase.spec) == method.name
+    return isinstance(phase.spec, ViTSpec)  # Of an Aux-Net a learngene would be taken.
 
 
 def path_of(config: ml_collections.ConfigDict, name: str) -> str:
@@ -213,7 +218,7 @@ def path_of(config: ml_collections.ConfigDict, name: str) -> str:
       config: of the run that needs it.
       name: of the phase.
     """
-    return _path(name, config.teacher.path)
+    return _path(name, config.phase.ancestor)
 
 
 def _path(name: str, ancestor: str) -> str:
@@ -254,8 +259,8 @@ def _set_length(config, phase: Phase) -> None:
 
 def _fits_fields(config, phase: Phase) -> bool:
     """Whether the usual fields of a config describe all of a phase."""
-    if phase.variants or isinstance(phase.start, base.Made):
-        return False
+    if phase.variants or not isinstance(phase.start, base.Seed):
+        return False  # A network of a file may be another than the phase's.
     has_fields = isinstance(phase.spec, ViTSpec | AuxViTSpec)
     return has_fields and phase.objective == Loss(**config.loss)
 

@@ -49,14 +49,14 @@ def inputs(config, workdir: str) -> dict[str, str]:
 
 
 def earlier_phases(config) -> dict[str, str]:
-    """The paths of phases that a run's start is computed from, by field."""
+    """The paths of phases from which a run's start or learngene is made, by field."""
     phase = phases.find(config)
-    if phase is None or not isinstance(phase.start, Made):
+    if phase is None:
         return {}
-    return {
-        f"phase.after.{name}": phases.path_of(config, name)
-        for name in phase.start.after
-    }
+    names = list(phase.start.after) if isinstance(phase.start, Made) else []
+    if phases.leaves_learngene(config):
+        names += phases.earlier(config)
+    return {f"phase.after.{name}": phases.path_of(config, name) for name in names}
 
 
 @functools.lru_cache(maxsize=64)

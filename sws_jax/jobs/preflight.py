@@ -125,25 +125,23 @@ def _check_order(rows: Sequence[Run]) -> None:
         seen.add(run.name)
 
 
-def refuse_other(config, workdir: str) -> None:
+def refuse_other(config, rows: Sequence[Run], workdir: str) -> None:
     """Refuses a directory of another job, or with files that are not of one.
 
-    The comparison of a job may grow.
+    The comparison of a job may grow, and its methods; its name may tell of both.
 
     Args:
       config: of the job.
+      rows: of the job.
       workdir: of the job.
 
     Raises:
       UserError: naming the fields, or the files.
     """
-    _refuse_foreign(workdir)
+    _refuse_foreign(rows, workdir)
     different = differing(config, os.path.join(workdir, CONFIG))
-    different = [
-        name
-        for name in different
-        if name.partition(".")[0] not in ("compare", "methods")
-    ]
+    free = {"compare"} if config.job == "single" else {"compare", "methods", "name"}
+    different = [name for name in different if name.partition(".")[0] not in free]
     if different:
         raise UserError(
             f"{workdir} holds a job with another config (it differs in "
@@ -151,12 +149,13 @@ def refuse_other(config, workdir: str) -> None:
         )
 
 
-def _refuse_foreign(workdir: str) -> None:
-    """Refuses a directory whose files the report would be written over."""
+def _refuse_foreign(rows: Sequence[Run], workdir: str) -> None:
+    """Refuses a directory whose files the job would write over."""
     report_rows.roles(workdir)  # refuses a table that no job wrote
     if paths.exists(os.path.join(workdir, CONFIG)):
         return
-    written = (*REPORT_FILES, LEARNGENE_FILE)
+    learngenes = (run.publishes for run in rows if run.publishes)
+    written = (*REPORT_FILES, *dict.fromkeys((LEARNGENE_FILE, *learngenes)))
     present = [name for name in written if paths.exists(os.path.join(workdir, name))]
     if present:
         raise UserError(

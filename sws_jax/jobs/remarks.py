@@ -318,8 +318,7 @@ def _milestones(config) -> Iterator[str]:
 def _targets(config) -> Iterator[str]:
     """Lines on settings of the loss, the teacher and the labels that do nothing."""
     loss = phases.objective(config)
-    is_start = config.teacher.path in places.earlier_phases(config).values()
-    if config.teacher.path and not (loss.needs_teacher or is_start):
+    if config.teacher.path and not loss.needs_teacher:
         yield (
             f"teacher.path={config.teacher.path} is not used: loss.kind is "
             f"{config.loss.kind}"

@@ -110,8 +110,8 @@ def _chain(config) -> list[Run]:
     sources = []
     for method in map(learngenes.find_method, names):
         last = _add_phases(rows, config, method, ancestor)
-        needs = (last,) if last else tuple(row.name for row in rows[:1])
-        sources.append(Source(method, f"{RUN}{last}", ancestor, needs))
+        path = f"{RUN}{last}" if last else ""
+        sources.append(Source(method, path, ancestor, (last,) if last else ()))
     return rows + _compare(config, config.tune, sources)
 
 
@@ -237,6 +237,11 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
     """Sets where a descendant starts; returns the runs that it needs."""
     start = source.method.start(depth) if source.method else FromGene()
     if isinstance(start, FromGene):
+        if not (start.path or source.learngene):
+            raise UserError(
+                f"{source.prefix.rstrip('-')} has no phase that leaves a learngene for "
+                f"its descendants: give it one, or another start of its descendants"
+            )
         run.init.learngene = start.path or source.learngene
         run.init.plan = tuple(start.plan or ())
         return source.needs

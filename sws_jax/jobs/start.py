@@ -92,14 +92,30 @@ def answer(
     else:
         networks.check_network(origin.path, origin.about)
         result = _continuation_of(config, images, origin, tell)
-    if input_and_head and phase is not None and phase.spec not in (None, result.spec):
-        raise UserError(
-            f"phase {phase.name} of {config.phase.method} trains {phase.spec.name}, "
-            f"and {origin.path} holds {result.spec.name}"
-        )
+    if input_and_head and phase is not None and phase.spec is not None:
+        result = _as_phase(config, phase, phase.spec, origin, result)
     if phase is None:  # Fields that were set by name are not for a method's phases.
         model_fields.check_insisted(config, result.spec, origin.path, on_difference)
     return result
+
+
+def _as_phase(
+    config, phase: Phase, spec: Trained, origin: Origin, result: Answer
+) -> Answer:
+    """The answer with a phase's own stochastic depth, which no file decides.
+
+    Raises:
+      UserError: the network of the file is another than the phase's.
+    """
+    found = result.spec.replace(drop_path=spec.tail.drop_path)
+    if found != spec:
+        raise UserError(
+            f"phase {phase.name} of {config.phase.method} trains {spec.name}, and "
+            f"{origin.path} holds {found.name}, or one that differs in what the name "
+            f"does not say: a phase without a spec takes what is there"
+        )
+    about = learngenes.with_spec(result.about, found)
+    return dataclasses.replace(result, spec=found, about=about)
 
 
 def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
@@ -121,7 +137,7 @@ def expansion(config: ml_collections.ConfigDict) -> dict[str, Any]:
     init = config.init
     if init.plan or init.allotment:
         return {n: tuple(init[n]) for n in ("plan", "allotment") if init[n]}
-    return {"depth": config.model.depth}
+    return {"depth": config.phase.depth or config.model.depth}
 
 
 def _descendant_of(config, images: Images, origin: Origin, tell) -> Answer:

@@ -31,6 +31,13 @@ def _aux_net(name: str, value: object) -> networks.Network:
     return networks.NETWORK(name, value)
 
 
+def method_of(spec: specs.Spec | None) -> str:
+    """The method whose Aux-Net a network is, by its spec alone; empty for none."""
+    if isinstance(spec, ExpandedSpec):
+        return spec.method
+    return next((m.name for m in METHODS.values() if spec and m.trains(spec)), "")
+
+
 def describe(spec: specs.Spec, **fields) -> Description:
     """The description of a network that nothing has trained.
 
@@ -38,13 +45,25 @@ def describe(spec: specs.Spec, **fields) -> Description:
       spec: of the network; its kind, stages and method follow from it.
       **fields: the other fields of `Description`.
     """
-    method = next((m.name for m in METHODS.values() if m.trains(spec)), "")
+    method = method_of(spec)
     fields |= dict(kind="aux_net" if method else "network", method=method)
     if isinstance(spec, AuxViTSpec):
         return Description(net=spec.net, stages=spec.stages, **fields)
     if isinstance(spec, ExpandedSpec):
         return Description(net=spec.net, stages=spec.stages, source=spec, **fields)
     return Description(net=spec, **fields)
+
+
+def with_spec(description: Description, spec: specs.Spec) -> Description:
+    """The description of a network of another spec, of the same kind.
+
+    Args:
+      description: of a network or an Aux-Net.
+      spec: in place of its own, of the same family.
+    """
+    net = spec.net if isinstance(spec, (AuxViTSpec, ExpandedSpec)) else spec
+    source = spec if isinstance(spec, ExpandedSpec) else None
+    return description.replace(net=net, source=source)
 
 
 def inherit(
@@ -260,7 +279,7 @@ def auxiliary(learngene: Learngene) -> networks.Network:
     method = find_method(origin.method)
     check_params(learngene)
     spec, params = method.auxiliary(learngene)
-    kind = "aux_net" if method.trains(spec) else "network"
+    kind = "aux_net" if method_of(spec) else "network"
     source = origin.source if kind == "aux_net" else None
     description = origin.replace(kind=kind, source=source)
     return networks.Network(spec, params, description)

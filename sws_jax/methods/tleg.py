@@ -20,7 +20,7 @@ import numpy as np
 from sws_jax import trees
 from sws_jax.methods import base
 from sws_jax.methods.base import Learngene, Phase, Request
-from sws_jax.specs import ExpandedSpec, Spec, ViTSpec
+from sws_jax.specs import ExpandedSpec, ViTSpec
 
 NAME = "tleg"
 # Deviation of the slopes of linear weights before the first step (the published code).
@@ -28,7 +28,10 @@ SLOPE_STD = 0.02
 
 
 class TLEG(base.BlockMethod):
-    """A base and a slope for all layers together."""
+    """A base and a slope for all layers together.
+
+    In the official profile its Aux-Net has the heads of the released ones, as SWS's.
+    """
 
     name = NAME
     paper = "2312.05614"
@@ -39,9 +42,6 @@ class TLEG(base.BlockMethod):
         # The published code trains the Aux-Net without stochastic depth.
         spec = ExpandedSpec(net.replace(drop_path=0.0), (net.depth,), NAME)
         return (Phase("tleg-aux", spec, request.loss, teacher=base.ANCESTOR),)
-
-    def trains(self, spec: Spec) -> bool:
-        return isinstance(spec, ExpandedSpec) and spec.method == NAME
 
     def genes(self, blocks: trees.Tree) -> trees.Tree:
         return pair(blocks)
