@@ -214,7 +214,7 @@ def test_what_a_killed_run_leaves_refuses_nothing(tmp_path):
     (run / "events.out.tfevents.1.host.2").write_bytes(b"")
     config, workdir = asked(tmp_path)
     refuse_other(str(run), runs(config)[0].config, workdir)
-    preflight.refuse_other(config, workdir)
+    preflight.refuse_other(config, runs(config), workdir)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import pytest
 
 from sws_jax import specs
 from sws_jax.errors import UserError
-from sws_jax.jobs import commandline, phases, rows
+from sws_jax.jobs import commandline, phases, places, preflight, rows, start
 from sws_jax.methods import base, learngenes, sws
 from sws_jax.methods.base import ANCESTOR, FromRun, Length, Made, Phase, Seed
 from sws_jax.methods.objectives import Loss
+from sws_jax.pixels import Normalization
+from sws_jax.storage import documents, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,10 @@ def test_where_phases_and_descendants_start(chain):
     assert config.schedule.warmup_epochs == 0
     assert runs["chain-taught"].config.teacher.path == "run:chain-narrow"
     assert runs["chain-varied"].config.teacher.path == "run:ancestor"
-    assert runs["chain-made"].config.teacher.path == "run:ancestor"  # it is read
+    made = runs["chain-made"].config  # computed from the ancestor, and not taught by it
+    assert (made.teacher.path, made.phase.ancestor) == ("", "run:ancestor")
+    assert phases.path_of(made, ANCESTOR) == "run:ancestor"
+    assert phases.path_of(made, "chain-narrow") == "run:chain-narrow"
     assert runs["chain-gene"].publishes == "chain-learngene.safetensors"
     assert {run.publishes for name, run in runs.items() if name != "chain-gene"} == {""}
     third, sixth = (runs[f"chain-des-L0{depth}"] for depth in (3, 6))
@@ -159,11 +164,105 @@ def test_equal_phases_of_two_methods_are_one_run(chain, monkeypatch):
         chain("methods=chain-liar")
 
 
+def test_an_aux_net_leaves_a_learngene_in_the_last_phase_alone(chain, monkeypatch):
+    """Elsewhere, and of a class like SWS, fields would make it a learngene of SWS."""
+
+    class Two(sws.SWS):
+        name, prefix = "chain", "chain-"
+
+        def phases(self, net, request, depths):
+            (phase,) = super().phases(net, request, depths)
+            first, last = (
+                dataclasses.replace(phase, name=f"chain-{n}") for n in ("a", "b")
+            )
+            return first, dataclasses.replace(last, teacher="chain-a")
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Two())
+    runs = chain("method=chain")
+    for name in ("chain-a", "chain-b"):
+        config = runs[name].config
+        assert config.phase.method == "chain"
+        assert phases.leaves_learngene(config) == (name == "chain-b")
+    answers = start.Answers(None, "nowhere")
+    about = {
+        name: answers.answer_for(name, run.config).about for name, run in runs.items()
+    }
+    assert about["chain-a"].kind == about["chain-b"].kind == "aux_net"
+    assert about["chain-b"].method == about["chain-des-L06"].method == "chain"
+    assert answers.runs["run:chain-a"].about.kind == "aux_net"
+    assert answers.runs["run:chain-b"].about.kind == "learngene"
+
+
+def test_a_phase_decides_on_stochastic_depth_and_on_the_network_of_its_file(
+    chain, monkeypatch
+):
+    class Goes(Chain):
+        depth = 6
+
+        def phases(self, net, request, depths):
+            net = net.replace(depth=self.depth, drop_path=0.25)
+            return (Phase("chain-gene", net, Other(), start=FromRun(ANCESTOR)),)
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Goes())
+    config = chain("method=chain", "compare=untuned")["chain-gene"].config
+    images = places.Images((8, 8), 1, 10)
+    ancestor = specs.ViTSpec(
+        depth=6, width=64, heads=4, patch_size=4, image_size=8, channels=1,
+        num_classes=10, weight_init="fan_in", pos_embed_std=0.5,
+    )  # fmt: skip
+    about = learngenes.describe(ancestor, normalization=Normalization((0.5,), (0.5,)))
+    origin = places.Origin("FILE", about)
+    answer = start.answer(config, images, origin)
+    assert answer.spec == answer.about.spec == ancestor.replace(drop_path=0.25)
+    monkeypatch.setattr(Goes, "depth", 5)
+    with pytest.raises(
+        UserError, match="trains vit_nano_patch4_L5, and FILE holds vit"
+    ):
+        start.answer(config, images, origin)
+
+
+def test_a_method_that_leaves_no_learngene_says_how_descendants_start(
+    chain, monkeypatch
+):
+    class Empty(Chain):
+        def phases(self, net, request, depths):
+            return ()
+
+        def start(self, depth):
+            return base.FromGene()
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Empty())
+    with pytest.raises(UserError, match="chain has no phase that leaves a learngene"):
+        chain("methods=sws-chain")
+
+
+def test_a_job_may_grow_by_a_method(tmp_path):
+    jobs = {
+        methods: commandline.load(f"configs/aux_deit.py:methods={methods}")
+        for methods in ("sws", "sws-tleg")
+    }
+    files.write_json(
+        str(tmp_path / "config.json"), documents.plain(jobs["sws"].to_dict())
+    )
+    larger = jobs["sws-tleg"]
+    preflight.refuse_other(larger, rows.runs(larger), str(tmp_path))
+    larger.seed = 7
+    with pytest.raises(UserError, match="differs in seed"):
+        preflight.refuse_other(larger, rows.runs(larger), str(tmp_path))
+
+
+def test_a_file_of_the_name_of_a_learngene_is_not_written_over(tmp_path):
+    config = commandline.load("configs/aux_deit.py:method=tleg")
+    (tmp_path / "tleg-learngene.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(UserError, match="holds tleg-learngene.safetensors and no conf"):
+        preflight.refuse_other(config, rows.runs(config), str(tmp_path))
+
+
 def test_the_phase_of_sws_is_said_by_fields():
     """So that runs of versions before there were phases go on."""
     config = commandline.load("configs/aux_deit.py")
     aux = {run.name: run for run in rows.runs(config)}["aux"]
-    assert aux.config.phase.to_dict() == dict(method="", name="", depth=0)
+    assert aux.config.phase.to_dict() == dict(method="", name="", ancestor="", depth=0)
     assert aux.publishes == "learngene.safetensors"
     (phase,) = phases.of_method(aux.config, sws.METHOD, ())
     assert phase.spec.stages == tuple(aux.config.model.stages)

@@ -447,7 +447,7 @@ def test_a_job_begun_before_goes_on_with_rows_that_have_not_begun(tmp_path, caps
     for _ in range(2):  # the config of the job is written anew each time
         preflight.check(config, rows)
         preflight.check_networks(rows, str(work))
-        preflight.refuse_other(config, str(work))
+        preflight.refuse_other(config, rows, str(work))
         begun.keep_begun(str(work))
         files.write_json(str(work / "config.json"), documents.plain(config.to_dict()))
     scratch = next(row.config for row in rows if row.role == "scratch_short")
@@ -503,10 +503,10 @@ def test_fields_of_groups_do_not_make_another_job(tmp_path):
     files.write_json(str(tmp_path / "config.json"), documents.plain(config.to_dict()))
     argv = ["--config=configs/smoke.py", "--config.ancestor.model.depth=2"]
     config, _ = commandline.parse(argv)
-    preflight.refuse_other(config, str(tmp_path))
+    preflight.refuse_other(config, runs(config), str(tmp_path))
     config, _ = commandline.parse([*argv[:1], "--config.ancestor.model.depth=3"])
     with pytest.raises(UserError, match="it differs in ancestor.model.depth"):
-        preflight.refuse_other(config, str(tmp_path))
+        preflight.refuse_other(config, runs(config), str(tmp_path))
 
 
 def test_what_is_asked_of_an_aux_net_is_not_asked_of_its_descendants(tmp_path):
