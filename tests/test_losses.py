@@ -96,7 +96,7 @@ def test_smooth_labels(smoothing, off, on):
     ],
 )
 def test_labels_and_teacher_are_weighed(loss, expected):
-    assert float(loss(STUDENT, TARGETS, TEACHER)) == near(expected)
+    assert float(loss.of(STUDENT, TARGETS, TEACHER)) == near(expected)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_labels_and_teacher_are_weighed(loss, expected):
 )
 def test_alpha_1_leaves_the_labels_out(loss, expected):
     unknown = jnp.full((2, 3), jnp.nan)
-    assert float(loss(STUDENT, unknown, TEACHER)) == near(expected)
+    assert float(loss.of(STUDENT, unknown, TEACHER)) == near(expected)
 
 
 def test_the_temperature_reaches_the_soft_loss():
     loss = Loss(kind="soft", tau=2.0)
-    assert float(loss(2 * STUDENT, TARGETS, 2 * TEACHER)) == near(4 * KL / 2)
+    assert float(loss.of(2 * STUDENT, TARGETS, 2 * TEACHER)) == near(4 * KL / 2)
 
 
 @pytest.mark.parametrize(

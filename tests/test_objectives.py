@@ -110,14 +110,10 @@ def test_accumulated_steps_equal_the_whole_batch():
 
 @pytest.mark.parametrize(
     "sizes",
-    [
-        (2, 2, 2),
-        pytest.param((8, 1, 1), marks=pytest.mark.slow),
-        pytest.param((1, 8, 1), marks=pytest.mark.slow),
-        pytest.param((1, 1, 8), marks=pytest.mark.slow),
-    ],
+    [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_mesh_is_one_device(sizes):
     """The kernel of the map is split by the names in its box; its bias has none."""
     recipe = mapped_recipe(AUX)
@@ -136,6 +132,7 @@ def taught(directory, **changes):
     return task_of(directory, mapped_recipe(AUX), teacher=TEACHER, **changes)
 
 
+@pytest.mark.slow  # by default, one on the page that adds methods is
 def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path):
     """Network, own parameters and optimiser; what is measured is in the log."""
     whole = train(taught(tmp_path / "whole"))

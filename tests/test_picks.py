@@ -157,6 +157,7 @@ def another_at_the_fourth(seed, step):
     return (0,) if step == 3 else (1, 2)
 
 
+@pytest.mark.slow
 def test_several_programs_in_one_run(tmp_path, capsys, monkeypatch):
     """Each is compiled when it is first needed, while the clock stands still."""
     compile_step, speeds = step.program, []

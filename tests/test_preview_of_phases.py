@@ -156,7 +156,7 @@ def test_doctor_at_the_papers_size(tmp_path):
     )
     expect(findings["teacher"][0], doctor.PROBLEM, f"no weights file {TEACHER.name}")
     trained = [finding.text for finding in findings["weights"]]
-    assert "the job trains narrow first, for stitched" in trained
+    assert "the job trains narrow first, for stitched, elastic" in trained
     (disk,) = findings["disk"]
     expect(disk, doctor.OK)
     own, several, *_, total = findings["memory"]
@@ -196,9 +196,8 @@ class Uncompiled:
 USED = []  # recipes of the steps that were asked for
 
 
-@pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 def test_a_dry_run_of_every_kind_on_digits(compiled, tmp_path, capsys, monkeypatch):
     """The ancestor of the job is known, and with it all that starts from it."""
     monkeypatch.chdir(tmp_path)
@@ -258,7 +257,7 @@ def test_doctor_of_every_kind_on_digits(tmp_path):
     assert {finding.state for finding in everything} == {doctor.OK}
     texts = [finding.text for finding in everything]
     assert "stitched: the job trains it itself (ancestor)" in texts
-    assert "the job trains narrow first, for stitched" in texts
+    assert "the job trains narrow first, for stitched, elastic" in texts
     assert "the job trains search first, for searched-untuned-L02" in texts
 
 

@@ -224,9 +224,9 @@ def test_losses_alone(number, alpha, golden):
         (3.0, golden["train/tau3"][number]),
     ):
         assert abs(exact(tau) - value) < 1e-6
-        assert abs(PUBLISHED(alpha=alpha, tau=tau)(*inputs) - value) < 1e-6
+        assert abs(PUBLISHED(alpha=alpha, tau=tau).of(*inputs) - value) < 1e-6
         other = PUBLISHED(alpha=alpha, tau=tau, reduction="batchmean")
-        assert abs(other(*inputs) - value) > 0.1
+        assert abs(other.of(*inputs) - value) > 0.1
 
 
 def test_what_the_file_tells_apart(golden):
@@ -367,7 +367,10 @@ def test_a_tleg_learngene_through_the_commands(golden, tmp_path, capsys):
     stored = sum(array.size for array in state.values())
     for argv, words in (
         (["describe", path], "network +a block as base and slope\n"),
-        (["convert", path, gene, "--heads", "4"], "TLEG Aux-Net, learngene of vit_w1"),
+        (
+            ["convert", path, gene, "--heads", "4"],
+            "TLEG Aux-Net, learngene of tleg_vit_w",
+        ),
         (["describe", gene], "method +tleg, profile official\n"),
         (["cost", gene], f"vit_w12h4_patch4_L12 +{stored:,} "),
         (

@@ -342,9 +342,8 @@ def on_one_device():
     return trained(recipe_of(SPEC), 1)
 
 
-@pytest.mark.parametrize(
-    "sizes", [(2, 2, 2), pytest.param((1, 8, 1), marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 8, 1)], ids=str)
 def test_every_mesh_is_one_device(sizes, on_one_device):
     """Drop-path, mixup and cutmix on; accumulation in two parts."""
     losses, state = on_one_device

@@ -75,7 +75,10 @@ def first_blocks(variant):
     return weights_of
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["aux", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vit", "stitched"))],
+)
 def test_a_range_of_the_form_equals_the_variant(family, images):
     (_, variant), lengths = FAMILIES[family], LENGTHS[family]
     first, second = computations(FAMILIES[family])

@@ -15,6 +15,7 @@ from sws_jax.methods.surgery import resize_pos_embed
 from sws_jax.models import networks, profiles
 from sws_jax.models.description import Description
 from sws_jax.models.networks import Network
+from sws_jax.specs import ExpandedSpec
 
 PROFILE = "official"  # unless another is asked for
 
@@ -94,14 +95,17 @@ def _learngene(
             f"{instead}"
         )
     released = "imagenet2012" if description.vit.num_classes == 1000 else ""
+    net = description.vit.replace(
+        depth=sum(stages), patch_bias_init=profiles.find(profile).patch_bias_init
+    )
+    is_expanded = layout.method == tleg.NAME
     description = description.replace(
         kind="learngene",
+        source=ExpandedSpec(net, stages, layout.method) if is_expanded else None,
         dataset=description.dataset or released,
         method=layout.method,
         profile=profile,
-        net=description.vit.replace(
-            depth=sum(stages), patch_bias_init=profiles.find(profile).patch_bias_init
-        ),
+        net=net,
         stages=stages,
     )
     return learngenes.abstract_learngene(description)
@@ -126,7 +130,8 @@ def at_size(
     params["pos_embed"] = resize_pos_embed(
         params["pos_embed"], old, new, antialias=layout.antialias
     )
-    description = description.replace(net=new)
+    source = description.source and description.source.replace(image_size=size)
+    description = description.replace(net=new, source=source)
     if isinstance(network, Learngene):
         return Learngene(params, description)
     return Network(new, params, description)

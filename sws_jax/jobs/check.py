@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+from collections.abc import Collection
 
 import ml_collections
 
@@ -66,16 +67,21 @@ def check_teacher(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
+def check_fields(
+    config: ml_collections.ConfigDict, groups: Collection[str] = ()
+) -> None:
     """Refuses a value out of the range that `sws_jax.jobs.fields` gives its field.
 
     Args:
       config: of a run.
+      groups: whose fields are checked, or fields that are in none; empty: all.
 
     Raises:
       UserError: naming the field.
     """
     for name, field in fields.RUN.items():
+        if groups and name.partition(".")[0] not in groups:
+            continue
         field.check(name, functools.reduce(operator.getitem, name.split("."), config))
 
 

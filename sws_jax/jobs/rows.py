@@ -105,7 +105,8 @@ def _chain(config) -> list[Run]:
     names = tuple(dict.fromkeys(config.get("methods", ("sws",))))
     if not names:
         raise UserError("methods is empty: name at least one method")
-    check.check_fields(config)  # before methods make networks of them
+    # Those of which methods make networks and losses; the others are each run's.
+    check.check_fields(config, ("model", "loss", "profile"))
     rows, ancestor = _ancestor(config)
     sources = []
     for method in map(learngenes.find_method, names):
