@@ -157,6 +157,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(tmp_path):
     assert list(rows[0])[: len(names)] == names
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_parameters_of_the_weights_that_it_keeps(
     tmp_path, monkeypatch
 ):

@@ -130,6 +130,7 @@ def test_costs_without_a_teacher_that_is_known(capsys):
     assert added == products + forward(TEACHER)
 
 
+@pytest.mark.slow
 def test_costs_of_files_of_every_kind(tmp_path, capsys):
     """A stitched network, and an Aux-Net that is expanded from its genes."""
     expanded = specs.ExpandedSpec(NANO, (NANO.depth,), "tleg")

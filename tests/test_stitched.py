@@ -237,6 +237,7 @@ def test_segments_of_one_width_with_identities_between_are_one_vit(net, images):
     close(whole, jax.jit(parts.build().apply)({"params": cut}, images, keep))
 
 
+@pytest.mark.slow
 def test_how_it_is_run_changes_neither_layout_nor_result(images, masks):
     compute = Compute(remat=True, unroll=9)
     drawn = jax.eval_shape(
@@ -453,6 +454,7 @@ def test_forward_and_step_by_hand():
     assert added == sum(blocks) - sum(last)
 
 
+@pytest.mark.slow
 def test_activations_by_the_byte():
     """Those of one segment are a ViT's; a block more keeps its input alone where the
     largest block is computed again."""
