@@ -149,8 +149,9 @@ class Case:
         if not self.is_sized and not self.config.data.image_size:
             raise Unknown("needs data, which alone says how large images are")
         for row in self.rows:
-            init = row.config.init
-            for path in (row.config.teacher.path, init.learngene, init.network):
+            init, ancestor = row.config.init, row.config.phase.ancestor
+            taught_by = row.config.teacher.path
+            for path in (taught_by, ancestor, init.learngene, init.network):
                 if not self.trained_by(path):
                     self._check_answered(places.resolve(path, self.workdir))
         return Survey(self.config, self.workdir, data=self.data, older=self.older)

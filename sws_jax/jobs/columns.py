@@ -41,7 +41,9 @@ _UNKNOWN: dict[str, Any] = {
 # Fields that say what a run is called and where things lie, or how it was asked for.
 _NOT_COMPUTED = {"name", "data.directory", "init.insist", *differences.HARMLESS}
 # Fields whose value may be a path, of which only the last name counts.
-_PATHS = ("data.source", "init.network", "init.learngene", "teacher.path")
+_PATHS = (
+    "data.source", "init.network", "init.learngene", "phase.ancestor", "teacher.path",
+)  # fmt: skip
 # What stands for the needs of a run whose config cannot be read.
 _UNREAD = "?"
 # What is read of a written config, as `sws_jax.storage.documents.misfit` takes it.
