@@ -53,7 +53,7 @@ def files(
         if not path:
             raise UserError(
                 f"{config.name} needs the {ANCESTOR}: give its weights file or run "
-                f"directory as teacher.path"
+                f"directory as phase.ancestor"
             )
         weights_files[name] = runs.weights_file(places.resolve(path, workdir))
     return weights_files

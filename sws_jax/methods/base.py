@@ -153,12 +153,15 @@ class Trained(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A phase starts from parameters that are computed once, before its first step.
+    """A phase starts from parameters that are computed from earlier phases.
+
+    They are computed anew whenever the run starts, in each process.
 
     Attributes:
       make: from the earlier phases by name, and calibration images [images, height,
         width, channels], float32, normalised as in training, to the parameters of
-        the phase's network. Pure; its arrays may be numpy's.
+        the phase's network. Pure, with the same bits for the same arguments; its
+        arrays may be numpy's.
       after: names of the earlier phases that it needs.
       images: how many calibration images, which lie evenly over the training images;
         with 0, `make` gets None in their place.
