@@ -236,6 +236,20 @@ def test_a_method_that_leaves_no_learngene_says_how_descendants_start(
         chain("methods=sws-chain")
 
 
+def test_a_method_without_a_learngene_says_so():
+    about = learngenes.describe(
+        specs.ViTSpec(), normalization=Normalization((0.5,) * 3, (0.5,) * 3)
+    )
+    method = Chain()
+    for ask in (
+        lambda: method.extract({}, specs.ViTSpec()),
+        lambda: method.abstract(about),
+        lambda: method.plan(about, 3),
+    ):
+        with pytest.raises(UserError, match="chain leaves no learngene, from which"):
+            ask()
+
+
 def test_a_job_may_grow_by_a_method(tmp_path):
     jobs = {
         methods: commandline.load(f"configs/aux_deit.py:methods={methods}")

@@ -191,7 +191,7 @@ class Uncompiled:
         return ""
 
     def memory_analysis(self):
-        raise NotImplementedError
+        raise NotImplementedError  # as JAX does where a backend has no analysis
 
 
 USED = []  # recipes of the steps that were asked for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import os
@@ -271,7 +272,7 @@ class Method:
           depths: of the descendants. What a phase is may depend on them only through
             `Phase.depth`, as a comparison may grow.
         """
-        raise NotImplementedError
+        return ()
 
     def extract(self, trained: Mapping[str, Trained], net: ViTSpec) -> Learngene:
         """The learngene that the phases leave.
@@ -284,7 +285,7 @@ class Method:
         Returns:
           One whose description has the ``kind`` "learngene" and this ``method``.
         """
-        raise NotImplementedError
+        raise self._without_learngene()
 
     def abstract(self, about: Description) -> Learngene:
         """Names, shapes and dtypes of a learngene, which files are checked against.
@@ -292,7 +293,7 @@ class Method:
         Args:
           about: description of the learngene.
         """
-        raise NotImplementedError
+        raise self._without_learngene()
 
     def plan(self, about: Description, size: int) -> Plan:
         """The plan of a descendant.
@@ -304,7 +305,7 @@ class Method:
         Raises:
           UserError: the learngene cannot fill it, with the reason.
         """
-        raise NotImplementedError
+        raise self._without_learngene()
 
     def expand(
         self, gene: Learngene, plan: Plan, key: jax.Array
@@ -322,7 +323,7 @@ class Method:
         Raises:
           UserError: the plan is none of this learngene.
         """
-        raise NotImplementedError
+        raise self._without_learngene()
 
     def auxiliary(self, gene: Learngene) -> tuple[specs.Trained, trees.Tree]:
         """The network that a learngene came from: spec and parameters.
@@ -347,8 +348,14 @@ class Method:
         """
         return False
 
+    def _without_learngene(self) -> UserError:
+        """The refusal of a method whose descendants start from no learngene."""
+        return UserError(
+            f"{self.name} leaves no learngene, from which anything could be expanded"
+        )
 
-class BlockMethod(Method):
+
+class BlockMethod(Method, abc.ABC):
     """A method whose genes make the blocks of a descendant, and nothing else.
 
     Its learngene has the parameters of a ViT, with genes in place of ``blocks``. What
@@ -374,6 +381,7 @@ class BlockMethod(Method):
         """
         return surgery.gather(genes, plan)
 
+    @abc.abstractmethod
     def allot(self, depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
         """The plan of a depth.
 
@@ -381,7 +389,6 @@ class BlockMethod(Method):
           depth: of the descendant.
           stages: how often the Aux-Net applied each gene, [genes].
         """
-        raise NotImplementedError
 
     def begin(self, key: jax.Array, blocks: trees.Tree) -> trees.Tree:
         """The genes of an `ExpandedSpec` before its first step.
