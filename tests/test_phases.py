@@ -125,6 +125,10 @@ def test_what_starts_from_the_ancestor_or_the_learngene(chain, monkeypatch):
     monkeypatch.setitem(learngenes.METHODS, "chain", Tuned())
     runs = chain("method=chain")
     assert runs["chain-L3"].config.init.learngene == "run:chain-gene"
+    alone = chain(
+        "method=chain", "stages=2-2"
+    )  # asked of Aux-Nets, not of what follows
+    assert not alone["chain-des-L03"].config.init.insist
     third = runs["chain-des-L03"]
     assert (third.config.init.network, third.after) == ("run:ancestor", ("ancestor",))
     third = chain("method=chain", "teacher=PATH")["chain-des-L03"]

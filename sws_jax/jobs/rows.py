@@ -225,7 +225,7 @@ def _descendant(
     role = roles.UNTUNED if untuned else roles.TUNED
     name = f"{source.prefix}{'untuned' if untuned else 'des'}-{label}"
     # Fields that were set by name were meant for the Aux-Net, not for descendants.
-    run = _run(config, name, tune, insist=not source.needs)
+    run = _run(config, name, tune, insist=source.method is None)
     run.seed = config.seed + number
     run.model.depth = depth
     needs = _set_start(run, source, depth)
@@ -236,11 +236,12 @@ def _descendant(
 
 def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
     """Sets where a descendant starts; returns the runs that it needs."""
-    start = source.method.start(depth) if source.method else FromGene()
+    method = source.method
+    start = method.start(depth) if method else FromGene()
     if isinstance(start, FromGene):
-        if not (start.path or source.learngene):
+        if method and not (start.path or source.learngene):
             raise UserError(
-                f"{source.prefix.rstrip('-')} has no phase that leaves a learngene for "
+                f"{method.name} has no phase that leaves a learngene for "
                 f"its descendants: give it one, or another start of its descendants"
             )
         run.init.learngene = start.path or source.learngene
