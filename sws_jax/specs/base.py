@@ -122,11 +122,24 @@ def build(spec: Spec, compute: Compute) -> typing.Any:
     return network(spec, compute)
 
 
-def no_rates(depth: int) -> np.ndarray:
-    """The `Spec.drop_path_rates` of a network without stochastic depth."""
-    import numpy as np
+class Teacher:
+    """What the specs of families that only teach have in common."""
 
-    return np.zeros(depth, np.float32)
+    if TYPE_CHECKING:
+
+        @property
+        def depth(self) -> int: ...
+
+    @property
+    def trainable(self) -> bool:
+        return False
+
+    @property
+    def drop_path_rates(self) -> np.ndarray:
+        """Zeros: nothing is dropped in evaluation."""
+        import numpy as np
+
+        return np.zeros(self.depth, np.float32)
 
 
 def check_depth(spec: Spec) -> None:

@@ -12,7 +12,7 @@ from sws_jax.specs import base
 from sws_jax.specs.base import Compute
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 # The stem halves the image four times, and its widths double from an eighth.
 STEM_STRIDE = 16
@@ -37,7 +37,7 @@ _RATIOS = arguments.many(base.RATIO, "numbers")
     num_classes=base.CLASSES,
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LeViTSpec:
+class LeViTSpec(base.Teacher):
     """A LeViT of any size, in evaluation (2104.01136, table 1 and section 4).
 
     A tuple has one value for each stage; one that starts with ``down`` has one for
@@ -128,16 +128,6 @@ class LeViTSpec:
     def net(self) -> LeViTSpec:
         """The network as it is run: itself."""
         return self
-
-    @property
-    def trainable(self) -> bool:
-        """It only teaches."""
-        return False
-
-    @property
-    def drop_path_rates(self) -> np.ndarray:
-        """Zeros: nothing is dropped in evaluation."""
-        return base.no_rates(self.depth)
 
     @property
     def depth(self) -> int:

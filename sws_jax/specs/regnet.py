@@ -13,7 +13,7 @@ from sws_jax.specs import base
 from sws_jax.specs.base import Compute
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 FAMILY = "regnet"
 
@@ -50,7 +50,7 @@ _COUNTS = arguments.many(base.COUNT, "whole numbers")
     num_classes=base.CLASSES,
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RegNetSpec:
+class RegNetSpec(base.Teacher):
     """A RegNetY of any widths and depths (2003.13678).
 
     Attributes:
@@ -108,16 +108,6 @@ class RegNetSpec:
     def net(self) -> RegNetSpec:
         """The network as it is run: itself."""
         return self
-
-    @property
-    def trainable(self) -> bool:
-        """It only teaches."""
-        return False
-
-    @property
-    def drop_path_rates(self) -> np.ndarray:
-        """Zeros: nothing is dropped in evaluation."""
-        return base.no_rates(self.depth)
 
     @property
     def depth(self) -> int:
