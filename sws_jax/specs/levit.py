@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
-
-if TYPE_CHECKING:
-    pass
 
 # The stem halves the image four times, and its widths double from an eighth.
 STEM_STRIDE = 16

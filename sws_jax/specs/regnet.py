@@ -5,15 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 from sws_jax import arguments
 from sws_jax.errors import UserError
 from sws_jax.specs import base
 from sws_jax.specs.base import Compute
-
-if TYPE_CHECKING:
-    pass
 
 FAMILY = "regnet"
 
