@@ -44,7 +44,7 @@ from sws_jax.jobs import recipes
 def get_config(arg=None):
     arg = recipes.parse_recipe(
         arg,
-        method="sws",
+        method="",
         methods="",
         teacher="",
         stages=(),

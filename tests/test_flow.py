@@ -380,7 +380,11 @@ def test_what_else_a_directory_holds_is_no_row(job, tmp_path):
         path = str(tmp_path / f"of-{role}" / RESULT)
         files.write_json(path, {**done, "name": f"of-{role}", "role": role})
     besides = execute._other_runs([], str(tmp_path))
-    assert [result["name"] for result in besides] == ["of-tune"]
+    assert [result["name"] for result in besides] == ["of-aux", "of-tune"]
+    for before, listed in (([], []), (["of-aux"], ["of-aux"])):
+        whole = [{**result, "before": before} for result in besides]
+        names = [result["name"] for result in execute._listed(whole, ())]
+        assert names == [*listed, "of-tune"]
 
 
 def test_a_smaller_comparison_keeps_the_finished_rows(tmp_path):

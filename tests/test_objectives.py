@@ -13,6 +13,7 @@ import pytest
 from sws_jax import sharding, trees
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
+from sws_jax.methods import base
 from sws_jax.methods.objectives import Loss
 from sws_jax.specs import variants
 from sws_jax.storage.names import CHECKPOINTS
@@ -247,6 +248,39 @@ def test_what_cannot_be_logged_is_refused(objective, words):
     recipe = recipe_of(AUX, loss=objective)
     with pytest.raises(UserError, match=words):
         jax.eval_shape(functools.partial(one_step, recipe))
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed(Odd):
+    """Makes parameters that no file holds."""
+
+    made: str = "[]"
+
+    def init(self, key, student, teacher):
+        return {"[]": [jnp.ones(2)], "a/b": {"a/b": jnp.ones(2)}}[self.made]
+
+
+@pytest.mark.parametrize("made", ["[]", "a/b"])
+def test_own_parameters_that_no_file_holds_are_refused_before_a_step(made):
+    recipe = recipe_of(AUX, loss=Listed(made=made))
+    with pytest.raises(UserError, match="what the objective Listed makes .* nested"):
+        jax.eval_shape(functools.partial(one_step, recipe))
+
+
+def test_one_derived_from_the_usual_loss_is_none():
+    """It may have taps and parameters of its own, which have to be counted."""
+    assert base.is_usual(Loss("soft")) and not base.is_usual(Odd("soft"))
+    plain, mapped = (recipe_of(AUX, loss=loss) for loss in (Loss(), Tapped()))
+    assert flops.step_bytes(mapped) > flops.step_bytes(plain)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tapped(Loss):
+    taps: ClassVar = ("blocks",)
+
+    def __call__(self, own, students, targets, teacher):
+        loss, measured = super().__call__(own, students, targets, teacher)
+        return loss + jnp.square(students[0].taps["blocks"]).mean(), measured
 
 
 def test_products_with_own_parameters_are_counted():

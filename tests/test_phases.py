@@ -143,9 +143,90 @@ def test_what_starts_from_the_ancestor_or_the_learngene(chain, monkeypatch):
         chain("method=chain")
 
 
+def test_a_run_comes_after_what_it_needs_alone(chain, monkeypatch):
+    runs = chain("method=chain")
+    after = {name: run.after for name, run in runs.items()}
+    assert after["chain-narrow"] == after["chain-L3"] == ()
+    assert after["chain-taught"] == ("chain-narrow",)
+    assert after["chain-varied"] == ("ancestor",)
+    assert after["chain-made"] == ("chain-narrow", "ancestor")
+    shared = ("chain-narrow", "chain-taught", "chain-varied", "chain-made")
+    assert after["chain-gene"] == ("ancestor", *shared)  # It is made of them all.
+
+    class Plain(Chain):
+        def phases(self, net, request, depths):
+            return (Phase("chain-gene", net, Loss(), teacher=ANCESTOR),)
+
+        start = base.Method.start
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Plain())
+    assert "ancestor" not in chain("method=chain")  # It would be trained for nothing.
+    both = chain("methods=chain-sws")
+    assert (both["chain-gene"].after, both["aux"].after) == ((), ("ancestor",))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(objective=Other(), teacher="chain-nrarow"),
+        dict(start=FromRun("chain-nrarow")),
+        dict(start=Made(dict, ("chain-nrarow",))),
+        dict(start=FromRun("chain-last")),
+    ],
+    ids=["teacher", "start", "made", "later"],
+)
+def test_a_name_of_no_earlier_phase_is_refused(wrong, chain, monkeypatch):
+    class Wrong(Chain):
+        start = base.Method.start
+
+        def phases(self, net, request, depths):
+            first = Phase("chain-first", net)
+            return (
+                first,
+                Phase("chain-wrong", net, **wrong),
+                dataclasses.replace(first, name="chain-last"),
+            )
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Wrong())
+    words = "chain-wrong needs chain-.*, but no phase .*; .* are chain-first$"
+    with pytest.raises(UserError, match=words):
+        chain("method=chain")
+
+
+def test_a_descendant_of_no_phase_is_refused(chain, monkeypatch):
+    monkeypatch.setattr(Chain, "start", lambda self, depth: FromRun(f"chain-l{depth}"))
+    with pytest.raises(UserError, match="chain-des-L03 needs chain-l3, but no phase"):
+        chain("method=chain")
+
+
+def test_a_descendant_is_of_its_method_wherever_it_starts(chain):
+    runs = chain("methods=sws-chain")
+    methods = {name: run.method for name, run in runs.items() if "des-" in name}
+    assert methods == {
+        **dict.fromkeys(("des-L03", "des-L06"), "sws"),
+        **dict.fromkeys(("chain-des-L03", "chain-des-L06"), "chain"),
+    }
+
+
+def test_an_objective_that_compiles_no_step_is_refused(chain, monkeypatch):
+    @dataclasses.dataclass
+    class Changing:
+        weights: list
+        taps, needs_teacher = (), False
+
+    class Wrong(Chain):
+        def phases(self, net, request, depths):
+            return (Phase("chain-gene", net, Changing([1.0])),)
+
+    monkeypatch.setitem(learngenes.METHODS, "chain", Wrong())
+    with pytest.raises(UserError, match="objective of phase chain-gene of chain is n"):
+        chain("method=chain")
+
+
 def test_equal_phases_of_two_methods_are_one_run(chain, monkeypatch):
     class Twin(Chain):
         name = "twin"
+        start = base.Method.start
 
         def phases(self, net, request, depths):
             return (super().phases(net, request, depths)[0], Phase("twin-gene", net))
@@ -202,6 +283,7 @@ def test_a_phase_decides_on_stochastic_depth_and_on_the_network_of_its_file(
 ):
     class Goes(Chain):
         depth = 6
+        start = base.Method.start
 
         def phases(self, net, request, depths):
             net = net.replace(depth=self.depth, drop_path=0.25)
@@ -220,7 +302,7 @@ def test_a_phase_decides_on_stochastic_depth_and_on_the_network_of_its_file(
     assert answer.spec == answer.about.spec == ancestor.replace(drop_path=0.25)
     monkeypatch.setattr(Goes, "depth", 5)
     with pytest.raises(
-        UserError, match="trains vit_nano_patch4_L5, and FILE holds vit"
+        UserError, match="trains vit_nano_patch4_L5, but what it starts from FILE as"
     ):
         start.answer(config, images, origin)
 
@@ -267,6 +349,20 @@ def test_a_job_may_grow_by_a_method(tmp_path):
     larger.seed = 7
     with pytest.raises(UserError, match="differs in seed"):
         preflight.refuse_other(larger, rows.runs(larger), str(tmp_path))
+
+
+def test_a_job_of_an_older_kind_goes_on(tmp_path):
+    config = commandline.load("configs/aux_deit.py")
+    (config.job, path) = ("sws", str(tmp_path / "config.json"))
+    files.write_json(path, documents.plain(config.to_dict()))
+    preflight.refuse_other(config, rows.runs(config), str(tmp_path))
+    config.job = "chain"
+    preflight.refuse_other(config, rows.runs(config), str(tmp_path))
+
+
+def test_a_method_beside_several_is_refused():
+    with pytest.raises(UserError, match="method=tleg and methods=sws: give one"):
+        commandline.load("configs/aux_deit.py:method=tleg,methods=sws")
 
 
 def test_a_file_of_the_name_of_a_learngene_is_not_written_over(tmp_path):

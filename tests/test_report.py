@@ -444,6 +444,20 @@ def test_what_a_method_does_not_need_is_not_missed():
     assert any(name.startswith("tleg (Aux-Net") for name in names)
 
 
+def test_what_is_stored_of_networks_that_come_from_no_learngene():
+    """One for each depth; they are of their method like any other."""
+    stored = {4: 40, 9: 90}
+    own = [
+        {**descendant(depth, 5.0, 0.5, stored=size), "plan": [], "method": "pretrained"}
+        for depth, size in stored.items()
+    ]
+    gene = [descendant(depth, 5.0, 0.5, stored=37) for depth in stored]
+    costs = grouping.cost([*gene, *own])
+    assert {way.method: cost["stored"] for way, cost in costs.items()} == {
+        "sws": 37, "pretrained": 130
+    }  # fmt: skip
+
+
 def test_table_lists_runs_of_any_other_role():
     table = tables.table([result("stitching", 6, 30.0, 0.9)], markup="github")
     assert cells(table)[1][0] == "stitching"

@@ -31,7 +31,7 @@ from jax.extend import core
 
 from sws_jax import arguments, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import learngenes
+from sws_jax.methods import base, learngenes
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.models.description import Description
@@ -260,7 +260,7 @@ def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:
       students: of each of its forms.
     """
     recipe = _of_shapes(recipe)
-    if isinstance(recipe.loss, Loss):  # It keeps no more where it is distilled.
+    if base.is_usual(recipe.loss):  # It keeps no more where it is distilled.
         recipe = dataclasses.replace(recipe, loss=Loss(), teacher=None)
     ranges = (0 if s.ranges is None else len(s.ranges) for s in students)
     return _step_bytes(recipe, tuple(ranges))

@@ -237,7 +237,12 @@ def load_teacher(
 
 
 def task(
-    run: RunDirectory, mesh: Mesh, data: Dataset, role: str, data_lines: Sequence[str]
+    run: RunDirectory,
+    mesh: Mesh,
+    data: Dataset,
+    role: str,
+    method: str,
+    data_lines: Sequence[str],
 ) -> Task:
     """What a run trains, for how long, from which weights and by which teacher.
 
@@ -248,6 +253,7 @@ def task(
       mesh: its devices.
       data: its images.
       role: in its job.
+      method: in its job.
       data_lines: to be said of the data.
 
     Raises:
@@ -265,6 +271,7 @@ def task(
     without_teacher = Task(
         name=config.name,
         role=role,
+        method=method,
         directory=run.path,
         seed=config.seed,
         mesh=mesh,

@@ -147,7 +147,9 @@ def with_before(
     for path in own.keys() - needs.keys():
         needs[path] = {_UNREAD}
         with contextlib.suppress(UserError):
-            needs[path] = _needs(_written_config(places.resolve(path, workdir)))
+            written = _written_config(places.resolve(path, workdir))
+            earlier = places.earlier_phases(ml_collections.ConfigDict(written))
+            needs[path] = _needs(written) | set(earlier.values())
     whole = []
     for result in results:
         path = f"{RUN}{result['name']}"

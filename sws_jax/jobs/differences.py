@@ -19,8 +19,6 @@ CHANGEABLE = fields.resuming(fields.CHANGEABLE)
 # before the fields were there; a run that began then goes on as it began.
 LATER = ("model.patch_bias_init",)
 _INSIST = "init.insist"
-# Kinds of jobs by their older names.
-_OLDER_JOBS = {"sws": "chain"}
 
 
 def defaults() -> dict[str, Any]:
@@ -61,9 +59,10 @@ def between(
       later: fields of `LATER` that this software did not know.
     """
     theirs = documents.merged(defaults(), written)
-    if theirs.get("job") in _OLDER_JOBS:
-        theirs["job"] = _OLDER_JOBS[theirs["job"]]
     ours = documents.plain(config.to_dict())
+    for side in (theirs, ours):
+        if "job" in side:
+            side["job"] = fields.OLDER_JOBS.get(side["job"], side["job"])
     undecided = model_fields.undecided(config, insist=not older)
     ignored = {*HARMLESS, *CHANGEABLE, *later, *(f"model.{name}" for name in undecided)}
     different = documents.differing(_without_insist(theirs), _without_insist(ours))

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import ml_collections
@@ -75,13 +75,21 @@ class RunDirectory:
         """Digests of the files that the run starts from, as it found them."""
         return places.inputs(self.config, self.workdir)
 
-    def check_inputs(self) -> None:
-        """Refuses files that were replaced while the run read them."""
+    def check_inputs(self, fields: Collection[str] | None = None) -> None:
+        """Refuses files that were replaced while the run read them.
+
+        Args:
+          fields: those whose files are looked at; None: all.
+
+        Raises:
+          UserError: naming the field.
+        """
 
         def changed() -> list[str]:
             now = places.inputs(self.config, self.workdir)
             then = self.inputs
-            return [field for field in then if now.get(field) != then[field]]
+            asked = then if fields is None else then.keys() & set(fields)
+            return sorted(name for name in asked if now.get(name) != then[name])
 
         if changed_fields := processes.decided(changed):
             raise UserError(

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -26,8 +26,8 @@ from sws_jax.runtime import processes
 from sws_jax.runtime.progress import say
 from sws_jax.storage import documents, files, locks, paths
 from sws_jax.storage.names import CONFIG, LEARNGENE_FILE, LOCK, RESULT, RESULTS
+from sws_jax.training import roles
 from sws_jax.training.loop import Preempted
-from sws_jax.training.roles import COMPARED
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
 _LOCK_RETRY_SECONDS = 0.05  # between tries to lock the work directory
@@ -44,7 +44,8 @@ def execute(
     Args:
       config: of the job.
       workdir: one directory per run, and ``config.json``, ``results.csv``,
-        ``report.png`` and (after an Aux-Net) ``learngene.safetensors``.
+        ``report.png`` and each method's learngene, ``learngene.safetensors`` of SWS
+        and ``METHOD-learngene.safetensors`` of others.
       should_stop: as in `sws_jax.jobs.train.train`.
 
     Returns:
@@ -81,7 +82,24 @@ def write_report(
     with _job_lock(workdir):
         present = [*results, *_other_runs(results, workdir)]
         completed = [columns.completed(result, workdir) for result in present]
-        report.write(columns.with_before(completed, rows, workdir), workdir)
+        whole = columns.with_before(completed, rows, workdir)
+        report.write(_listed(whole, {result["name"] for result in results}), workdir)
+
+
+def _listed(
+    results: Sequence[dict[str, Any]], ours: Collection[str]
+) -> list[dict[str, Any]]:
+    """The results that a report lists: of other runs those that are compared.
+
+    And those that these stand on, of methods that this job does not have.
+
+    Args:
+      results: with what each stands on; see `columns.with_before`.
+      ours: names of the runs of this job.
+    """
+    compared = [r for r in results if r["name"] in ours or r["role"] in roles.COMPARED]
+    wanted = {r["name"] for r in compared}.union(*(r["before"] for r in compared))
+    return [r for r in results if r["name"] in wanted]
 
 
 def _other_runs(
@@ -90,7 +108,7 @@ def _other_runs(
     """Results of a larger comparison in the directory, of which this is a part."""
     ours = {result["name"] for result in results}
     # Results that older software wrote have no role; the table has it.
-    roles = report_rows.roles(workdir)
+    of_table = report_rows.roles(workdir)
     others = []
     for name in paths.folders(workdir):
         path = os.path.join(workdir, name, RESULT)
@@ -101,9 +119,9 @@ def _other_runs(
         except UserError as error:
             say(f"{RESULTS} lacks {name}: {error}")
             continue
-        role = result.get("role") or roles.get(name, "")
+        role = result.get("role") or of_table.get(name, "")
         # A directory of another name is a copy of a run.
-        if role in COMPARED and result.get("name") == name:
+        if role in (*roles.BEFORE, *roles.COMPARED) and result.get("name") == name:
             others.append({**result, "role": role})
     return others
 
@@ -192,6 +210,7 @@ def _run_result(
         run.config,
         workdir,
         role=run.role,
+        method=run.method,
         should_stop=should_stop,
         starting=starting,
         datasets=datasets,

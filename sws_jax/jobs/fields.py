@@ -602,6 +602,8 @@ RUN: dict[str, Field] = {
     ),
 }
 
+# Kinds of jobs by the names that older configs have for them.
+OLDER_JOBS = {"sws": "chain"}
 # What a job has beside the fields of its runs: `sws_jax.jobs.rows`.
 JOB: dict[str, Field] = {
     "job": Field(
@@ -609,7 +611,7 @@ JOB: dict[str, Field] = {
         "Which runs there are. single: one; descendants: those of one learngene, of "
         "several depths; chain: ancestor, the phases of each method, and its "
         "descendants. sws is an older name of chain.",
-        choices=("single", "descendants", "chain", "sws"),
+        choices=("single", "descendants", "chain", *OLDER_JOBS),
     ),
     "methods": Field(
         ("sws",),

@@ -72,12 +72,21 @@ def of_method(
       input_and_head: as in `net`.
 
     Raises:
-      UserError: two phases have one name.
+      UserError: two phases have one name, or a step cannot be compiled for an
+        objective.
     """
     phases = method.phases(net(config, input_and_head), request(config), depths)
-    for name in {phase.name for phase in phases}:
-        if [phase.name for phase in phases].count(name) > 1:
-            raise UserError(f"{method.name} has two phases named {name}")
+    for phase in phases:
+        if [other.name for other in phases].count(phase.name) > 1:
+            raise UserError(f"{method.name} has two phases named {phase.name}")
+        try:
+            hash(phase.objective)
+        except TypeError as error:
+            raise UserError(
+                f"the objective of phase {phase.name} of {method.name} is not hashable "
+                f"({error}): make it a frozen dataclass whose fields are numbers, text "
+                f"or tuples of them"
+            ) from None
     return phases
 
 
@@ -104,7 +113,7 @@ def find(
             return phase
     raise UserError(
         f"phase.name {name!r} is none of {config.phase.method}'s phases, which are "
-        f"{', '.join(phase.name for phase in phases)}"
+        f"{', '.join(phase.name for phase in phases) or 'none'}"
     )
 
 
@@ -140,6 +149,24 @@ def last(phases: Sequence[Phase]) -> str:
     return next((p.name for p in reversed(phases) if p.depth is None), "")
 
 
+def needs(phase: Phase, last: str) -> tuple[str, ...]:
+    """Names of the phases that the training of a phase needs; `base.ANCESTOR` too.
+
+    Args:
+      phase: of a method.
+      last: name of the phase that leaves the method's learngene.
+    """
+    start = phase.start
+    names = [phase.teacher] if phase.teacher and phase.objective.needs_teacher else []
+    if isinstance(start, FromRun):
+        names.append(start.phase)
+    elif isinstance(start, base.Made):
+        names += start.after
+    elif isinstance(start, FromGene) and not start.path:
+        names.append(last)
+    return tuple(names)
+
+
 def objective(config: ml_collections.ConfigDict) -> Objective:
     """What a run minimises."""
     phase = find(config)
@@ -161,10 +188,10 @@ def abstract_trained(
       teacher: of its teacher, as far as it is known.
     """
     minimised = objective(config)
-    if teacher is None and minimised.needs_teacher and not isinstance(minimised, Loss):
+    if teacher is None and minimised.needs_teacher and not base.is_usual(minimised):
         return None  # Its own parameters may depend on the teacher.
     own = jax.eval_shape(
-        lambda key: nn.meta.unbox(minimised.init(key, spec, teacher)),
+        lambda key: nn.meta.unbox(base.initial_own(minimised, key, spec, teacher)),
         jax.eval_shape(jax.random.key, 0),  # A real key would start JAX.
     )
     return Trained(Network(spec, networks.abstract_params(spec), about), own)
@@ -190,7 +217,7 @@ def set_fields(
     Raises:
       UserError: the phase starts from a learngene that no earlier phase leaves.
     """
-    if isinstance(phase.objective, Loss):
+    if base.is_usual(phase.objective):
         names = ("kind", "alpha", "tau", "reduction")
         config.loss.update({name: getattr(phase.objective, name) for name in names})
     config.teacher.path = _path(phase.teacher, ancestor)

@@ -203,8 +203,16 @@ def recipe(config: ml_collections.ConfigDict, arg: ml_collections.ConfigDict) ->
 
 
 def methods(arg: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The methods that a config's arguments ``method`` and ``methods`` name."""
-    return tuple(arg.methods.split("-")) if arg.methods else (arg.method,)
+    """The methods that a config's arguments ``method`` and ``methods`` name.
+
+    Raises:
+      UserError: both are there.
+    """
+    if arg.method and arg.methods:
+        raise UserError(
+            f"method={arg.method} and methods={arg.methods}: give one of the two"
+        )
+    return tuple(arg.methods.split("-")) if arg.methods else (arg.method or "sws",)
 
 
 def slug(name: str) -> str:

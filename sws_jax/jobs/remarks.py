@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from sws_jax import sharding
 from sws_jax.jobs import model_fields, phases, places, recipes
+from sws_jax.methods import base
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.runtime import words
@@ -63,7 +64,7 @@ _OPERATIONS: Rule = (
 _ERASED: Rule = (lambda c: c.augment.erase, "augment.erase is 0")
 _DISTILLED: Rule = (places.needs_teacher, "loss.kind is none")
 _SOFT: Rule = (
-    lambda c: c.loss.kind == "soft" or not isinstance(phases.objective(c), Loss),
+    lambda c: c.loss.kind == "soft" or not base.is_usual(phases.objective(c)),
     "loss.kind is not soft",
 )
 _OF_TFDS: Rule = (
@@ -315,18 +316,26 @@ def _milestones(config) -> Iterator[str]:
         )
 
 
+def _without_teacher(config) -> str:
+    """Why a run needs no teacher."""
+    if base.is_usual(phases.objective(config)):
+        return f"loss.kind is {config.loss.kind}"
+    return f"phase {config.phase.name} of {config.phase.method} is not distilled"
+
+
 def _targets(config) -> Iterator[str]:
     """Lines on settings of the loss, the teacher and the labels that do nothing."""
     loss = phases.objective(config)
     if config.teacher.path and not loss.needs_teacher:
         yield (
-            f"teacher.path={config.teacher.path} is not used: loss.kind is "
-            f"{config.loss.kind}"
+            f"teacher.path={config.teacher.path} is not used: "
+            f"{_without_teacher(config)}"
         )
     if config.teacher.dtype != "float32" and not loss.needs_teacher:
         yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
-    if not isinstance(loss, Loss):
+    if not base.is_usual(loss):
         return
+    assert isinstance(loss, Loss)
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
     # The recipe's own value gives no line: the user has not set it.

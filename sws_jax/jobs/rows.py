@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import ml_collections
 
 from sws_jax.errors import UserError
-from sws_jax.jobs import check, model_fields, phases, recipes
+from sws_jax.jobs import check, fields, model_fields, phases, recipes
 from sws_jax.methods import base, learngenes
 from sws_jax.methods.base import FromGene, FromNetwork, FromRun, Method
 from sws_jax.storage.names import LEARNGENE_FILE, RUN
@@ -34,6 +34,8 @@ class Run:
       role: in tables, of `sws_jax.training.roles`.
       config: as in `sws_jax.jobs.recipes.run`.
       after: names of the runs it needs.
+      method: that its network is initialised by; empty where none is, or where its
+        learngene is a file, which names it.
       publishes: name under which its learngene is copied to the work directory, where
         users look for it; empty where it leaves none.
     """
@@ -42,6 +44,7 @@ class Run:
     role: str
     config: ml_collections.ConfigDict
     after: tuple[str, ...] = ()
+    method: str = ""
     publishes: str = ""
 
 
@@ -53,12 +56,14 @@ class Source:
       method: None where the learngene is a file, which names its method.
       learngene: its path, or ``run:NAME``.
       ancestor: path of the network that teaches, or ``run:NAME``; empty for none.
-      needs: names of the runs that come before.
+      trains_ancestor: whether a run of this job trains it.
+      needs: names of the runs that leave the learngene.
     """
 
     method: Method | None
     learngene: str
     ancestor: str
+    trains_ancestor: bool
     needs: tuple[str, ...]
 
     @property
@@ -75,8 +80,25 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     """
     check.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "chain": _chain}
-    builders["sws"] = _chain  # as configs of older versions name it
-    return builders[config.job](config)
+    rows = builders[fields.OLDER_JOBS.get(config.job, config.job)](config)
+    _check_order(rows)
+    return rows
+
+
+def _check_order(rows: Sequence[Run]) -> None:
+    """Refuses a run that needs another which does not come before it.
+
+    Raises:
+      UserError: naming both.
+    """
+    earlier: list[str] = []
+    for row in rows:
+        if missing := [name for name in row.after if name not in earlier]:
+            raise UserError(
+                f"{row.name} needs {missing[0]}, but no phase of that name comes "
+                f"before it; those that do are {', '.join(earlier) or 'none'}"
+            )
+        earlier.append(row.name)
 
 
 def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
@@ -112,8 +134,13 @@ def _chain(config) -> list[Run]:
     for method in map(learngenes.find_method, names):
         last = _add_phases(rows, config, method, ancestor)
         path = f"{RUN}{last}" if last else ""
-        sources.append(Source(method, path, ancestor, (last,) if last else ()))
-    return rows + _compare(config, config.tune, sources)
+        is_trained = any(row.name == ANCESTOR for row in rows)
+        needs = (last,) if last else ()
+        sources.append(Source(method, path, ancestor, is_trained, needs))
+    rows += _compare(config, config.tune, sources)
+    if any(ANCESTOR in row.after for row in rows):
+        return rows
+    return [row for row in rows if row.name != ANCESTOR]  # Nothing needs it.
 
 
 def _ancestor(config) -> tuple[list[Run], str]:
@@ -146,14 +173,19 @@ def _add_phases(rows: list[Run], config, method: Method, ancestor: str) -> str:
       UserError: another method has a phase of the same name, which differs.
     """
     present = {row.name: row for row in rows}
-    needs = [row.name for row in rows if row.name == ANCESTOR]
+    given = {ANCESTOR} - present.keys()
+    shared: list[str] = []
     of_method = phases.of_method(config, method, _depths(config))
     last = phases.last(of_method)
     for phase in of_method:
         run = _run(config, phase.name)
         phases.set_fields(run, method, phase, ancestor, last=last)
-        publishes = f"{method.prefix}{LEARNGENE_FILE}" if phase.name == last else ""
-        row = Run(phase.name, AUX, run, tuple(needs), publishes)
+        needs, publishes = phases.needs(phase, last), ""
+        if phase.name == last:  # The learngene is made of all of them.
+            needs += tuple(shared)
+            publishes = f"{method.prefix}{LEARNGENE_FILE}"
+        after = tuple(name for name in dict.fromkeys(needs) if name not in given)
+        row = Run(phase.name, AUX, run, after, publishes=publishes)
         if (same := present.get(phase.name)) is None:
             rows.append(row)
         elif same.config.to_dict() != run.to_dict():
@@ -163,7 +195,7 @@ def _add_phases(rows: list[Run], config, method: Method, ancestor: str) -> str:
                 f"names"
             )
         if phase.depth is None:
-            needs.append(phase.name)
+            shared.append(phase.name)
     return last
 
 
@@ -178,7 +210,7 @@ def _descendants(config) -> list[Run]:
         raise UserError(
             "this config starts from a learngene: give its file as learngene=PATH"
         )
-    source = Source(None, config.init.learngene, "", ())
+    source = Source(None, config.init.learngene, "", False, ())
     return _compare(config, ml_collections.ConfigDict(), [source])
 
 
@@ -196,7 +228,7 @@ def _compare(config, tune, sources: Sequence[Source]) -> list[Run]:
     rows = []
     for number, depth in itertools.product(range(compare.seeds), _depths(config)):
         if number and compare.level == "untuned":
-            continue  # nothing in an expansion is random
+            continue  # No method here draws anything in its expansion.
         label = f"L{depth:02d}" + (f"-seed{number}" if number else "")
         own = [
             _descendant(config, tune, source, depth, number, label)
@@ -231,7 +263,8 @@ def _descendant(
     needs = _set_start(run, source, depth)
     if untuned:
         run.schedule.update(total_epochs=0.0, warmup_epochs=0.0)
-    return Run(name, role, run, needs)
+    method = source.method.name if source.method else ""
+    return Run(name, role, run, needs, method)
 
 
 def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
@@ -248,9 +281,11 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         run.init.plan = tuple(start.plan or ())
         return source.needs
     if isinstance(start, FromRun):
-        is_given = start.phase == ANCESTOR and not source.ancestor.startswith(RUN)
-        run.init.network = source.ancestor if is_given else f"{RUN}{start.phase}"
-        return () if is_given else (start.phase,)
+        if start.phase != ANCESTOR:
+            run.init.network = f"{RUN}{start.phase}"
+            return (start.phase,)
+        run.init.network = source.ancestor
+        return (ANCESTOR,) if source.trains_ancestor else ()
     if isinstance(start, FromNetwork):
         run.init.network = start.path
         return ()

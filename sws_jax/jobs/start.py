@@ -21,7 +21,6 @@ from sws_jax.jobs import model_fields, phases, places, teacher
 from sws_jax.jobs.places import Images, Origin, find_origin
 from sws_jax.methods import base, learngenes
 from sws_jax.methods.base import Phase
-from sws_jax.methods.objectives import Loss
 from sws_jax.models import description as descriptions
 from sws_jax.models import names, networks, profiles, weights
 from sws_jax.models.description import Description
@@ -107,15 +106,15 @@ def _as_phase(
     Raises:
       UserError: the network of the file is another than the phase's.
     """
-    found = result.spec.replace(drop_path=spec.tail.drop_path)
-    if found != spec:
+    starts_as = result.spec.replace(drop_path=spec.tail.drop_path)
+    if starts_as != spec:
         raise UserError(
-            f"phase {phase.name} of {config.phase.method} trains {spec.name}, and "
-            f"{origin.path} holds {found.name}, or one that differs in what the name "
-            f"does not say: a phase without a spec takes what is there"
+            f"phase {phase.name} of {config.phase.method} trains {spec.name}, but what "
+            f"it starts from {origin.path} as is {starts_as.name}, or one that differs "
+            f"in what the name does not say: a phase without a spec takes what is there"
         )
-    about = learngenes.with_spec(result.about, found)
-    return dataclasses.replace(result, spec=found, about=about)
+    about = learngenes.with_spec(result.about, starts_as)
+    return dataclasses.replace(result, spec=starts_as, about=about)
 
 
 def _of_seed(config, images: Images, phase: Phase | None) -> Answer:
@@ -349,7 +348,7 @@ class Answers:
         not known.
         """
         taught_by = None  # A usual loss has no parameters that depend on it.
-        if not isinstance(phases.objective(config), Loss):
+        if not base.is_usual(phases.objective(config)):
             taught_by = self.teacher(config)
         trained = phases.abstract_trained(config, result.spec, result.about, taught_by)
         if trained is not None:

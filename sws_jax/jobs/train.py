@@ -26,6 +26,7 @@ from sws_jax.jobs import (
     columns,
     model_fields,
     phases,
+    places,
     recipes,
     trained,
 )
@@ -55,6 +56,7 @@ def train(
     *,
     directory: str | None = None,
     role: str = roles.SINGLE,
+    method: str = "",
     should_stop: Callable[[], bool] = lambda: False,
     starting: Callable[[], None] = lambda: None,
     datasets: Datasets | None = None,
@@ -68,6 +70,8 @@ def train(
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
         ``result.json``. A finished run is not repeated, an unfinished one goes on.
       role: in a job, kept in the result.
+      method: in a job, that the network is initialised by; kept in the result where its
+        weights do not say it.
       should_stop: asked after every step; true saves and raises `Preempted`.
       starting: called once the run is this process's to do, and can be done.
       datasets: of the job, whose runs share what is opened; default its own.
@@ -104,20 +108,25 @@ def train(
         # It may have been finished while this one asked.
         if (result := run.result()) is not None:
             return result
-        _train(run, datasets, role, should_stop, starting)
+        _train(run, datasets, role, method, should_stop, starting)
     # The files that it started from may be others by now, or gone.
     return run.finished()
 
 
 def _train(
-    run: RunDirectory, datasets: Datasets, role: str, should_stop, starting
+    run: RunDirectory,
+    datasets: Datasets,
+    role: str,
+    method: str,
+    should_stop,
+    starting,
 ) -> None:
     """Trains a run whose directory is claimed, and writes its weights and result."""
     mesh = build.mesh(run.config)
     data = datasets.open(run.config)
     fingerprint, data_lines = run.check_data(data)
     data_lines = [*datasets.remarks(data), *data_lines]
-    task = build.task(run, mesh, data, role, data_lines)
+    task = build.task(run, mesh, data, role, method, data_lines)
     # The config can be run: from here on the directory is this run's.
     starting()
     config_with_network = model_fields.with_network(run.config, task.recipe.spec)
@@ -129,6 +138,8 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
+        if earlier := places.earlier_phases(run.config):  # What is made of them now,
+            run.check_inputs(earlier)  # is of the same files as what was at the start.
         more = functools.partial(columns.of_task, task, config_with_network)
         processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from flax import linen as nn
 
 from sws_jax import arguments, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.methods import surgery
 from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.methods.plans import Plan
-from sws_jax.models import networks, profiles
+from sws_jax.models import networks, profiles, weights
 from sws_jax.models.description import DESCRIPTION, Description
 from sws_jax.specs import Spec, ViTSpec
 from sws_jax.specs.variants import Pick, pick_first
@@ -226,6 +227,33 @@ class Phase:
     variants: tuple[specs.Trained, ...] = ()
     pick: Pick = pick_first
     depth: int | None = None
+
+
+def is_usual(objective: Objective) -> bool:
+    """Whether an objective is a `Loss` as it stands here, and none derived from it.
+
+    Such a one is described by the fields of a config, has no parameters of its own, and
+    keeps no more for the backward pass where it is distilled.
+    """
+    return type(objective) is Loss
+
+
+def initial_own(
+    objective: Objective, key: jax.Array, student: Spec, teacher: Spec | None
+) -> trees.Tree:
+    """What an objective's `init` makes, if a file can hold it.
+
+    Args:
+      objective: whose parameters they are.
+      key, student, teacher: as in `Objective.init`.
+
+    Raises:
+      UserError: it is no nested dict of arrays, or a key of it has a ``/``.
+    """
+    own = objective.init(key, student, teacher)
+    what = f"what the objective {type(objective).__name__} makes"
+    weights.check_names(what, nn.meta.unbox(own))
+    return own
 
 
 class Request(NamedTuple):

@@ -22,6 +22,7 @@ METHODS: dict[str, Method] = {
     sws.NAME: sws.METHOD,
     tleg.NAME: tleg.METHOD,
 }
+assert all(name == method.name for name, method in METHODS.items())
 
 
 def _aux_net(name: str, value: object) -> networks.Network:
@@ -163,7 +164,7 @@ def expand(
       num_classes: a fresh head of so many classes, from `seed`; 0 leaves it out;
         None inherits the learngene's head.
       image_size: height and width in pixels; the position embedding is resized.
-      seed: of a fresh head.
+      seed: of a fresh head, and of what a method draws.
 
     Returns:
       `Descendant(spec, params, description)`: ``spec.build()`` is the module, and
@@ -370,26 +371,20 @@ def num_stored(learngene: Learngene) -> int:
     return trees.count(learngene.params)
 
 
+# What users call; other modules call more.
 __all__ = [
     "METHODS",
     "Descendant",
     "Learngene",
     "Method",
-    "abstract_descendant",
     "abstract_learngene",
     "auxiliary",
     "check_learngene",
     "check_params",
-    "describe",
     "expand",
     "extract",
-    "extracted_description",
     "find_method",
-    "inherit",
     "load_learngene",
-    "method_of",
     "num_stored",
-    "plan_of",
     "save_learngene",
-    "with_spec",
 ]

@@ -21,6 +21,8 @@ xla_flags.warn()
 class Objective(Protocol):
     """What a phase minimises: frozen and hashable, like a dataclass of plain values.
 
+    A step is compiled for it: equal ones share a program.
+
     Attributes:
       taps: what it needs of student and teacher besides logits: names of
         `sws_jax.models.outputs.TAPS`.
@@ -36,6 +38,7 @@ class Objective(Protocol):
     def init(self, key: jax.Array, student: Spec, teacher: Spec | None) -> trees.Tree:
         """Parameters of its own, which are trained with the network's; {} for most.
 
+        A nested dict of arrays, whose keys are names without ``/``: a run saves it.
         Leaves may be boxed with the names of their logical axes (`nn.Partitioned`);
         others are the same on every device. Those named ``kernel`` are decayed.
 

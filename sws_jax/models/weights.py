@@ -85,7 +85,7 @@ def on_host(path: str, params: trees.Tree) -> dict[str, np.ndarray]:
     Raises:
       UserError: something else, whole numbers, or arrays without values here.
     """
-    flat = _named("params", params)
+    flat = check_names("params", params)
     for name, leaf in flat.items():
         kind = getattr(leaf.dtype, "name", str(leaf.dtype)).removeprefix("torch.")
         if kind not in _NUMBERS:
@@ -107,8 +107,17 @@ def on_host(path: str, params: trees.Tree) -> dict[str, np.ndarray]:
     }
 
 
-def _named(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
-    """Leaves by their ``a/b/c`` names, as files have them; all of them arrays."""
+def check_names(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
+    """Leaves by their ``a/b/c`` names, as files have them; all of them arrays.
+
+    Args:
+      what: they are, for the message.
+      params: nested dict of arrays, tracers or shapes.
+      inside: name of the dict in which these stand.
+
+    Raises:
+      UserError: something else, or a key that is no part of such a name.
+    """
     flat: dict[str, Any] = {}
     if not isinstance(params, Mapping):
         if not inside or not hasattr(params, "shape") or not hasattr(params, "dtype"):
@@ -123,7 +132,7 @@ def _named(what: str, params: trees.Tree, inside: str = "") -> dict[str, Any]:
                 f"{what} is a nested dict whose keys are names without /, and has the "
                 f"key {arguments.quoted(str(key))}"
             )
-        flat |= _named(what, value, f"{inside}/{key}" if inside else key)
+        flat |= check_names(what, value, f"{inside}/{key}" if inside else key)
     return flat
 
 
@@ -233,7 +242,7 @@ def check(what: str, expected: trees.Tree, params: trees.Tree) -> None:
       expected: names and shapes that its description names.
       params: what is there.
     """
-    lines = trees.difference(expected, _named(what, params))
+    lines = trees.difference(expected, check_names(what, params))
     if lines:
         raise UserError(
             f"{what} does not hold the network that its description names "

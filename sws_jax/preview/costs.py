@@ -14,7 +14,7 @@ from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops
 from sws_jax.jobs import phases, places, preflight, rows
 from sws_jax.jobs.rows import Run
-from sws_jax.methods.objectives import Loss
+from sws_jax.methods import base
 from sws_jax.models import weights
 from sws_jax.models.description import Description
 from sws_jax.models.names import named
@@ -236,7 +236,7 @@ def _step_flops(survey: Survey, row: Run, picks: Picks) -> float | None:
     """FLOPs for each image of a step; None where its network and teacher say them."""
     for line in phase_lines(row, picks, survey.programs(row, picks)):
         survey.note(line)
-    if isinstance(picks.recipe.loss, Loss) and not picks.variants:
+    if base.is_usual(picks.recipe.loss) and not picks.variants:
         return None
     return flops.mean_step_flops(picks, survey.steps(row))
 
@@ -252,8 +252,8 @@ def _teacher(survey: Survey, row: Run, student: Spec, name: str | None) -> Spec 
         return named_teacher(name, student)
     spec = survey.teacher(row)
     if spec is None:
-        is_usual = isinstance(phases.objective(row.config), Loss)
-        what = f"{'' if is_usual else 'objective and '}forward of the teacher"
+        more = "" if base.is_usual(phases.objective(row.config)) else "objective and "
+        what = f"{more}forward of the teacher"
         survey.note(
             f"{what} of {row.name}: not counted, as there is no file {path}; name a "
             f"network with --teacher, like levit_384"

@@ -155,12 +155,7 @@ class Survey:
             self.note(f"{missing}: the networks are as the config has them")
         check.check_teacher(run.config)
         answer = self._answers.answer_for(run.name, run.config)
-        before = init.learngene.removeprefix(places.RUN)
-        self.methods[run.name] = (
-            answer.about.method
-            or run.config.phase.method
-            or self.methods.get(before, "")
-        )
+        self.methods[run.name] = answer.about.method or run.method
         if self._is_read:
             durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)

@@ -135,7 +135,9 @@ def cost(results: Sequence[Result]) -> dict[Way, dict[str, float]]:
         once, stored = 0.0, sum(run["params"] for run in first)
         if way.role not in SCRATCH:
             once = sum(p[0]["layer_epochs"] for p in phases(results, way.method))
-            stored = max(r["stored_params"] for r in first)
+            # A learngene serves all depths; a network that was trained for one depth is
+            # as large as no other.
+            stored = sum({run["stored_params"] for run in first})
         per_depth = sum(run["layer_epochs"] for run in first)
         costs[way] = {
             "once": once,

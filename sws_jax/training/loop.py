@@ -223,6 +223,8 @@ class Training:
         self._progress.advance()
         if step_number == self.first + 1:
             jax.block_until_ready(step_metrics)  # Compilation is not training.
+            if self.task.replay_every:
+                replay.compile_for(self.state, step_metrics)
             self.history.clock.start()
         else:
             self.history.clock.count(1)

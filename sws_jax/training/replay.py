@@ -56,6 +56,17 @@ def twice(
     return first, _place(_differing(differs, names))
 
 
+def compile_for(state: Any, step_metrics: Any) -> None:
+    """Compiles what `twice` computes besides the step, before any step is replayed.
+
+    Args:
+      state: after a step.
+      step_metrics: of that step.
+    """
+    sums = _sums((_copied(state), step_metrics))
+    jax.block_until_ready(_comparing(sums.sharding)(sums, sums))
+
+
 def _copied(state: Any) -> Any:
     """A copy of a state, with the same shardings."""
     leaves, tree = jax.tree.flatten(state)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from sws_jax import sharding, trees
 from sws_jax.data.augment import Augment
 from sws_jax.errors import UserError
+from sws_jax.methods import base
 from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.models import networks, vit
 from sws_jax.models.networks import Predictor
@@ -124,7 +125,7 @@ def new_state(
 def _own(recipe: Recipe, seed: int = 0) -> trees.Tree | None:
     """The objective's own parameters before the first step, boxed; None for none."""
     key = jax.random.fold_in(jax.random.key(seed), _OWN)
-    own = recipe.loss.init(key, recipe.spec, recipe.teacher)
+    own = base.initial_own(recipe.loss, key, recipe.spec, recipe.teacher)
     return own if jax.tree.leaves(own) else None
 
 

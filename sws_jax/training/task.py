@@ -27,6 +27,7 @@ class Task:
     Attributes:
       name: of the run.
       role: in its job; kept in the result.
+      method: in its job, where the weights that it starts from do not say it.
       directory: of the run.
       seed: of the order of images and of all that is random in a step.
       mesh: its devices.
@@ -89,6 +90,7 @@ class Task:
     stored: int
     first_lines: tuple[str, ...]
     lines: tuple[str, ...]
+    method: str = ""
     variants: tuple[Computation, ...] = ()
     pick: Pick = pick_first
     replay_every: int = 0
