@@ -55,10 +55,10 @@ def get_config(arg=None):
     methods = recipes.methods(arg)
     small = arg.variant in recipes.SMALL
     stages = arg.stages or recipes.budget(arg.variant).stages
+    named = stages if arg.stages or "sws" in methods else ()
     config = recipes.job(
         "chain",
-        name=f"{'-'.join(methods)}-{recipes.slug(arg.variant)}"
-        f"-{'-'.join(map(str, stages))}",
+        name="-".join([*methods, recipes.slug(arg.variant), *map(str, named)]),
         methods=methods,
     )
 

@@ -292,6 +292,20 @@ def test_a_start_that_is_no_number_is_refused(jobs, tmp_path, monkeypatch):
         again(job, tmp_path, OTHERS, "joined")
 
 
+@pytest.mark.slow
+def test_no_learngene_is_made_of_files_that_were_replaced(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "mesh", one_device)
+    replaced = tmp_path / "joined-narrow" / WEIGHTS
+
+    def replace():
+        shutil.copyfile(jobs(*OTHERS) / "joined-wide" / WEIGHTS, replaced)
+        return False
+
+    with pytest.raises(UserError, match="narrow has changed while joined read it"):
+        again(jobs(*OTHERS), tmp_path, OTHERS, "joined", should_stop=replace)
+    assert not (tmp_path / "joined" / LEARNGENE_FILE).exists()
+
+
 def test_each_gene_of_average_is_a_mean(methods):
     ancestor = network_of(specs.ViTSpec(depth=3, **TINY))
     gene = methods["average"].extract(

@@ -223,6 +223,17 @@ def test_a_lost_result_is_made_again_and_only_that(job):
     assert again == strip
 
 
+def test_a_lost_learngene_is_named(job, tmp_path, capsys):
+    workdir, command = job
+    gene = workdir / "aux" / "learngene.safetensors"
+    gene.rename(tmp_path / gene.name)
+    try:
+        assert main.main(command) == 2
+    finally:
+        (tmp_path / gene.name).rename(gene)
+    assert f"aux is finished, but {gene} is gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "override, words",
     [

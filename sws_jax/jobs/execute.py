@@ -226,6 +226,11 @@ def _run_result(
 def _publish(workdir: str, run: Run) -> None:
     """Copies the learngene of a run to the work directory, where users look for it."""
     source = os.path.join(workdir, run.name, LEARNGENE_FILE)
+    if not paths.exists(source):
+        raise UserError(
+            f"{run.name} is finished, but {source} is gone: put it back, or remove "
+            f"{os.path.dirname(source)}, and the same command trains it anew"
+        )
     target = os.path.join(workdir, run.publishes)
     with _job_lock(workdir), files.replacing(target) as temporary:
         shutil.copyfile(paths.here(source), temporary)

@@ -135,11 +135,12 @@ class FromGene(NamedTuple):
 
     Attributes:
       path: of the learngene; "" is that of the method itself.
-      plan: of the descendant; None takes the method's for its depth.
+      plan: the gene of each block of the descendant; None takes what the method's
+        `plan` returns for its depth, as all plans of segments do.
     """
 
     path: str = ""
-    plan: Plan | None = None
+    plan: tuple[int, ...] | None = None
 
 
 class Trained(NamedTuple):

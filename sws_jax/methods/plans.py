@@ -9,7 +9,8 @@ from sws_jax.errors import UserError
 from sws_jax.specs.base import DEPTH, MAX_DEPTH
 
 # A descendant's plan: for each block the gene that it comes from; of a stitched network
-# for each segment (instance, first block, end).
+# for each segment (instance, first block, end). A plan of segments is a method's own
+# answer to a depth: those that users name are of the first kind.
 Plan = tuple[int, ...] | tuple[tuple[int, int, int], ...]
 
 # Checks of the three arguments that ask for a descendant.
