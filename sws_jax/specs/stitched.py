@@ -68,6 +68,7 @@ class StitchedSpec:
 
     @property
     def trainable(self) -> bool:
+        """True: it is trained here, and may teach as well."""
         return True
 
     @property
@@ -102,14 +103,17 @@ class StitchedSpec:
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.stem.image_size
 
     @property
     def channels(self) -> int:
+        """Colour channels of the input."""
         return self.stem.channels
 
     @property
     def num_classes(self) -> int:
+        """Outputs of the head; 0 for features."""
         return self.tail.num_classes
 
     @property
