@@ -18,8 +18,9 @@
 # or a setting is wrong; 3: there was no quota, or gcloud failed on and on; 4: the resource
 # stayed waiting, or could not be deleted; 5: too many restarts, workers that cannot be set
 # up, or no answer for WAIT_SECONDS; 6: a device computed wrongly; 130: the run was stopped,
-# or the resource deleted, by hand. With --delete the resource is then deleted, unless it is ACTIVE and nobody could
-# look; without it, it goes on costing money. Ctrl-C ends the watcher alone.
+# or the resource deleted, by hand. With --delete the resource is then deleted, unless it
+# is ACTIVE and nobody could look; without it, it goes on costing money. Ctrl-C ends the
+# watcher alone.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sws_jax
 from sws_jax import sharding, specs, trees
+from sws_jax.errors import UserError
 from sws_jax.estimate import traffic
 from sws_jax.methods import learngenes, surgery, sws
 from sws_jax.models import networks, vit
@@ -177,6 +178,22 @@ def test_wrong_requests_are_one_sentence(request_, words):
     with pytest.raises(ValueError, match=words) as caught:
         sws_jax.expand(GENE, **request_)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "plan, words",
+    [
+        ((), "this one has 0"),
+        ((0, 5), r"plan\[1\] is gene 5, but there are 5 genes"),
+        ((-1, 0), r"plan\[0\] is gene -1"),
+        (((0, 0, 2),), r"plan\[0\] must be a whole number"),
+    ],
+)
+def test_a_method_itself_refuses_a_plan_of_no_genes(plan, words):
+    """Whoever asks a method, and not `sws_jax.expand`, has nothing checked before."""
+    method = learngenes.find_method("sws")
+    with pytest.raises(UserError, match=words):
+        method.expand(GENE, plan, jax.random.key(0))
 
 
 def test_a_descendant_was_never_scored():

@@ -1,6 +1,7 @@
 """Against the published code's networks and training, as PyTorch computes them."""
 
 import argparse
+import dataclasses
 import functools
 import importlib
 import re
@@ -20,6 +21,7 @@ from sws_jax.errors import UserError
 from sws_jax.methods import learngenes, surgery
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
+from sws_jax.models.outputs import Outputs
 from sws_jax.pixels import Normalization
 from sws_jax.training import optim, step
 
@@ -95,14 +97,30 @@ def params_of(golden, key):
     return ours(make_published.read_state(golden, key))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """In place of a `Predictor`: the logits that the file has for one batch.
+
+    The published losses are of logits that were drawn, and no network returns.
+    """
+
+    logits: jax.Array  # [batch, classes]
+
+    def outputs(self, images, normalization, taps):
+        assert len(images) == len(self.logits) and not taps
+        return Outputs(self.logits)
+
+
 def batches(golden):
+    """Each batch of the file, and what teaches it."""
     rows = zip(
         golden["images"].astype(np.float32),
         golden["targets"],
         golden["teacher_logits"],
         strict=True,
     )
-    return [step.Batch(images, y, None, teacher) for images, y, teacher in rows]
+    return [(step.Batch(images, y), Recorded(logits)) for images, y, logits in rows]
 
 
 class Trained(NamedTuple):
@@ -118,8 +136,8 @@ def train(golden, loss, decay=DECAYS[0]):
     one = jax.jit(functools.partial(step.train_step, recipe))
     params = jax.tree.map(jnp.asarray, params_of(golden, "train/initial"))
     state, losses = step.new_state(recipe, params), []
-    for batch, rate in zip(batches(golden), golden["rates"], strict=True):
-        state, metrics = one(state, batch, rate)
+    for (batch, teacher), rate in zip(batches(golden), golden["rates"], strict=True):
+        state, metrics = one(state, batch, rate, teacher)
         losses.append(metrics["loss"])
     return Trained(np.array(losses), state.params, state.ema)
 
@@ -146,8 +164,8 @@ def show(what, params, golden, key):
 
 
 def test_logits_before_training(golden):
-    params, images = params_of(golden, "train/initial"), batches(golden)[0].images
-    logits = apply(SPEC, params, images)
+    batch, _ = batches(golden)[0]
+    logits = apply(SPEC, params_of(golden, "train/initial"), batch.images)
     assert golden["train/logits"].std(axis=0).mean() > 0.05
     np.testing.assert_allclose(logits, golden["train/logits"], rtol=0, atol=1e-5)
 
@@ -205,7 +223,7 @@ def test_losses_alone(number, alpha, golden):
     Adam takes no notice of a factor: with alpha 1 the weights tell one reduction from
     the other hardly at all, and the loss does.
     """
-    batch = batches(golden)[0]
+    batch, teacher = batches(golden)[0]
     logits = golden["train/logits"]
 
     def log_softmax(x):
@@ -213,12 +231,12 @@ def test_losses_alone(number, alpha, golden):
         return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
     def exact(tau):
-        p, q = (log_softmax(x / tau) for x in (batch.teacher_logits, logits))
+        p, q = (log_softmax(x / tau) for x in (teacher.logits, logits))
         divergence = tau**2 * (np.exp(p) * (p - q)).mean()
         labels = -(batch.targets * log_softmax(logits)).sum(axis=-1).mean()
         return alpha * divergence + (1 - alpha) * labels
 
-    inputs = [jnp.asarray(x) for x in (logits, batch.targets, batch.teacher_logits)]
+    inputs = [jnp.asarray(x) for x in (logits, batch.targets, teacher.logits)]
     for tau, value in (
         (1.0, golden[f"train/{alpha}/losses"][0]),
         (3.0, golden["train/tau3"][number]),

@@ -69,6 +69,8 @@ def test_a_change_is_one_of_all_segments():
     for field in ("depth", "width", "heads", "mlp_ratio"):
         with pytest.raises(UserError, match=f"each segment of {NAME} has a {field} of"):
             SPEC.replace(**{field: 2})
+    with pytest.raises(UserError, match=f"all segments of {NAME} have .* another Stit"):
+        SPEC.replace(segments=SPEC.segments[:1])
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,7 @@ from sws_jax.estimate import sizing
 from sws_jax.jobs import build, places, remarks
 from sws_jax.jobs.rows import Run
 from sws_jax.models import names
-from sws_jax.preview import dry_run
-from sws_jax.preview.survey import phase_lines
+from sws_jax.preview.survey import largest_step
 from sws_jax.runtime import host, words
 from sws_jax.storage.names import RUN
 
@@ -182,18 +181,15 @@ def sheet(case: Case) -> Iterator[Finding]:
     sheets, notes = [], []
     for row, spec in deepest.values():
         run_mesh = sharding.make_mesh(sizes=row.config.mesh)
-        teacher = dry_run.teacher_of(row, survey, run_mesh)
-        picks = survey.picks(row, teacher.network.spec if teacher else None)
-        programs = survey.programs(row, picks)
-        recipe, students = sizing.largest(programs)
-        size = row.config.global_batch_size
-        replayed = row.config.replay.every_steps > 0
+        recipe, size, teacher, students, replayed, lines = largest_step(
+            survey, row, run_mesh
+        )
         estimate = sizing.estimate(
             recipe, run_mesh, size, teacher, students, replayed=replayed
         )
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)
-        for line in phase_lines(row, picks, programs):
+        for line in lines:
             yield ok(line)
     for remark in dict.fromkeys(notes):
         yield warning(remark)

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from sws_jax import arguments, specs, trees
 from sws_jax.errors import UserError
-from sws_jax.methods import surgery
+from sws_jax.methods import plans, surgery
 from sws_jax.methods.objectives import Loss, Objective
 from sws_jax.methods.plans import Plan
 from sws_jax.models import networks, profiles, weights
@@ -52,6 +52,7 @@ class Learngene:
 
     @property
     def num_genes(self) -> int:
+        """How many genes it has."""
         return len(self.description.stages)
 
 
@@ -74,6 +75,7 @@ class Descendant(networks.Network):
 
     @property
     def plan(self) -> Plan:
+        """The gene of each block; empty where the description is not known."""
         return self.description.plan if self.description else ()
 
 
@@ -288,6 +290,7 @@ class Method:
 
     @property
     def prefix(self) -> str:
+        """The method's name and a hyphen, unless a method has another."""
         return f"{self.name}-"
 
     def phases(
@@ -446,22 +449,44 @@ class BlockMethod(Method, abc.ABC):
         return network.params
 
     def abstract(self, about: Description) -> Learngene:
+        """See `Method.abstract`: a ViT's, with `genes` in place of ``blocks``."""
         net = about.vit.replace(depth=len(about.stages))
         params = networks.abstract_params(net)
         blocks = jax.eval_shape(self.genes, params["blocks"])
         return Learngene({**params, "blocks": blocks}, about)
 
     def plan(self, about: Description, size: int) -> tuple[int, ...]:
+        """See `Method.plan`: that of `allot`, for the stages of the learngene."""
         return self.allot(size, about.stages)
 
     def expand(
         self, gene: Learngene, plan: Plan, key: jax.Array
     ) -> tuple[ViTSpec, trees.Tree]:
+        """See `Method.expand`: ``blocks`` are `layers` of the plan, and all else is
+        copied.
+
+        The head and embeddings are those of the learngene, and attention has the heads
+        of the profile's descendants.
+
+        Args:
+          gene: a learngene of this method.
+          plan: [depth] indices of genes.
+          key: not used, as nothing is random in it.
+
+        Raises:
+          UserError: the plan is empty or too long, or an entry of it is no gene.
+        """
         about = gene.description
+        of_depth = functools.partial(self.plan, about)
+        indices: Any = plans.resolve_plan(
+            about.stages,
+            of_depth,
+            plan=plan,  # type: ignore[arg-type]  # segments are refused
+        )
         net = profiles.find(about.profile).descendant(about.vit)
-        spec = net.replace(depth=len(plan))
+        spec = net.replace(depth=len(indices))
         rest = {name: leaf for name, leaf in gene.params.items() if name != "blocks"}
-        blocks = self.layers(gene.params["blocks"], plan)  # type: ignore[arg-type]
+        blocks = self.layers(gene.params["blocks"], indices)
         if spec.heads != about.vit.heads:
             blocks = surgery.split_heads(blocks, spec)
         return spec, {**surgery.own(rest), "blocks": blocks}

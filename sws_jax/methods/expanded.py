@@ -28,6 +28,7 @@ class ExpandedViT(vit.ViT):
     compute: Compute = Compute()
 
     def run_blocks(self, x, drop_path, taps, ranges):
+        """See `ViT.run_blocks`: of the blocks that the genes make."""
         method = learngenes.find_method(self.spec.method)
         assert isinstance(method, BlockMethod)
         genes = self.param("blocks", self._begin, method)

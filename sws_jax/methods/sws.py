@@ -28,20 +28,25 @@ class SWS(base.BlockMethod):
     def phases(
         self, net: ViTSpec, request: Request, depths: tuple[int, ...]
     ) -> tuple[Phase, ...]:
+        """See `Method.phases`: the Aux-Net, which the ancestor teaches."""
         spec = AuxViTSpec(net.replace(depth=sum(request.stages)), request.stages)
         return (Phase("aux", spec, request.loss, teacher=base.ANCESTOR),)
 
     def trains(self, spec: Spec) -> bool:
+        """See `Method.trains`: every `AuxViTSpec` is an Aux-Net of SWS."""
         return isinstance(spec, AuxViTSpec)
 
     def allot(self, depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
+        """See `BlockMethod.allot`; the rule is that of the function `allot`."""
         return allot(depth, stages)
 
     def of_auxiliary(self, network: Network) -> trees.Tree:
+        """See `BlockMethod.of_auxiliary`: the Aux-Net's, with its stages stacked."""
         assert isinstance(network.spec, AuxViTSpec)
         return extract(network.params, network.spec)
 
     def auxiliary(self, gene: Learngene) -> tuple[AuxViTSpec, trees.Tree]:
+        """See `Method.auxiliary`: the Aux-Net whose stages are the genes."""
         about = gene.description
         return auxiliary(gene.params, about.vit, about.stages)
 
@@ -65,7 +70,17 @@ def extract(params: trees.Tree, spec: AuxViTSpec) -> trees.Tree:
 def auxiliary(
     params: trees.Tree, net: ViTSpec, stages: tuple[int, ...]
 ) -> tuple[AuxViTSpec, trees.Tree]:
-    """The inverse of `extract`: a learngene's params as an Aux-Net's."""
+    """The inverse of `extract`: a learngene's params as an Aux-Net's.
+
+    Args:
+      params: of the learngene.
+      net: the network that the Aux-Net looks like, of the depth of all stages.
+      stages: how often the Aux-Net applies each gene.
+
+    Returns:
+      The Aux-Net's spec, and its params with ``stage_0``, ``stage_1``, ... in place of
+      ``blocks``.
+    """
     genes = trees.unstack(params["blocks"])
     rest = {name: leaf for name, leaf in params.items() if name != "blocks"}
     rest |= {f"stage_{s}": gene for s, gene in enumerate(genes)}

@@ -39,17 +39,21 @@ class TLEG(base.BlockMethod):
     def phases(
         self, net: ViTSpec, request: Request, depths: tuple[int, ...]
     ) -> tuple[Phase, ...]:
+        """See `Method.phases`: ``vit(expand(genes))``, which the ancestor teaches."""
         # The published code trains the Aux-Net without stochastic depth.
         spec = ExpandedSpec(net.replace(drop_path=0.0), (net.depth,), NAME)
         return (Phase("tleg-aux", spec, request.loss, teacher=base.ANCESTOR),)
 
     def genes(self, blocks: trees.Tree) -> trees.Tree:
+        """See `BlockMethod.genes`: a base and a slope, each like these blocks."""
         return pair(blocks)
 
     def layers(self, genes: trees.Tree, plan: tuple[int, ...]) -> trees.Tree:
+        """See `BlockMethod.layers`: linear in depth, as the function `expand`."""
         return expand(genes, plan)
 
     def allot(self, depth: int, stages: tuple[int, ...]) -> tuple[int, ...]:
+        """See `BlockMethod.allot`: the one gene for every layer."""
         return (0,) * depth  # every layer comes from the one gene
 
     def begin(self, key: jax.Array, blocks: trees.Tree) -> trees.Tree:

@@ -27,9 +27,11 @@ class AuxViT(vit.ViT):
 
     @property
     def segments(self) -> int:
+        """See `ViT.segments`."""
         return len(self.spec.stages)
 
     def run_blocks(self, x, drop_path, taps, ranges):
+        """See `ViT.run_blocks`: stage by stage."""
         stages, of_stages = self.spec.stages, []
         for s, (length, end) in enumerate(zip(stages, np.cumsum(stages), strict=True)):
             # Drop-path masks belong to the applied block and are not shared.

@@ -30,9 +30,11 @@ class StitchedViT(vit.ViT):
 
     @property
     def segments(self) -> int:
+        """See `ViT.segments`."""
         return len(self.spec.segments)
 
     def run_blocks(self, x, drop_path, taps, ranges):
+        """See `ViT.run_blocks`: segment by segment, with maps between."""
         first, of_segments = 0, []
         for s, segment in enumerate(self.spec.segments):
             if s:

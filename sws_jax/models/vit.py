@@ -368,6 +368,7 @@ class ViT(nn.Module):
 
     @property
     def net(self) -> ViTSpec:
+        """The network as it is run, block by block."""
         return self.spec.net
 
     def embed(self, images):  # [b, h, w, c] -> [b, n, d]
@@ -415,7 +416,9 @@ class ViT(nn.Module):
 
         Returns:
           x [b, n, d] after the last block, and by name what was tapped,
-          [layers, b, n, d] each; None for no taps.
+          [layers, b, n, d] each; without taps {} or None. Of a network of several
+          widths x has the last one, and each tap is a tuple of such arrays, one for
+          each segment.
         """
         depth = self.net.depth
         return self.run_segment(
@@ -423,7 +426,7 @@ class ViT(nn.Module):
         )
 
     def run_segment(self, name, net, x, drop_path, taps, runs, *, length, shared=False):
-        """Applies the blocks of one segment; returns the same as `run_blocks`.
+        """Applies the blocks of one segment.
 
         Args:
           name: of their parameters.
@@ -434,6 +437,10 @@ class ViT(nn.Module):
           runs: which of them run, [2]; None for all.
           length: how often a block is applied.
           shared: whether one set of parameters serves all of them.
+
+        Returns:
+          x [b, n, d] after the last of them, and by name what was tapped,
+          [length, b, n, d] each; None for no taps.
         """
         if runs is None:
             blocks = scanned(self.compute, length=length, shared=shared)

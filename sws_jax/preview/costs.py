@@ -234,7 +234,7 @@ def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> compariso
 
 def _step_flops(survey: Survey, row: Run, picks: Picks) -> float | None:
     """FLOPs for each image of a step; None where its network and teacher say them."""
-    for line in phase_lines(row, picks, survey.programs(row, picks)):
+    for line in phase_lines(row.name, picks, survey.programs(row, picks)):
         survey.note(line)
     if base.is_usual(picks.recipe.loss) and not picks.variants:
         return None

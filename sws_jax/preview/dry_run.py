@@ -15,15 +15,11 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
-from sws_jax.jobs import build, places, preflight, remarks
+from sws_jax.jobs import build, preflight, remarks
 from sws_jax.jobs.rows import Run, runs
-from sws_jax.models import networks
-from sws_jax.models.networks import Network, Predictor
-from sws_jax.pixels import default_normalization
-from sws_jax.preview.survey import Survey, phase_lines
+from sws_jax.preview.survey import Survey, largest_step
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
-from sws_jax.specs import Compute
 from sws_jax.training import step
 
 # Bytes of memory of a device, as their makers state them.
@@ -151,20 +147,16 @@ def _sheets(
         if not row.config.schedule.total_epochs:
             untrained.append(row.name)
             continue
-        teacher = teacher_of(row, survey, mesh)
-        size = row.config.global_batch_size
-        picks = survey.picks(row, teacher.network.spec if teacher else None)
-        programs = survey.programs(row, picks)
-        recipe, students = sizing.largest(programs)
+        recipe, size, teacher, students, replayed, lines = largest_step(
+            survey, row, mesh
+        )
         structure = jax.tree.structure(students)
-        replayed = row.config.replay.every_steps > 0
         key = (recipe, mesh, size, teacher and teacher.compute, structure, replayed)
         if key not in sheets:
             sheet = sizing.sheet(
                 recipe, mesh, size, teacher, students, replayed=replayed
             )
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
-        lines = phase_lines(row, picks, programs)
         for remark in (*lines, *remarks.of_mesh(row.config, spec, mesh)):
             survey.note(remark)
         sheets[key][0].append(row.name)
@@ -203,33 +195,6 @@ def _in_own_dtype(
     images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
     widened = image * images // mesh.shape["tensor"]
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
-
-
-def teacher_of(row: Run, survey: Survey, mesh) -> Predictor | None:
-    """Shapes of a run's teacher, with their shardings; None without distillation.
-
-    Raises:
-      UserError: it is not known which network teaches the run.
-    """
-    config = row.config
-    if not places.needs_teacher(config):
-        return None
-    spec = survey.teacher(row)
-    if spec is None:
-        raise UserError(
-            f"the teacher of {row.name} is not known, as there is no file "
-            f"{config.teacher.path}: name a network in its place, like regnety_160"
-        )
-    params = jax.tree.map(
-        step.with_sharding,
-        networks.abstract_params(spec),
-        step.network_shardings(spec, mesh),
-    )
-    return Predictor(
-        Network(spec, params),
-        default_normalization(spec.channels),  # No size depends on it.
-        Compute(dtype=config.teacher.dtype),
-    )
 
 
 def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) -> str:

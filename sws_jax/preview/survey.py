@@ -1,4 +1,4 @@
-"""The networks of a job that is previewed, without data and weights, and notes.
+"""Networks and steps of a job that is previewed, without data and weights, and notes.
 
 `sws_jax.jobs.start` answers which network a run has, and which one teaches it.
 """
@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from sws_jax.data import Dataset
-from sws_jax.estimate import comparison, flops
+from sws_jax.errors import UserError
+from sws_jax.estimate import comparison, flops, sizing
 from sws_jax.jobs import build, check, places, preflight
 from sws_jax.jobs.places import Images
 from sws_jax.jobs.rows import Run
 from sws_jax.jobs.start import Answers
 from sws_jax.methods.objectives import Loss
+from sws_jax.models import networks
 from sws_jax.models.description import Description
+from sws_jax.models.networks import Network, Predictor
 from sws_jax.models.outputs import Outputs
 from sws_jax.pixels import default_normalization
 from sws_jax.runtime import words
-from sws_jax.specs import Spec, Trained
+from sws_jax.specs import Compute, Spec, Trained
+from sws_jax.training import step
 from sws_jax.training.picks import Picks, Program
+from sws_jax.training.step import Recipe, Student
 from sws_jax.trees import Tree
 
 
@@ -41,21 +48,21 @@ class _Untaught(Loss):
         return sum(losses[1:], losses[0]), {}
 
 
-def phase_lines(run: Run, picks: Picks, programs: Sequence[Program]) -> list[str]:
+def phase_lines(name: str, picks: Picks, programs: Sequence[Program]) -> list[str]:
     """Lines on what a phase trains besides its network, and on its variants.
 
     Args:
-      run: of a job.
+      name: of the run.
       picks: of the run; see `Survey.picks`.
       programs: of the run; see `Survey.programs`.
     """
     lines = []
     if count := flops.own_params(picks.recipe):
-        lines.append(f"{run.name}: {count:,} parameters are its objective's own")
+        lines.append(f"{name}: {count:,} parameters are its objective's own")
     if picks.variants:
         variants = words.many(len(picks.variants), "variant")
         lines.append(
-            f"{run.name}: {variants} in {words.many(len(programs), 'program')}: memory "
+            f"{name}: {variants} in {words.many(len(programs), 'program')}: memory "
             f"is that of the largest, and FLOPs are a mean over the steps"
         )
     return lines
@@ -221,3 +228,76 @@ class Survey:
         """Adds a note, unless it is there."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+class LargestStep(NamedTuple):
+    """The step of a run that holds the most, as `sws_jax.estimate.sizing` takes it.
+
+    Attributes:
+      recipe: its static part.
+      size: images of the global batch.
+      teacher: shapes of the network that teaches, with their shardings; None without.
+      students: what the variants of its program pass to it.
+      replayed: whether the run computes some of its steps twice.
+      lines: on what the run trains besides its network, and on its variants; see
+        `phase_lines`.
+    """
+
+    recipe: Recipe
+    size: int
+    teacher: Predictor | None
+    students: tuple[Student, ...]
+    replayed: bool
+    lines: list[str]
+
+
+def largest_step(survey: Survey, run: Run, mesh: Mesh) -> LargestStep:
+    """The largest step of a run; the survey was asked for its network before.
+
+    Args:
+      survey: of the job.
+      run: of that job, which trains.
+      mesh: to run on.
+
+    Raises:
+      UserError: as `Survey.picks`, or it is not known which network teaches the run.
+    """
+    teacher = _teacher_shapes(survey, run, mesh)
+    picks = survey.picks(run, teacher.network.spec if teacher else None)
+    programs = survey.programs(run, picks)
+    recipe, students = sizing.largest(programs)
+    return LargestStep(
+        recipe,
+        run.config.global_batch_size,
+        teacher,
+        students,
+        run.config.replay.every_steps > 0,
+        phase_lines(run.name, picks, programs),
+    )
+
+
+def _teacher_shapes(survey: Survey, run: Run, mesh: Mesh) -> Predictor | None:
+    """Shapes of a run's teacher, with their shardings; None without distillation.
+
+    Raises:
+      UserError: it is not known which network teaches the run.
+    """
+    config = run.config
+    if not places.needs_teacher(config):
+        return None
+    spec = survey.teacher(run)
+    if spec is None:
+        raise UserError(
+            f"the teacher of {run.name} is not known, as there is no file "
+            f"{config.teacher.path}: name a network in its place, like regnety_160"
+        )
+    params = jax.tree.map(
+        step.with_sharding,
+        networks.abstract_params(spec),
+        step.network_shardings(spec, mesh),
+    )
+    return Predictor(
+        Network(spec, params),
+        default_normalization(spec.channels),  # No size depends on it.
+        Compute(dtype=config.teacher.dtype),
+    )

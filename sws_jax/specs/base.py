@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import importlib
@@ -122,16 +123,17 @@ def build(spec: Spec, compute: Compute) -> typing.Any:
     return network(spec, compute)
 
 
-class Teacher:
+class Teacher(abc.ABC):
     """What the specs of families that only teach have in common."""
 
-    if TYPE_CHECKING:
-
-        @property
-        def depth(self) -> int: ...
+    @property
+    @abc.abstractmethod
+    def depth(self) -> int:
+        """Blocks that are applied."""
 
     @property
     def trainable(self) -> bool:
+        """False: it only teaches."""
         return False
 
     @property

@@ -169,6 +169,7 @@ class LeViTSpec(base.Teacher):
         return f"levit_{'-'.join(map(str, self.widths))}"
 
     def replace(self, **changes) -> LeViTSpec:
+        """With changes to fields."""
         return dataclasses.replace(self, **changes)
 
     @arguments.checked(compute=base.COMPUTE)

@@ -144,6 +144,7 @@ class RegNetSpec(base.Teacher):
         return f"regnety_w{widths}_d{depths}_g{self.group_width}"
 
     def replace(self, **changes) -> RegNetSpec:
+        """With changes to fields."""
         return dataclasses.replace(self, **changes)
 
     @arguments.checked(compute=base.COMPUTE)

@@ -68,6 +68,7 @@ class StitchedSpec:
 
     @property
     def trainable(self) -> bool:
+        """True: it is trained here, and may teach as well."""
         return True
 
     @property
@@ -102,14 +103,17 @@ class StitchedSpec:
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.stem.image_size
 
     @property
     def channels(self) -> int:
+        """Colour channels of the input."""
         return self.stem.channels
 
     @property
     def num_classes(self) -> int:
+        """Outputs of the head; 0 for features."""
         return self.tail.num_classes
 
     @property
@@ -120,17 +124,21 @@ class StitchedSpec:
     @property
     def name(self) -> str:
         """The sizes and depths in order: ``stitched_tiny_patch16_L6_small_L7``."""
-        first, *rest = (f"{size_name(s)}_L{s.depth}" for s in self.segments)
-        size, depth = first.split("_")
-        patch = f"patch{self.stem.patch_size}"
-        return "_".join(["stitched", size, patch, depth, *rest])
+        first, *rest = self.segments
+        name = f"stitched_{size_name(first)}_patch{first.patch_size}_L{first.depth}"
+        return name + "".join(f"_{size_name(s)}_L{s.depth}" for s in rest)
 
     def replace(self, **changes) -> StitchedSpec:
         """With changes to what all segments have in common.
 
         Raises:
-          UserError: to what each segment decides for itself.
+          UserError: to the segments, or what each decides for itself.
         """
+        if "segments" in changes:
+            raise UserError(
+                f"replace changes what all segments of {self.name} have in common, and "
+                f"not the segments: make another StitchedSpec of these"
+            )
         for field in OWN:
             if field in changes:
                 raise UserError(

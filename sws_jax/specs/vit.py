@@ -138,10 +138,12 @@ class ViTSpec:
 
     @property
     def family(self) -> str:
+        """``"vit"``; see `sws_jax.specs.base.FAMILIES`."""
         return "vit"
 
     @property
     def trainable(self) -> bool:
+        """True: it is trained here, and may teach as well."""
         return True
 
     @property
@@ -196,6 +198,7 @@ class ViTSpec:
 
     @property
     def head_size(self) -> int:
+        """Size of a head's queries, keys and values."""
         return self.width // self.heads
 
     @property
@@ -211,6 +214,7 @@ class ViTSpec:
         return f"vit_{size_name(self)}_patch{self.patch_size}_L{self.depth}"
 
     def replace(self, **changes) -> ViTSpec:
+        """With changes to fields."""
         return dataclasses.replace(self, **changes)
 
     @arguments.checked(compute=base.COMPUTE)
@@ -236,6 +240,7 @@ class AuxNet:
 
     @property
     def trainable(self) -> bool:
+        """True: it is trained here, and may teach as well."""
         return True
 
     @property
@@ -255,18 +260,22 @@ class AuxNet:
 
     @property
     def depth(self) -> int:
+        """Applied blocks, of all genes together."""
         return self.net.depth
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return self.net.image_size
 
     @property
     def channels(self) -> int:
+        """Colour channels of the input."""
         return self.net.channels
 
     @property
     def num_classes(self) -> int:
+        """Outputs of the head; 0 for features."""
         return self.net.num_classes
 
     @property
@@ -305,10 +314,12 @@ class AuxViTSpec(AuxNet):
 
     @property
     def family(self) -> str:
+        """``"aux_vit"``; see `sws_jax.specs.base.FAMILIES`."""
         return "aux_vit"
 
     @property
     def name(self) -> str:
+        """The name with the stages for a depth: ``aux_vit_small_patch16_3-3-4-3-3``."""
         lengths = "-".join(map(str, self.stages))
         return f"aux_vit_{size_name(self.net)}_patch{self.net.patch_size}_{lengths}"
 

@@ -95,13 +95,11 @@ class Batch(NamedTuple):
       targets: [batch, classes], distributions.
       drop_path: [batch, layers, 2] scales of branches; None without stochastic depth.
         A tuple of them, one for each of `Recipe.forms`, where there are any.
-      teacher_logits: [batch, classes]; None where there are none yet.
     """
 
     images: jax.Array
     targets: jax.Array
     drop_path: jax.Array | tuple[jax.Array | None, ...] | None = None
-    teacher_logits: jax.Array | None = None
 
 
 def new_state(
@@ -154,7 +152,7 @@ def train_step(
       state: before the step.
       batch: see `make_batch`.
       rate: learning rate.
-      teacher: whose logits are computed where the batch has none.
+      teacher: the network that teaches, if there is one.
       students: of each of `Recipe.forms`.
 
     Returns:
@@ -222,8 +220,6 @@ def _teacher_outputs(
     recipe: Recipe, batch: Batch, teacher: Predictor | None
 ) -> Outputs | None:
     """What the teacher returns for a batch, if there is a teacher."""
-    if batch.teacher_logits is not None:
-        return Outputs(batch.teacher_logits)
     if teacher is None:
         return None
     return teacher.outputs(batch.images, recipe.normalization, recipe.loss.taps)
