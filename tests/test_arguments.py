@@ -58,7 +58,8 @@ UNGUARDED = {
     "Description.derived", "evaluation.compiled", "learngenes.describe",
     "learngenes.plan_of",
     "cost.mean_step_flops", "cost.own_params", "cost.step_bytes",
-    "learngenes.initial_own", "learngenes.is_usual", "weights.check_names",
+    "learngenes.initial_own", "learngenes.is_usual", "learngenes.of_genes",
+    "weights.check_names",
 }  # fmt: skip
 
 # What the authors of methods write and make, for jobs to call.

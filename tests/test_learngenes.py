@@ -181,6 +181,20 @@ def test_wrong_requests_are_one_sentence(request_, words):
 
 
 @pytest.mark.parametrize(
+    "allotted, words",
+    [
+        ((0, 1), "makes a plan of 2 blocks for a depth of 3"),
+        ((0, 1, 5), r"plan\[2\] is gene 5, but there are 5 genes"),
+    ],
+)
+def test_a_rule_that_does_not_fill_a_depth_is_refused(allotted, words, monkeypatch):
+    """An index out of range would be another gene, without a word."""
+    monkeypatch.setattr(sws.SWS, "allot", lambda self, depth, stages: allotted)
+    with pytest.raises(UserError, match=words):
+        sws_jax.expand(GENE, depth=3)
+
+
+@pytest.mark.parametrize(
     "plan, words",
     [
         ((), "this one has 0"),

@@ -457,7 +457,13 @@ class BlockMethod(Method, abc.ABC):
 
     def plan(self, about: Description, size: int) -> tuple[int, ...]:
         """See `Method.plan`: that of `allot`, for the stages of the learngene."""
-        return self.allot(size, about.stages)
+        allotted = plans.of_genes(self.allot(size, about.stages), len(about.stages))
+        if len(allotted) != size:
+            raise UserError(
+                f"the rule of {self.name} makes a plan of {len(allotted)} blocks for a "
+                f"depth of {size}: it must name a gene for each block of the depth"
+            )
+        return allotted
 
     def expand(
         self, gene: Learngene, plan: Plan, key: jax.Array
@@ -477,12 +483,7 @@ class BlockMethod(Method, abc.ABC):
           UserError: the plan is empty or too long, or an entry of it is no gene.
         """
         about = gene.description
-        of_depth = functools.partial(self.plan, about)
-        indices: Any = plans.resolve_plan(
-            about.stages,
-            of_depth,
-            plan=plan,  # type: ignore[arg-type]  # segments are refused
-        )
+        indices = plans.of_genes(plan, len(about.stages))
         net = profiles.find(about.profile).descendant(about.vit)
         spec = net.replace(depth=len(indices))
         rest = {name: leaf for name, leaf in gene.params.items() if name != "blocks"}

@@ -54,7 +54,7 @@ def resolve_plan(
     if allotment is not None:
         return _plan_of_counts(tuple(allotment), genes)
     assert plan is not None
-    return _checked(tuple(plan), genes)
+    return of_genes(tuple(plan), genes)
 
 
 def _plan_of_counts(counts: tuple[int, ...], genes: int) -> tuple[int, ...]:
@@ -71,17 +71,27 @@ def _plan_of_counts(counts: tuple[int, ...], genes: int) -> tuple[int, ...]:
     return tuple(gene for gene, n in enumerate(counts) for _ in range(n))
 
 
-def _checked(plan: tuple[int, ...], genes: int) -> tuple[int, ...]:
-    """A plan, every entry of which is a gene."""
-    if not plan:
+def of_genes(plan: Plan, genes: int) -> tuple[int, ...]:
+    """A plan, if every entry of it is a gene.
+
+    Args:
+      plan: the gene of every block.
+      genes: how many there are.
+
+    Raises:
+      UserError: it is empty, too long, one of segments, or names a gene that is not
+        there.
+    """
+    indices = PLAN("plan", plan)
+    if not indices:
         raise UserError(
             f"a plan names a gene for each of 1 to {MAX_DEPTH} blocks, and this one "
             f"has 0"
         )
-    for position, gene in enumerate(plan):
+    for position, gene in enumerate(indices):
         if not 0 <= gene < genes:
             raise UserError(
                 f"plan[{position}] is gene {gene}, but there are {genes} genes, "
                 f"0 to {genes - 1}"
             )
-    return plan
+    return indices
