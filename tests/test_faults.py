@@ -390,10 +390,12 @@ def other_config(directory):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (
+        # By default, test_train asks all of this within its own process.
+        pytest.param(
             lambda run: (run / "config.json").unlink(),
             "holds checkpoints and metrics.jsonl and no config.json to say of which "
             "run: restore it, or",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             lambda run: truncate(run / "config.json"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -17,7 +18,7 @@ import sws_jax
 from sws_jax import main, sharding
 from sws_jax.data import load_dataset
 from sws_jax.data.transforms import Fit
-from sws_jax.jobs import commandline, execute
+from sws_jax.jobs import build, commandline, execute
 from sws_jax.jobs.directory import Busy
 from sws_jax.models.networks import Predictor
 from sws_jax.reports import figures
@@ -25,7 +26,7 @@ from sws_jax.storage import documents, files
 from sws_jax.storage.names import RESULT
 from sws_jax.training.evaluation import evaluate
 
-from support.children import MAIN, ended, until, watched
+from support.children import MAIN, ended, environment, until, watched
 from support.compare import close
 from support.images import png
 from support.learngenes import learngene
@@ -38,6 +39,17 @@ SMALLER = [
     "--config.tune.schedule.total_epochs=1",
     "--config.tune.evaluation.milestones=(0.0,0.5)",
 ]
+# A narrow network and few steps, as what they learn is not looked at.
+CHEAPER = ["--config.model.width=16", "--config.global_batch_size=256"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Of eight, which other modules are about, each step would wait for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        mesh = sharding.make_mesh(jax.devices()[:1])
+        patch.setattr(build, "mesh", lambda config: mesh)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +57,9 @@ def job(tmp_path_factory):
     """configs/smoke.py, once, in its own directory."""
     workdir = tmp_path_factory.mktemp("smoke")
     command = [f"--config={ROOT / 'configs' / 'smoke.py'}", f"--workdir={workdir}"]
-    assert main.main([*command, *SMALLER]) == 0
-    return workdir, [*command, *SMALLER]
+    command += [*SMALLER, *CHEAPER]
+    assert main.main(command) == 0
+    return workdir, command
 
 
 def table(workdir):
@@ -67,6 +80,9 @@ def score(network):
     )
 
 
+# By default, test_tleg has the runs that two methods share, and test_add_a_method a job
+# of two methods from its ancestor to its table.
+@pytest.mark.slow
 def test_a_second_method_shares_what_is_there(job, tmp_path, capsys):
     workdir, command = job
     own = shutil.copytree(workdir, tmp_path / "job")
@@ -150,7 +166,7 @@ def test_the_learngene_of_the_job(job):
     gene = sws_jax.load_learngene(str(workdir / "learngene.safetensors"))
     about = gene.description
     assert about.stages == (1, 2, 1)
-    assert about.teacher == "vit_w32h4_patch4_L2"
+    assert about.teacher == "vit_w16h4_patch4_L2"
     assert (about.method, about.dataset) == ("sws", "digits")
     aux = documents.read_json(str(workdir / "aux" / "result.json"))
     assert about.accuracy == pytest.approx(aux["val_top1"], abs=1e-6)
@@ -298,7 +314,12 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
 
     def started():
         return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     first = started()
@@ -371,9 +392,9 @@ def test_carried_to_another_dataset(job, tmp_path):
     config = f"{ROOT / 'configs' / 'transfer.py'}:learngene={gene},"
     config += f"dataset={tmp_path / 'data.npz'},depths=2,epochs=2,compare=full"
     target = tmp_path / "work"
-    # From scratch the network is that of the learngene too, half as wide as the
+    # From scratch the network is that of the learngene too, a quarter as wide as the
     # recipe's.
-    arguments = ["--config.compare.long_epochs=3", "--config.model.width=32"]
+    arguments = ["--config.compare.long_epochs=3", "--config.model.width=16"]
     arguments.append(f"--workdir={target}")
     assert main.main([f"--config={config}", *arguments]) == 0
     rows = {r["role"]: r for r in table(target)}

@@ -27,6 +27,7 @@ from sws_jax.storage import documents
 
 from support import refusals
 from support.images import SIZE, encoded, everything, fill, pixels, same, write
+from support.runs import Script
 
 
 def opened(content):
@@ -498,8 +499,11 @@ def handlers():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_run_passes_over_images_and_counts_them(tmp_path, capsys, handlers):
+def test_a_run_passes_over_images_and_counts_them(
+    tmp_path, capsys, handlers, monkeypatch
+):
     """The result counts all, those before a restart too."""
+    Script(monkeypatch)
     root = fill(tmp_path / "images", {"train": 27, "test": 2})
     path = root / "train/ant/004.png"
     path.write_bytes(path.read_bytes()[:40])

@@ -110,7 +110,8 @@ def test_a_run_that_is_lost_once_is_started_again_and_finished(tmp_path):
 @pytest.mark.parametrize(
     "codes, code, words",
     [
-        ((2, 75), 2, "the run was refused"),
+        # Of the two codes that the command itself ends with, one by default.
+        pytest.param(*((2, 75), 2, "the run was refused"), marks=pytest.mark.slow),
         (("stays", 1), 1, "the run stopped with an error"),
         ((75, 3), 6, "a device computed wrongly"),
         pytest.param(

@@ -25,7 +25,13 @@ from support.networks import aux_spec, logits_of, params_of
 
 @pytest.mark.parametrize(
     "stages, training",
-    [((1, 2), False), ((1, 2), True), ((2,), True), ((1, 1), True)],
+    [
+        ((1, 2), False),
+        ((1, 2), True),
+        # The one above has both a stage that is applied once and one that is repeated.
+        pytest.param((2,), True, marks=pytest.mark.slow),
+        pytest.param((1, 1), True, marks=pytest.mark.slow),
+    ],
 )
 def test_own_plan_is_the_aux_net(stages, training, images):
     """Same logits; each gene's gradient is the sum over its copies."""

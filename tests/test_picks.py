@@ -18,13 +18,22 @@ from sws_jax.training.picks import Picks
 
 from support.compare import close, equal
 from support.networks import aux_spec, params_of
-from support.steps import BATCH, Summed, no_key_bias, raw_batch, recipe_of
+from support.steps import (
+    BATCH,
+    PLAIN,
+    Summed,
+    drawn_batch,
+    make_batch,
+    no_key_bias,
+    raw_batch,
+    recipe_of,
+)
 from support.tasks import begin, task_of, train
 
 STAGES = ((2, 2), (1, 2), (2, 1))
 SPECS = tuple(map(aux_spec, STAGES))
 VARIANTS = variants.computations(SPECS)
-RECIPE = recipe_of(SPECS[0], loss=Summed())
+RECIPE = recipe_of(SPECS[0], loss=Summed(), augment=PLAIN)
 
 
 def all_in_turn(seed, step):
@@ -86,12 +95,14 @@ def test_a_step_of_a_variant_is_that_of_its_network():
     optimizer = Optimizer(eps=1e-3)
     recipe, students = picks_of(lambda *_: (1, 2)).at(0)
     recipe = dataclasses.replace(recipe, optimizer=optimizer)
-    params, key = params_of(SPECS[0]), jax.random.key(0)
+    params = params_of(SPECS[0])
     plain = [recipe_of(spec, optimizer=optimizer) for spec in SPECS[1:]]
-    batches = [step.make_batch(r, key, jnp.int32(5), raw_batch()) for r in plain]
+    batches = [drawn_batch(spec) for spec in SPECS[1:]]
+    batches[1] = batches[1]._replace(images=batches[0].images)
+    batches[1] = batches[1]._replace(targets=batches[0].targets)
 
     @jax.jit
-    def gradients(params):
+    def by_hand(state):
         def loss_of(params):
             total = 0.0
             for r, batch in zip(plain, batches, strict=True):
@@ -100,21 +111,21 @@ def test_a_step_of_a_variant_is_that_of_its_network():
                 total += r.loss.of(logits, batch.targets)
             return total
 
-        return jax.value_and_grad(loss_of)(params)
+        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        update, _ = optimizer.build().update(grads, state.opt, state.params)
+        return loss, jax.tree.map(lambda p, u: p - 0.1 * u, state.params, update)
 
     masks = tuple(
         laid_out(batch.drop_path, spec, SPECS[0])
         for batch, spec in zip(batches, SPECS[1:], strict=True)
     )
     batch = batches[0]._replace(drop_path=masks)
-    state = step.new_state(recipe, params)
+    state = jax.jit(step.new_state, static_argnums=0)(recipe, params)
     after, measured = jax.jit(step.train_step, static_argnums=0)(
         recipe, state, batch, jnp.float32(0.1), None, students
     )
-    loss, grads = gradients(params)
+    loss, expected = by_hand(state)
     np.testing.assert_allclose(measured["loss"], loss, rtol=1e-6)
-    update, _ = optimizer.build().update(grads, state.opt, state.params)
-    expected = jax.tree.map(lambda p, u: p - 0.1 * u, state.params, update)
     close(no_key_bias(expected), no_key_bias(after.params), 1e-5)
 
 
@@ -122,8 +133,8 @@ def test_masks_of_the_first_student_are_those_without_variants():
     """Every student has its own; a block that does not run has none."""
     recipe, students = picks_of(lambda *_: (0, 1, 1)).at(0)
     key, number = jax.random.key(0), jnp.int32(5)
-    batch = step.make_batch(recipe, key, number, raw_batch(), students)
-    alone = step.make_batch(RECIPE, key, number, raw_batch())
+    batch = make_batch(recipe, key, number, raw_batch(), students)
+    alone = make_batch(RECIPE, key, number, raw_batch())
     first, second, third = batch.drop_path
     equal(alone.drop_path, first)
     equal(alone.images, batch.images)

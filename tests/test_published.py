@@ -135,7 +135,7 @@ def train(golden, loss, decay=DECAYS[0]):
     recipe = step.Recipe(SPEC, grey, loss=loss, ema=decay)
     one = jax.jit(functools.partial(step.train_step, recipe))
     params = jax.tree.map(jnp.asarray, params_of(golden, "train/initial"))
-    state, losses = step.new_state(recipe, params), []
+    state, losses = jax.jit(step.new_state, static_argnums=0)(recipe, params), []
     for (batch, teacher), rate in zip(batches(golden), golden["rates"], strict=True):
         state, metrics = one(state, batch, rate, teacher)
         losses.append(metrics["loss"])
@@ -170,7 +170,14 @@ def test_logits_before_training(golden):
     np.testing.assert_allclose(logits, golden["train/logits"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha, decay", [(0.5, 0.9), (1.0, 0.9), (1.0, 0.99996)])
+@pytest.mark.parametrize(
+    "alpha, decay",
+    [
+        (0.5, 0.9),
+        (1.0, 0.99996),
+        pytest.param(1.0, 0.9, marks=pytest.mark.slow),  # each of them is above
+    ],
+)
 def test_ten_steps(alpha, decay, golden):
     """Losses, weights and moving average, keys' biases included (`draw_train`).
 

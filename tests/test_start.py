@@ -39,7 +39,7 @@ from support.compare import equal
 from support.examinations import examined
 from support.learngenes import describe, learngene
 from support.networks import TINY, aux_spec, params_of
-from support.runs import begin_with_zeros, tiny
+from support.runs import Script, begin_with_zeros, tiny
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 GENE, NET, WORK = "gene.safetensors", "net.safetensors", "work"
@@ -381,8 +381,9 @@ def test_a_directory_begun_before_goes_on_as_it_began(tmp_path, capsys):
     assert line in capsys.readouterr().out
 
 
-def test_what_a_run_started_from_is_not_read_again(tmp_path):
+def test_what_a_run_started_from_is_not_read_again(tmp_path, monkeypatch):
     """A learngene that goes while a run is under way loses nothing."""
+    Script(monkeypatch)
     path = write_gene(tmp_path / GENE)
     config = tiny(steps=2, init=dict(learngene=str(path)), model=dict(depth=3))
     stored = learngenes.num_stored(sws_jax.load_learngene(str(path)))

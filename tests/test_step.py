@@ -22,6 +22,9 @@ from support.networks import TINY, aux_spec, params_of
 from support.steps import (
     BATCH,
     GREY,
+    PLAIN,
+    drawn_batch,
+    make_batch,
     no_key_bias,
     raw_batch,
     recipe_of,
@@ -39,10 +42,12 @@ def aux():
 
 
 def test_sharded_equals_unsharded(aux):
-    """Drop-path, mixup, cutmix, flips and crops on; Aux-Net and teacher; accumulation
-    in two parts on the sharded side."""
+    """Drop-path on; Aux-Net and teacher; accumulation in two parts on the sharded side.
+
+    What devices do to augmentation is in test_augment, and on every mesh below.
+    """
     teacher = teacher_of()
-    recipe = recipe_of(aux, loss=Loss(kind="soft", alpha=0.5, tau=2.0))
+    recipe = recipe_of(aux, augment=PLAIN, loss=Loss(kind="soft", alpha=0.5, tau=2.0))
     losses, state = run(recipe, 1, teacher=teacher)
     sharded, sharded_state = run(
         dataclasses.replace(recipe, accum_steps=2), 8, teacher=teacher
@@ -103,8 +108,7 @@ def gradients(recipe, params, batch, teacher=None):
 
 def test_accumulated_gradients_equal_the_large_batch(net):
     recipe = recipe_of(net.replace(depth=2), loss=Loss("soft", 0.7, 2.0, "per_class"))
-    make_batch = jax.jit(step.make_batch, static_argnums=0)
-    batch = make_batch(recipe, jax.random.key(0), jnp.int32(5), raw_batch())
+    batch = drawn_batch(recipe.spec)
     assert (np.asarray(batch.drop_path) == 0).any()
     params, teacher = params_of(recipe.spec), teacher_of()
     compute = jax.jit(gradients, static_argnums=0)
@@ -154,7 +158,6 @@ def test_a_step_against_adamw_by_hand(net):
 
 def test_the_step_is_a_function_of_seed_and_step(aux):
     recipe = recipe_of(aux)
-    make_batch = jax.jit(step.make_batch, static_argnums=0)
     batches = {
         (seed, number): make_batch(
             recipe, jax.random.key(seed), jnp.int32(number), raw_batch()
@@ -171,13 +174,14 @@ def test_the_step_is_a_function_of_seed_and_step(aux):
 def test_augmentation_and_stochastic_depth_have_keys_of_their_own(aux):
     """What one of them draws says nothing of the other."""
     recipe, key = recipe_of(aux), jax.random.key(0)
-    batch = step.make_batch(recipe, key, jnp.int32(7), raw_batch())
+    batch = make_batch(recipe, key, jnp.int32(7), raw_batch())
     augment_key, drop_key = step.keys(key, 7)
     assert not np.array_equal(*map(jax.random.key_data, (augment_key, drop_key)))
     masks = vit.drop_path_masks(drop_key, aux.net.drop_path_rates, BATCH)
     equal(np.moveaxis(masks, -1, 0), batch.drop_path)
     raw = raw_batch()
-    images, _ = recipe.augment(augment_key, raw["image"], raw["label"], 10, GREY)
+    augment = jax.jit(recipe.augment, static_argnums=(3, 4))
+    images, _ = augment(augment_key, raw["image"], raw["label"], 10, GREY)
     close(images, batch.images)
 
 

@@ -43,8 +43,18 @@ def test_taps_are_what_blocks_return_and_attention_adds(which, request, images):
     assert np.abs(attention[2]).max() > 0.1
 
 
-@pytest.mark.parametrize("stages", [None, (1, 2)])
-def test_taps_and_their_gradients_equal_those_of_a_loop(stages, net, images):
+@pytest.mark.parametrize(
+    "stages, compute",
+    [
+        (None, Compute()),
+        ((1, 2), Compute(remat=True, unroll=2)),
+        # One of each by default: stages, and how blocks are run, are apart in the code.
+        pytest.param(None, Compute(remat=True, unroll=2), marks=pytest.mark.slow),
+        pytest.param((1, 2), Compute(), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_taps_and_their_gradients_equal_those_of_a_loop(stages, compute, net, images):
     spec = aux_spec(stages) if stages else net.replace(depth=2)
     params, keep = params_of(spec), random_masks(spec.depth, len(images))
 
@@ -60,10 +70,9 @@ def test_taps_and_their_gradients_equal_those_of_a_loop(stages, net, images):
         return [result.taps[name] for name in TAPS]
 
     gradient, result = gradient_of(loop.LoopViT(spec))
-    for compute in (Compute(), Compute(remat=True, unroll=2)):
-        scanned_gradient, scanned = gradient_of(spec.build(compute))
-        close(result, scanned)
-        close(gradient, scanned_gradient, 1e-4)
+    scanned_gradient, scanned = gradient_of(spec.build(compute))
+    close(result, scanned)
+    close(gradient, scanned_gradient, 1e-4)
     assert np.abs(gradient["pos_embed"]).max() > 0
 
 
@@ -143,20 +152,29 @@ def test_outputs_of_a_predictor(net, images):
     )
     plain = networks.Predictor(network, own)
     ordered = networks.Predictor(network, own, order=(4, 2))
-    x = pixels.renormalize(images, theirs, own)
-    x = jax.image.resize(x, (6, 12, 12, 1), "cubic", antialias=True)
-    apply = jax.jit(spec.build().apply, static_argnames="taps")
-    expected = apply({"params": network.params}, x, taps=TAPS)
-    close(expected, plain.outputs(images, theirs, TAPS))
-    result = ordered.outputs(images, theirs, TAPS)
-    close(expected.logits[:, [4, 2]], result.logits)
-    close(expected.taps, result.taps)
-    equal(result.logits, ordered.logits(images, theirs))
-    assert ordered.outputs(images, theirs).taps == {}
+
+    @jax.jit
+    def by_hand(params, images):
+        x = pixels.renormalize(images, theirs, own)
+        x = jax.image.resize(x, (6, 12, 12, 1), "cubic", antialias=True)
+        return spec.build().apply({"params": params}, x, taps=TAPS)
+
+    def outputs(predictor, images, taps=()):
+        return predictor.outputs(images, theirs, taps)
 
     def sum_of(images):
-        return sum(
-            x.sum() for x in jax.tree.leaves(plain.outputs(images, theirs, TAPS))
-        )
+        result = outputs(plain, images, TAPS)
+        return sum(x.sum() for x in jax.tree.leaves(result)), result
 
-    assert not np.any(jax.grad(sum_of)(images))
+    expected = by_hand(network.params, images)
+    gradient, result = jax.jit(jax.grad(sum_of, has_aux=True))(images)
+    close(expected, result)
+    assert not np.any(gradient)
+    compute = jax.jit(outputs, static_argnums=2)
+    result = compute(ordered, images, TAPS)
+    close(expected.logits[:, [4, 2]], result.logits)
+    close(expected.taps, result.taps)
+    without = compute(ordered, images)
+    close(result.logits, without.logits, 1e-6)
+    assert without.taps == {}
+    equal(without.logits, jax.jit(ordered.logits, static_argnums=1)(images, theirs))

@@ -1,7 +1,6 @@
 """TLEG is trained as what its genes expand to, and goes through the jobs of SWS."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from sws_jax.training import step
 
 from support.compare import close, equal
 from support.networks import TINY, params_of
-from support.steps import GREY, raw_batch, recipe_of, teacher_of
+from support.steps import GREY, drawn_batch, recipe_of, teacher_of
 
 DEPTH = 4
 NET = specs.ViTSpec(depth=DEPTH, **TINY)
@@ -34,8 +33,9 @@ def expanded(params):
 def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():
     """Of the base they are the sum of g_l, of the slope that of (l / L) g_l."""
     recipe = recipe_of(AUX, loss=Loss("soft", tau=2.0))
-    state = step.new_state(recipe, vit.init_params(AUX.build(), jax.random.key(1)))
-    teacher, key, raw = teacher_of(), jax.random.key(0), raw_batch()
+    params = vit.init_params(AUX.build(), jax.random.key(1))
+    state = jax.jit(step.new_state, static_argnums=0)(recipe, params)
+    teacher = teacher_of()
 
     def gradients(spec, params, batch, logits):
         def loss_of(params):
@@ -45,8 +45,7 @@ def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():
         return jax.grad(loss_of)(params)
 
     @jax.jit
-    def advance(state):
-        batch = step.make_batch(recipe, key, state.step, raw)
+    def advance(state, batch):
         logits = teacher.logits(batch.images, GREY)
         genes = gradients(AUX, state.params, batch, logits)
         layers = gradients(NET, expanded(state.params), batch, logits)
@@ -54,13 +53,13 @@ def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():
         return state, genes, layers
 
     first = state.params
-    for _ in range(10):
-        state, genes, layers = advance(state)
+    for number in range(10):
+        after = advance(state, drawn_batch(NET, seed=number))
+        state, genes, layers = jax.tree.map(np.asarray, after)
         summed = {
             "base": jax.tree.map(lambda g: g.sum(0, keepdims=True), layers["blocks"]),
             "slope": jax.tree.map(
-                lambda g: jnp.tensordot(SHARES.astype(g.dtype), g, 1)[None],
-                layers["blocks"],
+                lambda g: np.tensordot(SHARES, g, 1)[None], layers["blocks"]
             ),
         }
         close(summed, genes["blocks"], 1e-5)
@@ -73,10 +72,12 @@ def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():
 def test_genes_begin_as_the_recipe_and_the_paper_have_them():
     wide = NET.replace(width=256, heads=4)  # enough numbers for their deviations
     spec = specs.ExpandedSpec(wide, (DEPTH,), "tleg")
-    params = vit.init_params(spec.build(), jax.random.key(0))
+    params, plain = (
+        jax.tree.map(np.asarray, vit.init_params(one.build(), jax.random.key(0)))
+        for one in (spec, wide.replace(depth=1))
+    )
     shapes = networks.abstract_params(spec)
     assert trees.leaf_names(params) == trees.leaf_names(shapes)
-    plain = vit.init_params(wide.replace(depth=1).build(), jax.random.key(0))
     for name, leaf in trees.flatten(params["blocks"]["slope"]).items():
         base = trees.flatten(params["blocks"]["base"])[name]
         recipe = trees.flatten(plain["blocks"])[name]

@@ -145,6 +145,22 @@ def test_another_config_in_the_same_directory_is_refused(uninterrupted):
     assert (directory / CONFIG).read_text() == before
 
 
+def test_a_directory_that_does_not_say_of_which_run_is_refused(uninterrupted, tmp_path):
+    """As where its config was lost before the run had ended; nothing is changed."""
+    directory = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], directory)
+    for name in (CONFIG, RESULT):
+        (directory / name).unlink()
+
+    def contents():
+        return {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+    before = contents()
+    with pytest.raises(UserError, match="and no config.json to say of which run: rest"):
+        train.train(tiny(save_every=3), str(tmp_path))
+    assert contents() == before
+
+
 # What may differ where a run goes on, or was finished; whatever else does makes another
 # run.
 FREE = {
@@ -233,8 +249,9 @@ def test_a_run_goes_on_elsewhere(uninterrupted, tmp_path, capsys):
     assert loss == pytest.approx(expected["test"][0]["loss"], rel=tolerance)
 
 
-def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys):
+def test_what_changes_on_the_way_is_in_the_result(tmp_path, capsys, monkeypatch):
     """Another type of numbers, and images passed over, from a step on; never after."""
+    Script(monkeypatch)
     changed = dict(compute=dict(dtype="bfloat16"), data=dict(unreadable="skip"))
     with pytest.raises(loop.Preempted, match="saved at step 1 of 2"):
         train.train(tiny(steps=2), str(tmp_path), should_stop=lambda: True)
@@ -287,6 +304,7 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
     assert all(row["images_per_second"] > 1 for row in others)
 
 
+@pytest.mark.slow  # test_fields_reach_the_steps_and_the_scores has where a seed goes
 def test_seeds(uninterrupted, tmp_path):
     """Another seed is another run; that the same is the same, resuming shows."""
     directory, _ = uninterrupted
@@ -683,6 +701,7 @@ def test_the_best_on_validation_is_kept_when_asked(tmp_path, monkeypatch):
     It fails where the last weights are written, where the last are scored on the test
     images, and where the file or the result says the last step or its accuracy.
     """
+    Script(monkeypatch)
     tops = iter([0.1, 0.5, 0.4, 0.3, 0.5])  # the chosen one is scored again
     score = Task.score
 

@@ -14,7 +14,7 @@ from sws_jax.specs.levit import LEVITS
 from sws_jax.specs.variants import Computation, computations
 
 from support.compare import close, equal
-from support.networks import TINY, aux_spec, params_of
+from support.networks import TINY, aux_spec, logits_of, params_of
 
 NET = specs.ViTSpec(depth=4, **{**TINY, "drop_path": 0.3})
 
@@ -75,11 +75,10 @@ def first_blocks(variant):
     return weights_of
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["aux", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vit", "stitched"))],
-)
-def test_a_range_of_the_form_equals_the_variant(family, images):
+@pytest.mark.parametrize("compute", [Compute(), Compute(remat=True, unroll=2)], ids=str)
+@pytest.mark.parametrize("family", ["aux", "vit", "stitched"])
+@pytest.mark.slow  # by default, test_picks has gradients of an Aux-Net's variants
+def test_a_range_of_the_form_equals_the_variant(family, compute, images):
     (_, variant), lengths = FAMILIES[family], LENGTHS[family]
     first, second = computations(FAMILIES[family])
     params = params_of(first.form)
@@ -92,18 +91,17 @@ def test_a_range_of_the_form_equals_the_variant(family, images):
     masks = keep[np.concatenate(by_segment)]
     plain = gradients(variant, Compute(), first_blocks(variant))
     expected_gradient, expected = plain(params, images, masks, None, whole)
-    for compute in (Compute(), Compute(remat=True, unroll=2)):
-        program = gradients(first.form, compute)
-        program(params, images, keep, np.asarray(first.ranges), runs)
-        ranges = np.asarray(second.ranges)
-        gradient, result = program(params, images, keep, ranges, runs)
-        assert program._cache_size() == 1
-        close(expected_gradient, gradient, 2e-6)
-        close(expected.logits, result.logits, 2e-6)
-        for name in TAPS:
-            taps = zip(jax.tree.leaves(result.taps[name]), runs, strict=True)
-            run = [values[run] for values, run in taps]
-            close(jax.tree.leaves(expected.taps[name]), run, 2e-6)
+    program = gradients(first.form, compute)
+    program(params, images, keep, np.asarray(first.ranges), runs)
+    ranges = np.asarray(second.ranges)
+    gradient, result = program(params, images, keep, ranges, runs)
+    assert program._cache_size() == 1
+    close(expected_gradient, gradient, 2e-6)
+    close(expected.logits, result.logits, 2e-6)
+    for name in TAPS:
+        taps = zip(jax.tree.leaves(result.taps[name]), runs, strict=True)
+        run = [values[run] for values, run in taps]
+        close(jax.tree.leaves(expected.taps[name]), run, 2e-6)
 
 
 def test_a_block_that_is_left_out_returns_what_it_was_given(net, images):
@@ -117,8 +115,8 @@ def test_a_block_that_is_left_out_returns_what_it_was_given(net, images):
     equal(blocks[0], np.asarray(expected.taps["blocks"])[0])  # no block runs there
     equal(blocks[3], blocks[2])
     assert not attention[[0, 3]].any() and attention[[1, 2]].any(axis=(1, 2, 3)).all()
-    two = net.replace(depth=2).build()
-    close(two.apply({"params": {**params, "blocks": middle}}, images), result.logits)
+    two = {**params, "blocks": middle}
+    close(logits_of(net.replace(depth=2), two, images), result.logits)
 
 
 def test_the_backward_pass_keeps_no_copies_of_the_weights():

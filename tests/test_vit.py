@@ -35,7 +35,14 @@ def outputs(spec, params, images, drop_path, compute=None):
 
 @pytest.mark.parametrize(
     "stages, training",
-    [(None, False), (None, True), ((2,), True), ((1, 2), True)],
+    [
+        # Without masks, test_function_against_numpy stands for it by default.
+        pytest.param(None, False, marks=pytest.mark.slow),
+        (None, True),
+        # Of a stage that is applied twice and one that is not, the last has both.
+        pytest.param((2,), True, marks=pytest.mark.slow),
+        ((1, 2), True),
+    ],
 )
 def test_scan_equals_loop(stages, training, net, images):
     spec = aux_spec(stages) if stages else net.replace(depth=2)
@@ -61,19 +68,17 @@ def test_the_loop_shows_every_block(aux, images):
 
 
 def test_how_it_is_run_changes_neither_layout_nor_result(images):
-    """Of stages that are unrolled whole, and that leave a rest."""
+    """Of a stage that is shorter than what is unrolled, and one that leaves a rest."""
     aux = aux_spec((1, 3))
     params = params_of(aux)
     keep = masks(aux, len(images))
     plain = outputs(aux, params, images, keep)
-    for compute in (Compute(remat=True, unroll=9), Compute(unroll=2)):
-        shapes = jax.eval_shape(
-            lambda compute=compute: vit.init_params(
-                aux.build(compute), jax.random.key(0)
-            )
-        )
-        assert trees.difference(networks.abstract_params(aux), shapes) == []
-        close(plain, outputs(aux, params, images, keep, compute))
+    compute = Compute(remat=True, unroll=2)
+    shapes = jax.eval_shape(
+        lambda: vit.init_params(aux.build(compute), jax.random.key(0))
+    )
+    assert trees.difference(networks.abstract_params(aux), shapes) == []
+    close(plain, outputs(aux, params, images, keep, compute))
 
 
 def test_layout(net):
@@ -268,7 +273,8 @@ def test_same_seed_same_parameters(net):
 
 def test_the_bias_of_patches_as_pytorch_starts_it():
     """Uniform in 1/sqrt(fan in); no other parameter is drawn otherwise for it."""
-    spec = specs.ViTSpec(depth=1, width=768, heads=12, image_size=16, num_classes=2)
+    sizes = dict(width=768, heads=12, mlp_ratio=1 / 256)  # many biases, little else
+    spec = specs.ViTSpec(depth=1, image_size=16, num_classes=2, **sizes)
     usual, drawn = (
         vit.init_params(spec.replace(patch_bias_init=kind).build(), jax.random.key(3))
         for kind in ("zeros", "uniform")
@@ -284,13 +290,18 @@ def test_the_bias_of_patches_as_pytorch_starts_it():
 
 
 def test_initial_scale():
-    wide = specs.ViTSpec(depth=2, width=128, heads=4, num_classes=10)
-    params = vit.init_params(wide.build(), jax.random.key(0))
+    wide = specs.ViTSpec(depth=2, width=128, heads=4, num_classes=10, image_size=16)
+
+    def drawn(spec):
+        params = vit.init_params(spec.build(), jax.random.key(0))
+        return jax.tree.map(np.asarray, params)
+
+    params = drawn(wide)
     kernel = params["blocks"]["mlp"]["fc1"]["kernel"]
     assert float(kernel.std()) == pytest.approx(0.02, rel=0.05)
     assert not np.array_equal(kernel[0], kernel[1])
     fan_in = wide.replace(weight_init="fan_in")
-    params = vit.init_params(fan_in.build(), jax.random.key(0))
+    params = drawn(fan_in)
     for name, size in (("fc1", 128), ("fc2", 512)):
         kernel = params["blocks"]["mlp"][name]["kernel"]
         assert float(kernel.std()) == pytest.approx(size**-0.5, rel=0.05)

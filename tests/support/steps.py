@@ -43,6 +43,26 @@ def raw_batch(seed=0):
     return {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
 
 
+def drawn_batch(spec, seed=0):
+    """A batch that nothing is compiled for: images, targets and masks are drawn.
+
+    What `step.make_batch` makes of pixels has tests of its own.
+    """
+    random = np.random.default_rng(seed)
+    rates = np.asarray(spec.drop_path_rates, np.float64)[:, None]
+    kept = random.uniform(size=(BATCH, spec.depth, 2)) >= rates
+    masks = (kept / (1 - rates)).astype(np.float32)
+    return step.Batch(
+        images=jnp.asarray(random.normal(size=(BATCH, 8, 8, 1)), jnp.float32),
+        targets=jnp.asarray(random.dirichlet(np.ones(10), BATCH), jnp.float32),
+        drop_path=jnp.asarray(masks) if rates.any() else None,
+    )
+
+
+# One program for all tests of a recipe; without it, every operation has its own.
+make_batch = jax.jit(step.make_batch, static_argnums=0)
+
+
 def teacher_of(**changes):
     spec = specs.ViTSpec(depth=2, **{**TINY, **changes})
     return Predictor(
