@@ -185,6 +185,23 @@ def test_the_hash_of_a_config_does_not_change_with_new_fields():
     assert columns.config_hash(untaught) == columns.config_hash(config)
 
 
+def test_a_teacher_counts_where_its_phase_is_distilled():
+    phase = dict(phase__method="tleg", phase__name="tleg-aux")
+    alone = written(**phase)
+    idle, taught = (
+        written(**phase, teacher__path="some.safetensors", loss__kind=kind)
+        for kind in ("none", "soft")
+    )
+    assert columns.config_hash(idle) == columns.config_hash(alone)
+    assert columns._needs(idle) == columns._needs(alone) == set()
+    assert columns._needs(taught) == {"some.safetensors"}
+    assert columns.config_hash(taught) != columns.config_hash(
+        written(**phase, loss__kind="soft")
+    )
+    gone = documents.plain({**idle, "phase": {**idle["phase"], "method": "gone"}})
+    assert columns._needs(gone) == {"some.safetensors"}  # It may be used.
+
+
 def git(folder: pathlib.Path, *words: str) -> str:
     about = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.com"]
     command = ["git", *about, *words]

@@ -80,8 +80,8 @@ def score(network):
     )
 
 
-# By default, test_tleg has the runs that two methods share, and test_add_a_method a job
-# of two methods from its ancestor to its table.
+# By default, test_tleg has a whole job of TLEG and the runs that two methods share, and
+# test_add_a_method a job of two methods.
 @pytest.mark.slow
 def test_a_second_method_shares_what_is_there(job, tmp_path, capsys):
     workdir, command = job

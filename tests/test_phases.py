@@ -50,7 +50,9 @@ def chain(monkeypatch):
     def runs(*arguments):
         fields = ("depths=3-6", *arguments)
         config = commandline.load(f"configs/aux_deit.py:{','.join(fields)}")
-        return {run.name: run for run in rows.runs(config)}
+        runs_of_job = rows.runs(config)
+        preflight.check(config, runs_of_job)
+        return {run.name: run for run in runs_of_job}
 
     return runs
 
@@ -188,14 +190,14 @@ def test_a_name_of_no_earlier_phase_is_refused(wrong, chain, monkeypatch):
             )
 
     monkeypatch.setitem(learngenes.METHODS, "chain", Wrong())
-    words = "chain-wrong needs chain-.*, but no phase .*; .* are chain-first$"
+    words = "chain-wrong needs chain-.*, but no run .*; .* are chain-first$"
     with pytest.raises(UserError, match=words):
         chain("method=chain")
 
 
 def test_a_descendant_of_no_phase_is_refused(chain, monkeypatch):
     monkeypatch.setattr(Chain, "start", lambda self, depth: FromRun(f"chain-l{depth}"))
-    with pytest.raises(UserError, match="chain-des-L03 needs chain-l3, but no phase"):
+    with pytest.raises(UserError, match="chain-des-L03 needs chain-l3, but no run"):
         chain("method=chain")
 
 
@@ -287,7 +289,8 @@ def test_a_phase_decides_on_stochastic_depth_and_on_the_network_of_its_file(
 
         def phases(self, net, request, depths):
             net = net.replace(depth=self.depth, drop_path=0.25)
-            return (Phase("chain-gene", net, Other(), start=FromRun(ANCESTOR)),)
+            start = FromRun(ANCESTOR)
+            return (Phase("chain-gene", net, Other(), ANCESTOR, start=start),)
 
     monkeypatch.setitem(learngenes.METHODS, "chain", Goes())
     config = chain("method=chain", "compare=untuned")["chain-gene"].config

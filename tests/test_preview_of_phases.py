@@ -12,7 +12,7 @@ from sws_jax.errors import UserError
 from sws_jax.estimate import flops
 from sws_jax.jobs import build, check, commandline, remarks
 from sws_jax.jobs.rows import runs
-from sws_jax.methods import learngenes
+from sws_jax.methods import base, learngenes
 from sws_jax.methods.base import ANCESTOR, Made, Phase
 from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
@@ -112,6 +112,30 @@ def test_costs_of_what_only_numbers_tell(capsys):
     assert "stored" not in ways["searched"] and "stored" in ways["kinds"]
     assert "stored parameters of the learngene: not known" in notes
     assert rows["searched-untuned-L06"]["network"] == "vit_small_patch16_L6"
+
+
+class Pretrained(base.Method):
+    """A network of each depth is trained alone, and then tuned."""
+
+    name = "pretrained"
+
+    def phases(self, net, request, depths):
+        return tuple(
+            Phase(f"pretrained-L{d}", net.replace(depth=d), depth=d) for d in depths
+        )
+
+    def start(self, depth):
+        return base.FromRun(f"pretrained-L{depth}")
+
+
+def test_what_is_kept_without_a_learngene_is_every_network(capsys, monkeypatch):
+    monkeypatch.setitem(learngenes.METHODS, "pretrained", Pretrained())
+    sizes = SIZES.replace("depths=6", "depths=6-12")
+    rows, ways, notes = costs(capsys, f"{CONFIG}:{sizes},methods=pretrained-sws")
+    kept = [rows[f"pretrained-L{depth}"]["parameters"] for depth in (6, 12)]
+    assert ways["pretrained"]["stored"] == sum(kept)
+    assert ways["sws"]["stored"] == formula(AUX)
+    assert not any("learngene" in note for note in notes)
 
 
 def test_costs_without_a_teacher_that_is_known(capsys):

@@ -86,15 +86,21 @@ def test_what_is_not_as_it_seems_is_said_with_its_number(changes, words):
 def test_what_the_rows_of_a_job_decide_is_said():
     argv = ["--config=configs/smoke.py", "--config.tune.model.depth=7"]
     config, _ = commandline.parse([*argv, "--config.scratch.schedule.total_epochs=77"])
-    assert remarks.of_job(config) == [
+    assert remarks.of_job(config, ["ancestor"]) == [
         "tune.model.depth=7 is not used: the depths are those of compare.depths",
         "scratch.schedule.total_epochs=77.0 is not used: nets from scratch train as "
         "long as the tuning, and compare.long_epochs",
     ]
-    assert remarks.of_job(commandline.parse(argv[:1])[0]) == []
+    config = commandline.parse(argv[:1])[0]
+    assert remarks.of_job(config, ["ancestor"]) == []
+    assert remarks.of_job(config, ["aux"]) == [
+        "no ancestor is trained, as no run needs it"
+    ]
+    config.teacher.path = "PATH"
+    assert remarks.of_job(config, ["aux"]) == []
     argument = "learngene=g,dataset=digits,compare=untuned,seeds=5"
     argv = [f"--config=configs/transfer.py:{argument}", "--config.model.depth=7"]
-    assert remarks.of_job(commandline.parse(argv)[0]) == [
+    assert remarks.of_job(commandline.parse(argv)[0], []) == [
         "model.depth=7 is not used: the depths are those of compare.depths",
         "compare.seeds=5 is not used: nothing in an expansion is random",
     ]

@@ -44,7 +44,7 @@ def aux():
 def test_sharded_equals_unsharded(aux):
     """Drop-path on; Aux-Net and teacher; accumulation in two parts on the sharded side.
 
-    What devices do to augmentation is in test_augment, and on every mesh below.
+    What devices do to augmentation is in test_augment, and in the marked tests below.
     """
     teacher = teacher_of()
     recipe = recipe_of(aux, augment=PLAIN, loss=Loss(kind="soft", alpha=0.5, tau=2.0))

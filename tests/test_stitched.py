@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 import re
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 import sws_jax
 from sws_jax import __main__ as tools
-from sws_jax import convert, sharding, specs, trees
+from sws_jax import convert, main, sharding, specs, trees
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops
 from sws_jax.jobs.load import load
@@ -31,6 +32,7 @@ from support.images import stacked
 from support.networks import logits_of, params_of, stitched_spec
 from support.steps import BATCH, no_key_bias, raw_batch, recipe_of
 
+ROOT = pathlib.Path(__file__).parent.parent
 SPEC = stitched_spec()
 PARAMS = params_of(SPEC)
 NAME = "stitched_w16h2_patch4_L2_w24h3_L1_w24h3_L1"
@@ -430,6 +432,24 @@ def test_it_is_evaluated_and_predicts(file, tmp_path, capsys):
     Image.fromarray(rows["image"][0][..., 0]).save(tmp_path / "digit.png")
     text = said(capsys, "predict", file, tmp_path / "digit.png", "--top", 1)
     assert DIGITS.class_names[int(scores[0].argmax())] in text
+
+
+def test_it_is_tuned_by_a_run(file, tmp_path):
+    config = f"--config={ROOT}/configs/scratch_deit.py"
+    fields = {
+        "init.network": file,
+        "schedule.total_epochs": 2 * 64 / 1257,
+        "schedule.warmup_epochs": 0.0,
+        "mesh.fsdp": 2,
+        "compute.remat": False,
+    }
+    argv = [f"--config.{name}={value}" for name, value in fields.items()]
+    assert main.main([config, f"--workdir={tmp_path}", *argv]) == 0
+    (weights,) = tmp_path.glob("*/weights.safetensors")
+    tuned = sws_jax.load_network(str(weights))
+    assert tuned.spec.replace(drop_path=SPEC.stem.drop_path) == SPEC
+    for name, leaf in trees.flatten(tuned.params).items():  # All of it was trained.
+        assert not np.array_equal(trees.flatten(PARAMS)[name], leaf), name
 
 
 @pytest.mark.parametrize("to", ["timm", "hugging-face", "flax", "flax-stacked"])

@@ -1,13 +1,15 @@
 """TLEG is trained as what its genes expand to, and goes through the jobs of SWS."""
 
+import csv
+
 import jax
 import numpy as np
 import pytest
 
 import sws_jax
-from sws_jax import specs, trees
+from sws_jax import main, sharding, specs, trees
 from sws_jax.errors import UserError
-from sws_jax.jobs import commandline, phases, rows
+from sws_jax.jobs import build, commandline, phases, rows
 from sws_jax.methods import learngenes, tleg
 from sws_jax.methods.base import ANCESTOR
 from sws_jax.methods.objectives import Loss
@@ -28,6 +30,37 @@ SHARES = np.arange(DEPTH) / DEPTH
 def expanded(params):
     """The parameters of the plain network that genes make."""
     return {**params, "blocks": tleg.expand(params["blocks"], (0,) * DEPTH)}
+
+
+def test_a_whole_job(tmp_path, monkeypatch):
+    """From an ancestor as it begins to the table: what tests of rows do not run."""
+    monkeypatch.setattr(
+        build, "mesh", lambda config: sharding.make_mesh(jax.devices()[:1])
+    )
+    fields = {
+        "model.width": 8,
+        "model.heads": 2,
+        "model.depth": 2,
+        "ancestor.model.depth": 2,
+        "ancestor.schedule.total_epochs": 0.0,
+        "ancestor.schedule.warmup_epochs": 0.0,
+        "schedule.total_epochs": 2 * 64 / 1257,
+        "schedule.warmup_epochs": 0.0,
+        "teacher.min_accuracy": 0.0,
+    }
+    argv = [f"--config.{name}={value}" for name, value in fields.items()]
+    config = "configs/aux_deit.py:method=tleg,depths=2-3,compare=untuned"
+    assert main.main([f"--config={config}", f"--workdir={tmp_path}", *argv]) == 0
+    with open(tmp_path / "results.csv") as file:
+        table = {row["run"]: row for row in csv.DictReader(file)}
+    descendants = ["tleg-untuned-L02", "tleg-untuned-L03"]
+    assert list(table) == ["ancestor", "tleg-aux", *descendants]
+    assert {table[name]["method"] for name in descendants} == {"tleg"}
+    aux, same = (table[name]["test_loss"] for name in ("tleg-aux", "tleg-untuned-L02"))
+    assert float(same) == pytest.approx(float(aux), rel=1e-5)
+    gene = sws_jax.load_learngene(tmp_path / "tleg-learngene.safetensors")
+    assert gene.description.method == "tleg"
+    assert np.abs(gene.params["blocks"]["slope"]["mlp"]["fc1"]["kernel"]).max() > 0
 
 
 def test_the_gradients_of_ten_steps_are_those_of_the_expanded_network():

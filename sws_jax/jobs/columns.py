@@ -148,8 +148,9 @@ def with_before(
         needs[path] = {_UNREAD}
         with contextlib.suppress(UserError):
             written = _written_config(places.resolve(path, workdir))
+            needs[path] |= _needs(written)
             earlier = places.earlier_phases(ml_collections.ConfigDict(written))
-            needs[path] = _needs(written) | set(earlier.values())
+            needs[path] = needs[path] - {_UNREAD} | set(earlier.values())
     whole = []
     for result in results:
         path = f"{RUN}{result['name']}"
@@ -230,7 +231,12 @@ def _trained_spec(directory: str) -> Spec:
 
 def _is_taught(config: Mapping[str, Any]) -> bool:
     """Whether a run uses the teacher that its config may name, whatever for."""
-    return config["loss"]["kind"] != "none" or bool(config["phase"]["method"])
+    if not config["phase"]["method"]:
+        return config["loss"]["kind"] != "none"
+    try:
+        return places.needs_teacher(ml_collections.ConfigDict(dict(config)))
+    except UserError:  # It is of a method that is not here any more.
+        return True
 
 
 def _comparable(name: str, value: Any) -> Any:

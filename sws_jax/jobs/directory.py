@@ -75,27 +75,23 @@ class RunDirectory:
         """Digests of the files that the run starts from, as it found them."""
         return places.inputs(self.config, self.workdir)
 
-    def check_inputs(self, fields: Collection[str] | None = None) -> None:
-        """Refuses files that were replaced while the run read them.
+    def check_inputs(self) -> None:
+        """Refuses files that were replaced while the run read them."""
+        processes.decided(lambda: self.check_unchanged(self.inputs))
+
+    def check_unchanged(self, fields: Collection[str]) -> None:
+        """As `check_inputs`, of some files and in this process alone.
 
         Args:
-          fields: those whose files are looked at; None: all.
-
-        Raises:
-          UserError: naming the field.
+          fields: those that name the files.
         """
-
-        def changed() -> list[str]:
-            now = places.inputs(self.config, self.workdir)
-            then = self.inputs
-            asked = then if fields is None else then.keys() & set(fields)
-            return sorted(name for name in asked if now.get(name) != then[name])
-
-        if changed_fields := processes.decided(changed):
-            raise UserError(
-                f"the file of {changed_fields[0]} has changed while {self.config.name} "
-                f"read it: start it again once the file is whole"
-            )
+        now = places.inputs(self.config, self.workdir, fields)
+        for name in sorted(self.inputs.keys() & set(fields)):
+            if now.get(name) != self.inputs[name]:
+                raise UserError(
+                    f"the file of {name} has changed while {self.config.name} read it: "
+                    f"start it again once the file is whole"
+                )
 
     def is_older(self) -> bool:
         """Whether software without ``init.insist`` began the run, in all processes."""

@@ -62,7 +62,7 @@ def execute(
         preflight.refuse_other(config, rows, workdir)
 
     processes.decided(refuse)
-    for line in remarks.of_job(config):
+    for line in remarks.of_job(config, [run.name for run in rows]):
         say(line)
     results = _results(config, rows, workdir, should_stop)
     processes.first_does(lambda: write_report(rows, results, workdir))

@@ -164,6 +164,8 @@ def needs(phase: Phase, last: str) -> tuple[str, ...]:
         names += start.after
     elif isinstance(start, FromGene) and not start.path:
         names.append(last)
+    elif isinstance(start, FromGene | FromNetwork) and start.path.startswith(RUN):
+        names.append(start.path.removeprefix(RUN))
     return tuple(names)
 
 

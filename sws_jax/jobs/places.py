@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Collection
 from typing import Any
 
 from sws_jax.data import Dataset
@@ -32,8 +33,16 @@ def resolve(path: str, workdir: str) -> str:
     return path
 
 
-def inputs(config, workdir: str) -> dict[str, str]:
-    """A digest of every weights file that a run starts from, by field."""
+def inputs(
+    config, workdir: str, fields: Collection[str] | None = None
+) -> dict[str, str]:
+    """A digest of every weights file that a run starts from, by field.
+
+    Args:
+      config: of the run.
+      workdir: where ``run:NAME`` paths are found.
+      fields: those whose files are read; None: all.
+    """
     earlier = earlier_phases(config).items()
     files = {
         **{field: _weights_if_any(path, workdir) for field, path in earlier},
@@ -44,7 +53,7 @@ def inputs(config, workdir: str) -> dict[str, str]:
     return {
         field: _digest(path, paths.version(path))
         for field, path in files.items()
-        if path and paths.is_file(path)
+        if path and paths.is_file(path) and (fields is None or field in fields)
     }
 
 

@@ -115,14 +115,16 @@ def check_alike(rows: Sequence[Run], answers: start.Answers, workdir: str) -> No
 
 def _check_order(rows: Sequence[Run]) -> None:
     """Refuses two runs of one name, and a run before one that it needs."""
-    seen: set[str] = set()
+    earlier: list[str] = []
     for run in rows:
-        if run.name in seen:
+        if run.name in earlier:
             raise UserError(f"the job has two runs named {run.name}")
-        missing = [name for name in run.after if name not in seen]
-        if missing:
-            raise UserError(f"{run.name} needs {', '.join(missing)} before it")
-        seen.add(run.name)
+        if missing := [name for name in run.after if name not in earlier]:
+            raise UserError(
+                f"{run.name} needs {missing[0]}, but no run of that name comes before "
+                f"it; those that do are {', '.join(earlier) or 'none'}"
+            )
+        earlier.append(run.name)
 
 
 def refuse_other(config, rows: Sequence[Run], workdir: str) -> None:

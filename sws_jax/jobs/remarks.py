@@ -5,7 +5,7 @@ None of them is wrong. Each line has the number that shows what the setting does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -18,6 +18,7 @@ from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.runtime import words
 from sws_jax.specs import Spec
+from sws_jax.storage.names import RUN
 from sws_jax.training import roles
 from sws_jax.training.durations import Durations
 from sws_jax.training.optim import Schedule
@@ -246,13 +247,20 @@ def of_mesh(config, spec: Spec, mesh: Mesh) -> list[str]:
     return lines
 
 
-def of_job(config: ml_collections.ConfigDict) -> list[str]:
-    """Lines on fields of a job's groups that its rows decide otherwise."""
+def of_job(config: ml_collections.ConfigDict, names: Collection[str]) -> list[str]:
+    """Lines on fields of a job's groups that its rows decide otherwise.
+
+    Args:
+      config: of the job.
+      names: of its runs.
+    """
     if "compare" not in config:
         return []
     lines, model = [], config.model
     if config.job == "descendants" and "depth" in model_fields.insisted(config):
         lines.append(f"model.depth={model.depth} is not used: {_DEPTHS}")
+    if "ancestor" in config and not (config.teacher.path or roles.ANCESTOR in names):
+        lines.append("no ancestor is trained, as no run needs it")
     if config.compare.level == "untuned" and config.compare.seeds > 1:
         lines.append(
             f"compare.seeds={config.compare.seeds} is not used: nothing in an "
@@ -326,7 +334,9 @@ def _without_teacher(config) -> str:
 def _targets(config) -> Iterator[str]:
     """Lines on settings of the loss, the teacher and the labels that do nothing."""
     loss = phases.objective(config)
-    if config.teacher.path and not loss.needs_teacher:
+    # A job sets that of its own runs.
+    is_set = config.teacher.path and not config.teacher.path.startswith(RUN)
+    if is_set and not loss.needs_teacher:
         yield (
             f"teacher.path={config.teacher.path} is not used: "
             f"{_without_teacher(config)}"

@@ -80,25 +80,7 @@ def runs(config: ml_collections.ConfigDict) -> list[Run]:
     """
     check.check_job(config)
     builders = {"single": _single, "descendants": _descendants, "chain": _chain}
-    rows = builders[fields.OLDER_JOBS.get(config.job, config.job)](config)
-    _check_order(rows)
-    return rows
-
-
-def _check_order(rows: Sequence[Run]) -> None:
-    """Refuses a run that needs another which does not come before it.
-
-    Raises:
-      UserError: naming both.
-    """
-    earlier: list[str] = []
-    for row in rows:
-        if missing := [name for name in row.after if name not in earlier]:
-            raise UserError(
-                f"{row.name} needs {missing[0]}, but no phase of that name comes "
-                f"before it; those that do are {', '.join(earlier) or 'none'}"
-            )
-        earlier.append(row.name)
+    return builders[fields.OLDER_JOBS.get(config.job, config.job)](config)
 
 
 def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
@@ -279,7 +261,7 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
             )
         run.init.learngene = start.path or source.learngene
         run.init.plan = tuple(start.plan or ())
-        return source.needs
+        return _runs_named(start.path) if start.path else source.needs
     if isinstance(start, FromRun):
         if start.phase != ANCESTOR:
             run.init.network = f"{RUN}{start.phase}"
@@ -288,10 +270,15 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
         return (ANCESTOR,) if source.trains_ancestor else ()
     if isinstance(start, FromNetwork):
         run.init.network = start.path
-        return ()
+        return _runs_named(start.path)
     if isinstance(start, base.Seed):
         return ()
     raise UserError(f"no descendant starts from {type(start).__name__}, but phases do")
+
+
+def _runs_named(path: str) -> tuple[str, ...]:
+    """The run that a path names, if it names one."""
+    return (path.removeprefix(RUN),) if path.startswith(RUN) else ()
 
 
 def _from_scratch(

@@ -138,8 +138,6 @@ def _train(
         training.open()
         training.steps(functools.partial(_step_lines, task))
         finished = ending.finish(training)
-        if earlier := places.earlier_phases(run.config):  # What is made of them now,
-            run.check_inputs(earlier)  # is of the same files as what was at the start.
         more = functools.partial(columns.of_task, task, config_with_network)
         processes.first_does(lambda: _write(run, finished, more()))
         all_ended_alike = True
@@ -201,6 +199,8 @@ def _learngene(run: RunDirectory, finished: Finished) -> Learngene | None:
     if phases.leaves_learngene(config):
         method = learngenes.find_method(config.phase.method)
         results = trained.load(config, run.workdir, phases.earlier(config))
+        # They have to be those that the run began with.
+        run.check_unchanged(places.earlier_phases(config))
         results[config.phase.name] = Trained(network, finished.own)
         return method.extract(results, _net(run, network))
     assert network.description is not None

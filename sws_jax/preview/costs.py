@@ -283,12 +283,18 @@ def _ways(
         if run.role in roles.DESCENDANTS:
             descendants.setdefault(survey.methods[name], []).append(name)
     needs = {row.name: row.after for row in job}
+    expanded = {row.name for row in job if row.config.init.learngene}
     ways = {}
     for method, names in descendants.items():
         needed = rows.closure(names, needs)
         own = tuple(run for name, run in runs.items() if name in needed)
         label = "learngene" if len(descendants) == 1 else method
-        ways[label] = comparison.Plan(own, _kept(survey, method))
+        kept: tuple[Spec | Description, ...] = tuple(
+            runs[name].spec for name in names if name not in expanded
+        )
+        if expanded.intersection(names):
+            kept += _learngene(survey, method)
+        ways[label] = comparison.Plan(own, kept)
     for role, label in roles.SCRATCH.items():
         if own := tuple(run for run in runs.values() if run.role == role):
             kept = tuple(run.spec for run in own)
@@ -296,8 +302,8 @@ def _ways(
     return ways
 
 
-def _kept(survey: Survey, method: str) -> tuple[Description, ...]:
-    """What must be stored to have every depth of a method: the learngene."""
+def _learngene(survey: Survey, method: str) -> tuple[Description, ...]:
+    """The learngene of a method, which must be stored to have every depth."""
     if method not in survey.learngenes:
         survey.note("stored parameters of the learngene: not known")
         return ()

@@ -162,13 +162,13 @@ class Survey:
             self.note(f"{missing}: the networks are as the config has them")
         check.check_teacher(run.config)
         answer = self._answers.answer_for(run.name, run.config)
-        self.methods[run.name] = answer.about.method or run.method
+        self.methods[run.name] = run.method or answer.about.method
         if self._is_read:
             durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
         if init.learngene and origin is not None:
-            self.learngenes[answer.about.method] = origin.about
+            self.learngenes[self.methods[run.name]] = origin.about
         return answer.spec
 
     def _missing(self, run: Run) -> str:

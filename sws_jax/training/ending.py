@@ -146,7 +146,7 @@ def _result(
         "depth": spec.depth,
         "stages": list(about.stages),
         "plan": list(about.plan),
-        "method": about.method or task.method,
+        "method": task.method or about.method,
         "profile": about.profile,
         "dataset": task.data.name,
         "seed": task.seed,

@@ -223,7 +223,7 @@ class Training:
         self._progress.advance()
         if step_number == self.first + 1:
             jax.block_until_ready(step_metrics)  # Compilation is not training.
-            if self.task.replay_every:
+            if self.task.replays_after(step_number):
                 replay.compile_for(self.state, step_metrics)
             self.history.clock.start()
         else:

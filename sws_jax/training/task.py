@@ -120,6 +120,11 @@ class Task:
         """Whether the step with that number, from 1, is computed twice."""
         return self.replay_every > 0 and number % self.replay_every == 0
 
+    def replays_after(self, number: int) -> bool:
+        """Whether a later step than that is computed twice."""
+        every = self.replay_every
+        return every > 0 and self.total // every > number // every
+
     def predictor(self, params: trees.Tree) -> Predictor:
         """The network with other weights."""
         network = Network(self.network.spec, params)
