@@ -213,8 +213,4 @@ def _bytes_on_device(tree: Any) -> int:
 
 def _temporary(program: jax.stages.Compiled) -> int | None:
     """Bytes of a program beside its arguments; None where a backend does not tell."""
-    try:
-        stats = program.memory_analysis()
-    except NotImplementedError:  # JAX raises it for a backend without the analysis.
-        return None
-    return getattr(stats, "temp_size_in_bytes", None)
+    return getattr(program.memory_analysis(), "temp_size_in_bytes", None)

@@ -145,12 +145,7 @@ def with_before(
         for run in rows
     }
     for path in own.keys() - needs.keys():
-        needs[path] = {_UNREAD}
-        with contextlib.suppress(UserError):
-            written = _written_config(places.resolve(path, workdir))
-            needs[path] |= _needs(written)
-            earlier = places.earlier_phases(ml_collections.ConfigDict(written))
-            needs[path] = needs[path] - {_UNREAD} | set(earlier.values())
+        needs[path] = _needs_as_written(places.resolve(path, workdir))
     whole = []
     for result in results:
         path = f"{RUN}{result['name']}"
@@ -176,6 +171,17 @@ def _needs(config: dict[str, Any], after: Sequence[str] = ()) -> set[str]:
     if _is_taught(config):
         needed.add(config["teacher"]["path"])
     return {path for path in needed if path} | {f"{RUN}{name}" for name in after}
+
+
+def _needs_as_written(directory: str) -> set[str]:
+    """As `_needs`, of a run that is not of this job; as far as its config is read."""
+    needed = {_UNREAD}
+    with contextlib.suppress(UserError):
+        config = _written_config(directory)
+        needed |= _needs(config)
+        earlier = places.earlier_phases(ml_collections.ConfigDict(config))
+        needed = needed - {_UNREAD} | set(earlier.values())
+    return needed
 
 
 def _flops_of(run: comparison.Run) -> dict[str, int]:

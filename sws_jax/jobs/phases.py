@@ -164,9 +164,14 @@ def needs(phase: Phase, last: str) -> tuple[str, ...]:
         names += start.after
     elif isinstance(start, FromGene) and not start.path:
         names.append(last)
-    elif isinstance(start, FromGene | FromNetwork) and start.path.startswith(RUN):
-        names.append(start.path.removeprefix(RUN))
+    elif isinstance(start, FromGene | FromNetwork):
+        names += runs_named(start.path)
     return tuple(names)
+
+
+def runs_named(path: str) -> tuple[str, ...]:
+    """The run of the job that a path names, if it names one."""
+    return (path.removeprefix(RUN),) if path.startswith(RUN) else ()
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:

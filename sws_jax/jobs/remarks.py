@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from sws_jax import sharding
 from sws_jax.jobs import model_fields, phases, places, recipes
 from sws_jax.methods import base
-from sws_jax.methods.objectives import Loss
 from sws_jax.models import networks
 from sws_jax.runtime import words
 from sws_jax.specs import Spec
@@ -345,7 +344,6 @@ def _targets(config) -> Iterator[str]:
         yield f"teacher.dtype={config.teacher.dtype} is not used: there is no teacher"
     if not base.is_usual(loss):
         return
-    assert isinstance(loss, Loss)
     if loss.needs_teacher and not loss.alpha:
         yield "loss.alpha is 0: the teacher is asked, and its answer weighs nothing"
     # The recipe's own value gives no line: the user has not set it.

@@ -56,14 +56,12 @@ class Source:
       method: None where the learngene is a file, which names its method.
       learngene: its path, or ``run:NAME``.
       ancestor: path of the network that teaches, or ``run:NAME``; empty for none.
-      trains_ancestor: whether a run of this job trains it.
       needs: names of the runs that leave the learngene.
     """
 
     method: Method | None
     learngene: str
     ancestor: str
-    trains_ancestor: bool
     needs: tuple[str, ...]
 
     @property
@@ -116,13 +114,24 @@ def _chain(config) -> list[Run]:
     for method in map(learngenes.find_method, names):
         last = _add_phases(rows, config, method, ancestor)
         path = f"{RUN}{last}" if last else ""
-        is_trained = any(row.name == ANCESTOR for row in rows)
-        needs = (last,) if last else ()
-        sources.append(Source(method, path, ancestor, is_trained, needs))
-    rows += _compare(config, config.tune, sources)
-    if any(ANCESTOR in row.after for row in rows):
-        return rows
-    return [row for row in rows if row.name != ANCESTOR]  # Nothing needs it.
+        sources.append(Source(method, path, ancestor, (last,) if last else ()))
+    return _with_ancestor(rows + _compare(config, config.tune, sources))
+
+
+def _with_ancestor(rows: list[Run]) -> list[Run]:
+    """The runs of a job, none of which waits for an ancestor that is given.
+
+    An ancestor that no run needs is left out.
+    """
+    if all(row.name != ANCESTOR for row in rows):
+        return [
+            dataclasses.replace(
+                row, after=tuple(name for name in row.after if name != ANCESTOR)
+            )
+            for row in rows
+        ]
+    is_needed = any(ANCESTOR in row.after for row in rows)
+    return [row for row in rows if is_needed or row.name != ANCESTOR]
 
 
 def _ancestor(config) -> tuple[list[Run], str]:
@@ -155,7 +164,6 @@ def _add_phases(rows: list[Run], config, method: Method, ancestor: str) -> str:
       UserError: another method has a phase of the same name, which differs.
     """
     present = {row.name: row for row in rows}
-    given = {ANCESTOR} - present.keys()
     shared: list[str] = []
     of_method = phases.of_method(config, method, _depths(config))
     last = phases.last(of_method)
@@ -166,7 +174,7 @@ def _add_phases(rows: list[Run], config, method: Method, ancestor: str) -> str:
         if phase.name == last:  # The learngene is made of all of them.
             needs += tuple(shared)
             publishes = f"{method.prefix}{LEARNGENE_FILE}"
-        after = tuple(name for name in dict.fromkeys(needs) if name not in given)
+        after = tuple(dict.fromkeys(needs))
         row = Run(phase.name, AUX, run, after, publishes=publishes)
         if (same := present.get(phase.name)) is None:
             rows.append(row)
@@ -192,7 +200,7 @@ def _descendants(config) -> list[Run]:
         raise UserError(
             "this config starts from a learngene: give its file as learngene=PATH"
         )
-    source = Source(None, config.init.learngene, "", False, ())
+    source = Source(None, config.init.learngene, "", ())
     return _compare(config, ml_collections.ConfigDict(), [source])
 
 
@@ -261,24 +269,17 @@ def _set_start(run, source: Source, depth: int) -> tuple[str, ...]:
             )
         run.init.learngene = start.path or source.learngene
         run.init.plan = tuple(start.plan or ())
-        return _runs_named(start.path) if start.path else source.needs
+        return phases.runs_named(start.path) if start.path else source.needs
     if isinstance(start, FromRun):
-        if start.phase != ANCESTOR:
-            run.init.network = f"{RUN}{start.phase}"
-            return (start.phase,)
-        run.init.network = source.ancestor
-        return (ANCESTOR,) if source.trains_ancestor else ()
+        is_ancestor = start.phase == ANCESTOR
+        run.init.network = source.ancestor if is_ancestor else f"{RUN}{start.phase}"
+        return (start.phase,)
     if isinstance(start, FromNetwork):
         run.init.network = start.path
-        return _runs_named(start.path)
+        return phases.runs_named(start.path)
     if isinstance(start, base.Seed):
         return ()
     raise UserError(f"no descendant starts from {type(start).__name__}, but phases do")
-
-
-def _runs_named(path: str) -> tuple[str, ...]:
-    """The run that a path names, if it names one."""
-    return (path.removeprefix(RUN),) if path.startswith(RUN) else ()
 
 
 def _from_scratch(

@@ -70,8 +70,8 @@ def train(
         checkpoints, weights (a learngene, if the network is an Aux-Net) and
         ``result.json``. A finished run is not repeated, an unfinished one goes on.
       role: in a job, kept in the result.
-      method: in a job, that the network is initialised by; kept in the result where its
-        weights do not say it.
+      method: in a job, that the network is initialised by; kept in the result. Empty
+        leaves it to what its weights say.
       should_stop: asked after every step; true saves and raises `Preempted`.
       starting: called once the run is this process's to do, and can be done.
       datasets: of the job, whose runs share what is opened; default its own.

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 from flax import linen as nn
@@ -232,7 +232,7 @@ class Phase:
     depth: int | None = None
 
 
-def is_usual(objective: Objective) -> bool:
+def is_usual(objective: Objective) -> TypeGuard[Loss]:
     """Whether an objective is a `Loss` as it stands here, and none derived from it.
 
     Such a one is described by the fields of a config, has no parameters of its own, and

@@ -27,7 +27,8 @@ class Task:
     Attributes:
       name: of the run.
       role: in its job; kept in the result.
-      method: in its job, where the weights that it starts from do not say it.
+      method: in its job, that its network is initialised by; empty leaves it to what
+        its weights say.
       directory: of the run.
       seed: of the order of images and of all that is random in a step.
       mesh: its devices.
