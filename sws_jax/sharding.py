@@ -203,6 +203,15 @@ def _constrain(mesh: Mesh, x: jax.Array, axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
+def splits(name: str) -> bool:
+    """Whether the mesh that a program is traced for splits a logical axis."""
+    mesh, axis = _traced_for.get(), RULES[name]
+    if mesh is None or axis is None:
+        return False
+    axes = (axis,) if isinstance(axis, str) else axis
+    return any(mesh.shape[a] > 1 for a in axes)
+
+
 def matmul(*names: str | None):
     """`jax.lax.dot_general` that gathers a kernel over ``fsdp`` before it is used.
 

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 
 from sws_jax import sharding
 from sws_jax.errors import UserError
-from sws_jax.models import outputs
+from sws_jax.models import outputs, rules
 from sws_jax.models.outputs import Outputs
 from sws_jax.specs import Compute, ViTSpec
 
@@ -96,7 +96,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):  # [b, n, d] -> [b, n, d]
         spec, dtype = self.spec, jnp.dtype(self.compute.dtype)
-        init = nn.with_logical_partitioning
+        rule, init = rules.of(self.compute), nn.with_logical_partitioning
         # Kept as [D, 3, heads, head size]: a tensor axis can split the heads and
         # leave q, k and v of one head on one device.
         qkv = nn.DenseGeneral(
@@ -104,16 +104,18 @@ class Attention(nn.Module):
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("embed", "qkv", "heads", "head")),
             bias_init=init(nn.initializers.zeros, ("qkv", "heads", "head")),
+            # Heads that are split over devices cannot be one axis with q, k and v.
+            dot_general=None if sharding.splits("heads") else rule.product,
             name="qkv",
         )(x)
-        q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, h, k]
-        x = jax.nn.dot_product_attention(q, k, v, implementation="xla")
+        x = rule.attention(qkv)  # [b, n, h, k]
         return nn.DenseGeneral(
             spec.width,
             axis=(-2, -1),
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("heads", "head", "embed")),
             bias_init=init(nn.initializers.zeros, ("embed",)),
+            dot_general=rule.product,
             name="proj",
         )(x)
 
@@ -127,20 +129,22 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x):  # [b, n, d] -> [b, n, d]
         spec, dtype = self.spec, jnp.dtype(self.compute.dtype)
-        init = nn.with_logical_partitioning
+        rule, init = rules.of(self.compute), nn.with_logical_partitioning
         x = nn.Dense(
             spec.hidden,
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("embed", "mlp")),
             bias_init=init(nn.initializers.zeros, ("mlp",)),
+            dot_general=rule.product,
             name="fc1",
         )(x)
-        x = nn.gelu(x, approximate=spec.gelu == "tanh")
+        x = nn.gelu(x, approximate=True) if spec.gelu == "tanh" else rule.gelu(x)
         return nn.Dense(
             spec.width,
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("mlp", "embed")),
             bias_init=init(nn.initializers.zeros, ("embed",)),
+            dot_general=rule.product,
             name="fc2",
         )(x)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # It refuses a typing error or a damaged file, not a network.
 MAX_DEPTH = 1024
 DTYPES = ("float32", "bfloat16", "float16")
+# JAX's names, and two of ours: the one that runs, and none in particular.
+BACKENDS = ("default", "plain", "cpu", "gpu", "tpu")
 # The module of the package that has a family's network, and the network's class. They
 # are imported by name and on use, since a spec is read where flax is not loaded.
 FAMILIES = {
@@ -48,7 +50,7 @@ def DTYPE(name: str, value: typing.Any) -> str:
     return arguments.text(DTYPES)(name, value)
 
 
-@arguments.checked(dtype=DTYPE, unroll=DEPTH)
+@arguments.checked(dtype=DTYPE, unroll=DEPTH, backend=arguments.text(BACKENDS))
 @dataclasses.dataclass(frozen=True)
 class Compute:
     """How a network is run; the same weights fit every setting.
@@ -58,11 +60,14 @@ class Compute:
         statistics of norms are float32 whatever it is.
       remat: recompute each block in the backward pass instead of storing it.
       unroll: blocks per iteration of the scan.
+      backend: for which device it is compiled, whose rules
+        (`sws_jax.models.rules`) the network takes: one of `BACKENDS`.
     """
 
     dtype: str = "float32"
     remat: bool = False
     unroll: int = 1
+    backend: str = "default"
 
 
 # The check of an argument that is a `Compute`.
