@@ -5,6 +5,8 @@ and convolutions, 2 for a multiply-add. Norms, softmax, activations, optimiser a
 augmentation are not counted. A product counts where it stands in the traced program,
 what rematerialisation computes again included, and a convolution as if its padding
 were pixels. The published "GFLOPs" of DeiT, LeViT and RegNet are multiply-adds: half.
+The program is the plain one unless a `Compute` names a backend: a device whose rules
+(`sws_jax.models.rules`) compute some of it again has no higher costs than another.
 A step is counted for one image: what an objective or an expansion multiplies that does
 not depend on images counts for each of them.
 
@@ -109,7 +111,11 @@ def step_flops(
     """
     loss = Loss("soft" if teacher else "none")
     recipe = Recipe(
-        _trained(spec), _normalization(spec), compute, loss=loss, teacher=teacher
+        _trained(spec),
+        _normalization(spec),
+        _counted(compute),
+        loss=loss,
+        teacher=teacher,
     )
     return _program_flops(recipe, ())
 
@@ -186,11 +192,18 @@ def _of_shapes(recipe: Recipe) -> Recipe:
     return Recipe(
         _trained(recipe.spec),
         _normalization(recipe.spec),
-        recipe.compute,
+        _counted(recipe.compute),
         loss=recipe.loss,
         teacher=recipe.teacher,
         forms=recipe.forms,
     )
+
+
+def _counted(compute: Compute) -> Compute:
+    """How a network is run to be counted: the same on every machine."""
+    if compute.backend != "default":
+        return compute
+    return dataclasses.replace(compute, backend="plain")
 
 
 def _normalization(spec: Spec) -> Normalization:
@@ -249,7 +262,8 @@ def activation_bytes(spec: Spec, compute: Compute = Compute()) -> int:
     Raises:
       UserError: for a network that is not trained here.
     """
-    return _step_bytes(Recipe(_trained(spec), _normalization(spec), compute), ())
+    recipe = Recipe(_trained(spec), _normalization(spec), _counted(compute))
+    return _step_bytes(recipe, ())
 
 
 def step_bytes(recipe: Recipe, students: tuple[steps.Student, ...] = ()) -> int:

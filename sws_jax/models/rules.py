@@ -22,6 +22,8 @@ from flax import linen as nn
 
 from sws_jax.specs import Compute
 
+# Of a block's arrays those that can be kept, marked with `jax.ad_checkpoint`.
+NAMES = ("qkv", "attention")
 # Fewer tokens than these are not worth laying out by heads (forward and backward, two
 # cores with AVX-512: at 4 tokens 0.67 ms against 0.30, at 16 tokens 1.9 against 1.5, at
 # 64 tokens 10.2 against 12.0, at 197 tokens 20.5 against 25.2).
@@ -38,11 +40,14 @@ class Rules:
         [b, n, h, k].
       product: `jax.lax.dot_general` of an input, over its last axes, and a kernel, over
         its first.
+      kept: of `NAMES`, what a block keeps for the backward pass, which computes the
+        rest again; None keeps what the derivatives ask for.
     """
 
     gelu: Callable[[jax.Array], jax.Array]
     attention: Callable[[jax.Array], jax.Array]
     product: Callable[..., jax.Array]
+    kept: tuple[str, ...] | None = None
 
 
 def of(compute: Compute) -> Rules:
@@ -55,6 +60,25 @@ def of(compute: Compute) -> Rules:
     if backend == "default":
         backend = jax.default_backend()
     return TABLE.get((backend, compute.dtype), PLAIN)
+
+
+def remembered(block, compute: Compute, checkpoint, *, always: bool = False):
+    """A block that keeps for its backward pass what its `Compute` and the rules say.
+
+    Args:
+      block: a function, or a module's class.
+      compute: how it is run.
+      checkpoint: `jax.checkpoint`, or `nn.remat` for a class.
+      always: make a checkpoint of it even where it keeps everything.
+    """
+    kept = () if compute.remat else of(compute).kept
+    if kept is not None:
+        policy = jax.checkpoint_policies.save_only_these_names(*kept)
+    elif always:
+        policy = jax.checkpoint_policies.everything_saveable
+    else:
+        return block
+    return checkpoint(block, prevent_cse=False, policy=policy)
 
 
 def attention(qkv: jax.Array) -> jax.Array:
@@ -144,5 +168,5 @@ PLAIN = Rules(
 
 # (backend, dtype) -> its rules.
 TABLE = {
-    ("cpu", "float32"): Rules(gelu_once, attention_by_heads, flat_product),
+    ("cpu", "float32"): Rules(gelu_once, attention_by_heads, flat_product, NAMES),
 }

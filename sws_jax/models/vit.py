@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from sws_jax import sharding
@@ -108,7 +109,8 @@ class Attention(nn.Module):
             dot_general=None if sharding.splits("heads") else rule.product,
             name="qkv",
         )(x)
-        x = rule.attention(qkv)  # [b, n, h, k]
+        x = rule.attention(checkpoint_name(qkv, "qkv"))  # [b, n, h, k]
+        x = checkpoint_name(x, "attention")
         return nn.DenseGeneral(
             spec.width,
             axis=(-2, -1),
@@ -209,14 +211,13 @@ def scanned(compute: Compute, *, length: int, shared: bool) -> type[nn.Module]:
     """`Block` applied `length` times under one scan.
 
     Args:
-      compute: remat and unroll.
+      compute: remat, unroll and whose rules.
       length: number of applications.
       shared: one set of parameters for all of them (a stage of an Aux-Net), or
         one each, stacked on a leading "layers" axis.
     """
-    block = nn.remat(Block, prevent_cse=False) if compute.remat else Block
     return nn.scan(
-        block,
+        rules.remembered(Block, compute, nn.remat),
         variable_broadcast="params" if shared else False,
         variable_axes={} if shared else {"params": 0},
         split_rngs={"params": not shared},
@@ -278,11 +279,9 @@ def apply_blocks(
         own, length = params, jax.tree.leaves(params)[0].shape[0]
     else:
         own, length = None, shared_length
-    policy = None if compute.remat else jax.checkpoint_policies.everything_saveable
-    if compute.remat or runs is not None:
-        # A condition copies the weights that it is given for the backward pass. What
-        # goes into a checkpoint is kept as it is, whatever the policy saves.
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=policy)
+    # A condition copies the weights that it is given for the backward pass. What goes
+    # into a checkpoint is kept as it is, whatever the policy saves.
+    layer = rules.remembered(layer, compute, jax.checkpoint, always=runs is not None)
     return jax.lax.scan(
         layer,
         x,

@@ -5,7 +5,7 @@ from sws_jax.specs import Compute
 
 S12 = specs.named("vit_small_patch16_L12")
 NANO = specs.named("vit_nano_patch8_L2", image_size=32)
-PLAIN, REMAT = Compute(), Compute(remat=True)
+PLAIN, REMAT = (Compute(remat=remat, backend="plain") for remat in (False, True))
 DEPTHS = range(6, 16)  # of the paper's tables: 105 blocks
 
 
