@@ -5,7 +5,7 @@ again, Aux-Nets; at 224 px, and the small ones that two CPU cores train. Where t
 missing, ViTs of transformers. AdamW, hard labels, no augmentation and no stochastic
 depth on either side, so that both do the same work. bf16 is autocast over float32
 weights, which is what this project's dtype means. In float32, both may use an
-accelerator's tensor cores with rounded inputs (TF32), as JAX does unless told otherwise.
+accelerator's tensor cores with rounded inputs (TF32), as JAX does by default.
 
 PyTorch is at its best: fused attention, the fused AdamW, and of eager and compiled
 (where there is a compiler), of all cores and one, what a few steps show to be fastest

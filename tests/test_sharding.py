@@ -62,6 +62,13 @@ def test_where_parameters_live():
     assert sharding.undivided(boxed, mesh) == []
 
 
+def test_axes_that_the_mesh_of_a_program_splits():
+    names = ("batch", "embed", "heads", "head")
+    assert not any(map(sharding.splits, names))
+    with sharding.constrained(sharding.make_mesh(jax.devices()[:4], {"tensor": 2})):
+        assert [*map(sharding.splits, names)] == [True, False, True, False]
+
+
 def test_what_does_not_divide_is_replicated_and_said():
     """Three heads over two devices."""
     spec = specs.ViTSpec(**{**TINY, "width": 24, "heads": 3, "depth": 1})
