@@ -78,7 +78,7 @@ ROLES = {
         "text": "name method teacher dataset layout part what condition role text size "
         "family",
         "choice": "kind profile pool pool_order gelu weight_init patch_bias_init "
-        "interpolation crop_mode to decoder unreadable quantity",
+        "interpolation crop_mode to decoder unreadable quantity backend",
         "dtype": "dtype",
         "whole": "depth width heads patch_size channels num_classes unroll step seed "
         "global_batch_size images group_width stem_width cost.Run.own",

@@ -164,7 +164,8 @@ def test_a_directory_that_does_not_say_of_which_run_is_refused(uninterrupted, tm
 # What may differ where a run goes on, or was finished; whatever else does makes another
 # run.
 FREE = {
-    "checkpoint.every_epochs", "checkpoint.keep_last", "compute.dtype", "compute.remat",
+    "checkpoint.every_epochs", "checkpoint.keep_last", "compute.backend",
+    "compute.dtype", "compute.remat",
     "compute.unroll", "data.cache", "data.memory_gib", "data.threads",
     "data.unreadable", "data.workers", "init.insist", "log_steps", "mesh.data",
     "mesh.dry_run", "mesh.fsdp", "mesh.tensor", "replay.every_steps",

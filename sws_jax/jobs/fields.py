@@ -353,6 +353,13 @@ RUN: dict[str, Field] = {
     "compute.unroll": Field(
         1, "Blocks in one iteration of the scan over blocks.", _DEPTH, resume=HARMLESS
     ),
+    "compute.backend": Field(
+        "default",
+        "Whose rules for the formulas of a block: default has those of the device "
+        "that it runs on, plain leaves all to the compiler. They differ by rounding.",
+        choices=base.BACKENDS,
+        resume=HARMLESS,
+    ),
     "init.network": Field(
         "",
         "Weights to start from: a weights file, a run's directory, or run:NAME, an "

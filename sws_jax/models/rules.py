@@ -20,7 +20,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sws_jax import xla_flags
 from sws_jax.specs import Compute
+
+xla_flags.warn()
 
 # Of a block's arrays those that can be kept, marked with `jax.ad_checkpoint`.
 NAMES = ("qkv", "attention")
