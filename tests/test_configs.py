@@ -610,8 +610,8 @@ def test_the_file_may_be_the_next_word():
         ([*COMMAND, "--config.=1"], "there is no field config.: config has"),
         (
             [*COMMAND, "--config.compute=1"],
-            "config.compute is a group; set one of its fields: compute.dtype, "
-            "compute.remat, compute.unroll",
+            "config.compute is a group; set one of its fields: compute.backend, "
+            "compute.dtype, compute.remat, compute.unroll",
         ),
         ([*COMMAND, "--config.seed=x"], "config.seed takes a whole number, and not 'x"),
         ([*COMMAND, "--config.seed=1.5"], "takes a whole number, and not '1.5'"),
