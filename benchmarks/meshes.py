@@ -15,7 +15,7 @@ noise of their gradient.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import math
 import os
 import sys
 
@@ -60,93 +60,23 @@ def main() -> int:
 
 
 def _rows(steps: int):
-    for name, job in _jobs():
-        expected = _run(*job, (1, 1, 1), steps)
-        for shape in MESHES:
-            deviations = differences(expected, _run(*job, shape, steps))
-            mesh = " x ".join(map(str, shape))
-            yield mesh, name, *(f"{deviation:.0e}" for deviation in deviations)
-
-
-def _jobs():
-    """(name, (recipe, network, teacher or None, batches)) of each row."""
-    from sws_jax.data import pipeline
-    from sws_jax.jobs import build, commandline, initial
-    from sws_jax.jobs.rows import runs
-    from sws_jax.models import vit
-    from sws_jax.models.networks import Network, Predictor
-    from sws_jax.training.roles import ANCESTOR, AUX
-
-    rows = {r.name: r for r in runs(commandline.load("configs/aux_deit.py"))}
-    data = build.dataset(rows[ANCESTOR].config)
-    for name in (AUX, "des-L06"):
-        config = rows[name].config.copy_and_resolve_references()
-        config.init.learngene = ""
-        config.model.drop_path = 0.1
-        config.augment.update(mixup=0.8, cutmix=1.0, mix_group=0)
-        network = initial.initial_network(config, data, "")
-        recipe = build.recipe(config, network.spec, data.normalization)
-        teacher = None
-        if recipe.loss.needs_teacher:
-            spec = initial.initial_network(rows[ANCESTOR].config, data, "").spec
-            import jax
-
-            params = vit.init_params(spec.build(), jax.random.key(1))
-            teacher = Predictor(Network(spec, params), data.normalization)
-        batches = pipeline.train_batches(
-            data.train,
-            build.transform(config),
-            seed=config.seed,
-            global_batch_size=config.global_batch_size,
-            size=data.image_shape[:2],
-        )
-        yield network.spec.name, (recipe, network, teacher, _Kept(batches))
-
-
-class _Kept:
-    """The first batches of an endless stream, as often as they are asked for."""
-
-    def __init__(self, stream):
-        self._stream, self._seen = stream, []
-
-    def first(self, count: int):
-        while len(self._seen) < count:
-            rows = next(self._stream)
-            rows.pop("skipped")
-            self._seen.append(rows)
-        return self._seen[:count]
-
-
-def _run(recipe, network, teacher, batches, shape, steps):
-    """Losses and final params on a mesh of that shape."""
-    import math
-
     import jax
-    import numpy as np
 
-    from sws_jax import sharding, trees
-    from sws_jax.training import step
+    from benchmarks import chain
+    from sws_jax import sharding
 
-    sizes = dict(zip(sharding.AXES, shape, strict=True))
-    mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], sizes)
-    if teacher is not None:
-        known = teacher.network
-        its = step.network_shardings(known.spec, mesh)
-        placed = dataclasses.replace(known, params=sharding.put(known.params, its))
-        teacher = dataclasses.replace(teacher, network=placed)
-    shardings = step.state_shardings(recipe, mesh)
-    new = jax.jit(
-        lambda params: step.new_state(recipe, params), out_shardings=shardings
-    )
-    state = new(sharding.put(network.params, shardings.params))
-    run_step = step.compiled_step(recipe, mesh)
-    losses = []
-    for rows in batches.first(steps):
-        raw = sharding.to_global(mesh, len(rows["label"]), rows)
-        key = jax.random.key(0)
-        state, numbers = run_step(state, key, raw, np.float32(1e-3), teacher)
-        losses.append(float(numbers["loss"]))
-    return losses, trees.flatten(trees.to_host(state.params))
+    def trained(job, shape):
+        sizes = dict(zip(sharding.AXES, shape, strict=True))
+        mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], sizes)
+        return job.trained(mesh, steps)
+
+    for job in chain.jobs("configs/aux_deit.py", "des-L06"):
+        expected = trained(job, (1, 1, 1))
+        for shape in MESHES:
+            deviations = differences(expected, trained(job, shape))
+            mesh = " x ".join(map(str, shape))
+            shown = (f"{deviation:.0e}" for deviation in deviations)
+            yield mesh, job.network.spec.name, *shown
 
 
 def differences(expected, actual) -> tuple[float, float, float, float]:

@@ -14,6 +14,7 @@ tells, is the most this process ever held: it is given for a row that raised it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from benchmarks.measure import MIB, Row, Settings
 from sws_jax import sharding, specs, trees
 from sws_jax.data.augment import Augment
 from sws_jax.models import networks
+from sws_jax.models.networks import Predictor
 from sws_jax.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from sws_jax.specs import AuxViTSpec, Compute, ViTSpec
 from sws_jax.training import replay
@@ -102,12 +104,17 @@ class Training:
     Attributes:
       lower_s, compile_s: tracing to XLA's input, and XLA's own work.
       memory: XLA's account of the compiled step, or None.
+      numbers: of the last step.
     """
 
-    def __init__(self, recipe: steps.Recipe, batch_size: int):
+    def __init__(
+        self, recipe: steps.Recipe, batch_size: int, teacher: Predictor | None = None
+    ):
         self.mesh = sharding.make_mesh(jax.devices()[:1])
         self.recipe, self.batch_size = recipe, batch_size
-        arguments = abstract_arguments(recipe, batch_size)
+        self._teacher = self._placed(teacher)
+        *arguments, _ = abstract_arguments(recipe, batch_size)
+        arguments.append(self._teacher)
         before = time.perf_counter()
         lowered = steps.compiled_step(recipe, self.mesh).lower(*arguments)
         self.lower_s = time.perf_counter() - before
@@ -116,6 +123,22 @@ class Training:
         self.compile_s = time.perf_counter() - before
         self.memory = self._step.memory_analysis()
         self._state: Any = None
+        self.numbers: dict[str, jax.Array] = {}
+
+    @property
+    def text(self) -> str:
+        """The compiled program, in XLA's language."""
+        return self._step.as_text()
+
+    def _placed(self, teacher: Predictor | None) -> Predictor | None:
+        """A teacher, whose weights are on the host, on the device."""
+        if teacher is None:
+            return None
+        known = teacher.network
+        places = steps.network_shardings(known.spec, self.mesh)
+        params = sharding.put(known.params, places)
+        network = dataclasses.replace(known, params=params)
+        return dataclasses.replace(teacher, network=network)
 
     @property
     def program_bytes(self) -> int:
@@ -158,15 +181,15 @@ class Training:
             jax.device_put(jax.random.key(0), everywhere),
             sharding.to_global(self.mesh, self.batch_size, raw),
             jax.device_put(np.float32(1e-4), everywhere),
-            None,
+            self._teacher,
         )
         self(2)
 
     def __call__(self, count: int = 1) -> None:
         """Takes so many steps, one after the other, and waits for the last."""
         for _ in range(count):
-            self._state, numbers = self._step(self._state, *self._rest)
-        jax.block_until_ready((self._state, numbers))
+            self._state, self.numbers = self._step(self._state, *self._rest)
+        jax.block_until_ready((self._state, self.numbers))
 
     def twice(self) -> None:
         """Takes one step, computes it again, and compares the two."""

@@ -63,6 +63,8 @@ def test_help_loads_next_to_nothing():
     cases += [([command, "--help"], 0) for command in COMMANDS]
     cases += [(["evaluate"], 2), (["predict", "x", "y", "--top=many"], 2)]
     answered(tools, cases, UNASKED)
+    check = "from benchmarks.accelerator.__main__ import main"
+    answered(check, [(["--help"], 0), (["--toy"], 2)], UNASKED)
 
 
 def test_mistakes_in_a_config_are_answered_without_jax():

@@ -14,7 +14,12 @@ from sws_jax.runtime import entry
 from sws_jax.storage import files, unfinished
 
 ROOT = pathlib.Path(__file__).parent.parent
-PROGRAMS = ("sws_jax/main.py", "sws_jax/__main__.py", "benchmarks/__main__.py")
+PROGRAMS = (
+    "sws_jax/main.py",
+    "sws_jax/__main__.py",
+    "benchmarks/__main__.py",
+    "benchmarks/accelerator/__main__.py",
+)
 
 
 @pytest.fixture

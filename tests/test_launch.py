@@ -59,6 +59,16 @@ def test_the_commands_are_printed(script):
     assert lines == (GOLDEN / f"{script}.txt").read_text()
 
 
+def test_the_check_of_an_accelerator_writes_where_it_was_called():
+    words = ("--toy", "--only=curves,steps")
+    command = "python3 -m benchmarks.accelerator"
+    for out, shown in (("out", "/out"), ("/tmp/out", "/tmp/out")):
+        line = printed("check_accelerator", out, *words)
+        assert line == f"{command} {shown} {' '.join(words)}\n"
+    refused = launch("check_accelerator", "--toy")
+    assert refused.returncode == 2 and "is the folder" in refused.stderr
+
+
 @pytest.mark.parametrize("script", ["tpu", "xpk", "slurm", "local"])
 def test_the_arguments_arrive_as_they_were(script):
     """They pass through a shell here, and with some scripts through one there."""
