@@ -1,5 +1,6 @@
 """Random changes of batches on the device: normalisation, erasing, mixup and cutmix."""
 
+import contextlib
 import functools
 
 import jax
@@ -275,7 +276,8 @@ def compiled(group, mesh=None):
     settings = Augment(**FULL, mix_group=group)
 
     def run(key, images, labels):
-        return settings(key, images, labels, 10, GREY)
+        with sharding.constrained(mesh) if mesh else contextlib.nullcontext():
+            return settings(key, images, labels, 10, GREY)
 
     images = jax.ShapeDtypeStruct((16, 6, 6, 1), np.uint8)
     labels = jax.ShapeDtypeStruct((16,), np.int32)
