@@ -12,6 +12,11 @@ which reads in one thread, so it is what one core delivers however busy the mach
 `images_per_second_with_workers` by the clock with one worker process for each core. A
 step that trains n images a second on an accelerator needs n / `images_per_cpu_second`
 cores.
+
+Sets in one array can live on the device (`data.on_device`), which then makes the same
+batches of them. `device_over_host` says how many times as many images a second that
+gives, in turns with the host's batches: to the device, and in training, of a network as
+its recipe has it (digits, 32 px).
 """
 
 from __future__ import annotations
@@ -24,19 +29,33 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image
 
 from benchmarks import measure
 from benchmarks.measure import Row, Settings
-from sws_jax.data import Dataset, load_dataset, pipeline
+from benchmarks.step import weights
+from sws_jax import sharding
+from sws_jax.data import Dataset, load_dataset, pipeline, resident
 from sws_jax.data.images import DECODERS
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
+from sws_jax.estimate import budgets
+from sws_jax.jobs import build, model_fields, recipes
 from sws_jax.runtime import host
+from sws_jax.training import step as training_step
+
+
+class Trained(NamedTuple):
+    """How the network of a set is trained: its fields, and the name of its budget."""
+
+    recipe: Callable[[Any], None]
+    budget: str
+
 
 RECIPES = {
     "padded crop + flip": Transform(crop="padded", flip=True),
@@ -49,6 +68,12 @@ RECIPES = {
 EVAL_CROP = 0.875
 BATCH = 32
 PIXELS = 224  # of encoded images, as a network gets them
+# Sets whose networks two CPU cores can train: recipe, and name of the budget.
+TRAINED = {
+    "digits": Trained(recipes.small, "digits"),
+    "npz, 32 px": Trained(recipes.pixels32, "32px"),
+}
+_AHEAD = 16  # batches: more than are read ahead, or wait for a device
 # Workers take seconds to start, so that they are timed with one recipe: DeiT's.
 WITH_WORKERS = "resized crop + flip + RandAugment"
 
@@ -73,7 +98,111 @@ def run(settings: Settings) -> list[Row]:
                     row |= _with_workers(data, transform, settings)
                 measure.say("input", row)
                 rows.append(row)
+            for row in _on_device(source, data, settings) if decoder == "-" else ():
+                measure.say("input", about | row)
+                rows.append(about | row)
     return rows
+
+
+def _on_device(source: str, data: Dataset, settings: Settings) -> Iterator[Row]:
+    """Images that live on the device beside those that live on the host."""
+    config = recipes.run()
+    trained = TRAINED.get(source)
+    if trained:
+        trained.recipe(config)
+        config.model.update(dict(budgets.SMALL[trained.budget].ancestor))
+    else:
+        config.transform.update(crop="padded", flip=True)
+        config.global_batch_size = BATCH
+    transform, size = build.transform(config), config.global_batch_size
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    streams = {
+        where: resident.batches(
+            data,
+            transform,
+            mesh,
+            on_device=where == "device",
+            seed=0,
+            global_batch_size=size,
+        )
+        for where in ("host", "device")
+    }
+    about: Row = {"recipe": "padded crop" + " + flip" * transform.flip, "batch": size}
+    yield about | {"to": "device"} | _in_turns(streams, size, None, settings)
+    if trained and not settings.quick:
+        steps = _Steps(config, data, mesh)
+        yield about | {"to": "training"} | _in_turns(streams, size, steps, settings)
+
+
+class _Steps:
+    """The steps of a network in training, each on the batch that it is called with."""
+
+    def __init__(self, config: Any, data: Dataset, mesh: Any):
+        height_and_width, channels = data.image_shape[:2], data.image_shape[2]
+        spec = model_fields.network_spec(
+            config,
+            dict(
+                image_size=height_and_width,
+                channels=channels,
+                num_classes=data.num_classes,
+            ),
+        )
+        recipe = build.recipe(config, spec, data.normalization)
+        self._program = training_step.program(recipe, mesh, config.global_batch_size)
+        shardings = training_step.state_shardings(recipe, mesh)
+        new = functools.partial(training_step.new_state, recipe)
+        params = sharding.put(weights(spec), shardings.params)
+        self._state = jax.jit(new, out_shardings=shardings)(params)
+        self._key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
+
+    def __call__(self, batch: Any) -> Any:
+        rate = np.float32(1e-4)
+        self._state, numbers = self._program(self._state, self._key, batch, rate, None)
+        return numbers
+
+
+def _in_turns(
+    streams: dict[str, Iterator[tuple[Any, int]]],
+    size: int,
+    use: Callable[[Any], Any] | None,
+    settings: Settings,
+) -> Row:
+    """Images per second of the host's batches and of the device's, and their ratio.
+
+    Args:
+      streams: of the batches, by where they are made.
+      size: images of a batch.
+      use: what is done with each, if anything; returns what is to be waited for.
+      settings: of the run.
+    """
+    length, repeats = (0.05, 2) if settings.quick else (1.0, 9)
+
+    def used(stream: Iterator[tuple[Any, int]]) -> Any:
+        batch, _ = next(stream)
+        return use(batch) if use else batch
+
+    def rate(stream: Iterator[tuple[Any, int]]) -> float:
+        # What was read ahead while the other was timed is not a rate.
+        started = [used(stream) for _ in range(_AHEAD)]
+        jax.block_until_ready(started)
+        before, images = time.perf_counter(), 0
+        while time.perf_counter() - before < length:
+            started = [*started[-_AHEAD:], used(stream)]
+            sharding.hold_back(started)
+            images += size
+        jax.block_until_ready(started)
+        return images / (time.perf_counter() - before)
+
+    turns = [
+        {where: rate(stream) for where, stream in streams.items()}
+        for _ in range(repeats)
+    ]
+    row = {
+        f"{where}_images_per_second": measure.figure([turn[where] for turn in turns])
+        for where in streams
+    }
+    ratios = [turn["device"] / turn["host"] for turn in turns]
+    return row | {"device_over_host": measure.figure(ratios)}
 
 
 def _sources(

@@ -163,7 +163,7 @@ def checksums(directory, step=STEPS):
 
 def log(directory):
     """The rows of a run's log, without its speed."""
-    timed = ("images_per_second", "seconds")
+    timed = ("images_per_second", "input_wait", "seconds")
     rows = metrics.read(str(directory))
     return [{n: v for n, v in row.items() if n not in timed} for row in rows]
 

@@ -49,8 +49,8 @@ PARTS = {"learngenes": ("learngenes", "learngenes.base")}  # whose names are its
 # jobs count of the steps that they have made.
 UNGUARDED = {
     "UserError", "convert.Identified", "data.Split.read", "data.transforms.Transform",
-    "data.transforms.Transform.check_channels", "data.transforms.crop_box",
-    "data.transforms.padded_crop", "data.transforms.resize",
+    "data.transforms.Transform.check_channels", "data.transforms.Transform.draw",
+    "data.transforms.crop_box", "data.transforms.padded_crop", "data.transforms.resize",
     "data.transforms.resized_crop",
     "learngenes.LEARNGENE", "learngenes.fresh_head", "learngenes.gather",
     "learngenes.own", "learngenes.resize_pos_embed", "learngenes.resolve_plan",

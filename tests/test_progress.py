@@ -45,6 +45,31 @@ def test_speed_is_that_of_the_last_window(at):
     assert clock.state() == {"seconds": 1007.0, "steps": 25}
 
 
+def test_the_wait_for_input_is_a_share_of_the_window(at):
+    """Compilation and pauses count in neither."""
+    clock = metrics.Clock()
+    with clock.waiting():
+        at[0] += 9  # for the first batch, before the clock runs
+    assert clock.input_wait is None
+    clock.start()
+    for seconds in (1, 2):
+        with clock.waiting():
+            at[0] += seconds
+        at[0] += 3
+        clock.count(1)
+    assert clock.input_wait == 3 / 9
+    with clock.paused():
+        at[0] += 50
+    assert clock.input_wait == 3 / 9
+    clock.lap()
+    assert clock.input_wait is None
+    at[0] += 3
+    with clock.waiting():
+        at[0] += 1
+    clock.count(1)
+    assert clock.input_wait == 1 / 4
+
+
 def test_a_run_goes_on_after_the_lines_of_its_step(tmp_path):
     """Those of later steps are written again."""
     writer = metrics.Writer(str(tmp_path))

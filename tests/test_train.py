@@ -165,8 +165,8 @@ def test_a_directory_that_does_not_say_of_which_run_is_refused(uninterrupted, tm
 # run.
 FREE = {
     "checkpoint.every_epochs", "checkpoint.keep_last", "compute.backend",
-    "compute.dtype", "compute.remat",
-    "compute.unroll", "data.cache", "data.memory_gib", "data.threads",
+    "compute.dtype", "compute.remat", "compute.unroll", "data.cache", "data.memory_gib",
+    "data.on_device", "data.threads",
     "data.unreadable", "data.workers", "init.insist", "log_steps", "mesh.data",
     "mesh.dry_run", "mesh.fsdp", "mesh.tensor", "replay.every_steps",
 }  # fmt: skip
@@ -303,6 +303,8 @@ def test_a_slow_start_by_a_newer_version_goes_on(tmp_path, monkeypatch):
     assert "images_per_second" not in first
     assert [row["step"] for row in others] == [3, 4]
     assert all(row["images_per_second"] > 1 for row in others)
+    assert "input_wait" not in first
+    assert all(0 < row["input_wait"] < 1 for row in others)
 
 
 @pytest.mark.slow  # test_fields_reach_the_steps_and_the_scores has where a seed goes

@@ -42,18 +42,19 @@ class Mapped:
         return len(self.rows)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        return np.array(self._images[self.rows[index]]), int(self.labels[index])
+        return np.array(self.images[self.rows[index]]), int(self.labels[index])
 
     def identity(self) -> str:
         return base.digest(self.labels, self.rows)
 
     @functools.cached_property
-    def _images(self) -> np.ndarray:
+    def images(self) -> np.ndarray:
+        """All images of the file, in its order, of which none is read yet."""
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapping: another process maps the file itself."""
-        return {key: value for key, value in vars(self).items() if key != "_images"}
+        return {key: value for key, value in vars(self).items() if key != "images"}
 
 
 def is_set(path: str) -> bool:

@@ -150,7 +150,9 @@ class Subset:
 
 def is_decoded(split: Split) -> bool:
     """Whether the images of a split are held in memory."""
-    return isinstance(split.split if isinstance(split, Subset) else split, Arrays)
+    while isinstance(split, Subset):
+        split = split.split
+    return isinstance(split, Arrays)
 
 
 def hold_out(train: Split, fraction: float, *, seed: int = 0) -> tuple[Subset, Subset]:

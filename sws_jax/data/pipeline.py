@@ -138,15 +138,11 @@ def train_batches(
     Raises:
       Unreadable: an image cannot be decoded, and `reading` says stop.
     """
-    order = Order(len(split), seed, repeats)
-    seed_words = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
-    own = np.arange(global_batch_size) if rows is None else rows
+    stream = _Stream(Order(len(split), seed, repeats), global_batch_size, rows)
 
     def read_batch(step: int) -> dict[str, Any]:
-        positions = step * global_batch_size + own
-        pairs = zip(positions.tolist(), order(positions), strict=True)
         try:
-            samples = [read_image(*pair) for pair in pairs]
+            samples = [read_image(*drawn) for drawn in stream(step)]
         except Unreadable as error:
             # An exception would lose its type on the way from a worker.
             return {"error": str(error)}
@@ -157,14 +153,80 @@ def train_batches(
             "skipped": sum(skipped),
         }
 
-    def read_image(position: int, index: int):
+    def read_image(index: int, random: np.random.Generator):
         image, label, skipped = _read(split, index, reading.unreadable)
-        key = [seed_words[0], seed_words[1] ^ np.uint64(position)]
-        random = np.random.Generator(np.random.Philox(key=key))
         return transform(image, random, size), label, skipped
 
     batches = grain.MapDataset.range(start_step, _ENDLESS).map(read_batch)
     yield from _read_ahead(batches, reading)
+
+
+def train_draws(
+    images: int,
+    transform: Transform,
+    *,
+    seed: int,
+    global_batch_size: int,
+    repeats: int = 1,
+    start_step: int = 0,
+    rows: np.ndarray | None = None,
+    reading: Reading = IN_THREAD,
+) -> Iterator[np.ndarray]:
+    """What is drawn for the batches of `train_batches`, without reading an image.
+
+    Args:
+      images: of the split.
+      transform: which moves pixels alone; see `Transform.changes`.
+      seed, global_batch_size, repeats, start_step, rows, reading: as in
+        `train_batches`.
+
+    Yields:
+      int32 [rows, 4]: the image's index in the split, and what `Transform.draw` returns
+      for it.
+    """
+    stream = _Stream(Order(images, seed, repeats), global_batch_size, rows)
+
+    def draw_batch(step: int) -> dict[str, Any]:
+        draws = [(index, *transform.draw(random)) for index, random in stream(step)]
+        return {"draws": np.asarray(draws, np.int32)}
+
+    batches = grain.MapDataset.range(start_step, _ENDLESS).map(draw_batch)
+    for batch in _read_ahead(batches, reading):
+        yield batch["draws"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """The images of this process's rows of each batch, and what they are drawn by.
+
+    Attributes:
+      order: of the images.
+      global_batch_size: images per step, over all processes.
+      rows: of every global batch; None takes all.
+    """
+
+    order: Order
+    global_batch_size: int
+    rows: np.ndarray | None
+
+    def __call__(self, step: int) -> Iterator[tuple[int, np.random.Generator]]:
+        """Each image's index in the split, and its random generator.
+
+        The generators are one object, which every image sets to its own key: that takes
+        a tenth of the time (0.6 us of 6.4) that it takes to make one.
+        """
+        seed = self.order.seed
+        seed_words = np.random.SeedSequence(seed % 2**64).generate_state(2, np.uint64)
+        own = np.arange(self.global_batch_size) if self.rows is None else self.rows
+        positions = step * self.global_batch_size + own
+        bits = np.random.Philox(key=seed_words)
+        random, state = np.random.Generator(bits), bits.state
+        keys = np.broadcast_to(seed_words, (len(own), 2)).copy()
+        keys[:, 1] ^= positions.astype(np.uint64)
+        for index, key in zip(self.order(positions), keys, strict=True):
+            state["state"]["key"] = key
+            bits.state = state
+            yield index, random
 
 
 def eval_batches(

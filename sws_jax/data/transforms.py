@@ -142,6 +142,30 @@ class Transform:
                 f"and they are {self.magnitude} and {self.magnitude_std}"
             )
 
+    @property
+    def changes(self) -> str:
+        """What it does to an image besides moving its pixels; empty where nothing."""
+        if self.crop == "resized":
+            return "transform.crop is resized"
+        if self.randaugment:
+            return f"transform.randaugment is {self.randaugment}"
+        return ""
+
+    def draw(self, random: np.random.Generator) -> tuple[int, int, bool]:
+        """What is drawn for an image whose pixels are moved alone.
+
+        Returns:
+          Top and left of the crop, in the image within its border; whether the crop is
+          mirrored.
+        """
+        top, left = 0, 0
+        if self.crop == "padded":
+            top, left = _shift(random, self.padding)
+        return top, left, self._is_flipped(random)
+
+    def _is_flipped(self, random: np.random.Generator) -> bool:
+        return self.flip and random.random() < 0.5
+
     def check_channels(self, channels: int) -> None:
         """Refuses operations that need colour on images without it."""
         if self.randaugment and channels not in (1, 3):
@@ -163,7 +187,7 @@ class Transform:
             image = _fit(size)(image)
             if self.crop == "padded":
                 image = padded_crop(image, random, self.padding)
-        if self.flip and random.random() < 0.5:
+        if self._is_flipped(random):
             image = image[:, ::-1]
         if self.randaugment:
             image = randaugment.apply(
@@ -262,8 +286,14 @@ def padded_crop(
     height, width, channels = image.shape
     padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
     padded[padding : padding + height, padding : padding + width] = image
-    top, left = random.integers(0, 2 * padding + 1, 2)
+    top, left = _shift(random, padding)
     return padded[top : top + height, left : left + width]
+
+
+def _shift(random: np.random.Generator, padding: int) -> tuple[int, int]:
+    """Top and left of a padded crop, in the image within its border."""
+    top, left = random.integers(0, 2 * padding + 1, 2).tolist()
+    return top, left
 
 
 def resized_crop(

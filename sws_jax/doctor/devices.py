@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from sws_jax import sharding
+from sws_jax.data import resident
 from sws_jax.doctor.base import (
     PROBLEM,
     Case,
@@ -178,14 +179,22 @@ def sheet(case: Case) -> Iterator[Finding]:
             _, other = deepest.get(key, (None, None))
             if other is None or spec.depth > other.depth:
                 deepest[key] = row, spec
+    first = jax.local_devices()[0]
+    device = resident.Device(first.platform, sizing.memory_limit(first))
     sheets, notes = [], []
     for row, spec in deepest.values():
         run_mesh = sharding.make_mesh(sizes=row.config.mesh)
-        recipe, size, teacher, students, replayed, lines = largest_step(
-            survey, row, run_mesh
+        recipe, size, teacher, students, replayed, images, lines = largest_step(
+            survey, row, run_mesh, device
         )
         estimate = sizing.estimate(
-            recipe, run_mesh, size, teacher, students, replayed=replayed
+            recipe,
+            run_mesh,
+            size,
+            teacher,
+            students,
+            replayed=replayed,
+            images=images,
         )
         sheets.append((row.name, estimate, sizing.margin(recipe.compute)))
         notes += remarks.of_mesh(row.config, spec, run_mesh)

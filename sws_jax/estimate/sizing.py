@@ -34,6 +34,7 @@ class Sheet:
       uncounted: collectives in loops without a known end, each counted once.
       replay: the state before a step, kept while the step is computed twice; 0 in runs
         without such steps.
+      images: the training images, in runs whose images live on the devices; else 0.
     """
 
     parameters: int
@@ -45,11 +46,13 @@ class Sheet:
     traffic: tuple[Traffic, ...]
     uncounted: int
     replay: int = 0
+    images: int = 0
 
     @property
     def total(self) -> int:
         arguments = self.parameters + self.optimizer + self.ema + self.teacher
-        return arguments + self.batch + (self.activations or 0) + self.replay
+        kept = self.replay + self.images
+        return arguments + self.batch + (self.activations or 0) + kept
 
     @property
     def sent(self) -> float:
@@ -85,6 +88,7 @@ def parts(sheet: Sheet) -> str:
         ("batch", sheet.batch),
         ("activations and gradients", sheet.activations),
         ("state to replay a step from", sheet.replay),
+        ("training images", sheet.images),
     )
     return ", ".join(f"{words.size(size)} {name}" for name, size in sizes if size)
 
@@ -108,6 +112,7 @@ def sheet(
     students: tuple[Student, ...] = (),
     *,
     replayed: bool = False,
+    images: int = 0,
 ) -> Sheet:
     """The sheet of a run's step.
 
@@ -118,11 +123,12 @@ def sheet(
       teacher: of arrays, or of shapes with shardings.
       students: of each of the recipe's forms.
       replayed: whether steps are computed twice.
+      images: bytes of the training images that live on each device.
     """
     program = step.program(recipe, mesh, size, teacher, students)
     communication = collectives(program.as_text() or "")
     return dataclasses.replace(
-        _arguments(recipe, mesh, size, teacher, students, replayed),
+        _arguments(recipe, mesh, size, teacher, students, replayed, images),
         activations=_temporary(program),
         traffic=by_axes(communication, mesh),
         uncounted=sum(not operation.counted for operation in communication),
@@ -137,6 +143,7 @@ def estimate(
     students: tuple[Student, ...] = (),
     *,
     replayed: bool = False,
+    images: int = 0,
 ) -> Sheet:
     """The sheet of a run's step by shapes alone: nothing is compiled, or sent.
 
@@ -144,11 +151,11 @@ def estimate(
     as the parameters; `margin` says how much more a compiler may ask for.
 
     Args:
-      recipe, mesh, size, teacher, students, replayed: as in `sheet`.
+      recipe, mesh, size, teacher, students, replayed, images: as in `sheet`.
     """
-    arguments = _arguments(recipe, mesh, size, teacher, students, replayed)
-    images = size // (sharding.shard_count(mesh) * recipe.accum_steps)
-    kept = flops.step_bytes(recipe, students) * images
+    arguments = _arguments(recipe, mesh, size, teacher, students, replayed, images)
+    at_once = size // (sharding.shard_count(mesh) * recipe.accum_steps)
+    kept = flops.step_bytes(recipe, students) * at_once
     # A tensor axis splits most of them: those of heads and hidden units, not of widths.
     kept //= mesh.shape["tensor"]
     return dataclasses.replace(arguments, activations=kept + arguments.parameters)
@@ -170,6 +177,7 @@ def _arguments(
     teacher: Predictor | None,
     students: tuple[Student, ...],
     replayed: bool,
+    images: int,
 ) -> Sheet:
     """A sheet of a step's arguments alone; those of `students` are a few numbers."""
     shapes = step.argument_shapes(recipe, mesh, size, teacher, students)
@@ -184,6 +192,7 @@ def _arguments(
         traffic=(),
         uncounted=0,
         replay=_bytes_on_device(state) if replayed else 0,
+        images=images,
     )
 
 
@@ -197,9 +206,11 @@ def warning(sheet: Sheet, limit: int | None) -> str:
     """A sentence where a device has less memory than the sheet needs, or nothing."""
     if limit is None or sheet.total <= limit:
         return ""
+    elsewhere = "data.on_device=no, " if sheet.images else ""
     return (
-        f"that is more than the {words.size(limit)} of a device: take a smaller "
-        f"global_batch_size, more accum_steps, compute.remat or a larger mesh.fsdp"
+        f"that is more than the {words.size(limit)} of a device: take {elsewhere}a "
+        f"smaller global_batch_size, more accum_steps, compute.remat or a larger "
+        f"mesh.fsdp"
     )
 
 

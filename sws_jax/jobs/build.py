@@ -16,11 +16,12 @@ import ml_collections
 from jax.sharding import Mesh
 
 from sws_jax import sharding, trees
-from sws_jax.data import Dataset, images, load_dataset
+from sws_jax.data import Dataset, images, load_dataset, resident
 from sws_jax.data.augment import Augment
 from sws_jax.data.pipeline import Reading, epoch_images
 from sws_jax.data.transforms import Fit, Transform
 from sws_jax.errors import UserError
+from sws_jax.estimate import sizing
 from sws_jax.jobs import initial, phases, places, remarks, teacher
 from sws_jax.jobs.directory import RunDirectory
 from sws_jax.jobs.places import Images
@@ -71,7 +72,7 @@ def check_objects(config: ml_collections.ConfigDict) -> None:
       UserError: naming the field.
     """
     Compute(**config.compute)
-    transform(config)
+    resident.check(config.data.on_device, transform(config))
     mixing = augment(config)
     phases.objective(config)
     Optimizer(**config.optimizer)
@@ -268,6 +269,7 @@ def task(
     step_recipe = recipe(config, network.spec, data.normalization)
     computed = picks(config, step_recipe, Images.of(data))
     best = config.evaluation.select == "best"
+    on_device = rates.total_steps > 0 and _lives_on_device(config, data, mesh)
     without_teacher = Task(
         name=config.name,
         role=role,
@@ -304,13 +306,27 @@ def task(
         first_lines=first_lines,
         lines=(
             *data_lines,
+            *(resident.lines(data, on_device) if rates.total_steps else ()),
             *other_lines,
             *remarks.of_run(config, lengths, rates),
             *_batch_lines(config, network.spec, mesh, rates.total_steps),
         ),
         replay_every=config.replay.every_steps,
+        on_device=on_device,
     )
     return _with_teacher(without_teacher, run)
+
+
+def _lives_on_device(config, data: Dataset, mesh: Mesh) -> bool:
+    """Whether the training images of a run live on its devices, in all processes.
+
+    Raises:
+      UserError: the config wants it, and it cannot be done.
+    """
+    first = mesh.local_devices[0]
+    device = resident.Device(first.platform, sizing.memory_limit(first))
+    choice, moves = config.data.on_device, transform(config)
+    return processes.decided(lambda: resident.lives_there(choice, data, moves, device))
 
 
 def _network(

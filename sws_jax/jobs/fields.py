@@ -257,6 +257,16 @@ RUN: dict[str, Field] = {
         Range(0, 4096),
         resume=HARMLESS,
     ),
+    "data.on_device": Field(
+        "auto",
+        "Whether training images live on the devices, each of which holds them all, "
+        "and are cropped and mirrored there, into the same batches. It needs a set in "
+        "one array, and neither a resized crop nor RandAugment. auto: yes on an "
+        "accelerator of whose memory they take a tenth or less; no on a CPU, where it "
+        "was measured to be no faster.",
+        choices=("auto", "yes", "no"),
+        resume=HARMLESS,
+    ),
     "data.unreadable": Field(
         "stop",
         "What happens at an image that cannot be read. stop: the run ends; skip: the "

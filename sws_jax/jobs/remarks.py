@@ -99,6 +99,7 @@ USED: dict[str, Rule] = {
         lambda c: c.data.source != "digits" and not c.data.source.endswith(".npz"),
         "the images of data.source are arrays",
     ),
+    "data.on_device": _TRAINED,
     "data.threads": (lambda c: not c.data.workers, "data.workers read in its place"),
     "loss.alpha": _DISTILLED,
     "loss.tau": _SOFT,

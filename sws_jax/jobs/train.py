@@ -161,7 +161,13 @@ def _step_lines(task: Task) -> list[str]:
     recipe, students = sizing.largest(task.picks.programs(task.total))
     replayed = task.replay_every > 0
     sheet = sizing.sheet(
-        recipe, task.mesh, size, task.teacher, students, replayed=replayed
+        recipe,
+        task.mesh,
+        size,
+        task.teacher,
+        students,
+        replayed=replayed,
+        images=task.resident_bytes,
     )
     lines = [f"{task.name}: per device: {sheet}"]
     limit = sizing.memory_limit(task.mesh.local_devices[0])

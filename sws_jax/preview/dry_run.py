@@ -13,6 +13,7 @@ import ml_collections
 import tabulate
 
 from sws_jax import sharding, xla_flags
+from sws_jax.data import resident
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
 from sws_jax.jobs import build, preflight, remarks
@@ -119,7 +120,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     pretend(target.devices)
     devices = jax.devices("cpu")[: target.devices]
     survey = Survey(config, workdir)
-    sheets = _sheets(rows, survey, devices)
+    sheets = _sheets(rows, survey, devices, target.memory)
     memory = f" of {words.size(target.memory)}" if target.memory else ""
     say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), target))
@@ -127,7 +128,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def _sheets(
-    rows: Sequence[Run], survey: Survey, devices: Sequence[jax.Device]
+    rows: Sequence[Run],
+    survey: Survey,
+    devices: Sequence[jax.Device],
+    memory: int | None,
 ) -> Sheets:
     """The sheets of a job's runs; each is compiled once for all runs that share it.
 
@@ -136,10 +140,12 @@ def _sheets(
     Args:
       rows: of the job.
       survey: of the job.
-      devices: of the mesh.
+      devices: of the mesh, which stand for those of the job.
+      memory: of each of these, in bytes; None where it is not known.
     """
     sheets: Sheets = {}
     untrained = []
+    device = resident.Device("", memory)
     for row in rows:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
@@ -147,14 +153,21 @@ def _sheets(
         if not row.config.schedule.total_epochs:
             untrained.append(row.name)
             continue
-        recipe, size, teacher, students, replayed, lines = largest_step(
-            survey, row, mesh
+        recipe, size, teacher, students, replayed, images, lines = largest_step(
+            survey, row, mesh, device
         )
         structure = jax.tree.structure(students)
-        key = (recipe, mesh, size, teacher and teacher.compute, structure, replayed)
+        computed_in = teacher and teacher.compute
+        key = (recipe, mesh, size, computed_in, structure, replayed, images)
         if key not in sheets:
             sheet = sizing.sheet(
-                recipe, mesh, size, teacher, students, replayed=replayed
+                recipe,
+                mesh,
+                size,
+                teacher,
+                students,
+                replayed=replayed,
+                images=images,
             )
             sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
         for remark in (*lines, *remarks.of_mesh(row.config, spec, mesh)):
@@ -204,13 +217,17 @@ def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) ->
     replayed = any(sheet.replay for _, sheet in sheets)
     if replayed:
         head.insert(-2, "replay")
+    resident_images = any(sheet.images for _, sheet in sheets)
+    if resident_images:
+        head.insert(-2, "images")
     if target.memory:
         head.insert(-1, "fits")
     body = []
     for names, sheet in sheets:
         sizes: list[int | None] = [sheet.parameters, sheet.optimizer, sheet.ema]
         sizes += [sheet.teacher, sheet.batch, sheet.activations]
-        sizes += [sheet.replay] * replayed + [sheet.total]
+        sizes += [sheet.replay] * replayed + [sheet.images] * resident_images
+        sizes.append(sheet.total)
         line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
         if target.memory:
             line.append("yes" if sheet.total <= target.memory else "NO")
@@ -243,6 +260,8 @@ def _explanations(sheets: Sheets) -> list[str]:
             "replay: the state before a step, which is kept while the step is computed "
             "twice"
         )
+    if any(sheet.images for _, sheet in sheets.values()):
+        notes.append("images: those of training, which every device holds")
     if any(sheet.uncounted for _, sheet in sheets.values()):
         notes.append("collectives in loops of unknown length: counted once")
     return notes

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
-from sws_jax.data import Dataset
+from sws_jax.data import Dataset, resident
 from sws_jax.errors import UserError
 from sws_jax.estimate import comparison, flops, sizing
 from sws_jax.jobs import build, check, places, preflight
@@ -131,7 +131,7 @@ class Survey:
         self.methods: dict[str, str] = {}
         if data is None and config.data.source == "digits":
             data = build.dataset(config)  # It comes with a package, and is small.
-        self._is_read = data is not None
+        self._data = data
         count = comparison.IMAGENET_IMAGES if data is None else len(data.train)
         self.images = images or count
         trained_on = _images(config, workdir, data, image_size, classes)
@@ -141,7 +141,7 @@ class Survey:
 
     def _note_images(self, source: str, trained_on: Images) -> None:
         """Notes what the runs train on, and whether it was read."""
-        assumed = "" if self._is_read else " is not read; assumed"
+        assumed = "" if self._data is not None else " is not read; assumed"
         height, width = trained_on.image_size
         self.note(
             f"{source}{assumed}: {self.images:,} training images, {height} x {width} "
@@ -163,7 +163,7 @@ class Survey:
         check.check_teacher(run.config)
         answer = self._answers.answer_for(run.name, run.config)
         self.methods[run.name] = run.method or answer.about.method
-        if self._is_read:
+        if self._data is not None:
             durations = build.durations(run.config, self.images)
             schedule = build.schedule(run.config, durations)
             build.check_length(run.config, durations, schedule)
@@ -215,6 +215,28 @@ class Survey:
         """
         return picks.programs(max(self.steps(run), 1))
 
+    def resident_bytes(self, run: Run, device: resident.Device) -> int:
+        """Bytes of the training images that live on each device of a run.
+
+        Where the images are not read, none do but those that the config says.
+
+        Raises:
+          UserError: the config says so, and it cannot be done.
+        """
+        choice, transform = run.config.data.on_device, build.transform(run.config)
+        images = self._answers.images
+        assert images is not None  # The survey has given them.
+        there = choice == "yes"
+        if self._data is not None:
+            there = resident.lives_there(choice, self._data, transform, device)
+        elif choice == "auto" and device.memory and not transform.changes:
+            self.note(
+                "training images that live on the devices by data.on_device=auto: not "
+                "counted, at most a tenth of the memory"
+            )
+        shape = (*images.image_size, images.channels)
+        return resident.bytes_of(self.images, shape) if there else 0
+
     def trains(self, path: str) -> bool:
         """Whether a path stands for an earlier run of this job."""
         name = path.removeprefix(places.RUN)
@@ -239,6 +261,7 @@ class LargestStep(NamedTuple):
       teacher: shapes of the network that teaches, with their shardings; None without.
       students: what the variants of its program pass to it.
       replayed: whether the run computes some of its steps twice.
+      images: bytes of the training images that live on each device.
       lines: on what the run trains besides its network, and on its variants; see
         `phase_lines`.
     """
@@ -248,19 +271,24 @@ class LargestStep(NamedTuple):
     teacher: Predictor | None
     students: tuple[Student, ...]
     replayed: bool
+    images: int
     lines: list[str]
 
 
-def largest_step(survey: Survey, run: Run, mesh: Mesh) -> LargestStep:
+def largest_step(
+    survey: Survey, run: Run, mesh: Mesh, device: resident.Device
+) -> LargestStep:
     """The largest step of a run; the survey was asked for its network before.
 
     Args:
       survey: of the job.
       run: of that job, which trains.
       mesh: to run on.
+      device: each of that mesh.
 
     Raises:
-      UserError: as `Survey.picks`, or it is not known which network teaches the run.
+      UserError: as `Survey.picks` and `Survey.resident_bytes`, or it is not known
+        which network teaches the run.
     """
     teacher = _teacher_shapes(survey, run, mesh)
     picks = survey.picks(run, teacher.network.spec if teacher else None)
@@ -272,6 +300,7 @@ def largest_step(survey: Survey, run: Run, mesh: Mesh) -> LargestStep:
         teacher,
         students,
         run.config.replay.every_steps > 0,
+        survey.resident_bytes(run, device),
         phase_lines(run.name, picks, programs),
     )
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sws_jax import sharding, trees
-from sws_jax.data import pipeline
+from sws_jax.data import resident
 from sws_jax.errors import Stopped, UserError
 from sws_jax.models.description import Description
 from sws_jax.runtime import processes, words
@@ -129,17 +129,16 @@ class Training:
         if self.first == task.total:
             return
         batches = self._batches()
-        size, picks = task.global_batch_size, task.picks
+        picks = task.picks
         for line in (*self._program_lines(), *step_lines()):
             say(line)
         key = self._key()
         counts_skipped = sharding.is_first_of_rows(task.mesh)
         for step_number in range(self.first + 1, task.total + 1):
             rate = task.schedule(step_number - 1)
-            host_batch = next(batches)
-            skipped = int(host_batch.pop("skipped"))
+            with self.history.clock.waiting():
+                batch, skipped = next(batches)
             self.history.add_skipped(skipped if counts_skipped else 0)
-            batch = sharding.to_global(task.mesh, size, host_batch)
             recipe, students = picks.at(step_number - 1)
             program = self._program(recipe, students)
             arguments = [key, batch, np.float32(rate), task.teacher]
@@ -172,18 +171,18 @@ class Training:
                 )
         return self._programs[recipe]
 
-    def _batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """This process's rows of the batches, from the next step on."""
+    def _batches(self) -> Iterator[tuple[dict[str, jax.Array], int]]:
+        """The batches on the devices, from the next step on; see `resident.batches`."""
         task = self.task
-        return pipeline.train_batches(
-            task.data.train,
+        return resident.batches(
+            task.data,
             task.transform,
+            task.mesh,
+            on_device=task.on_device,
             seed=task.seed,
             global_batch_size=task.global_batch_size,
-            size=task.data.image_shape[:2],
             repeats=task.repeats,
             start_step=self.first,
-            rows=sharding.own_rows(task.mesh, task.global_batch_size),
             reading=task.reading,
         )
 
@@ -315,11 +314,13 @@ class Training:
 
     def _progress_at(self, step_number: int) -> dict[str, float]:
         """How far the training is, and how fast."""
-        task, speed = self.task, self.history.clock.steps_per_second
+        task, clock = self.task, self.history.clock
         epoch = step_number * task.global_batch_size / task.epoch_images
         progress = {"rate": task.schedule(step_number - 1), "epoch": epoch}
-        if speed is not None:
+        if (speed := clock.steps_per_second) is not None:
             progress["images_per_second"] = speed * task.global_batch_size
+        if (waited := clock.input_wait) is not None:
+            progress["input_wait"] = waited
         return progress
 
     def _score(self, step_number: int) -> None:

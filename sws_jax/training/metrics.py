@@ -27,6 +27,7 @@ RESERVED = (
     "rate",
     "epoch",
     "images_per_second",
+    "input_wait",
     "val_top1",
     "val_loss",
     "val_images",
@@ -229,13 +230,21 @@ class Clock:
         if was_running:
             self.start()
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A context in which the training waits for its input; see `input_wait`."""
+        before = self._total()
+        yield
+        self._waited += self._total() - before
+
     def count(self, steps: int) -> None:
         """Adds `steps` done while the clock ran."""
         self.steps += steps
 
     def lap(self) -> None:
-        """Begins a new window, for `steps_per_second`."""
+        """Begins a new window, for `steps_per_second` and `input_wait`."""
         self._lap = self._total(), self.steps  # seconds and steps before it
+        self._waited = 0.0
 
     @property
     def steps_per_second(self) -> float | None:
@@ -247,6 +256,16 @@ class Clock:
         seconds_before, steps_before = self._lap
         seconds, steps = self._total() - seconds_before, self.steps - steps_before
         return steps / seconds if steps and seconds > 0 else None
+
+    @property
+    def input_wait(self) -> float | None:
+        """Share of the time since the last `lap` in which the training waited for its
+        input; None if no step was taken.
+
+        It is the host that waits. A device that has steps to do meanwhile is busy.
+        """
+        seconds = self._total() - self._lap[0]
+        return None if self.steps_per_second is None else self._waited / seconds
 
     def _total(self) -> float:
         """Seconds until now."""

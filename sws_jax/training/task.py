@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jax.sharding import Mesh
 
 from sws_jax import trees
-from sws_jax.data import Dataset
+from sws_jax.data import Dataset, resident
 from sws_jax.data.base import Split
 from sws_jax.data.pipeline import Reading
 from sws_jax.data.transforms import Fit, Transform
@@ -59,6 +59,8 @@ class Task:
       lines: printed whenever it begins or goes on.
       variants, pick: see `sws_jax.training.picks.Picks`.
       replay_every: interval, in steps, of those that are computed twice; 0: none.
+      on_device: whether the training images live on the devices; see
+        `sws_jax.data.resident`.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Task:
     variants: tuple[Computation, ...] = ()
     pick: Pick = pick_first
     replay_every: int = 0
+    on_device: bool = False
 
     @property
     def total(self) -> int:
@@ -105,6 +108,13 @@ class Task:
     def picks(self) -> Picks:
         """What each step computes."""
         return Picks(self.recipe, self.variants, self.pick, self.seed)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the training images that live on each device."""
+        if not self.on_device:
+            return 0
+        return resident.bytes_of(len(self.data.train), self.data.image_shape)
 
     def saves_after(self, number: int) -> bool:
         """Whether a checkpoint is due once so many steps are done."""

@@ -280,6 +280,20 @@ MUTATIONS = (
         ("test_pipeline::test_another_seed_augments_otherwise",),
     ),
     Mutation(
+        "mirrored before it is shifted",
+        "x = left - padding + jnp.where(flipped, width - 1 - x, x)",
+        "x = jnp.where(flipped, width - 1 - x, x - padding + left)",
+        "batches that are cut out on a device are those of the host",
+        ("test_resident::test_the_batches_are_those_of_the_host",),
+    ),
+    Mutation(
+        "waits of earlier windows",
+        "self._waited = 0.0",
+        "self._waited = getattr(self, '_waited', 0.0)",
+        "the wait for input is that of the last window",
+        ("test_progress::test_the_wait_for_input_is_a_share_of_the_window",),
+    ),
+    Mutation(
         "squares along a diagonal",
         "span(keys[4], wide, width)",
         "span(keys[3], wide, width)",

@@ -84,7 +84,7 @@ TO_TIMM = ("--to", "timm")
 
 # Columns and fields that depend on the time, whatever the code; and the checksums in
 # `meta` of a checkpoint that cover such a field.
-TIMED = ("seconds", "images_per_second")
+TIMED = ("seconds", "images_per_second", "input_wait")
 _OF_TIMED = ("clock", "digest")
 # Those that depend on the machine and on the libraries.
 _ELSEWHERE = ("hardware", "jax")
