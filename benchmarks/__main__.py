@@ -19,9 +19,12 @@ from collections.abc import Sequence
 KINDS = {
     "step": "a training step: scan, remat, unrolled",
     "peers": "a training step beside PyTorch's",
+    "growth": "a training step against depth and batch, with two pictures",
+    "estimates": "the dry run's time of a step beside the step",
     "replay": "training steps of which some are computed twice",
     "expansion": "expanding a learngene beside a copy",
     "checksums": "what a checkpoint costs the thread that trains",
+    "saves": "how long a save holds up training",
     "input": "images read per second",
     "answers": "help, mistakes and imports, beside an empty process",
     "startup": "the first step, compilation",
@@ -122,6 +125,8 @@ def _run(args: argparse.Namespace) -> None:
         table = measure.table(report[kind], getattr(program, "HIDDEN", ()))
         print(f"\n{kind}: {KINDS[kind]}\n\n{table}\n", flush=True)
         files.write_json(out, documents.plain(report))  # a later kind may fail
+        if hasattr(program, "draw"):
+            program.draw(report[kind], os.path.splitext(out)[0])
     print(f"written to {out}; figures are medians (least)")
 
 

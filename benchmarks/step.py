@@ -191,6 +191,11 @@ class Training:
             self._state, self.numbers = self._step(self._state, *self._rest)
         jax.block_until_ready((self._state, self.numbers))
 
+    def saved(self) -> dict[str, trees.Tree]:
+        """What a checkpoint holds of the state."""
+        state = self._state
+        return {"params": state.params, "opt": state.opt, "ema": state.ema}
+
     def twice(self) -> None:
         """Takes one step, computes it again, and compares the two."""
         after, place = replay.twice(self._step, self._state, *self._rest)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import measure
+from benchmarks import growth, measure
 from benchmarks.__main__ import KINDS, main
 from sws_jax.storage import documents
 
@@ -42,7 +42,7 @@ def positive(row):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--only=step,speed"], "step, peers, replay, expansion, checksums, input"),
+        (["--only=step,speed"], "step, peers, growth, estimates, replay, expansion"),
         (["--only="], "--only ''"),
         (["--sizes=huge"], "nano, tiny, small, base"),
         (["--batch-size=0"], "--batch-size must be at least 1, and is 0"),
@@ -54,6 +54,30 @@ def test_mistakes_are_answered_in_one_line(arguments, words, capsys):
     error = capsys.readouterr().err
     assert error.startswith("benchmarks: ") and error.count("\n") == 1
     assert words in error
+
+
+def test_a_line_deviates_least_relative_to_each_value():
+    """Through 1, 10 and 1: 2.1 / 2.01, where squares of plain differences say 4."""
+    assert growth.line([(n, 3 + 0.5 * n) for n in (1, 2, 8)]) == pytest.approx((3, 0.5))
+    fixed, each = growth.line([(1, 1.0), (2, 10.0), (3, 1.0)])
+    assert fixed + 2 * each == pytest.approx(2.1 / 2.01)
+
+
+def test_pictures_show_every_series(tmp_path):
+    rows = [
+        {"along": along, "network": name, "blocks": 12, "batch": 8, key: count}
+        | {"step_ms": measure.figure([2.0 + count]), "temp_mib": 3.0 * count}
+        for along, key in growth.AXES.items()
+        for name in ("ViT", "Aux-Net")
+        for count in (3, 6)
+    ]
+    rows = growth.fitted(rows)
+    assert rows[0]["step_fit_ms"] == 5 and rows[0]["step_each_ms"] == 1
+    growth.draw(rows, str(tmp_path / "cpu"))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cpu-depth.png",
+        "cpu-batch.png",
+    }
 
 
 def test_an_unknown_kind_ends_the_command_with_2():

@@ -5,11 +5,15 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from sws_jax import main
+from sws_jax import main, specs
 from sws_jax.errors import UserError
+from sws_jax.estimate import flops, rates
+from sws_jax.estimate.rates import Rates
 from sws_jax.preview import dry_run
+from sws_jax.specs import Compute
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = f"--config={ROOT}/configs"
@@ -76,6 +80,32 @@ def test_a_whole_job_from_a_laptop(tmp_path, capsys, monkeypatch):
     assert text.count(" yes ") == 2 and " NO " not in text
     assert "no step is trained: untuned-L02 and 1 more" in text
     assert "an estimate for other devices" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_this_machine_is_told_how_long_a_step_takes(tmp_path, capsys, monkeypatch):
+    """Rates that are easy to see in the table; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rates, "measured", lambda dtype: Rates(2e9, 1e30))
+    monkeypatch.setattr(rates, "fresh_seconds", lambda size: 0.0)
+    argv = ["--config.model.depth=1", "--config.schedule.total_epochs=1.0"]
+    argv += ["--config.schedule.warmup_epochs=0.0"]
+    argv += [f"--config.global_batch_size={8 * jax.device_count()}"]
+    config = f"{CONFIGS}/scratch_deit.py"
+    text = printed(capsys, config, "--config.mesh.dry_run=here", *argv)
+    count = jax.device_count()
+    assert text.startswith(f"here: {count} device") and "nothing is run" in text
+    assert "a step takes" in text.splitlines()[2]
+    amount, unit = cells(text, "scratch")[-2:]
+    spec = specs.ViTSpec(
+        depth=1, width=64, heads=4, patch_size=4, image_size=8, channels=1,
+        num_classes=10,
+    )  # fmt: skip
+    expected = 8 * flops.step_flops(spec, Compute(remat=True)) / 2e9
+    assert unit == "ms" and float(amount) == pytest.approx(1e3 * expected, rel=1e-2)
+    steps = round(1257 / (8 * count))
+    assert f"all {steps} steps: 1 s" in text
+    assert "2 GFLOP/s" in text and "other devices" not in text
     assert not list(tmp_path.iterdir())
 
 

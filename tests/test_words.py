@@ -42,6 +42,12 @@ def test_durations(seconds, duration, clock):
     assert words.clock(seconds) == clock
 
 
+def test_short_durations():
+    assert words.short(0.01234) == "12.3 ms"
+    assert words.short(1.166) == "1.17 s"
+    assert words.short(61) == "1 min 1 s"
+
+
 def test_counts():
     assert words.many(1, "image") == "1 image"
     assert words.many(1000, "image") == "1,000 images"

@@ -182,7 +182,8 @@ RUN: dict[str, Field] = {
     "mesh.dry_run": Field(
         "",
         "Devices that are not here, as 8, v5e-256 or 8xH100: what each of them would "
-        "hold and send is printed, and nothing is run.",
+        "hold and send is printed, and nothing is run. With here, the devices of this "
+        "machine, and how long a step takes, from rates that are measured.",
         resume=HARMLESS,
     ),
     "data.source": Field(

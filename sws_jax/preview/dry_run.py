@@ -1,4 +1,4 @@
-"""What a job needs of devices elsewhere: nothing is trained, read or written."""
+"""What a job needs of devices, here or elsewhere: nothing is trained or written."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import tabulate
 from sws_jax import sharding, xla_flags
 from sws_jax.data import resident
 from sws_jax.errors import UserError
-from sws_jax.estimate import flops, sizing
+from sws_jax.estimate import flops, sizing, times
 from sws_jax.jobs import build, preflight, remarks
 from sws_jax.jobs.rows import Run, runs
 from sws_jax.preview.survey import Survey, largest_step
-from sws_jax.runtime import words
+from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
 from sws_jax.training import step
 
@@ -35,27 +35,56 @@ GPUS = {
 # Slices of these are named after their cores, of which a device has two.
 _TWO_CORES = ("v4", "v5p")
 
-# All that a sheet depends on, the recipe first -> names of the runs, their sheet.
-Sheets = dict[Any, tuple[list[str], sizing.Sheet]]
+# The devices of this process, whose rates can be measured.
+HERE = "here"
+
+# All that a line depends on, the recipe first -> the line.
+Lines = dict[Any, "Line"]
+
+
+@dataclasses.dataclass
+class Line:
+    """A line of the table: runs with equal steps.
+
+    Attributes:
+      sheet: what a device holds and sends.
+      time: of a step; None where devices are elsewhere.
+      names: of the runs.
+      steps: of all of them together.
+    """
+
+    sheet: sizing.Sheet
+    time: times.Time | None
+    names: list[str] = dataclasses.field(default_factory=list)
+    steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Devices by number and, where it is known, memory in bytes."""
+    """Devices by number, where it is known by memory in bytes, and by where they are.
+
+    Attributes:
+      devices: how many.
+      memory: of each of them, in bytes.
+      is_here: they are those of this process.
+    """
 
     devices: int
     memory: int | None = None
+    is_here: bool = False
 
 
 def machine(text: str) -> Machine:
     """The devices that ``mesh.dry_run`` names.
 
     Args:
-      text: a number of devices, a TPU slice (v5e-256) or GPUs (8xH100).
+      text: a number of devices, a TPU slice (v5e-256), GPUs (8xH100) or ``here``.
 
     Raises:
       UserError: it names none; the known ones are listed.
     """
+    if text == HERE:
+        return _present()
     if re.fullmatch(r"[1-9]\d*", text):
         return Machine(int(text))
     if (tpus := re.fullmatch(r"(\w+)-([1-9]\d*)", text)) and tpus[1] in TPUS:
@@ -71,8 +100,17 @@ def machine(text: str) -> Machine:
         return Machine(int(gpus[1]), GPUS[gpus[2]])
     raise UserError(
         f"mesh.dry_run is a number of devices, or N of {', '.join(TPUS)} as in "
-        f"v5e-256, or of {', '.join(GPUS)} as in 8xH100, and is {text!r}"
+        f"v5e-256, or of {', '.join(GPUS)} as in 8xH100, or here, and is {text!r}"
     )
+
+
+def _present() -> Machine:
+    """The devices of this process; those made of a CPU share its memory."""
+    devices = jax.devices()
+    limit = sizing.memory_limit(devices[0])
+    if limit is None and devices[0].platform == "cpu" and (whole := host.memory()):
+        limit = whole // len(devices)
+    return Machine(len(devices), limit, is_here=True)
 
 
 def pretend(devices: int) -> None:
@@ -117,23 +155,23 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows = runs(config)
     preflight.check(config, rows)
     preflight.check_networks(rows, workdir)
-    pretend(target.devices)
-    devices = jax.devices("cpu")[: target.devices]
+    if not target.is_here:
+        pretend(target.devices)
+    devices = jax.devices() if target.is_here else jax.devices("cpu")[: target.devices]
     survey = Survey(config, workdir)
-    sheets = _sheets(rows, survey, devices, target.memory)
+    lines = _lines(rows, survey, devices, target)
+    count = words.many(target.devices, "device")
     memory = f" of {words.size(target.memory)}" if target.memory else ""
-    say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
-    say(_table(list(sheets.values()), target))
-    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+    who = f" ({host.hardware()})" if target.is_here else ""
+    say(f"{config.mesh.dry_run}: {count}{memory}{who}, nothing is run\n")
+    say(_table(list(lines.values()), target))
+    say("\n" + "\n".join([*survey.notes, *_explanations(lines)]))
 
 
-def _sheets(
-    rows: Sequence[Run],
-    survey: Survey,
-    devices: Sequence[jax.Device],
-    memory: int | None,
-) -> Sheets:
-    """The sheets of a job's runs; each is compiled once for all runs that share it.
+def _lines(
+    rows: Sequence[Run], survey: Survey, devices: Sequence[jax.Device], target: Machine
+) -> Lines:
+    """The table of a job's runs; a step is compiled once for all runs that share it.
 
     The survey takes notes of remarks on the runs, and of those that train nothing.
 
@@ -141,11 +179,12 @@ def _sheets(
       rows: of the job.
       survey: of the job.
       devices: of the mesh, which stand for those of the job.
-      memory: of each of these, in bytes; None where it is not known.
+      target: what the job would run on.
     """
-    sheets: Sheets = {}
+    lines: Lines = {}
     untrained = []
-    device = resident.Device("", memory)
+    platform = devices[0].platform if target.is_here else ""
+    device = resident.Device(platform, target.memory)
     for row in rows:
         spec = survey.spec(row)
         mesh = sharding.make_mesh(devices, row.config.mesh)
@@ -153,29 +192,32 @@ def _sheets(
         if not row.config.schedule.total_epochs:
             untrained.append(row.name)
             continue
-        recipe, size, teacher, students, replayed, images, lines = largest_step(
-            survey, row, mesh, device
-        )
+        largest = largest_step(survey, row, mesh, device)
+        recipe, size, teacher, students, replayed, images, trained = largest
+        if not target.is_here:
+            # Rules of this machine would be compiled for another.
+            compute = dataclasses.replace(recipe.compute, backend="plain")
+            recipe = dataclasses.replace(recipe, compute=compute)
         structure = jax.tree.structure(students)
         computed_in = teacher and teacher.compute
         key = (recipe, mesh, size, computed_in, structure, replayed, images)
-        if key not in sheets:
-            sheet = sizing.sheet(
-                recipe,
-                mesh,
-                size,
-                teacher,
-                students,
-                replayed=replayed,
-                images=images,
-            )
-            sheets[key] = [], _in_own_dtype(sheet, recipe, mesh, size, students)
-        for remark in (*lines, *remarks.of_mesh(row.config, spec, mesh)):
+        if key not in lines:
+            arguments = (recipe, mesh, size, teacher, students)
+            sheet = sizing.sheet(*arguments, replayed=replayed, images=images)
+            time = None
+            if target.is_here:
+                temporary = sheet.activations or 0
+                time = times.of_step(*arguments, temporary=temporary)
+            else:
+                sheet = _in_own_dtype(sheet, recipe, mesh, size, students)
+            lines[key] = Line(sheet, time)
+        for remark in (*trained, *remarks.of_mesh(row.config, spec, mesh)):
             survey.note(remark)
-        sheets[key][0].append(row.name)
+        lines[key].names.append(row.name)
+        lines[key].steps += survey.steps(row)
     if untrained:
         survey.note(f"no step is trained: {_label(untrained)}")
-    return sheets
+    return lines
 
 
 def _in_own_dtype(
@@ -210,28 +252,35 @@ def _in_own_dtype(
     return dataclasses.replace(sheet, activations=sheet.activations - widened)
 
 
-def _table(sheets: Sequence[tuple[list[str], sizing.Sheet]], target: Machine) -> str:
+def _table(lines: Sequence[Line], target: Machine) -> str:
     """The table of a dry run: a line for each sheet, with the names of its runs."""
     head = ["run", "parameters", "optimiser", "average", "teacher", "batch"]
     head += ["activations", "in all", "a step sends"]
-    replayed = any(sheet.replay for _, sheet in sheets)
+    replayed = any(line.sheet.replay for line in lines)
     if replayed:
         head.insert(-2, "replay")
-    resident_images = any(sheet.images for _, sheet in sheets)
+    resident_images = any(line.sheet.images for line in lines)
     if resident_images:
         head.insert(-2, "images")
     if target.memory:
         head.insert(-1, "fits")
+    timed = any(line.time for line in lines)
+    if timed:
+        head.append("a step takes")
     body = []
-    for names, sheet in sheets:
+    for line in lines:
+        sheet = line.sheet
         sizes: list[int | None] = [sheet.parameters, sheet.optimizer, sheet.ema]
         sizes += [sheet.teacher, sheet.batch, sheet.activations]
         sizes += [sheet.replay] * replayed + [sheet.images] * resident_images
         sizes.append(sheet.total)
-        line = [_label(names), *(words.size(n) if n else "-" for n in sizes)]
+        cells = [_label(line.names), *(words.size(n) if n else "-" for n in sizes)]
         if target.memory:
-            line.append("yes" if sheet.total <= target.memory else "NO")
-        body.append([*line, words.size(sheet.sent) if sheet.sent else "-"])
+            cells.append("yes" if sheet.total <= target.memory else "NO")
+        cells.append(words.size(sheet.sent) if sheet.sent else "-")
+        if timed:
+            cells.append(words.short(line.time.seconds) if line.time else "-")
+        body.append(cells)
     sides = ["left", *["right"] * (len(head) - 1)]
     return tabulate.tabulate(body, head, disable_numparse=True, colalign=sides)
 
@@ -241,27 +290,52 @@ def _label(names: list[str]) -> str:
     return words.few(names, most=1)
 
 
-def _explanations(sheets: Sheets) -> list[str]:
+def _explanations(lines: Lines) -> list[str]:
     """Lines below the table, on what its columns count."""
+    sheets = [line.sheet for line in lines.values()]
+    timed = [line for line in lines.values() if line.time]
+    compiled = (
+        "as compiled for these" if timed else "as compiled for a CPU: an estimate"
+    )
     notes = [
         "all figures: of one device",
-        "activations: what the program needs besides, gradients included, as compiled "
-        "for a CPU: an estimate for other devices",
+        f"activations: what the program needs besides, gradients included, {compiled}"
+        + ("" if timed else " for other devices"),
         "a step sends: by ring algorithms, in the collectives of that program",
     ]
-    dtypes = {recipe.compute.dtype for recipe, *_ in sheets}
-    if half := sorted(dtypes - {"float32"}):
+    dtypes = {recipe.compute.dtype for recipe, *_ in lines}
+    if (half := sorted(dtypes - {"float32"})) and not timed:
         notes.append(
             f"{' and '.join(half)}: the CPU's program is wider; less what it keeps for "
             f"the backward pass in float32"
         )
-    if any(sheet.replay for _, sheet in sheets.values()):
+    if any(sheet.replay for sheet in sheets):
         notes.append(
             "replay: the state before a step, which is kept while the step is computed "
             "twice"
         )
-    if any(sheet.images for _, sheet in sheets.values()):
+    if any(sheet.images for sheet in sheets):
         notes.append("images: those of training, which every device holds")
-    if any(sheet.uncounted for _, sheet in sheets.values()):
+    if any(sheet.uncounted for sheet in sheets):
         notes.append("collectives in loops of unknown length: counted once")
+    return notes + _of_time(timed)
+
+
+def _of_time(lines: Sequence[Line]) -> list[str]:
+    """Lines on what the times of steps are made of; none where there are none."""
+    notes = []
+    measured = {line.time.rates: None for line in lines if line.time}
+    for rates in measured:
+        notes.append(
+            f"a step takes: an estimate, from {rates.products / 1e9:,.4g} GFLOP/s of a "
+            f"large product and {rates.memory / 1e9:,.4g} GB/s of norms, softmax and "
+            f"GELU, measured here just now; without what devices send each other"
+        )
+    if lines:
+        seconds = sum(line.time.seconds * line.steps for line in lines if line.time)
+        steps = sum(line.steps for line in lines)
+        notes.append(
+            f"all {words.many(steps, 'step')}: {words.duration(seconds)}, without "
+            f"compilation, evaluation, reading images and writing checkpoints"
+        )
     return notes

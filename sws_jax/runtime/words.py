@@ -44,6 +44,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def short(seconds: float) -> str:
+    """How long, to three digits: "12.3 ms", "1.17 s"; longer ones as `duration`."""
+    if seconds >= 60:
+        return duration(seconds)
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds: "1:20:00"."""
     return str(datetime.timedelta(seconds=round(seconds)))
