@@ -16,7 +16,8 @@ from sws_jax import sharding, xla_flags
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing
 from sws_jax.jobs import build, preflight, remarks
-from sws_jax.jobs.rows import Run, runs
+from sws_jax.jobs.commandline import PARALLEL
+from sws_jax.jobs.rows import Run, at_once, runs
 from sws_jax.preview.survey import Survey, largest_step
 from sws_jax.runtime import words
 from sws_jax.runtime.progress import say
@@ -123,7 +124,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     memory = f" of {words.size(target.memory)}" if target.memory else ""
     say(f"{config.mesh.dry_run}: {target.devices} devices{memory}, nothing is run\n")
     say(_table(list(sheets.values()), target))
-    say("\n" + "\n".join([*survey.notes, *_explanations(sheets)]))
+    notes = [*survey.notes, *_explanations(sheets)]
+    if (most := at_once(rows)) > 1:
+        notes.append(
+            f"runs at once: on CPUs up to {most} ({PARALLEL}), each with memory of its "
+            f"own; on accelerators one"
+        )
+    say("\n" + "\n".join(notes))
 
 
 def _sheets(
