@@ -1,57 +1,56 @@
-"""Takes the first step of the Aux-Net in configs/smoke.py and prints when.
+"""Takes the first step of the job in configs/aux_deit.py on digits and prints when.
 
-One line of JSON: the seconds since 1970 at which everything was imported, the data and
-the network were there, and the step was done. `benchmarks.startup` starts it and knows
-when it did.
+One line of JSON, the last: the seconds since 1970 at which everything was imported, the
+job was checked, and the first step of its first run was done, and how many programs
+were compiled and how many of them taken from the cache. `benchmarks.startup` starts it
+and knows when it did.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
+import tempfile
 import time
 
+from sws_jax import xla_flags
+
+xla_flags.add()
+
+# ruff: noqa: E402  JAX reads the flags when it starts
 import jax
-import numpy as np
 
-from sws_jax import sharding
-from sws_jax.data import pipeline
-from sws_jax.jobs import build, commandline, initial
-from sws_jax.training import step
+from sws_jax.jobs import commandline, execute
+from sws_jax.runtime import compiled
+from sws_jax.training.loop import Preempted
 
+_CACHE = "/jax/compilation_cache"
 imported = time.time()
 
 
 def main() -> None:
-    config = commandline.load("configs/smoke.py").unlock()
-    # Its own teacher would have to be trained first.
-    config.loss.kind = "none"
-    config.teacher.path = ""
-    data = build.dataset(config)
-    network = initial.initial_network(config, data, "")
-    ready = time.time()
-    recipe = build.recipe(config, network.spec, data.normalization)
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    shardings = step.state_shardings(recipe, mesh)
-    new = jax.jit(
-        lambda params: step.new_state(recipe, params), out_shardings=shardings
-    )
-    batch = next(
-        pipeline.train_batches(
-            data.train,
-            build.transform(config),
-            seed=0,
-            global_batch_size=config.global_batch_size,
-            size=data.image_shape[:2],
-        )
-    )
-    batch.pop("skipped")
-    state = new(sharding.put(network.params, shardings.params))
-    key = jax.device_put(jax.random.key(0), sharding.replicated(mesh))
-    raw = sharding.to_global(mesh, config.global_batch_size, batch)
-    run_step = step.compiled_step(recipe, mesh)
-    jax.block_until_ready(run_step(state, key, raw, np.float32(1e-3), None))
-    times = {"imported": imported, "ready": ready, "stepped": time.time()}
-    print(json.dumps(times))
+    events: collections.Counter[str] = collections.Counter()
+    jax.monitoring.register_event_listener(lambda name, **_: events.update([name]))
+    print(compiled.keep())
+    config, _ = commandline.parse(["--config=configs/aux_deit.py"])
+    asked: list[float] = []
+
+    def should_stop() -> bool:
+        asked.append(time.time())  # before the first run, then after each step
+        return len(asked) > 1
+
+    with tempfile.TemporaryDirectory() as workdir, contextlib.suppress(Preempted):
+        execute.execute(config, workdir, should_stop=should_stop)
+    hits = events[f"{_CACHE}/cache_hits"]
+    outcome = {
+        "imported": imported,
+        "checked": asked[0],
+        "stepped": asked[1],
+        "hits": hits,
+        "misses": events[f"{_CACHE}/compile_requests_use_cache"] - hits,
+    }
+    print(json.dumps(outcome))
 
 
 if __name__ == "__main__":

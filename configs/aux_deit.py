@@ -16,7 +16,7 @@ table it printed.
         --config=configs/aux_deit.py:variant=32px,dataset=DATA.npz,seeds=3
 
 is the comparison on natural images of 32 px: hours, on two CPU cores; the README has
-its table too. The same command started twice shares out the runs.
+its table too. Runs that do not wait for each other go at once, one on each core.
 
     python -m sws_jax.main \\
         --config=configs/aux_deit.py:variant=S/16,dataset=DATA,teacher=PATH

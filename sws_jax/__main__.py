@@ -39,6 +39,8 @@ COMMANDS = {
 }
 # Commands in which an error of the operating system is a request that cannot be met.
 READERS = ("convert", "describe", "evaluate", "predict")
+# Commands that compile what another start compiles again.
+COMPILERS = ("doctor", "evaluate", "predict")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,7 +110,11 @@ def main(argv: list[str] | None = None) -> int:
     elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     xla_flags.add()
+    from sws_jax.runtime import compiled
     from sws_jax.storage import files
+
+    if args.command in COMPILERS and (kept := compiled.keep()):
+        print(f"sws_jax: {kept}", file=sys.stderr)
 
     try:
         with (

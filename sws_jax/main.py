@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: python -m sws_jax.main --config=FILE[:key=value,...] [--workdir=DIR]
-                              [--config.field=value ...]
+                              [--config.field=value ...] [--parallel=N]
                               [--coordinator=HOST:PORT --num_processes=N --process_id=I]
 
 Runs the job that a config describes; the same command again goes on where it
@@ -35,6 +35,10 @@ stopped, and does nothing twice.
                          runs nothing, and prints what each device would hold and send;
                          DEVICES are a number or named, as v5e-256 or 8xH100
   --workdir=DIR          default runs/NAME, with the config's name; gs://BUCKET/DIR too
+  --parallel=N           runs of the job at once, each in a process of its own; default
+                         as many as this machine has cores, memory and work for, and 1
+                         on accelerators, in a bucket and among several processes. The
+                         results are the same
   --help                 this, and all fields of a config with what they mean
 
 Several processes (hosts, or accelerators of one) run the same command. Cloud TPU, GKE,
@@ -65,7 +69,15 @@ _OUT_OF_MEMORY = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code; see `USAGE`."""
+    """Runs a job; only a program of its own starts helpers without being asked to.
+
+    Args:
+      argv: flags; default those of this program.
+
+    Returns:
+      The exit code; see `USAGE`.
+    """
+    by_name = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if not argv:
         print(USAGE, end="")
@@ -79,29 +91,33 @@ def main(argv: list[str] | None = None) -> int:
 
     xla_flags.add()
     with signals.Asked() as asked:
-        return _run(argv, asked)
+        return _run(argv, asked, by_name)
 
 
-def _run(argv: list[str], asked: signals.Asked) -> int:
+def _run(argv: list[str], asked: signals.Asked, by_name: bool) -> int:
     """Runs the job, or its dry run; returns the exit code.
 
     Args:
       argv: flags of the processes and of the job.
       asked: the signals to end.
+      by_name: whether this is a program of its own.
     """
     from sws_jax.jobs import commandline
-    from sws_jax.runtime import rendezvous
+    from sws_jax.runtime import crew, rendezvous
 
+    if crew.is_helper():
+        crew.serve(asked)
     try:
         rendezvous_flags, rest = rendezvous.parse(argv)
+        wish, rest = commandline.parallel(rest)
         config, workdir = commandline.parse(rest)
     except UserError as error:
         return _refuse(error, EXIT_REFUSED)
     # JAX starts with the first import below; a refused request need not wait for it.
-    from sws_jax.jobs import execute, remarks
+    from sws_jax.jobs import remarks
     from sws_jax.jobs.rows import runs
     from sws_jax.preview import dry_run
-    from sws_jax.runtime import processes, progress
+    from sws_jax.runtime import compiled, processes, progress
     from sws_jax.training.loop import Preempted
 
     _hush_storage()
@@ -110,16 +126,71 @@ def _run(argv: list[str], asked: signals.Asked) -> int:
             dry_run.run(config, workdir)
             return 0
         rendezvous.start(rendezvous_flags, _job(config))
-        print(_greeting(), flush=True)
-        for line in remarks.of_named(config, commandline.named(rest), runs(config)):
-            progress.say(line)
-        execute.execute(config, workdir, should_stop=processes.stop_asked(asked))
+        if not crew.is_helper():
+            print(_greeting(), flush=True)
+            # Several processes would have to find the same programs, each in its home.
+            if processes.is_alone() and (kept := compiled.keep()):
+                progress.say(kept)
+            for line in remarks.of_named(config, commandline.named(rest), runs(config)):
+                progress.say(line)
+        wish = wish if by_name else wish or 1
+        return _execute(config, workdir, wish, argv, asked)
     except Preempted as stop:
         return _refuse(stop, asked.exit_code)
     except Exception as error:
         code = _explain(error)
         processes.leave(code)
         return code
+
+
+def _execute(
+    config, workdir: str, wish: int | None, argv: list[str], asked: signals.Asked
+) -> int:
+    """Does the runs of the job, with helpers where several can begin at once.
+
+    Args:
+      config: of the job.
+      workdir: of the job.
+      wish: runs at once; None leaves it to the machine.
+      argv: flags of this command, which helpers get too.
+      asked: the signals to end.
+
+    Returns:
+      The exit code: of a helper that failed, its own.
+    """
+    from sws_jax.jobs import execute, parallel
+    from sws_jax.jobs.rows import runs
+    from sws_jax.runtime import crew, processes, progress
+    from sws_jax.training.loop import Preempted
+
+    should_stop = processes.stop_asked(asked)
+    if crew.is_helper():
+        shared = execute.Shared(reports=False)
+        execute.execute(config, workdir, should_stop=should_stop, shared=shared)
+        return 0
+    rows = runs(config)
+    choice = parallel.choose(wish, rows, workdir)
+    if len(rows) > 1 and wish != 1:
+        progress.say(str(choice))
+    if choice.count == 1:
+        execute.execute(config, workdir, should_stop=should_stop)
+        return 0
+    command = [sys.executable, "-m", "sws_jax.main", *argv]
+    with crew.Crew(command, choice.count, asked) as helpers:
+        shared = execute.Shared(helpers.call, lambda: helpers.at_work)
+        try:
+            execute.execute(
+                config,
+                workdir,
+                should_stop=lambda: should_stop() or helpers.failure is not None,
+                shared=shared,
+            )
+        except Preempted:
+            if helpers.failure is None:
+                raise
+    if helpers.failure is not None:
+        code, sentence = helpers.failure
+        return _refuse(sentence, code)
     return 0
 
 

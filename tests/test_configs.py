@@ -625,7 +625,8 @@ def test_the_file_may_be_the_next_word():
         ([*COMMAND, "--config.seed"], "Missing value for flag --config.seed"),
         (
             [*COMMAND, "--nope=1"],
-            "no flag --nope; the flags are --config, --config.FIELD, --workdir and",
+            "no flag --nope; the flags are --config, --config.FIELD, --workdir, "
+            "--parallel and",
         ),
         ([*COMMAND, "--configs.seed=1"], "there is no flag --configs.seed"),
         ([*COMMAND, "stray"], "'stray' is not a flag"),

@@ -248,7 +248,8 @@ def test_a_job_of_untrained_runs_is_asked_to_stop(gene, job, tmp_path):
 
     def start():
         config = f"{ROOT / 'configs' / 'transfer.py'}:{words},dataset={job.data}"
-        return job.launch([*MAIN, f"--config={config}", f"--workdir={work}"])
+        command = [*MAIN, f"--config={config}", f"--workdir={work}", "--parallel=1"]
+        return job.launch(command)
 
     process = start()
     until(process, "[2/4] untuned-L03")

@@ -310,7 +310,7 @@ def test_two_processes_share_out_the_runs(job, tmp_path):
     for name in ("ancestor", "aux"):
         shutil.copytree(workdir / name, tmp_path / name)
     command = [c for c in command if not c.startswith("--workdir")]
-    command = [*MAIN, *command, f"--workdir={tmp_path}"]
+    command = [*MAIN, *command, f"--workdir={tmp_path}", "--parallel=1"]
 
     def started():
         return subprocess.Popen(

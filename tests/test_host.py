@@ -34,6 +34,47 @@ NONE_1 = 2**63 - 4096
 V1 = "4:memory:/pod/mine\n3:cpu,cpuacct:/pod/mine\n2:cpuset:/\n0::/\n"
 
 
+FREE = "MemTotal: 9 kB\nMemAvailable:   4 kB\n"
+
+
+@pytest.mark.parametrize(
+    "meminfo, own, files, bytes_",
+    [
+        (FREE, "0::/\n", {}, 4096),
+        ("", "0::/\n", {}, WHOLE),  # a system that does not say
+        ("", "0::/\n", {"memory.max": 3000}, 3000),
+        (FREE, "0::/\n", {"memory.max": "max", "memory.current": 9}, 4096),
+        (FREE, "0::/a\n", {"a/memory.max": 3000, "a/memory.current": 1000}, 2000),
+        (FREE, "0::/\n", {"memory.max": 3000, "memory.current": 9000}, 0),
+        (
+            FREE,
+            "0::/\n",
+            {
+                "memory.max": 3000,
+                "memory.current": 2500,
+                "memory.stat": "anon 9\ninactive_file 700\nactive_file 50",
+            },
+            1200,
+        ),
+        (
+            FREE,
+            "4:memory:/a\n",
+            {
+                "memory/a/memory.limit_in_bytes": 3000,
+                "memory/a/memory.usage_in_bytes": 2900,
+                "memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 200",
+            },
+            300,
+        ),
+    ],
+)
+def test_memory_that_is_free(meminfo, own, files, bytes_, shown, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text(meminfo)
+    monkeypatch.setattr(host, "_MEMORY", str(tmp_path / "meminfo"))
+    shown(own, **files)
+    assert host.available() == bytes_
+
+
 @pytest.mark.parametrize(
     "own, files, bytes_",
     [

@@ -149,7 +149,10 @@ def _config(args) -> None:
     """A line for each run of a job, and what the ways to have every depth cost."""
     from sws_jax.jobs import commandline
 
-    config, workdir = commandline.parse([f"--config={args.config}", *args.flags])
+    _, flags = commandline.parallel(
+        args.flags
+    )  # What a job costs does not depend on it.
+    config, workdir = commandline.parse([f"--config={args.config}", *flags])
     # JAX starts with the import below; a refused request need not wait for it.
     from sws_jax.preview import costs
 

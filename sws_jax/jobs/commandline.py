@@ -23,6 +23,7 @@ from sws_jax.jobs import model_fields, recipes
 from sws_jax.models import profiles
 from sws_jax.storage import paths
 
+PARALLEL = "--parallel"  # the flag
 _WANTED = {
     bool: "true or false",
     int: "a whole number",
@@ -112,7 +113,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
     except flags.UnrecognizedFlagError as error:
         raise UserError(
             f"there is no flag --{error.flagname}; the flags are --config, "
-            f"--config.FIELD, --workdir and, for one process of several, "
+            f"--config.FIELD, --workdir, --parallel and, for one process of several, "
             f"--coordinator, --num_processes, --process_id, --start_timeout and "
             f"--lost_after"
         ) from None
@@ -124,6 +125,38 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, str]:
         _check_tuple(config, name)
     _insist(config, {*names, *decided})
     return config, _workdir(values.workdir) or os.path.join("runs", config.name)
+
+
+def parallel(argv: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The wish of a command line, and its other arguments.
+
+    Args:
+      argv: without the program's name.
+
+    Returns:
+      The number after ``--parallel=``, None where it is not there, and what is left.
+
+    Raises:
+      UserError: it is no number from 1, or is given twice.
+    """
+    rest: list[str] = []
+    wishes: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        if match := re.fullmatch(rf"-?{PARALLEL[1:]}(?:=(.*))?", argument, re.DOTALL):
+            wishes.append(match[1] if match[1] is not None else next(arguments, ""))
+        else:
+            rest.append(argument)
+    if not wishes:
+        return None, rest
+    if len(wishes) > 1:
+        raise UserError(f"{PARALLEL} is given twice: give one number")
+    if not re.fullmatch("0*[1-9][0-9]{0,3}", wishes[0]):
+        raise UserError(
+            f"{PARALLEL} takes a number of runs at once, from 1 to 9999, and not "
+            f"{wishes[0]!r}"
+        )
+    return int(wishes[0]), rest
 
 
 def named(argv: Sequence[str]) -> list[str]:

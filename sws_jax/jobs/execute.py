@@ -1,12 +1,14 @@
 """Does the runs of a job, each once, and writes its report.
 
-The same command started several times, on machines or cores that share the work
-directory, shares out the runs.
+The same command started several times, on machines that share the work directory,
+shares out the runs; so do the processes that one command starts (`Shared`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import shutil
 import time
@@ -19,7 +21,7 @@ from sws_jax.errors import UserError
 from sws_jax.jobs import begun, columns, preflight, records, remarks, train
 from sws_jax.jobs.datasets import Datasets
 from sws_jax.jobs.directory import Busy, refuse_other
-from sws_jax.jobs.rows import Run, runs
+from sws_jax.jobs.rows import Run, chains, runs
 from sws_jax.reports import rows as report_rows
 from sws_jax.reports import write as report
 from sws_jax.runtime import processes
@@ -30,7 +32,26 @@ from sws_jax.training import roles
 from sws_jax.training.loop import Preempted
 
 _POLL_SECONDS = 5.0  # between looks at runs that are locked by other jobs
+_SHARED_POLL_SECONDS = 1.0  # where these are of the same command
 _LOCK_RETRY_SECONDS = 0.05  # between tries to lock the work directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """How a process shares the runs of a job with others of the same command.
+
+    Runs begin in the order of `_longest_first`.
+
+    Attributes:
+      call: told how many runs can begin now, by the process that starts the others.
+      at_work: whether there are others.
+      reports: whether this process refuses, says what holds for all runs, and writes
+        the report.
+    """
+
+    call: Callable[[int], None] = lambda runs: None
+    at_work: Callable[[], bool] = lambda: True
+    reports: bool = True
 
 
 def execute(
@@ -38,6 +59,7 @@ def execute(
     workdir: str,
     *,
     should_stop: Callable[[], bool] = lambda: False,
+    shared: Shared | None = None,
 ) -> list[dict[str, Any]]:
     """Does what is not yet done of a job, and writes its report.
 
@@ -47,6 +69,7 @@ def execute(
         ``report.png`` and each method's learngene, ``learngene.safetensors`` of SWS
         and ``METHOD-learngene.safetensors`` of others.
       should_stop: as in `sws_jax.jobs.train.train`.
+      shared: with other processes; None does all runs here, in the order of the job.
 
     Returns:
       The runs' results, in order, each with its ``role``.
@@ -61,11 +84,14 @@ def execute(
             refuse_other(os.path.join(workdir, run.name), run.config, workdir)
         preflight.refuse_other(config, rows, workdir)
 
-    processes.decided(refuse)
-    for line in remarks.of_job(config, [run.name for run in rows]):
-        say(line)
-    results = _results(config, rows, workdir, should_stop)
-    processes.first_does(lambda: write_report(rows, results, workdir))
+    reports = shared is None or shared.reports
+    if reports:
+        processes.decided(refuse)
+        for line in remarks.of_job(config, [run.name for run in rows]):
+            say(line)
+    results = _results(config, rows, workdir, should_stop, shared)
+    if reports:
+        processes.first_does(lambda: write_report(rows, results, workdir))
     return results
 
 
@@ -146,16 +172,18 @@ def _job_lock(workdir: str) -> Iterator[None]:
 
 
 def _results(
-    config, rows: Sequence[Run], workdir: str, should_stop
+    config, rows: Sequence[Run], workdir: str, should_stop, shared: Shared | None
 ) -> list[dict[str, Any]]:
     """Does the runs that are not done, and waits for those that other jobs do."""
     results: dict[str, dict[str, Any]] = {}
     last_busy: list[str] = []
     datasets = Datasets()
+    ordered = _longest_first(rows) if shared else rows
+    positions = {run.name: position for position, run in enumerate(rows, start=1)}
     while len(results) < len(rows):
         progressed = False
         busy = []
-        for position, run in enumerate(rows, start=1):
+        for run in ordered:
             if run.name in results or not results.keys() >= set(run.after):
                 continue
             if should_stop():
@@ -164,25 +192,64 @@ def _results(
                     f"same command goes on"
                 )
             try:
-                label = f"[{position}/{len(rows)}] {run.name}"
+                begin = functools.partial(
+                    _begin, rows, positions[run.name], workdir, shared
+                )
                 results[run.name] = _run_result(
-                    config, run, label, workdir, should_stop, datasets
+                    config, run, begin, workdir, should_stop, datasets
                 )
                 progressed = True
             except Busy:
                 busy.append(run.name)
+            if progressed and shared:
+                break  # A longer chain may go on now.
         if not progressed:
             if should_stop():
                 raise Preempted("stopped while waiting for other jobs")
-            if busy != last_busy:
+            is_shared = shared is not None and shared.at_work()
+            if busy != last_busy and not is_shared:
                 say(f"waiting for other jobs, which are at {', '.join(busy)}")
                 last_busy = busy
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_SHARED_POLL_SECONDS if is_shared else _POLL_SECONDS)
     return [results[run.name] for run in rows]
 
 
+def _longest_first(rows: Sequence[Run]) -> list[Run]:
+    """Runs that others were trained for, then those that need none.
+
+    Of either the longest chain comes first. So the first descendant is there early, and
+    the long runs from scratch are not the last.
+    """
+    lengths = chains(rows)
+    return sorted(rows, key=lambda run: (not run.after, -lengths[run.name]))
+
+
+def _begin(
+    rows: Sequence[Run], position: int, workdir: str, shared: Shared | None
+) -> None:
+    """Says that a run begins, and calls others for those that can begin beside it.
+
+    A mistake that ends the first run at its start is said once, and before any other
+    process is there.
+    """
+    say(f"[{position}/{len(rows)}] {rows[position - 1].name}")
+    if shared:
+        shared.call(_open_runs(rows, workdir))
+
+
+def _open_runs(rows: Sequence[Run], workdir: str) -> int:
+    """How many runs are under way, or could be."""
+    left = {run.name for run in rows if not preflight.is_done(run, workdir)}
+    return sum(run.name in left and not left & set(run.after) for run in rows)
+
+
 def _run_result(
-    config, run: Run, label: str, workdir: str, should_stop, datasets: Datasets
+    config,
+    run: Run,
+    begin: Callable[[], None],
+    workdir: str,
+    should_stop,
+    datasets: Datasets,
 ) -> dict[str, Any]:
     """The result of one run, which is done first unless it is finished.
 
@@ -204,7 +271,7 @@ def _run_result(
                 files.write_json(path, plain)
 
         processes.first_does(write)
-        say(label)
+        begin()
 
     result = train.train(
         run.config,

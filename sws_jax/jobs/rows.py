@@ -97,6 +97,48 @@ def closure(names: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str
     return reached
 
 
+def layers(config: ml_collections.ConfigDict) -> int:
+    """The applied blocks of a run's network, as far as its config says them."""
+    model = config.model
+    return sum(model.stages) or config.phase.depth or model.depth
+
+
+def chains(rows: Sequence[Run]) -> dict[str, float]:
+    """Of each run the longest chain that begins with it, in layer-epochs.
+
+    A chain is a run, one that needs it, and so on. A run of no epochs counts too: it
+    is scored.
+
+    Args:
+      rows: of a job, each after those it needs.
+    """
+    after: dict[str, float] = {}
+    longest: dict[str, float] = {}
+    for run in reversed(rows):
+        own = layers(run.config) * (run.config.schedule.total_epochs + 1.0)
+        longest[run.name] = own + after.get(run.name, 0.0)
+        for name in run.after:
+            after[name] = max(after.get(name, 0.0), longest[run.name])
+    return longest
+
+
+def at_once(rows: Sequence[Run]) -> int:
+    """The most runs that can be under way at the same time.
+
+    As found by letting the runs end one by one, in the order of the job.
+
+    Args:
+      rows: those that are not done, each after those it needs.
+    """
+    left = {run.name for run in rows}
+    most = 0
+    for run in rows:
+        ready = sum(one.name in left and not left & set(one.after) for one in rows)
+        most = max(most, ready)
+        left.remove(run.name)
+    return most
+
+
 def _single(config) -> list[Run]:
     """One run, as the config says."""
     return [Run(config.name, roles.SINGLE, _run(config, config.name))]

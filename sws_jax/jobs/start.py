@@ -9,6 +9,7 @@ another refuses.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -321,7 +322,8 @@ class Answers:
     ):
         self.images, self.workdir, self._older = images, workdir, older
         self.specs: dict[str, Trained] = {}  # by the names of runs
-        self._trained: dict[str, base.Trained] = {}
+        # By the names of runs too. It is asked for few of them, as tracing takes long.
+        self._trained: dict[str, Callable[[], base.Trained | None]] = {}
         # What each run leaves, by ``run:NAME``, where it is known before the training.
         self.runs: dict[str, Origin] = {}
         self._files: dict[str, Origin] = {}
@@ -347,12 +349,9 @@ class Answers:
         None where it depends on the numbers that are trained, or on a teacher that is
         not known.
         """
-        taught_by = None  # A usual loss has no parameters that depend on it.
-        if not base.is_usual(phases.objective(config)):
-            taught_by = self.teacher(config)
-        trained = phases.abstract_trained(config, result.spec, result.about, taught_by)
-        if trained is not None:
-            self._trained[name] = trained
+        self._trained[name] = functools.cache(
+            functools.partial(self._trained_by, config, result)
+        )
         if phases.leaves_learngene(config):
             method = learngenes.find_method(config.phase.method)
             names = (*phases.earlier(config), name)
@@ -360,12 +359,22 @@ class Answers:
             method, names = learngenes.find_method(result.about.method), (name,)
         else:
             return result.about
-        if not set(names) <= self._trained.keys():
-            return None
-        phase_results = {n: self._trained[n] for n in names}
+        phase_results = {}
+        for needed in names:
+            trained = self._trained[needed]() if needed in self._trained else None
+            if trained is None:
+                return None
+            phase_results[needed] = trained
         images = self.images
         net = phases.net(config, None if images is None else images.input_and_head)
         return learngenes.extracted_description(method, phase_results, net)
+
+    def _trained_by(self, config, result: Answer) -> base.Trained | None:
+        """The shapes that a run leaves to later phases; None where not known."""
+        taught_by = None  # A usual loss has no parameters that depend on it.
+        if not base.is_usual(phases.objective(config)):
+            taught_by = self.teacher(config)
+        return phases.abstract_trained(config, result.spec, result.about, taught_by)
 
     def origin(self, config: ml_collections.ConfigDict) -> Origin | None:
         """What a run starts from: of an earlier run, a file that is there, or a name.

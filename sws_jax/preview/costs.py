@@ -204,8 +204,23 @@ def of_job(
         raise UserError("no run of this job is distilled: leave --teacher out")
     if len(job) > len(counted):
         survey.note(f"one seed counted: {len(counted)} of {len(job)} runs")
+    if rows.at_once(job) > 1:
+        survey.note(_one_after_another(job))
     costs = tuple(_cost_of_run(name, run) for name, run in runs.items())
     return JobCost(costs, ways, tuple(survey.notes))
+
+
+def _one_after_another(job: Sequence[Run]) -> str:
+    """A note on what runs at once cannot shorten."""
+    lengths = rows.chains(job)
+    needs = {row.name: row.after for row in job}
+    names = [max(lengths, key=lengths.__getitem__)]
+    while following := [n for n, after in needs.items() if names[-1] in after]:
+        names.append(max(following, key=lengths.__getitem__))
+    return (
+        f"one after another, whatever --parallel is: {', '.join(names)}; the others go "
+        f"beside them"
+    )
 
 
 def counted_run(survey: Survey, row: Run, teacher_name: str | None) -> comparison.Run:

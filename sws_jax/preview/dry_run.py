@@ -17,7 +17,8 @@ from sws_jax.data import resident
 from sws_jax.errors import UserError
 from sws_jax.estimate import flops, sizing, times
 from sws_jax.jobs import build, preflight, remarks
-from sws_jax.jobs.rows import Run, runs
+from sws_jax.jobs.commandline import PARALLEL
+from sws_jax.jobs.rows import Run, at_once, runs
 from sws_jax.preview.survey import Survey, largest_step
 from sws_jax.runtime import host, words
 from sws_jax.runtime.progress import say
@@ -165,7 +166,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     who = f" ({host.hardware()})" if target.is_here else ""
     say(f"{config.mesh.dry_run}: {count}{memory}{who}, nothing is run\n")
     say(_table(list(lines.values()), target))
-    say("\n" + "\n".join([*survey.notes, *_explanations(lines)]))
+    notes = [*survey.notes, *_explanations(lines)]
+    if (most := at_once(rows)) > 1:
+        notes.append(
+            f"runs at once: on CPUs up to {most} ({PARALLEL}), each with memory of its "
+            f"own; on accelerators one"
+        )
+    say("\n" + "\n".join(notes))
 
 
 def _lines(

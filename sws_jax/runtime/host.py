@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 _GROUPS = "/sys/fs/cgroup"  # where the trees are mounted
 _OWN = "/proc/self/cgroup"  # this process's place in each of them
+_MEMORY = "/proc/meminfo"
 _PLACE = re.compile(r"^\d+:([^:]*):(.*)$", re.MULTILINE)  # 4:cpu,cpuacct:/a, or 0::/a
 
 
@@ -45,6 +46,31 @@ def memory() -> int | None:
         for limit in _numbers(folder, name)[:1]
     ]
     return int(min([whole, *limits]))
+
+
+def available() -> int | None:
+    """Bytes that are free for new processes; None on a system that does not say.
+
+    Of a container's limit that which its processes have not taken; what they read from
+    disks, and the system keeps as long as nobody needs it, counts as free.
+    """
+    match = re.search(r"^MemAvailable:\s*(\d+) kB", _text(_MEMORY), re.MULTILINE)
+    if match is None:
+        return memory()
+    free = [int(match[1]) * 1024]
+    for folder in _folders("memory"):
+        limits = _numbers(folder, "memory.max") or _numbers(
+            folder, "memory.limit_in_bytes"
+        )
+        used = _numbers(folder, "memory.current") or _numbers(
+            folder, "memory.usage_in_bytes"
+        )
+        if limits and used:
+            statistics = _text(os.path.join(folder, "memory.stat"))
+            # Version 1 tells its own and, as the total, that of all groups inside.
+            kept = re.findall(r"^(?:total_)?inactive_file (\d+)", statistics, re.M)
+            free.append(int(limits[0] - used[0]) + max(map(int, kept), default=0))
+    return max(min(free), 0)
 
 
 def hardware() -> str:

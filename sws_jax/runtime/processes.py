@@ -48,6 +48,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+    """Whether there is no other process in this program."""
+    return jax.process_count() == 1
+
+
 def decided(function: Callable[[], T]) -> T:
     """What a function returns in the first process, in all of them.
 

@@ -41,6 +41,11 @@ class Asked:
         return bool(self._numbers)
 
     @property
+    def first(self) -> int | None:
+        """The signal that came first; None as long as there is none."""
+        return self._numbers[0] if self._numbers else None
+
+    @property
     def exit_code(self) -> int:
         """The exit code of a process that saved and stopped, by its first signal."""
         by_hand = self._numbers[:1] == [signal.SIGINT]
