@@ -25,6 +25,7 @@ import jax
 from benchmarks import measure, step
 from benchmarks.measure import MIB, Row, Settings
 from sws_jax import sharding
+from sws_jax.data import resident
 from sws_jax.estimate import rates, times
 from sws_jax.jobs import commandline
 from sws_jax.jobs.rows import runs
@@ -81,7 +82,8 @@ def _step_of(network: Network, settings: Settings) -> tuple[steps.Recipe, int]:
     survey = Survey(config, "", image_size=network.image_size, classes=network.classes)
     (row,) = runs(config)
     survey.spec(row)
-    largest = largest_step(survey, row, sharding.make_mesh(jax.devices()[:1]))
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    largest = largest_step(survey, row, mesh, resident.Device("", None))
     return largest.recipe, largest.size
 
 

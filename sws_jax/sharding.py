@@ -203,13 +203,10 @@ def _constrain(mesh: Mesh, x: jax.Array, axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
-def splits(name: str) -> bool:
-    """Whether the mesh that a program is traced for splits a logical axis."""
-    mesh, axis = _traced_for.get(), RULES[name]
-    if mesh is None or axis is None:
-        return False
-    axes = (axis,) if isinstance(axis, str) else axis
-    return any(mesh.shape[a] > 1 for a in axes)
+def splits_weights() -> bool:
+    """Whether the mesh that a program is traced for splits parameters."""
+    mesh = _traced_for.get()
+    return mesh is not None and any(mesh.shape[axis] > 1 for axis in ("fsdp", "tensor"))
 
 
 def matmul(*names: str | None):

@@ -62,11 +62,12 @@ def test_where_parameters_live():
     assert sharding.undivided(boxed, mesh) == []
 
 
-def test_axes_that_the_mesh_of_a_program_splits():
-    names = ("batch", "embed", "heads", "head")
-    assert not any(map(sharding.splits, names))
-    with sharding.constrained(sharding.make_mesh(jax.devices()[:4], {"tensor": 2})):
-        assert [*map(sharding.splits, names)] == [True, False, True, False]
+@pytest.mark.parametrize("axis", ["fsdp", "tensor"])
+def test_whether_the_mesh_of_a_program_splits_weights(axis):
+    assert not sharding.splits_weights()
+    for size in (1, 2):
+        with sharding.constrained(sharding.make_mesh(jax.devices()[:4], {axis: size})):
+            assert sharding.splits_weights() == (size > 1)
 
 
 def test_what_does_not_divide_is_replicated_and_said():

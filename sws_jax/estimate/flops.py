@@ -86,7 +86,7 @@ def flops(function: Callable, *arguments: Any) -> int:
 @functools.lru_cache(maxsize=512)
 def forward_flops(spec: Spec) -> int:
     """FLOPs of the logits of one image."""
-    module = spec.build()
+    module = spec.build(_counted(Compute()))
 
     def logits(params, images):
         return module.apply({"params": params}, images)
@@ -247,7 +247,8 @@ def _teacher(recipe: Recipe) -> Predictor | None:
                 f"{field} of {spec.name} is {ours}, and of its teacher "
                 f"{teacher.name} {theirs}: they must be the same"
             )
-    return Predictor(Network(teacher, _abstract(teacher)), recipe.normalization)
+    network = Network(teacher, _abstract(teacher))
+    return Predictor(network, recipe.normalization, _counted(Compute()))
 
 
 @arguments.checked(spec=SPEC, compute=COMPUTE)

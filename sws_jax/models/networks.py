@@ -226,7 +226,9 @@ def abstract_params(spec: Spec, *, boxed: bool = False) -> trees.Tree:
 # Tracing takes up to a second, and one run asks for the same shapes a dozen times.
 @functools.lru_cache(maxsize=64)
 def _abstract_params(spec: Spec, boxed: bool) -> trees.Tree:
-    init = functools.partial(vit.init_params, spec.build(), boxed=boxed)
+    # No shape depends on a backend's rules, and JAX need not start to look them up.
+    module = spec.build(Compute(backend="plain"))
+    init = functools.partial(vit.init_params, module, boxed=boxed)
     return jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
 
 

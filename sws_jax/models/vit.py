@@ -92,6 +92,14 @@ def drop_path_masks(
     return (drawn < keep) / keep
 
 
+def _product(rule: rules.Rules):
+    """A rule's product of activations and weights.
+
+    Weights that are split over devices keep their axes, along which they are split.
+    """
+    return rules.PLAIN.product if sharding.splits_weights() else rule.product
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one qkv product."""
 
@@ -109,8 +117,7 @@ class Attention(nn.Module):
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("embed", "qkv", "heads", "head")),
             bias_init=init(nn.initializers.zeros, ("qkv", "heads", "head")),
-            # Heads that are split over devices cannot be one axis with q, k and v.
-            dot_general=None if sharding.splits("heads") else rule.product,
+            dot_general=_product(rule),
             name="qkv",
         )(x)
         x = rule.attention(checkpoint_name(qkv, "qkv"))  # [b, n, h, k]
@@ -121,7 +128,7 @@ class Attention(nn.Module):
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("heads", "head", "embed")),
             bias_init=init(nn.initializers.zeros, ("embed",)),
-            dot_general=rule.product,
+            dot_general=_product(rule),
             name="proj",
         )(x)
 
@@ -141,7 +148,7 @@ class Mlp(nn.Module):
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("embed", "mlp")),
             bias_init=init(nn.initializers.zeros, ("mlp",)),
-            dot_general=rule.product,
+            dot_general=_product(rule),
             name="fc1",
         )(x)
         x = nn.gelu(x, approximate=True) if spec.gelu == "tanh" else rule.gelu(x)
@@ -150,7 +157,7 @@ class Mlp(nn.Module):
             dtype=dtype,
             kernel_init=init(weight_init(spec), ("mlp", "embed")),
             bias_init=init(nn.initializers.zeros, ("embed",)),
-            dot_general=rule.product,
+            dot_general=_product(rule),
             name="fc2",
         )(x)
 

@@ -202,9 +202,8 @@ def _lines(
         largest = largest_step(survey, row, mesh, device)
         recipe, size, teacher, students, replayed, images, trained = largest
         if not target.is_here:
-            # Rules of this machine would be compiled for another.
-            compute = dataclasses.replace(recipe.compute, backend="plain")
-            recipe = dataclasses.replace(recipe, compute=compute)
+            # The rules of this machine are not those of another.
+            recipe, teacher = _plain(recipe), teacher and _plain(teacher)
         structure = jax.tree.structure(students)
         computed_in = teacher and teacher.compute
         key = (recipe, mesh, size, computed_in, structure, replayed, images)
@@ -225,6 +224,12 @@ def _lines(
     if untrained:
         survey.note(f"no step is trained: {_label(untrained)}")
     return lines
+
+
+def _plain(computed):
+    """A recipe, or a predictor, with the plain formulas of a network."""
+    compute = dataclasses.replace(computed.compute, backend="plain")
+    return dataclasses.replace(computed, compute=compute)
 
 
 def _in_own_dtype(
